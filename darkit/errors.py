@@ -1,0 +1,96 @@
+"""Every exception that darkit raises on purpose: a leaf of the dependency tree.
+
+Each one is also the builtin that people already catch (``ValueError``, ``FileNotFoundError``, ...), and its text is one
+sentence that says what was wrong, which value, and what would be right. The command line prints that sentence and exits
+with 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DarkitError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class NameInvalidError(DarkitError, ValueError):
+    """A run name that cannot be a folder directly below the root."""
+
+
+class RunExistsError(DarkitError, FileExistsError):
+    """A new run was asked for under a name that is taken."""
+
+
+class RunLockedError(DarkitError, BlockingIOError):
+    """Another process is training this run."""
+
+
+class RunNotFoundError(DarkitError, FileNotFoundError):
+    """No run has this name."""
+
+
+class CheckpointNotFoundError(DarkitError, FileNotFoundError):
+    """The run has no such checkpoint."""
+
+
+class CheckpointMismatchError(DarkitError, ValueError):
+    """A checkpoint does not fit the model it is loaded into."""
+
+
+class CheckpointCorruptError(DarkitError, ValueError):
+    """A checkpoint file cannot be read, or is not what its manifest says."""
+
+
+class ConfigError(DarkitError, ValueError):
+    """A config value that is unknown, of the wrong type or out of range."""
+
+
+class DataError(DarkitError, ValueError):
+    """Data that cannot be trained on: empty, or of an unknown kind."""
+
+
+class ModelError(DarkitError, TypeError):
+    """Something that is not a usable model, or whose class cannot be found."""
+
+
+class BatchError(DarkitError, RuntimeError):
+    """The model raised an error on a batch; the text names the batch's shapes and dtypes."""
+
+
+class LossError(DarkitError, ValueError):
+    """No loss could be found, or what was found cannot be trained on."""
+
+
+class NonFiniteLossError(DarkitError, ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+class LogError(DarkitError, ValueError):
+    """A row that does not fit the log's columns."""
+
+
+class StorageError(DarkitError, OSError):
+    """The file system refused: no space, no permission, not a folder."""
+
+
+def nearest(wanted: str, existing: Iterable[str], *, limit: int = 8) -> str:
+    """Says what there is, nearest to what was wanted first.
+
+    Args:
+        wanted: What was asked for.
+        existing: What there is.
+        limit: How many to name at most.
+
+    Returns:
+        A clause such as ``"did you mean 'lr'? There is: batch_size, lr"``, or ``"there is none"``.
+    """
+    names = sorted(existing)
+    if not names:
+        return "there is none"
+    close = get_close_matches(wanted, names, n=limit, cutoff=0.6)
+    ordered = close + [name for name in names if name not in close]
+    listed = ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}There is: {listed}"
