@@ -1,0 +1,32 @@
+"""darkit: give it an nn.Module and data, get a run that can be trusted and compared.
+
+``darkit.fit(model, data)`` trains; ``darkit.runs()`` lists what was trained; ``darkit.load(name)`` finds one again.
+Nothing here imports torch until something that needs it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from darkit import errors, runs
+from darkit.runs import Run, load
+
+if TYPE_CHECKING:
+    from darkit.engine.training import fit
+    from darkit.engine.config import TrainerConfig
+
+__all__ = ["Run", "TrainerConfig", "errors", "fit", "load", "runs"]
+__version__ = "0.1.0"
+
+_LAZY = {"fit": "darkit.engine.training", "TrainerConfig": "darkit.engine.config"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'darkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

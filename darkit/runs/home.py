@@ -1,0 +1,28 @@
+"""Where runs live on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+HOME_VARIABLES = ("DARWIN_KIT_HOME", "DSPIKE_HOME")
+
+
+def home() -> Path:
+    """Returns the folder that holds everything darkit keeps.
+
+    ``DARWIN_KIT_HOME`` wins, then ``DSPIKE_HOME`` (its older name), then the platform's folder for user data. The
+    folder need not exist yet.
+    """
+    for variable in HOME_VARIABLES:
+        value = os.environ.get(variable)
+        if value:
+            return Path(value).expanduser().absolute()
+    return user_data_path("darkit", appauthor=False)
+
+
+def base() -> Path:
+    """Returns the root of all runs, ``<home>/base``: a run is a direct child of it."""
+    return home() / "base"

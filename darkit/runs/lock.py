@@ -1,0 +1,87 @@
+"""One trainer per run: a kernel lock that is free again however the process ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+from darkit.errors import RunLockedError, StorageError
+from darkit.runs import files
+
+_PATIENCE = 0.2  # seconds; a reader that looks whether the lock is free holds it for microseconds
+_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
+
+
+class RunLock:
+    """An exclusive ``flock`` on a run directory.
+
+    Args:
+        folder: The run directory; it must exist.
+
+    Raises:
+        RunLockedError: Another process holds it.
+        StorageError: The lock file cannot be opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor: int | None = None
+        try:
+            descriptor = os.open(folder / files.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StorageError(error.errno, f"Cannot lock the run in {folder}: {error.strerror}") from error
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    os.close(descriptor)
+                    raise RunLockedError(
+                        f"The run {folder.name!r} is being trained by another process; wait for it, or choose another "
+                        "name."
+                    ) from error
+                time.sleep(0.01)
+        self._descriptor = descriptor
+        _held.add(self)
+
+    def release(self) -> None:
+        """Frees the lock; a second call does nothing."""
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            _held.discard(self)
+            os.close(descriptor)
+
+    def _forget(self) -> None:
+        """Closes a forked child's copy, so that a data worker that outlives the trainer does not keep the lock."""
+        if self._descriptor is not None:
+            with suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = None
+
+
+def is_locked(folder: Path) -> bool:
+    """Says whether some process on this host is training the run in this folder."""
+    try:
+        descriptor = os.open(folder / files.LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _forget_in_child() -> None:
+    for lock in list(_held):
+        lock._forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

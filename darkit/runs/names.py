@@ -1,0 +1,112 @@
+"""What may be a run's name, and how a run and its checkpoint are referred to: the one place where names are checked."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from darkit.errors import NameInvalidError, StorageError
+
+LONGEST_NAME = 100
+_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f:]")
+
+
+def check_name(name: object) -> str:
+    """Checks that a name can be a folder directly below the root.
+
+    Args:
+        name: What the user gave.
+
+    Returns:
+        The same name.
+
+    Raises:
+        NameInvalidError: It is empty, longer than 100 characters or bytes would allow, starts with a dot, begins or
+            ends with a space, or holds a slash, a colon or a control character.
+    """
+    if not isinstance(name, str):
+        raise NameInvalidError(f"A run name must be text, not {type(name).__name__} {name!r}.")
+    problem = _problem(name)
+    if problem:
+        shown = name if len(name) <= LONGEST_NAME else name[:40] + "..."
+        raise NameInvalidError(
+            f"The run name {shown!r} {problem}; a name is 1 to {LONGEST_NAME} characters without '/', '\\' or ':', and "
+            "does not start with a dot."
+        )
+    return name
+
+
+def _problem(name: str) -> str:
+    if not name:
+        return "is empty"
+    if len(name) > LONGEST_NAME:
+        return f"has {len(name)} characters"
+    try:
+        if len(name.encode()) > 240:
+            return "is too long for a folder's name"
+    except UnicodeEncodeError:
+        return "is not valid text"
+    if _UNSAFE.search(name):
+        return "holds a character that a folder's name must not hold"
+    if name.startswith("."):
+        return "starts with a dot"
+    if name != name.strip():
+        return "starts or ends with a space"
+    return ""
+
+
+def run_path(root: Path, name: object) -> Path:
+    """Returns the folder of the run with this name, whether it exists or not.
+
+    Raises:
+        NameInvalidError: The name is not one, or a symbolic link stands in its place.
+    """
+    path = root / check_name(name)
+    if path.is_symlink():
+        raise NameInvalidError(
+            f"The run name {name!r} is a symbolic link in {root}; a run is a real folder: rename or remove the link."
+        )
+    return path
+
+
+def fresh_name(model_name: str) -> str:
+    """Makes a readable name from a model's name and the local time, such as ``gpt-20261124-153012``."""
+    stem = re.sub(r"[^a-z0-9_-]+", "-", model_name.lower()).strip("-_.") or "run"
+    return f"{stem[:60]}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def create_fresh(root: Path, model_name: str) -> Path:
+    """Creates the folder of a new run under a name nobody has yet, with ``-2``, ``-3``, ... after it where needed.
+
+    Raises:
+        StorageError: The root cannot be written to.
+    """
+    stem = fresh_name(model_name)
+    path, count = root / stem, 1
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError as error:
+            if not root.is_dir():
+                raise StorageError(f"The runs' root {root} is not a folder.") from error
+            count += 1
+            path = root / f"{stem}-{count}"
+        except OSError as error:
+            raise StorageError(f"Cannot create a run in {root}: {error.strerror}.") from error
+
+
+def split_reference(reference: object) -> tuple[str, str | None]:
+    """Splits ``NAME`` or ``NAME:CHECKPOINT``.
+
+    Returns:
+        The checked name, and the checkpoint's name or None.
+
+    Raises:
+        NameInvalidError: The part before the colon is not a name.
+    """
+    if isinstance(reference, str) and ":" in reference:
+        name, _, checkpoint = reference.partition(":")
+        return check_name(name), checkpoint or None
+    return check_name(reference), None

@@ -1,0 +1,121 @@
+"""Handles of runs: everything a reader wants to know, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darkit.errors import RunNotFoundError, nearest
+from darkit.runs import files
+from darkit.runs.checkpoints import Checkpoint, latest_checkpoint, list_checkpoints
+from darkit.runs.home import base
+from darkit.runs.log import read_log
+from darkit.runs.names import run_path, split_reference
+from darkit.runs.status import Status, read_status
+
+if TYPE_CHECKING:
+    import polars
+
+
+class Run:
+    """A handle on one run directory. It holds nothing: every question reads the files again.
+
+    Attributes:
+        path: The run directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r}, {self.status.state}, step {self.status.step}, {str(self.path)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    @property
+    def name(self) -> str:
+        """The run's name, which is its folder's."""
+        return self.path.name
+
+    @property
+    def status(self) -> str:
+        """``running``, ``finished``, ``stopped`` or ``crashed``; `details` has the rest."""
+        return self.details.state
+
+    @property
+    def details(self) -> Status:
+        """State, step, reason and traceback."""
+        return read_status(self.path)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What ``run.json`` tells: id, model class, series, versions, git, command, host, seed and data."""
+        return files.read_json(self.path / files.RUN)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model's config."""
+        return files.read_json(self.path / files.MODEL_CONFIG)
+
+    @property
+    def trainer_config(self) -> dict[str, Any]:
+        """The trainer's config."""
+        return files.read_json(self.path / files.TRAINER_CONFIG)
+
+    @property
+    def series(self) -> dict[str, list[str]]:
+        """The curves to show: series name -> [x column, y column]."""
+        series: dict[str, list[str]] = self.info.get("series", {})
+        return series
+
+    def log(self) -> polars.DataFrame:
+        """Returns the log, one row per logged step; an empty frame when there is none yet."""
+        return read_log(self.path / files.LOG)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Returns the checkpoints, lowest step first."""
+        return list_checkpoints(self.path)
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """Returns the checkpoint with the highest step that can be trusted, or None."""
+        return latest_checkpoint(self.path)
+
+
+def load(name: str, *, root: Path | None = None) -> Run:
+    """Finds a run by name.
+
+    Args:
+        name: The run's name; a checkpoint after a colon is allowed and ignored here.
+        root: Where the runs are; by default below the home.
+
+    Raises:
+        NameInvalidError: It is not a name.
+        RunNotFoundError: There is no such run; the text lists what there is, nearest first.
+    """
+    where = root or base()
+    name, _ = split_reference(name)
+    path = run_path(where, name)
+    if not path.is_dir():
+        names = [run.name for run in list_runs(root=where)]
+        raise RunNotFoundError(f"There is no run {name!r} in {where}: {nearest(name, names)}.")
+    return Run(path)
+
+
+def list_runs(*, root: Path | None = None) -> list[Run]:
+    """Returns every run, newest first. A folder without ``run.json`` is not a run (yet)."""
+    where = root or base()
+    try:
+        paths = [path for path in where.iterdir() if not path.name.startswith(".") and not path.is_symlink()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    dated = []
+    for path in paths:
+        try:
+            dated.append(((path / files.RUN).stat().st_mtime_ns, path.name, path))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return [Run(path) for _, _, path in sorted(dated, reverse=True)]
