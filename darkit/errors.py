@@ -94,3 +94,11 @@ def nearest(wanted: str, existing: Iterable[str], *, limit: int = 8) -> str:
     listed = ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}There is: {listed}"
+
+
+class DeviceWarning(UserWarning):
+    """The device that was asked for is not there, and the CPU is used instead."""
+
+
+class ReproductionWarning(UserWarning):
+    """Something of a run could not be recorded, so that it can only be repeated or used with help."""

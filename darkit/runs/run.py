@@ -28,7 +28,7 @@ class Run:
         self.path = path
 
     def __repr__(self) -> str:
-        return f"Run({self.name!r}, {self.status.state}, step {self.status.step}, {str(self.path)!r})"
+        return f"Run({self.name!r}, {self.details.state}, step {self.details.step}, {str(self.path)!r})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and other.path == self.path

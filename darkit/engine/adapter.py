@@ -1,0 +1,178 @@
+"""The LightningModule that darkit puts around the user's module."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from darkit.engine.config import TrainerConfig
+from darkit.engine.loaders import OrderedSampler
+from darkit.engine.loss import Step
+from darkit.engine.optim import MakeOptimizer, MakeScheduler, make_optimizer, make_scheduler
+from darkit.errors import DataError
+
+_STRETCH = 0.1  # seconds
+_PLAIN = frozenset((type(None), bool, int, str, list))  # what is never a parameter, a buffer or a module
+
+
+class Adapter(lightning.LightningModule):
+    """Trains a user's module under Lightning, several steps per call where that is safe.
+
+    Lightning spends about half a millisecond around every ``training_step``. This one therefore takes the iterator of
+    batches and does optimizer steps for a tenth of a second; after each it calls the callbacks itself, so every step has
+    its ``on_train_batch_start`` and ``on_train_batch_end`` as ever. Where a call of Lightning's must enclose one
+    batch (several devices, autocast), it does one.
+
+    When data of unknown length ends, or a callback asks to stop, inside a stretch, Lightning closes it with one more
+    ``on_train_batch_end`` whose outputs are empty and at which ``trainer.global_step`` has not moved.
+
+    Args:
+        module: The user's module; its parameters are trained in place.
+        step: Turns a batch into ``{"loss": ..., ...}``; see `darkit.engine.loss`.
+        config: Optimizer, schedule, accumulation and clipping.
+        order: The order of the training data, or None when it is not darkit's.
+        optimizer: The user's optimizer or a callable of the parameters, or None.
+        scheduler: The user's schedule or a callable of the optimizer, or None.
+        resume: A checkpoint's content to go on from, or None.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        step: Step,
+        config: TrainerConfig,
+        *,
+        order: OrderedSampler | None = None,
+        optimizer: Optimizer | MakeOptimizer | None = None,
+        scheduler: LRScheduler | MakeScheduler | None = None,
+        resume: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.module = module
+        self.compute = step
+        self.config = config
+        self.order = order
+        self.schedule: LRScheduler | None = None
+        self.epoch_batches = 0
+        self._given = (optimizer, scheduler)
+        self._resume = resume
+        self._window: list[dict[str, Any]] = []
+        self._stretching = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Skips `nn.Module`'s search for parameters for plain values: Lightning notes the
+        running hook so, many times a step."""
+        if type(value) in _PLAIN and name in self.__dict__:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def configure_optimizers(self) -> Optimizer:
+        """Makes the optimizer, and the schedule that this adapter steps itself."""
+        optimizer, scheduler = self._given
+        made = make_optimizer(self.module, self.config, optimizer)
+        self.schedule = make_scheduler(made, self.config, scheduler)
+        if self._resume:
+            made.load_state_dict(self._resume["optimizer_state_dict"])
+            if self.schedule is not None and self._resume.get("scheduler_state_dict"):
+                self.schedule.load_state_dict(self._resume["scheduler_state_dict"])
+        return made
+
+    def on_train_start(self) -> None:
+        """Decides how many steps a call may do, and finds the callbacks that want to hear of each."""
+        trainer = self.trainer
+        alone = isinstance(trainer.strategy, lightning.pytorch.strategies.SingleDeviceStrategy)
+        self._stretching = alone and self.config.precision.endswith("-true")
+        self._starting = _listeners(trainer, "on_train_batch_start")
+        self._ending = _listeners(trainer, "on_train_batch_end")
+        self._optimizer = self.optimizers()
+
+    def on_train_epoch_end(self) -> None:
+        """Moves the data order to the next epoch."""
+        if not self.trainer.global_step and not self._window:
+            raise DataError("The training data is empty: its loader gave no batch.")
+        self.epoch_batches = 0
+        if self.order is not None:
+            self.order.start(self.trainer.current_epoch + 1, 0)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clips the gradients, which are unscaled by now."""
+        if self.config.gradient_clip:
+            self.clip_gradients(optimizer, self.config.gradient_clip, "norm")
+
+    def training_step(self, dataloader_iter: Iterator[Any]) -> dict[str, Any]:
+        """Does one optimizer step or, where that is safe, a stretch of them.
+
+        Returns:
+            The last step's ``{"loss": ..., ...}``, or nothing when the window of accumulated batches is still open.
+        """
+        trainer = self.trainer
+        deadline = time.monotonic() + _STRETCH
+        first = True
+        while True:
+            batch, index, _ = next(dataloader_iter)
+            batch = move_data_to_device(trainer.precision_plugin.convert_input(batch), self.device)
+            if not first:
+                for callback in self._starting:
+                    callback.on_train_batch_start(trainer, self, batch, index)
+            outputs = self._take(batch)
+            first = False
+            if (
+                not self._stretching
+                or dataloader_iter.done  # type: ignore[attr-defined]
+                or trainer.global_step >= trainer.max_steps
+                or trainer.should_stop
+                or time.monotonic() > deadline
+            ):
+                return outputs
+            for callback in self._ending:
+                callback.on_train_batch_end(trainer, self, outputs, batch, index)
+            if trainer.should_stop:
+                return {}
+
+    def _take(self, batch: Any) -> dict[str, Any]:
+        """Takes one batch into the window, and steps the optimizer when that is full."""
+        self.epoch_batches += 1
+        size = self.config.gradient_accumulation_steps
+        if not self._window:
+            self._optimizer.zero_grad()
+        outputs = self.compute(batch)
+        loss = outputs["loss"]
+        self.manual_backward(loss if size == 1 else loss / size)
+        outputs["loss"] = loss.detach()
+        self._window.append(outputs)
+        if len(self._window) < size:
+            return {}
+        self._optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+        window, self._window = self._window, []
+        return outputs if size == 1 else _mean(window)
+
+
+def _mean(window: list[dict[str, Any]]) -> dict[str, Any]:
+    means = {}
+    for key in window[-1]:
+        values = [outputs[key] for outputs in window if key in outputs]
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        means[key] = torch.stack(tensors).mean() if len(tensors) == len(values) else sum(values) / len(values)
+    return means
+
+
+def _listeners(trainer: lightning.Trainer, hook: str) -> list[lightning.Callback]:
+    """Returns the callbacks that override a hook, in their order."""
+    silent = getattr(lightning.Callback, hook)
+    return [
+        callback
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if getattr(getattr(callback, hook), "__func__", None) is not silent
+    ]

@@ -1,0 +1,87 @@
+"""What the callbacks of this room have in common: they count steps, not batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+from torch import Tensor, nn
+
+from darkit.engine.adapter import Adapter
+
+
+class StepCallback(lightning.Callback):
+    """Calls `on_step` once after every optimizer step, and after nothing else.
+
+    ``on_train_batch_end`` also comes for batches that were only accumulated, and once more when a stretch of steps ends
+    early (see `darkit.engine.adapter.Adapter`): then ``trainer.global_step`` has not moved.
+    """
+
+    _last_step = -1
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Notes where the training starts."""
+        self._last_step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Calls `on_step` when a step was completed."""
+        step = trainer.global_step
+        if step != self._last_step:
+            self._last_step = step
+            self.on_step(trainer, pl_module, outputs, step)
+
+    def on_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
+    ) -> None:
+        """Does what the callback is for.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The adapter, or someone else's LightningModule.
+            outputs: What the step returned, ``loss`` above all; callbacks may add to it for those after them.
+            step: The step just completed, counted from 1.
+        """
+        raise NotImplementedError
+
+
+def is_last(trainer: lightning.Trainer, step: int) -> bool:
+    """Says whether a step is the last one that is planned."""
+    return step == trainer.max_steps
+
+
+def is_due(trainer: lightning.Trainer, step: int, every: int) -> bool:
+    """Says whether something that comes every so many steps, and at the last one, comes now; 0 means only the last."""
+    return (every > 0 and step % every == 0) or is_last(trainer, step)
+
+
+def bare_module(pl_module: lightning.LightningModule) -> nn.Module:
+    """Returns the user's module inside the adapter, or someone else's LightningModule itself."""
+    return pl_module.module if isinstance(pl_module, Adapter) else pl_module
+
+
+def log_values(outputs: Any) -> dict[str, Any]:
+    """Names what a step returned as the log does: ``loss`` is ``train_loss``; only scalars."""
+    if isinstance(outputs, Tensor):
+        outputs = {"loss": outputs}
+    if not isinstance(outputs, Mapping):
+        return {}
+    return {
+        "train_loss" if key == "loss" else key: value
+        for key, value in outputs.items()
+        if isinstance(value, float | int) or (isinstance(value, Tensor) and value.ndim == 0)
+    }
+
+
+def check_interval(name: str, value: Any, least: int) -> int:
+    """Checks a number of steps. Raises `ValueError`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    return value

@@ -1,0 +1,32 @@
+"""The configs and the tokenizer as files of the run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+from darkit.engine.callbacks.base import bare_module
+from darkit.engine.exports import write_exports
+
+
+class ExportConfigs(lightning.Callback):
+    """Writes ``config.json``, ``trainer_config.json``, ``tokenizer.json`` and ``model.py`` before the first step.
+
+    Args:
+        folder: The run directory.
+        config: The trainer's config, or anything with public values; None writes none.
+        tokenizer: A `tokenizers.Tokenizer`, a transformers tokenizer, or None.
+    """
+
+    def __init__(self, folder: Path, config: Any = None, tokenizer: Any = None) -> None:
+        self.folder = folder
+        self.config = config
+        self.tokenizer = tokenizer
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Writes the files."""
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_exports(self.folder, bare_module(pl_module), self.config, self.tokenizer)

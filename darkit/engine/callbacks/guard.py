@@ -1,0 +1,69 @@
+"""A loss that is NaN or infinite stops the run, or is told once."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from darkit.engine.callbacks.base import StepCallback, log_values
+from darkit.engine.stream import RowStream
+from darkit.errors import ConfigError, NonFiniteLossError
+
+logger = logging.getLogger(__name__)
+
+
+class LossGuard(StepCallback):
+    """Looks at every step's loss.
+
+    On the CPU it looks at once. On an accelerator the first bad step is kept in a tensor there, which the log's thread
+    reads, so that no step waits for the device; before a checkpoint `check` reads it too.
+
+    Args:
+        policy: ``stop`` raises `NonFiniteLossError`; ``warn`` logs one warning.
+        stream: The log whose thread looks at tensors on an accelerator; without one, only `check` does.
+    """
+
+    def __init__(self, policy: str = "stop", stream: RowStream | None = None) -> None:
+        if policy not in ("stop", "warn"):
+            raise ConfigError(f"policy must be 'stop' or 'warn', not {policy!r}.")
+        self.policy = policy
+        self._first_bad: Tensor | None = None
+        self._told = False
+        if stream is not None:
+            stream.watches.append(self.check)
+
+    def on_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
+    ) -> None:
+        """Looks at the loss."""
+        loss = log_values(outputs).get("train_loss")
+        if not isinstance(loss, Tensor):
+            return
+        if loss.device.type == "cpu":
+            if not math.isfinite(loss.item()):
+                self._tell(step, loss.item())
+            return
+        if self._first_bad is None:
+            self._first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
+        newly = (self._first_bad < 0) & ~torch.isfinite(loss)
+        self._first_bad = torch.where(newly, step, self._first_bad)
+
+    def check(self) -> None:
+        """Waits for the accelerator and tells of a bad step on it. Raises `NonFiniteLossError`."""
+        if self._first_bad is not None and not self._told and (step := int(self._first_bad.item())) >= 0:
+            self._tell(step, math.nan)
+
+    def _tell(self, step: int, loss: float) -> None:
+        if self.policy == "stop":
+            raise NonFiniteLossError(
+                f"The loss is not finite at step {step} ({loss}); the last checkpoint before it is kept. A smaller "
+                "learning rate or gradient_clip may help; nan_policy='warn' would go on."
+            )
+        if not self._told:
+            self._told = True
+            logger.warning("The loss is not finite at step %d (%s); going on, as nan_policy is 'warn'.", step, loss)

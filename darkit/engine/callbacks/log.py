@@ -1,0 +1,70 @@
+"""The log: one row per logged step."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+from darkit.engine.callbacks.base import StepCallback, check_interval, is_due, log_values
+from darkit.engine.stream import RowStream
+from darkit.runs import files
+from darkit.runs.log import CsvLog
+
+
+class StepLog(StepCallback):
+    """Logs step, epoch, time, learning rate and what the step returned, without waiting for a device or a disk.
+
+    Args:
+        target: The run directory, whose ``train_log.csv`` is then opened for the time of the training, or a stream that
+            somebody else closes.
+        every: Steps between rows; evaluated steps and the last one are logged always.
+    """
+
+    def __init__(self, target: Path | RowStream, every: int = 1) -> None:
+        self.every = check_interval("every", every, 1)
+        self._folder = target if isinstance(target, Path) else None
+        self._stream = target if isinstance(target, RowStream) else None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Opens the log if it is this callback's own."""
+        super().on_train_start(trainer, pl_module)
+        if self._folder is not None and trainer.is_global_zero:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._stream = RowStream(CsvLog(self._folder / files.LOG))
+
+    def on_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
+    ) -> None:
+        """Logs a row when it is due."""
+        values = log_values(outputs)
+        if not (step % self.every == 0 or "val_loss" in values or is_due(trainer, step, self.every)):
+            return
+        if trainer.world_size > 1 and "train_loss" in values:
+            values["train_loss"] = trainer.strategy.reduce(values["train_loss"], reduce_op="mean")
+        if self._stream is not None:
+            row = {"step": step, "epoch": trainer.current_epoch, "time": time.time(), "lr": _learning_rate(trainer)}
+            row.update(values)
+            columns = self._stream.log.columns
+            self._stream.put({key: row[key] for key in row if key in columns} if self._stream.log.fixed else row)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Writes what is left."""
+        self._close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Writes what is left."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._folder is not None and self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+def _learning_rate(trainer: lightning.Trainer) -> float:
+    return float(trainer.optimizers[0].param_groups[0]["lr"])

@@ -1,0 +1,181 @@
+"""The trainer's config: what a run is trained with. Imports no torch.
+
+Every field is checked when the config is made and again before a run starts, because attributes may be set in between.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+from darkit.errors import ConfigError, nearest
+from darkit.runs.names import check_name
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
+    "scheduler": ("constant", "linear", "cosine"),
+    "nan_policy": ("stop", "warn"),
+}
+_AT_LEAST: dict[str, float] = {
+    "device_num": 1,
+    "max_step": 1,
+    "batch_size": 1,
+    "num_workers": 0,
+    "lr": 0,
+    "weight_decay": 0,
+    "warmup_step": 0,
+    "gradient_accumulation_steps": 1,
+    "gradient_clip": 0,
+    "eval_iters": 0,
+    "eval_step_interval": 0,
+    "save_step_interval": 0,
+    "log_step_interval": 1,
+    "seed": 0,
+}
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "text"),
+    "str | None": ((str, type(None)), "text"),
+}
+
+
+@dataclass
+class TrainerConfig:
+    """What a run is trained with.
+
+    A subclass may add fields, and may give a new default with or without an annotation (``lr = 1e-3``), with or
+    without ``@dataclass``.
+
+    Raises:
+        ConfigError: A value is of the wrong type or out of its range.
+    """
+
+    name: str | None = None
+    """Name of the run, 1 to 100 characters; None makes a fresh one."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``mps``. Once a run starts it says what is really used."""
+    device_num: int = 1
+    """Number of devices, at least 1."""
+    strategy: str = "auto"
+    """How several devices work together, as Lightning names it: ``auto``, ``ddp``, ..."""
+    precision: str = "32-true"
+    """Number format: ``32-true``, ``16-mixed``, ``bf16-mixed``, ``16-true``, ``bf16-true`` or ``64-true``."""
+    max_step: int = 1000
+    """Step at which the run ends, at least 1."""
+    batch_size: int = 32
+    """Samples per batch and device, at least 1; a DataLoader keeps its own."""
+    num_workers: int = 0
+    """Processes that load data, at least 0 (0 loads in the training process)."""
+    lr: float = 1e-3
+    """Peak learning rate, at least 0."""
+    optimizer: str = "adamw"
+    """Class of `torch.optim`, in any case: ``adamw``, ``adam``, ``sgd``, ``RMSprop``, ..."""
+    weight_decay: float = 0.0
+    """Weight decay as the optimizer defines it, at least 0."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the running averages of Adam and its relatives, each from 0 to below 1."""
+    scheduler: str = "constant"
+    """Learning rate after the warm-up: ``constant``, or ``linear`` or ``cosine`` down to 0 at `max_step`."""
+    warmup_step: int = 0
+    """Steps in which the learning rate grows linearly to `lr`, at least 0."""
+    gradient_accumulation_steps: int = 1
+    """Batches per step, at least 1: their gradients are averaged."""
+    gradient_clip: float = 0.0
+    """Largest norm of all gradients together, at least 0; 0 does not clip."""
+    eval_iters: int = 100
+    """Batches per evaluation, at least 0; 0 takes all of the validation data."""
+    eval_step_interval: int = 100
+    """Steps between evaluations, at least 0; 0 evaluates at the last step only."""
+    save_step_interval: int = 0
+    """Steps between checkpoints, at least 0; the last step is always saved, 0 saves nothing else."""
+    log_step_interval: int = 1
+    """Steps between rows of the log, at least 1; evaluated steps and the last one are always logged."""
+    tensorboard: bool = True
+    """Whether the log also goes to TensorBoard."""
+    seed: int = 0
+    """Seed of the data order and of python's, numpy's and torch's generators, at least 0."""
+    deterministic: bool = False
+    """Whether torch must use deterministic algorithms only."""
+    compile: bool = False
+    """Whether the model is compiled with `torch.compile`."""
+    nan_policy: str = "stop"
+    """What a loss that is NaN or infinite does: ``stop`` the run, or ``warn`` once and go on."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Takes ``lr = 1e-3`` in a subclass for the new default of the field that it plainly means."""
+        super().__init_subclass__(**kwargs)
+        known = {field.name: field.type for field in dataclasses.fields(TrainerConfig)}
+        own = dict(cls.__dict__.get("__annotations__", {}) if sys.version_info < (3, 14) else cls.__annotations__)
+        missing = {name: known[name] for name in cls.__dict__ if name in known and name not in own}
+        if missing:
+            cls.__annotations__ = own | missing
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Makes a subclass that was not decorated a dataclass, or its fields would not count."""
+        if "__dataclass_fields__" not in cls.__dict__:
+            dataclass(cls)
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        self.validate()
+
+    def validate(self) -> None:
+        """Checks every field of `TrainerConfig`. Raises `ConfigError`."""
+        for field in dataclasses.fields(TrainerConfig):
+            value = getattr(self, field.name)
+            if field.name == "betas":
+                self.betas = _check_betas(value)
+            else:
+                _check_value(field.name, str(field.type), value)
+        if self.name is not None:
+            check_name(self.name)
+
+
+Config = TypeVar("Config", bound=TrainerConfig)
+
+
+def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Returns the config with some fields changed; the same object when there is nothing to change.
+
+    Raises:
+        ConfigError: There is no such field, or its value does not fit.
+    """
+    known = [field.name for field in dataclasses.fields(config)]
+    for key in overrides:
+        if key not in known:
+            raise ConfigError(f"There is no trainer setting {key!r}; {nearest(key, known)}.")
+    changed = copy.copy(config) if overrides else config
+    for key, value in overrides.items():
+        setattr(changed, key, value)
+    changed.validate()
+    return changed
+
+
+def _check_value(name: str, kind: str, value: Any) -> None:
+    types, described = _KINDS[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+        raise ConfigError(f"{name} must be {described}, not {value!r}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be finite, not {value!r}.")
+    if name in _AT_LEAST and value < _AT_LEAST[name]:
+        raise ConfigError(f"{name} must be at least {_AT_LEAST[name]}, not {value!r}.")
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise ConfigError(f"{name} must be one of {', '.join(_CHOICES[name])}, not {value!r}.")
+
+
+def _check_betas(value: Any) -> tuple[float, float]:
+    try:
+        first, second = (float(item) for item in value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"betas must be two numbers, not {value!r}.") from error
+    if not (0 <= first < 1 and 0 <= second < 1):
+        raise ConfigError(f"betas must each be from 0 to below 1, not {value!r}.")
+    return first, second

@@ -1,0 +1,63 @@
+"""Which device a run really gets, and the state of every random generator on it."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from typing import Any
+
+import numpy
+import torch
+
+from darkit.engine.config import TrainerConfig
+from darkit.errors import DeviceWarning
+
+
+def resolve_device(config: TrainerConfig) -> str:
+    """Sets ``config.device`` to the device that will be used, and returns it.
+
+    ``auto`` takes the accelerator if there is one. A device that was asked for and is not there becomes ``cpu``, with
+    a `DeviceWarning`.
+    """
+    wanted = config.device
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        config.device = next(name for name in ("cuda", "mps", "cpu") if available[name])
+    elif not available[wanted]:
+        config.device = "cpu"
+        warnings.warn(
+            f"The device {wanted!r} is not there: training on the CPU instead, which may be much slower.",
+            DeviceWarning,
+            stacklevel=3,
+        )
+    return config.device
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds the generators of python, numpy and torch (on every device)."""
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def generator_states() -> dict[str, Any]:
+    """Collects the states of all generators in a form that ``torch.load(weights_only=True)`` reads."""
+    version, internal, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [kind, keys.tolist(), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_generators(states: dict[str, Any]) -> None:
+    """Puts the generators back into states from `generator_states`; devices that are not here are left out."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    numpy.random.set_state((kind, numpy.array(keys, dtype=numpy.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"].cpu())
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])

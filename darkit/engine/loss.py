@@ -1,0 +1,151 @@
+"""How a batch becomes a loss, whatever the model and the batch look like.
+
+The first of these that applies is taken:
+
+1. ``loss=``, called with outputs and target, or with model and batch (its first parameter is then called ``model``).
+2. A method ``training_step(batch)`` or ``loss(batch)`` of the model.
+3. What the model returns for the whole batch: ``out.loss``, ``out["loss"]``, ``(logits, loss)`` or a scalar.
+"""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darkit.errors import BatchError, LossError
+
+Step = Callable[[Any], dict[str, Any]]
+_ADVICE = (
+    "give loss= (a callable of outputs and target, or of model and batch), or add a training_step(batch) or loss(batch) "
+    "method to the model, or let it return out.loss, out['loss'], (logits, loss) or a scalar"
+)
+_MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
+
+
+def make_step(model: nn.Module, loss: Callable[..., Any] | None = None) -> Step:
+    """Finds out how this model gets a loss.
+
+    Args:
+        model: The user's module.
+        loss: The user's loss, or None.
+
+    Returns:
+        A function of a batch that returns ``{"loss": scalar tensor, ...}``, the further entries being the scalars of
+        the dict that the step returned.
+
+    Raises:
+        LossError: ``loss`` cannot be called.
+    """
+    if loss is None:
+        compute = _own_method(model) or (lambda batch: call_model(model, batch))
+    elif not callable(loss):
+        raise LossError(f"loss must be a callable of outputs and target, or of model and batch, not {loss!r}.")
+    elif _takes_model(loss):
+        compute = lambda batch: loss(model, batch)  # noqa: E731 - three ways to the same kind of value, side by side
+    else:
+        compute = lambda batch: _loss_of_target(model, loss, batch)  # noqa: E731
+
+    def step(batch: Any) -> dict[str, Any]:
+        try:
+            output = compute(batch)
+        except torch.OutOfMemoryError:
+            raise
+        except _MISFITS as error:
+            if isinstance(error, LossError):
+                raise
+            described = f"{type(error).__name__}: {error}"
+            raise BatchError(f"The model failed on a batch of {describe(batch)}: {described}") from error
+        return scalars(output)
+
+    return step
+
+
+def call_model(model: nn.Module, batch: Any) -> Any:
+    """Calls the model with a whole batch: ``model(*batch)``, ``model(**batch)`` or ``model(batch)``."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    if isinstance(batch, tuple | list):
+        return model(*batch)
+    return model(batch)
+
+
+def describe(batch: Any) -> str:
+    """Says of what shapes and dtypes a batch is, such as ``(float32[4, 12], int64[4])``."""
+    if isinstance(batch, Tensor):
+        return f"{str(batch.dtype).removeprefix('torch.')}{list(batch.shape)}"
+    if isinstance(batch, Mapping):
+        return "{" + ", ".join(f"{key}: {describe(value)}" for key, value in batch.items()) + "}"
+    if isinstance(batch, tuple | list) and len(batch) <= 16:
+        return "(" + ", ".join(describe(value) for value in batch) + ")"
+    return type(batch).__name__
+
+
+def _own_method(model: nn.Module) -> Callable[[Any], Any] | None:
+    for name in ("training_step", "loss"):
+        if inspect.isfunction(getattr(type(model), name, None)):
+            method: Callable[[Any], Any] = getattr(model, name)
+            return method
+    return None
+
+
+def _takes_model(loss: Callable[..., Any]) -> bool:
+    function = loss.forward if isinstance(loss, nn.Module) else loss
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return False
+    return first is not None and first.name == "model"
+
+
+def _loss_of_target(model: nn.Module, loss: Callable[..., Any], batch: Any) -> Any:
+    if isinstance(batch, Mapping) and len(batch) > 1:
+        *names, last = batch
+        outputs = model(**{name: batch[name] for name in names})
+        return loss(outputs, batch[last])
+    if isinstance(batch, tuple | list) and len(batch) > 1:
+        return loss(model(*batch[:-1]), batch[-1])
+    raise LossError(
+        f"A loss of outputs and target needs batches whose last element is the target, but this one is {describe(batch)}; "
+        "write the loss as loss(model, batch) instead."
+    )
+
+
+def scalars(output: Any) -> dict[str, Any]:
+    """Takes the loss, and from a dict its other scalars, out of what a step returned.
+
+    Returns:
+        ``{"loss": tensor without dimensions, ...}``.
+
+    Raises:
+        LossError: There is no loss, it is not a scalar, or gradients are on and it carries none.
+    """
+    loss = _find(output)
+    values: dict[str, Any] = {"loss": loss}
+    if isinstance(output, Mapping):
+        for key, value in output.items():
+            scalar = isinstance(value, Tensor) and value.numel() == 1
+            if key != "loss" and (scalar or isinstance(value, numbers.Real)):
+                values[str(key)] = value.detach().reshape(()) if isinstance(value, Tensor) else value
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise LossError(f"The loss carries no gradient (was it detached, or is every weight frozen?); else {_ADVICE}.")
+    return values
+
+
+def _find(output: Any) -> Tensor:
+    found = getattr(output, "loss", None)
+    if found is None and isinstance(output, Mapping):
+        found = output.get("loss")
+    if found is None and isinstance(output, Sequence) and not isinstance(output, str) and len(output) > 1:
+        found = output[-1]
+    if found is None:
+        found = output
+    if not isinstance(found, Tensor):
+        raise LossError(f"No loss in what the model returned ({describe(output)}): {_ADVICE}.")
+    if found.numel() != 1:
+        raise LossError(f"The loss must be a scalar, but its shape is {tuple(found.shape)}: {_ADVICE}.")
+    return found.reshape(()) if found.ndim else found

@@ -1,0 +1,126 @@
+"""Rows on their way out of the training loop: handed over in a microsecond, written in blocks by another thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from darkit.errors import LogError
+from darkit.runs.log import CsvLog
+
+_INTERVAL = 0.25  # seconds between blocks
+_MOST_WAITING = 50_000  # rows; when the sinks are slower than this the training waits for them
+
+
+class Sink(Protocol):
+    """Something that takes rows in blocks, from the stream's thread."""
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Takes the rows that came since the last call; there may be none."""
+
+    def close(self) -> None:
+        """Ends: nothing is written after this."""
+
+
+class RowStream:
+    """Takes rows from the training thread and gives them to the log and to sinks, at most half a second late.
+
+    An error in the thread is raised by the next call of any method, on the thread that calls it.
+
+    Args:
+        log: The CSV log.
+        sinks: What else takes the rows.
+    """
+
+    def __init__(self, log: CsvLog, sinks: Sequence[Sink] = ()) -> None:
+        self.log = log
+        self.watches: list[Callable[[], None]] = []
+        self._sinks = list(sinks)
+        self._rows: deque[dict[str, Any]] = deque()
+        self._writing = threading.Lock()
+        self._ended = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="darkit-log", daemon=True)
+        self._thread.start()
+
+    def put(self, row: dict[str, Any]) -> None:
+        """Takes one row: numbers, text or tensors with one element, which are read later.
+
+        Raises:
+            LogError: The columns are fixed and the row has another, or the log is closed.
+        """
+        if self._error is not None:
+            self._raise()
+        if self._ended.is_set():
+            raise LogError("The log is closed: the run has ended.")
+        self.log.check(row)
+        self._rows.append(row)
+        if len(self._rows) > _MOST_WAITING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes all rows that were put so far, and runs the watches."""
+        self._raise()
+        self._write()
+
+    def close(self) -> None:
+        """Writes what is left and closes the sinks, all of them even if one fails."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._thread.join()
+        errors = [error] if (error := self._error) else []
+        self._error = None
+        for end in (self._write, *(sink.close for sink in self._sinks)):
+            try:
+                end()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _work(self) -> None:
+        while not self._ended.wait(_INTERVAL):
+            try:
+                self._write()
+            except BaseException as error:
+                self._error = error
+                return
+
+    def _write(self) -> None:
+        with self._writing:
+            rows = [self._rows.popleft() for _ in range(len(self._rows))]
+            if rows:
+                rows = _with_numbers(rows)
+                self.log.append(rows)
+            for sink in self._sinks:
+                sink.write(rows)
+        for watch in self.watches:
+            watch()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            self._ended.set()
+            raise error
+
+
+def _with_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Replaces tensors by numbers, with one copy for all of those on an accelerator."""
+    away = [value for row in rows for value in row.values() if isinstance(value, Tensor) and value.device.type != "cpu"]
+    numbers: dict[int, float] = {}
+    if away:
+        copied = torch.stack([value.detach().reshape(()).float() for value in away]).tolist()
+        numbers = {id(value): number for value, number in zip(away, copied, strict=True)}
+    return [{key: _number(value, numbers) for key, value in row.items()} for row in rows]
+
+
+def _number(value: Any, numbers: dict[int, float]) -> Any:
+    if not hasattr(value, "item"):
+        return value
+    return numbers[id(value)] if id(value) in numbers else value.item()

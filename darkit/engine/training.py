@@ -1,0 +1,306 @@
+"""`fit`: the composition of adapter, callbacks and Lightning's trainer into one training of one run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from darkit.engine.adapter import Adapter
+from darkit.engine.callbacks import ExportConfigs, LossGuard, StepCheckpoint, StepEvaluate, StepLog
+from darkit.engine.checkpoint import load_weights, read_checkpoint
+from darkit.engine.config import TrainerConfig, with_overrides
+from darkit.engine.device import resolve_device, seed_generators
+from darkit.engine.display import Display
+from darkit.engine.exports import describe_model
+from darkit.engine.loaders import Loaders, make_loaders
+from darkit.engine.loss import make_step
+from darkit.engine.resume import Resume, find_resume
+from darkit.engine.session import DEFAULT_SERIES, Session, refuse_existing
+from darkit.engine.stream import Sink
+from darkit.engine.tensorboard import TensorBoardSink
+from darkit.errors import ConfigError, ModelError
+from darkit.runs import Run, base, files
+
+_SAMPLES_IN_FINGERPRINT = 64
+
+
+def fit(
+    model: nn.Module,
+    data: Any,
+    val_data: Any = None,
+    *,
+    name: str | None = None,
+    config: TrainerConfig | None = None,
+    loss: Callable[..., Any] | None = None,
+    tokenizer: Any = None,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    log_fieldnames: Any = None,
+    visual_series: Mapping[str, Sequence[str]] | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
+    resume: bool | str | None = None,
+    **overrides: Any,
+) -> Run:
+    """Trains a model and leaves a run.
+
+    Args:
+        model: Any module; it is trained in place.
+        data: A Dataset (map-style or iterable), a list of samples, a tuple of tensors, a DataLoader, a
+            LightningDataModule, or a dict with ``train`` and ``val``.
+        val_data: Validation data, likewise, or None.
+        name: The run's name; None makes a fresh one.
+        config: The trainer's config; its ``device`` and ``name`` then say what was really used.
+        loss: A callable of outputs and target, or of model and batch; see `darkit.engine.loss` for what is done without.
+        tokenizer: A `tokenizers.Tokenizer`, a transformers tokenizer or the path of a ``tokenizer.json``; exported.
+        optimizer: A torch optimizer, or a callable of the parameters; None takes the config's.
+        scheduler: A torch schedule, or a callable of the optimizer; None takes the config's.
+        log_fieldnames: A dataclass whose fields are the log's only columns; None takes the default ones and whatever a
+            step returns.
+        visual_series: The curves to show: name -> [x column, y column].
+        callbacks: Lightning callbacks; they come after the evaluation and before the log, and may add to ``outputs``.
+        resume: True goes on with the run called ``name``; ``"NAME"`` or ``"NAME:CHECKPOINT"`` goes on with that run or,
+            given another ``name``, starts a new run from its weights.
+        **overrides: Fields of `TrainerConfig`.
+
+    Returns:
+        A handle on the run.
+
+    Raises:
+        DarkitError: Something that the user can mend; the subclass and its one sentence say what. A new run that has not
+            completed a step then leaves nothing behind.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model must be a torch.nn.Module, not {type(model).__name__}.")
+    config = with_overrides(config if config is not None else TrainerConfig(), overrides | ({"name": name} if name else {}))
+    return train_run(
+        model,
+        data,
+        val_data,
+        config,
+        root=base(),
+        loss=loss,
+        tokenizer=tokenizer,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        columns=column_names(log_fieldnames),
+        series=visual_series,
+        callbacks=callbacks,
+        resume=resume,
+    )
+
+
+def train_run(
+    model: nn.Module,
+    data: Any,
+    val_data: Any,
+    config: TrainerConfig,
+    *,
+    root: Path,
+    loss: Callable[..., Any] | None = None,
+    tokenizer: Any = None,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    columns: Sequence[str] | None = None,
+    series: Mapping[str, Sequence[str]] | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
+    resume: bool | str | None = None,
+    evaluate: StepEvaluate | None = None,
+) -> Run:
+    """Trains a model with a checked config into a run below ``root``; `fit` says the rest."""
+    found = find_resume(root, config, resume)
+    if config.name is not None and not (found and found.same_run):
+        refuse_existing(root, config.name)
+    resolve_device(config)
+    loaders = make_loaders(data, val_data, config)
+    content = _load(model, found, config)
+    if found and found.same_run:
+        session = Session.reopen(found.run.path, found.checkpoint.step)
+    else:
+        session = Session.create(root, config, type(model).__name__)
+    with session:
+        state = content if found and found.same_run else None
+        compute = make_step(model, loss)
+        adapter = Adapter(
+            model, compute, config, order=loaders.order, optimizer=optimizer, scheduler=scheduler, resume=state
+        )
+        session.describe(describe_model(model), config, series or DEFAULT_SERIES, _describe_data(loaders))
+        if found:
+            found.set_aside_later()
+        session.begin(config.max_step, columns, lambda: _sinks(session, config))
+        if evaluate is None and loaders.val is not None:
+            evaluate = StepEvaluate(
+                loaders.val, config.eval_step_interval, config.eval_iters, lambda batch: compute(batch)
+            )
+        with _quiet_lightning():
+            trainer = lightning.Trainer(
+                accelerator=config.device,
+                devices=config.device_num,
+                strategy=config.strategy,
+                precision=config.precision,  # type: ignore[arg-type]
+                max_steps=config.max_step,
+                max_epochs=-1,
+                deterministic=config.deterministic,
+                callbacks=_callbacks(session, config, tokenizer, evaluate, callbacks),
+                default_root_dir=session.folder,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                limit_val_batches=0,
+                num_sanity_val_steps=0,
+            )
+            seed_generators(config.seed)
+            _enter(trainer, loaders, state)
+            _run(trainer, adapter, loaders, config)
+    return Run(session.folder)
+
+
+class _Progress(lightning.Callback):
+    """Keeps the session's step true."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+        self.session.step = trainer.global_step
+
+
+def column_names(log_fieldnames: Any) -> list[str] | None:
+    """Returns the names of the fields of a dataclass, or None for None. Raises `ConfigError` for anything else."""
+    if log_fieldnames is None:
+        return None
+    if not is_dataclass(log_fieldnames):
+        raise ConfigError(f"log_fieldnames must be a dataclass, not {log_fieldnames!r}.")
+    return [field.name for field in fields(log_fieldnames)]
+
+
+def _load(model: nn.Module, found: Resume | None, config: TrainerConfig) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    content = read_checkpoint(found.checkpoint)
+    load_weights(model, content)
+    if found.same_run and found.checkpoint.step >= config.max_step:
+        raise ConfigError(
+            f"The run {found.run.name!r} is at step {found.checkpoint.step} already; to go on, max_step must be larger "
+            f"than that, not {config.max_step}."
+        )
+    return content
+
+
+def _sinks(session: Session, config: TrainerConfig) -> list[Sink]:
+    sinks: list[Sink] = [Display(config.max_step, lambda: session.step)]
+    if config.tensorboard:
+        purge = session.step + 1 if session.step else None
+        sinks.append(TensorBoardSink(session.folder / files.TENSORBOARD, purge))
+    return sinks
+
+
+def _callbacks(
+    session: Session,
+    config: TrainerConfig,
+    tokenizer: Any,
+    evaluate: StepEvaluate | None,
+    own: Sequence[lightning.Callback],
+) -> list[lightning.Callback]:
+    """Composes the callbacks in the order of a step: evaluate, guard, the user's own, log, save."""
+    guard = LossGuard(config.nan_policy, session.stream)
+    before: list[lightning.Callback] = [_Progress(session), *([evaluate] if evaluate else []), guard, *own]
+    if session.stream is None:
+        return [*before, StepCheckpoint(session.folder, config.save_step_interval)]
+    stream = session.stream
+    return [
+        ExportConfigs(session.folder, config, tokenizer),
+        *before,
+        StepLog(stream, config.log_step_interval),
+        StepCheckpoint(session.folder, config.save_step_interval, run_id=session.run_id, before=stream.flush),
+    ]
+
+
+def _enter(trainer: lightning.Trainer, loaders: Loaders, state: dict[str, Any] | None) -> None:
+    """Gives every rank its share of the order, and puts counters and order where the checkpoint left them."""
+    order = loaders.order
+    if order is not None:
+        order.rank, order.world = trainer.global_rank, trainer.world_size
+    if state is None:
+        return
+    epoch, batches = state["position"]["epoch"], state["position"]["batches"]
+    if order is not None:
+        offset = batches * loaders.train.batch_size
+        if offset >= len(order):
+            epoch, offset = epoch + 1, 0
+        order.start(epoch, offset)
+    done = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+    done.ready = done.completed = state["current_step"]
+    epochs = trainer.fit_loop.epoch_progress
+    for counted in (epochs.current, epochs.total):
+        counted.ready = counted.started = counted.processed = counted.completed = epoch
+
+
+def _run(trainer: lightning.Trainer, adapter: Adapter, loaders: Loaders, config: TrainerConfig) -> None:
+    module = adapter.module
+    module.train()
+    if config.compile:
+        module.compile()
+    try:
+        trainer.fit(adapter, loaders.train)
+    except SystemExit as error:  # how Lightning ends after Ctrl-C
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
+    finally:
+        module._compiled_call_impl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silences Lightning's adverts and advice for the time of a training; its errors are raised as ever."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _describe_data(loaders: Loaders) -> dict[str, Any]:
+    """Returns the number of samples and a fingerprint of up to 64 of them, spread evenly, for map-style data."""
+    dataset = getattr(loaders.train, "dataset", None)
+    if loaders.order is None or dataset is None:
+        return {"kind": type(dataset if dataset is not None else loaders.train).__name__}
+    length = len(dataset)
+    digest = hashlib.sha256(str(length).encode())
+    with torch.random.fork_rng(devices=[]):
+        for index in range(0, length, max(1, length // _SAMPLES_IN_FINGERPRINT)):
+            _digest(digest, dataset[index])
+    return {"kind": type(dataset).__name__, "samples": length, "fingerprint": digest.hexdigest()}
+
+
+def _digest(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else b"")
+        digest.update(str(value.tolist()).encode() if not value.ndim else b"")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            digest.update(str(key).encode())
+            _digest(digest, item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _digest(digest, item)
+    else:
+        digest.update(repr(value).encode())
