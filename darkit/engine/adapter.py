@@ -8,12 +8,12 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from darkit.engine.config import TrainerConfig
+from darkit.engine.device import move_to_device
 from darkit.engine.loaders import OrderedSampler
 from darkit.engine.loss import Step
 from darkit.engine.optim import MakeOptimizer, MakeScheduler, make_optimizer, make_scheduler
@@ -120,7 +120,7 @@ class Adapter(lightning.LightningModule):
         first = True
         while True:
             batch, index, _ = next(dataloader_iter)
-            batch = move_data_to_device(trainer.precision_plugin.convert_input(batch), self.device)
+            batch = move_to_device(trainer.precision_plugin.convert_input(batch), self.device)
             if not first:
                 for callback in self._starting:
                     callback.on_train_batch_start(trainer, self, batch, index)

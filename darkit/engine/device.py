@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy
 import torch
+from lightning.fabric.utilities import move_data_to_device
 
 from darkit.engine.config import TrainerConfig
 from darkit.errors import DeviceWarning
@@ -31,6 +32,11 @@ def resolve_device(config: TrainerConfig) -> str:
             stacklevel=3,
         )
     return config.device
+
+
+def move_to_device(batch: Any, device: str | torch.device) -> Any:
+    """Moves a batch: a tensor, anything with ``.to(device)``, or tuples, lists and dicts of them."""
+    return move_data_to_device(batch, torch.device(device))
 
 
 def seed_generators(seed: int) -> None:

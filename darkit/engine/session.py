@@ -117,7 +117,7 @@ class Session:
         columns: Sequence[str] | None = None,
         sinks: Callable[[], Sequence[Sink]] = tuple,
     ) -> None:
-        """Opens the log and says ``running``.
+        """Opens the log and says ``running``; where that was done already, only the sinks are new.
 
         Args:
             max_step: The step at which the run ends, or None.
@@ -125,6 +125,9 @@ class Session:
             sinks: Makes what else takes the rows.
         """
         if not self._writes:
+            return
+        if self.stream is not None:
+            self.stream.add(sinks())
             return
         log = CsvLog(self.folder / files.LOG, columns or DEFAULT_COLUMNS, fixed=columns is not None)
         if not self._created:

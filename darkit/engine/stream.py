@@ -48,6 +48,11 @@ class RowStream:
         self._thread = threading.Thread(target=self._work, name="darkit-log", daemon=True)
         self._thread.start()
 
+    def add(self, sinks: Sequence[Sink]) -> None:
+        """Gives the rows that come to further sinks too."""
+        with self._writing:
+            self._sinks.extend(sinks)
+
     def put(self, row: dict[str, Any]) -> None:
         """Takes one row: numbers, text or tensors with one element, which are read later.
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -114,20 +114,29 @@ def train_run(
     series: Mapping[str, Sequence[str]] | None = None,
     callbacks: Sequence[lightning.Callback] = (),
     resume: bool | str | None = None,
-    evaluate: StepEvaluate | None = None,
+    evaluate: Callable[..., StepEvaluate] = StepEvaluate,
+    session: Session | None = None,
 ) -> Run:
-    """Trains a model with a checked config into a run below ``root``; `fit` says the rest."""
+    """Trains a model with a checked config into a run below ``root``; `fit` says the rest.
+
+    Args:
+        evaluate: Makes the evaluation callback, as `StepEvaluate` does.
+        session: The run to train into, when the caller has opened one, which it then also ends; None makes one.
+    """
     found = find_resume(root, config, resume)
-    if config.name is not None and not (found and found.same_run):
+    if config.name is not None and session is None and not (found and found.same_run):
         refuse_existing(root, config.name)
     resolve_device(config)
     loaders = make_loaders(data, val_data, config)
     content = _load(model, found, config)
-    if found and found.same_run:
-        session = Session.reopen(found.run.path, found.checkpoint.step)
+    around: AbstractContextManager[Session]
+    if session is not None:
+        around = nullcontext(session)
+    elif found and found.same_run:
+        around = Session.reopen(found.run.path, found.checkpoint.step)
     else:
-        session = Session.create(root, config, type(model).__name__)
-    with session:
+        around = Session.create(root, config, type(model).__name__)
+    with around as session:
         state = content if found and found.same_run else None
         compute = make_step(model, loss)
         adapter = Adapter(
@@ -137,10 +146,9 @@ def train_run(
         if found:
             found.set_aside_later()
         session.begin(config.max_step, columns, lambda: _sinks(session, config))
-        if evaluate is None and loaders.val is not None:
-            evaluate = StepEvaluate(
-                loaders.val, config.eval_step_interval, config.eval_iters, lambda batch: compute(batch)
-            )
+        evaluation = None
+        if loaders.val is not None:
+            evaluation = evaluate(loaders.val, config.eval_step_interval, config.eval_iters, compute)
         with _quiet_lightning():
             trainer = lightning.Trainer(
                 accelerator=config.device,
@@ -150,7 +158,7 @@ def train_run(
                 max_steps=config.max_step,
                 max_epochs=-1,
                 deterministic=config.deterministic,
-                callbacks=_callbacks(session, config, tokenizer, evaluate, callbacks),
+                callbacks=_callbacks(session, config, tokenizer, evaluation, callbacks),
                 default_root_dir=session.folder,
                 logger=False,
                 enable_checkpointing=False,

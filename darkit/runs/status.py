@@ -51,9 +51,6 @@ class Status:
     reason: str = ""
     traceback: str = ""
 
-    def __str__(self) -> str:
-        return self.state
-
 
 def read_status(folder: Path) -> Status:
     """Reads a run's status, and sees through one that its dead trainer left behind.

@@ -8,10 +8,10 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due
+from darkit.engine.device import move_to_device
 from darkit.engine.loss import scalars
 
 
@@ -58,7 +58,7 @@ class StepEvaluate(StepCallback):
                 return scalars(pl_module.validation_step(batch, index))  # type: ignore[arg-type]
 
         def prepare(batch: Any) -> Any:
-            return move_data_to_device(trainer.precision_plugin.convert_input(batch), pl_module.device)
+            return move_to_device(trainer.precision_plugin.convert_input(batch), pl_module.device)
 
         means = evaluate(pl_module, map(prepare, self.batches), compute, self.iters)
         if trainer.world_size > 1:

@@ -1,0 +1,64 @@
+"""Logging from a hand-written loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from darkit.errors import LogError
+
+
+@dataclass
+class LogFieldnames:
+    """One row of the log with the default columns; subclass or replace it for others. None leaves a field empty."""
+
+    step: int | None = None
+    epoch: int | None = None
+    time: float | None = None
+    lr: float | None = None
+    train_loss: float | None = None
+    val_loss: float | None = None
+
+
+class CsvLogger:
+    """Appends rows to a run's log without waiting for a disk or a device.
+
+    Args:
+        put: Takes one row; see `darkit.engine.stream.RowStream.put`.
+    """
+
+    def __init__(self, put: Callable[[dict[str, Any]], None]) -> None:
+        self._put = put
+
+    def log(self, row: Any = None, /, **values: Any) -> None:
+        """Appends a row.
+
+        Args:
+            row: A dataclass instance such as `LogFieldnames`, or a mapping; or None.
+            **values: Further columns.
+
+        Raises:
+            LogError: The row is of another kind, a tensor has more than one element, or there is no such column.
+        """
+        columns = _columns(row) | values
+        for name, value in columns.items():
+            if isinstance(value, torch.Tensor):
+                if value.numel() != 1:
+                    shape = tuple(value.shape)
+                    raise LogError(f"The log takes numbers: {name} is a tensor of shape {shape}, where one element fits.")
+                columns[name] = value.detach().clone()  # a loop may change it in place before it is read
+        self._put(columns)
+
+
+def _columns(row: Any) -> dict[str, Any]:
+    if row is None:
+        return {}
+    if isinstance(row, Mapping):
+        return dict(row)
+    if dataclasses.is_dataclass(row) and not isinstance(row, type):
+        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    raise LogError(f"The log takes a dataclass instance, a mapping or keyword arguments, not {type(row).__name__}.")

@@ -1,0 +1,174 @@
+"""`Predicter`: a trained model found again by its run's name."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from darkit.core.generate import stream_text
+from darkit.core.rebuild import build_model
+from darkit.engine.checkpoint import load_weights, read_checkpoint
+from darkit.engine.config import TrainerConfig
+from darkit.engine.device import move_to_device, resolve_device
+from darkit.engine.loss import call_model
+from darkit.errors import ConfigError, ModelError
+from darkit.runs import Run, base, files, load
+from darkit.runs.checkpoints import find_checkpoint
+from darkit.runs.names import split_reference
+
+
+class Predicter:
+    """Predicts with the model of a run.
+
+    Wherever a name is asked for, ``NAME:CHECKPOINT`` is one too. Every class method may be overridden; `register` makes
+    a subclass the one that `from_pretrained` builds for models of a class.
+
+    Args:
+        name: The run's name.
+        model: The model with its weights.
+        device: Where it predicts.
+    """
+
+    _registry: ClassVar[dict[str, type[Predicter]]] = {}
+
+    def __init__(self, name: str, model: nn.Module, device: str = "cpu") -> None:
+        self.name = name
+        self.device = device
+        self.model = model.to(device).eval()
+
+    @classmethod
+    def register(cls, name: str, predicter: type[Predicter]) -> None:
+        """Lets `from_pretrained` build ``predicter`` for models whose class has this name.
+
+        Raises:
+            ModelError: It is not a subclass of `Predicter`.
+        """
+        if not (isinstance(predicter, type) and issubclass(predicter, Predicter)):
+            raise ModelError(f"Only subclasses of Predicter can be registered for {name!r}, not {predicter!r}.")
+        Predicter._registry[name] = predicter
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        device: str | None = None,
+        checkpoint: str | int | None = None,
+        *,
+        model: nn.Module | None = None,
+    ) -> Self:
+        """Finds a run and builds its predicter.
+
+        Args:
+            name: The run's name.
+            device: Where to predict; None takes the accelerator if there is one.
+            checkpoint: ``iter-400-ckpt``, ``400``, or None for the latest that can be trusted.
+            model: The model itself, when it cannot be built from what the run recorded; its weights are loaded.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            CheckpointNotFoundError: It has no such checkpoint.
+            CheckpointMismatchError: The weights are another model's.
+            ModelError: The model's class cannot be found or built.
+        """
+        reference, wanted = cls._refer(name, checkpoint)
+        chosen: type[Any] = cls
+        if cls is Predicter:
+            class_name = cls._run(reference).info.get("model", {}).get("class", "").rpartition(".")[2]
+            chosen = Predicter._registry.get(class_name, cls)
+        if model is None:
+            model = chosen.get_model(reference, wanted)
+        else:
+            cls._load(reference, wanted, model)
+        where = resolve_device(TrainerConfig(device=device or "auto"))
+        return chosen(reference, model, where)  # type: ignore[no-any-return]
+
+    @classmethod
+    def get_root(cls) -> Path:
+        """Returns where the runs are; a subclass may override it."""
+        return base()
+
+    @classmethod
+    def get_checkpoint(cls, name: str, checkpoint: str | int | None = None) -> Path:
+        """Returns the file of a run's checkpoint; None means the latest that can be trusted."""
+        reference, wanted = cls._refer(name, checkpoint)
+        return find_checkpoint(cls._run(reference).path, wanted).path
+
+    @classmethod
+    def get_model_config_json(cls, name: str) -> dict[str, Any]:
+        """Returns the run's ``config.json``."""
+        return cls._run(name).config
+
+    @classmethod
+    def get_trainer_config_json(cls, name: str) -> dict[str, Any]:
+        """Returns the run's ``trainer_config.json``."""
+        return cls._run(name).trainer_config
+
+    @classmethod
+    def get_tokenizer(cls, name: str) -> Any:
+        """Returns the run's tokenizer, or None.
+
+        Returns:
+            A transformers tokenizer if the run was given one, else a `tokenizers.Tokenizer`.
+        """
+        folder = cls._run(name).path
+        if (folder / files.TOKENIZER_FOLDER).is_dir():
+            from transformers import AutoTokenizer
+
+            return AutoTokenizer.from_pretrained(folder / files.TOKENIZER_FOLDER, local_files_only=True)
+        if (folder / files.TOKENIZER).is_file():
+            from tokenizers import Tokenizer
+
+            return Tokenizer.from_file(str(folder / files.TOKENIZER))
+        return None
+
+    @classmethod
+    def get_model(cls, name: str, checkpoint: str | int | None = None) -> nn.Module:
+        """Builds the run's model and loads its weights strictly."""
+        reference, wanted = cls._refer(name, checkpoint)
+        model = build_model(cls._run(reference))
+        cls._load(reference, wanted, model)
+        return model
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The run's tokenizer, or None."""
+        return self.get_tokenizer(self.name)
+
+    def predict(self, input: Any, **settings: Any) -> Any:
+        """Predicts in evaluation mode, without gradients.
+
+        Args:
+            input: Text, when the run has a tokenizer; else what the model takes: a tensor, or a tuple or dict of them.
+            **settings: For text: see `darkit.core.generate.stream_text`.
+
+        Returns:
+            For text an iterator of pieces; else what the model returns.
+
+        Raises:
+            ConfigError: Text for a model without a tokenizer.
+        """
+        self.model.eval()
+        if isinstance(input, str):
+            if self.tokenizer is None:
+                raise ConfigError(f"The run {self.name!r} has no tokenizer, so it cannot take text: give it a tensor.")
+            return stream_text(self.model, self.tokenizer, input, **settings)
+        with torch.inference_mode():
+            return call_model(self.model, move_to_device(input, self.device))
+
+    @classmethod
+    def _run(cls, name: str) -> Run:
+        return load(name, root=cls.get_root())
+
+    @classmethod
+    def _refer(cls, name: str, checkpoint: str | int | None) -> tuple[str, str | int | None]:
+        reference, wanted = split_reference(name)
+        return reference, checkpoint if checkpoint is not None else wanted
+
+    @classmethod
+    def _load(cls, name: str, checkpoint: str | int | None, model: nn.Module) -> None:
+        found = find_checkpoint(cls._run(name).path, checkpoint)
+        load_weights(model, read_checkpoint(found))
