@@ -95,6 +95,8 @@ class Adapter(lightning.LightningModule):
         self._starting = _listeners(trainer, "on_train_batch_start")
         self._ending = _listeners(trainer, "on_train_batch_end")
         self._optimizer = self.optimizers()
+        heard = _listeners(trainer, "on_before_backward") or _listeners(trainer, "on_after_backward")
+        self._backward = self.manual_backward if heard or not self._stretching else Tensor.backward
 
     def on_train_epoch_end(self) -> None:
         """Moves the data order to the next epoch."""
@@ -147,7 +149,7 @@ class Adapter(lightning.LightningModule):
             self._optimizer.zero_grad()
         outputs = self.compute(batch)
         loss = outputs["loss"]
-        self.manual_backward(loss if size == 1 else loss / size)
+        self._backward(loss if size == 1 else loss / size)
         outputs["loss"] = loss.detach()
         self._window.append(outputs)
         if len(self._window) < size:
