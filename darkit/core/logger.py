@@ -49,7 +49,9 @@ class CsvLogger:
             if isinstance(value, torch.Tensor):
                 if value.numel() != 1:
                     shape = tuple(value.shape)
-                    raise LogError(f"The log takes numbers: {name} is a tensor of shape {shape}, where one element fits.")
+                    raise LogError(
+                        f"The log takes numbers: {name} is a tensor of shape {shape}, where one element fits."
+                    )
                 columns[name] = value.detach().clone()  # a loop may change it in place before it is read
         self._put(columns)
 

@@ -29,7 +29,9 @@ def build_model(run: Run) -> nn.Module:
     cls = find_model_class(str(facts.get("class", "")), run.name)
     kind, values = facts.get("config_kind", "none"), run.config
     if kind == "none":
-        raise ModelError(f"The run {run.name!r} has no recorded config of {cls.__name__}: pass the model itself as model=.")
+        raise ModelError(
+            f"The run {run.name!r} has no recorded config of {cls.__name__}: pass the model itself as model=."
+        )
     try:
         if kind == "arguments":
             return cls(**values)

@@ -317,7 +317,9 @@ def _watched(train: Callable[..., Any]) -> Callable[..., Any]:
         if self._training:
             return train(self, *args, **kwargs)
         if self._resume:
-            raise ConfigError("resume= goes on with the engine's loop; a hand-written train must load its checkpoint itself.")
+            raise ConfigError(
+                "resume= goes on with the engine's loop; a hand-written train must load its checkpoint itself."
+            )
         self._training += 1
         try:
             self._open()

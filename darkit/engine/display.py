@@ -75,7 +75,9 @@ class Display:
         step = row.get("step", self._progress())
         rate = self.rate()
         parts = [f"step {step}/{self._max_step}"]
-        parts += [f"{key} {row[key]:.4g}" for key in ("train_loss", "val_loss") if isinstance(row.get(key), float | int)]
+        parts += [
+            f"{key} {row[key]:.4g}" for key in ("train_loss", "val_loss") if isinstance(row.get(key), float | int)
+        ]
         if rate and isinstance(step, int):
             parts += [f"{rate:.1f} steps/s", f"{_duration((self._max_step - step) / rate)} left"]
         return "  ".join(parts)

@@ -89,7 +89,9 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
         return _from_module(data, val_data, config)
     if isinstance(data, Mapping):
         if "train" not in data:
-            raise DataError(f"A dict of data needs the key 'train' (and perhaps 'val'), but has {sorted(map(str, data))}.")
+            raise DataError(
+                f"A dict of data needs the key 'train' (and perhaps 'val'), but has {sorted(map(str, data))}."
+            )
         data, val_data = data["train"], data.get("val") if val_data is None else val_data
     order = None
     if not isinstance(data, DataLoader):

@@ -94,7 +94,11 @@ class Session:
         return self._writes
 
     def describe(
-        self, model: ModelDescription, config: TrainerConfig, series: Mapping[str, Sequence[str]], data: Mapping[str, Any]
+        self,
+        model: ModelDescription,
+        config: TrainerConfig,
+        series: Mapping[str, Sequence[str]],
+        data: Mapping[str, Any],
     ) -> None:
         """Writes ``run.json`` for a new run; a continued one keeps its own."""
         if not self._writes or not self._created:

@@ -81,7 +81,9 @@ def fit(
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"model must be a torch.nn.Module, not {type(model).__name__}.")
-    config = with_overrides(config if config is not None else TrainerConfig(), overrides | ({"name": name} if name else {}))
+    config = with_overrides(
+        config if config is not None else TrainerConfig(), overrides | ({"name": name} if name else {})
+    )
     return train_run(
         model,
         data,

@@ -1,0 +1,64 @@
+# What one can do with a checkout. Everything happens in .venv, which is made when it is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help train test check format bench soak start wheel clean
+
+help: ## List these targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-8s %s\n", $$1, $$2}'
+
+train: $(VENV)/run ## Train the default run: a small GPT on English text (ARGS="trainer.max_step=100")
+	@$(BIN)/python -m darkit.train $(ARGS)
+
+test: $(VENV)/test ## Run all tests (ARGS="tests/runs -k lock")
+	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+check: $(VENV)/test ## Check format, lint and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(VENV)/test ## Put the code into its format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/bench ## Measure against the plain loop, Lightning and Hugging Face
+	@$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+soak: $(VENV)/test ## Run the long tests
+	@$(BIN)/python -m pytest -q -m soak $(ARGS)
+
+start: $(VENV)/run ## Show the dashboard
+	@$(BIN)/darkit start $(ARGS)
+
+wheel: $(VENV)/test ## Build the wheel into dist/
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+clean: ## Remove .venv and everything that was built
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "darkit needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "This Python has no venv: on Debian, apt install python3-venv"; exit 1; }
+
+$(VENV)/run: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing darkit and what it needs into $(VENV) ..."
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/test: $(VENV)/run
+	@echo "Installing what the tests need into $(VENV) ..."
+	@$(PIP) -e '.[test,dev]'
+	@touch $@
+
+$(VENV)/bench: $(VENV)/test
+	@$(PIP) -e '.[bench]'
+	@touch $@
