@@ -13,8 +13,8 @@ from darkit import errors, runs
 from darkit.runs import Run, load
 
 if TYPE_CHECKING:
-    from darkit.engine.training import fit
     from darkit.engine.config import TrainerConfig
+    from darkit.engine.training import fit
 
 __all__ = ["Run", "TrainerConfig", "errors", "fit", "load", "runs"]
 __version__ = "0.1.0"

@@ -1,6 +1,21 @@
 """Training: `fit`, the adapter around the user's module, the callbacks, checkpoints and the log's way out."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from darkit.engine.config import TrainerConfig
-from darkit.engine.training import fit
+
+if TYPE_CHECKING:
+    from darkit.engine.training import fit
 
 __all__ = ["TrainerConfig", "fit"]
+
+
+def __getattr__(name: str) -> Any:
+    """Gives `fit` when it is asked for: a config alone needs no torch."""
+    if name == "fit":
+        from darkit.engine.training import fit
+
+        return fit
+    raise AttributeError(f"module 'darkit.engine' has no attribute {name!r}")

@@ -1,0 +1,75 @@
+"""``darkit`` and ``DarwinKit``: one command with a word for each thing one can do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from darkit import __version__
+from darkit.cli import new, predict, runs, show, start
+from darkit.cli.errors import print_error
+from darkit.errors import DarkitError
+
+_USAGE_ERROR = 2
+_EXAMPLES = """\
+examples:
+  darkit train                                   train the default run
+  darkit train model=mymodel trainer.lr=1e-3     train another model, with other settings
+  darkit runs                                    list all runs
+  darkit show NAME                               look at one
+  darkit predict NAME "The import statement"     predict with it
+  darkit start                                   watch all of them on a local page
+
+DARWIN_KIT_HOME is where the runs are; `darkit runs` says where that is now.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: Its words; by default those of the process.
+
+    Returns:
+        The exit code: 0, or 2 when the user can mend what was wrong.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["train"]:  # Hydra reads the rest
+        from darkit.train import main as train
+
+        return train(words[1:])
+    parser = _parser()
+    chosen = parser.parse_args(words)
+    if chosen.run is None:
+        parser.print_help()
+        return 0
+    try:
+        code: int = chosen.run(chosen)
+    except DarkitError as error:
+        print_error(error)
+        return _USAGE_ERROR
+    except BrokenPipeError:  # whoever read the output has read enough
+        sys.stderr.close()
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="darkit",
+        description="Runs you can trust and compare, from any PyTorch module and data.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"darkit {__version__}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands.add_parser("train", help="train a run from composed configs", add_help=False)
+    for command in (runs, show, predict, new, start):
+        command.add_parser(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""What the parsers of the commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+Subparsers = Any  # argparse has no public name for what add_subparsers returns
+
+
+def add_command(
+    commands: Subparsers, name: str, run: Callable[[argparse.Namespace], int], help: str, examples: str
+) -> argparse.ArgumentParser:
+    """Adds a command whose help ends with examples."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.",
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
