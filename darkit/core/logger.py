@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
 import torch
 
 from darkit.errors import LogError
@@ -42,17 +44,18 @@ class CsvLogger:
             **values: Further columns.
 
         Raises:
-            LogError: The row is of another kind, a tensor has more than one element, or there is no such column.
+            LogError: The row is of another kind, a tensor or array has not one element, or there is no such column.
         """
         columns = _columns(row) | values
         for name, value in columns.items():
+            if isinstance(value, torch.Tensor | numpy.ndarray) and math.prod(value.shape) != 1:
+                raise LogError(
+                    f"The log takes numbers: {name} has the shape {tuple(value.shape)}, where one element fits."
+                )
             if isinstance(value, torch.Tensor):
-                if value.numel() != 1:
-                    shape = tuple(value.shape)
-                    raise LogError(
-                        f"The log takes numbers: {name} is a tensor of shape {shape}, where one element fits."
-                    )
                 columns[name] = value.detach().clone()  # a loop may change it in place before it is read
+            elif isinstance(value, numpy.ndarray | numpy.generic):
+                columns[name] = value.item()
         self._put(columns)
 
 

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import atexit
+import copy
 import functools
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import lightning
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from darkit.core.bridge import FollowSteps, OwnEvaluation, validation_metrics
+from darkit.core.keeper import RunKeeper
 from darkit.core.logger import CsvLogger
+from darkit.engine.callbacks.checkpoint import checkpoint_content
 from darkit.engine.callbacks.evaluate import StepEvaluate, evaluate
-from darkit.engine.checkpoint import class_path, write_checkpoint
+from darkit.engine.checkpoint import class_path
 from darkit.engine.config import TrainerConfig
-from darkit.engine.device import generator_states, move_to_device, resolve_device
-from darkit.engine.exports import describe_model, write_exports
+from darkit.engine.device import generator_states, move_to_device, resolve_device, seed_generators
 from darkit.engine.loss import make_step
 from darkit.engine.optim import make_optimizer
-from darkit.engine.session import DEFAULT_SERIES, Session, refuse_existing
+from darkit.engine.session import DEFAULT_SERIES, check_series, refuse_existing
 from darkit.engine.training import column_names, train_run
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
-from darkit.runs.checkpoints import checkpoint_path
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -37,13 +41,16 @@ class Trainer:
     Called as ``Trainer(model, config)`` or ``Trainer(model, tokenizer, config)``, by position or by keyword. On this
     class itself it builds the subclass that was registered for the model's class, if there is one.
 
-    A subclass may write its own ``train``: around it the run's status is kept, and in it ``self.current_step`` (counted
-    from 0), ``self._auto_save_pretrained()``, ``self._auto_validate(...)`` and ``self.csv_logger.log(...)`` do the rest.
-    A subclass that does not is trained by the engine, and its ``_get_optimizer`` and ``validate`` are honoured.
+    A subclass may write its own ``train``: around it the run's status is kept, and in it ``self.current_step`` (the
+    step that was just done, counted from 0), ``self._auto_save_pretrained()``, ``self._auto_validate(...)`` and
+    ``self.csv_logger.log(...)`` do the rest. Of the config it gets name, device, max_step, the intervals of saving and
+    evaluating, eval_iters, seed and tensorboard done for it, and reads what else it wants. A subclass that writes none
+    is trained by the engine, and its ``_get_optimizer`` and ``validate`` are honoured.
 
     Args:
         model: The module; it is moved to the config's device.
-        config: A `TrainerConfig`; its ``device`` then says what is really used.
+        config: A `TrainerConfig`; its ``device`` then says what is really used. Nothing else of it is changed, so that
+            several trainers may share one without a name.
         tokenizer: Exported with the run, or None.
         log_fieldnames: A dataclass whose fields are the log's only columns; None takes the default ones and whatever
             comes.
@@ -55,12 +62,14 @@ class Trainer:
 
     Raises:
         ModelError: The model is not a module.
-        ConfigError: There is no config, or it is not a `TrainerConfig`.
+        ConfigError: There is no `TrainerConfig`, or an argument has not the form it should have.
         RunExistsError: The config's name is taken.
     """
 
     _registry: ClassVar[dict[str, type[Trainer]]] = {}
     _visual_series: Mapping[str, Sequence[str]] | None = None
+    current_step: int = 0
+    """The step that was just done, counted from 0; a hand-written loop sets it."""
 
     def __new__(cls, model: Any = None, *args: Any, **kwargs: Any) -> Self:
         """Builds the subclass that is registered for the model's class when this class itself is called."""
@@ -68,10 +77,10 @@ class Trainer:
         return object.__new__(chosen)  # type: ignore[return-value]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Keeps the run's status around a hand-written ``train``."""
+        """Keeps the run's status around a hand-written ``train``, wherever the class has it from."""
         super().__init_subclass__(**kwargs)
-        if "train" in cls.__dict__:
-            cls.train = _watched(cls.__dict__["train"])  # type: ignore[method-assign]
+        if cls.train is not Trainer.train and not hasattr(cls.train, "_is_watched"):
+            cls.train = _watched(cls.train)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -90,20 +99,19 @@ class Trainer:
             raise ModelError(f"model must be a torch.nn.Module, not {type(model).__name__}.")
         self.tokenizer, self.config = _tokenizer_and_config(args, tokenizer, config)
         self.config.validate()
+        columns = column_names(log_fieldnames)
+        series = check_series(visual_series or self._visual_series or DEFAULT_SERIES)
         if self.config.name is not None and not resume:
-            refuse_existing(self.root, self.config.name)
+            refuse_existing(Path(self.root), self.config.name)
         self.model = model.to(resolve_device(self.config))
         self.optimizer: Optimizer | None = None
-        self.current_step = 0
-        self.csv_logger = CsvLogger(self._put)
-        self._columns = column_names(log_fieldnames)
-        self._series = visual_series or self._visual_series or DEFAULT_SERIES
+        self._keeper = RunKeeper(self, columns, series)
+        self.csv_logger = CsvLogger(self._keeper.put)
         self._loss = loss
         self._callbacks = callbacks
         self._resume = resume
-        self._session: Session | None = None
-        self._folder: Path | None = None
-        self._metrics: dict[str, float] = {}
+        self._engine: tuple[lightning.Trainer, lightning.LightningModule] | None = None
+        self._block: AbstractContextManager[None] | None = None
         self._training = 0
         if enable_server:
             warnings.warn(
@@ -131,9 +139,9 @@ class Trainer:
     @property
     def save_directory(self) -> Path:
         """The run directory; a run that has no name yet gets its name and its folder now."""
-        if self.config.name is None:
-            self._open()
-        return Path(self.root) / str(self.config.name)
+        if self._keeper.folder is None and self.config.name is not None:
+            return Path(self.root) / self.config.name
+        return self._keeper.folder or self._keeper.open().folder
 
     @property
     def max_step(self) -> int:
@@ -150,34 +158,52 @@ class Trainer:
         Returns:
             A handle on the run.
         """
+        keeper, config = self._keeper, copy.copy(self.config)
+        if keeper.folder is not None:
+            config.name = keeper.folder.name
         own_validate = type(self).validate is not Trainer.validate
-        run = train_run(
-            self.model,
-            train_dataset,
-            val_dataset,
-            self.config,
-            root=Path(self.root),
-            loss=self._loss,
-            tokenizer=self.tokenizer,
-            optimizer=self._own_optimizer,
-            columns=self._columns,
-            series=self._series,
-            callbacks=[*self._callbacks, _FollowSteps(self)],
-            resume=self._resume,
-            evaluate=functools.partial(_OwnEvaluation, self) if own_validate else StepEvaluate,
-            session=self._session,
-        )
-        self._folder = run.path
+        try:
+            run = train_run(
+                self.model,
+                train_dataset,
+                val_dataset,
+                config,
+                root=Path(self.root),
+                loss=self._loss,
+                tokenizer=self.tokenizer,
+                optimizer=self._own_optimizer,
+                columns=keeper.columns,
+                series=keeper.series,
+                callbacks=[FollowSteps(self), *self._callbacks],
+                resume=self._resume,
+                evaluate=functools.partial(OwnEvaluation, self) if own_validate else StepEvaluate,
+                session=keeper.session,
+                started=keeper.join,
+            )
+        except BaseException as error:
+            if not self._training:
+                keeper.end(error)
+            raise
+        finally:
+            self._engine = None
+        if not self._training:
+            keeper.end()
         return run
 
     def validate(self, val_dataloader: Any) -> Any:
-        """Evaluates the model on at most ``eval_iters`` batches (0: all); a subclass may override it.
+        """Evaluates the model on at most ``eval_iters`` batches (0: all).
+
+        A subclass may override it and return a number or numbers by name; where it is due it is called with the model
+        in evaluation mode and without gradients.
 
         Args:
             val_dataloader: A loader, or any iterable of batches.
 
         Returns:
             ``{"val_loss": ..., ...}``: means over the samples.
+
+        Raises:
+            LossError: Neither the model nor ``loss=`` gives a loss.
         """
         compute = make_step(self.model, self._loss)
         batches = (move_to_device(batch, self.config.device) for batch in val_dataloader)
@@ -189,24 +215,14 @@ class Trainer:
         self.csv_logger.log(row, **values)
 
     def save_pretrained(self) -> Path:
-        """Saves the completed step now.
+        """Saves now: the step that was just done (0 if none was), or after the end of the run its last one.
 
         Returns:
             The checkpoint file.
         """
-        step = self.current_step + 1
-        session = self._open()
-        if session.stream is not None:
-            session.stream.flush()
-        content = {
-            "state_dict": self.model.state_dict(),
-            "model_class": class_path(type(self.model)),
-            "current_step": step,
-            "optimizer_state_dict": self.optimizer.state_dict() if isinstance(self.optimizer, Optimizer) else None,
-            "scheduler_state_dict": _state(getattr(self, "scheduler", None)),
-            "rng": generator_states(),
-        }
-        return write_checkpoint(session.folder, step, content, metrics=self._metrics, run_id=session.run_id)
+        if self._keeper.is_over and self._keeper.step:
+            return self._save(self._keeper.step)
+        return self._save(self.current_step + 1 if "current_step" in vars(self) else 0)
 
     def _get_optimizer(self) -> Optimizer:
         """Makes the optimizer; a subclass may override it."""
@@ -214,99 +230,64 @@ class Trainer:
 
     def _auto_save_pretrained(self) -> None:
         """Saves when the completed step, ``current_step + 1``, is due by the config or is the last one."""
-        step = self.current_step + 1
-        self._open().step = step
-        every = self.config.save_step_interval
+        step, every = self.current_step + 1, self.config.save_step_interval
+        if not self._keeper.is_over:
+            self._keeper.open()
+        self._keeper.tell(step)
         if step == self.max_step or (every and step % every == 0 and step < self.max_step):
-            self.save_pretrained()
+            self._save(step)
+        elif step == self.max_step + 1:
+            logger.warning("The loop goes on after max_step (%d): what it does from here is not saved.", self.max_step)
 
     def _auto_validate(self, val_dataloader: Any) -> dict[str, float] | None:
         """Evaluates when the completed step is due by the config or is the last one, and logs the result.
 
+        Args:
+            val_dataloader: What `validate` takes, or None, on which nothing is evaluated.
+
         Returns:
             What `validate` returned, by name, or None when no evaluation was due.
         """
-        step = self.current_step + 1
-        every = self.config.eval_step_interval
-        if step != self.max_step and (not every or step % every):
+        step, every, columns = self.current_step + 1, self.config.eval_step_interval, self._keeper.columns
+        if val_dataloader is None or (step != self.max_step and (not every or step % every)):
             return None
-        self._metrics = _named(self.validate(val_dataloader))
-        columns = self._columns
-        row = {"step": step, **self._metrics}
-        self._put({key: row[key] for key in row if columns is None or key in columns})
-        return self._metrics
+        metrics = validation_metrics(self, val_dataloader)
+        row = {key: value for key, value in metrics.items() if columns is None or key in columns}
+        if row:
+            self._keeper.put({"step": step, **row} if columns is None or "step" in columns else row)
+        self._keeper.note(metrics)
+        return metrics
 
     def __enter__(self) -> Self:
+        self._block = self._keeper.held()
+        self._block.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(error)
+        block, self._block = self._block, None
+        if block is not None:
+            block.__exit__(kind, error, trace)
 
     def _own_optimizer(self, parameters: Any) -> Optimizer:
         self.optimizer = self._get_optimizer()
         return self.optimizer
 
-    def _put(self, row: dict[str, Any]) -> None:
-        stream = self._open().stream
-        if stream is not None:
-            stream.put(row)
-
-    def _open(self) -> Session:
-        """Returns the open session; the first call creates the run, one after its end goes on with it."""
-        if self._session is None:
-            if self._folder is None:
-                session = Session.create(Path(self.root), self.config, type(self.model).__name__)
-            else:
-                session = Session.reopen(self._folder, self.current_step + 1)
-            self._session, self._folder = session, session.folder
-            try:
-                session.describe(describe_model(self.model), self.config, self._series, {})
-                if session.writes:
-                    write_exports(session.folder, self.model, self.config, self.tokenizer)
-                session.begin(self.max_step, self._columns)
-            except BaseException as error:
-                self._end(error)
-                raise
-            atexit.register(self._end)
-        return self._session
-
-    def _end(self, error: BaseException | None = None) -> None:
-        atexit.unregister(self._end)
-        session, self._session = self._session, None
-        if session is not None:
-            session.end(error)
-            if not session.folder.exists():
-                self._folder = None
-
-    def _save_last(self) -> None:
-        """Saves where a loop ended before the planned step, or between two saves."""
-        step = self._open().step
-        if 0 < step < self.max_step and step == self.current_step + 1:
-            if not checkpoint_path(self.save_directory, step).exists():
-                self.save_pretrained()
-
-
-class _FollowSteps(lightning.Callback):
-    """Keeps a trainer's ``current_step`` true while the engine trains."""
-
-    def __init__(self, owner: Trainer) -> None:
-        self.owner = owner
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
-        self.owner.current_step = trainer.global_step - 1
-
-
-class _OwnEvaluation(StepEvaluate):
-    """Evaluates with a trainer's own ``validate``."""
-
-    def __init__(self, owner: Trainer, batches: Any, every: int, iters: int, compute: Any) -> None:
-        super().__init__(batches, every, iters, compute)
-        self.owner = owner
-
-    def evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        return _named(self.owner.validate(self.batches))
+    def _save(self, step: int) -> Path:
+        if self._engine is not None:
+            return self._keeper.save(step, checkpoint_content(*self._engine))
+        return self._keeper.save(
+            step,
+            {
+                "state_dict": self.model.state_dict(),
+                "model_class": class_path(type(self.model)),
+                "current_step": step,
+                "optimizer_state_dict": _state(self.optimizer, Optimizer),
+                "scheduler_state_dict": _state(getattr(self, "scheduler", None), LRScheduler),
+                "rng": generator_states(),
+            },
+        )
 
 
 def _watched(train: Callable[..., Any]) -> Callable[..., Any]:
@@ -322,17 +303,16 @@ def _watched(train: Callable[..., Any]) -> Callable[..., Any]:
             )
         self._training += 1
         try:
-            self._open()
-            result = train(self, *args, **kwargs)
-            self._save_last()
-        except BaseException as error:
-            self._end(error)
-            raise
+            with self._keeper.held():
+                first = self._keeper.folder is None
+                self._keeper.open()
+                if first:
+                    seed_generators(self.config.seed)
+                return train(self, *args, **kwargs)
         finally:
             self._training -= 1
-        self._end()
-        return result
 
+    watched._is_watched = True  # type: ignore[attr-defined]
     return watched
 
 
@@ -350,17 +330,5 @@ def _tokenizer_and_config(args: tuple[Any, ...], tokenizer: Any, config: Any) ->
     return tokenizer, config
 
 
-def _named(result: Any) -> dict[str, float]:
-    """Turns what a ``validate`` returned, a number or numbers by name, into log columns."""
-    if result is None:
-        return {}
-    values = result if isinstance(result, Mapping) else {"val_loss": result}
-    return {
-        str(key): float(value)
-        for key, value in values.items()
-        if isinstance(value, float | int) or (isinstance(value, Tensor) and value.numel() == 1)
-    }
-
-
-def _state(scheduler: Any) -> dict[str, Any] | None:
-    return scheduler.state_dict() if isinstance(scheduler, LRScheduler) else None
+def _state(part: Any, kind: type[Optimizer | LRScheduler]) -> dict[str, Any] | None:
+    return part.state_dict() if isinstance(part, kind) else None

@@ -17,15 +17,19 @@ from lightning.pytorch.utilities import rank_zero_only
 from darkit.engine.config import TrainerConfig
 from darkit.engine.exports import ModelDescription
 from darkit.engine.stream import RowStream, Sink
-from darkit.errors import DarkitError, RunExistsError, StorageError
+from darkit.errors import ConfigError, DarkitError, RunExistsError, StorageError
 from darkit.runs import files, status
+from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.lock import RunLock
-from darkit.runs.log import DEFAULT_COLUMNS, CsvLog
+from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_row
 from darkit.runs.names import create_fresh, run_path
 from darkit.runs.provenance import describe_environment
 from darkit.runs.run import Run
 
-DEFAULT_SERIES = {"train_loss": ["step", "train_loss"], "val_loss": ["step", "val_loss"]}
+DEFAULT_SERIES: Mapping[str, Sequence[str]] = {
+    "train_loss": ["step", "train_loss"],
+    "val_loss": ["step", "val_loss"],
+}
 _SHARED_NAME = "DARKIT_RUN_NAME"  # tells processes that Lightning starts for other devices what the first one chose
 
 
@@ -48,6 +52,7 @@ class Session:
         self.step = 0
         self.stream: RowStream | None = None
         self._first_step = 0
+        self._keeps_log = False
         self._created = created
         self._writes = writes
         self._status: status.StatusWriter | None = None
@@ -81,11 +86,21 @@ class Session:
         return cls(folder, created=True, writes=True)
 
     @classmethod
-    def reopen(cls, folder: Path, step: int) -> Self:
-        """Goes on with a run after ``step``. Raises `RunLockedError` while another process trains it."""
+    def reopen(cls, folder: Path, step: int, *, keep_log: bool = False) -> Self:
+        """Goes on with a run after ``step``.
+
+        Args:
+            folder: The run directory.
+            step: The last completed step that counts.
+            keep_log: Whether rows of later steps stay, because they are not going to be done again.
+
+        Raises:
+            RunLockedError: Another process trains it.
+        """
         session = cls(folder, created=False, writes=not rank_zero_only.rank)
         session.run_id = Run(folder).info.get("id", session.run_id)
         session.step = session._first_step = step
+        session._keeps_log = keep_log
         return session
 
     @property
@@ -99,8 +114,9 @@ class Session:
         config: TrainerConfig,
         series: Mapping[str, Sequence[str]],
         data: Mapping[str, Any],
+        composed: str = "",
     ) -> None:
-        """Writes ``run.json`` for a new run; a continued one keeps its own."""
+        """Writes ``run.json``, and ``config.yaml`` of a composed config, for a new run; a continued one keeps its own."""
         if not self._writes or not self._created:
             return
         facts = {
@@ -108,12 +124,14 @@ class Session:
             "name": self.folder.name,
             "created": time.time(),
             "model": model.as_dict(),
-            "series": {name: list(columns) for name, columns in series.items()},
+            "series": {name: list(columns) for name, columns in check_series(series).items()},
             "seed": config.seed,
             "data": dict(data),
             **describe_environment(),
         }
         files.write_json(self.folder / files.RUN, facts)
+        if composed:
+            files.write_text(self.folder / files.COMPOSED_CONFIG, composed)
 
     def begin(
         self,
@@ -134,7 +152,7 @@ class Session:
             self.stream.add(sinks())
             return
         log = CsvLog(self.folder / files.LOG, columns or DEFAULT_COLUMNS, fixed=columns is not None)
-        if not self._created:
+        if not self._created and not self._keeps_log:
             log.cut_after(self.step)
         self._status = status.StatusWriter(self.folder, max_step, lambda: self.step)
         self.stream = RowStream(log, sinks())
@@ -181,9 +199,20 @@ class Session:
 
     def _remove_if_nothing_began(self, error: BaseException | None) -> None:
         mendable = isinstance(error, DarkitError) and not isinstance(error, StorageError)
-        if mendable and self._created and self.step == self._first_step:
+        if not mendable or not self._created or self.step != self._first_step:
+            return
+        if not list_checkpoints(self.folder) and not last_row(self.folder / files.LOG):
             os.environ.pop(_SHARED_NAME, None)
             shutil.rmtree(self.folder)
+
+
+def check_series(series: Any) -> Mapping[str, Sequence[str]]:
+    """Checks curves to show: name -> [x column, y column]. Raises `ConfigError`."""
+    pairs = series.values() if isinstance(series, Mapping) else [None]
+    for pair in pairs:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(item, str) for item in pair):
+            raise ConfigError(f"visual_series must be like {{'train_loss': ['step', 'train_loss']}}, not {series!r}.")
+    return series  # type: ignore[no-any-return]
 
 
 def refuse_existing(root: Path, name: str) -> Path:

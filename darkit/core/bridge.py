@@ -1,0 +1,71 @@
+"""What ties a trainer to the engine while that trains its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from darkit.engine.callbacks.evaluate import StepEvaluate
+
+if TYPE_CHECKING:
+    from darkit.core.trainer import Trainer
+
+
+class FollowSteps(lightning.Callback):
+    """Keeps a trainer's ``current_step`` true, and shows it the engine while that is at work."""
+
+    def __init__(self, owner: Trainer) -> None:
+        self.owner = owner
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.owner._engine = (trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+        follow(self.owner, trainer)
+
+
+class OwnEvaluation(StepEvaluate):
+    """Evaluates with a trainer's own ``validate``."""
+
+    def __init__(self, owner: Trainer, batches: Any, every: int, iters: int, compute: Any) -> None:
+        super().__init__(batches, every, iters, compute)
+        self.owner = owner
+
+    def evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+        follow(self.owner, trainer)
+        return validation_metrics(self.owner, self.batches)
+
+
+def follow(owner: Trainer, trainer: lightning.Trainer) -> None:
+    """Tells a trainer of the engine's step."""
+    owner.current_step = max(0, trainer.global_step - 1)
+    owner._keeper.step = trainer.global_step
+
+
+def validation_metrics(owner: Trainer, batches: Any) -> dict[str, float]:
+    """Calls a trainer's ``validate`` in evaluation mode and without gradients; every part's mode is put back after it.
+
+    Returns:
+        Its numbers by name; a bare number is ``val_loss``.
+    """
+    modes = {part: part.training for part in owner.model.modules()}
+    owner.model.eval()
+    try:
+        with torch.no_grad():
+            result = owner.validate(batches)
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    if result is None:
+        return {}
+    values = result if isinstance(result, Mapping) else {"val_loss": result}
+    return {
+        str(key): float(value)
+        for key, value in values.items()
+        if isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
+    }

@@ -1,0 +1,204 @@
+"""What is kept around a trainer: its run, from the first thing that is written to a true end."""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from darkit.engine.checkpoint import read_checkpoint, write_checkpoint
+from darkit.engine.exports import describe_model, write_exports
+from darkit.engine.session import Session
+from darkit.engine.stream import RowStream, Sink
+from darkit.engine.tensorboard import TensorBoardSink
+from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError
+from darkit.runs import files
+from darkit.runs.checkpoints import checkpoint_path, find_checkpoint, manifest_path
+from darkit.runs.log import DEFAULT_COLUMNS, CsvLog
+
+if TYPE_CHECKING:
+    from darkit.core.trainer import Trainer
+
+_NO_METRICS = ("step", "epoch", "time", "lr")
+
+
+class RunKeeper:
+    """The run of one trainer.
+
+    It is created by the first thing that is written, and ends with the block that `held` keeps it open for: a
+    hand-written ``train`` or a ``with``. Outside of both it ends with the process. What is saved or logged after the
+    end goes to the same files, and the run stays as it ended.
+
+    Args:
+        owner: The trainer; its root, model, config and tokenizer are looked at when the run is created.
+        columns: The log's only columns, or None for the default ones and whatever comes.
+        series: The curves to show.
+
+    Attributes:
+        session: The open session, or None.
+        folder: The run directory, or None before it exists.
+        step: The last completed step that the trainer told of.
+    """
+
+    def __init__(self, owner: Trainer, columns: Sequence[str] | None, series: Mapping[str, Sequence[str]]) -> None:
+        self.owner = owner
+        self.columns = columns
+        self.series = series
+        self.session: Session | None = None
+        self.folder: Path | None = None
+        self.step = 0
+        self._holders = 0
+        self._values: dict[str, Any] = {}
+        self._values_are_old = False
+        self._error_before: BaseException | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended and nothing keeps it open."""
+        return self.session is None and self.folder is not None and not self._holders
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps the run open for a block, saves the last step if the block did not, and ends the run truly."""
+        self._holders += 1
+        try:
+            yield
+            self.save_last()
+        except BaseException as error:
+            self.end(error)
+            raise
+        else:
+            self.end()
+        finally:
+            self._holders -= 1
+
+    def open(self) -> Session:
+        """Returns the open session; the first call creates the run, one after its end goes on with it."""
+        if self.session is None:
+            owner, config = self.owner, copy.copy(self.owner.config)
+            if self.folder is None:
+                session = Session.create(Path(owner.root), config, type(owner.model).__name__)
+            else:
+                session = Session.reopen(self.folder, self.step, keep_log=True)
+            created = self.folder is None
+            self.session, self.folder = session, session.folder
+            try:
+                session.describe(describe_model(owner.model), config, self.series, {})
+                if session.writes and created:
+                    write_exports(session.folder, owner.model, config, owner.tokenizer)
+                session.begin(owner.max_step, self.columns, self._sinks)
+            except BaseException as error:
+                self.end(error)
+                raise
+            self._error_before = getattr(sys, "last_value", None)
+            atexit.register(self._end_at_exit)
+        return self.session
+
+    def join(self, session: Session) -> None:
+        """Takes the session that the engine opened for its training."""
+        self.session, self.folder = session, session.folder
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Ends the run if it is open: ``finished``, or what the error makes of it."""
+        atexit.unregister(self._end_at_exit)
+        session, self.session = self.session, None
+        if session is not None:
+            try:
+                session.end(error)
+            finally:
+                if not session.folder.exists():  # nothing had begun
+                    self.folder = None
+
+    def tell(self, step: int) -> None:
+        """Takes note of a completed step."""
+        self.step = step
+        if self.session is not None:
+            self.session.step = step
+        self._values_are_old = True
+
+    def put(self, row: dict[str, Any]) -> None:
+        """Appends a row to the log."""
+        if self.folder is not None and self.is_over:
+            self._append(self.folder, row)
+            return
+        stream = self.open().stream
+        if stream is not None:
+            stream.put(row)
+        self.note(row)
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Takes note of values of the step that is about to be told of, for its checkpoint."""
+        if self._values_are_old:
+            self._values, self._values_are_old = {}, False
+        self._values.update(values)
+
+    def save(self, step: int, content: Mapping[str, Any]) -> Path:
+        """Writes a checkpoint; one that is saved again after the end keeps all but its weights and optimizer."""
+        around: AbstractContextManager[Session]
+        if self.is_over and self.folder is not None:
+            around = Session.reopen(self.folder, step)
+        else:
+            around = nullcontext(self.open())
+        with around as session:
+            if session.stream is not None:
+                session.stream.flush()
+            metrics: Mapping[str, float] = self._metrics()
+            if self.is_over:
+                manifest = files.read_json(manifest_path(checkpoint_path(session.folder, step)))
+                metrics = metrics or manifest.get("metrics") or {}
+                content = _renewed(session.folder, step, content)
+            return write_checkpoint(session.folder, step, content, metrics=metrics, run_id=session.run_id)
+
+    def save_last(self) -> None:
+        """Saves the last completed step if that was not done: a loop may end before ``max_step``, or between saves."""
+        if self.session is None or not 0 < self.step <= self.owner.max_step:
+            return
+        if not checkpoint_path(self.session.folder, self.step).exists():
+            self.owner._save(self.step)
+
+    def _append(self, folder: Path, row: dict[str, Any]) -> None:
+        with Session.reopen(folder, self.step) as session:
+            if session.writes:
+                fixed = self.columns is not None
+                stream = RowStream(CsvLog(folder / files.LOG, self.columns or DEFAULT_COLUMNS, fixed=fixed))
+                try:
+                    stream.put(row)
+                finally:
+                    stream.close()
+
+    def _sinks(self) -> list[Sink]:
+        if not self.owner.config.tensorboard or self.folder is None:
+            return []
+        return [TensorBoardSink(self.folder / files.TENSORBOARD)]
+
+    def _metrics(self) -> dict[str, float]:
+        return {
+            key: float(value)
+            for key, value in self._values.items()
+            if key not in _NO_METRICS and isinstance(value, Real | Tensor)
+        }
+
+    def _end_at_exit(self) -> None:
+        """Ends a run that nobody ended, as the process ends: by an exception that nobody caught, or well."""
+        error = getattr(sys, "last_value", None)
+        if error is not None and error is not self._error_before:
+            self.end(error)
+            return
+        with self.held():
+            pass
+
+
+def _renewed(folder: Path, step: int, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Puts new weights into what is saved of a step: where the data and the generators stood is known only there."""
+    try:
+        before = read_checkpoint(find_checkpoint(folder, step))
+    except (CheckpointNotFoundError, CheckpointCorruptError):
+        return content
+    return before | {key: content[key] for key in ("state_dict", "optimizer_state_dict") if content[key] is not None}
