@@ -7,7 +7,7 @@ with 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -74,6 +74,17 @@ class LogError(DarkitError, ValueError):
 class StorageError(DarkitError, OSError):
     """The file system refused: no space, no permission, not a folder."""
 
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()  # the sentence, without an "[Errno 28]" before it
+
+
+class DeviceWarning(UserWarning):
+    """The device that was asked for is not there, and the CPU is used instead."""
+
+
+class ReproductionWarning(UserWarning):
+    """Something of a run could not be recorded, so that it can only be repeated or used with help."""
+
 
 def nearest(wanted: str, existing: Iterable[str], *, limit: int = 8) -> str:
     """Says what there is, nearest to what was wanted first.
@@ -84,21 +95,18 @@ def nearest(wanted: str, existing: Iterable[str], *, limit: int = 8) -> str:
         limit: How many to name at most.
 
     Returns:
-        A clause such as ``"did you mean 'lr'? There is: batch_size, lr"``, or ``"there is none"``.
+        A clause such as ``"did you mean 'lr'? There is: lr, batch_size"``, or ``"there is none"``.
     """
     names = sorted(existing)
     if not names:
         return "there is none"
     close = get_close_matches(wanted, names, n=limit, cutoff=0.6)
     ordered = close + [name for name in names if name not in close]
-    listed = ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}There is: {listed}"
+    hint = f"did you mean {close[0]!r}? There" if close else "there"
+    return f"{hint} is: {listing(ordered, limit=limit)}"
 
 
-class DeviceWarning(UserWarning):
-    """The device that was asked for is not there, and the CPU is used instead."""
-
-
-class ReproductionWarning(UserWarning):
-    """Something of a run could not be recorded, so that it can only be repeated or used with help."""
+def listing(names: Sequence[str], *, limit: int = 8) -> str:
+    """Joins names with commas, and says how many more than ``limit`` there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

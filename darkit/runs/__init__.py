@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from darkit.runs.home import base, home
 from darkit.runs.run import Run, list_runs, load
@@ -18,8 +18,8 @@ __all__ = ["Run", "base", "home", "list_runs", "load"]
 class _CallableModule(ModuleType):
     """Lets ``darkit.runs`` be both this package and the function that lists the runs."""
 
-    def __call__(self, **options: Any) -> list[Run]:
-        return list_runs(**options)
+    def __call__(self, *, root: Path | None = None) -> list[Run]:
+        return list_runs(root=root)
 
 
 sys.modules[__name__].__class__ = _CallableModule

@@ -8,15 +8,18 @@ not lost.
 from __future__ import annotations
 
 import logging
+import math
 import re
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from darkit.errors import CheckpointNotFoundError, nearest
+from darkit.errors import CheckpointNotFoundError, listing, nearest
 from darkit.runs import files
 
 logger = logging.getLogger(__name__)
-_NAME = re.compile(r"iter-(\d+)-ckpt\.pth")
+_NAME = re.compile(r"iter-(0|[1-9][0-9]*)-ckpt\.pth")
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,9 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     found = []
     for path in folder.glob("iter-*-ckpt.pth"):
         match = _NAME.fullmatch(path.name)
-        if match:
-            found.append(_read(path, int(match[1])))
+        checkpoint = _read(path, int(match[1])) if match else None
+        if checkpoint is not None:
+            found.append(checkpoint)
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
@@ -91,18 +95,47 @@ def find_checkpoint(folder: Path, wanted: str | int | None = None) -> Checkpoint
             raise CheckpointNotFoundError(f"The run {folder.name!r} has no checkpoint yet.")
         return latest
     text = str(wanted).removesuffix(".pth")
-    name = f"iter-{int(text)}-ckpt" if text.isdecimal() else text
+    name = f"iter-{int(text)}-ckpt" if text.isascii() and text.isdecimal() and len(text) < 20 else text
     existing = list_checkpoints(folder)
     for checkpoint in existing:
         if checkpoint.name == name:
             return checkpoint
-    names = [checkpoint.name for checkpoint in existing]
-    raise CheckpointNotFoundError(f"The run {folder.name!r} has no checkpoint {wanted!r}; {nearest(name, names)}.")
+    raise CheckpointNotFoundError(
+        f"The run {folder.name!r} has no checkpoint {wanted!r}; {_what_there_is(name, existing)}."
+    )
 
 
-def _read(path: Path, step: int) -> Checkpoint:
-    size = path.stat().st_size
+def _what_there_is(name: str, existing: list[Checkpoint]) -> str:
+    match = _NAME.fullmatch(f"{name}.pth")
+    if not match or not existing:
+        return nearest(name, [checkpoint.name for checkpoint in existing])
+    step = int(match[1])
+    closest = sorted(existing, key=lambda checkpoint: (abs(checkpoint.step - step), checkpoint.step))
+    return f"nearest first, there is: {listing([checkpoint.name for checkpoint in closest])}"
+
+
+def _read(path: Path, step: int) -> Checkpoint | None:
+    """Returns what is known of a checkpoint file; None if it is none, or was deleted since it was listed."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
     manifest = files.read_json(manifest_path(path))
+    size, digest = found.st_size, manifest.get("sha256")
     expected = manifest.get("size", size)
     problem = "" if size == expected else f"it has {size} bytes where its manifest says {expected}"
-    return Checkpoint(step, path, size, manifest.get("sha256", ""), manifest.get("metrics", {}), problem)
+    return Checkpoint(step, path, size, digest if isinstance(digest, str) else "", _metrics(manifest), problem)
+
+
+def _metrics(manifest: dict[str, Any]) -> dict[str, float]:
+    """Returns the numbers among a manifest's metrics; what JSON calls null was NaN."""
+    metrics = manifest.get("metrics")
+    if not isinstance(metrics, dict):
+        return {}
+    return {
+        name: math.nan if value is None else value
+        for name, value in metrics.items()
+        if value is None or isinstance(value, int | float)
+    }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
+from types import MemberDescriptorType
 from typing import Any
 
 
@@ -14,43 +15,56 @@ def public_values(config: Any) -> dict[str, Any]:
 
     The values of instances come over those of their classes, and class attributes count also without an annotation, so
     ``device = "cuda"`` in the body of a config class is a value too. Methods, properties and private names are left
-    out.
+    out, and so is a function or class that is the default of its field: the class has it already.
 
     Args:
-        config: A dataclass instance, a mapping, or any object with attributes.
+        config: A dataclass instance, a mapping, a named tuple, or any object with attributes.
 
     Returns:
         Value by name, JSON all the way down.
     """
+    if callable(getattr(config, "_asdict", None)):  # a named tuple
+        config = config._asdict()
     if isinstance(config, Mapping):
         return {str(key): plain(value) for key, value in config.items()}
-    values: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for cls in reversed(type(config).__mro__[:-1]):
-        values.update(vars(cls))
-    if dataclasses.is_dataclass(config):
-        values.update({field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
-    values.update(getattr(config, "__dict__", {}))
-    return {
-        name: plain(value) for name, value in values.items() if not name.startswith("_") and not _is_behaviour(value)
-    }
+        defaults.update(vars(cls))
+    slots = [name for name, value in defaults.items() if isinstance(value, MemberDescriptorType)]
+    fields = [field.name for field in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
+    own = {name: getattr(config, name) for name in (*slots, *fields) if hasattr(config, name)}
+    own.update(getattr(config, "__dict__", {}))
+    values = {name: value for name, value in defaults.items() if not _is_behaviour(value)}
+    values.update({name: value for name, value in own.items() if not _is_default_behaviour(value, defaults.get(name))})
+    return {name: plain(value) for name, value in values.items() if not name.startswith("_")}
 
 
 def plain(value: Any) -> Any:
     """Turns a value into one that JSON can hold; what has no such form becomes its text."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     if isinstance(value, enum.Enum):
         return plain(value.value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return os.fsdecode(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, Set):
+        return [plain(item) for item in sorted(value, key=str)]  # the same in every process
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return [plain(item) for item in value]
+    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):  # a scalar of numpy or torch
+        return plain(value.item())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return public_values(value)
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
     return str(value)
 
 
 def _is_behaviour(value: Any) -> bool:
-    return callable(value) or isinstance(value, property | classmethod | staticmethod) or hasattr(value, "__get__")
+    return callable(value) or hasattr(value, "__get__")
+
+
+def _is_default_behaviour(value: Any, default: Any) -> bool:
+    return callable(value) and value is default

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from darkit.errors import StorageError
+from darkit.errors import DarkitError, StorageError
+
+logger = logging.getLogger(__name__)
 
 MODEL_CONFIG = "config.json"
 TRAINER_CONFIG = "trainer_config.json"
@@ -24,13 +29,16 @@ LOG = "train_log.csv"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
 
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')  # a text is one token, so what stands in it is let alone
+_VALID_JSON = {"Infinity": "1e999", "-Infinity": "-1e999", "NaN": "null"}
+
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[IO[bytes]]:
     """Opens a temporary file beside ``path`` that takes its place when the block ends without an error.
 
     The bytes are on the disk before the name changes, and the name before this returns: file and folder are both
-    synchronised. After an error the old file is whole and the temporary one is gone.
+    synchronised. After an error there is one whole file, the old or the new one, and the temporary one is gone.
 
     Raises:
         StorageError: The file system refused, for example because it is full.
@@ -45,39 +53,58 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
             os.replace(temporary, path)
             sync_folder(path.parent)
         except BaseException:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # what is reported is why the file could not be written
                 temporary.unlink()
             raise
-    except StorageError:
+    except DarkitError:
         raise
     except OSError as error:
-        raise StorageError(error.errno, f"Cannot write {path}: {error.strerror or error}") from error
+        raise StorageError(error.errno, f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Makes the names in a folder durable, where the file system can do that for folders."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems only know files
+            raise
     finally:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole UTF-8 file: all of it, or the old one stays."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a whole file: all of it, or the old one stays."""
     with open_atomically(path) as file:
-        file.write(text.encode("utf-8", "surrogateescape"))
+        file.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole UTF-8 file: all of it, or the old one stays. What UTF-8 cannot hold is written as an escape."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON: all of it, or the old file stays."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Writes a value as indented JSON: all of it, or the old file stays.
+
+    JSON has no word for infinity or NaN. An infinity becomes ``1e999``, which is a valid number and which every reader
+    takes for infinity or its largest one; NaN becomes ``null``.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = _JSON_TOKEN.sub(lambda token: _VALID_JSON.get(token[0], token[0]), text)
+    write_text(path, text + "\n")  # escapes of lone surrogates are JSON's own
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object; a file that is not there, or is no whole JSON object, counts as an empty one."""
     try:
         value = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        logger.warning("Cannot read %s: %s.", path, error.strerror)
+        return {}
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
+from darkit.errors import ConfigError
+
 HOME_VARIABLES = ("DARWIN_KIT_HOME", "DSPIKE_HOME")
 
 
@@ -15,11 +17,19 @@ def home() -> Path:
 
     ``DARWIN_KIT_HOME`` wins, then ``DSPIKE_HOME`` (its older name), then the platform's folder for user data. The
     folder need not exist yet.
+
+    Raises:
+        ConfigError: The variable begins with ``~`` and a user who has no home here.
     """
     for variable in HOME_VARIABLES:
         value = os.environ.get(variable)
         if value:
-            return Path(value).expanduser().absolute()
+            try:
+                return Path(value).expanduser().absolute()
+            except RuntimeError as error:
+                raise ConfigError(
+                    f"{variable} is {value!r}, and there is no such home; give it a whole path."
+                ) from error
     return user_data_path("darkit", appauthor=False)
 
 

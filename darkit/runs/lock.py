@@ -23,8 +23,8 @@ class RunLock:
         folder: The run directory; it must exist.
 
     Raises:
-        RunLockedError: Another process holds it.
-        StorageError: The lock file cannot be opened.
+        RunLockedError: Another process holds it, or another part of this one.
+        StorageError: The lock file cannot be opened or locked.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,20 +32,12 @@ class RunLock:
         try:
             descriptor = os.open(folder / files.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise StorageError(error.errno, f"Cannot lock the run in {folder}: {error.strerror}") from error
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    os.close(descriptor)
-                    raise RunLockedError(
-                        f"The run {folder.name!r} is being trained by another process; wait for it, or choose another "
-                        "name."
-                    ) from error
-                time.sleep(0.01)
+            raise StorageError(error.errno, f"Cannot lock the run in {folder}: {error.strerror}.") from error
+        try:
+            _lock(descriptor, folder)
+        except BaseException:
+            os.close(descriptor)
+            raise
         self._descriptor = descriptor
         _held.add(self)
 
@@ -64,15 +56,32 @@ class RunLock:
             self._descriptor = None
 
 
+def _lock(descriptor: int, folder: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise RunLockedError(
+                    f"The run {folder.name!r} is being trained already; wait until that ends, or choose another name."
+                ) from error
+            time.sleep(0.01)
+        except OSError as error:  # some network file systems know no locks
+            raise StorageError(error.errno, f"Cannot lock the run in {folder}: {error.strerror}.") from error
+
+
 def is_locked(folder: Path) -> bool:
-    """Says whether some process on this host is training the run in this folder."""
+    """Says whether some process on this host is training the run in this folder; True where one cannot look."""
     try:
         descriptor = os.open(folder / files.LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         return True
     finally:
         os.close(descriptor)

@@ -1,26 +1,29 @@
-"""The log of a run, `train_log.csv`: written and read here and nowhere else.
+r"""The log of a run, `train_log.csv`: written and read here and nowhere else.
 
-The format is CSV after RFC 4180 with ``\\n`` between lines and a header. Rows are only ever appended, whole lines at a
-time; a reader trusts whole lines only. A missing value is an empty field.
+The format is CSV after RFC 4180 with a header and ``\n`` between lines. Every record is one line: line breaks within
+text become spaces, so that a reader can trust each whole line whatever stands in the others. Text is quoted, numbers
+are not, and a missing value is an empty field. Rows are only ever appended, whole lines at a time.
 """
 
 from __future__ import annotations
 
-import csv
 import io
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkit.errors import LogError, StorageError, nearest
 from darkit.runs import files
+from darkit.runs.records import check_column, format_header, format_value, parse_fields, parse_header
+from darkit.runs.table import make_table
 
 if TYPE_CHECKING:
     import polars
 
 DEFAULT_COLUMNS = ("step", "epoch", "time", "lr", "train_loss", "val_loss")
+_TAIL = 65536  # bytes; the last line of a log is looked for in so many
 Row = Mapping[str, Any]
 
 
@@ -28,113 +31,160 @@ class CsvLog:
     """Appends rows to a log.
 
     Args:
-        path: The file. An existing one is continued with its own columns.
+        path: The file. An existing one is continued with its own columns; a torn last line is cut off.
         columns: The columns a new file starts with.
-        fixed: Whether a row with another column is refused; otherwise the column is added.
+        fixed: Whether a row with another column is refused; otherwise the column is added. A continued file gets those
+            of the fixed columns that it lacks.
 
     Raises:
+        LogError: A column's name is not text on one line.
         StorageError: The file system refused.
     """
 
     def __init__(self, path: Path, columns: Sequence[str] = DEFAULT_COLUMNS, *, fixed: bool = False) -> None:
         self.path = path
         self.fixed = fixed
-        existing = _header(path)
-        self.columns = existing or list(columns)
-        if existing:
-            self._cut_torn_line()
-        else:
-            files.write_text(path, _lines([self.columns]))
+        wanted = list(dict.fromkeys(columns))
+        for column in wanted:
+            check_column(column)
+        existing = self._columns_on_disk()
+        self._set_columns(existing or wanted)
+        if not existing:
+            files.write_text(path, format_header(self.columns))
+        elif fixed:
+            self._add_columns([column for column in wanted if column not in self._known])
 
-    def check(self, keys: Iterable[str]) -> None:
-        """Raises `LogError` when the columns are fixed and a key is not one of them."""
-        if not self.fixed:
+    def check(self, keys: Collection[str]) -> None:
+        """Raises `LogError` when one of the keys cannot be a column, or is not one and the columns are fixed."""
+        if self._known.issuperset(keys):
             return
         for key in keys:
-            if key not in self.columns:
-                raise LogError(f"The log has no column {key!r}; {nearest(key, self.columns)}.")
+            if key not in self._known:
+                check_column(key)
+                if self.fixed:
+                    raise LogError(f"The log has no column {key!r}; {nearest(key, self.columns)}.")
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Appends rows in one write; columns they bring that are new are added to the whole file first."""
-        new = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in self.columns]
-        if new:
-            self.check(new)
-            self._rewrite([*self.columns, *new], _records(self.path))
-        self._write(_lines([_format(row.get(column)) for column in self.columns] for row in rows))
+        """Appends rows in one write; columns they bring that are new are added to the whole file first.
+
+        Raises:
+            LogError: A row does not fit the columns; nothing was written.
+            StorageError: The file system refused; the log is as long as before.
+        """
+        new = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in self._known]
+        self.check(new)
+        self._add_columns(new)
+        lines = [",".join([format_value(row.get(column)) for column in self.columns]) + "\n" for row in rows]
+        self._write("".join(lines).encode("utf-8", "backslashreplace"))
 
     def cut_after(self, step: int) -> None:
         """Drops the rows of later steps, by a rewrite beside and a replace: a resumed run writes them again."""
-        records = _records(self.path)
-        kept = [record for record in records if not (record.get("step") or "").isdigit() or int(record["step"]) <= step]
-        if len(kept) < len(records):
-            self._rewrite(self.columns, kept)
+        if "step" not in self.columns:
+            return
+        index = self.columns.index("step")
+        lines = self._read().split(b"\n")
+        kept = [lines[0], *(line for line in lines[1:] if not _is_later(line, index, step))]
+        if len(kept) < len(lines):
+            files.write_bytes(self.path, b"\n".join(kept))
 
-    def _rewrite(self, columns: list[str], records: Iterable[Mapping[str, str]]) -> None:
-        rows = [[record.get(column) or "" for column in columns] for record in records]
-        files.write_text(self.path, _lines([columns, *rows]))
-        self.columns = columns
+    def _set_columns(self, columns: Sequence[str]) -> None:
+        self.columns = list(columns)
+        self._known = frozenset(columns)
 
-    def _write(self, text: str) -> None:
+    def _add_columns(self, new: Sequence[str]) -> None:
+        if not new:
+            return
+        _, _, body = self._read().partition(b"\n")
+        columns = [*self.columns, *new]
+        body = body.replace(b"\r\n", b"\n").replace(b"\n", b"," * len(new) + b"\n")
+        files.write_bytes(self.path, format_header(columns).encode() + body)
+        self._set_columns(columns)
+
+    def _columns_on_disk(self) -> list[str]:
+        try:
+            columns = _header(self.path)
+            if columns:
+                with self.path.open("r+b") as file:
+                    _cut_torn_line(file)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageError(error.errno, f"Cannot continue the log {self.path}: {error.strerror}.") from error
+        return columns
+
+    def _read(self) -> bytes:
+        try:
+            return _whole_lines(self.path)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
+    def _write(self, data: bytes) -> None:
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             try:
-                data = memoryview(text.encode())
-                while data:
-                    data = data[os.write(descriptor, data) :]
+                size = os.fstat(descriptor).st_size
+                try:
+                    written = 0
+                    while written < len(data):
+                        written += os.write(descriptor, data[written:])
+                except OSError:
+                    with suppress(OSError):  # what is reported is why the rows could not be written
+                        os.ftruncate(descriptor, size)
+                    raise
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise StorageError(error.errno, f"Cannot write the log {self.path}: {error.strerror}") from error
-
-    def _cut_torn_line(self) -> None:
-        whole = _whole_lines(self.path)
-        if len(whole) < self.path.stat().st_size:
-            os.truncate(self.path, len(whole))
+            raise StorageError(error.errno, f"Cannot write the log {self.path}: {error.strerror}.") from error
 
 
 def read_log(path: Path) -> polars.DataFrame:
-    """Reads a log's whole lines.
+    """Reads a log's whole lines, however it was torn or garbled.
+
+    A column holds integers, floats or booleans when every one of its values is such, and text otherwise; one without
+    any value counts as floats. Lines that cannot be a record are left out with a warning.
 
     Returns:
         One row per logged step; an empty frame when there is no log yet.
+
+    Raises:
+        StorageError: The file is there and cannot be read.
     """
     import polars
 
     try:
         whole = _whole_lines(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return polars.DataFrame()
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if not whole:
         return polars.DataFrame()
-    frame = polars.read_csv(io.BytesIO(whole), infer_schema_length=None)
-    unused = [column.name for column in frame.iter_columns() if column.dtype == polars.String and not column.count()]
-    return frame.with_columns(polars.col(unused).cast(polars.Float64))
+    return make_table(whole, path)
 
 
 def last_row(path: Path) -> dict[str, str]:
-    """Reads the header and the last whole line of a log, without the rest: value by column, empty ones left out."""
-    header = _header(path)
-    if not header:
-        return {}
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 65536))
-        tail = file.read()
-    lines = tail[: tail.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()
-    if size <= 65536:
-        lines = lines[1:]
-    if not lines:
-        return {}
-    return {key: value for key, value in zip(header, next(csv.reader([lines[-1]])), strict=False) if value}
+    """Reads the header and the last whole line of a log, without the rest: value by column, empty ones left out.
 
-
-def _header(path: Path) -> list[str]:
+    Raises:
+        StorageError: The file is there and cannot be read.
+    """
     try:
+        header = _header(path)
         with path.open("rb") as file:
-            first = file.readline()
-    except FileNotFoundError:
-        return []
-    return next(csv.reader([first.decode()])) if first.endswith(b"\n") else []
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL))
+            lines = file.read().split(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not header or len(lines) < 3:  # the first is the header or torn by the seek, the last is torn or empty
+        return {}
+    return {key: value for key, value in zip(header, parse_fields(lines[-2]) or [], strict=False) if value}
+
+
+def _unreadable(path: Path, error: OSError) -> StorageError:
+    return StorageError(error.errno, f"Cannot read the log {path}: {error.strerror}.")
 
 
 def _whole_lines(path: Path) -> bytes:
@@ -142,24 +192,28 @@ def _whole_lines(path: Path) -> bytes:
     return data[: data.rfind(b"\n") + 1]
 
 
-def _records(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(_whole_lines(path).decode(), newline="")))
+def _cut_torn_line(file: io.BufferedRandom) -> None:
+    """Cuts off what follows the last line's end; the file has at least one whole line."""
+    size = position = file.seek(0, os.SEEK_END)
+    while position:
+        block = min(position, _TAIL)
+        position -= block
+        file.seek(position)
+        end = file.read(block).rfind(b"\n") + 1
+        if end:
+            if position + end < size:
+                file.truncate(position + end)
+            return
 
 
-def _lines(rows: Iterable[Sequence[str]]) -> str:
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
+def _header(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        first = file.readline()
+    return parse_header(first) if first.endswith(b"\n") else []
 
 
-def _format(value: Any) -> str:
-    """Text of one field: numbers so that they read back equal, text on one line, nothing for None."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and math.isnan(value):
-        return "NaN"  # the one spelling that polars takes for a number
-    if isinstance(value, float | int):
-        return repr(value)
-    return " ".join(str(value).split())
+def _is_later(line: bytes, index: int, step: int) -> bool:
+    try:
+        return float((parse_fields(line) or [])[index]) > step
+    except (IndexError, ValueError):
+        return False  # no step: the row belongs to none that will be repeated

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import time
+import unicodedata
 from pathlib import Path
 
 from darkit.errors import NameInvalidError, StorageError
 
 LONGEST_NAME = 100
-_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f:]")
+_LONGEST_ENCODED = 240  # bytes; file systems take 255, and a suffix must fit
+_UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp"})  # shown by a terminal as something else
+_UNSAFE = re.compile("[/\\\\:]")
 
 
 def check_name(name: object) -> str:
@@ -22,8 +25,8 @@ def check_name(name: object) -> str:
         The same name.
 
     Raises:
-        NameInvalidError: It is empty, longer than 100 characters or bytes would allow, starts with a dot, begins or
-            ends with a space, or holds a slash, a colon or a control character.
+        NameInvalidError: It is empty, longer than 100 characters or 240 bytes, starts with a dot, begins or ends with
+            a space, or holds a slash, a colon or a character that cannot be seen.
     """
     if not isinstance(name, str):
         raise NameInvalidError(f"A run name must be text, not {type(name).__name__} {name!r}.")
@@ -37,18 +40,25 @@ def check_name(name: object) -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Says whether this can be a run's name."""
+    return not _problem(name)
+
+
 def _problem(name: str) -> str:
     if not name:
         return "is empty"
     if len(name) > LONGEST_NAME:
         return f"has {len(name)} characters"
     try:
-        if len(name.encode()) > 240:
+        if len(name.encode()) > _LONGEST_ENCODED:
             return "is too long for a folder's name"
     except UnicodeEncodeError:
         return "is not valid text"
     if _UNSAFE.search(name):
         return "holds a character that a folder's name must not hold"
+    if any(unicodedata.category(character) in _UNSEEN for character in name):
+        return "holds a character that cannot be seen"
     if name.startswith("."):
         return "starts with a dot"
     if name != name.strip():
@@ -72,8 +82,8 @@ def run_path(root: Path, name: object) -> Path:
 
 def fresh_name(model_name: str) -> str:
     """Makes a readable name from a model's name and the local time, such as ``gpt-20261124-153012``."""
-    stem = re.sub(r"[^a-z0-9_-]+", "-", model_name.lower()).strip("-_.") or "run"
-    return f"{stem[:60]}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stem = re.sub(r"[^a-z0-9_-]+", "-", model_name.lower())[:60].strip("-_") or "run"
+    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def create_fresh(root: Path, model_name: str) -> Path:

@@ -26,7 +26,7 @@ def describe_environment(folder: Path | None = None) -> dict[str, Any]:
     """
     return {
         "versions": {"python": platform.python_version(), **_versions()},
-        "git": _git(folder or Path.cwd()),
+        "git": _git(folder or Path()),
         "command": [sys.executable, *sys.orig_argv[1:]],
         "host": {"name": socket.gethostname(), "system": platform.platform()},
     }
@@ -46,16 +46,20 @@ def _git(folder: Path) -> dict[str, str]:
     commit = _ask_git(folder, "rev-parse", "HEAD")
     if not commit:
         return {}
-    diff = _ask_git(folder, "diff", "HEAD")
+    diff = _ask_git(folder, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+    if diff is None:
+        diff = "[git could not tell]\n"
     if len(diff) > _LONGEST_DIFF:
         diff = f"{diff[:_LONGEST_DIFF]}\n[{len(diff) - _LONGEST_DIFF} more characters left out]"
     return {"commit": commit.strip(), "diff": diff}
 
 
-def _ask_git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
+def _ask_git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
-        answer = subprocess.run(command, capture_output=True, timeout=_GIT_PATIENCE, check=True)
+        answer = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_GIT_PATIENCE, check=True
+        )
     except (OSError, subprocess.SubprocessError):
-        return ""  # no git, no repository or no answer: the run is none the worse
+        return None  # no git, no repository or no answer in time: the run is none the worse
     return answer.stdout.decode("utf-8", "replace")

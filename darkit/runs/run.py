@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkit.errors import RunNotFoundError, nearest
+from darkit.errors import RunNotFoundError, StorageError, nearest
 from darkit.runs import files
 from darkit.runs.checkpoints import Checkpoint, latest_checkpoint, list_checkpoints
 from darkit.runs.home import base
 from darkit.runs.log import read_log
-from darkit.runs.names import run_path, split_reference
+from darkit.runs.names import is_name, run_path, split_reference
 from darkit.runs.status import Status, read_status
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class Run:
         self.path = path
 
     def __repr__(self) -> str:
-        return f"Run({self.name!r}, {self.details.state}, step {self.details.step}, {str(self.path)!r})"
+        details = self.details
+        return f"Run({self.name!r}, {details.state}, step {details.step}, {str(self.path)!r})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and other.path == self.path
@@ -69,8 +70,10 @@ class Run:
     @property
     def series(self) -> dict[str, list[str]]:
         """The curves to show: series name -> [x column, y column]."""
-        series: dict[str, list[str]] = self.info.get("series", {})
-        return series
+        series = self.info.get("series")
+        if not isinstance(series, dict):
+            return {}
+        return {name: columns for name, columns in series.items() if _is_pair(columns)}
 
     def log(self) -> polars.DataFrame:
         """Returns the log, one row per logged step; an empty frame when there is none yet."""
@@ -83,6 +86,10 @@ class Run:
     def latest_checkpoint(self) -> Checkpoint | None:
         """Returns the checkpoint with the highest step that can be trusted, or None."""
         return latest_checkpoint(self.path)
+
+
+def _is_pair(columns: Any) -> bool:
+    return isinstance(columns, list) and len(columns) == 2 and all(isinstance(column, str) for column in columns)
 
 
 def load(name: str, *, root: Path | None = None) -> Run:
@@ -106,16 +113,22 @@ def load(name: str, *, root: Path | None = None) -> Run:
 
 
 def list_runs(*, root: Path | None = None) -> list[Run]:
-    """Returns every run, newest first. A folder without ``run.json`` is not a run (yet)."""
+    """Returns every run, newest first. A folder without ``run.json`` is not a run (yet).
+
+    Raises:
+        StorageError: The root is there and cannot be read.
+    """
     where = root or base()
     try:
-        paths = [path for path in where.iterdir() if not path.name.startswith(".") and not path.is_symlink()]
+        paths = [path for path in where.iterdir() if is_name(path.name) and not path.is_symlink()]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise StorageError(error.errno, f"Cannot list the runs in {where}: {error.strerror}.") from error
     dated = []
     for path in paths:
         try:
             dated.append(((path / files.RUN).stat().st_mtime_ns, path.name, path))
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # no run, or one that this person must not read
             continue
     return [Run(path) for _, _, path in sorted(dated, reverse=True)]

@@ -8,8 +8,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from darkit.errors import StorageError
@@ -52,28 +53,47 @@ class Status:
     traceback: str = ""
 
 
+_KINDS: dict[str, type | UnionType] = {
+    "state": str,
+    "step": int,
+    "max_step": int | None,
+    "started": int | float,
+    "heartbeat": int | float,
+    "host": str,
+    "pid": int,
+    "reason": str,
+    "traceback": str,
+}
+
+
 def read_status(folder: Path) -> Status:
     """Reads a run's status, and sees through one that its dead trainer left behind.
 
     A status that says ``running`` on this host while nobody holds the run's lock is a crash: the kernel frees the lock
-    however the process dies. On another host the lock says nothing, and the file is taken at its word.
+    however the process dies. On another host the lock says nothing, and the file is taken at its word. A run without a
+    status is running while its lock is held, for it is just starting.
     """
-    values = files.read_json(folder / files.STATUS)
-    status = _from_json(values)
+    status = _read(folder)
+    if status is None:
+        locked = is_locked(folder)
+        status = _read(folder)  # it may have begun and ended between the two looks
+        if status is None:
+            return Status(state=RUNNING) if locked else Status(reason="The run has no readable status.json.")
     if status.state == RUNNING and status.host == socket.gethostname() and not is_locked(folder):
-        again = _from_json(files.read_json(folder / files.STATUS))  # it may have ended between the two looks
-        if again.state == RUNNING:
+        status = _read(folder) or status  # likewise
+        if status.state == RUNNING:
             reason = "The process ended without a word: it was killed, or the machine went down."
-            return Status(**{**asdict(again), "state": CRASHED, "reason": reason})
-        return again
+            return replace(status, state=CRASHED, reason=reason)
     return status
 
 
-def _from_json(values: dict[str, Any]) -> Status:
-    known = {field.name for field in fields(Status)}
-    if not values:
-        return Status(reason="The run has no readable status: it ended before it began.")
-    return Status(**{key: value for key, value in values.items() if key in known})
+def _read(folder: Path) -> Status | None:
+    """Returns what the file says, without values of a wrong type; None if it does not even tell a state."""
+    values = files.read_json(folder / files.STATUS)
+    if not isinstance(values.get("state"), str):
+        return None
+    known: dict[str, Any] = {key: values[key] for key in _KINDS.keys() & values.keys()}
+    return Status(**{key: value for key, value in known.items() if isinstance(value, _KINDS[key])})
 
 
 class StatusWriter:

@@ -1,0 +1,62 @@
+"""One line of a log: how the fields of a record become text and text becomes fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from darkit.errors import LogError
+
+_FIELD = re.compile(r'(?:"((?:[^"]|"")*)"|([^",]*))(,|\Z)')
+
+
+def check_column(name: object) -> None:
+    """Raises `LogError` when this cannot be a column's name."""
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise LogError(f"A column of the log is named by printable text on one line, not {name!r}.")
+
+
+def format_header(columns: Sequence[str]) -> str:
+    """Returns the first line of a log."""
+    return ",".join(_quote(name) if '"' in name or "," in name else name for name in columns) + "\n"
+
+
+def parse_header(line: bytes) -> list[str]:
+    """Returns the columns; a line that cannot be a record is the name of one."""
+    text = line.removeprefix(b"\xef\xbb\xbf")  # some editors mark UTF-8 so
+    return parse_fields(text) or [text.decode("utf-8", "replace").strip("\r\n")]
+
+
+def format_value(value: Any) -> str:
+    """Returns one field: a number so that it reads back equal, text in quotes on one line, nothing for None."""
+    if value is None:
+        return ""
+    if not isinstance(value, (float, int, str)) and hasattr(value, "item"):  # a scalar of numpy or torch
+        value = value.item()
+    if isinstance(value, float):
+        return float.__repr__(value) if value == value else "NaN"  # the one spelling that polars takes for a number
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return int.__repr__(value)
+    return _quote(str(value).replace("\r\n", " ").replace("\n", " ").replace("\r", " "))
+
+
+def parse_fields(line: bytes) -> list[str] | None:
+    """Splits one record; None if it cannot be one."""
+    text = line.decode("utf-8", "replace").rstrip("\r\n")
+    if '"' not in text:
+        return text.split(",")
+    fields, position = [], 0
+    while match := _FIELD.match(text, position):
+        quoted, bare, comma = match.groups()
+        fields.append(bare if quoted is None else quoted.replace('""', '"'))
+        if not comma:
+            return fields
+        position = match.end()
+    return None
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkit.runs import files, status
+from darkit.runs.lock import RunLock
+from darkit.runs.status import Status, StatusWriter, read_status
+from tests.runs.parts import line_of, names_in, python, wait_until
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "HEARTBEAT", 0.01)
+
+
+def on_disk(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "status.json").read_text())
+    return content
+
+
+def test_a_run_is_running_from_the_writers_first_act_until_it_is_closed(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path)
+    before = time.time()
+    writer = StatusWriter(tmp_path, 100, lambda: 7)
+    running = read_status(tmp_path)
+    assert (running.state, running.step, running.max_step, running.reason) == ("running", 7, 100, "")
+    assert (running.pid, running.host) == (os.getpid(), socket.gethostname())
+    assert before <= running.started <= running.heartbeat <= time.time()
+    writer.close(status.FINISHED)
+    lock.release()
+    finished = read_status(tmp_path)
+    assert (finished.state, finished.step, finished.started) == ("finished", 7, running.started)
+    assert names_in(tmp_path) == [".lock", "status.json"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_status_beats_with_the_step_of_the_moment(tmp_path: Path) -> None:
+    steps = [0]
+    lock = RunLock(tmp_path)
+    writer = StatusWriter(tmp_path, None, lambda: steps[0])
+    first = read_status(tmp_path)
+    steps[0] = 12
+    wait_until(lambda: read_status(tmp_path).step == 12)
+    later = read_status(tmp_path)
+    assert later.heartbeat > first.heartbeat
+    assert (later.started, later.max_step) == (first.started, None)
+    writer.close(status.FINISHED)
+    assert "darkit-status" not in [thread.name for thread in threading.enumerate()]
+    lock.release()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_beat_that_cannot_be_written_is_told_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = StatusWriter(tmp_path, None, lambda: 3)
+    with caplog.at_level(logging.WARNING):
+        path = tmp_path / "status.json"
+        while not path.is_dir():  # a beat may come in between
+            path.unlink(missing_ok=True)
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+        wait_until(lambda: bool(caplog.messages))
+        path.rmdir()
+        wait_until(path.is_file)
+    writer.close(status.FINISHED)
+    assert caplog.messages[0].startswith("The status of the run could not be written and will be tried again: Cannot")
+    assert read_status(tmp_path).state == "finished"
+    assert names_in(tmp_path) == ["status.json"]
+
+
+def test_a_crash_keeps_its_reason_and_traceback(tmp_path: Path) -> None:
+    writer = StatusWriter(tmp_path, 5, lambda: 2)
+    writer.close(status.CRASHED, "ValueError: ü", "Traceback ...\nValueError: ü\n")
+    crashed = read_status(tmp_path)
+    assert (crashed.state, crashed.reason, crashed.traceback) == (
+        "crashed",
+        "ValueError: ü",
+        "Traceback ...\nValueError: ü\n",
+    )
+
+
+def test_a_traceback_with_a_file_name_that_is_no_text_is_written(tmp_path: Path) -> None:
+    writer = StatusWriter(tmp_path, 5, lambda: 2)
+    writer.close(status.CRASHED, os.fsdecode(b"no file caf\xe9"))
+    assert read_status(tmp_path).reason == os.fsdecode(b"no file caf\xe9")
+
+
+def test_a_killed_process_shows_as_crashed_with_its_last_step(tmp_path: Path) -> None:
+    script = """
+        import sys
+        from pathlib import Path
+        from darkit.runs.lock import RunLock
+        from darkit.runs.status import StatusWriter
+        lock = RunLock(Path(sys.argv[1]))
+        writer = StatusWriter(Path(sys.argv[1]), 100, lambda: 42)
+        print("running", flush=True)
+        sys.stdin.readline()
+    """
+    with python(script, tmp_path) as process:
+        assert line_of(process) == "running"
+        assert read_status(tmp_path).state == "running"
+        process.kill()
+        process.wait()
+        left = on_disk(tmp_path)
+        seen = read_status(tmp_path)
+    assert left["state"] == "running"
+    assert (seen.state, seen.step, seen.max_step, seen.pid) == ("crashed", 42, 100, process.pid)
+    assert seen.reason == "The process ended without a word: it was killed, or the machine went down."
+    assert on_disk(tmp_path) == left, "a reader writes nothing"
+
+
+def test_a_run_on_another_host_is_taken_at_its_word(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "status.json", {"state": "running", "step": 4, "host": "another-machine"})
+    assert read_status(tmp_path) == Status(state="running", step=4, host="another-machine")
+
+
+def test_a_run_that_is_just_starting_is_running(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path)
+    assert read_status(tmp_path) == Status(state="running")
+    lock.release()
+    assert read_status(tmp_path).state == "crashed"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b'{"state": "runn', b"[]", b"\xff", b"{}", b'{"step": 3}', b'{"state": 3}', b'{"state": null}'],
+)
+def test_a_status_that_cannot_be_read_is_a_crash_that_says_so(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "status.json").write_bytes(content)
+    assert read_status(tmp_path) == Status(state="crashed", reason="The run has no readable status.json.")
+
+
+def test_values_of_a_wrong_type_and_unknown_ones_are_left_out(tmp_path: Path) -> None:
+    values = {
+        "state": "finished",
+        "step": "many",
+        "max_step": [1],
+        "started": None,
+        "host": 3,
+        "reason": {},
+        "later": 1,
+    }
+    files.write_json(tmp_path / "status.json", values)
+    assert read_status(tmp_path) == Status(state="finished")
+
+
+def test_every_field_is_read_back(tmp_path: Path) -> None:
+    values = {
+        "state": "stopped",
+        "step": 3,
+        "max_step": 4,
+        "started": 1.5,
+        "heartbeat": 2,
+        "host": "h",
+        "pid": 7,
+        "reason": "r",
+        "traceback": "t",
+    }
+    files.write_json(tmp_path / "status.json", values)
+    assert read_status(tmp_path) == Status(**values)
+    assert on_disk(tmp_path) == values
