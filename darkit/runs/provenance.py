@@ -55,7 +55,7 @@ def _git(folder: Path) -> dict[str, str]:
 
 
 def _ask_git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    command = ["git", "-C", str(folder), *arguments]
     try:
         answer = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_GIT_PATIENCE, check=True

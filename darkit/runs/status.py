@@ -92,8 +92,8 @@ def _read(folder: Path) -> Status | None:
     values = files.read_json(folder / files.STATUS)
     if not isinstance(values.get("state"), str):
         return None
-    known: dict[str, Any] = {key: values[key] for key in _KINDS.keys() & values.keys()}
-    return Status(**{key: value for key, value in known.items() if isinstance(value, _KINDS[key])})
+    known: dict[str, Any] = {key: value for key, value in values.items() if isinstance(value, _KINDS.get(key, ()))}
+    return Status(**known)
 
 
 class StatusWriter:

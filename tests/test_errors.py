@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import ast
+import builtins
+import errno
+import inspect
+import pickle
+from pathlib import Path
+
+import pytest
+
+from darkit import errors
+from darkit.errors import DarkitError, StorageError, listing, nearest
+
+EVERY = [
+    cls
+    for cls in vars(errors).values()
+    if isinstance(cls, type) and issubclass(cls, DarkitError) and cls is not DarkitError
+]
+
+
+def ids(cls: type) -> str:
+    return cls.__name__
+
+
+@pytest.mark.parametrize("cls", EVERY, ids=ids)
+def test_every_error_is_also_a_builtin_that_people_catch(cls: type[DarkitError]) -> None:
+    others = [base for base in cls.__mro__ if base.__module__ == "builtins"]
+    assert [base for base in others if base not in (Exception, BaseException, object)]
+    assert cls.__name__.endswith("Error")
+    assert not hasattr(builtins, cls.__name__)
+    assert inspect.getdoc(cls)
+
+
+@pytest.mark.parametrize("cls", EVERY, ids=ids)
+def test_every_error_shows_its_sentence_and_survives_the_way_to_another_process(cls: type[DarkitError]) -> None:
+    error = pickle.loads(pickle.dumps(cls("The value 'x' is wrong.")))
+    assert type(error) is cls
+    assert str(error) == "The value 'x' is wrong."
+
+
+def test_a_storage_error_keeps_the_number_and_shows_the_sentence_alone() -> None:
+    error = pickle.loads(pickle.dumps(StorageError(errno.ENOSPC, "Cannot write x: No space left on device.")))
+    assert error.errno == errno.ENOSPC
+    assert str(error) == "Cannot write x: No space left on device."
+
+
+def test_errors_are_a_leaf() -> None:
+    tree = ast.parse(Path(errors.__file__).read_text())
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert modules <= {"__future__", "collections.abc", "difflib"}
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+
+
+def test_nearest_names_what_is_close_first() -> None:
+    assert nearest("lr", []) == "there is none"
+    assert nearest("zzz", ["b", "a"]) == "there is: a, b"
+    assert nearest("batch", ["alpha", "batches", "lr"]) == "did you mean 'batches'? There is: batches, alpha, lr"
+
+
+def test_nearest_names_no_more_than_its_limit() -> None:
+    names = [f"run-{number:02}" for number in range(12)]
+    assert nearest("xyz", names, limit=3) == "there is: run-00, run-01, run-02 and 9 more"
+    assert nearest("run-07", iter(names), limit=2).startswith("did you mean 'run-07'? There is: run-07, ")
+
+
+def test_a_listing_says_how_many_more_there_are() -> None:
+    assert listing(["a", "b"], limit=2) == "a, b"
+    assert listing(["a", "b", "c"], limit=2) == "a, b and 1 more"
+    assert listing([]) == ""
