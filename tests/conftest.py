@@ -6,7 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# The machine may be busy: how long an example takes says nothing about the code.
+settings.register_profile(
+    "darkit", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("darkit")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
 
 
