@@ -1,0 +1,168 @@
+"""Imports point downwards only: the rooms of docs/architecture.md as a table, and the code walked against it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import darkit
+
+PACKAGE = Path(darkit.__file__).parent
+TEMPLATES = {"examples", "template"}  # what a user's own code looks like
+
+MAY_IMPORT = {  # room -> the rooms that it may import, besides itself
+    "errors": set(),
+    "models": set(),
+    "runs": {"errors"},
+    "data": {"errors", "runs"},
+    "engine": {"errors", "runs"},
+    "core": {"errors", "runs", "engine", "data", "models"},
+    "dashboard": {"errors", "runs"},
+    "cli": {"errors", "runs", "engine", "data", "models", "core", "dashboard", "darkit"},
+    "darkit": {"errors", "runs", "engine"},
+}
+SAME_ROOM = {"train": "cli", "__main__": "cli", "__init__": "darkit"}
+ONLY_OUTSIDE = {"errors": set(), "runs": {"platformdirs", "polars"}, "darkit": set()}
+NEVER_OUTSIDE = {"dashboard": {"torch", "lightning", "pytorch_lightning", "transformers"}}
+
+Import = tuple[str, str, str]  # importing module, imported module, when: at "once", "later", or for "types" alone
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {
+    module_name(path): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if not TEMPLATES & set(path.relative_to(PACKAGE).parts)
+}
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    if len(parts) == 1:
+        return "darkit"
+    return SAME_ROOM.get(parts[1], parts[1])
+
+
+def imports_of(module: str) -> Iterator[Import]:
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    yield from ((module, name, when) for name, when in _walk(ast.parse(path.read_text()), package, "once"))
+
+
+def _walk(node: ast.AST, package: str, when: str) -> Iterator[tuple[str, str]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, when) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            parent = package.split(".")[: len(package.split(".")) + 1 - child.level] if child.level else []
+            source = ".".join([*parent, *([child.module] if child.module else [])])
+            for alias in child.names:
+                yield f"{source}.{alias.name}" if f"{source}.{alias.name}" in MODULES else source, when
+        elif isinstance(child, ast.Constant) and child.value in MODULES and child.value != "darkit":
+            yield child.value, "later"  # the name of a module of ours, for import_module
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            for part in child.body:
+                yield from _walk(ast.Module([part], []), package, "types")
+            for part in child.orelse:
+                yield from _walk(ast.Module([part], []), package, when)
+        else:
+            later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and when == "once"
+            yield from _walk(child, package, "later" if later else when)
+
+
+IMPORTS = [found for module in MODULES for found in imports_of(module)]
+OURS = [found for found in IMPORTS if found[1].partition(".")[0] == "darkit"]
+
+
+def test_the_walk_sees_imports_of_every_kind() -> None:
+    assert ("darkit", "darkit.errors", "once") in IMPORTS
+    assert ("darkit.runs.log", "darkit.runs.files", "once") in IMPORTS
+    assert ("darkit.runs.log", "polars", "types") in IMPORTS
+    assert ("darkit.runs.table", "polars", "later") in IMPORTS
+    assert ("darkit", "darkit.engine.training", "later") in IMPORTS
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert {room_of(module) for module in MODULES} <= set(MAY_IMPORT)
+
+
+def test_the_table_has_no_cycles() -> None:
+    assert len(list(TopologicalSorter(MAY_IMPORT).static_order())) == len(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_those_below_it_and_not_even_late_or_for_types(room: str) -> None:
+    upwards = [
+        f"{module} imports {imported} ({when})"
+        for module, imported, when in OURS
+        if room_of(module) == room and room_of(imported) not in MAY_IMPORT[room] | {room}
+    ]
+    assert not upwards
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in MODULES}
+    for module, imported, when in OURS:
+        if when == "once" and imported in MODULES:
+            graph[module].add(imported)
+    assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+@pytest.mark.parametrize("room", [*ONLY_OUTSIDE, *NEVER_OUTSIDE])
+def test_what_must_be_light_uses_nothing_heavy(room: str) -> None:
+    outside = {imported.partition(".")[0] for module, imported, _ in IMPORTS if room_of(module) == room}
+    outside -= {*sys.stdlib_module_names, "darkit"}
+    assert not outside & NEVER_OUTSIDE.get(room, set())
+    assert outside <= ONLY_OUTSIDE.get(room, outside)
+
+
+LIGHT = [
+    module
+    for module in MODULES
+    if room_of(module) in ("darkit", "errors", "runs", "dashboard") or module in ("darkit.cli.main", "darkit.cli")
+]
+
+
+def test_importing_what_must_be_light_loads_neither_torch_nor_lightning() -> None:
+    script = """
+import importlib, json, sys
+heavy = {}
+for module in json.loads(sys.argv[1]):
+    importlib.import_module(module)
+    found = {"torch", "lightning", "pytorch_lightning", "transformers"} & set(sys.modules)
+    if found:
+        heavy[module] = sorted(found)
+        break
+print(json.dumps(heavy))
+"""
+    assert {"darkit", "darkit.runs.log"} <= set(LIGHT)
+    command = [sys.executable, "-c", script, json.dumps(LIGHT)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert json.loads(done.stdout) == {}
+
+
+@pytest.mark.parametrize("words", ["", "--version", "runs", "runs --json"])
+def test_commands_that_only_read_load_neither_torch_nor_lightning(words: str) -> None:
+    script = """
+import sys
+from darkit.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print(sorted({"torch", "lightning", "pytorch_lightning", "transformers", "hydra"} & set(sys.modules)))
+"""
+    command = [sys.executable, "-c", script, *words.split()]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "[]"
