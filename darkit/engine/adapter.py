@@ -27,8 +27,9 @@ class Adapter(lightning.LightningModule):
     """Trains a user's module under Lightning, several steps per call where that is safe.
 
     Lightning spends about half a millisecond around every ``training_step``. This one therefore takes the iterator of
-    batches and does optimizer steps for a tenth of a second; after each it calls the callbacks itself, so every step has
-    its ``on_train_batch_start`` and ``on_train_batch_end`` as ever. Where a call of Lightning's must enclose one
+    batches and does optimizer steps for a tenth of a second; after each it calls the callbacks itself, so every step
+    has its ``on_train_batch_start`` and ``on_train_batch_end`` as ever. (The first start of a stretch is Lightning's
+    and comes before the batch is taken: its batch is the one before.) Where a call of Lightning's must enclose one
     batch (several devices, autocast), it does one.
 
     When data of unknown length ends, or a callback asks to stop, inside a stretch, Lightning closes it with one more
@@ -69,8 +70,10 @@ class Adapter(lightning.LightningModule):
         self._stretching = False
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Skips `nn.Module`'s search for parameters for plain values: Lightning notes the
-        running hook so, many times a step."""
+        """Skips `nn.Module`'s search for parameters for plain values.
+
+        Lightning notes the running hook in an attribute, many times a step.
+        """
         if type(value) in _PLAIN and name in self.__dict__:
             object.__setattr__(self, name, value)
         else:
@@ -94,14 +97,18 @@ class Adapter(lightning.LightningModule):
         self._stretching = alone and self.config.precision.endswith("-true")
         self._starting = _listeners(trainer, "on_train_batch_start")
         self._ending = _listeners(trainer, "on_train_batch_end")
-        self._optimizer = self.optimizers()
+        self._optimizer: Any = self.optimizers()
         heard = _listeners(trainer, "on_before_backward") or _listeners(trainer, "on_after_backward")
         self._backward = self.manual_backward if heard or not self._stretching else Tensor.backward
 
     def on_train_epoch_end(self) -> None:
         """Moves the data order to the next epoch."""
-        if not self.trainer.global_step and not self._window:
-            raise DataError("The training data is empty: its loader gave no batch.")
+        if not self.epoch_batches:
+            raise DataError(
+                f"The training data is empty: its loader gave no batch in epoch {self.trainer.current_epoch}, after "
+                f"step {self.trainer.global_step} of {self.trainer.max_steps}; data must be iterable anew for every "
+                "epoch."
+            )
         self.epoch_batches = 0
         if self.order is not None:
             self.order.start(self.trainer.current_epoch + 1, 0)
@@ -132,13 +139,13 @@ class Adapter(lightning.LightningModule):
                 not self._stretching
                 or dataloader_iter.done  # type: ignore[attr-defined]
                 or trainer.global_step >= trainer.max_steps
-                or trainer.should_stop
+                or _is_asked_to_stop(trainer)
                 or time.monotonic() > deadline
             ):
                 return outputs
             for callback in self._ending:
                 callback.on_train_batch_end(trainer, self, outputs, batch, index)
-            if trainer.should_stop:
+            if _is_asked_to_stop(trainer):
                 return {}
 
     def _take(self, batch: Any) -> dict[str, Any]:
@@ -168,6 +175,10 @@ def _mean(window: list[dict[str, Any]]) -> dict[str, Any]:
         tensors = [value for value in values if isinstance(value, Tensor)]
         means[key] = torch.stack(tensors).mean() if len(tensors) == len(values) else sum(values) / len(values)
     return means
+
+
+def _is_asked_to_stop(trainer: lightning.Trainer) -> bool:
+    return bool(trainer.should_stop)
 
 
 def _listeners(trainer: lightning.Trainer, hook: str) -> list[lightning.Callback]:

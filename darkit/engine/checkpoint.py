@@ -65,7 +65,7 @@ def write_checkpoint(
     with files.open_atomically(path) as file:
         hashing = _Hashing(file)
         try:
-            torch.save(dict(content), hashing)
+            torch.save(dict(content), hashing)  # type: ignore[arg-type]
         except Exception:
             if hashing.error is not None:  # torch reports what the file system said as a failure of its own
                 raise hashing.error from None

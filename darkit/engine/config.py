@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -38,6 +38,7 @@ _AT_LEAST: dict[str, float] = {
     "log_step_interval": 1,
     "seed": 0,
 }
+_AT_MOST: dict[str, float] = {"seed": 2**63 - 1}
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
@@ -101,7 +102,7 @@ class TrainerConfig:
     tensorboard: bool = True
     """Whether the log also goes to TensorBoard."""
     seed: int = 0
-    """Seed of the data order and of python's, numpy's and torch's generators, at least 0."""
+    """Seed of the data order and of python's, numpy's and torch's generators, from 0 to 2**63 - 1."""
     deterministic: bool = False
     """Whether torch must use deterministic algorithms only."""
     compile: bool = False
@@ -113,15 +114,16 @@ class TrainerConfig:
         """Takes ``lr = 1e-3`` in a subclass for the new default of the field that it plainly means."""
         super().__init_subclass__(**kwargs)
         known = {field.name: field.type for field in dataclasses.fields(TrainerConfig)}
-        own = dict(cls.__dict__.get("__annotations__", {}) if sys.version_info < (3, 14) else cls.__annotations__)
+        own = inspect.get_annotations(cls)
         missing = {name: known[name] for name in cls.__dict__ if name in known and name not in own}
         if missing:
             cls.__annotations__ = own | missing
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Makes a subclass that was not decorated a dataclass, or its fields would not count."""
-        if "__dataclass_fields__" not in cls.__dict__:
-            dataclass(cls)
+        """Makes subclasses that were not decorated dataclasses, or their fields would not count."""
+        for part in reversed(cls.__mro__):
+            if issubclass(part, TrainerConfig) and "__dataclass_fields__" not in part.__dict__:
+                dataclass(part)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -161,12 +163,14 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 def _check_value(name: str, kind: str, value: Any) -> None:
     types, described = _KINDS[kind]
-    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+    if not issubclass(type(value), types) or (isinstance(value, bool) and kind != "bool"):
         raise ConfigError(f"{name} must be {described}, not {value!r}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} must be finite, not {value!r}.")
     if name in _AT_LEAST and value < _AT_LEAST[name]:
         raise ConfigError(f"{name} must be at least {_AT_LEAST[name]}, not {value!r}.")
+    if name in _AT_MOST and value > _AT_MOST[name]:
+        raise ConfigError(f"{name} must be at most {_AT_MOST[name]}, not {value!r}.")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise ConfigError(f"{name} must be one of {', '.join(_CHOICES[name])}, not {value!r}.")
 

@@ -27,7 +27,7 @@ def resolve_device(config: TrainerConfig) -> str:
     elif not available[wanted]:
         config.device = "cpu"
         warnings.warn(
-            f"The device {wanted!r} is not there: training on the CPU instead, which may be much slower.",
+            f"The device {wanted!r} is not there: the CPU is used instead, which may be much slower.",
             DeviceWarning,
             stacklevel=3,
         )
@@ -49,7 +49,8 @@ def seed_generators(seed: int) -> None:
 def generator_states() -> dict[str, Any]:
     """Collects the states of all generators in a form that ``torch.load(weights_only=True)`` reads."""
     version, internal, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)
+    state: Any = numpy.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, cached = state
     return {
         "python": [version, list(internal), gauss],
         "numpy": [kind, keys.tolist(), position, has_gauss, cached],

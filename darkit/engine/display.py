@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -12,8 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 _REDRAW = 0.5  # seconds
 
 
+class Screen(Console):
+    """Standard error, for people. When nobody reads it any more it falls silent instead of ending the process."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"stderr": True, "highlight": False, **options})
+
+    def on_broken_pipe(self) -> None:
+        """Falls silent."""
+        self.quiet = True
+
+
 class Display:
-    """Shows step, loss, rate and time left.
+    """Shows step, loss, rate and time left. A screen that cannot be written to is given up: the run is worth more.
 
     Args:
         max_step: The step at which the run ends.
@@ -22,7 +34,7 @@ class Display:
     """
 
     def __init__(self, max_step: int, progress: Callable[[], int], console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Screen()
         self._max_step = max_step
         self._progress = progress
         self._first = (time.monotonic(), progress())
@@ -46,41 +58,51 @@ class Display:
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Redraws the bar when it is time, or prints a line per row."""
-        for row in rows:
-            self._values.update({key: row[key] for key in ("train_loss", "val_loss") if row.get(key) is not None})
-            if self._bar is None:
-                self._console.print(self._line(row), soft_wrap=True, markup=False)
-        if self._bar is not None and time.monotonic() - self._drawn > _REDRAW:
-            self._draw()
+        with self._given_up_if_gone():
+            for row in rows:
+                self._values.update(_losses(row))
+                if self._bar is None:
+                    self._console.print(self._line(row), soft_wrap=True, markup=False)
+            if self._bar is not None and time.monotonic() - self._drawn > _REDRAW:
+                self._draw(self._bar)
 
     def close(self) -> None:
         """Leaves the bar as it ended."""
-        if self._bar is not None:
-            self._draw()
-            self._bar.stop()
+        with self._given_up_if_gone():
+            if self._bar is not None:
+                self._draw(self._bar)
+                self._bar.stop()
+
+    @contextmanager
+    def _given_up_if_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):  # the terminal went away, or somebody closed the file
+            self._console.quiet = True
 
     def rate(self) -> float:
         """Returns the steps per second so far."""
         started, first = self._first
         return (self._progress() - first) / max(1e-9, time.monotonic() - started)
 
-    def _draw(self) -> None:
-        assert self._bar is not None
+    def _draw(self, bar: Progress) -> None:
         self._drawn = time.monotonic()
         loss = " ".join(f"{key} {value:.4g}" for key, value in self._values.items())
-        self._bar.update(self._task, completed=self._progress(), loss=loss, rate=f"{self.rate():.1f} steps/s")
-        self._bar.refresh()
+        bar.update(self._task, completed=self._progress(), loss=loss, rate=f"{self.rate():.1f} steps/s")
+        bar.refresh()
 
     def _line(self, row: Mapping[str, Any]) -> str:
         step = row.get("step", self._progress())
         rate = self.rate()
         parts = [f"step {step}/{self._max_step}"]
-        parts += [
-            f"{key} {row[key]:.4g}" for key in ("train_loss", "val_loss") if isinstance(row.get(key), float | int)
-        ]
+        parts += [f"{key} {value:.4g}" for key, value in _losses(row).items()]
         if rate and isinstance(step, int):
             parts += [f"{rate:.1f} steps/s", f"{_duration((self._max_step - step) / rate)} left"]
         return "  ".join(parts)
+
+
+def _losses(row: Mapping[str, Any]) -> dict[str, float]:
+    return {key: row[key] for key in ("train_loss", "val_loss") if isinstance(row.get(key), float | int)}
 
 
 def _duration(seconds: float) -> str:

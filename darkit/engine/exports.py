@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from darkit.engine.checkpoint import class_path
@@ -45,7 +45,8 @@ class ModelDescription:
 def describe_model(model: nn.Module) -> ModelDescription:
     """Finds out what can be had of a model's config."""
     config = getattr(model, "config", None)
-    kind, values = "none", {}
+    kind: str = "none"
+    values: dict[str, Any] | None = {}
     if config is not None and not isinstance(config, type):
         kind, values = _describe_config(config)
     if kind == "none":
@@ -84,17 +85,25 @@ def write_exports(folder: Path, model: nn.Module, config: Any, tokenizer: Any) -
 
 
 def _describe_config(config: Any) -> tuple[str, dict[str, Any]]:
+    if _is_transformers(config):
+        return "transformers", public_values(config.to_dict())
     if dataclasses.is_dataclass(config):
         return "dataclass", public_values(config)
     if callable(getattr(config, "model_dump", None)):
         return "pydantic", public_values(config.model_dump())
-    if callable(getattr(config, "to_dict", None)):
-        return "transformers", public_values(config.to_dict())
     if isinstance(config, Mapping):
         return "dict", public_values(config)
     if hasattr(config, "__dict__") and not isinstance(config, nn.Module) and not callable(config):
         return "object", public_values(config)
     return "none", {}
+
+
+def _is_transformers(config: Any) -> bool:
+    """Says whether a config is one of transformers' (they are dataclasses too) or goes to a dict and back as they do."""
+    if any(part.__module__.partition(".")[0] == "transformers" for part in type(config).__mro__):
+        return True
+    both = callable(getattr(config, "to_dict", None)) and callable(getattr(config, "from_dict", None))
+    return both and not dataclasses.is_dataclass(config)
 
 
 def _arguments(model: nn.Module) -> dict[str, Any] | None:
@@ -140,14 +149,22 @@ def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
     elif callable(getattr(tokenizer, "to_str", None)):  # tokenizers
         files.write_text(folder / files.TOKENIZER, tokenizer.to_str(pretty=True) + "\n")
     elif isinstance(tokenizer, str | Path) and Path(tokenizer).is_file():
-        text = Path(tokenizer).read_text(encoding="utf-8")
-        json.loads(text)
+        text = _tokenizer_text(Path(tokenizer))
         files.write_text(folder / files.TOKENIZER, text)
     else:
         raise ConfigError(
             "tokenizer must be a tokenizers.Tokenizer, a transformers tokenizer or the path of a tokenizer.json, not "
             f"{type(tokenizer).__name__}."
         )
+
+
+def _tokenizer_text(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+        Tokenizer.from_str(text)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ConfigError(f"The file {path} is no tokenizer: {error}") from error
+    return text
 
 
 def _source(cls: type) -> str:

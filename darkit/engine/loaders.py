@@ -18,6 +18,7 @@ _KINDS = (
     "a Dataset, a list of samples, a tuple of tensors, a DataLoader, a LightningDataModule, or a dict with 'train' and "
     "'val'"
 )
+_NO_DATASETS = (str, bytes, Tensor, tuple, Mapping)
 
 
 class OrderedSampler(Sampler[int]):
@@ -111,8 +112,17 @@ def _from_module(data: LightningDataModule, val_data: Any, config: TrainerConfig
     train = data.train_dataloader()
     _refuse_empty(train, "training")
     if val_data is None and type(data).val_dataloader is not LightningDataModule.val_dataloader:
-        val_data = data.val_dataloader()
+        val_data = _only_loader(data.val_dataloader())
     return Loaders(train, _validation(val_data, config), None)
+
+
+def _only_loader(loaders: Any) -> Any:
+    """Returns the loader in what a ``val_dataloader`` returned, or None where there is none."""
+    if not isinstance(loaders, list | tuple):
+        return loaders
+    if len(loaders) > 1:
+        raise DataError(f"A run is evaluated on one validation loader, but val_dataloader returned {len(loaders)}.")
+    return loaders[0] if loaders else None
 
 
 def _validation(val_data: Any, config: TrainerConfig) -> Any:
@@ -129,16 +139,20 @@ def _dataset(data: Any, purpose: str) -> Any:
         if len(lengths) > 1:
             raise DataError(f"The tensors of the {purpose} data must be of one length, but have {sorted(lengths)}.")
         return TensorDataset(*data)
-    if isinstance(data, Dataset | list):
+    if isinstance(data, list | IterableDataset):
         return data
-    if hasattr(data, "__getitem__") and isinstance(data, Sized) and not isinstance(data, str | bytes | Tensor | tuple):
+    if isinstance(data, Dataset) and not isinstance(data, Sized):
+        raise DataError(
+            f"The {purpose} data {type(data).__name__} has no length: give it a __len__, or make it an IterableDataset."
+        )
+    if hasattr(data, "__getitem__") and isinstance(data, Sized) and not isinstance(data, _NO_DATASETS):
         return data
     raise DataError(f"The {purpose} data must be {_KINDS}, not {type(data).__name__}.")
 
 
 def _loader(dataset: Any, config: TrainerConfig, order: OrderedSampler | None) -> DataLoader[Any]:
     if isinstance(dataset, Sized) and not len(dataset):
-        raise DataError(f"The data is empty: {type(dataset).__name__} has no samples.")
+        raise DataError(f"The data is empty: the {type(dataset).__name__} has no samples.")
     generator = order.workers if order else torch.Generator().manual_seed(config.seed)
     return DataLoader(
         dataset,
@@ -154,7 +168,7 @@ def _loader(dataset: Any, config: TrainerConfig, order: OrderedSampler | None) -
 def _refuse_empty(loader: Any, purpose: str) -> None:
     try:
         empty = len(loader) == 0
-    except TypeError:  # an iterable dataset without a length: seen at its first batch
-        empty = False
+    except TypeError:  # an iterable dataset without a length: training sees at its first batch, evaluation much later
+        empty = purpose == "validation" and next(iter(loader), loader) is loader
     if empty:
         raise DataError(f"The {purpose} data is empty: its loader has no batches.")

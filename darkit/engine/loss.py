@@ -3,17 +3,23 @@
 The first of these that applies is taken:
 
 1. ``loss=``, called with outputs and target, or with model and batch (its first parameter is then called ``model``).
-2. A method ``training_step(batch)`` or ``loss(batch)`` of the model.
+2. A method ``training_step(batch)`` or ``loss(batch)`` of the model. A ``training_step(batch, batch_idx)``, as a
+   LightningModule has it, gets the number of calls before.
 3. What the model returns for the whole batch: ``out.loss``, ``out["loss"]``, ``(logits, loss)`` or a scalar.
+
+A scalar is a tensor without dimensions. Where a loss is plainly meant (``loss=``, a method, ``out.loss``,
+``out["loss"]``) one element will do, whatever its dimensions; a prediction that happens to have one is no loss.
 """
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import lightning
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +27,8 @@ from darkit.errors import BatchError, LossError
 
 Step = Callable[[Any], dict[str, Any]]
 _ADVICE = (
-    "give loss= (a callable of outputs and target, or of model and batch), or add a training_step(batch) or loss(batch) "
-    "method to the model, or let it return out.loss, out['loss'], (logits, loss) or a scalar"
+    "give loss= (a callable of outputs and target, or of model and batch), or add a training_step(batch) or "
+    "loss(batch) method to the model, or let it return out.loss, out['loss'], (logits, loss) or a scalar"
 )
 _MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
 
@@ -41,8 +47,11 @@ def make_step(model: nn.Module, loss: Callable[..., Any] | None = None) -> Step:
     Raises:
         LossError: ``loss`` cannot be called.
     """
+    meant = True
     if loss is None:
-        compute = _own_method(model) or (lambda batch: call_model(model, batch))
+        own = _own_method(model)
+        meant = own is not None
+        compute = own or (lambda batch: call_model(model, batch))
     elif not callable(loss):
         raise LossError(f"loss must be a callable of outputs and target, or of model and batch, not {loss!r}.")
     elif _takes_model(loss):
@@ -60,7 +69,7 @@ def make_step(model: nn.Module, loss: Callable[..., Any] | None = None) -> Step:
                 raise
             described = f"{type(error).__name__}: {error}"
             raise BatchError(f"The model failed on a batch of {describe(batch)}: {described}") from error
-        return scalars(output)
+        return scalars(output, meant=meant)
 
     return step
 
@@ -85,12 +94,33 @@ def describe(batch: Any) -> str:
     return type(batch).__name__
 
 
+def finds_own_loss(model: nn.Module) -> bool:
+    """Says whether the model has a ``training_step(batch)`` or ``loss(batch)`` method of its own."""
+    return _own_method(model) is not None
+
+
 def _own_method(model: nn.Module) -> Callable[[Any], Any] | None:
     for name in ("training_step", "loss"):
-        if inspect.isfunction(getattr(type(model), name, None)):
-            method: Callable[[Any], Any] = getattr(model, name)
-            return method
+        function = getattr(type(model), name, None)
+        if inspect.isfunction(function) and function is not getattr(lightning.LightningModule, name, None):
+            method: Callable[..., Any] = getattr(model, name)
+            return _with_index(method) if name == "training_step" and _takes_two(method) else method
     return None
+
+
+def _with_index(method: Callable[..., Any]) -> Callable[[Any], Any]:
+    calls = itertools.count()
+    return lambda batch: method(batch, next(calls))
+
+
+def _takes_two(method: Callable[..., Any]) -> bool:
+    needed = [
+        parameter
+        for parameter in inspect.signature(method).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(needed) == 2
 
 
 def _takes_model(loss: Callable[..., Any]) -> bool:
@@ -110,13 +140,17 @@ def _loss_of_target(model: nn.Module, loss: Callable[..., Any], batch: Any) -> A
     if isinstance(batch, tuple | list) and len(batch) > 1:
         return loss(model(*batch[:-1]), batch[-1])
     raise LossError(
-        f"A loss of outputs and target needs batches whose last element is the target, but this one is {describe(batch)}; "
-        "write the loss as loss(model, batch) instead."
+        "A loss of outputs and target needs batches whose last element is the target, but this one is "
+        f"{describe(batch)}; write the loss as loss(model, batch) instead."
     )
 
 
-def scalars(output: Any) -> dict[str, Any]:
+def scalars(output: Any, *, meant: bool = True) -> dict[str, Any]:
     """Takes the loss, and from a dict its other scalars, out of what a step returned.
+
+    Args:
+        output: What it returned.
+        meant: Whether the output itself is meant to be a loss, so that one element of any shape will do.
 
     Returns:
         ``{"loss": tensor without dimensions, ...}``.
@@ -124,28 +158,29 @@ def scalars(output: Any) -> dict[str, Any]:
     Raises:
         LossError: There is no loss, it is not a scalar, or gradients are on and it carries none.
     """
-    loss = _find(output)
+    loss = _find(output, meant)
     values: dict[str, Any] = {"loss": loss}
     if isinstance(output, Mapping):
         for key, value in output.items():
             scalar = isinstance(value, Tensor) and value.numel() == 1
             if key != "loss" and (scalar or isinstance(value, numbers.Real)):
-                values[str(key)] = value.detach().reshape(()) if isinstance(value, Tensor) else value
+                values[str(key)] = value.detach().reshape(()).clone() if isinstance(value, Tensor) else value
     if torch.is_grad_enabled() and not loss.requires_grad:
         raise LossError(f"The loss carries no gradient (was it detached, or is every weight frozen?); else {_ADVICE}.")
     return values
 
 
-def _find(output: Any) -> Tensor:
+def _find(output: Any, meant: bool) -> Tensor:
     found = getattr(output, "loss", None)
     if found is None and isinstance(output, Mapping):
         found = output.get("loss")
+    meant = meant or found is not None
     if found is None and isinstance(output, Sequence) and not isinstance(output, str) and len(output) > 1:
         found = output[-1]
     if found is None:
         found = output
     if not isinstance(found, Tensor):
         raise LossError(f"No loss in what the model returned ({describe(output)}): {_ADVICE}.")
-    if found.numel() != 1:
+    if found.numel() != 1 or (found.ndim and not meant):
         raise LossError(f"The loss must be a scalar, but its shape is {tuple(found.shape)}: {_ADVICE}.")
     return found.reshape(()) if found.ndim else found

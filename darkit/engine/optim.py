@@ -41,8 +41,11 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
         cls = optimizer_class(config.optimizer)
         known = inspect.signature(cls).parameters
         settings = {name: getattr(config, name) for name in ("lr", "weight_decay", "betas") if name in known}
-        return cls(parameters, **settings)
-    made = given(parameters)
+        try:
+            return cls(parameters, **settings)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"The optimizer {config.optimizer!r} cannot be made for this model: {error}") from error
+    made = given(parameters) if callable(given) else given
     if not isinstance(made, Optimizer):
         raise ConfigError(f"optimizer= must be or make a torch optimizer, not {type(made).__name__}.")
     return made
@@ -55,6 +58,7 @@ def optimizer_class(name: str) -> type[Optimizer]:
         for key, cls in vars(torch.optim).items()
         if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
     }
+    classes.pop("lbfgs", None)  # it needs a closure, and so several forward passes a step
     if name.lower() not in classes:
         raise ConfigError(f"There is no optimizer {name!r} in torch.optim; {nearest(name.lower(), classes)}.")
     return classes[name.lower()]
@@ -66,15 +70,20 @@ def make_scheduler(
     """Returns the schedule of the learning rate, which is stepped once after every step; None for a constant one.
 
     Raises:
-        ConfigError: What was given neither is nor makes a schedule that steps without a metric.
+        ConfigError: What was given neither is nor makes a schedule of this optimizer that steps without a metric.
     """
     if given is None:
         if config.scheduler == "constant" and not config.warmup_step:
             return None
         return LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
-    made = given if isinstance(given, LRScheduler) else given(optimizer)
+    made = given if isinstance(given, LRScheduler) or not callable(given) else given(optimizer)
     if not isinstance(made, LRScheduler) or isinstance(made, ReduceLROnPlateau):
         raise ConfigError(f"scheduler= must be or make a torch schedule by steps, not {type(made).__name__}.")
+    if made.optimizer is not optimizer:
+        raise ConfigError(
+            "scheduler= is the schedule of another optimizer than the run's: give that one as optimizer=, or give a "
+            "callable of the optimizer."
+        )
     return made
 
 

@@ -67,7 +67,7 @@ class Session:
             RunExistsError: It is taken.
             StorageError: The root cannot be written to.
         """
-        if rank_zero_only.rank:
+        if _rank():
             config.name = config.name or os.environ.get(_SHARED_NAME)
             return cls(run_path(root, config.name), created=False, writes=False)
         if config.name is None:
@@ -97,7 +97,7 @@ class Session:
         Raises:
             RunLockedError: Another process trains it.
         """
-        session = cls(folder, created=False, writes=not rank_zero_only.rank)
+        session = cls(folder, created=False, writes=not _rank())
         session.run_id = Run(folder).info.get("id", session.run_id)
         session.step = session._first_step = step
         session._keeps_log = keep_log
@@ -116,7 +116,7 @@ class Session:
         data: Mapping[str, Any],
         composed: str = "",
     ) -> None:
-        """Writes ``run.json``, and ``config.yaml`` of a composed config, for a new run; a continued one keeps its own."""
+        """Writes ``run.json``, and ``config.yaml`` if there is one, for a new run; a continued one keeps its own."""
         if not self._writes or not self._created:
             return
         facts = {
@@ -186,6 +186,8 @@ class Session:
             self._remove_if_nothing_began(error)
             self._lock.release()
             self._lock = None
+            if os.environ.get(_SHARED_NAME) == self.folder.name:
+                del os.environ[_SHARED_NAME]
 
     def _end_log(self, error: BaseException | None) -> BaseException | None:
         try:
@@ -202,8 +204,12 @@ class Session:
         if not mendable or not self._created or self.step != self._first_step:
             return
         if not list_checkpoints(self.folder) and not last_row(self.folder / files.LOG):
-            os.environ.pop(_SHARED_NAME, None)
             shutil.rmtree(self.folder)
+
+
+def _rank() -> int:
+    """Returns which of several training processes this one is."""
+    return int(getattr(rank_zero_only, "rank", 0))
 
 
 def check_series(series: Any) -> Mapping[str, Sequence[str]]:

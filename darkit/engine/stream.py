@@ -44,6 +44,7 @@ class RowStream:
         self._rows: deque[dict[str, Any]] = deque()
         self._writing = threading.Lock()
         self._ended = threading.Event()
+        self._closed = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="darkit-log", daemon=True)
         self._thread.start()
@@ -61,7 +62,7 @@ class RowStream:
         """
         if self._error is not None:
             self._raise()
-        if self._ended.is_set():
+        if self._closed:
             raise LogError("The log is closed: the run has ended.")
         self.log.check(row)
         self._rows.append(row)
@@ -75,8 +76,9 @@ class RowStream:
 
     def close(self) -> None:
         """Writes what is left and closes the sinks, all of them even if one fails."""
-        if self._ended.is_set():
+        if self._closed:
             return
+        self._closed = True
         self._ended.set()
         self._thread.join()
         errors = [error] if (error := self._error) else []
@@ -111,16 +113,16 @@ class RowStream:
     def _raise(self) -> None:
         if self._error is not None:
             error, self._error = self._error, None
-            self._ended.set()
             raise error
 
 
 def _with_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Replaces tensors by numbers, with one copy for all of those on an accelerator."""
+    """Replaces tensors by numbers, with one copy for all of those on an accelerator: in double precision, if it has."""
     away = [value for row in rows for value in row.values() if isinstance(value, Tensor) and value.device.type != "cpu"]
     numbers: dict[int, float] = {}
     if away:
-        copied = torch.stack([value.detach().reshape(()).float() for value in away]).tolist()
+        widest = torch.float32 if away[0].device.type == "mps" else torch.float64
+        copied = torch.stack([value.detach().reshape(()).to(widest) for value in away]).tolist()
         numbers = {id(value): number for value, number in zip(away, copied, strict=True)}
     return [{key: _number(value, numbers) for key, value in row.items()} for row in rows]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,15 +13,17 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from darkit.engine.adapter import Adapter
-from darkit.engine.callbacks import ExportConfigs, LossGuard, StepCheckpoint, StepEvaluate, StepLog
+from darkit.engine.callbacks import ExportConfigs, LossGuard, StepCheckpoint, StepEvaluate, StepLog, StopOnInterrupt
 from darkit.engine.checkpoint import load_weights, read_checkpoint
 from darkit.engine.config import TrainerConfig, with_overrides
 from darkit.engine.device import resolve_device, seed_generators
 from darkit.engine.display import Display
 from darkit.engine.exports import describe_model
+from darkit.engine.fingerprint import describe_data
 from darkit.engine.loaders import Loaders, make_loaders
 from darkit.engine.loss import make_step
 from darkit.engine.resume import Resume, find_resume
@@ -31,7 +33,7 @@ from darkit.engine.tensorboard import TensorBoardSink
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base, files
 
-_SAMPLES_IN_FINGERPRINT = 64
+_LIGHTNINGS_SETTINGS = ("device", "device_num", "strategy", "precision")
 
 
 def fit(
@@ -59,11 +61,12 @@ def fit(
             LightningDataModule, or a dict with ``train`` and ``val``.
         val_data: Validation data, likewise, or None.
         name: The run's name; None makes a fresh one.
-        config: The trainer's config; its ``device`` and ``name`` then say what was really used.
-        loss: A callable of outputs and target, or of model and batch; see `darkit.engine.loss` for what is done without.
+        config: The trainer's config; its ``device`` then says what was really used. Nothing else of it is changed, so
+            that several runs may share one.
+        loss: A callable of outputs and target, or of model and batch; `darkit.engine.loss` says what is done without.
         tokenizer: A `tokenizers.Tokenizer`, a transformers tokenizer or the path of a ``tokenizer.json``; exported.
-        optimizer: A torch optimizer, or a callable of the parameters; None takes the config's.
-        scheduler: A torch schedule, or a callable of the optimizer; None takes the config's.
+        optimizer: A torch optimizer, a callable of the parameters, or a name as in the config; None takes the config's.
+        scheduler: A torch schedule, a callable of the optimizer, or a name as in the config; None takes the config's.
         log_fieldnames: A dataclass whose fields are the log's only columns; None takes the default ones and whatever a
             step returns.
         visual_series: The curves to show: name -> [x column, y column].
@@ -76,24 +79,30 @@ def fit(
         A handle on the run.
 
     Raises:
-        DarkitError: Something that the user can mend; the subclass and its one sentence say what. A new run that has not
-            completed a step then leaves nothing behind.
+        DarkitError: Something that the user can mend; the subclass and its one sentence say what. A new run that has
+            not completed a step then leaves nothing behind.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"model must be a torch.nn.Module, not {type(model).__name__}.")
-    config = with_overrides(
-        config if config is not None else TrainerConfig(), overrides | ({"name": name} if name else {})
-    )
+    given = TrainerConfig() if config is None else config
+    if not isinstance(given, TrainerConfig):
+        raise ConfigError(f"config must be a TrainerConfig, not {type(given).__name__}.")
+    named = {"optimizer": optimizer, "scheduler": scheduler}
+    overrides |= {key: value for key, value in named.items() if isinstance(value, str)}
+    if name is not None:
+        overrides["name"] = name
+    own = with_overrides(copy.copy(given), overrides)
+    given.device = resolve_device(own)
     return train_run(
         model,
         data,
         val_data,
-        config,
+        own,
         root=base(),
         loss=loss,
         tokenizer=tokenizer,
-        optimizer=optimizer,
-        scheduler=scheduler,
+        optimizer=None if isinstance(optimizer, str) else optimizer,
+        scheduler=None if isinstance(scheduler, str) else scheduler,
         columns=column_names(log_fieldnames),
         series=visual_series,
         callbacks=callbacks,
@@ -118,12 +127,15 @@ def train_run(
     resume: bool | str | None = None,
     evaluate: Callable[..., StepEvaluate] = StepEvaluate,
     session: Session | None = None,
+    started: Callable[[Session], None] | None = None,
+    composed: str = "",
 ) -> Run:
     """Trains a model with a checked config into a run below ``root``; `fit` says the rest.
 
-    Args:
-        evaluate: Makes the evaluation callback, as `StepEvaluate` does.
-        session: The run to train into, when the caller has opened one, which it then also ends; None makes one.
+    Beside what `fit` takes there are ``columns``, the log's only columns, and ``series``, the curves to show;
+    ``evaluate`` makes the evaluation callback, as `StepEvaluate` does; ``session`` is the run to train into, when the
+    caller has opened one, which it then also ends; ``started`` is told of the session once it is open; ``composed`` is
+    the whole composed config as YAML, for ``config.yaml``.
     """
     found = find_resume(root, config, resume)
     if config.name is not None and session is None and not (found and found.same_run):
@@ -144,32 +156,17 @@ def train_run(
         adapter = Adapter(
             model, compute, config, order=loaders.order, optimizer=optimizer, scheduler=scheduler, resume=state
         )
-        session.describe(describe_model(model), config, series or DEFAULT_SERIES, _describe_data(loaders))
+        session.describe(describe_model(model), config, series or DEFAULT_SERIES, describe_data(loaders), composed)
         if found:
             found.set_aside_later()
         session.begin(config.max_step, columns, lambda: _sinks(session, config))
+        if started is not None:
+            started(session)
         evaluation = None
         if loaders.val is not None:
             evaluation = evaluate(loaders.val, config.eval_step_interval, config.eval_iters, compute)
         with _quiet_lightning():
-            trainer = lightning.Trainer(
-                accelerator=config.device,
-                devices=config.device_num,
-                strategy=config.strategy,
-                precision=config.precision,  # type: ignore[arg-type]
-                max_steps=config.max_step,
-                max_epochs=-1,
-                deterministic=config.deterministic,
-                callbacks=_callbacks(session, config, tokenizer, evaluation, callbacks),
-                default_root_dir=session.folder,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-                limit_val_batches=0,
-                num_sanity_val_steps=0,
-            )
+            trainer = _trainer(session, config, _callbacks(session, model, config, tokenizer, evaluation, callbacks))
             seed_generators(config.seed)
             _enter(trainer, loaders, state)
             _run(trainer, adapter, loaders, config)
@@ -210,30 +207,63 @@ def _load(model: nn.Module, found: Resume | None, config: TrainerConfig) -> dict
 
 def _sinks(session: Session, config: TrainerConfig) -> list[Sink]:
     sinks: list[Sink] = [Display(config.max_step, lambda: session.step)]
-    if config.tensorboard:
+    if config.tensorboard and session.stream is None:  # who opened the session before has it already
         purge = session.step + 1 if session.step else None
         sinks.append(TensorBoardSink(session.folder / files.TENSORBOARD, purge))
     return sinks
 
 
+def _trainer(session: Session, config: TrainerConfig, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    try:
+        return lightning.Trainer(
+            accelerator=config.device,
+            devices=config.device_num,
+            strategy=config.strategy,
+            precision=config.precision,  # type: ignore[arg-type]
+            max_steps=config.max_step,
+            max_epochs=-1,
+            deterministic=config.deterministic or None,
+            callbacks=callbacks,
+            default_root_dir=session.folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+        )
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        settings = ", ".join(f"{name}={getattr(config, name)!r}" for name in _LIGHTNINGS_SETTINGS)
+        raise ConfigError(f"These settings do not go together ({settings}): {error}") from error
+
+
 def _callbacks(
     session: Session,
+    model: nn.Module,
     config: TrainerConfig,
     tokenizer: Any,
     evaluate: StepEvaluate | None,
     own: Sequence[lightning.Callback],
 ) -> list[lightning.Callback]:
-    """Composes the callbacks in the order of a step: evaluate, guard, the user's own, log, save."""
-    guard = LossGuard(config.nan_policy, session.stream)
-    before: list[lightning.Callback] = [_Progress(session), *([evaluate] if evaluate else []), guard, *own]
-    if session.stream is None:
-        return [*before, StepCheckpoint(session.folder, config.save_step_interval)]
+    """Composes the callbacks in the order of a step: evaluate, the user's own, log, guard, save."""
     stream = session.stream
+    guard = LossGuard(config.nan_policy, stream)
+
+    def before_save(step: int) -> None:
+        guard.check_weights(model, step)
+        if stream is not None:
+            stream.flush()
+
     return [
-        ExportConfigs(session.folder, config, tokenizer),
-        *before,
+        *([ExportConfigs(session.folder, config, tokenizer)] if session.writes else []),
+        _Progress(session),
+        *([evaluate] if evaluate else []),
+        *own,
         StepLog(stream, config.log_step_interval),
-        StepCheckpoint(session.folder, config.save_step_interval, run_id=session.run_id, before=stream.flush),
+        guard,
+        StepCheckpoint(session.folder, config.save_step_interval, run_id=session.run_id, before=before_save),
+        StopOnInterrupt(),
     ]
 
 
@@ -252,7 +282,7 @@ def _enter(trainer: lightning.Trainer, loaders: Loaders, state: dict[str, Any] |
         order.start(epoch, offset)
     done = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
     done.ready = done.completed = state["current_step"]
-    epochs = trainer.fit_loop.epoch_progress
+    epochs: Any = trainer.fit_loop.epoch_progress
     for counted in (epochs.current, epochs.total):
         counted.ready = counted.started = counted.processed = counted.completed = epoch
 
@@ -269,14 +299,21 @@ def _run(trainer: lightning.Trainer, adapter: Adapter, loaders: Loaders, config:
             raise error.__context__ from None
         raise
     finally:
-        module._compiled_call_impl = None  # type: ignore[assignment]
+        if config.compile:
+            module._compiled_call_impl = None
 
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silences Lightning's adverts and advice for the time of a training; its errors are raised as ever."""
+    """Silences Lightning's adverts and advice for the time of a training, and undoes what it sets for the process.
+
+    Its errors are raised as ever.
+    """
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
     levels = [logger.level for logger in loggers]
+    strict = torch.are_deterministic_algorithms_enabled()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
@@ -284,33 +321,7 @@ def _quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", module=r"lightning\.")
             yield
     finally:
+        torch.use_deterministic_algorithms(strict, warn_only=lenient)
+        torch.backends.cudnn.benchmark = benchmark
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _describe_data(loaders: Loaders) -> dict[str, Any]:
-    """Returns the number of samples and a fingerprint of up to 64 of them, spread evenly, for map-style data."""
-    dataset = getattr(loaders.train, "dataset", None)
-    if loaders.order is None or dataset is None:
-        return {"kind": type(dataset if dataset is not None else loaders.train).__name__}
-    length = len(dataset)
-    digest = hashlib.sha256(str(length).encode())
-    with torch.random.fork_rng(devices=[]):
-        for index in range(0, length, max(1, length // _SAMPLES_IN_FINGERPRINT)):
-            _digest(digest, dataset[index])
-    return {"kind": type(dataset).__name__, "samples": length, "fingerprint": digest.hexdigest()}
-
-
-def _digest(digest: Any, value: Any) -> None:
-    if isinstance(value, Tensor):
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else b"")
-        digest.update(str(value.tolist()).encode() if not value.ndim else b"")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            digest.update(str(key).encode())
-            _digest(digest, item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            _digest(digest, item)
-    else:
-        digest.update(repr(value).encode())

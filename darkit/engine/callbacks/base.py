@@ -67,12 +67,19 @@ def bare_module(pl_module: lightning.LightningModule) -> nn.Module:
     return pl_module.module if isinstance(pl_module, Adapter) else pl_module
 
 
-def log_values(outputs: Any) -> dict[str, Any]:
-    """Names what a step returned as the log does: ``loss`` is ``train_loss``; only scalars."""
+def log_values(trainer: lightning.Trainer, outputs: Any) -> dict[str, Any]:
+    """Names what a step returned as the log does: ``loss`` is ``train_loss``; only scalars.
+
+    In someone else's LightningModule that Lightning accumulates gradients for, the loss is that of the last batch of
+    the step; Lightning hands it over divided by the number of batches, and it is multiplied again here.
+    """
     if isinstance(outputs, Tensor):
         outputs = {"loss": outputs}
     if not isinstance(outputs, Mapping):
         return {}
+    batches = trainer.accumulate_grad_batches
+    if batches > 1 and isinstance(outputs.get("loss"), Tensor):
+        outputs = {**outputs, "loss": outputs["loss"] * batches}
     return {
         "train_loss" if key == "loss" else key: value
         for key, value in outputs.items()

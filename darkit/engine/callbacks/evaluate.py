@@ -13,6 +13,7 @@ from torch import Tensor
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due
 from darkit.engine.device import move_to_device
 from darkit.engine.loss import scalars
+from darkit.errors import DataError, LossError
 
 
 class StepEvaluate(StepCallback):
@@ -22,7 +23,8 @@ class StepEvaluate(StepCallback):
         batches: The validation data: a loader, iterated anew for every evaluation.
         every: Steps between evaluations; 0 evaluates at the last step only.
         iters: Batches per evaluation; 0 takes all.
-        compute: Turns a batch into ``{"loss": ..., ...}``; by default the module's ``validation_step(batch, index)``.
+        compute: Turns a batch into ``{"loss": ..., ...}``; by default the module's ``validation_step(batch, index)``,
+            which must then return its loss.
     """
 
     def __init__(
@@ -55,7 +57,13 @@ class StepEvaluate(StepCallback):
             with trainer.precision_plugin.val_step_context():
                 if self.compute is not None:
                     return self.compute(batch)
-                return scalars(pl_module.validation_step(batch, index))  # type: ignore[arg-type]
+                output = pl_module.validation_step(batch, index)
+                if output is None:
+                    raise LossError(
+                        f"The validation_step of {type(pl_module).__name__} returned nothing: let it return its loss, "
+                        "or give compute=."
+                    )
+                return scalars(output)
 
         def prepare(batch: Any) -> Any:
             return move_to_device(trainer.precision_plugin.convert_input(batch), pl_module.device)
@@ -79,6 +87,9 @@ def evaluate(
 
     Returns:
         Mean by name, each a tensor without dimensions.
+
+    Raises:
+        DataError: There was no batch.
     """
     modes = {part: part.training for part in module.modules()}
     module.eval()
@@ -94,6 +105,8 @@ def evaluate(
     finally:
         for part, mode in modes.items():
             part.training = mode
+    if not sums:
+        raise DataError("The validation data is empty: its loader gave no batch.")
     return {key: torch.as_tensor(total / samples) for key, total in sums.items()}
 
 

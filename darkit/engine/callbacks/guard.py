@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darkit.engine.callbacks.base import StepCallback, log_values
 from darkit.engine.stream import RowStream
@@ -18,14 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 class LossGuard(StepCallback):
-    """Looks at every step's loss.
+    """Looks at every step's loss: after it was logged, so that the log shows it, and before the step is saved.
 
     On the CPU it looks at once. On an accelerator the first bad step is kept in a tensor there, which the log's thread
-    reads, so that no step waits for the device; before a checkpoint `check` reads it too.
+    reads, so that no step waits for the device; before a checkpoint `check` reads it too. Without a log's thread it
+    looks at once there too, at the price of waiting for the device.
 
     Args:
         policy: ``stop`` raises `NonFiniteLossError`; ``warn`` logs one warning.
-        stream: The log whose thread looks at tensors on an accelerator; without one, only `check` does.
+        stream: The log whose thread looks at tensors on an accelerator, or None.
     """
 
     def __init__(self, policy: str = "stop", stream: RowStream | None = None) -> None:
@@ -34,6 +35,7 @@ class LossGuard(StepCallback):
         self.policy = policy
         self._first_bad: Tensor | None = None
         self._told = False
+        self._waits = stream is None
         if stream is not None:
             stream.watches.append(self.check)
 
@@ -41,12 +43,12 @@ class LossGuard(StepCallback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
         """Looks at the loss."""
-        loss = log_values(outputs).get("train_loss")
+        loss = log_values(trainer, outputs).get("train_loss")
         if not isinstance(loss, Tensor):
             return
-        if loss.device.type == "cpu":
-            if not math.isfinite(loss.item()):
-                self._tell(step, loss.item())
+        if self._waits or loss.device.type == "cpu":
+            if not math.isfinite(value := loss.item()):
+                self._tell(step, f"The loss is not finite at step {step} ({value})")
             return
         if self._first_bad is None:
             self._first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
@@ -56,14 +58,25 @@ class LossGuard(StepCallback):
     def check(self) -> None:
         """Waits for the accelerator and tells of a bad step on it. Raises `NonFiniteLossError`."""
         if self._first_bad is not None and not self._told and (step := int(self._first_bad.item())) >= 0:
-            self._tell(step, math.nan)
+            self._tell(step, f"The loss is not finite at step {step}")
 
-    def _tell(self, step: int, loss: float) -> None:
+    def check_weights(self, module: nn.Module, step: int) -> None:
+        """Looks at the weights after a step: a finite loss with an infinite gradient spoils them too.
+
+        Raises:
+            NonFiniteLossError: One is not finite and the policy is ``stop``.
+        """
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+                self._tell(step, f"The weight {name!r} is not finite after step {step}")
+                return
+
+    def _tell(self, step: int, problem: str) -> None:
         if self.policy == "stop":
             raise NonFiniteLossError(
-                f"The loss is not finite at step {step} ({loss}); the last checkpoint before it is kept. A smaller "
-                "learning rate or gradient_clip may help; nan_policy='warn' would go on."
+                f"{problem}; the last checkpoint before it is kept. A smaller learning rate or gradient_clip may help; "
+                "nan_policy='warn' would go on."
             )
         if not self._told:
             self._told = True
-            logger.warning("The loss is not finite at step %d (%s); going on, as nan_policy is 'warn'.", step, loss)
+            logger.warning("%s; going on, as nan_policy is 'warn'.", problem)

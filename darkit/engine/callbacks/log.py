@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from torch import Tensor
+from torch.optim import Optimizer
 
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due, log_values
 from darkit.engine.stream import RowStream
@@ -18,15 +20,16 @@ class StepLog(StepCallback):
     """Logs step, epoch, time, learning rate and what the step returned, without waiting for a device or a disk.
 
     Args:
-        target: The run directory, whose ``train_log.csv`` is then opened for the time of the training, or a stream that
-            somebody else closes.
+        target: The run directory, whose ``train_log.csv`` is then opened for the time of the training; a stream that
+            somebody else closes; or None in a process that only takes part in a training on several devices.
         every: Steps between rows; evaluated steps and the last one are logged always.
     """
 
-    def __init__(self, target: Path | RowStream, every: int = 1) -> None:
+    def __init__(self, target: Path | RowStream | None, every: int = 1) -> None:
         self.every = check_interval("every", every, 1)
         self._folder = target if isinstance(target, Path) else None
         self._stream = target if isinstance(target, RowStream) else None
+        self._rate: Any = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Opens the log if it is this callback's own."""
@@ -35,18 +38,26 @@ class StepLog(StepCallback):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._stream = RowStream(CsvLog(self._folder / files.LOG))
 
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Notes the learning rate that the step is made with: once it is made, the schedule has moved on."""
+        self._rate = optimizer.param_groups[0]["lr"]
+        if isinstance(self._rate, Tensor):
+            self._rate = self._rate.clone()
+
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
         """Logs a row when it is due."""
-        values = log_values(outputs)
+        values = log_values(trainer, outputs)
         if not (step % self.every == 0 or "val_loss" in values or is_due(trainer, step, self.every)):
             return
         if trainer.world_size > 1 and "train_loss" in values:
             values["train_loss"] = trainer.strategy.reduce(values["train_loss"], reduce_op="mean")
         if self._stream is not None:
-            row = {"step": step, "epoch": trainer.current_epoch, "time": time.time(), "lr": _learning_rate(trainer)}
-            row.update(values)
+            clock = {"step": step, "epoch": trainer.current_epoch, "time": time.time(), "lr": self._rate}
+            row = clock | values | clock  # whatever a step returns, it does not set the clock
             columns = self._stream.log.columns
             self._stream.put({key: row[key] for key in row if key in columns} if self._stream.log.fixed else row)
 
@@ -64,7 +75,3 @@ class StepLog(StepCallback):
         if self._folder is not None and self._stream is not None:
             self._stream.close()
             self._stream = None
-
-
-def _learning_rate(trainer: lightning.Trainer) -> float:
-    return float(trainer.optimizers[0].param_groups[0]["lr"])

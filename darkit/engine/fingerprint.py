@@ -1,0 +1,52 @@
+"""What ``run.json`` tells of the data: enough to see that two runs had the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darkit.engine.loaders import Loaders
+
+_MOST_SAMPLES = 64
+
+
+def describe_data(loaders: Loaders) -> dict[str, Any]:
+    """Describes the training data.
+
+    Returns:
+        ``kind``, and for map-style data ``samples`` (how many there are) and ``fingerprint``, a sha256 over their
+        number and up to 64 of them, spread evenly.
+    """
+    dataset = getattr(loaders.train, "dataset", None)
+    if loaders.order is None or dataset is None:
+        return {"kind": type(dataset if dataset is not None else loaders.train).__name__}
+    length = len(dataset)
+    digest = hashlib.sha256(str(length).encode())
+    with torch.random.fork_rng(devices=[]):
+        for index in range(0, length, -(-length // _MOST_SAMPLES)):
+            _digest(digest, dataset[index])
+    return {"kind": type(dataset).__name__, "samples": length, "fingerprint": digest.hexdigest()}
+
+
+def _digest(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        digest.update(f"{value.dtype}{list(value.shape)}".encode())
+        digest.update(value.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            digest.update(str(key).encode())
+            _digest(digest, item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _digest(digest, item)
+    elif callable(getattr(value, "tobytes", None)):  # a NumPy array or a picture
+        digest.update(value.tobytes())
+    elif value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        digest.update(repr(value).encode("utf-8", "surrogateescape"))
+    else:  # its text may hold an address, which differs from process to process
+        digest.update(type(value).__name__.encode())

@@ -1,0 +1,128 @@
+"""What a person sees: plain lines where there is no terminal, a bar on one, and nothing of Lightning's."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from darkit.engine.display import Display, Screen
+
+SCRIPT = """
+import torch, darkit
+from tests.engine.parts import made, xy, train
+train(made(), xy(), xy(), max_step={steps}, log_step_interval={every}, eval_step_interval=10, lr=0.0, name="shown")
+"""
+
+
+def run(steps: int, every: int, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "DARWIN_KIT_HOME": str(home), "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "PYTHONWARNINGS"):
+        environment.pop(name, None)
+    code = SCRIPT.format(steps=steps, every=every)
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_without_a_terminal_there_is_one_plain_line_per_logged_step_and_no_word_of_lightnings(home: Path) -> None:
+    result = run(25, 4, home)
+    assert result.returncode == 0
+    lines = result.stderr.splitlines()
+    assert [int(re.match(r"step (\d+)/25  train_loss ", line)[1]) for line in lines] == [4, 8, 10, 12, 16, 20, 24, 25]
+    for line in lines:
+        assert re.fullmatch(
+            r"step \d+/25  train_loss \S+(  val_loss \S+)?  \d+\.\d steps/s  (\d+:)?\d+:\d\d left", line
+        ), line
+    assert ["val_loss" in line for line in lines] == [False, False, True, False, False, True, False, True]
+    assert result.stdout == ""
+
+
+def plain() -> tuple[Display, io.StringIO]:
+    text = io.StringIO()
+    return Display(10, lambda: 4, Console(file=text, width=40)), text
+
+
+def test_a_long_line_is_not_broken_and_brackets_are_no_markup() -> None:
+    display, text = plain()
+    display.write([{"step": 4, "train_loss": 0.123456789, "val_loss": 123456789.0, "note": "[bold]"}])
+    display.close()
+    assert len(text.getvalue().splitlines()) == 1
+    assert text.getvalue().startswith("step 4/10  train_loss 0.1235  val_loss 1.235e+08")
+
+
+def test_losses_that_are_not_finite_are_shown_as_such() -> None:
+    display, text = plain()
+    display.write([{"step": 4, "train_loss": float("nan")}, {"step": 5, "train_loss": float("-inf")}])
+    assert "train_loss nan" in text.getvalue()
+    assert "train_loss -inf" in text.getvalue()
+
+
+def test_a_row_without_step_or_loss_is_a_line_too() -> None:
+    display, text = plain()
+    display.write([{"reward": 1.0}])
+    assert text.getvalue().startswith("step 4/10")
+
+
+def test_on_a_terminal_there_is_one_bar_with_steps_losses_rate_and_time_left() -> None:
+    text = io.StringIO()
+    step = 0
+    display = Display(1000, lambda: step, Console(file=text, force_terminal=True, width=120, color_system=None))
+    for step in range(1, 501):
+        display.write([{"step": step, "train_loss": 0.25, "val_loss": 0.5 if step % 100 == 0 else None}])
+    display.close()
+    shown = text.getvalue()
+    last = re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", shown).replace("\r", "\n").strip().splitlines()[-1]
+    assert "500/1000" in last
+    assert "train_loss 0.25" in last
+    assert "val_loss 0.5" in last
+    assert re.search(r"\d+\.\d steps/s", last)
+    assert re.search(r"left .*\d:\d\d", last)
+    assert shown.count("500/1000") <= 3
+    assert shown.count("/1000") < 100
+
+
+def test_a_bar_that_goes_on_starts_at_its_step() -> None:
+    text = io.StringIO()
+    Display(10, lambda: 7, Console(file=text, force_terminal=True, width=120, color_system=None)).close()
+    assert "7/10" in text.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_screen_that_goes_away_does_not_end_the_training(terminal: bool) -> None:
+    reader, writer = os.pipe()
+    file = os.fdopen(writer, "w")
+    display = Display(10, lambda: 4, Screen(file=file, force_terminal=terminal))
+    os.close(reader)
+    for step in range(3):
+        display.write([{"step": step, "train_loss": 1.0}])
+    display.close()
+    with contextlib.suppress(BrokenPipeError):
+        file.close()
+
+
+def test_a_file_that_somebody_closed_does_not_end_the_training() -> None:
+    text = io.StringIO()
+    display = Display(10, lambda: 4, Screen(file=text))
+    text.close()
+    display.write([{"step": 1, "train_loss": 1.0}])
+    display.close()
+
+
+def test_the_log_goes_on_when_nobody_reads_the_screen_any_more(home: Path) -> None:
+    environment = {**os.environ, "DARWIN_KIT_HOME": str(home), "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
+    code = SCRIPT.format(steps=3000, every=1)
+    training = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+    assert training.stderr is not None
+    assert training.stderr.readline().startswith("step 1/3000")
+    training.stderr.close()
+    assert training.wait(timeout=120) == 0
+    lines = (home / "base" / "shown" / "train_log.csv").read_text().splitlines()
+    assert lines[-1].startswith("3000,")

@@ -1,0 +1,258 @@
+"""Everything a user may call data becomes batches; the order is a function of seed, epoch and offset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+import darkit
+from darkit.engine.config import TrainerConfig
+from darkit.engine.loaders import OrderedSampler, make_loaders
+from darkit.errors import DataError
+from tests.engine.parts import DataModule, Numbers, Stream, made, run_names, train, xy
+
+CONFIG = TrainerConfig(batch_size=4, device="cpu")
+
+
+class OwnSequence:
+    """What has a length and items, such as a `datasets.Dataset`, is data too."""
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> Any:
+        return xy()[0][index], xy()[1][index]
+
+
+class Unsized(Dataset[int]):
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class Once(IterableDataset[Any]):
+    """An iterator that ends for good."""
+
+    def __init__(self, length: int) -> None:
+        self.samples = iter(list(zip(*xy(length), strict=True)))
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.samples
+
+
+class Empty(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+
+class TwoValidations(DataModule):
+    def val_dataloader(self) -> Any:
+        return [DataLoader(self.samples, batch_size=4)] * 2
+
+
+KINDS = {
+    "map-style dataset": Numbers,
+    "iterable dataset": Stream,
+    "list of samples": lambda: list(zip(*xy(), strict=True)),
+    "tuple of tensors": xy,
+    "sequence of one's own": OwnSequence,
+    "loader": lambda: DataLoader(Numbers(), batch_size=4),
+    "loader of a stream": lambda: DataLoader(Stream(), batch_size=4),
+    "LightningDataModule": DataModule,
+    "LightningDataModule without validation": lambda: DataModule(validation=False),
+    "dict": lambda: {"train": xy(), "val": Numbers()},
+    "dict of loaders": lambda: {
+        "train": DataLoader(Numbers(), batch_size=4),
+        "val": DataLoader(Stream(), batch_size=4),
+    },
+}
+BRINGS_VALIDATION = ("LightningDataModule", "dict", "dict of loaders")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_data_trains_over_several_epochs(kind: str) -> None:
+    run = train(made(), KINDS[kind](), max_step=10, eval_step_interval=5)
+    log = run.log()
+    assert run.status == "finished"
+    assert log["step"].to_list() == list(range(1, 11))
+    assert log["epoch"].to_list() == [0] * 4 + [1] * 4 + [2] * 2
+    evaluated = log.filter(log["val_loss"].is_not_null())["step"].to_list()
+    assert evaluated == ([5, 10] if kind in BRINGS_VALIDATION else [])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "Module" not in kind and not kind.startswith("dict")])
+def test_every_kind_of_data_evaluates_to_the_same_loss(kind: str) -> None:
+    model = made()
+    run = train(model, xy(), KINDS[kind](), max_step=3)
+    with torch.no_grad():
+        expected = torch.nn.functional.mse_loss(model(xy()[0]), xy()[1]).item()
+    assert run.log()["val_loss"][-1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_validation_data_of_its_own_comes_over_that_of_the_dict() -> None:
+    loaders = make_loaders({"train": xy(), "val": xy(8)}, xy(12), CONFIG)
+    assert len(loaders.val.dataset) == 12
+
+
+def test_a_dict_may_have_no_validation() -> None:
+    assert make_loaders({"train": xy()}, None, CONFIG).val is None
+
+
+EMPTY = {
+    "map-style dataset": lambda: Numbers(0),
+    "list": list,
+    "tuple of tensors": lambda: (torch.empty(0, 4), torch.empty(0, 1)),
+    "loader": lambda: DataLoader(Numbers(0), batch_size=4),
+    "loader that drops all": lambda: DataLoader(Numbers(3), batch_size=4, drop_last=True),
+    "iterable dataset": Empty,
+    "loader of a stream": lambda: DataLoader(Empty(), batch_size=4),
+    "LightningDataModule": lambda: DataModule(0),
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_empty_training_data_is_refused_and_leaves_nothing(kind: str) -> None:
+    with pytest.raises(DataError, match="data is empty"):
+        train(made(), EMPTY[kind]())
+    with pytest.raises(DataError, match="data is empty"):
+        train(made(), {"train": EMPTY[kind]()}) if kind != "LightningDataModule" else train(made(), DataModule(0))
+    assert run_names() == []
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EMPTY if kind != "LightningDataModule"])
+def test_empty_validation_data_is_refused_and_leaves_nothing(kind: str) -> None:
+    with pytest.raises(DataError, match="data is empty"):
+        train(made(), xy(), EMPTY[kind]())
+    with pytest.raises(DataError, match="data is empty"):
+        train(made(), {"train": xy(), "val": EMPTY[kind]()})
+    assert run_names() == []
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (None, "must be a Dataset, a list of samples, .* not NoneType"),
+        (3, "not int"),
+        ("train.txt", "not str"),
+        (torch.ones(4, 4), "not Tensor"),
+        ((), "not tuple"),
+        ((torch.ones(4, 4), [1, 2]), "not tuple"),
+        ((torch.ones(4, 4), torch.ones(3)), r"must be of one length, but have \[3, 4\]"),
+        ((torch.ones(()), torch.ones(3)), r"must be of one length, but have \[0, 3\]"),
+        ({"training": [1]}, r"needs the key 'train' .* but has \['training'\]"),
+        ({}, "needs the key 'train'"),
+        (Unsized(), "Unsized has no length"),
+        (iter([1]), "not list_iterator"),
+    ],
+)
+def test_what_is_no_data_is_refused_by_kind_and_leaves_nothing(data: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        train(made(), data)
+    assert run_names() == []
+
+
+@pytest.mark.parametrize(
+    "val", [3, "val.txt", torch.ones(3), {"train": [1]}, (torch.ones(2), torch.ones(3)), Unsized()]
+)
+def test_what_is_no_validation_data_is_refused_and_leaves_nothing(val: Any) -> None:
+    with pytest.raises(DataError, match="validation data"):
+        train(made(), xy(), val)
+    assert run_names() == []
+
+
+def test_two_validation_loaders_are_refused() -> None:
+    with pytest.raises(DataError, match="one validation loader, but val_dataloader returned 2"):
+        train(made(), TwoValidations())
+    assert run_names() == []
+
+
+def test_data_that_ends_for_good_stops_the_run_with_the_step_and_keeps_what_there_was() -> None:
+    with pytest.raises(DataError, match="no batch in epoch 1, after step 4 of 6; data must be iterable anew"):
+        train(made(), Once(16), name="once")
+    run = darkit.load("once")
+    assert run.status == "crashed"
+    assert run.log()["step"].to_list() == [1, 2, 3, 4]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(0, 2**63 - 1), st.integers(0, 3))
+def test_the_order_is_a_permutation_that_seed_and_epoch_decide(length: int, seed: int, epoch: int) -> None:
+    sampler = OrderedSampler(length, seed)
+    sampler.start(epoch, 0)
+    order = list(sampler)
+    again = OrderedSampler(length, seed)
+    again.start(epoch, 0)
+    assert sorted(order) == list(range(length))
+    assert list(again) == order == list(again)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(0, 3), st.data())
+def test_an_epoch_can_be_entered_anywhere(length: int, epoch: int, data: Any) -> None:
+    offset = data.draw(st.integers(0, length))
+    sampler = OrderedSampler(length, seed=7)
+    sampler.start(epoch, 0)
+    whole = list(sampler)
+    sampler.start(epoch, offset)
+    assert list(sampler) == whole[offset:]
+    assert len(sampler) == length
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 2))
+def test_ranks_share_an_epoch_evenly_and_without_overlap(length: int, world: int, epoch: int) -> None:
+    shares = []
+    for rank in range(world):
+        sampler = OrderedSampler(length, seed=1)
+        sampler.rank, sampler.world = rank, world
+        sampler.start(epoch, 0)
+        shares.append(list(sampler))
+    if length >= world:
+        assert {len(share) for share in shares} == {length // world}
+        assert len({index for share in shares for index in share}) == length // world * world
+
+
+def test_other_seeds_and_epochs_give_other_orders() -> None:
+    orders = set()
+    for seed in range(5):
+        for epoch in range(5):
+            sampler = OrderedSampler(50, seed)
+            sampler.start(epoch, 0)
+            orders.add(tuple(sampler))
+    assert len(orders) == 25
+
+
+def test_a_run_takes_every_sample_once_an_epoch_in_the_order_of_its_seed() -> None:
+    data = Numbers()
+    train(made(), data, max_step=12, seed=3)
+    asked = data.asked[-48:]
+    expected = []
+    for epoch in range(3):
+        sampler = OrderedSampler(16, 3)
+        sampler.start(epoch, 0)
+        expected += list(sampler)
+    assert asked == expected
+
+
+def test_a_loader_keeps_its_own_batches_and_order() -> None:
+    data = Numbers(12)
+    loader = DataLoader(data, batch_size=3)
+    run = train(made(), loader, max_step=4, batch_size=99)
+    assert data.asked[-12:] == list(range(12))
+    assert run.log()["epoch"].to_list() == [0] * 4
+
+
+def test_validation_data_keeps_its_order_and_is_not_shuffled() -> None:
+    loaders = make_loaders(xy(), TensorDataset(*xy()), CONFIG)
+    assert torch.equal(torch.cat([batch[0] for batch in loaders.val]), xy()[0])
+
+
+def test_workers_load_the_same_batches_as_the_process_itself() -> None:
+    alone, helped = made(), made()
+    logs = [train(model, xy(), max_step=6, num_workers=n).log() for model, n in ((alone, 0), (helped, 2))]
+    assert logs[0]["train_loss"].to_list() == logs[1]["train_loss"].to_list()

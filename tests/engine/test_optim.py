@@ -1,0 +1,202 @@
+"""Optimizers and schedules: by name, as objects, as callables; the values of the rates; what is refused."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau, StepLR
+
+from darkit.engine.config import TrainerConfig
+from darkit.engine.optim import learning_rate_factor, make_optimizer, make_scheduler, optimizer_class
+from darkit.errors import ConfigError, ModelError
+from tests.engine.parts import equal_weights, hand_loop, in_order, made, run_names, train, xy
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        ("adamw", torch.optim.AdamW),
+        ("Adam", torch.optim.Adam),
+        ("SGD", torch.optim.SGD),
+        ("rmsprop", torch.optim.RMSprop),
+    ],
+)
+def test_an_optimizer_is_found_by_its_name_in_any_case(name: str, cls: type) -> None:
+    assert optimizer_class(name) is cls
+
+
+def test_the_config_gives_what_the_optimizers_class_knows() -> None:
+    config = TrainerConfig(optimizer="adamw", lr=0.5, weight_decay=0.25, betas=(0.5, 0.75))
+    adamw = make_optimizer(made(), config, None)
+    assert {key: adamw.defaults[key] for key in ("lr", "weight_decay", "betas")} == {
+        "lr": 0.5,
+        "weight_decay": 0.25,
+        "betas": (0.5, 0.75),
+    }
+    sgd = make_optimizer(made(), TrainerConfig(optimizer="sgd", lr=0.5), None)
+    assert (type(sgd), sgd.defaults["lr"]) == (torch.optim.SGD, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("adamm", "did you mean 'adam'"), ("lbfgs", "no optimizer 'lbfgs'"), ("optimizer", "no optimizer")],
+)
+def test_an_unknown_optimizer_is_refused_with_the_nearest_and_leaves_nothing(name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        train(made(), xy(), optimizer=name)
+    assert run_names() == []
+
+
+def test_an_optimizer_that_cannot_be_made_for_the_model_leaves_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"The optimizer 'muon' cannot be made for this model: .*2D"):
+        train(made(), xy(), optimizer="muon")  # the model has biases
+    assert run_names() == []
+
+
+@pytest.mark.parametrize("wrong", [3, [1], lambda parameters: parameters, lambda parameters: None])
+def test_what_is_no_optimizer_is_refused_and_leaves_nothing(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="optimizer= must be or make a torch optimizer, not "):
+        train(made(), xy(), optimizer=wrong)
+    assert run_names() == []
+
+
+def test_a_model_with_nothing_to_train_is_refused_and_leaves_nothing() -> None:
+    model = made().requires_grad_(False)
+    with pytest.raises(ModelError, match="The model MLP has no parameter that requires a gradient"):
+        train(model, xy())
+    assert run_names() == []
+
+
+def test_frozen_parameters_are_not_given_to_the_optimizer() -> None:
+    model = made()
+    model.layers[0].requires_grad_(False)
+    optimizer = make_optimizer(model, TrainerConfig(), None)
+    assert len(optimizer.param_groups[0]["params"]) == 2
+
+
+SGD = functools.partial(torch.optim.SGD, lr=0.125, momentum=0.5)
+
+
+@pytest.mark.parametrize("way", ["object", "partial", "class", "name"])
+def test_optimizers_given_in_any_way_train_as_in_a_hand_written_loop(way: str) -> None:
+    ours, theirs = made(), made()
+    given: Any = {"object": SGD(ours.parameters()), "partial": SGD, "class": torch.optim.Adam, "name": "sgd"}[way]
+    by_hand: Any = {
+        "object": SGD,
+        "partial": SGD,
+        "class": torch.optim.Adam,
+        "name": functools.partial(torch.optim.SGD, lr=1e-3),
+    }[way]
+    train(ours, in_order(), optimizer=given, max_step=8)
+    hand_loop(theirs, list(in_order()) * 2, by_hand(theirs.parameters()))
+    assert equal_weights(ours, theirs)
+
+
+def test_an_optimizer_object_with_groups_keeps_their_rates() -> None:
+    model = made()
+    groups = [{"params": model.layers[0].parameters(), "lr": 0.5}, {"params": model.layers[2].parameters(), "lr": 0.25}]
+    run = train(model, xy(), optimizer=torch.optim.SGD(groups), scheduler=lambda opt: StepLR(opt, 2, 0.5), max_step=4)
+    assert run.log()["lr"].to_list() == [0.5, 0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("way", ["object", "callable"])
+def test_schedules_given_in_any_way_train_as_in_a_hand_written_loop(way: str) -> None:
+    ours, theirs = made(), made()
+    optimizer, by_hand = SGD(ours.parameters()), SGD(theirs.parameters())
+    make = functools.partial(ExponentialLR, gamma=0.5)
+    train(ours, in_order(), optimizer=optimizer, scheduler=make(optimizer) if way == "object" else make, max_step=4)
+    hand_loop(theirs, list(in_order()), by_hand, schedule=make(by_hand))
+    assert equal_weights(ours, theirs)
+
+
+def test_a_schedule_by_name_is_the_configs() -> None:
+    run = train(made(), xy(), optimizer="sgd", scheduler="linear", lr=1.0, max_step=4)
+    assert run.log()["lr"].to_list() == [1.0, 0.75, 0.5, 0.25]
+    assert (run.trainer_config["optimizer"], run.trainer_config["scheduler"]) == ("sgd", "linear")
+
+
+def test_an_unknown_schedule_is_refused_with_the_choices_and_leaves_nothing() -> None:
+    with pytest.raises(ConfigError, match="scheduler must be one of constant, linear, cosine, not 'step'"):
+        train(made(), xy(), scheduler="step")
+    assert run_names() == []
+
+
+@pytest.mark.parametrize("wrong", [3, lambda optimizer: None, lambda optimizer: ReduceLROnPlateau(optimizer)])
+def test_what_is_no_schedule_by_steps_is_refused_and_leaves_nothing(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="scheduler= must be or make a torch schedule by steps, not "):
+        train(made(), xy(), scheduler=wrong)
+    assert run_names() == []
+
+
+def test_the_schedule_of_another_optimizer_is_refused_and_leaves_nothing() -> None:
+    model = made()
+    schedule = StepLR(SGD(model.parameters()), 1)
+    with pytest.raises(ConfigError, match="the schedule of another optimizer"):
+        train(model, xy(), scheduler=schedule)
+    assert run_names() == []
+
+
+def factors(**settings: Any) -> list[float]:
+    config = TrainerConfig(max_step=10, **settings)
+    return [learning_rate_factor(step, config) for step in range(10)]
+
+
+def test_a_constant_rate_is_constant() -> None:
+    assert factors() == [1.0] * 10
+    assert make_scheduler(SGD(made().parameters()), TrainerConfig(), None) is None
+
+
+def test_the_warm_up_grows_in_equal_parts_to_the_peak() -> None:
+    assert factors(warmup_step=4) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1, 1])
+
+
+def test_a_linear_rate_falls_in_equal_parts_to_nothing_at_the_end() -> None:
+    assert factors(scheduler="linear") == pytest.approx([1 - step / 10 for step in range(10)])
+    assert learning_rate_factor(10, TrainerConfig(max_step=10, scheduler="linear")) == 0
+    assert factors(scheduler="linear", warmup_step=2) == pytest.approx([1 / 3, 2 / 3, *(1 - s / 8 for s in range(8))])
+
+
+def test_a_cosine_rate_is_half_a_cosine_after_the_warm_up() -> None:
+    half = [0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    assert factors(scheduler="cosine", warmup_step=2) == pytest.approx([1 / 3, 2 / 3, *half])
+    assert learning_rate_factor(10, TrainerConfig(max_step=10, scheduler="cosine")) == pytest.approx(0)
+
+
+def test_beyond_the_last_step_the_rate_stays_at_nothing() -> None:
+    for scheduler in ("linear", "cosine"):
+        assert learning_rate_factor(25, TrainerConfig(max_step=10, scheduler=scheduler)) == pytest.approx(0)
+
+
+def test_a_warm_up_longer_than_the_run_never_fails() -> None:
+    assert factors(scheduler="cosine", warmup_step=30) == pytest.approx([(step + 1) / 31 for step in range(10)])
+
+
+def test_the_log_shows_the_rate_that_each_step_was_made_with() -> None:
+    run = train(made(), xy(), lr=0.5, scheduler="cosine", warmup_step=2, max_step=10, batch_size=4)
+    assert run.log()["lr"].to_list() == pytest.approx([0.5 * f for f in factors(scheduler="cosine", warmup_step=2)])
+
+
+def test_a_scheduled_run_equals_a_hand_written_loop_bit_for_bit() -> None:
+    ours, theirs = made(), made()
+    train(ours, in_order(), lr=0.1, scheduler="cosine", warmup_step=2, max_step=8)
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.1, weight_decay=0.0)
+    config = TrainerConfig(max_step=8, scheduler="cosine", warmup_step=2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
+    hand_loop(theirs, list(in_order()) * 2, optimizer, schedule=schedule)
+    assert equal_weights(ours, theirs)
+
+
+def test_tied_parameters_are_optimized_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+            self.second = nn.Linear(4, 4)
+            self.second.weight = self.first.weight
+
+    assert len(make_optimizer(Tied(), TrainerConfig(), None).param_groups[0]["params"]) == 3
