@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -46,11 +47,12 @@ def stream_text(
     Raises:
         ConfigError: A setting is out of its range, or the prompt has no token.
     """
-    if max_new_tokens < 1 or temperature < 0 or (top_k is not None and top_k < 1):
-        raise ConfigError(
-            "max_new_tokens and top_k must be at least 1 and temperature at least 0, not "
-            f"{max_new_tokens}, {top_k} and {temperature}."
-        )
+    counts = {"max_new_tokens": max_new_tokens, "top_k": top_k, "context_length": context_length}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ConfigError(f"{name} must be at least 1, not {count!r}.")
+    if not 0 <= temperature < math.inf:
+        raise ConfigError(f"temperature must be finite and at least 0, not {temperature!r}.")
     ids = _encode(tokenizer, prompt)
     if not ids:
         raise ConfigError(f"The prompt {prompt!r} has no token to go on from.")
@@ -74,11 +76,9 @@ class _Choice:
     def __call__(self, logits: Tensor) -> int:
         if self.temperature == 0:
             return int(logits.argmax())
-        logits = logits.float() / self.temperature
-        if self.top_k is not None and self.top_k < len(logits):
-            smallest = logits.topk(self.top_k).values[-1]
-            logits = logits.masked_fill(logits < smallest, -torch.inf)
-        return int(torch.multinomial(logits.softmax(-1), 1, generator=self.generator))
+        values, tokens = logits.float().topk(min(self.top_k or len(logits), len(logits)))
+        values = (values - values[0]) / self.temperature  # none is above 0, so none becomes infinite but those at -inf
+        return int(tokens[torch.multinomial(values.softmax(-1), 1, generator=self.generator)])
 
 
 def _pieces(
@@ -86,9 +86,7 @@ def _pieces(
 ) -> Iterator[str]:
     device = next(model.parameters()).device
     end = _end_token(tokenizer)
-    start = len(ids)
-    before = tokenizer.decode(ids)
-    shown = len(before)
+    shown = len(tokenizer.decode(ids))
     for _ in range(count):
         with torch.inference_mode():
             tokens = torch.tensor([ids[-limit:] if limit else ids], device=device)
@@ -97,11 +95,11 @@ def _pieces(
             break
         ids.append(token)
         text = tokenizer.decode(ids)
-        if not text.endswith(_UNFINISHED):
+        if len(text) > shown and not text.endswith(_UNFINISHED):
             yield text[shown:]
             shown = len(text)
     rest = tokenizer.decode(ids)[shown:]
-    if rest and len(ids) > start:
+    if rest:
         yield rest
 
 

@@ -55,7 +55,7 @@ class Predicter:
     def from_pretrained(
         cls,
         name: str,
-        device: str | None = None,
+        device: str | torch.device | None = None,
         checkpoint: str | int | None = None,
         *,
         model: nn.Module | None = None,
@@ -64,7 +64,7 @@ class Predicter:
 
         Args:
             name: The run's name.
-            device: Where to predict; None takes the accelerator if there is one.
+            device: Where to predict, such as ``cpu`` or ``cuda:1``; None takes the accelerator if there is one.
             checkpoint: ``iter-400-ckpt``, ``400``, or None for the latest that can be trusted.
             model: The model itself, when it cannot be built from what the run recorded; its weights are loaded.
 
@@ -83,8 +83,7 @@ class Predicter:
             model = chosen.get_model(reference, wanted)
         else:
             cls._load(reference, wanted, model)
-        where = resolve_device(TrainerConfig(device=device or "auto"))
-        return chosen(reference, model, where)  # type: ignore[no-any-return]
+        return chosen(reference, model, _resolve(device))  # type: ignore[no-any-return]
 
     @classmethod
     def get_root(cls) -> Path:
@@ -172,3 +171,10 @@ class Predicter:
     def _load(cls, name: str, checkpoint: str | int | None, model: nn.Module) -> None:
         found = find_checkpoint(cls._run(name).path, checkpoint)
         load_weights(model, read_checkpoint(found))
+
+
+def _resolve(device: str | torch.device | None) -> str:
+    """Returns the device that will be used, with the number that was asked for if it is of the wanted kind."""
+    kind, _, number = str(device or "auto").partition(":")
+    found = resolve_device(TrainerConfig(device=kind))
+    return f"{found}:{number}" if number and found == kind else found

@@ -38,7 +38,7 @@ class Logging(Loop):
     """Logs every step as the guide does: a row whose step counts from 0, and a loss that is a tensor."""
 
     def on_step(self, step: int, loss: Tensor) -> None:
-        self.csv_logger.log(LogFieldnames(step=step, train_loss=loss))  # type: ignore[arg-type]
+        self.csv_logger.log(LogFieldnames(step=step, train_loss=loss))
 
 
 # Saves
@@ -469,7 +469,7 @@ def test_a_train_that_calls_the_one_above_it_ends_once() -> None:
             self.log(step=9)
             return "done"
 
-    assert loop(Above).train(samples(24)) == "done"  # type: ignore[func-returns-value]
+    assert loop(Above).train(samples(24)) == "done"
     assert darkit.load("hand").status == "finished"
     assert darkit.load("hand").log()["step"].to_list() == [9]
 

@@ -19,7 +19,7 @@ MISSING = "mps" if not torch.backends.mps.is_available() else "cuda"
 
 def test_a_device_that_is_not_there_becomes_the_cpu_with_a_warning_that_says_so() -> None:
     config = TrainerConfig(device=MISSING)
-    with pytest.warns(DeviceWarning, match=f"The device '{MISSING}' is not there: training on the CPU instead"):
+    with pytest.warns(DeviceWarning, match=f"The device '{MISSING}' is not there: the CPU is used instead"):
         assert resolve_device(config) == "cpu"
     assert config.device == "cpu"
 
