@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from darkit.core.bridge import FollowSteps, OwnEvaluation, validation_metrics
 from darkit.core.keeper import RunKeeper
 from darkit.core.logger import CsvLogger
+from darkit.engine.callbacks import LossGuard
 from darkit.engine.callbacks.checkpoint import checkpoint_content
 from darkit.engine.callbacks.evaluate import StepEvaluate, evaluate
 from darkit.engine.checkpoint import class_path
@@ -44,8 +45,8 @@ class Trainer:
     A subclass may write its own ``train``: around it the run's status is kept, and in it ``self.current_step`` (the
     step that was just done, counted from 0), ``self._auto_save_pretrained()``, ``self._auto_validate(...)`` and
     ``self.csv_logger.log(...)`` do the rest. Of the config it gets name, device, max_step, the intervals of saving and
-    evaluating, eval_iters, seed and tensorboard done for it, and reads what else it wants. A subclass that writes none
-    is trained by the engine, and its ``_get_optimizer`` and ``validate`` are honoured.
+    evaluating, eval_iters, seed, tensorboard and, before a save, nan_policy done for it, and reads what else it wants.
+    A subclass that writes none is trained by the engine, and its ``_get_optimizer`` and ``validate`` are honoured.
 
     Args:
         model: The module; it is moved to the config's device.
@@ -113,6 +114,7 @@ class Trainer:
         self._engine: tuple[lightning.Trainer, lightning.LightningModule] | None = None
         self._block: AbstractContextManager[None] | None = None
         self._training = 0
+        self._guard = LossGuard(self.config.nan_policy)
         if enable_server:
             warnings.warn(
                 "The dashboard is not part of this version: look at the run with `darkit show`, or with `tensorboard "
@@ -275,6 +277,7 @@ class Trainer:
         return self.optimizer
 
     def _save(self, step: int) -> Path:
+        self._guard.check_weights(self.model, step)
         if self._engine is not None:
             return self._keeper.save(step, checkpoint_content(*self._engine))
         return self._keeper.save(

@@ -18,7 +18,7 @@ from torch import Tensor
 import darkit
 from darkit.core import LogFieldnames, Trainer
 from darkit.engine.checkpoint import read_checkpoint
-from darkit.errors import ConfigError, LogError
+from darkit.errors import ConfigError, LogError, NonFiniteLossError
 from darkit.runs import base
 from tests.core.parts import Loop, LoopConfig, net, samples
 
@@ -178,6 +178,30 @@ def test_a_checkpoint_tells_the_values_that_were_logged_at_its_step_and_no_older
         {"train_loss": 1.0, "best": 5.0},
         {"train_loss": 3.0},
     ]
+
+
+class Spoiling(Loop):
+    """Its weights are not finite from the third step on."""
+
+    def on_step(self, step: int, loss: Tensor) -> None:
+        if step == 2:
+            with torch.no_grad():
+                self.model.layers[0].bias[0] = torch.nan
+
+
+def test_weights_that_are_not_finite_are_not_saved_and_the_checkpoint_before_is_kept() -> None:
+    with pytest.raises(NonFiniteLossError, match=r"'layers\.0\.bias' is not finite after step 3"):
+        loop(Spoiling, save_step_interval=1).train(samples(24))
+    assert saved() == [1, 2]
+    assert darkit.load("hand").status == "crashed"
+
+
+def test_weights_that_are_not_finite_are_saved_after_one_warning_if_the_config_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop(Spoiling, save_step_interval=1, nan_policy="warn").train(samples(24))
+    assert saved() == [1, 2, 3, 4, 5, 6]
+    assert len([record for record in caplog.records if "is not finite" in record.message]) == 1
 
 
 # The log

@@ -1,0 +1,189 @@
+"""What the documentation says is so: its code runs, its commands run, its tables and links are true."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from darkit import TrainerConfig
+from darkit.errors import ConfigError
+
+CHECKOUT = Path(__file__).parents[1]
+GUIDES = ("docs/guide.md", "docs/guide.zh.md")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, the number of its first line in the page, and its lines."""
+
+    language: str
+    line: int
+    lines: tuple[str, ...]
+
+    @property
+    def file(self) -> str:
+        """The path in a first line such as ``# configs/model/theirs.yaml``: the block is that file's content."""
+        found = re.fullmatch(r"# ([\w./-]+\.(?:py|yaml))", self.lines[0]) if self.lines else None
+        return found[1] if found else ""
+
+    @property
+    def code(self) -> str:
+        """The code without comments, which are in the page's own language."""
+        return "\n".join(re.sub(r"\s*(?<!\S)#.*$", "", line) for line in self.lines)
+
+
+def blocks(page: str) -> list[Block]:
+    found, start, language, lines = [], 0, "", []
+    for number, line in enumerate((CHECKOUT / page).read_text(encoding="utf-8").splitlines(), 1):
+        fence = re.match(r"```(\w*)", line)
+        if fence and not start:
+            start, language, lines = number + 1, fence[1], []
+        elif fence:
+            found.append(Block(language, start, tuple(lines)))
+            start = 0
+        elif start:
+            lines.append(line)
+    assert not start, f"a block of {page} is not closed"
+    return found
+
+
+def program(page: str, language: str) -> str:
+    """All blocks of a language as one program, each line at its number in the page, so that an error names it there."""
+    lines: list[str] = []
+    for block in blocks(page):
+        if block.language == language:
+            lines += [""] * (block.line - 1 - len(lines))
+            lines += block.lines
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def pages_with(language: str) -> list[str]:
+    """The pages with such blocks; of pages with the same code, in several languages, the first."""
+    pages = ["README.md", *sorted(str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "docs").glob("*.md"))]
+    first: dict[tuple[str, ...], str] = {}
+    for page in pages:
+        codes = tuple(block.code for block in blocks(page) if block.language == language)
+        if codes:
+            first.setdefault(codes, page)
+    return list(first.values())
+
+
+def run(command: list[str], page: str, folder: Path) -> None:
+    """Runs a page's program in an empty folder, but for the files that the page tells to write."""
+    for block in blocks(page):
+        if block.file:
+            path = folder / block.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(block.lines) + "\n", encoding="utf-8")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=600, check=False, cwd=folder, env=environment
+    )
+    assert done.returncode == 0, f"{page}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_the_python_of_a_page_runs_from_top_to_bottom(page: str, folder: Path) -> None:
+    script = folder / "page.py"
+    script.write_text(program(page, "python"), encoding="utf-8")
+    run([sys.executable, str(script)], page, folder)
+
+
+@pytest.mark.parametrize("page", pages_with("bash"))
+def test_the_commands_of_a_page_run_from_top_to_bottom(page: str, folder: Path) -> None:
+    script = folder / "page.sh"
+    script.write_text("set -eux\n" + program(page, "bash").removeprefix("\n"), encoding="utf-8")
+    run(["bash", str(script)], page, folder)
+
+
+def test_the_readme_and_the_guides_have_code_to_run() -> None:
+    assert "README.md" in pages_with("python")
+    assert "README.md" in pages_with("bash")
+    assert "docs/guide.md" in pages_with("python")
+    assert "docs/guide.md" in pages_with("bash")
+
+
+def test_the_guides_in_both_languages_have_the_same_code() -> None:
+    english, chinese = ([(block.language, block.code) for block in blocks(page)] for page in GUIDES)
+    assert chinese == english
+
+
+# The table of settings
+
+
+def settings_table(page: str) -> dict[str, dict[str, str]]:
+    """The rows of the table by setting: default, unit or choices, and range."""
+    rows = re.findall(r"^\| `\w+` \|.*$", (CHECKOUT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    cells = ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)
+    return {
+        name.strip("`"): {"default": default, "unit": unit, "range": limits} for name, default, unit, limits, _ in cells
+    }
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_the_table_lists_exactly_the_settings_with_their_defaults(page: str) -> None:
+    table = settings_table(page)
+    fields = dataclasses.fields(TrainerConfig)
+    assert list(table) == [field.name for field in fields]
+    for field in fields:
+        shown = table[field.name]["default"].strip("`")
+        words = {"None": ("none", "无"), "True": ("true",), "False": ("false",)}
+        expected = words.get(str(field.default), (str(field.default),))
+        assert shown in expected, field.name
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_the_table_tells_the_least_value_that_is_taken(page: str) -> None:
+    checked = 0
+    for name, row in settings_table(page).items():
+        least = re.fullmatch(r"(?:at least|至少) (\d+)", row["range"])
+        if least:
+            checked += 1
+            TrainerConfig(**{name: int(least[1])})
+            with pytest.raises(ConfigError, match=name):
+                TrainerConfig(**{name: int(least[1]) - 1})
+    assert checked == 13
+
+
+@pytest.mark.parametrize("page", GUIDES)
+@pytest.mark.parametrize("name", ["device", "precision", "scheduler", "nan_policy"])
+def test_the_table_tells_all_choices(page: str, name: str) -> None:
+    choices = re.findall(r"`([\w-]+)`", settings_table(page)[name]["unit"])
+    with pytest.raises(ConfigError) as refused:
+        TrainerConfig(**{name: "no such choice"})
+    assert f"one of {', '.join(choices)}, not" in str(refused.value)
+
+
+# Links
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*GUIDES, "docs/architecture.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    path = CHECKOUT / page
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        where = path.parent / file if file else path
+        assert where.exists(), target
+        assert not anchor or anchor in anchors(where), target
