@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from darkit.core import Trainer, TrainerConfig
+import darkit
+from darkit.core import LogFieldnames, Trainer, TrainerConfig
 
 STORY = "the ship sails over the sea, the sea is wide, the café by the sea is open — 海は広い。😀 " * 20
 
@@ -82,6 +83,24 @@ def net(seed: int = 0) -> Net:
     """A network with known weights."""
     torch.manual_seed(seed)
     return Net(NetConfig())
+
+
+def loop(cls: type[Any] = Loop, *, name: str = "hand", **settings: Any) -> Any:
+    """A trainer of `net` with such a loop."""
+    arguments = {key: settings.pop(key) for key in ("log_fieldnames", "loss", "resume") if key in settings}
+    return cls(net(), LoopConfig(name=name, **settings), **arguments)
+
+
+def saved(name: str = "hand") -> list[int]:
+    """The steps that a run has checkpoints of."""
+    return [checkpoint.step for checkpoint in darkit.load(name).checkpoints()]
+
+
+class Logging(Loop):
+    """Logs every step as the guide does: a row whose step counts from 0, and a loss that is a tensor."""
+
+    def on_step(self, step: int, loss: Tensor) -> None:
+        self.csv_logger.log(LogFieldnames(step=step, train_loss=loss))
 
 
 def byte_tokenizer(vocabulary: int = 300) -> Tokenizer:
