@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from darkit import __version__
 from darkit.cli import new, predict, runs, show, start
-from darkit.cli.errors import print_error
+from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error
 from darkit.errors import DarkitError
 
-_USAGE_ERROR = 2
 _EXAMPLES = """\
 examples:
   darkit train                                   train the default run
@@ -48,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = chosen.run(chosen)
     except DarkitError as error:
         print_error(error)
-        return _USAGE_ERROR
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except BrokenPipeError:  # whoever read the output has read enough
         sys.stderr.close()
         return 0

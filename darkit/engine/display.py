@@ -9,8 +9,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 _REDRAW = 0.5  # seconds
+_WIDE = 100  # characters; on a narrower terminal the labels are short
+_NARROW = 72  # characters; below, only steps and losses are shown
 
 
 class Screen(Console):
@@ -41,18 +44,16 @@ class Display:
         self._drawn = 0.0
         self._values: dict[str, float] = {}
         self._bar: Progress | None = None
+        self._wide = self._console.width >= _WIDE
         if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("step"),
-                MofNCompleteColumn(),
-                BarColumn(),
-                TextColumn("{task.fields[loss]}"),
-                TextColumn("{task.fields[rate]}"),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=self._console,
-                auto_refresh=False,
-            )
+            count = MofNCompleteColumn(table_column=Column(no_wrap=True))  # the bar is what gives way
+            columns = [count, BarColumn(), TextColumn("{task.fields[loss]}")]
+            if self._wide:
+                columns.insert(0, TextColumn("step"))
+            if self._console.width >= _NARROW:
+                columns += [TextColumn("{task.fields[rate]}"), TextColumn("left")]
+                columns += [TimeRemainingColumn(table_column=Column(no_wrap=True))]
+            self._bar = Progress(*columns, console=self._console, auto_refresh=False)
             self._task = self._bar.add_task("", total=max_step, completed=progress(), loss="", rate="")
             self._bar.start()
 
@@ -87,7 +88,8 @@ class Display:
 
     def _draw(self, bar: Progress) -> None:
         self._drawn = time.monotonic()
-        loss = " ".join(f"{key} {value:.4g}" for key, value in self._values.items())
+        labels = {key: key if self._wide else key.removesuffix("_loss") for key in self._values}
+        loss = " ".join(f"{labels[key]} {value:.4g}" for key, value in self._values.items())
         bar.update(self._task, completed=self._progress(), loss=loss, rate=f"{self.rate():.1f} steps/s")
         bar.refresh()
 

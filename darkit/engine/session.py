@@ -21,7 +21,7 @@ from darkit.errors import ConfigError, DarkitError, RunExistsError, StorageError
 from darkit.runs import files, status
 from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.lock import RunLock
-from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_row
+from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_values
 from darkit.runs.names import create_fresh, run_path
 from darkit.runs.provenance import describe_environment
 from darkit.runs.run import Run
@@ -203,7 +203,7 @@ class Session:
         mendable = isinstance(error, DarkitError) and not isinstance(error, StorageError)
         if not mendable or not self._created or self.step != self._first_step:
             return
-        if not list_checkpoints(self.folder) and not last_row(self.folder / files.LOG):
+        if not list_checkpoints(self.folder) and not last_values(self.folder / files.LOG):
             shutil.rmtree(self.folder)
 
 
