@@ -59,6 +59,8 @@ class Display:
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Redraws the bar when it is time, or prints a line per row."""
+        if self._progress() == self._first[1]:  # until the first step is done, nothing is a step's time
+            self._first = (time.monotonic(), self._first[1])
         with self._given_up_if_gone():
             for row in rows:
                 self._values.update(_losses(row))
@@ -111,3 +113,8 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def announce(text: str) -> None:
+    """Prints a line for the person at the terminal, before the display begins."""
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
