@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from darkit.cli.arguments import is_sweep, prepare, sweeps_names
 from darkit.cli.compose import describe_error, run_composed
-from darkit.cli.errors import INTERRUPTED, TERMINATED, USAGE_ERROR, print_error, show_warnings
+from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error, show_warnings
 from darkit.cli.report import final_report, how_to_go_on
 from darkit.engine.config import TrainerConfig
 from darkit.errors import BatchError, ConfigError, DarkitError
@@ -23,11 +23,12 @@ from darkit.runs import base, load
 _UNEXPECTED = 1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) -> int:
     """Trains what the arguments compose.
 
     Args:
         arguments: Hydra's overrides and flags; by default those of the process.
+        callbacks: Lightning callbacks to train with besides darkit's own.
 
     Returns:
         The exit code: 0, or 2 when the user can mend what was wrong.
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def task(settings: DictConfig) -> bool:
         nonlocal code  # what went wrong is said at once, and a sweep goes on with its next job
         try:
-            _train(settings, number_names)
+            _train(settings, number_names, callbacks)
         except DarkitError as error:
             print_error(error)
             code = code or USAGE_ERROR
@@ -68,15 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _train(settings: DictConfig, number_names: bool) -> None:
+def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -> None:
     """Trains one job.
 
     Args:
         settings: The composed config.
         number_names: Whether the jobs of a sweep share a name, so that each needs its number behind it.
+        callbacks: Lightning callbacks to train with besides darkit's own.
     """
     from hydra.core.hydra_config import HydraConfig
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     from darkit.cli.instantiate import make_choice, make_loss, make_model
     from darkit.engine.device import seed_generators
@@ -91,8 +92,9 @@ def _train(settings: DictConfig, number_names: bool) -> None:
         trainer.name = f"{trainer.name}-{job.job.num}"
     resume = settings.resume if settings.resume is None or isinstance(settings.resume, bool) else str(settings.resume)
     found = find_resume(base(), trainer, resume)  # before the work of making data and model
-    first = found.checkpoint.step if found and found.same_run else 0
-    if trainer.name is not None and not first:
+    goes_on = found is not None and found.same_run
+    first = found.step if found is not None and goes_on else 0
+    if trainer.name is not None and not goes_on:
         refuse_existing(base(), trainer.name)
     overrides = list(job.overrides.task)
     composed = OmegaConf.create({"overrides": overrides, **_resolved(settings)})
@@ -113,18 +115,18 @@ def _train(settings: DictConfig, number_names: bool) -> None:
             root=base(),
             loss=loss,
             tokenizer=choice.tokenizer,
-            resume=resume,
+            callbacks=callbacks,
+            resume=found,
+            resume_overrides=settings.resume_overrides,
             composed=OmegaConf.to_yaml(composed),
         )
     except BatchError as error:
         if not any(override.partition("=")[0] == "data" for override in overrides):
             error.add_note("The data was the default one; data=NAME takes another, such as ./configs/data/NAME.yaml.")
         raise
-    except (KeyboardInterrupt, SIGTERMException) as error:
+    except (KeyboardInterrupt, SystemExit):
         with suppress(DarkitError):  # it was stopped before there was a run
             print(how_to_go_on(load(trainer.name or "")), file=sys.stderr)
-        if isinstance(error, SIGTERMException):
-            raise SystemExit(TERMINATED) from error
         raise
     seconds = time.monotonic() - started
     baselines = choice.baselines if settings.loss is None else {}  # they are in the unit of the data's own loss

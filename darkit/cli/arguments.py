@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
+from darkit.engine.config import AUTO
 from darkit.errors import ConfigError
-from darkit.runs import Run, files, load
+from darkit.runs import Run, base, files, load
+from darkit.runs.names import run_path
 
 SWEEP_FLAGS = ("-m", "--multirun")
 _NAMES = ("name", "resume")  # settings that hold a name, which Hydra would read as a number or an expression
 _OF_ONE_RUN = (*_NAMES, "trainer.name")  # what a resumed run does not take over from the command that began it
-_WORDS = {"name": ("", "null"), "resume": ("", "null", "true", "false")}
+_WORDS = {"name": ("", "null"), "resume": ("", "null", "true", "false", AUTO)}
 
 
 def prepare(words: Sequence[str]) -> list[str]:
@@ -51,11 +53,16 @@ def resumed(words: Sequence[str]) -> Run | None:
     wanted = values.get("resume", "")
     if wanted.lower() in ("", "null", "false"):
         return None
-    if wanted.lower() != "true":
+    if wanted.lower() not in ("true", AUTO):
         return load(wanted)
-    if values.get("name", "null") in _WORDS["name"]:
-        raise ConfigError("resume=true goes on with the run called name=, but no name was given: write resume=NAME.")
-    return load(values["name"])
+    name = values.get("name", "null")
+    if name in _WORDS["name"]:
+        raise ConfigError(
+            f"resume={wanted} goes on with the run called name=, but no name was given: write resume=NAME."
+        )
+    if wanted.lower() == AUTO and not run_path(base(), name).exists():
+        return None
+    return load(name)
 
 
 def _earlier_overrides(given: Sequence[str]) -> list[str]:

@@ -44,6 +44,7 @@ class TrainSettings:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     name: str | None = None
     resume: Any = None
+    resume_overrides: bool = False
     loss: Any = None
 
 
