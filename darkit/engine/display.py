@@ -62,11 +62,12 @@ class Display:
         if self._progress() == self._first[1]:  # until the first step is done, nothing is a step's time
             self._first = (time.monotonic(), self._first[1])
         with self._given_up_if_gone():
+            if self._bar is None:
+                self._print_lines(rows)
+                return
             for row in rows:
                 self._values.update(_losses(row))
-                if self._bar is None:
-                    self._console.print(self._line(row), soft_wrap=True, markup=False)
-            if self._bar is not None and time.monotonic() - self._drawn > _REDRAW:
+            if time.monotonic() - self._drawn > _REDRAW:
                 self._draw(self._bar)
 
     def close(self) -> None:
@@ -87,6 +88,12 @@ class Display:
         """Returns the steps per second so far."""
         started, first = self._first
         return (self._progress() - first) / max(1e-9, time.monotonic() - started)
+
+    def _print_lines(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Prints all lines at once, past the console: what lays out a line for a terminal takes longer than a step."""
+        if rows and not self._console.quiet:
+            self._console.file.write("".join(f"{self._line(row)}\n" for row in rows))
+            self._console.file.flush()
 
     def _draw(self, bar: Progress) -> None:
         self._drawn = time.monotonic()
