@@ -49,7 +49,7 @@ def sweeps_names(words: Sequence[str]) -> bool:
 
 def resumed(words: Sequence[str]) -> Run | None:
     """Finds the run that is to be resumed, or None."""
-    values = {_key(word): word.partition("=")[2].strip("'\"") for word in words if "=" in word}
+    values = {_key(word): _unquoted(word.partition("=")[2]) for word in words if "=" in word}
     wanted = values.get("resume", "")
     if wanted.lower() in ("", "null", "false"):
         return None
@@ -84,13 +84,16 @@ def _key(word: str) -> str:
     return word.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
 def _with_name_quoted(word: str, *, sweep: bool) -> str:
     """Puts a name into Hydra's quotes, so that 1e-3, 007, a(b) or one in another script stays what it is."""
     key, _, value = word.partition("=")
     if key.lstrip("+") not in _NAMES or value.lower() in _WORDS[key.lstrip("+")]:
         return word
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if quoted or "${" in value or (sweep and re.search(r"[,(]", value)):
+    if _unquoted(value) != value or "${" in value or (sweep and re.search(r"[,(]", value)):
         return word
     escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
     return f"{key}='{escaped}'"

@@ -40,7 +40,7 @@ def show_warnings() -> None:
 
 
 def _print(text: str, style: str) -> None:
-    Console(file=sys.stderr).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    Console(file=sys.stderr, emoji=False).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _place(error: BaseException) -> str:

@@ -8,11 +8,10 @@ import time
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from darkit.cli.parsers import Subparsers, add_command
+from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.runs import Run, base, files, list_runs
 from darkit.runs.log import last_values
 
@@ -38,12 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
-    console = Console(highlight=False)
+    console = output()
     if not rows:
         console.print(f"No runs yet in {base()}. `darkit train` makes one.", markup=False, soft_wrap=True)
         return 0
-    width = console.width if console.is_terminal else None  # a pipe takes lines of any length
-    console.print(_table([_cells(row) for row in rows], width), soft_wrap=width is None)
+    console.print(_table([_cells(row) for row in rows], console.width))
     console.print(f"in {base()}", style="dim", markup=False, soft_wrap=True)
     return 0
 
@@ -78,14 +76,14 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _table(rows: list[dict[str, str]], width: int | None) -> Table:
+def _table(rows: list[dict[str, str]], width: int) -> Table:
     """Lays out the rows, and leaves columns out rather than cut a name, which people copy."""
     widths = {name: max(cell_len(name), *(cell_len(row[name]) for row in rows)) for name in rows[0]}
     for name in _FIRST_TO_GO:
-        if width is None or sum(widths.values()) + _GAP * (len(widths) - 1) <= width:
+        if sum(widths.values()) + _GAP * (len(widths) - 1) <= width:
             break
         del widths[name]
-    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, width=None if width else sum(widths.values()))
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
     for name, size in widths.items():
         table.add_column(
             name,

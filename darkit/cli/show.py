@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from darkit.cli.parsers import Subparsers, add_command
+from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.cli.runs import STATE_STYLES
 from darkit.runs import Run, load
 from darkit.runs.checkpoints import Checkpoint
@@ -39,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_as_json(found), indent=2, ensure_ascii=False, default=str))
         return 0
-    console = Console(highlight=False)
+    console = output()
     details = found.details
     console.print(Text(found.name, "bold"), Text(details.state, STATE_STYLES.get(details.state, "")))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
