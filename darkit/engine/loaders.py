@@ -88,6 +88,7 @@ def _ordered(dataset: Any, order: BatchOrder, workers: int, config: TrainerConfi
         batch_sampler=order,
         num_workers=workers,
         persistent_workers=workers > 0,
+        generator=torch.Generator(),  # one of its own: a new epoch must not draw from those that training uses
         **{"pin_memory": config.device == "cuda", **settings},
     )
     return Feed(loader, order)
