@@ -46,6 +46,11 @@ class Loaders:
     val: Any
     dataset: Any
 
+    def close(self) -> None:
+        """Lets go of the data, so that worker processes that darkit has started end."""
+        self.train.close()
+        self.val = None
+
 
 def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
     """Makes the loaders of a run.

@@ -184,15 +184,19 @@ def train_run(
         if started is not None:
             started(session)
         evaluation = None
+        watched = Watched(loaders.val, session)
         if loaders.val is not None:
-            watched = Watched(loaders.val, session)
             evaluation = evaluate(watched, config.eval_step_interval, config.eval_iters, compute)
-        with quiet_lightning():
-            composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks, state)
-            trainer = make_trainer(session, config, composition)
-            seed_generators(config.seed + trainer.global_rank)
-            enter(trainer, adapter, state)
-            run_loop(trainer, adapter, config)
+        try:
+            with quiet_lightning():
+                composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks, state)
+                trainer = make_trainer(session, config, composition)
+                seed_generators(config.seed + trainer.global_rank)
+                enter(trainer, adapter, state)
+                run_loop(trainer, adapter, config)
+        finally:
+            loaders.close()
+            watched.close()
     if session.writes:
         session.guard.request.end_process()
     return Run(session.folder)

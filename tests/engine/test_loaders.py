@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import lightning
+import psutil
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -250,3 +252,20 @@ def test_workers_load_the_same_batches_as_the_process_itself() -> None:
     alone, helped = made(), made()
     logs = [train(model, xy(), max_step=6, num_workers=n).log() for model, n in ((alone, 0), (helped, 2))]
     assert logs[0]["train_loss"].to_list() == logs[1]["train_loss"].to_list()
+
+
+class Failing(lightning.Callback):
+    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+        if trainer.global_step == 2:
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("data", [xy, Stream, lambda: DataLoader(Numbers(), batch_size=4, num_workers=2)])
+def test_worker_processes_end_with_the_training_however_it_ends(data: Any) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    train(made(), data(), xy(), num_workers=2, eval_step_interval=2)
+    assert set(psutil.Process().children(recursive=True)) <= before
+    with pytest.raises(ZeroDivisionError) as caught:
+        train(made(), data(), xy(), num_workers=2, eval_step_interval=2, callbacks=[Failing()])
+    assert caught.tb is not None
+    assert set(psutil.Process().children(recursive=True)) <= before
