@@ -71,6 +71,7 @@ class Session:
         self._first_step = 0
         self._keeps_log = False
         self._created = created
+        self._noted = False
         self._writes = writes
         self._status: status.StatusWriter | None = None
         self._lock = RunLock(folder) if writes else None
@@ -149,7 +150,7 @@ class Session:
         """
         if not self._writes:
             return
-        if not self._created:
+        if not self._created and (self.step or self._keeps_log) and Run(self.folder).info:
             self._note_continued(changes or {})
             return
         facts = {
@@ -167,6 +168,9 @@ class Session:
             files.write_text(self.folder / files.COMPOSED_CONFIG, composed)
 
     def _note_continued(self, changes: Changes) -> None:
+        if self._noted:  # by whoever opened it
+            return
+        self._noted = True
         facts = Run(self.folder).info
         environment = describe_environment()
         environment["git"].pop("diff", None)
@@ -301,9 +305,12 @@ def check_series(series: Any) -> Mapping[str, Sequence[str]]:
 
 
 def refuse_existing(root: Path, name: str) -> Path:
-    """Returns where a new run of this name goes. Raises `RunExistsError` when it is taken."""
+    """Returns where a new run of this name goes. Raises `RunExistsError` when it is taken.
+
+    Of several processes that train together only the first one looks: the others find what it made.
+    """
     folder = run_path(root, name)
-    if folder.exists():
+    if folder.exists() and not _rank():
         raise RunExistsError(f"There is a run {name!r} already in {root}; choose another name, or resume it.")
     return folder
 

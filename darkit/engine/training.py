@@ -162,7 +162,7 @@ def train_run(
     else:
         around = Session.create(root, config, type(model).__name__)
     with around as session:
-        if same is not None:
+        if same is not None and session.writes:
             same.set_aside_later()
         if found is not None and session.writes:
             announce(found.description + (f" Changed: {describe_changes(changes)}." if changes else ""))
@@ -184,15 +184,19 @@ def train_run(
         if started is not None:
             started(session)
         evaluation = None
+        watched = Watched(loaders.val, session)
         if loaders.val is not None:
-            watched = Watched(loaders.val, session)
             evaluation = evaluate(watched, config.eval_step_interval, config.eval_iters, compute)
-        with quiet_lightning():
-            composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks)
-            trainer = make_trainer(session, config, composition)
-            seed_generators(config.seed + trainer.global_rank)
-            enter(trainer, adapter, state)
-            run_loop(trainer, adapter, config)
+        try:
+            with quiet_lightning():
+                composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks, state)
+                trainer = make_trainer(session, config, composition)
+                seed_generators(config.seed + trainer.global_rank)
+                enter(trainer, adapter, state)
+                run_loop(trainer, adapter, config)
+        finally:
+            loaders.close()
+            watched.close()
     if session.writes:
         session.guard.request.end_process()
     return Run(session.folder)

@@ -1,0 +1,163 @@
+"""A request to stop: the first reason stays, the process ends as the signal would have ended it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkit.engine.stop import SIGNALS, SignalGuard, StopRequest, StopTraining, is_interactive, requeue
+from tests.runs.parts import line_of, python
+
+
+@pytest.fixture
+def guard() -> Any:
+    """It listens until the test is over."""
+    made = SignalGuard(StopRequest())
+    made.install()
+    yield made
+    made.uninstall()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_becomes_a_request(guard: SignalGuard, number: signal.Signals, capfd: Any) -> None:
+    assert guard.request.reason == ""
+    signal.raise_signal(number)
+    assert guard.request.reason == f"It was asked to stop by {number.name}."
+    assert guard.request.signal == number
+    assert capfd.readouterr().err == (
+        f"\n{number.name}: saving after this step, then stopping; once more stops at once.\n"
+    )
+
+
+def test_the_first_reason_stays() -> None:
+    request = StopRequest()
+    request.ask("one")
+    request.ask("two", signal.SIGTERM)
+    assert (request.reason, request.signal) == ("one", None)
+
+
+def test_the_signals_are_given_back_to_whoever_had_them(guard: SignalGuard) -> None:
+    def own(*arguments: Any) -> None:
+        """Somebody's handler."""
+
+    guard.uninstall()
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        guard.install()
+        guard.install()  # again, after somebody else may have taken them
+        assert signal.getsignal(signal.SIGTERM) == guard._note
+        guard.uninstall()
+        guard.uninstall()
+        assert signal.getsignal(signal.SIGTERM) is own
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_outside_the_main_thread_it_does_nothing() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    guard = SignalGuard(StopRequest())
+    thread = threading.Thread(target=lambda: (guard.install(), guard.uninstall()))
+    thread.start()
+    thread.join()
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_the_process_ends_with_the_code_of_the_signal(number: signal.Signals, code: int) -> None:
+    request = StopRequest()
+    request.ask("why", number)
+    with pytest.raises(SystemExit) as caught:
+        request.end_process()
+    assert caught.value.code == code
+
+
+def test_a_request_that_no_signal_made_ends_no_process() -> None:
+    request = StopRequest()
+    request.end_process()
+    request.ask("darkit stop")
+    request.end_process()
+
+
+def test_an_interpreter_at_which_somebody_sits_survives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    assert is_interactive()
+    request = StopRequest()
+    request.ask("why", signal.SIGINT)
+    request.end_process()
+
+
+@pytest.mark.parametrize(("first", "second"), [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGTERM")])
+def test_a_second_signal_ends_the_process_at_once(first: str, second: str) -> None:
+    script = """
+        import time
+        from darkit.engine.stop import SignalGuard, StopRequest
+        guard = SignalGuard(StopRequest())
+        guard.install()
+        print("ready", flush=True)
+        while not guard.request.reason:
+            time.sleep(0.005)
+        print(guard.request.reason, flush=True)
+        time.sleep(60)
+    """
+    with python(script) as process:
+        assert line_of(process) == "ready"
+        process.send_signal(getattr(signal, first))
+        assert line_of(process) == f"It was asked to stop by {first}."
+        process.send_signal(getattr(signal, second))
+        assert process.wait(20) == 128 + getattr(signal, second)
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``scontrol`` that writes down its arguments, or fails for the job 13."""
+    program, told = tmp_path / "scontrol", tmp_path / "told"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {told}\n[ "$2" != 13 ]\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return told
+
+
+def test_a_warned_job_is_queued_again_before_the_process_ends(scheduler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    request = StopRequest()
+    request.ask("why", signal.SIGUSR1)
+    with pytest.raises(SystemExit):
+        request.end_process()
+    assert scheduler.read_text() == "requeue 4711\n"
+    terminated = StopRequest()
+    terminated.ask("why", signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        terminated.end_process()
+    assert scheduler.read_text() == "requeue 4711\n"
+
+
+def test_without_a_job_or_without_slurm_nothing_is_queued(scheduler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert not requeue()
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert not requeue()
+    assert not scheduler.exists()
+
+
+def test_a_refusal_of_slurm_is_raised(scheduler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    with pytest.raises(subprocess.CalledProcessError):
+        requeue()
+    assert scheduler.read_text() == "requeue 13\n"
+
+
+def test_leaving_a_loop_passes_an_except_exception() -> None:
+    with pytest.raises(StopTraining):
+        try:
+            raise StopTraining
+        except Exception:
+            pytest.fail("it was caught")

@@ -1,0 +1,204 @@
+"""The writing thread: one copy, errors once and with their cause, deleting only what is superseded for good."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from darkit.engine.checkpoint import read_checkpoint
+from darkit.engine.writer import BackgroundWriter, CheckpointWriter
+from darkit.errors import CheckpointUnreadableError, StorageError
+from darkit.runs.checkpoints import find_checkpoint, list_checkpoints, manifest_path
+from darkit.runs.retention import Retention
+from tests.runs.parts import names_in, wait_until
+
+
+def steps(folder: Path) -> list[int]:
+    return [checkpoint.step for checkpoint in list_checkpoints(folder)]
+
+
+def content(value: float = 1) -> dict[str, Any]:
+    return {"state_dict": {"w": torch.full((3,), float(value))}}
+
+
+@pytest.fixture
+def writer() -> Any:
+    """A writer whose thread has ended when the test has."""
+    made = BackgroundWriter()
+    yield made
+    made.close()
+
+
+def test_the_caller_goes_on_while_the_thread_writes_what_there_was(writer: BackgroundWriter) -> None:
+    go_on = threading.Event()
+    written: list[float] = []
+    weights = torch.ones(2)
+
+    def write(copied: dict[str, Any]) -> None:
+        assert threading.current_thread().name.startswith("darkit-checkpoint")
+        assert go_on.wait(20)
+        written.append(copied["w"].sum().item())
+
+    writer.submit({"w": weights}, write)
+    weights.zero_()
+    assert written == []
+    writer.check()
+    go_on.set()
+    writer.wait()
+    assert written == [2.0]
+
+
+def test_a_slow_disk_makes_the_next_save_wait_and_says_for_how_long(
+    writer: BackgroundWriter, caplog: pytest.LogCaptureFixture
+) -> None:
+    started, go_on = threading.Event(), threading.Event()
+    written: list[float] = []
+
+    def write(copied: dict[str, Any]) -> None:
+        started.set()
+        assert go_on.wait(20)
+        written.append(copied["w"].item())
+
+    writer.submit({"w": torch.tensor(1.0)}, write)
+    assert started.wait(20)
+    timer = threading.Timer(0.3, go_on.set)
+    timer.start()
+    with caplog.at_level(logging.WARNING):
+        writer.submit({"w": torch.tensor(2.0)}, write)
+    assert written == [1.0], "the first was on the disk before its copy was overwritten"
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("The training waited 0.")
+    writer.wait()
+    assert written == [1.0, 2.0]
+    timer.join()
+
+
+@pytest.mark.parametrize("call", ["check", "wait", "submit", "close", "then"])
+def test_an_error_of_the_thread_is_raised_by_the_next_call_and_only_once(call: str) -> None:
+    writer = BackgroundWriter()
+
+    def fail(copied: dict[str, Any]) -> None:
+        raise StorageError(28, "no space")
+
+    writer.submit({}, fail)
+    pending = writer._pending
+    assert pending is not None
+    wait_until(pending.done)
+    with pytest.raises(StorageError, match="no space"):
+        if call == "submit":
+            writer.submit({}, lambda copied: None)
+        elif call == "then":
+            writer.then(lambda: None)
+            writer.wait()
+        else:
+            getattr(writer, call)()
+    writer.check()
+    writer.wait()
+    writer.close()
+
+
+def test_what_comes_after_a_failed_save_is_not_done(tmp_path: Path) -> None:
+    writer = BackgroundWriter()
+    done: list[int] = []
+
+    def fail(copied: dict[str, Any]) -> None:
+        raise StorageError(28, "no space")
+
+    writer.submit({}, fail)
+    writer.then(lambda: done.append(1))
+    with pytest.raises(StorageError):
+        writer.close()
+    assert done == []
+
+
+def test_a_closed_writer_has_no_thread() -> None:
+    writer = BackgroundWriter()
+    writer.submit({}, lambda copied: None)
+    writer.close()
+    writer.close()
+    assert not any(thread.name.startswith("darkit-checkpoint") for thread in threading.enumerate())
+
+
+def test_checkpoints_are_whole_and_have_the_metrics_of_their_step(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path, run_id="me")
+    paths = [writer.save(step, content(step), {"val_loss": step / 2}) for step in (2, 4)]
+    writer.close()
+    assert [path.name for path in paths] == ["iter-2-ckpt.pth", "iter-4-ckpt.pth"]
+    for checkpoint in list_checkpoints(tmp_path):
+        assert read_checkpoint(checkpoint)["state_dict"]["w"].tolist() == [checkpoint.step] * 3
+        assert checkpoint.metrics == {"val_loss": checkpoint.step / 2}
+    assert len(names_in(tmp_path)) == 4
+
+
+def test_superseded_checkpoints_go_with_their_manifests(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path, retention=Retention(last=2, best=1))
+    for step, loss in ((1, 0.5), (2, 0.1), (3, 0.4), (4, 0.3), (5, 0.2)):
+        writer.save(step, content(), {"val_loss": loss})
+    writer.close()
+    assert steps(tmp_path) == [2, 4, 5]
+    assert len(names_in(tmp_path)) == 6
+
+
+def test_nothing_is_deleted_when_the_new_one_cannot_be_written(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path, retention=Retention(last=1))
+    writer.save(1, content(), {})
+    writer.wait()
+    writer.save(2, {"state_dict": {"w": object()}}, {})
+    with pytest.raises(CheckpointUnreadableError):
+        writer.close()
+    assert steps(tmp_path) == [1]
+    assert read_checkpoint(find_checkpoint(tmp_path, 1))
+
+
+def test_the_old_one_is_there_until_the_new_one_and_its_manifest_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    unlink = Path.unlink
+
+    def watched(path: Path, missing_ok: bool = False) -> None:
+        if path == manifest_path(tmp_path / "iter-1-ckpt.pth"):
+            seen.append(names_in(tmp_path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    writer = CheckpointWriter(tmp_path, retention=Retention(last=1))
+    for step in (1, 2):
+        writer.save(step, content(), {})
+    writer.close()
+    assert seen == [["iter-1-ckpt.json", "iter-1-ckpt.pth", "iter-2-ckpt.json", "iter-2-ckpt.pth"]]
+    assert steps(tmp_path) == [2]
+
+
+def test_an_old_one_that_cannot_be_deleted_is_a_storage_error(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path, retention=Retention(last=1))
+    writer.save(1, content(), {})
+    writer.wait()
+    path = manifest_path(tmp_path / "iter-1-ckpt.pth")
+    path.unlink()
+    path.mkdir()  # what even root cannot unlink
+    writer.save(2, content(), {})
+    with pytest.raises(StorageError, match="Cannot delete .*iter-1-ckpt.json"):
+        writer.close()
+    assert steps(tmp_path) == [1, 2]
+
+
+def test_a_save_that_is_asked_for_as_the_interpreter_ends_is_written(tmp_path: Path) -> None:
+    script = f"""
+import atexit, sys
+from pathlib import Path
+import torch
+from darkit.engine.writer import CheckpointWriter
+writer = CheckpointWriter(Path({str(tmp_path)!r}))
+atexit.register(lambda: (writer.save(3, {{"state_dict": {{"w": torch.ones(1)}}}}, {{}}), writer.close()))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})  # noqa: PTH109
+    assert steps(tmp_path) == [3]
