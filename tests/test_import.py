@@ -74,3 +74,22 @@ def test_the_version_is_the_packages() -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert Path(darkit.__file__).with_name("py.typed").is_file()
+
+
+def test_every_module_can_be_the_first_that_is_imported() -> None:
+    script = """
+import importlib, pkgutil, sys
+import lightning, torch
+import darkit
+names = [module.name for module in pkgutil.walk_packages(darkit.__path__, "darkit.")]
+names = [name for name in names if not name.startswith(("darkit.cli.template", "darkit.examples"))]
+for name in names:
+    if name.endswith(("__main__", "verify_child")):
+        continue
+    for loaded in [loaded for loaded in sys.modules if loaded.startswith("darkit")]:
+        del sys.modules[loaded]
+    importlib.import_module(name)
+print(len(names))
+"""
+    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert int(result.stdout) > 60

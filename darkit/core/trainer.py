@@ -59,9 +59,9 @@ class Trainer:
         visual_series: The curves to show: name -> [x column, y column]; by default the class's ``_visual_series``.
         loss: How the engine, or `validate`, gets a loss; see `darkit.engine.loss`.
         callbacks: Lightning callbacks for the engine.
-        resume: What `train` goes on from; see `darkit.fit`. A hand-written ``train`` finds the weights in the model, the
-            generators as they were and in ``self.current_step`` the index of the step to start at; the optimizer and
-            the schedule get their states when it sets ``self.optimizer`` and ``self.scheduler``.
+        resume: What `train` goes on from; see `darkit.fit`. A hand-written ``train`` finds the weights in the model,
+            the generators as they were and in ``self.current_step`` the index of the step to start at; the optimizer
+            and the schedule get their states when it sets ``self.optimizer`` and ``self.scheduler``.
         resume_overrides: Whether a run that goes on may do so with other settings that change its mathematics.
         enable_server: Whether to show the dashboard beside the training.
 

@@ -150,7 +150,7 @@ def restore_optimizer(
 
 
 def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
-    groups = saved["param_groups"] if "param_groups" in saved else []
+    groups = saved.get("param_groups", [])
     settings = [sorted(set(group) - {"initial_lr", "params"}) for group in optimizer.param_groups]
     found = [sorted(set(group) - {"initial_lr", "params"}) for group in groups]
     if settings != found:

@@ -56,7 +56,7 @@ class Retention:
 
 
 def remove_files(checkpoint: Path) -> None:
-    """Deletes a checkpoint file, its manifest first: a crash in between leaves an unverified file, not an empty promise.
+    """Deletes a checkpoint file, its manifest first: a crash in between leaves an unverified file, no empty promise.
 
     Raises:
         StorageError: The file system refused.

@@ -15,7 +15,6 @@ from torch import Tensor
 
 import darkit
 from darkit.core import Trainer
-from darkit.errors import ConfigError
 from tests.core.parts import Logging, Loop, LoopConfig, loop, net, samples, saved
 
 CHECKOUT = Path(__file__).parents[2]

@@ -32,7 +32,7 @@ class Dropping(nn.Module):
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = batch
-        noise = random.random() + float(numpy.random.rand())  # noqa: S311
+        noise = random.random() + float(numpy.random.rand())
         return F.mse_loss(self.layers(x), y) * (1 + 0.1 * noise)
 
 
@@ -47,7 +47,7 @@ class Augmented(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         x, y = self.samples[index]
-        return x + 0.1 * torch.randn(4) + random.random() + float(numpy.random.rand()), y  # noqa: S311
+        return x + 0.1 * torch.randn(4) + random.random() + float(numpy.random.rand()), y
 
 
 class Shuffled(IterableDataset[Any]):

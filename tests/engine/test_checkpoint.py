@@ -114,7 +114,7 @@ def test_an_error_of_the_file_system_is_told_as_what_it_is_and_the_old_file_stay
     path = write(folder)
     before = path.read_bytes()
 
-    with pytest.raises(StorageError, match="Cannot write .*iter-1-ckpt.pth: File too large"):
+    with pytest.raises(StorageError, match=r"Cannot write .*iter-1-ckpt\.pth: File too large"):
         _with_limit(folder)
     assert path.read_bytes() == before
     assert names_in(folder) == ["iter-1-ckpt.json", "iter-1-ckpt.pth"]
@@ -155,7 +155,7 @@ def test_a_damage_anywhere_is_noticed(
     path.write_bytes(damaged)
     if vouched:
         manifest_path(path).write_bytes(manifest)
-        with pytest.raises(CheckpointCorruptError, match="iter-1-ckpt.pth is damaged: it"):
+        with pytest.raises(CheckpointCorruptError, match=r"iter-1-ckpt\.pth is damaged: it"):
             read_checkpoint(find_checkpoint(folder, 1))
         return
     try:  # CRCs alone do not see everything, but what is read has to be the weights
@@ -201,13 +201,13 @@ def test_a_run_without_a_whole_checkpoint_says_so(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(tmp_path: Path) -> None:
-    mark = Path("/tmp/darkit-must-not-exist")  # noqa: S108
+    mark = Path("/tmp/darkit-must-not-exist")
     path = tmp_path / "iter-1-ckpt.pth"
     torch.save({"state_dict": {"w": Runs()}}, path)
     with pytest.raises(CheckpointCorruptError, match="cannot be read"):
         read_checkpoint(find_checkpoint(tmp_path, 1))
     path.write_bytes(pickle.dumps(Runs()))
-    with pytest.raises(CheckpointCorruptError, match="is damaged: it is not an archive as torch.save makes it"):
+    with pytest.raises(CheckpointCorruptError, match=r"is damaged: it is not an archive as torch\.save makes it"):
         read_checkpoint(find_checkpoint(tmp_path, 1))
     assert not mark.exists()
 
@@ -217,7 +217,7 @@ def test_an_archive_that_unpacks_to_more_than_itself_is_refused_unread(tmp_path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(50_000_000))
     assert path.stat().st_size < 100_000
-    with pytest.raises(CheckpointCorruptError, match="is compressed, which torch.save never does"):
+    with pytest.raises(CheckpointCorruptError, match=r"is compressed, which torch\.save never does"):
         read_checkpoint(find_checkpoint(tmp_path, 1))
 
 

@@ -73,7 +73,7 @@ class Training:
         while True:
             for batch in self.batches:
                 self.feed.batches += 1
-                drawn = random.random(), float(numpy.random.rand()), torch.rand(()).item()  # noqa: S311
+                drawn = random.random(), float(numpy.random.rand()), torch.rand(()).item()
                 self.feed.mark()
                 return _plain(batch), drawn
             self.epoch += 1

@@ -81,7 +81,7 @@ def test_other_seeds_and_epochs_give_other_orders_and_other_seeds_of_batches() -
 
 
 def test_a_batch_keeps_its_seed_on_its_way_to_a_worker() -> None:
-    batch = pickle.loads(pickle.dumps(Batch([3, 1], 5)))  # noqa: S301
+    batch = pickle.loads(pickle.dumps(Batch([3, 1], 5)))
     assert (batch, batch.seed) == ([3, 1], 5)
 
 
@@ -94,7 +94,7 @@ class Noisy(Dataset[Any]):
         return 12
 
     def __getitem__(self, index: int) -> Any:
-        return torch.tensor([index + self.offset, random.random(), numpy.random.rand(), torch.rand(()).item()])  # noqa: S311
+        return torch.tensor([index + self.offset, random.random(), numpy.random.rand(), torch.rand(()).item()])
 
 
 class NoisyAtOnce(Noisy):
@@ -133,7 +133,7 @@ def test_a_worker_init_fn_finds_the_dataset_and_may_change_it() -> None:
 
 
 def test_what_the_dataset_does_not_have_the_wrapper_does_not_have() -> None:
-    wrapper = pickle.loads(pickle.dumps(SeededDataset(Noisy())))  # noqa: S301
+    wrapper = pickle.loads(pickle.dumps(SeededDataset(Noisy())))
     assert wrapper.offset == 0
     with pytest.raises(AttributeError, match="nothing"):
         wrapper.nothing  # noqa: B018

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from darkit.engine.plugin import DurableCheckpointIO
 from darkit.errors import CheckpointCorruptError, CheckpointUnreadableError, ConfigError, StorageError
-from darkit.runs.checkpoints import describe_checkpoint, manifest_path
+from darkit.runs.checkpoints import describe_checkpoint
 from darkit.runs.verify import find_problem
 from tests.engine.parts import equal_weights, in_order
 from tests.runs.parts import names_in
@@ -96,12 +96,12 @@ def test_the_file_is_there_when_it_is_asked_for(tmp_path: Path) -> None:
     plugin.remove_checkpoint(path)
     plugin.teardown()
     assert names_in(path.parent) == []
-    with pytest.raises(CheckpointCorruptError, match="a.ckpt is gone"):
+    with pytest.raises(CheckpointCorruptError, match=r"a\.ckpt is gone"):
         plugin.load_checkpoint(path)
 
 
 def test_options_for_remote_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="take no options such as {'key': 1}"):
+    with pytest.raises(ConfigError, match=r"take no options such as \{'key': 1\}"):
         DurableCheckpointIO().save_checkpoint({}, tmp_path / "a.ckpt", storage_options={"key": 1})
 
 
@@ -120,6 +120,6 @@ def test_hyperparameters_that_could_not_be_read_again_are_refused_when_they_are_
     globals()["Own"] = Own
     Own.__qualname__ = "Own"
     plugin.save_checkpoint({"state_dict": {}, "hyper_parameters": {"own": Own()}}, tmp_path / "a.ckpt")
-    with pytest.raises(CheckpointUnreadableError, match="hyper_parameters.own needs tests.engine.test_plugin.Own"):
+    with pytest.raises(CheckpointUnreadableError, match=r"hyper_parameters\.own needs tests\.engine\.test_plugin\.Own"):
         plugin.teardown()
     assert names_in(tmp_path) == []

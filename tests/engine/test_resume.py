@@ -315,7 +315,7 @@ def test_another_config_of_the_model_is_refused() -> None:
     train(made(MLP), xy(), name="run", max_step=2)
     with pytest.raises(ConfigError, match=r"other settings: model\.hidden 8 -> 5\. Give"):
         train(made(MLP, hidden=5), xy(), name="run", resume=True, max_step=4)
-    with pytest.raises(CheckpointMismatchError, match="does not fit this tests.engine.parts.MLP"):
+    with pytest.raises(CheckpointMismatchError, match=r"does not fit this tests\.engine\.parts\.MLP"):
         train(made(MLP, hidden=5), xy(), name="run", resume=True, max_step=4, resume_overrides=True)
 
 

@@ -156,8 +156,11 @@ def test_a_refusal_of_slurm_is_raised(scheduler: Path, monkeypatch: pytest.Monke
 
 
 def test_leaving_a_loop_passes_an_except_exception() -> None:
-    with pytest.raises(StopTraining):
+    def loop() -> None:
         try:
             raise StopTraining
         except Exception:
             pytest.fail("it was caught")
+
+    with pytest.raises(StopTraining):
+        loop()

@@ -78,24 +78,24 @@ class FakeDriver(SimpleNamespace):
 
     NVML_TEMPERATURE_GPU = 0
 
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int:
         return 2
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
 
-    def nvmlDeviceGetUtilizationRates(self, card: int) -> Any:  # noqa: N802
+    def nvmlDeviceGetUtilizationRates(self, card: int) -> Any:
         return SimpleNamespace(gpu=50 + card)
 
-    def nvmlDeviceGetMemoryInfo(self, card: int) -> Any:  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, card: int) -> Any:
         return SimpleNamespace(used=1000)
 
-    def nvmlDeviceGetPowerUsage(self, card: int) -> int:  # noqa: N802
+    def nvmlDeviceGetPowerUsage(self, card: int) -> int:
         if card:
             raise self.NVMLError
         return 250_000
 
-    def nvmlDeviceGetTemperature(self, card: int, kind: int) -> int:  # noqa: N802
+    def nvmlDeviceGetTemperature(self, card: int, kind: int) -> int:
         return 40
 
 
