@@ -67,15 +67,21 @@ def test_at_most_64_samples_are_looked_at_and_they_are_spread_over_all() -> None
 
 
 @pytest.mark.parametrize(
-    ("data", "kind"), [(Stream(), "Stream"), (DataLoader(Numbers(), batch_size=4), "Numbers")], ids=["stream", "loader"]
+    ("data", "kind"),
+    [(Stream(), "Stream"), (DataLoader(Numbers(), batch_size=4, generator=torch.Generator()), "Numbers")],
+    ids=["stream", "loader"],
 )
 def test_data_that_darkit_does_not_order_is_only_named(data: Any, kind: str) -> None:
     assert described(data) == {"kind": kind}
 
 
+def test_a_loader_that_darkit_can_order_is_described_as_its_dataset() -> None:
+    assert described(DataLoader(Numbers(), batch_size=4, shuffle=True)) == described(Numbers())
+
+
 def test_a_run_tells_its_data() -> None:
     facts = train(made(), xy()).info["data"]
-    assert (facts["kind"], facts["samples"]) == ("TensorDataset", 16)
+    assert (facts["kind"], facts["samples"], facts["sample"]) == ("TensorDataset", 16, "(float32[4], float32[1])")
     assert facts == train(made(), xy()).info["data"]
     assert facts["fingerprint"] != train(made(), xy(12)).info["data"]["fingerprint"]
 

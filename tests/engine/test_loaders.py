@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import darkit
 from darkit.engine.config import TrainerConfig
-from darkit.engine.loaders import OrderedSampler, make_loaders
+from darkit.engine.loaders import make_loaders
 from darkit.errors import DataError
 from tests.engine.parts import DataModule, Numbers, Stream, made, run_names, train, xy
 
@@ -179,64 +177,18 @@ def test_data_that_ends_for_good_stops_the_run_with_the_step_and_keeps_what_ther
     assert run.log()["step"].to_list() == [1, 2, 3, 4]
 
 
-@settings(deadline=None)
-@given(st.integers(1, 40), st.integers(0, 2**63 - 1), st.integers(0, 3))
-def test_the_order_is_a_permutation_that_seed_and_epoch_decide(length: int, seed: int, epoch: int) -> None:
-    sampler = OrderedSampler(length, seed)
-    sampler.start(epoch, 0)
-    order = list(sampler)
-    again = OrderedSampler(length, seed)
-    again.start(epoch, 0)
-    assert sorted(order) == list(range(length))
-    assert list(again) == order == list(again)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 40), st.integers(0, 3), st.data())
-def test_an_epoch_can_be_entered_anywhere(length: int, epoch: int, data: Any) -> None:
-    offset = data.draw(st.integers(0, length))
-    sampler = OrderedSampler(length, seed=7)
-    sampler.start(epoch, 0)
-    whole = list(sampler)
-    sampler.start(epoch, offset)
-    assert list(sampler) == whole[offset:]
-    assert len(sampler) == length
-
-
-@settings(deadline=None)
-@given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 2))
-def test_ranks_share_an_epoch_evenly_and_without_overlap(length: int, world: int, epoch: int) -> None:
-    shares = []
-    for rank in range(world):
-        sampler = OrderedSampler(length, seed=1)
-        sampler.rank, sampler.world = rank, world
-        sampler.start(epoch, 0)
-        shares.append(list(sampler))
-    if length >= world:
-        assert {len(share) for share in shares} == {length // world}
-        assert len({index for share in shares for index in share}) == length // world * world
-
-
-def test_other_seeds_and_epochs_give_other_orders() -> None:
-    orders = set()
-    for seed in range(5):
-        for epoch in range(5):
-            sampler = OrderedSampler(50, seed)
-            sampler.start(epoch, 0)
-            orders.add(tuple(sampler))
-    assert len(orders) == 25
-
-
 def test_a_run_takes_every_sample_once_an_epoch_in_the_order_of_its_seed() -> None:
     data = Numbers()
     train(made(), data, max_step=12, seed=3)
-    asked = data.asked[-48:]
-    expected = []
-    for epoch in range(3):
-        sampler = OrderedSampler(16, 3)
-        sampler.start(epoch, 0)
-        expected += list(sampler)
-    assert asked == expected
+    epochs = [data.asked[-48:][16 * epoch : 16 * (epoch + 1)] for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(16)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    again = Numbers()
+    train(made(), again, max_step=12, seed=3)
+    assert again.asked == data.asked
+    other = Numbers()
+    train(made(), other, max_step=12, seed=4)
+    assert other.asked[-48:] != data.asked[-48:]
 
 
 def test_a_loader_keeps_its_own_batches_and_order() -> None:
