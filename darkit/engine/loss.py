@@ -88,10 +88,14 @@ def describe(batch: Any) -> str:
     if isinstance(batch, Tensor):
         return f"{str(batch.dtype).removeprefix('torch.')}{list(batch.shape)}"
     if isinstance(batch, Mapping):
-        return "{" + ", ".join(f"{key}: {describe(value)}" for key, value in batch.items()) + "}"
+        return "{" + ", ".join(f"{_on_one_line(key)}: {describe(value)}" for key, value in batch.items()) + "}"
     if isinstance(batch, tuple | list) and len(batch) <= 16:
         return "(" + ", ".join(describe(value) for value in batch) + ")"
     return type(batch).__name__
+
+
+def _on_one_line(key: Any) -> str:
+    return text if (text := str(key)).isprintable() else repr(text)
 
 
 def finds_own_loss(model: nn.Module) -> bool:

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due
-from darkit.engine.device import move_to_device
+from darkit.engine.device import generator_states, move_to_device, restore_generators
 from darkit.engine.loss import scalars
 from darkit.errors import DataError, LossError
 
 
 class StepEvaluate(StepCallback):
     """Evaluates on the validation data and adds ``val_loss`` (and ``val_<name>``) to the step's outputs.
+
+    The training goes on as if there had been none: all random generators are put back to where they were.
 
     Args:
         batches: The validation data: a loader, iterated anew for every evaluation.
@@ -44,7 +46,11 @@ class StepEvaluate(StepCallback):
     ) -> None:
         """Evaluates when it is due."""
         if is_due(trainer, step, self.every):
-            outputs.update(self.evaluate(trainer, pl_module))
+            states = generator_states()  # even a loader that does not shuffle draws a seed for its workers
+            try:
+                outputs.update(self.evaluate(trainer, pl_module))
+            finally:
+                restore_generators(states)
 
     def evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         """Evaluates now.

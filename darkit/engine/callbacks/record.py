@@ -16,7 +16,7 @@ class RecordBatches(lightning.Callback):
     """Appends ``epoch,batch,sha256`` to a file for every batch that was trained on, at once and in whole lines.
 
     Args:
-        path: The file; it is continued when it is there.
+        path: The file; it is continued when it is there, and its folder is made when it is not.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,6 +26,8 @@ class RecordBatches(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Opens the file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._last = None
         self._file = self.path.open("ab", buffering=0)
 
     def on_train_batch_end(
