@@ -1,0 +1,24 @@
+"""What happens on the pages: one function that adds all callbacks to an app."""
+
+from __future__ import annotations
+
+from dash import Dash
+
+from darkit.dashboard.callbacks import actions, controls, pages
+from darkit.dashboard.charts import Charts
+from darkit.dashboard.library import Library
+
+
+def add_callbacks(app: Dash, library: Library, charts: Charts, plotly: str) -> None:
+    """Adds every callback.
+
+    Args:
+        app: Where to.
+        library: The runs.
+        charts: Their figures.
+        plotly: The address of plotly's script.
+    """
+    pages.add(app, library, charts, plotly)
+    actions.add(app, library)
+    controls.add(app)
+    controls.add_config_switch(app, charts)
