@@ -136,6 +136,7 @@ def parallel_figure(
         dark: Whether the page is dark.
     """
     layout = base_layout(dark)
+    surface = layout["hoverlabel"]["bgcolor"]
     layout.pop("yaxis2")
     layout.update(hovermode="closest", dragmode=False, margin={"l": 50, "r": 60, "t": 46, "b": 16})
     layout["xaxis"] = {"visible": False, "fixedrange": True, "range": [-0.15, len(axes) - 0.85]}
@@ -149,7 +150,7 @@ def parallel_figure(
         {"x": index, "y": 1.06, "text": f"<b>{inert(_short(name))}</b>", "showarrow": False, "yanchor": "bottom"}
         for index, name in enumerate(axes)
     ] + [
-        {"x": index, "y": place, "text": inert(label), "showarrow": False, "xanchor": "left", "xshift": 5, "font": {"size": 11}}
+        {"x": index, "y": place, "text": inert(label), "showarrow": False, "xanchor": "left", "xshift": 5, "font": {"size": 11}, "bgcolor": surface}
         for index, scale in enumerate(scales)
         for label, place in scale.labels
     ]
@@ -210,7 +211,7 @@ def _line_traces(line: Line) -> list[Figure]:
     single = len(line.curve.x) <= 1
     raw = {
         "type": "scatter",
-        "mode": "lines+markers" if single or len(line.curve.x) <= 60 else "lines",
+        "mode": "lines+markers" if single or len(line.curve.x) <= 30 else "lines",
         "name": inert(line.run),
         "x": numbers(line.curve.x),
         "y": numbers(line.curve.y),

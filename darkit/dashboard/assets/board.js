@@ -270,7 +270,7 @@
         if (!trace || kind === "odd" || trace.x.length > MOST_GROWN) return false;
         trace.x = joined(trace.x, decode(x));
         trace.y = joined(trace.y, decode(y));
-        if (trace.mode === "lines+markers" && trace.x.length > 60) trace.mode = "lines";
+        if (trace.mode === "lines+markers" && trace.x.length > 30) trace.mode = "lines";
       }
       card.plot.layout.datarevision = (card.plot.layout.datarevision || 0) + 1;
       Plotly.react(card.plot, card.plot.data, card.plot.layout, options);
@@ -410,6 +410,12 @@
     const figure = await (await darkit.ask("/api/parallel", body)).json();
     await darkit.plotly();
     if (turn === parallelTurn && plot.isConnected) {
+      if (plot.clientWidth < 620) {
+        figure.layout.margin.t = 110;
+        for (const note of figure.layout.annotations || []) {
+          if (note.yanchor === "bottom") Object.assign(note, {textangle: -35, xanchor: "left"});
+        }
+      }
       Plotly.react(plot, figure.data, figure.layout, options);
       plot.dataset.drawn = "1";
     }

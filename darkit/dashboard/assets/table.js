@@ -8,13 +8,13 @@
   const onPhone = new Set(["state", "name", "progress"]);
 
   window.dashAgGridFunctions = window.dashAgGridFunctions || {};
-  window.dashAgGridFunctions.darkitTheme = (theme, agGrid) => {
+  window.dashAgGridFunctions.darkitTheme = (quartz) => {
     const look = {
-      fontFamily: "inherit", fontSize: 13, headerFontSize: 12.5, borderRadius: 8, wrapperBorderRadius: 10, spacing: 6,
-      accentColor: "#4c6ef5", wrapperBorder: false, columnBorder: false, headerFontWeight: 600, cellHorizontalPadding: 10,
+      fontFamily: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', sans-serif",
+      fontSize: 13, headerFontSize: 12.5, borderRadius: 8, wrapperBorderRadius: 10, spacing: 6,
+      accentColor: "#4c6ef5", checkboxBorderRadius: 4, wrapperBorder: false, columnBorder: false, headerFontWeight: 600, cellHorizontalPadding: 10,
     };
-    const base = (theme || agGrid.themeQuartz || agGrid).withParams ? theme || agGrid.themeQuartz : agGrid.themeQuartz;
-    return base
+    return quartz
       .withParams({...look, backgroundColor: "#ffffff", foregroundColor: "#212529", headerBackgroundColor: "#f8f9fa"}, "light")
       .withParams(
         {...look, backgroundColor: "#25262b", foregroundColor: "#d5d7da", headerBackgroundColor: "#2c2e33",
@@ -205,17 +205,34 @@
         }
         const place = id.startsWith("last:") ? 0 : 1;
         return {
-          ...shared, width: 128, type: "rightAligned", filter: "agNumberColumnFilter",
+          ...shared, headerName: say(place ? "best" : "last"), width: 98, type: "rightAligned", filter: "agNumberColumnFilter",
           valueGetter: ({data}) => data.series[name]?.[place] ?? null, valueFormatter: ({value}) => darkit.number(value),
         };
       }
-      const pinned = id === "name" && window.innerWidth >= 700 ? "left" : id === "state" && window.innerWidth >= 700 ? "left" : null;
-      return {...shared, field: id, ...column[id], ...(column[id].valueGetter ? {field: undefined} : {}), pinned, width: id === "name" && !pinned ? 150 : column[id].width};
+      const pinned = (id === "name" || id === "state") && window.innerWidth >= 700 ? "left" : null;
+      if (id === "note" || id === "problem") shared.tooltipField = id;
+      const narrow = {state: 100, name: 140, progress: 118};
+      const width = window.innerWidth < 700 ? narrow[id] || column[id].width : column[id].width;
+      return {...shared, field: column[id].valueGetter ? undefined : id, ...column[id], pinned, width, minWidth: 60};
+    }
+
+    /* Last and best of a series stand under one heading. */
+    definitions(ids) {
+      const made = [];
+      for (const id of ids) {
+        const one = this.definition(id);
+        const name = /^(last|best):/.test(id) ? id.slice(5) : null;
+        const before = made.at(-1);
+        if (name !== null && before?.groupId === `series:${name}`) before.children.push(one);
+        else if (name !== null) made.push({groupId: `series:${name}`, headerName: name, headerTooltip: name, marryChildren: false, children: [one]});
+        else made.push(one);
+      }
+      return made;
     }
 
     setColumns() {
       const shown = this.shownColumns();
-      this.grid.setGridOption("columnDefs", shown.map((id) => this.definition(id)));
+      this.grid.setGridOption("columnDefs", this.definitions(shown));
       const data = this.allColumns().map((id) => ({value: id, label: this.title(id)}));
       dash_clientside.set_props("columns", {data, value: shown});
     }
@@ -228,7 +245,7 @@
       this.chosen = [...ids].sort((a, b) => order.indexOf(a) - order.indexOf(b));
       if (JSON.stringify(this.chosen) === before) return;
       darkit.remember({col: this.chosen});
-      this.grid.setGridOption("columnDefs", this.chosen.map((id) => this.definition(id)));
+      this.grid.setGridOption("columnDefs", this.definitions(this.chosen));
       if (this.wantedKeys().join("\n") !== this.columnKey) this.loop?.now();
     }
 

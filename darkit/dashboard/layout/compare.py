@@ -74,7 +74,7 @@ def values_table(shown: Sequence[Shown], language: str) -> Component:
 def config_rows_for(shown: Sequence[Shown], everything: bool) -> list[dict[str, str]]:
     """The rows of the config grid."""
     return [
-        {"key": row.key, "differs": "yes" if row.differs else "", **{f"r{i}": v for i, v in enumerate(row.values)}}
+        {"key": row.key, "differs": "yes" if everything and row.differs else "", **{f"r{i}": v for i, v in enumerate(row.values)}}
         for row in config_rows(shown)
         if everything or row.differs or len(shown) < 2
     ]
@@ -103,7 +103,7 @@ def _configs(shown: Sequence[Shown], language: str, everything: bool) -> list[Co
                 defaultColDef={"resizable": True, "sortable": True, "suppressHeaderMenuButton": True},
                 rowClassRules={"differs": "params.data.differs == 'yes'"},
                 dashGridOptions={
-                    "theme": {"function": "darkitTheme(theme, agGrid)"},
+                    "theme": {"function": "darkitTheme(themeQuartz)"},
                     "rowHeight": 32,
                     "headerHeight": 34,
                     "enableCellTextSelection": True,

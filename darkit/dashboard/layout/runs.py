@@ -67,7 +67,7 @@ def runs_page(language: str, root: str, search: str, archived: bool) -> list[Com
                 style={"height": "100%", "width": "100%"},
                 className="",
                 dashGridOptions={
-                    "theme": {"function": "darkitTheme(theme, agGrid)"},
+                    "theme": {"function": "darkitTheme(themeQuartz)"},
                     "rowSelection": {"mode": "multiRow", "enableClickSelection": False, "headerCheckbox": True},
                     "selectionColumnDef": {"pinned": "left", "width": 40, "resizable": False},
                     "animateRows": False,
