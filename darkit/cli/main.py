@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from darkit import __version__
-from darkit.cli import new, predict, runs, show, start
+from darkit.cli import new, predict, runs, show, start, stop_server
 from darkit.cli.errors import print_error
 from darkit.errors import DarkitError
 
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     commands.add_parser("train", help="train a run from composed configs", add_help=False)
-    for command in (runs, show, predict, new, start):
+    for command in (runs, show, predict, new, start, stop_server):
         command.add_parser(commands)
     return parser
 

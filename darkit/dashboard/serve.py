@@ -18,17 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from darkit.errors import DarkitError, StorageError
+from darkit.errors import DarkitError, ServerError, StorageError
 from darkit.runs import files
 from darkit.runs.safe import UnreadableError, read_object
 
 FOLDER = ".dashboard"
 _PATIENCE = 20.0  # seconds for a server to answer or to end
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-class ServerError(DarkitError, OSError):
-    """The dashboard cannot be served as it was asked to be."""
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ def values_table(values: Mapping[str, Any], language: str) -> Component:
 def code_block(content: str, language: str, *, label: str = "", copy: bool = True, tall: bool = False) -> Component:
     """Text in a fixed-width face, with a button that copies it."""
     button = [copy_button(language)] if copy else []
+    if not label and not tall:
+        return html.Div([html.Pre(content, className="code", tabIndex=0), *button], className="code-block one-line")
     return html.Div(
         [
             html.Div([html.Span(label, className="code-label"), *button], className="code-head"),

@@ -98,7 +98,7 @@ def commands(facts: Facts, language: str) -> list[tuple[str, str]]:
     recorded = facts.info.get("command")
     words = recorded if isinstance(recorded, list) and all(isinstance(word, str) for word in recorded) else []
     found = [("cmd_reproduce", shlex.join(words))] if words else []
-    found.append(("cmd_resume", f"python -m darkit.train resume={shlex.quote(name)}"))
+    found.append(("cmd_resume", f"darkit train resume={name}"))
     given = '"…"' if _has_tokenizer(facts) else '"[[0.0, 1.0]]"'
     found.append(("cmd_predict", f"darkit predict {name} {given}"))
     found.append(("cmd_verify", f"darkit verify {name}"))
@@ -172,7 +172,7 @@ def _overview(facts: Facts, language: str) -> list[Component]:
                 else []
             ),
         ),
-        card(say("data"), values_table(flatten(data, "data") if data else {}, language)),
+        card(say("data"), values_table(_unprefixed(data), language)),
     ]  # fmt: skip
 
 
@@ -207,8 +207,8 @@ def _checkpoints(facts: Facts, language: str) -> Component:
                 [
                     html.Th(checkpoint.name, scope="row"),
                     html.Td(f"{checkpoint.step:,}"),
-                    html.Td(_size(checkpoint.size)),
-                    html.Td(readable(metrics)),
+                    html.Td(_size(checkpoint.size), className="short"),
+                    html.Td(readable(metrics), className="long"),
                     html.Td(html.Span(word, className=f"tag-{kind}", title=verified)),
                 ]
             )
@@ -314,7 +314,7 @@ def _has_tokenizer(facts: Facts) -> bool:
 
 
 def _unprefixed(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.removeprefix("."): value for key, value in flatten(values, "").items() if key or value}
+    return {key.removeprefix("."): value for key, value in flatten(values, "").items()} if values else {}
 
 
 def _moment(seconds: float) -> str:
