@@ -97,5 +97,5 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 def _check_request(url: str, address: str, wrong: list[str]) -> None:
     origin = "/".join(address.split("/")[:3])
-    if not url.startswith((origin + "/", "data:", "blob:")):
+    if not url.startswith((origin + "/", "data:", "blob:", "file:")):
         wrong.append(f"request to elsewhere: {url}")

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
+
 from darkit.dashboard.texts import LANGUAGES
 from darkit.runs import files
 from darkit.runs.notes import read_notes
@@ -20,6 +21,8 @@ from tests.dashboard.parts import loss_at, make_run
 
 Open = Callable[..., Page]
 SPIKE = 1234
+
+expect.set_options(timeout=15_000)  # milliseconds; two test processes share two cores
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_every_page_speaks_the_browsers_language_in_its_colours_and_nothing_is_c
     assert_nothing_cut_off(page)
     page.goto(runs.address + "/compare?run=mlp-0&run=mlp-1&run=mlp-2&run=mlp-3&run=mlp-4")
     drawn(page, 2)
-    expect(page.get_by_role("heading", name=words["configs"])).to_be_visible()
+    expect(page.get_by_role("heading", name=words["configs"], exact=True)).to_be_visible()
     expect(page.locator("#parallel[data-drawn]")).to_have_count(1)
     assert_nothing_cut_off(page)
     page.goto(runs.address + "/run/broken-off")
@@ -80,7 +83,7 @@ def test_every_page_speaks_the_browsers_language_in_its_colours_and_nothing_is_c
     assert_nothing_cut_off(page)
     for tab in ("overview", "config", "checkpoints", "machine", "source", "prompt", "notes"):
         name = words["notes"] if tab == "notes" else words[f"tab_{tab}"]
-        page.get_by_role("tab", name=name).click()
+        page.get_by_role("tab", name=name, exact=True).click()
         expect(page.get_by_role("tabpanel")).to_be_visible()
         assert_nothing_cut_off(page)
     assert brightness(page) < 100 if dark else brightness(page) > 200
@@ -117,22 +120,22 @@ def test_the_table_shows_state_step_and_the_last_and_best_of_each_series(runs: S
 def test_sorting_searching_and_columns_are_in_the_address_and_come_back_with_it(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/")
     expect(page.locator('.ag-row[row-id="mlp-5"]')).not_to_have_count(0)
-    page.locator("#search").fill("mlp")
+    page.locator("#search").fill("mlp-")
     expect(page.locator("#run-count")).to_have_text("6 of 7")
     page.locator('.ag-header-cell[col-id="name"]').click()
     page.locator("#columns").click()
     page.locator("#columns").fill("model.width")
     page.get_by_role("option", name="model.width").click()
-    expect(page.locator('.ag-header-cell[col-id="config:model.width"]')).to_have_count(1)
+    page.wait_for_function("dash_ag_grid.getApi('grid').getColumn('config:model.width') !== null")
     query = parse_qs(urlsplit(page.url).query)
-    assert query["q"] == ["mlp"]
+    assert query["q"] == ["mlp-"]
     assert query["sort"] == ["name.asc"]
     assert "config:model.width" in query["col"]
     page.reload()
-    expect(page.locator("#search")).to_have_value("mlp")
+    expect(page.locator("#search")).to_have_value("mlp-")
     expect(page.locator("#run-count")).to_have_text("6 of 7")
     expect(page.locator('.ag-header-cell[col-id="name"]')).to_have_attribute("aria-sort", "ascending")
-    expect(page.locator('.ag-header-cell[col-id="config:model.width"]')).to_have_count(1)
+    page.wait_for_function("dash_ag_grid.getApi('grid').getColumn('config:model.width') !== null")
 
 
 def test_chosen_runs_are_compared_and_a_click_on_a_name_opens_its_page(runs: Served, open_page: Open) -> None:
@@ -176,6 +179,13 @@ def test_zooming_in_asks_for_finer_points_in_all_charts_until_the_raw_ones_show(
     assert page.evaluate("document.querySelector('[data-chart=val_loss] .plot').layout.xaxis.range") == [1000, 1500]
     query = parse_qs(urlsplit(page.url).query)
     assert (query["low"], query["high"]) == (["1000"], ["1500"])
+    box = page.locator("[data-chart=val_loss] .nsewdrag").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + 80)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 80, steps=4)
+    page.mouse.up()
+    page.wait_for_function("document.querySelector('[data-chart=train_loss] .plot').data[0].x.length < 200")
     page.get_by_role("button", name="Whole range").click()
     page.wait_for_function("document.querySelector('[data-chart=train_loss] .plot').data[0].x[0] === 1")
     assert "low" not in page.url
@@ -208,15 +218,15 @@ def test_the_view_is_in_the_address_and_a_reload_shows_the_same(runs: Served, op
 
 
 def test_groups_show_mean_and_deviation_and_unfold_into_single_runs(runs: Served, open_page: Open) -> None:
-    page = open_page(runs.address + "/compare?run=mlp-0&run=mlp-2&run=mlp-4&run=mlp-1&group=trainer.lr")
+    page = open_page(runs.address + "/compare?run=mlp-0&run=mlp-4&run=mlp-1&group=trainer.lr")
     drawn(page, 2)
     mean = trace(page, "val_loss", "0.1", "mean")
-    expected = [sum(loss_at(int(step), 6000, seed) for seed in (0, 2, 4)) / 3 for step in mean["x"]]
+    expected = [sum(loss_at(int(step), 6000, seed) for seed in (0, 4)) / 2 for step in mean["x"]]
     assert mean["y"] == pytest.approx(expected)
     assert trace(page, "val_loss", "mlp-0") is None
     page.locator('.chip[data-name="0.1"] .chip-toggle').click()
     page.wait_for_function(
-        "document.querySelector('[data-chart=val_loss] .plot').data.filter((one) => one.meta.kind === 'raw').length === 3"
+        "document.querySelector('[data-chart=val_loss] .plot').data.filter((one) => one.meta.kind === 'raw').length === 2"
     )
     assert "unfold=0.1" in page.url
 
@@ -287,7 +297,7 @@ def test_the_run_page_tells_reason_traceback_commands_checkpoints_and_source(run
     expect(rows.nth(1)).to_contain_text("complete")
     expect(rows.nth(1)).to_contain_text("val_loss 0.5")
     page.get_by_role("tab", name="Source").click()
-    expect(page.locator("pre.code")).to_contain_text("class MLP")
+    expect(page.get_by_role("tabpanel")).to_contain_text("class MLP")
     page.get_by_role("tab", name="Machine").click()
     expect(page.locator("#system-charts .plot[data-drawn]")).to_have_count(3)
     assert "tab=machine" in page.url

@@ -188,6 +188,10 @@
     }
 
     zoom(card, change) {
+      for (const axis of ["xaxis", "yaxis"]) {
+        const range = change[`${axis}.range`];
+        if (range) change = {...change, [`${axis}.range[0]`]: range[0], [`${axis}.range[1]`]: range[1]};
+      }
       if ("yaxis.range[0]" in change) card.yRange = [change["yaxis.range[0]"], change["yaxis.range[1]"]];
       if (change["yaxis.autorange"]) card.yRange = null;
       let low = null;

@@ -16,8 +16,10 @@
     if (!box || !run) return;
     if (box.textContent !== say(`state_${run.state}`)) box.replaceChildren(darkit.stateBadge(run.state));
     const alive = run.state === "running" || run.state === "stalled";
-    document.getElementById("stop").hidden = !alive;
-    document.getElementById("delete").hidden = alive;
+    if (document.getElementById("stop").hidden === alive) {
+      dash_clientside.set_props("stop", {hidden: !alive});
+      dash_clientside.set_props("delete", {hidden: alive});
+    }
     const progress = document.getElementById("run-progress");
     const done = run.max_step ? Math.min(1, run.step / run.max_step) : 0;
     progress.querySelector(".progress-fill").style.width = `${100 * done}%`;

@@ -287,14 +287,13 @@
       const names = this.grid.getSelectedRows().filter((row) => row.opens).map((row) => row.name);
       this.names = names;
       dash_clientside.set_props("selection", {data: names});
-      const button = (id, on) => (document.getElementById(id).disabled = !on);
-      button("edit-notes", names.length > 0);
-      button("archive", names.length > 0);
-      button("delete", names.length === 1);
-      button("compare", names.length > 0);
+      const set = dash_clientside.set_props;
       const away = names.length > 0 && names.every((name) => this.rows.get(name)?.archived);
-      document.getElementById("archive").textContent = say(away ? "unarchive" : "archive");
-      document.getElementById("compare").textContent = names.length ? say("compare_count", {count: names.length}) : say("compare");
+      set("edit-notes", {disabled: !names.length});
+      set("archive", {disabled: !names.length, children: say(away ? "unarchive" : "archive")});
+      set("delete", {disabled: names.length !== 1});
+      const word = names.length ? say("compare_count", {count: names.length}) : say("compare");
+      set("compare", {disabled: !names.length, children: word});
     }
 
     compare() {
