@@ -95,7 +95,7 @@ def read_facts(folder: Path) -> Facts:
     _read(folder / files.STATUS, problems, missing="It has no status.json")
     try:
         status = _sound(read_status(folder))
-    except (OSError, TypeError, ValueError, RecursionError):
+    except (OSError, TypeError, ValueError, AttributeError):  # its values have other types than they should
         status = Status()
     state = BROKEN if problems else status.state
     return Facts(folder, state, ". ".join(problems), status, info, config, trainer, read_notes(folder))

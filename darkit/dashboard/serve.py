@@ -16,11 +16,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from darkit.errors import DarkitError, ServerError, StorageError
 from darkit.runs import files
 from darkit.runs.safe import UnreadableError, read_object
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
 
 FOLDER = ".dashboard"
 _PATIENCE = 20.0  # seconds for a server to answer or to end
@@ -125,8 +130,6 @@ def stop(home: Path) -> str | None:
 
 
 def _run(home: Path, host: str, listening: socket.socket, token: str | None, key: str) -> int:
-    import uvicorn  # late: the address is told before the slow imports
-
     from darkit.dashboard.api import same_key
     from darkit.dashboard.security import own_hosts
     from darkit.dashboard.server import create_app
@@ -138,8 +141,19 @@ def _run(home: Path, host: str, listening: socket.socket, token: str | None, key
         return False
 
     app = create_app(home / "base", hosts=own_hosts(host), token=token, stop=end)
+    server = server_of(app)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+    return 0
+
+
+def server_of(app: ASGIApp) -> uvicorn.Server:
+    """A server for the dashboard that nothing in the environment changes."""
+    import uvicorn  # late: the address is told before the slow imports
+
     config = uvicorn.Config(
         app,
+        port=0,
         lifespan="off",
         ws="none",
         http="h11",
@@ -150,12 +164,9 @@ def _run(home: Path, host: str, listening: socket.socket, token: str | None, key
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=2,
-        env_file=None,
+        workers=1,
     )
-    server = uvicorn.Server(config)
-    with suppress(KeyboardInterrupt):
-        server.run(sockets=[listening])
-    return 0
+    return uvicorn.Server(config)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -15,7 +15,16 @@ LONGEST_TEXT = 2 * 2**20  # bytes
 
 
 class UnreadableError(Exception):
-    """A file that is there but cannot be trusted; the text says why, for a person."""
+    """A file that is there but cannot be trusted; the text says which and why, for a person.
+
+    Args:
+        path: The file.
+        reason: Why.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path.name}: {reason}")
+        self.reason = reason
 
 
 @contextmanager
@@ -33,11 +42,11 @@ def open_regular(path: Path) -> Iterator[int]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(error.errno, str(error), str(path)) from error
     except OSError as error:
-        reason = "it is a link" if path.is_symlink() else error.strerror or str(error)
-        raise UnreadableError(f"{path.name}: {reason}") from error
+        reason = error.strerror or str(error)
+        raise UnreadableError(path, f"it is a link ({reason})" if path.is_symlink() else reason) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UnreadableError(f"{path.name}: it is no regular file")
+            raise UnreadableError(path, "it is no regular file")
         yield descriptor
     finally:
         os.close(descriptor)
@@ -53,11 +62,11 @@ def read_bytes(path: Path, limit: int = LONGEST_JSON) -> bytes:
     with open_regular(path) as descriptor:
         size = os.fstat(descriptor).st_size
         if size > limit:
-            raise UnreadableError(f"{path.name}: it has {size} bytes, more than {limit}")
+            raise UnreadableError(path, f"it has {size} bytes, more than {limit}")
         try:
             return os.pread(descriptor, limit, 0)
         except OSError as error:
-            raise UnreadableError(f"{path.name}: {error.strerror}") from error
+            raise UnreadableError(path, f"{error.strerror}") from error
 
 
 def read_text(path: Path, limit: int = LONGEST_TEXT) -> str:
@@ -80,7 +89,7 @@ def read_object(path: Path, limit: int = LONGEST_JSON) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UnreadableError(f"{path.name}: it is no whole JSON") from error
+        raise UnreadableError(path, "it is no whole JSON") from error
     if not isinstance(value, dict):
-        raise UnreadableError(f"{path.name}: it holds no JSON object")
+        raise UnreadableError(path, "it holds no JSON object")
     return value

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from darkit.dashboard.serve import server_of
 from darkit.dashboard.server import create_app
 
 PATIENCE = 20_000  # milliseconds
@@ -31,9 +31,7 @@ class Served:
 @contextmanager
 def served(root: Path, token: str | None = None) -> Iterator[Served]:
     """Serves a root from a thread of this process."""
-    app = create_app(root, token=token)
-    config = uvicorn.Config(app, port=0, lifespan="off", ws="none", log_level="error", proxy_headers=False)
-    server = uvicorn.Server(config)
+    server = server_of(create_app(root, token=token))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20

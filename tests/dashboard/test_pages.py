@@ -126,7 +126,7 @@ def test_sorting_searching_and_columns_are_in_the_address_and_come_back_with_it(
     page.locator("#columns").click()
     page.locator("#columns").fill("model.width")
     page.get_by_role("option", name="model.width").click()
-    page.wait_for_function("dash_ag_grid.getApi('grid').getColumn('config:model.width') !== null")
+    page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('config:model.width') !== null")
     query = parse_qs(urlsplit(page.url).query)
     assert query["q"] == ["mlp-"]
     assert query["sort"] == ["name.asc"]
@@ -135,7 +135,7 @@ def test_sorting_searching_and_columns_are_in_the_address_and_come_back_with_it(
     expect(page.locator("#search")).to_have_value("mlp-")
     expect(page.locator("#run-count")).to_have_text("6 of 7")
     expect(page.locator('.ag-header-cell[col-id="name"]')).to_have_attribute("aria-sort", "ascending")
-    page.wait_for_function("dash_ag_grid.getApi('grid').getColumn('config:model.width') !== null")
+    page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('config:model.width') !== null")
 
 
 def test_chosen_runs_are_compared_and_a_click_on_a_name_opens_its_page(runs: Served, open_page: Open) -> None:
@@ -172,7 +172,7 @@ def test_zooming_in_asks_for_finer_points_in_all_charts_until_the_raw_ones_show(
     assert len(trace(page, "train_loss", "mlp-0")["x"]) < 3000
     with page.expect_response(lambda answer: answer.url.endswith("/api/charts")):
         page.evaluate("Plotly.relayout(document.querySelector('[data-chart=train_loss] .plot'), {'xaxis.range': [1000, 1500]})")
-    page.wait_for_function("document.querySelector('[data-chart=train_loss] .plot').data[0].x.length < 600")
+    page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').data[0].x.length < 600")
     shown = trace(page, "train_loss", "mlp-0")
     assert shown["x"] == list(range(999, 1502))
     assert shown["y"] == [loss_at(step, 6000, 0) for step in range(999, 1502)]
@@ -185,9 +185,9 @@ def test_zooming_in_asks_for_finer_points_in_all_charts_until_the_raw_ones_show(
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 80, steps=4)
     page.mouse.up()
-    page.wait_for_function("document.querySelector('[data-chart=train_loss] .plot').data[0].x.length < 200")
+    page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').data[0].x.length < 200")
     page.get_by_role("button", name="Whole range").click()
-    page.wait_for_function("document.querySelector('[data-chart=train_loss] .plot').data[0].x[0] === 1")
+    page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').data[0].x[0] === 1")
     assert "low" not in page.url
 
 
@@ -226,7 +226,7 @@ def test_groups_show_mean_and_deviation_and_unfold_into_single_runs(runs: Served
     assert trace(page, "val_loss", "mlp-0") is None
     page.locator('.chip[data-name="0.1"] .chip-toggle').click()
     page.wait_for_function(
-        "document.querySelector('[data-chart=val_loss] .plot').data.filter((one) => one.meta.kind === 'raw').length === 2"
+        "() => document.querySelector('[data-chart=val_loss] .plot').data.filter((one) => one.meta.kind === 'raw').length === 2"
     )
     assert "unfold=0.1" in page.url
 
@@ -276,7 +276,7 @@ def test_a_comparison_is_saved_as_one_page_that_needs_no_server(runs: Served, op
     coming.value.save_as(saved)
     page.context.set_offline(True)
     page.goto(saved.as_uri())
-    page.wait_for_function("document.querySelectorAll('.chart.js-plotly-plot').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('.chart.js-plotly-plot').length === 2")
     expect(page.locator("table >> text=mlp-1").first).to_be_visible()
     shown = page.evaluate("Math.max(...document.getElementById('chart-0')._fullData[1].y)")
     assert shown == 40.0
@@ -315,7 +315,7 @@ def test_dark_and_light_are_switched_and_the_charts_follow(runs: Served, open_pa
     page = open_page(runs.address + "/run/mlp-0")
     drawn(page, 2)
     page.get_by_role("button", name="Dark or light").click()
-    page.wait_for_function("document.querySelector('.plot').layout?.font.color === '#c1c2c5'")
+    page.wait_for_function("() => document.querySelector('.plot').layout?.font.color === '#c1c2c5'")
     assert brightness(page) < 100
 
 
