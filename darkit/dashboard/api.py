@@ -1,4 +1,4 @@
-"""What the pages ask besides Dash: rows of the table, figures, news of live runs, files to keep, and a model's answer."""
+"""What the pages ask besides Dash: rows, figures, news of live runs, files to keep, and a model's answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from darkit.runs.checkpoints import find_checkpoint
 _MOST_COLUMNS = 100
 
 
-def add_routes(server: FastAPI, library: Library, charts: Charts, prompts: Prompts, stop: Callable[[str], bool]) -> None:
+def add_routes(
+    server: FastAPI, library: Library, charts: Charts, prompts: Prompts, stop: Callable[[str], bool]
+) -> None:
     """Adds the routes below ``/api`` to a server.
 
     Args:
@@ -116,13 +118,13 @@ def table_rows(library: Library, asked: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
     for entry in entries:
         if entry.version > since:
-            keys = entry.facts.keys() if columns else {}
+            keys = entry.facts.config_values() if columns else {}
             rows.append({**entry.row, "config": {key: keys[key] for key in columns if key in keys}})
     return {
         "version": version,
         "rows": rows,
         "names": [entry.facts.name for entry in entries] if rows or not since or version != since else None,
-        "keys": sorted({key for entry in entries for key in entry.facts.keys()}) if rows else None,
+        "keys": sorted(set().union(*(entry.facts.config_values() for entry in entries))) if rows else None,
     }
 
 

@@ -106,9 +106,11 @@ class Charts:
         marked = len(with_series) <= _MARKED_RUNS and view.source == "log"
         groups = groups_of(with_series, view)
         colours = {label: index for index, (label, _) in enumerate(groups_of(shown, view))}
-        single: Sequence[tuple[str | None, Shown]] = [(None, run) for run in with_series] if not view.group else [
-            (label, run) for label, members in groups if label in view.unfold for run in members
-        ]
+        single: Sequence[tuple[str | None, Shown]] = (
+            [(None, run) for run in with_series]
+            if not view.group
+            else [(label, run) for label, members in groups if label in view.unfold for run in members]
+        )
         for label, run in single:
             raw = curve_of(run.table, run.series[title], view)
             smoothed = raw.smoothed(view.smooth).within(view.low, view.high) if view.smooth else None
@@ -189,7 +191,9 @@ def new_pieces(run: Shown, columns: Sequence[str], view: View, first: int) -> li
         whole = curve_of(run.table, columns, view, back).smoothed(view.smooth)
         count = len(new.x)
         start = len(whole.x) - count
-        pieces.append(_piece(run, "smooth", Curve(whole.x[start:], whole.y[start:], new.odd_x[:0], new.odd_y[:0]), most))
+        pieces.append(
+            _piece(run, "smooth", Curve(whole.x[start:], whole.y[start:], new.odd_x[:0], new.odd_y[:0]), most)
+        )
     if len(new.odd_x):
         thin = new.thinned(_LEAST_NEW)
         words = ["NaN" if np.isnan(value) else "∞" if value > 0 else "−∞" for value in thin.odd_y]
@@ -221,7 +225,7 @@ def groups_of(shown: Sequence[Shown], view: View) -> list[tuple[str, list[Shown]
         if view.group == "tags":
             label = ", ".join(sorted(run.facts.notes.tags)) or "–"
         else:
-            label = str(run.facts.keys().get(view.group, "–"))
+            label = str(run.facts.config_values().get(view.group, "–"))
         groups.setdefault(readable(label), []).append(run)
     return sorted(groups.items(), key=lambda item: _natural(item[0]))
 

@@ -39,7 +39,7 @@ class ValueRow:
 
 def config_rows(shown: Sequence[Shown]) -> list[KeyRow]:
     """The configs side by side, differing keys first."""
-    all_keys = [run.facts.keys() for run in shown]
+    all_keys = [run.facts.config_values() for run in shown]
     names = dict.fromkeys(key for keys in all_keys for key in keys if key not in _UNINTERESTING)
     rows = [KeyRow(name, tuple(shown_value(keys.get(name, MISSING)) for keys in all_keys)) for name in names]
     return sorted(rows, key=lambda row: not row.differs)
@@ -70,7 +70,7 @@ def parallel(charts: Charts, names: Sequence[str], keys: Sequence[str], metric: 
     shown = charts.chosen(names, "log")
     rows = {}
     for run in shown:
-        values = run.facts.keys()
+        values = run.facts.config_values()
         pair = series_values(run.facts, run.table).get(metric)
         rows[run.facts.name] = [*(values.get(key) for key in keys), pair[1] if pair else None]
     if not keys or not rows:

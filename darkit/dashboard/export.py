@@ -12,7 +12,7 @@ from importlib import resources
 
 from darkit.dashboard.charts import Charts, Shown
 from darkit.dashboard.compare import config_rows, value_rows
-from darkit.dashboard.curves import curve_of, position_of
+from darkit.dashboard.curves import position_of
 from darkit.dashboard.facts import readable
 from darkit.dashboard.figures import colour
 from darkit.dashboard.texts import text
@@ -84,7 +84,9 @@ def comparison_page(charts: Charts, names: Sequence[str], view: View) -> bytes:
 def _values_table(shown: Sequence[Shown], language: str) -> str:
     names, rows, best = value_rows(shown)
     head = "".join(
-        f"<th>{html.escape(name)} · {html.escape(text(language, word))}</th>" for name in names for word in ("last", "best")
+        f"<th>{html.escape(name)} · {html.escape(text(language, word))}</th>"
+        for name in names
+        for word in ("last", "best")
     )
     body = []
     for place, row in enumerate(rows):
@@ -100,7 +102,7 @@ def _values_table(shown: Sequence[Shown], language: str) -> str:
 def _config_table(shown: Sequence[Shown], language: str) -> str:
     head = "".join(f"<th>{html.escape(run.facts.name)}</th>" for run in shown)
     body = "".join(
-        f'<tr{" class=differs" if row.differs else ""}><td>{html.escape(row.key)}</td>'
+        f"<tr{' class=differs' if row.differs else ''}><td>{html.escape(row.key)}</td>"
         + "".join(f"<td>{html.escape(value)}</td>" for value in row.values)
         + "</tr>"
         for row in config_rows(shown)

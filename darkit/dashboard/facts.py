@@ -69,7 +69,7 @@ class Facts:
         path = model.get("class") if isinstance(model, dict) else model
         return path.rpartition(".")[2].rpartition(":")[2] if isinstance(path, str) else ""
 
-    def keys(self) -> dict[str, Any]:
+    def config_values(self) -> dict[str, Any]:
         """Every config value by a flat key: ``model.…`` and ``trainer.…``."""
         return {**flatten(self.config, "model"), **flatten(self.trainer, "trainer")}
 
@@ -138,7 +138,7 @@ def number(value: object) -> float | None:
 
 def _stamp(path: str) -> tuple[int, int, int] | None:
     try:
-        state = os.stat(path, follow_symlinks=False)
+        state = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - thousands at each look, and text is faster
     except OSError:
         return None
     return state.st_ino, state.st_size, state.st_mtime_ns

@@ -87,7 +87,9 @@ def chart_figure(
     layout = base_layout(view.dark)
     unified = len(lines) + len(bands) <= _UNIFIED_HOVER
     layout["hovermode"] = "x unified" if unified else "closest"
-    layout["xaxis"].update(title={"text": inert(x_title), "standoff": 6}, type="date" if view.axis == "wall" else "linear")
+    layout["xaxis"].update(
+        title={"text": inert(x_title), "standoff": 6}, type="date" if view.axis == "wall" else "linear"
+    )
     if view.low is not None and view.high is not None:
         layout["xaxis"].update(range=[view.low, view.high], autorange=False)
     layout["yaxis"]["type"] = "log" if view.log else "linear"
@@ -143,14 +145,30 @@ def parallel_figure(
     layout["yaxis"] = {"visible": False, "fixedrange": True, "range": [-0.06, 1.06]}
     scales = [_scale_of([values[index] for values in rows.values()]) for index in range(len(axes))]
     layout["shapes"] = [
-        {"type": "line", "x0": index, "x1": index, "y0": 0, "y1": 1, "line": {"width": 1, "color": layout["font"]["color"]}}
+        {
+            "type": "line",
+            "x0": index,
+            "x1": index,
+            "y0": 0,
+            "y1": 1,
+            "line": {"width": 1, "color": layout["font"]["color"]},
+        }
         for index in range(len(axes))
     ]
     layout["annotations"] = [
         {"x": index, "y": 1.06, "text": f"<b>{inert(_short(name))}</b>", "showarrow": False, "yanchor": "bottom"}
         for index, name in enumerate(axes)
     ] + [
-        {"x": index, "y": place, "text": inert(label), "showarrow": False, "xanchor": "left", "xshift": 5, "font": {"size": 11}, "bgcolor": surface}
+        {
+            "x": index,
+            "y": place,
+            "text": inert(label),
+            "showarrow": False,
+            "xanchor": "left",
+            "xshift": 5,
+            "font": {"size": 11},
+            "bgcolor": surface,
+        }
         for index, scale in enumerate(scales)
         for label, place in scale.labels
     ]
@@ -209,7 +227,7 @@ def robust_scale(values: Sequence[Numbers], log: bool) -> tuple[float, float] | 
 def _line_traces(line: Line) -> list[Figure]:
     style = {"color": colour(line.index), "dash": _DASHES[line.index // len(PALETTE) % len(_DASHES)]}
     single = len(line.curve.x) <= 1
-    raw = {
+    raw: Figure = {
         "type": "scatter",
         "mode": "lines+markers" if single or len(line.curve.x) <= 30 else "lines",
         "name": inert(line.run),

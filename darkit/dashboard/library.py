@@ -214,7 +214,7 @@ def _folders(root: Path) -> Sequence[Path]:
 
 def _log_stamp(folder: Path) -> tuple[int, int] | None:
     try:
-        state = os.stat(f"{os.fspath(folder)}/{files.LOG}", follow_symlinks=False)
+        state = os.stat(f"{os.fspath(folder)}/{files.LOG}", follow_symlinks=False)  # noqa: PTH116 - as above
     except OSError:
         return None
     return state.st_ino, state.st_size

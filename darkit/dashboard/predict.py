@@ -1,4 +1,4 @@
-"""A model's answer to a prompt, from ``darkit predict`` in a process of its own: the dashboard itself needs no torch."""
+"""A model's answer to a prompt, from ``darkit predict`` in a process of its own: the server needs no torch."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ class Prompts:
 
 
 async def _talk(process: asyncio.subprocess.Process, prompt: str) -> AsyncIterator[bytes]:
-    assert process.stdin and process.stdout and process.stderr  # noqa: S101 - they are pipes by the call above
+    assert process.stdin is not None  # noqa: S101 - the three are pipes by the call above
+    assert process.stdout is not None  # noqa: S101
+    assert process.stderr is not None  # noqa: S101
     errors = asyncio.create_task(process.stderr.read())
     with suppress(BrokenPipeError, ConnectionResetError):
         process.stdin.write(prompt.encode("utf-8", "replace"))

@@ -6,6 +6,7 @@ import hmac
 import json
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -61,10 +62,8 @@ def own_hosts(host: str) -> frozenset[str]:
 
 def _own_addresses() -> set[str]:
     found = set()
-    try:
+    with suppress(OSError):  # a machine that cannot look itself up is asked by the names it has
         found |= {str(entry[4][0]).lower() for entry in socket.getaddrinfo(socket.gethostname(), None)}
-    except OSError:
-        pass  # a machine that cannot look itself up is asked by the names it has
     for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:  # sends nothing; asks which address would be used

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -228,7 +229,7 @@ def _take_waiting(waiting: dict[int, list[tuple[LogTail, bytes]]]) -> None:
     waiting.clear()
 
 
-def _grown(old: NDArray[np.generic], used: int, room: int) -> NDArray[np.generic]:
+def _grown(old: NDArray[Any], used: int, room: int) -> NDArray[Any]:
     new = np.empty((old.shape[0], room), dtype=old.dtype)
     new[:, :used] = old[:, :used]
     return new

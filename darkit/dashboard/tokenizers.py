@@ -37,7 +37,11 @@ def tokenizer_facts(folder: Path) -> TokenizerFacts | None:
     added = values.get("added_tokens")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     kind = str(model.get("type", "")) if isinstance(model, dict) else ""
-    tokens = [str(token["content"]) for token in added if isinstance(token, dict) and "content" in token] if isinstance(added, list) else []
+    tokens = (
+        [str(token["content"]) for token in added if isinstance(token, dict) and "content" in token]
+        if isinstance(added, list)
+        else []
+    )
     known = set(vocabulary) if isinstance(vocabulary, dict) else set()
     size = len(known | set(tokens)) if known else len(vocabulary) if isinstance(vocabulary, list) else len(tokens)
     return TokenizerFacts(kind, size, "  ".join(tokens[:_MOST_SPECIAL]))

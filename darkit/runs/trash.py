@@ -9,7 +9,7 @@ from pathlib import Path
 from darkit.errors import RunLockedError, RunNotFoundError, StorageError
 from darkit.runs.lock import RunLock
 from darkit.runs.names import run_path
-from darkit.runs.safe import read_object
+from darkit.runs.safe import UnreadableError, read_object
 
 TRASH = ".trash"
 _ALIVE = ("running", "stalled")
@@ -44,7 +44,7 @@ def move_to_trash(root: Path, name: str) -> Path:
         while target.exists():
             count += 1
             target = trash / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{count}"
-        os.rename(folder, target)
+        folder.rename(target)
     except OSError as error:
         raise StorageError(error.errno, f"Cannot move the run {name!r} to the trash: {error.strerror}.") from error
     finally:
@@ -55,9 +55,9 @@ def move_to_trash(root: Path, name: str) -> Path:
 def _refuse_beating(folder: Path) -> None:
     try:
         status = read_object(folder / "status.json")
-    except Exception:  # a broken status does not protect a run from its owner
+    except (FileNotFoundError, UnreadableError):  # a broken status does not protect a run from its owner
         return
     beat = status.get("heartbeat")
-    if status.get("state") in _ALIVE and isinstance(beat, int | float) and status.get("host") != os.uname().nodename:
-        if abs(time.time() - beat) < _SILENCE:
-            raise RunLockedError(f"The run {folder.name!r} is being trained on {status['host']!r}; stop it first.")
+    elsewhere = status.get("state") in _ALIVE and status.get("host") != os.uname().nodename
+    if elsewhere and isinstance(beat, int | float) and abs(time.time() - beat) < _SILENCE:
+        raise RunLockedError(f"The run {folder.name!r} is being trained on {status.get('host')!r}; stop it first.")

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from darkit.dashboard.serve import server_of
 from darkit.dashboard.server import create_app
 
-PATIENCE = 20_000  # milliseconds
+PATIENCE = 20_000  # milliseconds; two test processes share two cores
+expect.set_options(timeout=PATIENCE)
 
 
 @dataclass
@@ -36,7 +37,8 @@ def served(root: Path, token: str | None = None) -> Iterator[Served]:
     thread.start()
     deadline = time.monotonic() + 20
     while not server.started:
-        assert thread.is_alive() and time.monotonic() < deadline, "the server did not start"
+        assert thread.is_alive(), "the server did not start"
+        assert time.monotonic() < deadline, "the server did not start in time"
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     yield Served(root, f"http://127.0.0.1:{port}", port)
@@ -44,7 +46,7 @@ def served(root: Path, token: str | None = None) -> Iterator[Served]:
     thread.join(10)
 
 
-@pytest.fixture()
+@pytest.fixture
 def dashboard(home: Path) -> Iterator[Served]:
     """A dashboard of this test's own home."""
     (home / "base").mkdir(parents=True, exist_ok=True)
@@ -61,8 +63,7 @@ def browser() -> Iterator[Browser]:
         yield playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
 
 
-
-@pytest.fixture()
+@pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens pages and fails the test for what no page may do: errors, dialogs, and requests to elsewhere."""
     contexts: list[BrowserContext] = []

@@ -35,9 +35,11 @@ darkit.fit(Slow(), (x, x.sum(1, keepdim=True)), loss=nn.functional.mse_loss, nam
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def training(home: Path) -> Iterator[Path]:
-    process = subprocess.Popen([sys.executable, "-c", TRAINING], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINING], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
     folder = home / "base" / "live"
     deadline = time.monotonic() + 60
     while not (folder / files.LOG).exists() or (folder / files.LOG).stat().st_size < 200:
@@ -49,6 +51,11 @@ def training(home: Path) -> Iterator[Path]:
     process.wait(20)
     assert process.stderr is not None
     process.stderr.close()
+
+
+def append(path: Path, lines: str) -> None:
+    with path.open("a") as log:
+        log.write(lines)
 
 
 def points(page: Page) -> int:
@@ -77,9 +84,9 @@ def test_new_rows_come_as_little_pieces_and_a_rewritten_log_is_drawn_anew(dashbo
     folder = make_run(dashboard.root, "one", 5000, state="running", max_step=10_000)
     page = open_page(dashboard.address + "/run/one")
     expect(page.locator("[data-chart=train_loss] .plot[data-drawn]")).to_have_count(1)
+    new = "".join(row(step, 0.25) + "\n" for step in range(5001, 5501))
     with page.expect_response(lambda answer: answer.url.endswith("/api/news") and "bdata" in answer.text()) as coming:
-        with (folder / files.LOG).open("a") as log:
-            log.write("".join(row(step, 0.25) + "\n" for step in range(5001, 5501)))
+        append(folder / files.LOG, new)
     assert len(coming.value.body()) < 5000
     page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').data[0].x.at(-1) === 5500")
     assert page.evaluate("document.querySelector('[data-chart=train_loss] .plot').data[0].y.at(-1)") == 0.25
@@ -93,7 +100,10 @@ def test_a_hidden_tab_asks_for_nothing_and_catches_up_when_it_is_seen(dashboard:
     page = open_page(dashboard.address + "/run/one")
     expect(page.locator("[data-chart=train_loss] .plot[data-drawn]")).to_have_count(1)
     asked: list[str] = []
-    hide = "(yes) => { Object.defineProperty(document, 'hidden', {value: yes, configurable: true}); document.dispatchEvent(new Event('visibilitychange')); }"  # fmt: skip
+    hide = """(yes) => {
+        Object.defineProperty(document, 'hidden', {value: yes, configurable: true});
+        document.dispatchEvent(new Event('visibilitychange'));
+    }"""
     page.evaluate(hide, True)
     page.wait_for_timeout(1000)
     page.on("request", lambda request: asked.append(request.url))

@@ -12,7 +12,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-
 from darkit.dashboard.texts import LANGUAGES
 from darkit.runs import files
 from darkit.runs.notes import read_notes
@@ -21,8 +20,6 @@ from tests.dashboard.parts import loss_at, make_run
 
 Open = Callable[..., Page]
 SPIKE = 1234
-
-expect.set_options(timeout=15_000)  # milliseconds; two test processes share two cores
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +30,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         losses = {SPIKE: 40.0} if seed == 1 else {700: float("nan"), 701: float("inf")} if seed == 2 else None
         make_run(root, f"mlp-{seed}", 6000, seed=seed, lr=[0.1, 0.01][seed % 2], losses=losses)
     folder = make_run(
-        root, "broken-off", 300, seed=9, state="crashed", reason="ValueError: boom", traceback="Traceback ...\nValueError: boom"
+        root,
+        "broken-off",
+        300,
+        seed=9,
+        state="crashed",
+        reason="ValueError: boom",
+        traceback="Traceback ...\nValueError: boom",
     )
     (folder / "iter-200-ckpt.pth").write_bytes(b"x" * 2048)
     manifest = {"size": 2048, "sha256": "ab" * 32, "step": 200, "metrics": {"val_loss": 0.5}, "run": "1"}
@@ -171,7 +174,9 @@ def test_zooming_in_asks_for_finer_points_in_all_charts_until_the_raw_ones_show(
     drawn(page, 2)
     assert len(trace(page, "train_loss", "mlp-0")["x"]) < 3000
     with page.expect_response(lambda answer: answer.url.endswith("/api/charts")):
-        page.evaluate("Plotly.relayout(document.querySelector('[data-chart=train_loss] .plot'), {'xaxis.range': [1000, 1500]})")
+        page.evaluate(
+            "Plotly.relayout(document.querySelector('[data-chart=train_loss] .plot'), {'xaxis.range': [1000, 1500]})"
+        )
     page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').data[0].x.length < 600")
     shown = trace(page, "train_loss", "mlp-0")
     assert shown["x"] == list(range(999, 1502))
@@ -202,8 +207,12 @@ def test_the_view_is_in_the_address_and_a_reload_shows_the_same(runs: Served, op
     page.wait_for_url("**all=1**")
     query = parse_qs(urlsplit(page.url).query)
     assert {key: query[key] for key in ("log", "axis", "smooth", "hide", "all")} == {
-        "log": ["1"], "axis": ["relative"], "smooth": ["0.01"], "hide": ["mlp-1"], "all": ["1"],
-    }  # fmt: skip
+        "log": ["1"],
+        "axis": ["relative"],
+        "smooth": ["0.01"],
+        "hide": ["mlp-1"],
+        "all": ["1"],
+    }
     page.reload()
     drawn(page, 2)
     state = page.evaluate(
@@ -226,7 +235,8 @@ def test_groups_show_mean_and_deviation_and_unfold_into_single_runs(runs: Served
     assert trace(page, "val_loss", "mlp-0") is None
     page.locator('.chip[data-name="0.1"] .chip-toggle').click()
     page.wait_for_function(
-        "() => document.querySelector('[data-chart=val_loss] .plot').data.filter((one) => one.meta.kind === 'raw').length === 2"
+        """() => document.querySelector('[data-chart=val_loss] .plot').data
+        .filter((one) => one.meta.kind === 'raw').length === 2"""
     )
     assert "unfold=0.1" in page.url
 

@@ -14,7 +14,7 @@ from darkit.dashboard.security import LONGEST_BODY, Guard, own_hosts
 from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import make_run
 
-TOKEN = "a-token-that-nobody-guesses"  # noqa: S105
+TOKEN = "a-token-that-nobody-guesses"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,10 @@ def ask(
 ) -> tuple[int, dict[str, str], bytes]:
     """Asks as a browser on this machine would, but for the headers given; an empty one is left out."""
     host = f"127.0.0.1:{one.port}"
-    sent = {"Host": host, **({"Origin": f"http://{host}", "Content-Type": "application/json"} if method == "POST" else {})}
+    sent = {
+        "Host": host,
+        **({"Origin": f"http://{host}", "Content-Type": "application/json"} if method == "POST" else {}),
+    }
     sent.update(headers or {})
     connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=20)
     connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -47,8 +50,25 @@ def ask(
     return found
 
 
-HOSTS = ["127.0.0.1:{port}", "localhost:{port}", "[::1]:{port}", "localhost:9", "evil.example:{port}", "127.0.0.1.evil.example", "", "a@127.0.0.1:{port}", "localhost/x"]  # fmt: skip
-ORIGINS = ["http://{host}", "http://localhost:3000", "https://evil.example", "null", "http://127.0.0.1.evil.example:{port}", "file://"]  # fmt: skip
+HOSTS = [
+    "127.0.0.1:{port}",
+    "localhost:{port}",
+    "[::1]:{port}",
+    "localhost:9",
+    "evil.example:{port}",
+    "127.0.0.1.evil.example",
+    "",
+    "a@127.0.0.1:{port}",
+    "localhost/x",
+]
+ORIGINS = [
+    "http://{host}",
+    "http://localhost:3000",
+    "https://evil.example",
+    "null",
+    "http://127.0.0.1.evil.example:{port}",
+    "file://",
+]
 
 
 @pytest.mark.parametrize(("host", "origin"), list(itertools.product(HOSTS, ORIGINS)))
@@ -61,7 +81,13 @@ def test_only_our_own_host_and_origin_may_ask(here: Served, host: str, origin: s
     code, _, data = ask(here, "POST", "/api/runs", headers, {"since": 0})
     assert (code == 200) if own else code in (400, 403)
     assert own or b"one" not in data
-    upgrade = {**headers, "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "x" * 22 + "=="}  # fmt: skip
+    upgrade = {
+        **headers,
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "x" * 22 + "==",
+    }
     code, _, _ = ask(here, "GET", "/_dash-ws-callback", upgrade)
     assert code in (400, 403)
     code, _, _ = ask(here, "GET", "/_dash-layout", headers)
@@ -96,7 +122,15 @@ def test_every_answer_carries_the_headers_that_protect_the_page(here: Served, pa
 
 
 def test_frameworks_pages_are_not_there(here: Served) -> None:
-    for path in ("/docs", "/redoc", "/openapi.json", "/_mcp", "/../../etc/passwd", "/assets/../server.py", "/assets/%2e%2e/server.py"):  # fmt: skip
+    for path in (
+        "/docs",
+        "/redoc",
+        "/openapi.json",
+        "/_mcp",
+        "/../../etc/passwd",
+        "/assets/../server.py",
+        "/assets/%2e%2e/server.py",
+    ):
         assert ask(here, "GET", path)[0] in (404, 405)
 
 
@@ -178,7 +212,16 @@ def test_with_a_token_nothing_is_answered_before_it_was_shown(home: Path) -> Non
 
 
 def test_the_environment_changes_neither_debugging_nor_paths(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"DASH_DEBUG": "true", "DASH_UI": "true", "DASH_HOT_RELOAD": "true", "DASH_URL_BASE_PATHNAME": "/x/", "DASH_MCP_ENABLED": "true", "_DASH_FASTAPI_CONFIG": '{"debug": true}', "HOST": "0.0.0.0", "PORT": "1"}.items():  # noqa: S104 # fmt: skip
+    for name, value in {
+        "DASH_DEBUG": "true",
+        "DASH_UI": "true",
+        "DASH_HOT_RELOAD": "true",
+        "DASH_URL_BASE_PATHNAME": "/x/",
+        "DASH_MCP_ENABLED": "true",
+        "_DASH_FASTAPI_CONFIG": '{"debug": true}',
+        "HOST": "0.0.0.0",
+        "PORT": "1",
+    }.items():
         monkeypatch.setenv(name, value)
     (home / "base").mkdir(parents=True)
     with served(home / "base") as one:
@@ -191,7 +234,7 @@ def test_the_environment_changes_neither_debugging_nor_paths(home: Path, monkeyp
 
 
 def test_names_of_a_server_for_other_machines_include_its_own_and_no_others() -> None:
-    names = own_hosts("0.0.0.0")  # noqa: S104
+    names = own_hosts("0.0.0.0")
     assert {"127.0.0.1", "localhost"} <= names
     assert "evil.example" not in names
     assert own_hosts("127.0.0.1") == {"127.0.0.1", "localhost", "::1"}

@@ -24,9 +24,30 @@ COLUMNS = ("step", "loss", "note")
 fields = st.one_of(
     st.floats().map(repr),
     st.integers().map(str),
-    st.sampled_from(["", "NaN", "nan", "inf", "-inf", "Infinity", "1e5", " 2", "true", "1_0", "0x1", ".5", "5.", '"3"', '"a,b"', '"a""b"', "\0", "x\r"]),
+    st.sampled_from(
+        [
+            "",
+            "NaN",
+            "nan",
+            "inf",
+            "-inf",
+            "Infinity",
+            "1e5",
+            " 2",
+            "true",
+            "1_0",
+            "0x1",
+            ".5",
+            "5.",
+            '"3"',
+            '"a,b"',
+            '"a""b"',
+            "\0",
+            "x\r",
+        ]
+    ),
     st.text(max_size=8).filter(lambda text: "\n" not in text),
-)  # fmt: skip
+)
 lines = st.lists(fields, min_size=1, max_size=5).map(",".join)
 logs = st.lists(lines, max_size=12).map(lambda found: "".join(f"{line}\n" for line in found).encode("utf-8", "replace"))
 

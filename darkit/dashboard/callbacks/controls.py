@@ -57,5 +57,8 @@ def add_config_switch(app: Dash, charts: Charts) -> None:
 
 def _follow(app: Dash, name: str, inputs: Sequence[Input], holder: str) -> None:
     app.clientside_callback(
-        ClientsideFunction("darkit", f"follow_{name}"), Output(holder, "data-followed"), *inputs, prevent_initial_call=True
+        ClientsideFunction("darkit", f"follow_{name}"),
+        Output(holder, "data-followed"),
+        *inputs,
+        prevent_initial_call=True,
     )

@@ -74,7 +74,11 @@ def values_table(shown: Sequence[Shown], language: str) -> Component:
 def config_rows_for(shown: Sequence[Shown], everything: bool) -> list[dict[str, str]]:
     """The rows of the config grid."""
     return [
-        {"key": row.key, "differs": "yes" if everything and row.differs else "", **{f"r{i}": v for i, v in enumerate(row.values)}}
+        {
+            "key": row.key,
+            "differs": "yes" if everything and row.differs else "",
+            **{f"r{i}": v for i, v in enumerate(row.values)},
+        }
         for row in config_rows(shown)
         if everything or row.differs or len(shown) < 2
     ]
@@ -86,13 +90,23 @@ def _configs(shown: Sequence[Shown], language: str, everything: bool) -> list[Co
         {"field": "key", "headerName": text(language, "key"), "pinned": "left", "width": 190, "tooltipField": "key"}
     ]
     columns += [
-        {"field": f"r{i}", "headerName": run.facts.name, "headerTooltip": run.facts.name, "tooltipField": f"r{i}", "minWidth": 120, "flex": 1}
+        {
+            "field": f"r{i}",
+            "headerName": run.facts.name,
+            "headerTooltip": run.facts.name,
+            "tooltipField": f"r{i}",
+            "minWidth": 120,
+            "flex": 1,
+        }
         for i, run in enumerate(shown)
-    ]  # fmt: skip
+    ]
     return [
         dmc.Switch(id="all-keys", label=text(language, "all_keys"), checked=everything, size="xs", mb="xs"),
         html.P(
-            text(language, "no_differences"), id="no-differences", className="muted", hidden=bool(rows) or len(shown) < 2
+            text(language, "no_differences"),
+            id="no-differences",
+            className="muted",
+            hidden=bool(rows) or len(shown) < 2,
         ),
         html.Div(
             dag.AgGrid(
@@ -128,16 +142,28 @@ def _parallel(shown: Sequence[Shown], keys: Sequence[str], language: str, state:
         html.Div(
             [
                 dmc.MultiSelect(
-                    id="parallel-keys", data=list(keys), value=chosen, label=text(language, "parallel_keys"), size="xs", searchable=True
+                    id="parallel-keys",
+                    data=list(keys),
+                    value=chosen,
+                    label=text(language, "parallel_keys"),
+                    size="xs",
+                    searchable=True,
                 ),
                 dmc.Select(
-                    id="parallel-metric", data=metrics, value=metric, label=text(language, "parallel_metric"), size="xs", allowDeselect=False
+                    id="parallel-metric",
+                    data=metrics,
+                    value=metric,
+                    label=text(language, "parallel_metric"),
+                    size="xs",
+                    allowDeselect=False,
                 ),
             ],
             className="controls",
         ),
-        html.Div(id="parallel", className="plot parallel", **{"data-first": json.dumps(chosen), "data-metric": metric or ""}),
-    )  # fmt: skip
+        html.Div(
+            id="parallel", className="plot parallel", **{"data-first": json.dumps(chosen), "data-metric": metric or ""}
+        ),
+    )
 
 
 def _first_metric(metrics: Sequence[str]) -> str | None:

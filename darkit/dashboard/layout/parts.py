@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -93,7 +94,7 @@ def chart_board(names: Sequence[str], language: str, *, source: str = "log", id:
 
 def chart_controls(language: str, state: Mapping[str, Any], group_keys: Sequence[str], *, groups: bool) -> Component:
     """How charts are shown: axis, smoothing, scale, groups."""
-    say = lambda key: text(language, key)  # noqa: E731 - short, and only here
+    say = partial(text, language)
     axes = [
         {"value": "step", "label": say("axis_step")},
         {"value": "epoch", "label": say("axis_epoch")},

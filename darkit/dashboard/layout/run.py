@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ TABS = ("charts", "overview", "config", "checkpoints", "machine", "source", "pro
 def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Component]:
     """The page of a run."""
     facts = run.facts
-    say = lambda key: text(language, key)  # noqa: E731 - short, and only here
+    say = partial(text, language)
     alive = facts.state in ALIVE
     panels = {
         "charts": [
@@ -140,12 +141,12 @@ def _ending(facts: Facts, run: Shown, language: str) -> list[Component]:
 
 
 def _overview(facts: Facts, language: str) -> list[Component]:
-    say = lambda key: text(language, key)  # noqa: E731
+    say = partial(text, language)
     status, info = facts.status, facts.info
-    host = info.get("host") if isinstance(info.get("host"), dict) else {}
-    git = info.get("git") if isinstance(info.get("git"), dict) else {}
-    versions = info.get("versions") if isinstance(info.get("versions"), dict) else {}
-    data = info.get("data") if isinstance(info.get("data"), dict) else {}
+    host = _mapping(info.get("host"))
+    git = _mapping(info.get("git"))
+    versions = _mapping(info.get("versions"))
+    data = _mapping(info.get("data"))
     return [
         card(
             say("commands"),
@@ -167,17 +168,21 @@ def _overview(facts: Facts, language: str) -> list[Component]:
                 ]
             ),
             *(
-                [html.Details([html.Summary(say("git_diff")), code_block(readable(str(git["diff"])), language, tall=True)])]
+                [
+                    html.Details(
+                        [html.Summary(say("git_diff")), code_block(readable(str(git["diff"])), language, tall=True)]
+                    )
+                ]
                 if git.get("diff")
                 else []
             ),
         ),
         card(say("data"), values_table(_unprefixed(data), language)),
-    ]  # fmt: skip
+    ]
 
 
 def _config(facts: Facts, language: str) -> list[Component]:
-    say = lambda key: text(language, key)  # noqa: E731
+    say = partial(text, language)
     composed = read_text(facts.folder / files.COMPOSED_CONFIG)
     parts = [
         card(say("model_config"), values_table(_unprefixed(facts.config), language)),
@@ -193,7 +198,7 @@ def _config(facts: Facts, language: str) -> list[Component]:
 
 
 def _checkpoints(facts: Facts, language: str) -> Component:
-    say = lambda key: text(language, key)  # noqa: E731
+    say = partial(text, language)
     found = safe_checkpoints(facts.folder)
     if not found:
         return card(say("tab_checkpoints"), html.P(say("ckpt_none"), className="muted"))
@@ -247,18 +252,29 @@ def _source(facts: Facts, language: str) -> list[Component]:
 
 
 def _prompt(facts: Facts, language: str) -> Component:
-    say = lambda key: text(language, key)  # noqa: E731
+    say = partial(text, language)
     if not _has_tokenizer(facts):
         return card(say("tab_prompt"), html.P(say("prompt_none"), className="muted"))
     names = [checkpoint.name for checkpoint in reversed(safe_checkpoints(facts.folder))]
     return card(
         say("tab_prompt"),
-        dmc.Textarea(id="prompt", label=say("prompt"), placeholder=say("prompt_hint"), autosize=True, minRows=3, value=""),
+        dmc.Textarea(
+            id="prompt", label=say("prompt"), placeholder=say("prompt_hint"), autosize=True, minRows=3, value=""
+        ),
         html.Div(
             [
-                dmc.NumberInput(id="prompt-tokens", label=say("prompt_tokens"), value=100, min=1, max=2000, size="xs", w=130),
                 dmc.NumberInput(
-                    id="prompt-temperature", label=say("prompt_temperature"), value=0.8, min=0, max=10, step=0.1, size="xs", w=130
+                    id="prompt-tokens", label=say("prompt_tokens"), value=100, min=1, max=2000, size="xs", w=130
+                ),
+                dmc.NumberInput(
+                    id="prompt-temperature",
+                    label=say("prompt_temperature"),
+                    value=0.8,
+                    min=0,
+                    max=10,
+                    step=0.1,
+                    size="xs",
+                    w=130,
                 ),
                 dmc.Select(
                     id="prompt-checkpoint",
@@ -276,21 +292,31 @@ def _prompt(facts: Facts, language: str) -> Component:
         ),
         html.Pre(id="prompt-answer", className="code answer", role="status", tabIndex=0),
         id="prompt-card",
-    )  # fmt: skip
+    )
 
 
 def _notes(facts: Facts, language: str) -> Component:
-    say = lambda key: text(language, key)  # noqa: E731
+    say = partial(text, language)
     return card(
         say("notes"),
         dmc.TagsInput(
-            id="own-tags", label=say("tags"), placeholder=say("tags_hint"), value=list(map(readable, facts.notes.tags)), maxTags=30
+            id="own-tags",
+            label=say("tags"),
+            placeholder=say("tags_hint"),
+            value=list(map(readable, facts.notes.tags)),
+            maxTags=30,
         ),
         dmc.Textarea(
-            id="own-note", label=say("note"), autosize=True, minRows=6, maxRows=30, value=readable(facts.notes.note), mt="sm"
+            id="own-note",
+            label=say("note"),
+            autosize=True,
+            minRows=6,
+            maxRows=30,
+            value=readable(facts.notes.note),
+            mt="sm",
         ),
         html.Div(html.Button(say("save"), id="own-save", className="small-button primary"), className="dialog-foot"),
-    )  # fmt: skip
+    )
 
 
 def _stop_dialog(language: str) -> Component:
@@ -315,6 +341,10 @@ def _has_tokenizer(facts: Facts) -> bool:
 
 def _unprefixed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix("."): value for key, value in flatten(values, "").items()} if values else {}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _moment(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import html
@@ -15,7 +17,7 @@ _PYTHON = "import darkit\nrun = darkit.fit(model, data)"
 
 def runs_page(language: str, root: str, search: str, archived: bool) -> list[Component]:
     """The page; its script fills the grid and keeps it up to date."""
-    say = lambda key: text(language, key)  # noqa: E731 - short, and only here
+    say = partial(text, language)
     return [
         html.Div(
             [
@@ -88,7 +90,7 @@ def runs_page(language: str, root: str, search: str, archived: bool) -> list[Com
 
 def notes_dialog(language: str) -> Component:
     """Where tags and a note are written."""
-    say = lambda key: text(language, key)  # noqa: E731
+    say = partial(text, language)
     return dmc.Modal(
         id="notes-dialog",
         title=say("edit_notes"),
@@ -106,7 +108,7 @@ def notes_dialog(language: str) -> Component:
 
 def delete_dialog(language: str) -> Component:
     """Where a deletion is confirmed by the run's name."""
-    say = lambda key: text(language, key)  # noqa: E731
+    say = partial(text, language)
     return dmc.Modal(
         id="delete-dialog",
         title=say("delete_title"),
