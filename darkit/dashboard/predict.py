@@ -56,7 +56,7 @@ class Prompts:
         """
         reference = f"{name}:{checkpoint.name}" if checkpoint is not None else name
         limits = ("--max-new-tokens", str(tokens), "--temperature", str(temperature))
-        command = (sys.executable, "-m", "darkit.cli.main", "predict", *limits, "--", reference, "-")
+        command = (sys.executable, "-m", "darkit", "predict", *limits, "--", reference, "-")
         self._running += 1
         process = None
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import secrets
@@ -130,6 +131,7 @@ def stop(home: Path) -> str | None:
 
 
 def _run(home: Path, host: str, listening: socket.socket, token: str | None, key: str) -> int:
+    gc.disable()  # while thousands of small objects are made that stay
     from darkit.dashboard.api import same_key
     from darkit.dashboard.security import own_hosts
     from darkit.dashboard.server import create_app
@@ -142,6 +144,8 @@ def _run(home: Path, host: str, listening: socket.socket, token: str | None, key
 
     app = create_app(home / "base", hosts=own_hosts(host), token=token, stop=end)
     server = server_of(app)
+    gc.freeze()
+    gc.enable()
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
     return 0

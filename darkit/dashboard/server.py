@@ -36,6 +36,8 @@ _INDEX = """<!DOCTYPE html>
 <meta name="color-scheme" content="light dark">
 <title>{%title%}</title>
 <link rel="icon" href="/assets/icon.svg" type="image/svg+xml">
+<meta name="plotly" content="PLOTLY">
+<script src="/assets/early.js"></script>
 {%css%}
 </head>
 <body>
@@ -88,12 +90,13 @@ def create_app(
             enable_mcp=False,
             update_title="",
             title="darkit",
-            index_string=_INDEX,
+            index_string=_INDEX.replace("PLOTLY", plotly),
+            assets_ignore="early",
             add_log_handler=False,
         )
         app.backend.websocket_capability = False  # the page need not load what nothing here speaks
         app.layout = frame
-        add_callbacks(app, library, charts, plotly)
+        add_callbacks(app, library, charts)
         hashes = app.csp_hashes()
     add_routes(server, library, charts, Prompts(root.parent), stop)
 

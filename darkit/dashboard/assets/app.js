@@ -148,10 +148,11 @@ window.darkit = (() => {
   function plotly() {
     if (window.Plotly) return Promise.resolve(window.Plotly);
     plotlyComing ??= new Promise((resolve, reject) => {
-      const script = element("script", "", "", {src: document.getElementById("words").dataset.plotly});
+      const early = document.getElementById("plotly-script");
+      const script = early || element("script", "", "", {src: document.querySelector("meta[name=plotly]").content});
       script.onload = () => resolve(window.Plotly);
       script.onerror = reject;
-      document.head.append(script);
+      if (!early) document.head.append(script);
     });
     return plotlyComing;
   }

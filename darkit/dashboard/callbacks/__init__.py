@@ -9,16 +9,15 @@ from darkit.dashboard.charts import Charts
 from darkit.dashboard.library import Library
 
 
-def add_callbacks(app: Dash, library: Library, charts: Charts, plotly: str) -> None:
+def add_callbacks(app: Dash, library: Library, charts: Charts) -> None:
     """Adds every callback.
 
     Args:
         app: Where to.
         library: The runs.
         charts: Their figures.
-        plotly: The address of plotly's script.
     """
-    pages.add(app, library, charts, plotly)
+    pages.add(app, library, charts)
     actions.add(app, library)
     controls.add(app)
     controls.add_config_switch(app, charts)

@@ -22,7 +22,7 @@ from darkit.runs.names import check_name
 _LANGUAGE_COOKIE = "darkit_language"
 
 
-def add(app: Dash, library: Library, charts: Charts, plotly: str) -> None:
+def add(app: Dash, library: Library, charts: Charts) -> None:
     """Adds the callback that shows the page of an address."""
 
     @app.callback(Output("page", "children"), Input("url", "href"), Input("language", "data"))
@@ -30,7 +30,7 @@ def add(app: Dash, library: Library, charts: Charts, plotly: str) -> None:
         path, state = read_address(href or "/")
         language = _language(state["language"], chosen)
         content, wide = page_content(library, charts, path, state, language)
-        return page(language, content, wide=wide, plotly=plotly)
+        return page(language, content, wide=wide)
 
 
 def page_content(

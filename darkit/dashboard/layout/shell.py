@@ -36,7 +36,7 @@ def frame() -> Component:
     )
 
 
-def page(language: str, content: Any, *, wide: bool = False, plotly: str) -> list[Component]:
+def page(language: str, content: Any, *, wide: bool = False) -> list[Component]:
     """A whole page: the bar, the content and the words that the page's scripts say."""
     other = "zh" if language == "en" else "en"
     bar = html.Header(
@@ -67,7 +67,7 @@ def page(language: str, content: Any, *, wide: bool = False, plotly: str) -> lis
         bar,
         html.Div(text(language, "offline"), id="offline", role="alert", hidden=True),
         html.Main(content, className="page wide" if wide else "page"),
-        html.Div(id="words", hidden=True, **{"data-words": words, "data-language": language, "data-plotly": plotly}),
+        html.Div(id="words", hidden=True, **{"data-words": words, "data-language": language}),
     ]
 
 
