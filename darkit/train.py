@@ -4,123 +4,137 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from darkit.cli.compose import run_composed
-from darkit.cli.errors import print_error, show_warnings
-from darkit.cli.report import final_report
+from darkit.cli.arguments import is_sweep, prepare, sweeps_names
+from darkit.cli.compose import describe_error, run_composed
+from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error, show_warnings
+from darkit.cli.report import final_report, how_to_go_on
 from darkit.engine.config import TrainerConfig
-from darkit.errors import ConfigError, DarkitError
-from darkit.runs import files, load
-from darkit.runs.names import split_reference
+from darkit.errors import BatchError, ConfigError, DarkitError
+from darkit.runs import base, load
 
-_USAGE_ERROR = 2
-_OF_ONE_RUN = ("name", "resume")  # what a resumed run does not take over from the command that began it
+_UNEXPECTED = 1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) -> int:
     """Trains what the arguments compose.
 
     Args:
         arguments: Hydra's overrides and flags; by default those of the process.
+        callbacks: Lightning callbacks to train with besides darkit's own.
 
     Returns:
         The exit code: 0, or 2 when the user can mend what was wrong.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.path.insert(0, "")  # a model of the working directory's, as with python -m
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a model of the working directory's, as with python -m
     show_warnings()
-    failed = False
+    code = 0
+    number_names = is_sweep(given)
 
-    def task(settings: DictConfig) -> None:
-        nonlocal failed
+    def task(settings: DictConfig) -> bool:
+        nonlocal code  # what went wrong is said at once, and a sweep goes on with its next job
         try:
-            _train(settings)
+            _train(settings, number_names, callbacks)
         except DarkitError as error:
-            failed = True  # said at once, and a sweep goes on with its next job
             print_error(error)
+            code = code or USAGE_ERROR
+        except OmegaConfBaseException as error:
+            print_error(ConfigError(describe_error(error)))
+            code = code or USAGE_ERROR
+        except Exception:
+            traceback.print_exc()
+            code = _UNEXPECTED
+        else:
+            return True
+        return False
 
     try:
-        run_composed(task, [*_earlier_overrides(given), *given])
+        prepared = prepare(given)
+        number_names = number_names and not sweeps_names(prepared)
+        run_composed(task, prepared)
     except DarkitError as error:
         print_error(error)
-        return _USAGE_ERROR
-    return _USAGE_ERROR if failed else 0
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
 
 
-def _train(settings: DictConfig) -> None:
+def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -> None:
+    """Trains one job.
+
+    Args:
+        settings: The composed config.
+        number_names: Whether the jobs of a sweep share a name, so that each needs its number behind it.
+        callbacks: Lightning callbacks to train with besides darkit's own.
+    """
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
-    from darkit.data import DataChoice
+    from darkit.cli.instantiate import make_choice, make_loss, make_model
+    from darkit.engine.device import seed_generators
     from darkit.engine.loss import finds_own_loss
+    from darkit.engine.resume import find_resume
+    from darkit.engine.session import refuse_existing
     from darkit.engine.training import train_run
-    from darkit.runs import base
 
-    trainer = _trainer_config(settings)
+    trainer = cast(TrainerConfig, OmegaConf.to_object(settings.trainer))
     job = HydraConfig.get()
-    if job.mode == RunMode.MULTIRUN and trainer.name is not None and "name" not in job.overrides.task:
+    if number_names and trainer.name is not None:
         trainer.name = f"{trainer.name}-{job.job.num}"
-    model = _instantiate(settings.model, "model")
-    data = _instantiate(settings.data, "data")
-    loss = _instantiate(settings.loss, "loss") if settings.loss is not None else None
-    choice = data if isinstance(data, DataChoice) else DataChoice(data)
+    resume = settings.resume if settings.resume is None or isinstance(settings.resume, bool) else str(settings.resume)
+    found = find_resume(base(), trainer, resume)  # before the work of making data and model
+    goes_on = found is not None and found.same_run
+    first = found.step if found is not None and goes_on else 0
+    if trainer.name is not None and not goes_on:
+        refuse_existing(base(), trainer.name)
+    overrides = list(job.overrides.task)
+    composed = OmegaConf.create({"overrides": overrides, **_resolved(settings)})
+    seed_generators(trainer.seed)
+    choice = make_choice(settings.data)
+    seed_generators(trainer.seed)  # whatever the data drew, the model starts from the same numbers
+    model = make_model(settings.model)
+    loss = make_loss(settings.loss)
     if loss is None and not finds_own_loss(model):
-        loss = choice.loss
-    values = cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
-    composed = OmegaConf.create({"overrides": list(job.overrides.task), **values})
+        loss = choice.loss_for(model)
     started = time.monotonic()
-    run = train_run(
-        model,
-        choice.train,
-        choice.val,
-        trainer,
-        root=base(),
-        loss=loss,
-        tokenizer=choice.tokenizer,
-        resume=settings.resume,
-        composed=OmegaConf.to_yaml(composed),
-    )
-    steps = run.details.step
-    print(final_report(run, seconds=time.monotonic() - started, steps=steps, baselines=choice.baselines))
-
-
-def _trainer_config(settings: DictConfig) -> TrainerConfig:
-    return cast(TrainerConfig, OmegaConf.to_object(settings.trainer))
-
-
-def _instantiate(settings: Any, group: str) -> Any:
-    """Builds what a config's ``_target_`` names; what its constructor refuses is the user's to mend."""
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    if settings is None or "_target_" not in settings:
-        raise ConfigError(f"The config of {group} needs a _target_, such as _target_: package.module.Class.")
     try:
-        return instantiate(settings, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, DarkitError):
-            raise error.__cause__ from error
-        reason = " ".join(str(error.__cause__ or error).split()) or type(error.__cause__).__name__
-        raise ConfigError(f"The {group} {settings._target_} cannot be made: {reason}") from error
+        run = train_run(
+            model,
+            choice.train,
+            choice.val,
+            trainer,
+            root=base(),
+            loss=loss,
+            tokenizer=choice.tokenizer,
+            callbacks=callbacks,
+            resume=found,
+            resume_overrides=settings.resume_overrides,
+            composed=OmegaConf.to_yaml(composed),
+        )
+    except BatchError as error:
+        if not any(override.partition("=")[0] == "data" for override in overrides):
+            error.add_note("The data was the default one; data=NAME takes another, such as ./configs/data/NAME.yaml.")
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        with suppress(DarkitError):  # it was stopped before there was a run
+            print(how_to_go_on(load(trainer.name or "")), file=sys.stderr)
+        raise
+    seconds = time.monotonic() - started
+    baselines = choice.baselines if settings.loss is None else {}  # they are in the unit of the data's own loss
+    print(final_report(run, first_step=first, seconds=seconds, baselines=baselines))
 
 
-def _earlier_overrides(given: Sequence[str]) -> list[str]:
-    """Returns the overrides that the run to be resumed was begun with; those given now come after and win."""
-    values = dict(argument.lstrip("+").partition("=")[::2] for argument in given if "=" in argument)
-    wanted = values.get("resume", "null")
-    if wanted.lower() in ("null", "false", ""):
-        return []
-    reference = values.get("name", "") if wanted.lower() == "true" else wanted.strip("'\"")
-    name, _ = split_reference(reference)
-    path = load(name).path / files.COMPOSED_CONFIG
-    if not path.is_file():
-        return []
-    overrides = cast(DictConfig, OmegaConf.load(path)).get("overrides", [])
-    return [str(item) for item in overrides if str(item).lstrip("+").partition("=")[0] not in _OF_ONE_RUN]
+def _resolved(settings: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
 
 
 if __name__ == "__main__":

@@ -156,11 +156,11 @@ def test_the_table_tells_the_least_value_that_is_taken(page: str) -> None:
             TrainerConfig(**{name: int(least[1])})
             with pytest.raises(ConfigError, match=name):
                 TrainerConfig(**{name: int(least[1]) - 1})
-    assert checked == 13
+    assert checked == 15
 
 
 @pytest.mark.parametrize("page", GUIDES)
-@pytest.mark.parametrize("name", ["device", "precision", "scheduler", "nan_policy"])
+@pytest.mark.parametrize("name", ["device", "precision", "scheduler", "mode", "nan_policy"])
 def test_the_table_tells_all_choices(page: str, name: str) -> None:
     choices = re.findall(r"`([\w-]+)`", settings_table(page)[name]["unit"])
     with pytest.raises(ConfigError) as refused:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,23 @@ import hydra
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from darkit.engine.config import TrainerConfig
-from darkit.errors import ConfigError, nearest
+from darkit.errors import ConfigError, StorageError, nearest
 from darkit.runs.home import home
 
 _OWN_CONFIGS = "configs"
+_TRAINER_SETTINGS = [setting.name for setting in fields(TrainerConfig)]
 
 
 @dataclass
@@ -35,6 +44,7 @@ class TrainSettings:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     name: str | None = None
     resume: Any = None
+    resume_overrides: bool = False
     loss: Any = None
 
 
@@ -60,24 +70,30 @@ def config_dir() -> Path:
     raise ConfigError(f"The configs of darkit are neither in {package} nor beside it: install it again.")
 
 
-def run_composed(task: Callable[[DictConfig], None], arguments: Sequence[str]) -> None:
+def run_composed(task: Callable[[DictConfig], bool], arguments: Sequence[str]) -> None:
     """Composes the config that the arguments ask for and calls the task with it; with ``-m``, once per combination.
 
     Args:
-        task: Takes the composed config.
-        arguments: Hydra's overrides and flags.
+        task: Takes the composed config and says whether something came of it. It must raise nothing that Hydra would
+            report in its own way.
+        arguments: Hydra's flags and overrides.
 
     Raises:
         ConfigError: The arguments do not compose.
+        StorageError: There is no place for what a sweep writes.
     """
+    sweep = home() / "sweeps" / time.strftime("%Y%m%d-%H%M%S")
+    made = [folder for folder in (sweep, sweep.parent, home()) if not folder.exists()]
     ConfigStore.instance().store(name="schema", node=TrainSettings)
     Plugins.instance().register(_OwnConfigs)
-    OmegaConf.register_new_resolver("darkit.home", lambda: str(home()), replace=True)
+    OmegaConf.register_new_resolver("darkit.sweep", lambda: str(sweep), replace=True)
     original, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    fruitful = False
 
     def enter(settings: DictConfig) -> None:
+        nonlocal fruitful
         sys.argv = original  # what processes for further devices are started with
-        task(settings)
+        fruitful |= task(settings)
 
     program = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(enter)
     sys.argv = ["darkit train", *arguments]
@@ -86,11 +102,15 @@ def run_composed(task: Callable[[DictConfig], None], arguments: Sequence[str]) -
         program()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(describe_error(error)) from error
+    except OSError as error:
+        raise StorageError(error.errno, f"Cannot write to {error.filename}: {error.strerror}.") from error
     finally:
         sys.argv = original
         os.environ.pop("HYDRA_FULL_ERROR")
         if full is not None:
             os.environ["HYDRA_FULL_ERROR"] = full
+        if not fruitful:
+            _remove(made)
 
 
 def describe_error(error: BaseException) -> str:
@@ -101,19 +121,48 @@ def describe_error(error: BaseException) -> str:
         if group:
             return f"There is no {group} {wanted!r}; {nearest(wanted, options)}."
         return f"There is no config {wanted!r}."
+    if isinstance(error, OverrideParseException):
+        return _describe_override(error.override, error.message)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
         return _describe_key(cause)
+    if isinstance(cause, InterpolationKeyError):
+        missing = re.search(r"'(.+?)'", str(cause.msg or cause))
+        needed = missing[1] if missing else str(cause.msg)
+        return (
+            f"The setting {cause.full_key} takes the value of {needed}, which is not there: choose what has it, such "
+            f"as another data=, or give {cause.full_key}=VALUE."
+        )
     if isinstance(cause, ValidationError) and cause.full_key:
-        reason = str(cause.msg or cause).splitlines()[0]
+        reason = str(cause.msg or cause).splitlines()[0].rstrip(".")
         return f"The setting {cause.full_key} does not fit: {reason}."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return re.sub(r"\.?$", ".", "; ".join(lines[:2]))
 
 
+def _describe_override(override: str, message: str) -> str:
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override!r} is not a setting: write it as key=value."
+    if not value.isascii():
+        return f"The value of {key} must be in quotes because of its characters: \"{key}='{value}'\"."
+    reason = message.splitlines()[0].removeprefix(f"Error parsing override '{override}'").strip()
+    return f"The value of {key} cannot be read{': ' + reason if reason else ''}; text with signs in it needs quotes."
+
+
 def _describe_key(error: OmegaConfBaseException) -> str:
     path, _, key = str(error.full_key).rpartition(".")
+    if not path and key in _TRAINER_SETTINGS:
+        return f"There is no setting {key!r}; did you mean 'trainer.{key}'?"
     known = list(error.parent_node or {}) if isinstance(error.parent_node, DictConfig) else []
     what = "trainer setting" if path == "trainer" else f"setting {path}." if path else "setting"
     name = f"{what}{key}" if what.endswith(".") else f"{what} {key!r}"
-    return f"There is no {name}; {nearest(str(key), map(str, known))}."
+    return f"There is no {name}; {nearest(str(key), (str(item) for item in known if item != 'hydra'))}."
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    """Removes what Hydra made for a sweep of which nothing came: its folder, then those above that are empty."""
+    for folder in folders:
+        with suppress(OSError):  # it was never made, or holds something else
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            folder.rmdir()

@@ -7,11 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from darkit import __version__
-from darkit.cli import new, predict, runs, show, start, stop_server
-from darkit.cli.errors import print_error
+from darkit.cli import export, new, predict, runs, show, start, stop, stop_server, verify, verify_resume
+from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error
 from darkit.errors import DarkitError
 
-_USAGE_ERROR = 2
 _EXAMPLES = """\
 examples:
   darkit train                                   train the default run
@@ -48,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = chosen.run(chosen)
     except DarkitError as error:
         print_error(error)
-        return _USAGE_ERROR
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except BrokenPipeError:  # whoever read the output has read enough
         sys.stderr.close()
         return 0
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     commands.add_parser("train", help="train a run from composed configs", add_help=False)
-    for command in (runs, show, predict, new, start, stop_server):
+    for command in (runs, show, stop, predict, export, verify, verify_resume, new, start, stop_server):
         command.add_parser(commands)
     return parser
 

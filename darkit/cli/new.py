@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
+from contextlib import suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from darkit.cli.parsers import Subparsers, add_command
-from darkit.errors import RunExistsError, StorageError
+from darkit.errors import DarkitError, RunExistsError, StorageError
 
 _EXAMPLES = """\
   darkit new my-project       then: cd my-project && darkit train model=mine
@@ -22,14 +24,30 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Copies the template."""
+    """Copies the template: all of it, or nothing."""
     folder: Path = arguments.path
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunExistsError(f"{folder} is there already; choose a folder that is new or empty.")
+    there = folder.exists()
     try:
+        if there and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunExistsError(f"{folder} is there already; choose a folder that is new or empty.")
         with as_file(files("darkit.cli") / "template") as template:
             shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    except OSError as error:
-        raise StorageError(error.errno, f"Cannot make the project in {folder}: {error.strerror}.") from error
-    print(f"Made {folder}. Go on with:\n  cd {folder}\n  darkit train model=mine\n  python -m pytest")
+    except (OSError, shutil.Error) as error:
+        if isinstance(error, DarkitError):
+            raise
+        _remove(folder, there)
+        reason = error.strerror or "the file system refused"
+        raise StorageError(error.errno, f"Cannot make the project in {folder}: {reason}.") from error
+    go = "" if folder.resolve() == Path.cwd() else f"  cd {shlex.quote(str(folder))}\n"
+    print(f"Made {folder}. Go on with:\n{go}  darkit train model=mine name=first\n  python -m pytest")
     return 0
+
+
+def _remove(folder: Path, was_there: bool) -> None:
+    """Takes back what was copied into a folder that was empty or not there."""
+    for path in folder.glob("*") if was_there else [folder]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):  # it was never made
+                path.unlink()

@@ -6,7 +6,20 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from rich.console import Console
+
 Subparsers = Any  # argparse has no public name for what add_subparsers returns
+
+
+_PIPE_WIDTH = 10_000  # characters; a pipe takes lines of any length, and whoever reads it wants whole ones
+
+
+def output() -> Console:
+    """Returns standard output, for tables and styled text."""
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console
 
 
 def add_command(

@@ -1,43 +1,70 @@
-"""What a finished training tells: where it is, how good it got, and how to go on."""
+"""What a training tells at its end: where the run is, how good it got, and how to go on."""
 
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
+import polars
+
+from darkit.cli.example import example_input
 from darkit.runs import Run
 
 
-def final_report(run: Run, *, seconds: float, steps: int, baselines: Mapping[str, float]) -> str:
+def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mapping[str, float]) -> str:
     """Composes the block at the end of ``darkit train``.
 
     Args:
         run: The run.
-        seconds: How long it trained.
-        steps: How many steps it did in that time.
+        first_step: The step after which this training began.
+        seconds: How long it took, with all that is around the steps.
         baselines: Losses to compare with: what it is -> its loss.
     """
-    details = run.details
+    details, log = run.details, run.log()
     lines = [
         f"{run.name}: {details.state} at step {details.step} of {details.max_step}",
         f"  run directory  {run.path}",
     ]
-    lines += [f"  {name:<13}  {text}" for name, text in _losses(run, baselines)]
-    lines.append(f"  speed          {steps / max(seconds, 1e-9):.1f} steps/s, {seconds:.0f} s in all")
-    name = shlex.quote(run.name)
+    lines += [f"  {name:<13}  {text}" for name, text in _losses(log, baselines)]
+    lines.append(
+        f"  speed          {_speed(log, first_step, details.step, seconds):.1f} steps/s, {seconds:.1f} s in all"
+    )
+    command, name = darkit_command(), shlex.quote(run.name)
     more = 2 * (details.max_step or details.step)
-    example = '"The import statement"' if (run.path / "tokenizer.json").exists() else "INPUT"
     lines += [
         "go on with",
-        f"  darkit predict {name} {example}",
-        "  darkit start",
-        f"  darkit train resume={name} trainer.max_step={more}",
+        f"  {command} predict {name} {example_input(run)}",
+        f"  {command} start",
+        f"  {command} train resume={name} trainer.max_step={more}",
     ]
     return "\n".join(lines)
 
 
-def _losses(run: Run, baselines: Mapping[str, float]) -> list[tuple[str, str]]:
-    log = run.log()
+def how_to_go_on(run: Run) -> str:
+    """Composes what a stopped training says."""
+    details = run.details
+    if not run.checkpoints():
+        return f"{run.name}: stopped before there was a checkpoint."
+    command = f"{darkit_command()} train resume={shlex.quote(run.name)}"
+    return f"{run.name}: {details.state} at step {details.step} of {details.max_step}; go on with\n  {command}"
+
+
+def darkit_command() -> str:
+    """Returns what starts darkit in this shell: its name alone only where the shell would find this very one."""
+    script = Path(sys.executable).with_name("darkit")
+    found = shutil.which("darkit")
+    if found is not None and (not script.exists() or script.samefile(found)):
+        return "darkit"
+    if not script.exists():
+        return f"{shlex.quote(sys.executable)} -m darkit"
+    folder = Path.cwd()
+    return shlex.quote(str(script.relative_to(folder) if script.is_relative_to(folder) else script))
+
+
+def _losses(log: polars.DataFrame, baselines: Mapping[str, float]) -> list[tuple[str, str]]:
     found = []
     for column in ("train_loss", "val_loss"):
         values = log[column].drop_nulls().to_list() if column in log.columns else []
@@ -47,3 +74,14 @@ def _losses(run: Run, baselines: Mapping[str, float]) -> list[tuple[str, str]]:
                 text += f" ({', '.join(f'{name}: {value:.4f}' for name, value in baselines.items())})"
             found.append((column.replace("_", " "), text))
     return found
+
+
+def _speed(log: polars.DataFrame, first_step: int, last_step: int, seconds: float) -> float:
+    """Returns the steps per second between the first and the last row that this training logged, or on the whole."""
+    if {"step", "time"} <= set(log.columns):
+        rows = log.filter(polars.col("step") > first_step)
+        if rows.height > 1:
+            steps, elapsed = (rows[name][-1] - rows[name][0] for name in ("step", "time"))
+            if elapsed > 0:
+                return float(steps / elapsed)
+    return (last_step - first_step) / max(seconds, 1e-9)

@@ -7,15 +7,18 @@ import json
 import time
 from typing import Any
 
-from rich.console import Console
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from darkit.cli.parsers import Subparsers, add_command
+from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.runs import Run, base, files, list_runs
-from darkit.runs.log import last_row
+from darkit.runs.log import last_values
 
 STATE_STYLES = {"running": "green", "finished": "blue", "stopped": "yellow", "crashed": "red", "stalled": "magenta"}
+_GAP = 2
+_RIGHT = ("step", "train loss", "val loss")
+_FIRST_TO_GO = ("model", "started", "train loss", "step", "val loss")  # where a terminal is too narrow for all
 _EXAMPLES = """\
   darkit runs                 a table, newest first
   darkit runs --json          the same for programs
@@ -34,22 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
-    console = Console(highlight=False)
+    console = output()
     if not rows:
         console.print(f"No runs yet in {base()}. `darkit train` makes one.", markup=False, soft_wrap=True)
         return 0
-    table = Table("name", "state", "model", "step", "train loss", "val loss", "started", box=None, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(
-            Text(row["name"]),
-            Text(row["state"], STATE_STYLES.get(row["state"], "")),
-            Text(row["model"]),
-            Text(f"{row['step']}/{row['max_step'] or '?'}", justify="right"),
-            _number(row["train_loss"]),
-            _number(row["val_loss"]),
-            Text(time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"]))),
-        )
-    console.print(table)
+    console.print(_table([_cells(row) for row in rows], console.width))
     console.print(f"in {base()}", style="dim", markup=False, soft_wrap=True)
     return 0
 
@@ -57,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 def summary(found: Run) -> dict[str, Any]:
     """Collects what a list of runs shows of one."""
     details, info = found.details, found.info
-    last = last_row(found.path / files.LOG)
+    last = last_values(found.path / files.LOG)
     return {
         "name": found.name,
         "state": details.state,
@@ -72,6 +64,38 @@ def summary(found: Run) -> dict[str, Any]:
     }
 
 
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "name": row["name"],
+        "state": row["state"],
+        "model": row["model"],
+        "step": f"{row['step']}/{row['max_step'] or '?'}",
+        "train loss": _number(row["train_loss"]),
+        "val loss": _number(row["val_loss"]),
+        "started": time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"])),
+    }
+
+
+def _table(rows: list[dict[str, str]], width: int) -> Table:
+    """Lays out the rows, and leaves columns out rather than cut a name, which people copy."""
+    widths = {name: max(cell_len(name), *(cell_len(row[name]) for row in rows)) for name in rows[0]}
+    for name in _FIRST_TO_GO:
+        if sum(widths.values()) + _GAP * (len(widths) - 1) <= width:
+            break
+        del widths[name]
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
+    for name, size in widths.items():
+        table.add_column(
+            name,
+            justify="right" if name in _RIGHT else "left",
+            overflow="fold",
+            min_width=size if name != "name" else None,
+        )
+    for row in rows:
+        table.add_row(*(Text(row[name], STATE_STYLES.get(row[name], "") if name == "state" else "") for name in widths))
+    return table
+
+
 def _parsed(text: str | None) -> float | None:
     try:
         return float(text) if text else None
@@ -79,5 +103,5 @@ def _parsed(text: str | None) -> float | None:
         return None
 
 
-def _number(value: float | None) -> Text:
-    return Text("" if value is None else f"{value:.4g}", justify="right")
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

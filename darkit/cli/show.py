@@ -9,15 +9,16 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from darkit.cli.parsers import Subparsers, add_command
+from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.cli.runs import STATE_STYLES
 from darkit.runs import Run, load
 from darkit.runs.checkpoints import Checkpoint
 
+_MOST_CHECKPOINTS = 5
 _EXAMPLES = """\
   darkit show gpt-20261124-153012
   darkit show gpt-20261124-153012 --json
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_as_json(found), indent=2, ensure_ascii=False, default=str))
         return 0
-    console = Console(highlight=False)
+    console = output()
     details = found.details
     console.print(Text(found.name, "bold"), Text(details.state, STATE_STYLES.get(details.state, "")))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -72,7 +73,10 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
         if values is not None and len(values) and values.dtype.is_numeric():
             numbers = values.to_list()
             yield name, f"best {min(numbers):.4g}, last {numbers[-1]:.4g}"
-    for checkpoint in found.checkpoints():
+    checkpoints = found.checkpoints()
+    if len(checkpoints) > _MOST_CHECKPOINTS:
+        yield "checkpoint", f"{len(checkpoints) - _MOST_CHECKPOINTS} earlier ones, which --json lists"
+    for checkpoint in checkpoints[-_MOST_CHECKPOINTS:]:
         yield "checkpoint", _checkpoint(checkpoint)
     if info.get("command"):
         yield "command", shlex.join(map(str, info["command"]))
@@ -82,7 +86,7 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
 
 def _checkpoint(checkpoint: Checkpoint) -> str:
     metrics = "  ".join(f"{name} {value:.4g}" for name, value in checkpoint.metrics.items())
-    return f"{checkpoint.name}  {checkpoint.size / 1e6:.1f} MB  {metrics or checkpoint.problem}".rstrip()
+    return f"{checkpoint.name}  {decimal(checkpoint.size)}  {checkpoint.problem or metrics}".rstrip()
 
 
 def _as_json(found: Run) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import atexit
 import copy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from darkit.engine.checkpoint import read_checkpoint, write_checkpoint
 from darkit.engine.exports import describe_model, write_exports
+from darkit.engine.loop import retention_of
 from darkit.engine.session import Session
+from darkit.engine.stop import StopTraining
 from darkit.engine.stream import RowStream, Sink
 from darkit.engine.tensorboard import TensorBoardSink
 from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError
@@ -54,6 +56,8 @@ class RunKeeper:
         self.session: Session | None = None
         self.folder: Path | None = None
         self.step = 0
+        self._saved = 0
+        self._listens = False
         self._holders = 0
         self._values: dict[str, Any] = {}
         self._values_are_old = False
@@ -66,11 +70,19 @@ class RunKeeper:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps the run open for a block, saves the last step if the block did not, and ends the run truly."""
+        """Keeps the run open for a block, saves the last step if the block did not, and ends the run truly.
+
+        A block that was left because somebody asked the run to stop ends well, or ends the process as a signal would.
+        """
         self._holders += 1
         try:
             yield
             self.save_last()
+        except StopTraining as asked:
+            request = self.session.guard.request if self.session is not None else None
+            self.end(asked)
+            if request is not None:
+                request.end_process()
         except BaseException as error:
             self.end(error)
             raise
@@ -93,7 +105,7 @@ class RunKeeper:
                 session.describe(describe_model(owner.model), config, self.series, {})
                 if session.writes and created:
                     write_exports(session.folder, owner.model, config, owner.tokenizer)
-                session.begin(owner.max_step, self.columns, self._sinks)
+                session.begin(owner.max_step, self.columns, self._sinks, retention_of(config))
             except BaseException as error:
                 self.end(error)
                 raise
@@ -121,7 +133,18 @@ class RunKeeper:
         self.step = step
         if self.session is not None:
             self.session.step = step
+            if not self._listens and self._holders:  # a loop that tells its steps can be stopped between them
+                self.session.guard.install()
+                self._listens = True
         self._values_are_old = True
+
+    def stop_if_asked(self) -> None:
+        """Leaves the loop that is being held when somebody asked for it, with its last step saved."""
+        if self.session is None or not self._holders or not self.session.guard.request.reason:
+            return
+        if self.step < self.owner.max_step:
+            self.save_last()
+            raise StopTraining
 
     def put(self, row: dict[str, Any]) -> None:
         """Appends a row to the log."""
@@ -139,28 +162,39 @@ class RunKeeper:
             self._values, self._values_are_old = {}, False
         self._values.update(values)
 
-    def save(self, step: int, content: Mapping[str, Any]) -> Path:
-        """Writes a checkpoint; one that is saved again after the end keeps all but its weights and optimizer."""
-        around: AbstractContextManager[Session]
+    def save(self, step: int, content: Mapping[str, Any], *, wait: bool = True) -> Path:
+        """Writes a checkpoint; one that is saved again after the end keeps all but its weights and optimizer.
+
+        Args:
+            step: The step.
+            content: What it holds.
+            wait: Whether it is on the disk when this returns; otherwise a thread writes a copy of the content.
+        """
         if self.is_over and self.folder is not None:
-            around = Session.reopen(self.folder, step)
-        else:
-            around = nullcontext(self.open())
-        with around as session:
-            if session.stream is not None:
-                session.stream.flush()
-            metrics: Mapping[str, float] = self._metrics()
-            if self.is_over:
-                manifest = files.read_json(manifest_path(checkpoint_path(session.folder, step)))
-                metrics = metrics or manifest.get("metrics") or {}
-                content = _renewed(session.folder, step, content)
-            return write_checkpoint(session.folder, step, content, metrics=metrics, run_id=session.run_id)
+            return self._save_again(self.folder, step, content)
+        session = self.open()
+        if session.stream is not None:
+            session.stream.flush()
+        if session.writer is not None:
+            session.writer.save(step, content, self._metrics())
+            if wait:
+                session.writer.wait()
+        self._saved = step
+        return checkpoint_path(session.folder, step)
+
+    def _save_again(self, folder: Path, step: int, content: Mapping[str, Any]) -> Path:
+        with Session.reopen(folder, step) as session:
+            metrics = self._metrics()
+            manifest = files.read_json(manifest_path(checkpoint_path(folder, step)))
+            metrics = metrics or manifest.get("metrics") or {}
+            content = _renewed(folder, step, content)
+            return write_checkpoint(folder, step, content, metrics=metrics, run_id=session.run_id)
 
     def save_last(self) -> None:
         """Saves the last completed step if that was not done: a loop may end before ``max_step``, or between saves."""
         if self.session is None or not 0 < self.step <= self.owner.max_step:
             return
-        if not checkpoint_path(self.session.folder, self.step).exists():
+        if self._saved != self.step and not checkpoint_path(self.session.folder, self.step).exists():
             self.owner._save(self.step)
 
     def _append(self, folder: Path, row: dict[str, Any]) -> None:

@@ -21,7 +21,6 @@ from darkit.core.bridge import FollowSteps, OwnEvaluation, validation_metrics
 from darkit.core.keeper import RunKeeper
 from darkit.core.logger import CsvLogger
 from darkit.engine.callbacks import LossGuard
-from darkit.engine.callbacks.checkpoint import checkpoint_content
 from darkit.engine.callbacks.evaluate import StepEvaluate, evaluate
 from darkit.engine.checkpoint import class_path
 from darkit.engine.config import TrainerConfig
@@ -29,6 +28,7 @@ from darkit.engine.device import generator_states, move_to_device, resolve_devic
 from darkit.engine.loss import make_step
 from darkit.engine.optim import make_optimizer
 from darkit.engine.session import DEFAULT_SERIES, check_series, refuse_existing
+from darkit.engine.state import collect_state
 from darkit.engine.training import column_names, train_run
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
@@ -237,9 +237,10 @@ class Trainer:
             self._keeper.open()
         self._keeper.tell(step)
         if step == self.max_step or (every and step % every == 0 and step < self.max_step):
-            self._save(step)
+            self._save(step, wait=False)
         elif step == self.max_step + 1:
             logger.warning("The loop goes on after max_step (%d): what it does from here is not saved.", self.max_step)
+        self._keeper.stop_if_asked()
 
     def _auto_validate(self, val_dataloader: Any) -> dict[str, float] | None:
         """Evaluates when the completed step is due by the config or is the last one, and logs the result.
@@ -276,10 +277,10 @@ class Trainer:
         self.optimizer = self._get_optimizer()
         return self.optimizer
 
-    def _save(self, step: int) -> Path:
+    def _save(self, step: int, *, wait: bool = True) -> Path:
         self._guard.check_weights(self.model, step)
         if self._engine is not None:
-            return self._keeper.save(step, checkpoint_content(*self._engine))
+            return self._keeper.save(step, collect_state(*self._engine), wait=wait)
         return self._keeper.save(
             step,
             {
@@ -290,6 +291,7 @@ class Trainer:
                 "scheduler_state_dict": _state(getattr(self, "scheduler", None), LRScheduler),
                 "rng": generator_states(),
             },
+            wait=wait,
         )
 
 

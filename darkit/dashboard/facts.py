@@ -12,13 +12,12 @@ from typing import Any
 from darkit.errors import DarkitError
 from darkit.runs import files
 from darkit.runs.names import check_name
-from darkit.runs.notes import NOTES, Notes, read_notes
+from darkit.runs.notes import Notes, read_notes
 from darkit.runs.safe import UnreadableError, read_object
 from darkit.runs.status import Status, read_status
 
 BROKEN = "broken"
-ALIVE = ("running", "stalled")
-_WATCHED = (files.STATUS, files.RUN, files.MODEL_CONFIG, files.TRAINER_CONFIG, NOTES)
+_WATCHED = (files.STATUS, files.RUN, files.MODEL_CONFIG, files.TRAINER_CONFIG, files.NOTES)
 _MOST_KEYS = 500
 _LONGEST_VALUE = 200  # characters of a config value in a table
 

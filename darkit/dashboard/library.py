@@ -14,13 +14,13 @@ import numpy as np
 
 from darkit.dashboard.cache import LogCache
 from darkit.dashboard.curves import usable_series
-from darkit.dashboard.facts import ALIVE, Facts, Signature, number, read_facts, readable, signature
+from darkit.dashboard.facts import Facts, Signature, number, read_facts, readable, signature
 from darkit.dashboard.tail import Table
 from darkit.errors import RunNotFoundError
 from darkit.runs import files
 from darkit.runs.names import run_path
+from darkit.runs.status import ALIVE
 
-SYSTEM_LOG = "system_log.csv"
 _HIGHER_IS_BETTER = (
     "acc", "accuracy", "f1", "auc", "score", "precision", "recall", "bleu", "rouge", "reward", "return", "r2", "psnr",
     "ssim", "iou", "map", "correct",
@@ -76,11 +76,11 @@ class Library:
 
     def log(self, facts: Facts, source: str = "log") -> Table:
         """Returns a run's log, or with ``system`` that of the machine's use."""
-        return self.cache.read(facts.folder / (files.LOG if source == "log" else SYSTEM_LOG))
+        return self.cache.read(facts.folder / (files.LOG if source == "log" else files.SYSTEM_LOG))
 
     def logs(self, all_facts: Iterable[Facts], source: str = "log") -> list[Table]:
         """Returns the logs of several runs."""
-        name = files.LOG if source == "log" else SYSTEM_LOG
+        name = files.LOG if source == "log" else files.SYSTEM_LOG
         return self.cache.read_many(facts.folder / name for facts in all_facts)
 
     def entries(self) -> tuple[int, list[Entry]]:

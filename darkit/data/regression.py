@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from darkit.data.choice import DataChoice
+from darkit.errors import DataError
 
 
 def regression(
@@ -29,7 +30,16 @@ def regression(
     Returns:
         Pairs of inputs (input_size) and targets (output_size), with the mean squared error as loss and, as baseline,
         the error of always answering with the mean.
+
+    Raises:
+        DataError: A size is below 1, or the noise below 0.
     """
+    sizes = {"input_size": input_size, "output_size": output_size, "samples": samples, "val_samples": val_samples}
+    for name, size in sizes.items():
+        if size < 1:
+            raise DataError(f"{name} must be at least 1, not {size}.")
+    if noise < 0:
+        raise DataError(f"noise must be at least 0, not {noise}.")
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(input_size, 2 * input_size, generator=generator) / input_size**0.5
     outer = torch.randn(2 * input_size, output_size, generator=generator) / input_size**0.5

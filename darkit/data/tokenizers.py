@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from darkit.errors import DataError
+
 END_OF_TEXT = "<|endoftext|>"
 
 
@@ -21,7 +23,13 @@ def train_bpe(
 
     Returns:
         A tokenizer that encodes any text and decodes it to the same.
+
+    Raises:
+        DataError: There are fewer tokens than bytes and special tokens.
     """
+    fewest = 256 + len(set(special_tokens))
+    if vocab_size < fewest:
+        raise DataError(f"vocab_size must be at least {fewest} (256 bytes and the special tokens), not {vocab_size}.")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -17,10 +17,12 @@ class TokenWindows(Dataset[tuple[Tensor, Tensor]]):
         length: Tokens per window; a rest that fills no window is left out.
 
     Raises:
-        DataError: There are too few tokens for one window.
+        DataError: The length is below 1, or there are too few tokens for one window.
     """
 
     def __init__(self, tokens: Tensor, length: int) -> None:
+        if length < 1:
+            raise DataError(f"A window must have 1 token at least, not {length}.")
         if len(tokens) < length + 1:
             raise DataError(f"{len(tokens)} tokens are too few for one window of {length} tokens and its target.")
         self.tokens = tokens

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import lightning
@@ -14,9 +14,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import move_to_device
-from darkit.engine.loaders import OrderedSampler
+from darkit.engine.feed import Feed
 from darkit.engine.loss import Step
-from darkit.engine.optim import MakeOptimizer, MakeScheduler, make_optimizer, make_scheduler
+from darkit.engine.optim import MakeOptimizer, MakeScheduler, make_optimizer, make_scheduler, restore_optimizer
 from darkit.errors import DataError
 
 _STRETCH = 0.1  # seconds
@@ -39,10 +39,11 @@ class Adapter(lightning.LightningModule):
         module: The user's module; its parameters are trained in place.
         step: Turns a batch into ``{"loss": ..., ...}``; see `darkit.engine.loss`.
         config: Optimizer, schedule, accumulation and clipping.
-        order: The order of the training data, or None when it is not darkit's.
+        feed: The training data.
         optimizer: The user's optimizer or a callable of the parameters, or None.
         scheduler: The user's schedule or a callable of the optimizer, or None.
         resume: A checkpoint's content to go on from, or None.
+        changed: Names of the settings that differ from those of the checkpoint.
     """
 
     def __init__(
@@ -51,21 +52,22 @@ class Adapter(lightning.LightningModule):
         step: Step,
         config: TrainerConfig,
         *,
-        order: OrderedSampler | None = None,
+        feed: Feed,
         optimizer: Optimizer | MakeOptimizer | None = None,
         scheduler: LRScheduler | MakeScheduler | None = None,
-        resume: dict[str, Any] | None = None,
+        resume: Mapping[str, Any] | None = None,
+        changed: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.module = module
         self.compute = step
         self.config = config
-        self.order = order
+        self.feed = feed
         self.schedule: LRScheduler | None = None
-        self.epoch_batches = 0
         self._given = (optimizer, scheduler)
         self._resume = resume
+        self._changed = changed
         self._window: list[dict[str, Any]] = []
         self._stretching = False
 
@@ -85,9 +87,7 @@ class Adapter(lightning.LightningModule):
         made = make_optimizer(self.module, self.config, optimizer)
         self.schedule = make_scheduler(made, self.config, scheduler)
         if self._resume:
-            made.load_state_dict(self._resume["optimizer_state_dict"])
-            if self.schedule is not None and self._resume.get("scheduler_state_dict"):
-                self.schedule.load_state_dict(self._resume["scheduler_state_dict"])
+            restore_optimizer(made, self.schedule, self._resume, self._changed)
         return made
 
     def on_train_start(self) -> None:
@@ -97,21 +97,25 @@ class Adapter(lightning.LightningModule):
         self._stretching = alone and self.config.precision.endswith("-true")
         self._starting = _listeners(trainer, "on_train_batch_start")
         self._ending = _listeners(trainer, "on_train_batch_end")
-        self._optimizer: Any = self.optimizers()
+        optimizer: Any = self.optimizers()
+        self._optimizer = optimizer
+        self._step: Callable[[], Any] = self._step_directly if self._stretching else optimizer.step
+        self._before_step = _listeners(trainer, "on_before_optimizer_step")
+        self._progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        self._moves = not (self._stretching and self.device.type == "cpu" and self.config.precision == "32-true")
         heard = _listeners(trainer, "on_before_backward") or _listeners(trainer, "on_after_backward")
         self._backward = self.manual_backward if heard or not self._stretching else Tensor.backward
 
     def on_train_epoch_end(self) -> None:
         """Moves the data order to the next epoch."""
-        if not self.epoch_batches:
+        if not self.feed.batches:
             raise DataError(
                 f"The training data is empty: its loader gave no batch in epoch {self.trainer.current_epoch}, after "
                 f"step {self.trainer.global_step} of {self.trainer.max_steps}; data must be iterable anew for every "
                 "epoch."
             )
-        self.epoch_batches = 0
-        if self.order is not None:
-            self.order.start(self.trainer.current_epoch + 1, 0)
+        if not self.trainer.should_stop:  # else the epoch may be incomplete, and is gone on with later
+            self.feed.next_epoch(self.trainer.current_epoch + 1)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips the gradients, which are unscaled by now."""
@@ -129,7 +133,8 @@ class Adapter(lightning.LightningModule):
         first = True
         while True:
             batch, index, _ = next(dataloader_iter)
-            batch = move_to_device(trainer.precision_plugin.convert_input(batch), self.device)
+            if self._moves:
+                batch = move_to_device(trainer.precision_plugin.convert_input(batch), self.device)
             if not first:
                 for callback in self._starting:
                     callback.on_train_batch_start(trainer, self, batch, index)
@@ -150,7 +155,7 @@ class Adapter(lightning.LightningModule):
 
     def _take(self, batch: Any) -> dict[str, Any]:
         """Takes one batch into the window, and steps the optimizer when that is full."""
-        self.epoch_batches += 1
+        self.feed.batches += 1
         size = self.config.gradient_accumulation_steps
         if not self._window:
             self._optimizer.zero_grad()
@@ -161,11 +166,21 @@ class Adapter(lightning.LightningModule):
         self._window.append(outputs)
         if len(self._window) < size:
             return {}
-        self._optimizer.step()
+        self._step()
         if self.schedule is not None:
             self.schedule.step()
         window, self._window = self._window, []
         return outputs if size == 1 else _mean(window)
+
+    def _step_directly(self) -> None:
+        """Does what Lightning does around an optimizer's step on one device, without looking up who listens."""
+        optimizer = self._optimizer.optimizer
+        self._progress.increment_ready()
+        for callback in self._before_step:
+            callback.on_before_optimizer_step(self.trainer, self, optimizer)
+        self.on_before_optimizer_step(optimizer)
+        optimizer.step()
+        self._progress.increment_completed()
 
 
 def _mean(window: list[dict[str, Any]]) -> dict[str, Any]:

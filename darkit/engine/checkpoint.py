@@ -6,14 +6,22 @@ import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from torch import nn
 
 from darkit.errors import CheckpointCorruptError, CheckpointMismatchError
 from darkit.runs import files
-from darkit.runs.checkpoints import Checkpoint, checkpoint_path, manifest_path
+from darkit.runs.checkpoints import (
+    Checkpoint,
+    candidates,
+    checkpoint_path,
+    find_checkpoint,
+    manifest_path,
+    tell_skipped,
+)
+from darkit.runs.verify import find_problem
 
 _MOST_KEYS = 3
 
@@ -62,48 +70,82 @@ def write_checkpoint(
         StorageError: The file system refused; what was there before is whole.
     """
     path = checkpoint_path(folder, step)
+    write_file(path, content, {"step": step, "metrics": dict(metrics), "run_id": run_id})
+    return path
+
+
+def write_file(path: Path, content: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Writes a file that `torch.load` reads and, once it is durable, its manifest beside it.
+
+    Args:
+        path: The file.
+        content: What it holds.
+        facts: What the manifest tells besides size, sha256 and time.
+
+    Raises:
+        StorageError: The file system refused; what was there before is whole.
+    """
     with files.open_atomically(path) as file:
         hashing = _Hashing(file)
         try:
-            torch.save(dict(content), hashing)  # type: ignore[arg-type]
+            torch.save(dict(content), cast(IO[bytes], hashing))
         except Exception:
             if hashing.error is not None:  # torch reports what the file system said as a failure of its own
                 raise hashing.error from None
             raise
-    manifest = {
-        "size": hashing.size,
-        "sha256": hashing.hexdigest(),
-        "step": step,
-        "metrics": dict(metrics),
-        "run_id": run_id,
-        "time": time.time(),
-    }
+    manifest = {"size": hashing.size, "sha256": hashing.hexdigest(), **facts, "time": time.time()}
     files.write_json(manifest_path(path), manifest)
-    return path
 
 
-def read_checkpoint(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> dict[str, Any]:
+def read_checkpoint(checkpoint: Checkpoint, device: Any = "cpu") -> dict[str, Any]:
     """Reads a checkpoint, having compared it with its manifest where it has one.
+
+    Args:
+        checkpoint: The checkpoint.
+        device: Where its tensors go, as `torch.load` takes it.
 
     Raises:
         CheckpointCorruptError: The file is not what its manifest says, or is no checkpoint.
     """
-    if checkpoint.problem:
-        raise CheckpointCorruptError(f"The checkpoint {checkpoint.path} is damaged: {checkpoint.problem}.")
-    if checkpoint.sha256:
-        with checkpoint.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != checkpoint.sha256:
-            raise CheckpointCorruptError(
-                f"The checkpoint {checkpoint.path} is damaged: its sha256 is not the one in its manifest."
-            )
+    problem = find_problem(checkpoint)
+    if problem:
+        raise CheckpointCorruptError(f"The checkpoint {checkpoint.path} is damaged: {problem}.")
     try:
         content = torch.load(checkpoint.path, map_location=device, weights_only=True)
     except Exception as error:
-        raise CheckpointCorruptError(f"The checkpoint {checkpoint.path} cannot be read: {error}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointCorruptError(f"The checkpoint {checkpoint.path} cannot be read: {reason}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise CheckpointCorruptError(f"The file {checkpoint.path} is no checkpoint: it holds no 'state_dict'.")
     return content
+
+
+def read_run_checkpoint(folder: Path, wanted: str | int | None = None) -> tuple[Checkpoint, dict[str, Any]]:
+    """Reads the checkpoint of a run that is meant.
+
+    Args:
+        folder: The run directory.
+        wanted: As `darkit.runs.checkpoints.find_checkpoint` takes it. Where the latest is meant and turns out to be
+            damaged, the one before is taken, and what was skipped is logged.
+
+    Raises:
+        CheckpointNotFoundError: There is none, or none of that name.
+        CheckpointCorruptError: The one that was named, or every one, is damaged.
+    """
+    if wanted not in (None, "latest"):
+        checkpoint = find_checkpoint(folder, wanted)
+        return checkpoint, read_checkpoint(checkpoint)
+    damage: CheckpointCorruptError | None = None
+    for checkpoint in candidates(folder):
+        try:
+            return checkpoint, read_checkpoint(checkpoint)
+        except CheckpointCorruptError as error:
+            damage = error
+            tell_skipped(checkpoint, str(error))
+    if damage is not None:
+        raise CheckpointCorruptError(f"No checkpoint of the run {folder.name!r} can be trusted. {damage}") from damage
+    checkpoint = find_checkpoint(folder)  # says that there is none
+    return checkpoint, read_checkpoint(checkpoint)
 
 
 def load_weights(model: nn.Module, content: Mapping[str, Any]) -> None:

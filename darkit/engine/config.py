@@ -20,8 +20,11 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
     "scheduler": ("constant", "linear", "cosine"),
+    "mode": ("min", "max"),
     "nan_policy": ("stop", "warn"),
 }
+AUTO = "auto"  # resume="auto": go on if there is a run of that name, else begin it
+
 _AT_LEAST: dict[str, float] = {
     "device_num": 1,
     "max_step": 1,
@@ -35,12 +38,15 @@ _AT_LEAST: dict[str, float] = {
     "eval_iters": 0,
     "eval_step_interval": 0,
     "save_step_interval": 0,
+    "keep_last": 1,
+    "keep_best": 0,
     "log_step_interval": 1,
     "seed": 0,
 }
 _AT_MOST: dict[str, float] = {"seed": 2**63 - 1}
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
+    "int | None": ((int, type(None)), "a whole number or None"),
     "float": ((int, float), "a number"),
     "bool": ((bool,), "true or false"),
     "str": ((str,), "text"),
@@ -97,6 +103,14 @@ class TrainerConfig:
     """Steps between evaluations, at least 0; 0 evaluates at the last step only."""
     save_step_interval: int = 0
     """Steps between checkpoints, at least 0; the last step is always saved, 0 saves nothing else."""
+    keep_last: int | None = None
+    """Checkpoints of the highest steps that are kept, at least 1; None keeps all, or the last one with `keep_best`."""
+    keep_best: int = 0
+    """Checkpoints that are kept besides because they are the best, at least 0."""
+    monitor: str = "val_loss"
+    """The metric of the same step by which checkpoints are the best."""
+    mode: str = "min"
+    """Whether a small or a large value of `monitor` is good: ``min`` or ``max``."""
     log_step_interval: int = 1
     """Steps between rows of the log, at least 1; evaluated steps and the last one are always logged."""
     tensorboard: bool = True
@@ -167,7 +181,7 @@ def _check_value(name: str, kind: str, value: Any) -> None:
         raise ConfigError(f"{name} must be {described}, not {value!r}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} must be finite, not {value!r}.")
-    if name in _AT_LEAST and value < _AT_LEAST[name]:
+    if name in _AT_LEAST and value is not None and value < _AT_LEAST[name]:
         raise ConfigError(f"{name} must be at least {_AT_LEAST[name]}, not {value!r}.")
     if name in _AT_MOST and value > _AT_MOST[name]:
         raise ConfigError(f"{name} must be at most {_AT_MOST[name]}, not {value!r}.")

@@ -9,8 +9,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 _REDRAW = 0.5  # seconds
+_WIDE = 100  # characters; on a narrower terminal the labels are short
+_NARROW = 72  # characters; below, only steps and losses are shown
 
 
 class Screen(Console):
@@ -41,29 +44,30 @@ class Display:
         self._drawn = 0.0
         self._values: dict[str, float] = {}
         self._bar: Progress | None = None
+        self._wide = self._console.width >= _WIDE
         if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("step"),
-                MofNCompleteColumn(),
-                BarColumn(),
-                TextColumn("{task.fields[loss]}"),
-                TextColumn("{task.fields[rate]}"),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=self._console,
-                auto_refresh=False,
-            )
+            count = MofNCompleteColumn(table_column=Column(no_wrap=True))  # the bar is what gives way
+            columns = [count, BarColumn(), TextColumn("{task.fields[loss]}")]
+            if self._wide:
+                columns.insert(0, TextColumn("step"))
+            if self._console.width >= _NARROW:
+                columns += [TextColumn("{task.fields[rate]}"), TextColumn("left")]
+                columns += [TimeRemainingColumn(table_column=Column(no_wrap=True))]
+            self._bar = Progress(*columns, console=self._console, auto_refresh=False)
             self._task = self._bar.add_task("", total=max_step, completed=progress(), loss="", rate="")
             self._bar.start()
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Redraws the bar when it is time, or prints a line per row."""
+        if self._progress() == self._first[1]:  # until the first step is done, nothing is a step's time
+            self._first = (time.monotonic(), self._first[1])
         with self._given_up_if_gone():
+            if self._bar is None:
+                self._print_lines(rows)
+                return
             for row in rows:
                 self._values.update(_losses(row))
-                if self._bar is None:
-                    self._console.print(self._line(row), soft_wrap=True, markup=False)
-            if self._bar is not None and time.monotonic() - self._drawn > _REDRAW:
+            if time.monotonic() - self._drawn > _REDRAW:
                 self._draw(self._bar)
 
     def close(self) -> None:
@@ -85,9 +89,16 @@ class Display:
         started, first = self._first
         return (self._progress() - first) / max(1e-9, time.monotonic() - started)
 
+    def _print_lines(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Prints all lines at once, past the console: what lays out a line for a terminal takes longer than a step."""
+        if rows and not self._console.quiet:
+            self._console.file.write("".join(f"{self._line(row)}\n" for row in rows))
+            self._console.file.flush()
+
     def _draw(self, bar: Progress) -> None:
         self._drawn = time.monotonic()
-        loss = " ".join(f"{key} {value:.4g}" for key, value in self._values.items())
+        labels = {key: key if self._wide else key.removesuffix("_loss") for key in self._values}
+        loss = " ".join(f"{labels[key]} {value:.4g}" for key, value in self._values.items())
         bar.update(self._task, completed=self._progress(), loss=loss, rate=f"{self.rate():.1f} steps/s")
         bar.refresh()
 
@@ -109,3 +120,8 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def announce(text: str) -> None:
+    """Prints a line for the person at the terminal, before the display begins."""
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)

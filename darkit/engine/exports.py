@@ -99,7 +99,7 @@ def _describe_config(config: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _is_transformers(config: Any) -> bool:
-    """Says whether a config is one of transformers' (they are dataclasses too) or goes to a dict and back as they do."""
+    """Says whether a config is one of transformers' (dataclasses too) or goes to a dict and back as they do."""
     if any(part.__module__.partition(".")[0] == "transformers" for part in type(config).__mro__):
         return True
     both = callable(getattr(config, "to_dict", None)) and callable(getattr(config, "from_dict", None))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from darkit.engine.loaders import Loaders
+from darkit.engine.loss import describe
 
 _MOST_SAMPLES = 64
 
@@ -18,21 +19,25 @@ def describe_data(loaders: Loaders) -> dict[str, Any]:
     """Describes the training data.
 
     Returns:
-        ``kind``, and for map-style data ``samples`` (how many there are) and ``fingerprint``, a sha256 over their
-        number and up to 64 of them, spread evenly.
+        ``kind``, and for map-style data ``samples`` (how many there are), ``sample`` (shapes and dtypes of the first)
+        and ``fingerprint``, a sha256 over their number and up to 64 of them, spread evenly.
     """
-    dataset = getattr(loaders.train, "dataset", None)
-    if loaders.order is None or dataset is None:
-        return {"kind": type(dataset if dataset is not None else loaders.train).__name__}
+    dataset = loaders.dataset
+    if loaders.train.order is None:
+        return {"kind": type(dataset if dataset is not None else loaders.train.loader).__name__}
     length = len(dataset)
     digest = hashlib.sha256(str(length).encode())
+    first = ""
     with torch.random.fork_rng(devices=[]):
         for index in range(0, length, -(-length // _MOST_SAMPLES)):
-            _digest(digest, dataset[index])
-    return {"kind": type(dataset).__name__, "samples": length, "fingerprint": digest.hexdigest()}
+            sample = dataset[index]
+            first = first or describe(sample)
+            add_to_digest(digest, sample)
+    return {"kind": type(dataset).__name__, "samples": length, "sample": first, "fingerprint": digest.hexdigest()}
 
 
-def _digest(digest: Any, value: Any) -> None:
+def add_to_digest(digest: Any, value: Any) -> None:
+    """Adds a sample or a batch, however nested, to a digest of `hashlib`."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         digest.update(f"{value.dtype}{list(value.shape)}".encode())
@@ -40,10 +45,10 @@ def _digest(digest: Any, value: Any) -> None:
     elif isinstance(value, Mapping):
         for key, item in value.items():
             digest.update(str(key).encode())
-            _digest(digest, item)
+            add_to_digest(digest, item)
     elif isinstance(value, tuple | list):
         for item in value:
-            _digest(digest, item)
+            add_to_digest(digest, item)
     elif callable(getattr(value, "tobytes", None)):  # a NumPy array or a picture
         digest.update(value.tobytes())
     elif value is None or isinstance(value, bool | int | float | complex | str | bytes):

@@ -1,62 +1,35 @@
-"""From whatever the user calls data to loaders whose order is a function of (seed, epoch, offset)."""
+"""From whatever the user calls data to what is trained and evaluated on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
 
 from darkit.engine.config import TrainerConfig
+from darkit.engine.feed import Feed
+from darkit.engine.order import BatchOrder, SeededDataset
 from darkit.errors import DataError
 
 _KINDS = (
     "a Dataset, a list of samples, a tuple of tensors, a DataLoader, a LightningDataModule, or a dict with 'train' and "
     "'val'"
 )
+_KEPT = ("collate_fn", "pin_memory", "timeout", "worker_init_fn")  # of a loader that is made again
 _NO_DATASETS = (str, bytes, Tensor, tuple, Mapping)
-
-
-class OrderedSampler(Sampler[int]):
-    """A shuffle of a map-style dataset that can be entered anywhere without a replay.
-
-    The order of an epoch is a permutation drawn from (seed, epoch); ranks take every ``world``-th index of it, and all
-    ranks the same number, so that none waits for another.
-
-    Args:
-        length: Samples in the dataset.
-        seed: Seed of the order.
-    """
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length = length
-        self.seed = seed
-        self.rank, self.world = 0, 1
-        self.workers = torch.Generator()
-        self.start(0, 0)
-
-    def start(self, epoch: int, offset: int) -> None:
-        """Sets where the next iteration begins: ``offset`` samples of this rank into an epoch."""
-        self.epoch = epoch
-        self.offset = offset
-        self.workers.manual_seed(self._seed_of(epoch) + 1)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed_of(self.epoch))
-        order = torch.randperm(self.length, generator=generator)
-        mine = order[self.rank :: self.world][: len(self)]
-        return iter(mine[self.offset :].tolist())
-
-    def __len__(self) -> int:
-        """Samples of this rank in a whole epoch, wherever the next iteration begins."""
-        return max(1, self.length // self.world)
-
-    def _seed_of(self, epoch: int) -> int:
-        return (self.seed * 1_000_003 + epoch * 2) % 2**63
 
 
 @dataclass
@@ -66,12 +39,12 @@ class Loaders:
     Attributes:
         train: Batches to train on.
         val: Batches to evaluate on, or None.
-        order: The order of `train` when it is darkit's, or None when the user brought a loader or an iterable dataset.
+        dataset: What the training samples are taken from, or None where that cannot be known.
     """
 
-    train: Any
+    train: Feed
     val: Any
-    order: OrderedSampler | None
+    dataset: Any
 
 
 def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
@@ -94,26 +67,67 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
                 f"A dict of data needs the key 'train' (and perhaps 'val'), but has {sorted(map(str, data))}."
             )
         data, val_data = data["train"], data.get("val") if val_data is None else val_data
-    order = None
-    if not isinstance(data, DataLoader):
-        dataset = _dataset(data, "training")
-        if not isinstance(dataset, IterableDataset):
-            order = OrderedSampler(len(dataset), config.seed)
-        train = _loader(dataset, config, order)
+    if isinstance(data, DataLoader):
+        return Loaders(_adopt(data, config), _validation(val_data, config), data.dataset)
+    dataset = _dataset(data, "training")
+    if isinstance(dataset, Sized) and not len(dataset):
+        raise DataError(f"The training data is empty: the {type(dataset).__name__} has no samples.")
+    if isinstance(dataset, IterableDataset):
+        feed = Feed(_loader(dataset, config))
     else:
-        train = data
-    _refuse_empty(train, "training")
-    return Loaders(train, _validation(val_data, config), order)
+        order = BatchOrder(len(dataset), config.batch_size, config.seed)
+        feed = _ordered(dataset, order, config.num_workers, config, {})
+    _refuse_empty(feed, "training")
+    return Loaders(feed, _validation(val_data, config), dataset)
+
+
+def _ordered(dataset: Any, order: BatchOrder, workers: int, config: TrainerConfig, settings: Mapping[str, Any]) -> Feed:
+    """Makes the feed of a map-style dataset in darkit's order."""
+    loader: DataLoader[Any] = DataLoader(
+        SeededDataset(dataset) if workers else dataset,
+        batch_sampler=order,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        **{"pin_memory": config.device == "cuda", **settings},
+    )
+    return Feed(loader, order)
+
+
+def _adopt(loader: DataLoader[Any], config: TrainerConfig) -> Feed:
+    """Makes the feed of somebody's loader.
+
+    One that shuffles with torch's own sampler, or takes the samples as they come, is made again in an order that can be
+    entered anywhere; everything else of it is kept. Any other loader is taken as it is.
+    """
+    _refuse_empty(loader, "training")
+    sampler = loader.sampler
+    shuffles = type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
+    usual = type(loader) is DataLoader and type(loader.batch_sampler) is BatchSampler and loader.generator is None
+    if not usual or not (shuffles or type(sampler) is SequentialSampler) or getattr(sampler, "generator", None):
+        return Feed(loader)
+    order = BatchOrder(
+        len(loader.dataset),  # type: ignore[arg-type]
+        loader.batch_size or 1,
+        config.seed,
+        shuffle=shuffles,
+        drop_last=loader.drop_last,
+    )
+    kept = {name: getattr(loader, name) for name in _KEPT}
+    if loader.num_workers:
+        kept |= {"prefetch_factor": loader.prefetch_factor, "multiprocessing_context": loader.multiprocessing_context}
+    return _ordered(loader.dataset, order, loader.num_workers, config, kept)
 
 
 def _from_module(data: LightningDataModule, val_data: Any, config: TrainerConfig) -> Loaders:
     data.prepare_data()
     data.setup("fit")
     train = data.train_dataloader()
-    _refuse_empty(train, "training")
     if val_data is None and type(data).val_dataloader is not LightningDataModule.val_dataloader:
         val_data = _only_loader(data.val_dataloader())
-    return Loaders(train, _validation(val_data, config), None)
+    if isinstance(train, DataLoader):
+        return Loaders(_adopt(train, config), _validation(val_data, config), train.dataset)
+    _refuse_empty(train, "training")
+    return Loaders(Feed(train), _validation(val_data, config), None)
 
 
 def _only_loader(loaders: Any) -> Any:
@@ -128,7 +142,7 @@ def _only_loader(loaders: Any) -> Any:
 def _validation(val_data: Any, config: TrainerConfig) -> Any:
     if val_data is None:
         return None
-    loader = val_data if isinstance(val_data, DataLoader) else _loader(_dataset(val_data, "validation"), config, None)
+    loader = val_data if isinstance(val_data, DataLoader) else _loader(_dataset(val_data, "validation"), config)
     _refuse_empty(loader, "validation")
     return loader
 
@@ -150,18 +164,17 @@ def _dataset(data: Any, purpose: str) -> Any:
     raise DataError(f"The {purpose} data must be {_KINDS}, not {type(data).__name__}.")
 
 
-def _loader(dataset: Any, config: TrainerConfig, order: OrderedSampler | None) -> DataLoader[Any]:
+def _loader(dataset: Any, config: TrainerConfig) -> DataLoader[Any]:
+    """Makes a loader that takes the samples as they come."""
     if isinstance(dataset, Sized) and not len(dataset):
         raise DataError(f"The data is empty: the {type(dataset).__name__} has no samples.")
-    generator = order.workers if order else torch.Generator().manual_seed(config.seed)
     return DataLoader(
         dataset,
         batch_size=config.batch_size,
-        sampler=order,
         num_workers=config.num_workers,
         persistent_workers=config.num_workers > 0,
         pin_memory=config.device == "cuda",
-        generator=generator,
+        generator=torch.Generator().manual_seed(config.seed % 2**63),
     )
 
 

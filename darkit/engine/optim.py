@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from darkit.engine.config import TrainerConfig
 from darkit.errors import ConfigError, ModelError, nearest
 
+_SETTINGS = ("lr", "weight_decay", "betas")
 MakeOptimizer = Callable[[Any], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
 
@@ -40,7 +41,7 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
     if given is None:
         cls = optimizer_class(config.optimizer)
         known = inspect.signature(cls).parameters
-        settings = {name: getattr(config, name) for name in ("lr", "weight_decay", "betas") if name in known}
+        settings = {name: getattr(config, name) for name in _SETTINGS if name in known}
         try:
             return cls(parameters, **settings)
         except (TypeError, ValueError) as error:
@@ -99,3 +100,32 @@ def learning_rate_factor(step: int, config: TrainerConfig) -> float:
         return 1.0
     progress = min(1.0, (step - config.warmup_step) / max(1, config.max_step - config.warmup_step))
     return 1.0 - progress if config.scheduler == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def restore_optimizer(
+    optimizer: Optimizer, schedule: LRScheduler | None, state: Mapping[str, Any], changed: Collection[str]
+) -> None:
+    """Puts optimizer and schedule back to where a checkpoint left them.
+
+    Of learning rate, weight decay and betas, those that were changed since then hold from here on as they were made.
+
+    Args:
+        optimizer: The optimizer, newly made with the config.
+        schedule: Its schedule, or None.
+        state: The checkpoint's content.
+        changed: Names of the settings that were changed.
+    """
+    fresh = [{name: group[name] for name in _SETTINGS if name in group} for group in optimizer.param_groups]
+    bases = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    optimizer.load_state_dict(state["optimizer_state_dict"])
+    if schedule is not None and state.get("scheduler_state_dict"):
+        schedule.load_state_dict(state["scheduler_state_dict"])
+    for group, settings, base in zip(optimizer.param_groups, fresh, bases, strict=True):
+        group.update({name: value for name, value in settings.items() if name in changed and name != "lr"})
+        if "lr" in changed:
+            group["initial_lr"] = base
+            group["lr"] = base
+    if "lr" in changed and isinstance(schedule, LambdaLR):
+        schedule.base_lrs = bases
+        for group, base, factor in zip(optimizer.param_groups, bases, schedule.lr_lambdas, strict=True):
+            group["lr"] = base * factor(schedule.last_epoch)

@@ -1,18 +1,38 @@
-"""Which run and which checkpoint a training goes on from."""
+"""Which run and which checkpoint a training goes on from, and whether its settings are still the same."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from darkit.engine.config import TrainerConfig
-from darkit.errors import ConfigError
-from darkit.runs.checkpoints import Checkpoint, find_checkpoint, list_checkpoints, manifest_path
-from darkit.runs.names import split_reference
-from darkit.runs.run import Run, load
+from darkit.engine.checkpoint import read_run_checkpoint
+from darkit.engine.config import AUTO, TrainerConfig
+from darkit.errors import ConfigError, RunLockedError
+from darkit.runs import Run, load
+from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path
+from darkit.runs.configs import public_values
+from darkit.runs.names import run_path, split_reference
 
 _SET_ASIDE = "superseded"
+_MATHEMATICS = (
+    "batch_size",
+    "lr",
+    "optimizer",
+    "weight_decay",
+    "betas",
+    "scheduler",
+    "warmup_step",
+    "gradient_accumulation_steps",
+    "gradient_clip",
+    "precision",
+    "device_num",
+    "seed",
+)
+_EXPECTED_TO_DIFFER = ("name", "max_step", "device")
+Changes = Mapping[str, tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -21,43 +41,129 @@ class Resume:
 
     Attributes:
         run: The run that made the checkpoint.
-        checkpoint: The checkpoint.
+        checkpoint: The checkpoint; None when the run has none and begins anew in its folder.
+        content: What the checkpoint holds, or nothing.
         same_run: Whether that run is continued; otherwise a new run starts from its weights.
+        known: The steps of all checkpoints that were there when this one was chosen.
     """
 
     run: Run
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
+    content: dict[str, Any]
     same_run: bool
+    known: frozenset[int] = frozenset()
+
+    @property
+    def step(self) -> int:
+        """The step to go on after, in the same run."""
+        return self.checkpoint.step if self.checkpoint is not None else 0
+
+    @property
+    def description(self) -> str:
+        """What is going to be done, for the person who asked for it."""
+        if self.checkpoint is None:
+            return f"The run {self.run.name!r} has no checkpoint yet: it begins anew."
+        if self.same_run:
+            return f"Going on with the run {self.run.name!r} after step {self.step}."
+        return f"Starting a new run from the weights of {self.run.name}:{self.checkpoint.name}."
 
     def set_aside_later(self) -> None:
-        """Moves checkpoints of later steps into a folder of their own when the same run goes on from an earlier one."""
+        """Moves checkpoints of later steps into a folder of their own when the same run goes on from an earlier one.
+
+        It is called when the run's lock is held.
+
+        Raises:
+            RunLockedError: Another process has trained the run since the checkpoint was read.
+        """
         if not self.same_run:
             return
-        for later in list_checkpoints(self.run.path):
-            if later.step > self.checkpoint.step:
-                folder = self.run.path / _SET_ASIDE
-                folder.mkdir(exist_ok=True)
-                for path in (manifest_path(later.path), later.path):
-                    if path.exists():
-                        os.replace(path, folder / path.name)
+        later = [checkpoint for checkpoint in list_checkpoints(self.run.path) if checkpoint.step > self.step]
+        if any(checkpoint.step not in self.known for checkpoint in later):
+            raise RunLockedError(f"The run {self.run.name!r} was trained by another process just now; try again.")
+        for checkpoint in later:
+            folder = self.run.path / _SET_ASIDE
+            folder.mkdir(exist_ok=True)
+            for path in (manifest_path(checkpoint.path), checkpoint.path):
+                if path.exists():
+                    os.replace(path, folder / path.name)
 
 
 def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) -> Resume | None:
     """Finds what ``resume`` means, and sets ``config.name`` when the same run goes on.
 
+    Args:
+        root: Where the runs are.
+        config: Whose ``name`` is the run's.
+        resume: True for the run called ``name``; ``"auto"`` for the same if there is one, else a new run of that name;
+            ``"NAME"`` or ``"NAME:CHECKPOINT"``.
+
     Raises:
-        ConfigError: It is True, but no run is named.
+        ConfigError: It needs a name, but no run is named.
         RunNotFoundError: There is no such run.
         CheckpointNotFoundError: It has no such checkpoint.
+        CheckpointCorruptError: The checkpoint that is meant is damaged.
     """
     if not resume:
         return None
-    if resume is True and config.name is None:
-        raise ConfigError("resume=True goes on with the run called name=, but no name was given.")
-    reference = config.name if resume is True else resume
+    if resume in (True, AUTO) and config.name is None:
+        raise ConfigError(f"resume={resume!r} goes on with the run called name=, but no name was given.")
+    reference = config.name if resume in (True, AUTO) else resume
     name, wanted = split_reference(reference)
+    if resume == AUTO:
+        folder = run_path(root, name)
+        if not folder.exists():
+            return None
+        if not list_checkpoints(folder):
+            return Resume(Run(folder), None, {}, same_run=True)
     run = load(name, root=root)
     same_run = config.name in (None, name)
+    known = frozenset(checkpoint.step for checkpoint in list_checkpoints(run.path))
+    checkpoint, content = read_run_checkpoint(run.path, wanted)
     if same_run:
         config.name = name
-    return Resume(run, find_checkpoint(run.path, wanted), same_run)
+    return Resume(run, checkpoint, content, same_run, known)
+
+
+def check_settings(found: Resume, config: TrainerConfig, model_config: Mapping[str, Any], allowed: bool) -> Changes:
+    """Compares the settings of a run that goes on with those it was trained with.
+
+    Args:
+        found: The run.
+        config: The trainer's config now.
+        model_config: The model's config now.
+        allowed: Whether settings that change the mathematics may differ.
+
+    Returns:
+        Every setting that differs: its name -> (value before, value now).
+
+    Raises:
+        ConfigError: One that changes the mathematics differs, or the run is complete.
+    """
+    changes = {
+        key: pair
+        for key, pair in _changes(found.run.trainer_config, public_values(config)).items()
+        if key not in _EXPECTED_TO_DIFFER
+    }
+    changes |= {f"model.{key}": pair for key, pair in _changes(found.run.config, model_config).items()}
+    serious = {key: pair for key, pair in changes.items() if key in _MATHEMATICS or key.startswith("model.")}
+    if serious and not allowed:
+        raise ConfigError(
+            f"The run {found.run.name!r} was trained with other settings: {describe_changes(serious)}. Give them as "
+            "they were, or resume_overrides=true to go on with the new ones."
+        )
+    if found.step >= config.max_step:
+        raise ConfigError(
+            f"The run {found.run.name!r} is at step {found.step} already; to go on, max_step must be larger than that, "
+            f"not {config.max_step}."
+        )
+    return changes
+
+
+def describe_changes(changes: Changes) -> str:
+    """Lists settings that differ, such as ``lr 0.001 -> 0.01``."""
+    return ", ".join(f"{key} {before!r} -> {now!r}" for key, (before, now) in changes.items())
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Compares what both know: a setting that only one of two versions has is no change of a person's."""
+    return {key: (before[key], now[key]) for key in before if key in now and before[key] != now[key]}

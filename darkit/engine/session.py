@@ -12,24 +12,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.exports import ModelDescription
+from darkit.engine.resume import Changes
+from darkit.engine.stop import SignalGuard, StopRequest, StopTraining
 from darkit.engine.stream import RowStream, Sink
-from darkit.errors import ConfigError, DarkitError, RunExistsError, StorageError
+from darkit.engine.system import SystemLog
+from darkit.engine.writer import CheckpointWriter
+from darkit.errors import ConfigError, DarkitError, NonFiniteLossError, RunExistsError, StorageError
 from darkit.runs import files, status
 from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.lock import RunLock
-from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_row
+from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_values
 from darkit.runs.names import create_fresh, run_path
 from darkit.runs.provenance import describe_environment
+from darkit.runs.requests import forget_stop, read_stop
+from darkit.runs.retention import Retention
 from darkit.runs.run import Run
 
 DEFAULT_SERIES: Mapping[str, Sequence[str]] = {
     "train_loss": ["step", "train_loss"],
     "val_loss": ["step", "val_loss"],
 }
+_WAYS_OUT = (KeyboardInterrupt, SystemExit, StopTraining)
 _SHARED_NAME = "DARKIT_RUN_NAME"  # tells processes that Lightning starts for other devices what the first one chose
 
 
@@ -40,7 +48,12 @@ class Session:
     after Ctrl-C, or ``crashed`` with the traceback. A new run whose first step failed for a reason that the user can
     mend leaves nothing behind. On the other processes of a training on several devices it touches no file.
 
+    While it is open it listens to requests to stop (``stop.json``; signals, once `guard` is installed), keeps the
+    status and the log of the machine's use, and notices when nothing moves any more.
+
     Attributes:
+        guard: Listens to signals when it is installed, and holds the request to stop.
+        signs: How often anything has moved; whoever runs the loop counts it up.
         folder: The run directory.
         run_id: A fresh id, or the continued run's.
         step: The last completed step; whoever runs the loop keeps it true.
@@ -50,7 +63,11 @@ class Session:
         self.folder = folder
         self.run_id = uuid.uuid4().hex
         self.step = 0
+        self.signs = 0
+        self.guard = SignalGuard(StopRequest())
         self.stream: RowStream | None = None
+        self._writer: CheckpointWriter | None = None
+        self._max_step: int | None = None
         self._first_step = 0
         self._keeps_log = False
         self._created = created
@@ -83,6 +100,7 @@ class Session:
                 raise StorageError(f"The runs' root {root} is not a folder.") from error
             except OSError as error:
                 raise StorageError(f"Cannot create the run {config.name!r} in {root}: {error.strerror}.") from error
+        files.sync_folder(root)
         return cls(folder, created=True, writes=True)
 
     @classmethod
@@ -98,6 +116,8 @@ class Session:
             RunLockedError: Another process trains it.
         """
         session = cls(folder, created=False, writes=not _rank())
+        if session.writes:
+            files.remove_leftovers(folder)
         session.run_id = Run(folder).info.get("id", session.run_id)
         session.step = session._first_step = step
         session._keeps_log = keep_log
@@ -115,9 +135,22 @@ class Session:
         series: Mapping[str, Sequence[str]],
         data: Mapping[str, Any],
         composed: str = "",
+        changes: Changes | None = None,
     ) -> None:
-        """Writes ``run.json``, and ``config.yaml`` if there is one, for a new run; a continued one keeps its own."""
-        if not self._writes or not self._created:
+        """Writes ``run.json``, and ``config.yaml`` of a composed config, for a new run; a continued one is added to.
+
+        Args:
+            model: How the model can be built again.
+            config: The trainer's config.
+            series: The curves to show.
+            data: What is known of the training data.
+            composed: The composed config as YAML, or empty.
+            changes: Settings in which a continued run differs from before.
+        """
+        if not self._writes:
+            return
+        if not self._created:
+            self._note_continued(changes or {})
             return
         facts = {
             "id": self.run_id,
@@ -133,11 +166,20 @@ class Session:
         if composed:
             files.write_text(self.folder / files.COMPOSED_CONFIG, composed)
 
+    def _note_continued(self, changes: Changes) -> None:
+        facts = Run(self.folder).info
+        environment = describe_environment()
+        environment["git"].pop("diff", None)
+        told = {key: list(pair) for key, pair in changes.items()}
+        entry = {"after_step": self.step, "time": time.time(), "changes": told, **environment}
+        files.write_json(self.folder / files.RUN, facts | {"continued": [*facts.get("continued", []), entry]})
+
     def begin(
         self,
         max_step: int | None,
         columns: Sequence[str] | None = None,
         sinks: Callable[[], Sequence[Sink]] = tuple,
+        retention: Retention | None = None,
     ) -> None:
         """Opens the log and says ``running``; where that was done already, only the sinks are new.
 
@@ -145,7 +187,9 @@ class Session:
             max_step: The step at which the run ends, or None.
             columns: The log's only columns, or None for the default ones and whatever comes.
             sinks: Makes what else takes the rows.
+            retention: Which checkpoints are kept; by default all.
         """
+        self._max_step = max_step
         if not self._writes:
             return
         if self.stream is not None:
@@ -154,7 +198,15 @@ class Session:
         log = CsvLog(self.folder / files.LOG, columns or DEFAULT_COLUMNS, fixed=columns is not None)
         if not self._created and not self._keeps_log:
             log.cut_after(self.step)
-        self._status = status.StatusWriter(self.folder, max_step, lambda: self.step)
+        self._writer = CheckpointWriter(self.folder, run_id=self.run_id, retention=retention)
+        forget_stop(self.folder)
+        self._status = status.StatusWriter(
+            self.folder,
+            max_step,
+            lambda: self.step,
+            signs=lambda: (self.step, self.signs),
+            watches=(self._look_for_request, SystemLog(self.folder, lambda: self.step)),
+        )
         self.stream = RowStream(log, sinks())
 
     def __enter__(self) -> Self:
@@ -174,12 +226,14 @@ class Session:
         Raises:
             StorageError: Something could not be written, and nothing else had gone wrong before.
         """
+        self.guard.uninstall()
         if not self._writes or self._lock is None:
             return
         try:
-            failure = self._end_log(error)
+            failure = self._end_writing(error)
             if self._status is not None:
-                self._status.close(*_outcome(failure))
+                self._status.close(*self._outcome(failure))
+                forget_stop(self.folder)
             if failure is not None and error is None:
                 raise failure
         finally:
@@ -189,21 +243,46 @@ class Session:
             if os.environ.get(_SHARED_NAME) == self.folder.name:
                 del os.environ[_SHARED_NAME]
 
-    def _end_log(self, error: BaseException | None) -> BaseException | None:
-        try:
-            if self.stream is not None:
-                self.stream.close()
-        except Exception as late:
-            if error is None:
-                return late
-            error.add_note(f"The log could not be completed either: {late}")
+    @property
+    def writer(self) -> CheckpointWriter | None:
+        """Writes the run's checkpoints, between `begin` and `end`; None in a process that does not write."""
+        return self._writer
+
+    def _look_for_request(self) -> None:
+        request = read_stop(self.folder)
+        if request is not None:
+            self.guard.request.ask(f"It was asked to stop by {request.get('by', 'a person')}.")
+
+    def _end_writing(self, error: BaseException | None) -> BaseException | None:
+        """Lets everything reach the disk; returns what ended the training, or what went wrong now."""
+        parts = (("checkpoint", self._writer), ("log", self.stream))
+        for name, part in parts:
+            try:
+                if part is not None:
+                    part.close()
+            except Exception as late:
+                if error is None:
+                    error = late
+                elif late is not error:
+                    error.add_note(f"The {name} could not be completed either: {late}")
         return error
+
+    def _outcome(self, error: BaseException | None) -> tuple[str, str, str]:
+        asked = self.guard.request.reason
+        if asked and (isinstance(error, _WAYS_OUT) or (error is None and self.step != self._max_step)):
+            return status.STOPPED, asked, ""
+        if error is None:
+            return status.FINISHED, "", ""
+        if isinstance(error, KeyboardInterrupt):
+            return status.STOPPED, "It was interrupted from the keyboard.", ""
+        text = "".join(traceback.format_exception(error))
+        return status.CRASHED, describe_failure(error), text
 
     def _remove_if_nothing_began(self, error: BaseException | None) -> None:
         mendable = isinstance(error, DarkitError) and not isinstance(error, StorageError)
         if not mendable or not self._created or self.step != self._first_step:
             return
-        if not list_checkpoints(self.folder) and not last_row(self.folder / files.LOG):
+        if not list_checkpoints(self.folder) and not last_values(self.folder / files.LOG):
             shutil.rmtree(self.folder)
 
 
@@ -229,10 +308,13 @@ def refuse_existing(root: Path, name: str) -> Path:
     return folder
 
 
-def _outcome(error: BaseException | None) -> tuple[str, str, str]:
-    if error is None:
-        return status.FINISHED, "", ""
-    if isinstance(error, KeyboardInterrupt):
-        return status.STOPPED, "It was interrupted from the keyboard.", ""
-    text = "".join(traceback.format_exception(error))
-    return status.CRASHED, f"{type(error).__name__}: {error}", text
+def describe_failure(error: BaseException) -> str:
+    """Says in one sentence what ended a training, and first of what kind it was where people know it by a name."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return f"Out of memory: {text}"
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return f"A data worker died: {text}"
+    if isinstance(error, NonFiniteLossError):
+        return f"The loss is not finite: {text}"
+    return text

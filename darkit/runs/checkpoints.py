@@ -47,6 +47,11 @@ class Checkpoint:
         """The name without ending, such as ``iter-400-ckpt``."""
         return self.path.stem
 
+    @property
+    def verified(self) -> bool:
+        """Whether it has a manifest, and the size that this tells."""
+        return bool(self.sha256) and not self.problem
+
 
 def checkpoint_path(folder: Path, step: int) -> Path:
     """Returns where the checkpoint of a step belongs."""
@@ -63,19 +68,38 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     found = []
     for path in folder.glob("iter-*-ckpt.pth"):
         match = _NAME.fullmatch(path.name)
-        checkpoint = _read(path, int(match[1])) if match else None
+        checkpoint = describe_checkpoint(path, int(match[1])) if match else None
         if checkpoint is not None:
             found.append(checkpoint)
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
-def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Returns the checkpoint with the highest step that can be trusted, or None; says which ones it had to skip."""
+def candidates(folder: Path) -> list[Checkpoint]:
+    """Returns the checkpoints that one may go on from, best first.
+
+    Those whose size is the one in their manifest come first, the highest step before the others; then those without a
+    manifest. What stands higher than the first and is not it is logged as skipped.
+    """
+    usable = [checkpoint for checkpoint in reversed(list_checkpoints(folder)) if not checkpoint.problem]
+    ordered = sorted(usable, key=lambda checkpoint: not checkpoint.verified)  # stable: the steps keep their order
+    best = ordered[0].step if ordered else -1
     for checkpoint in reversed(list_checkpoints(folder)):
-        if not checkpoint.problem:
-            return checkpoint
-        logger.warning("Skipped %s of run %r: %s", checkpoint.name, folder.name, checkpoint.problem)
-    return None
+        if checkpoint.step > best:
+            tell_skipped(checkpoint, checkpoint.problem or "it has no manifest, so nothing vouches for it")
+    return ordered
+
+
+def tell_skipped(checkpoint: Checkpoint, problem: str) -> None:
+    """Logs that a checkpoint was passed over, and why."""
+    logger.warning("Skipped %s of run %r: %s", checkpoint.name, checkpoint.path.parent.name, problem)
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """Returns the checkpoint with the highest step that can be trusted, or None; says which ones it had to skip.
+
+    One without a manifest is taken only where none has one.
+    """
+    return next(iter(candidates(folder)), None)
 
 
 def find_checkpoint(folder: Path, wanted: str | int | None = None) -> Checkpoint:
@@ -114,8 +138,8 @@ def _what_there_is(name: str, existing: list[Checkpoint]) -> str:
     return f"nearest first, there is: {listing([checkpoint.name for checkpoint in closest])}"
 
 
-def _read(path: Path, step: int) -> Checkpoint | None:
-    """Returns what is known of a checkpoint file; None if it is none, or was deleted since it was listed."""
+def describe_checkpoint(path: Path, step: int = 0) -> Checkpoint | None:
+    """Returns what size and manifest tell of a checkpoint file; None if it is none, or was deleted since."""
     try:
         found = path.stat()
     except OSError:

@@ -28,6 +28,9 @@ MODEL_SOURCE = "model.py"
 STATUS = "status.json"
 LOG = "train_log.csv"
 TENSORBOARD = "tensorboard"
+STOP = "stop.json"
+NOTES = "notes.json"
+SYSTEM_LOG = "system_log.csv"
 LOCK = ".lock"
 
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')  # a text is one token, so what stands in it is let alone
@@ -61,6 +64,12 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
         raise
     except OSError as error:
         raise StorageError(error.errno, f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files of writers that were killed; whoever calls it holds the run's lock."""
+    for path in folder.glob(".*.tmp-*"):
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import polars
 
 DEFAULT_COLUMNS = ("step", "epoch", "time", "lr", "train_loss", "val_loss")
-_TAIL = 65536  # bytes; the last line of a log is looked for in so many
+_TAIL = 65536  # bytes; the end of a log's last line is looked for in blocks of so many
+_RECENT = 131072  # bytes; the last values of a log are looked for in so many
 Row = Mapping[str, Any]
 
 
@@ -162,8 +163,11 @@ def read_log(path: Path) -> polars.DataFrame:
     return make_table(whole, path)
 
 
-def last_row(path: Path) -> dict[str, str]:
-    """Reads the header and the last whole line of a log, without the rest: value by column, empty ones left out.
+def last_values(path: Path) -> dict[str, str]:
+    """Reads the last value of each column from the end of a log, without the rest.
+
+    Returns:
+        Text by column; a column that was empty for some 2,000 rows is left out.
 
     Raises:
         StorageError: The file is there and cannot be read.
@@ -172,15 +176,25 @@ def last_row(path: Path) -> dict[str, str]:
         header = _header(path)
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL))
+            file.seek(max(0, size - _RECENT))
             lines = file.read().split(b"\n")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise _unreadable(path, error) from error
-    if not header or len(lines) < 3:  # the first is the header or torn by the seek, the last is torn or empty
-        return {}
-    return {key: value for key, value in zip(header, parse_fields(lines[-2]) or [], strict=False) if value}
+    found: dict[str, str] = {}
+    missing = list(enumerate(header))
+    for line in reversed(lines[1:-1]):  # the first is the header or torn by the seek, the last is torn or empty
+        fields = parse_fields(line)
+        if fields is None or len(fields) > len(header):
+            continue
+        present = [(index, name) for index, name in missing if index < len(fields) and fields[index]]
+        if present:
+            found.update((name, fields[index]) for index, name in present)
+            missing = [column for column in missing if column not in present]
+        if not missing:
+            break
+    return {name: found[name] for name in header if name in found}
 
 
 def _unreadable(path: Path, error: OSError) -> StorageError:

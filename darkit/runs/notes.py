@@ -11,7 +11,6 @@ from darkit.errors import ConfigError
 from darkit.runs import files
 from darkit.runs.safe import UnreadableError, read_object
 
-NOTES = "notes.json"
 LONGEST_TAG = 60  # characters
 MOST_TAGS = 30
 LONGEST_NOTE = 20_000  # characters
@@ -35,7 +34,7 @@ class Notes:
 def read_notes(folder: Path) -> Notes:
     """Reads a run's notes; what is missing or has another form than it should counts as empty."""
     try:
-        values = read_object(folder / NOTES, 2**20)
+        values = read_object(folder / files.NOTES, 2**20)
     except (OSError, UnreadableError):
         return Notes()
     tags, note = values.get("tags"), values.get("note")
@@ -65,7 +64,7 @@ def write_notes(folder: Path, notes: Notes) -> Notes:
     if len(notes.note) > LONGEST_NOTE:
         raise ConfigError(f"A note has at most {LONGEST_NOTE} characters, not {len(notes.note)}.")
     clean = Notes(tags, notes.note, notes.archived)
-    files.write_json(folder / NOTES, {**asdict(clean), "tags": list(tags)})
+    files.write_json(folder / files.NOTES, {**asdict(clean), "tags": list(tags)})
     return clean
 
 

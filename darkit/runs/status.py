@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import UnionType
@@ -20,10 +20,16 @@ from darkit.runs.lock import is_locked
 logger = logging.getLogger(__name__)
 
 RUNNING = "running"
+STALLED = "stalled"
 FINISHED = "finished"
 STOPPED = "stopped"
 CRASHED = "crashed"
-HEARTBEAT = 5.0  # seconds
+ALIVE = (RUNNING, STALLED)
+HEARTBEAT = 5.0  # seconds between two writes of the file
+LOOK = 1.0  # seconds between two looks at what the watches look at
+SILENCE = 30.0  # seconds without a heartbeat after which a trainer counts as gone, or hung
+STALL = 60.0  # seconds without progress after which a run counts as stalled, at least
+_STALL_FACTOR = 10  # ... and so many times the longest pause that it made so far
 
 
 @dataclass(frozen=True)
@@ -31,14 +37,14 @@ class Status:
     """What a run is doing.
 
     Attributes:
-        state: ``running``, ``finished``, ``stopped`` or ``crashed``.
+        state: ``running``, ``stalled`` (alive, but nothing moves), ``finished``, ``stopped`` or ``crashed``.
         step: The last completed step.
         max_step: The step at which the run ends, or None.
         started: When this training began, in Unix seconds.
         heartbeat: When the file was last written, in Unix seconds.
         host: Where it runs.
         pid: The process that trains, for people to read; nothing is decided from it.
-        reason: Why it ended, in one sentence; empty while it runs.
+        reason: Why it ended or stalled, in one sentence; empty while it runs.
         traceback: The exception's traceback when it crashed; else empty.
     """
 
@@ -67,11 +73,12 @@ _KINDS: dict[str, type | UnionType] = {
 
 
 def read_status(folder: Path) -> Status:
-    """Reads a run's status, and sees through one that its dead trainer left behind.
+    """Reads a run's status, and sees through one that its dead or hung trainer left behind.
 
     A status that says ``running`` on this host while nobody holds the run's lock is a crash: the kernel frees the lock
-    however the process dies. On another host the lock says nothing, and the file is taken at its word. A run without a
-    status is running while its lock is held, for it is just starting.
+    however the process dies. Where the lock is held and the heartbeat stopped, the process hangs. On another host the
+    lock says nothing, and the file is taken at its word; `Watcher` knows more. A run without a status is running while
+    its lock is held, for it is just starting.
     """
     status = _read(folder)
     if status is None:
@@ -79,12 +86,46 @@ def read_status(folder: Path) -> Status:
         status = _read(folder)  # it may have begun and ended between the two looks
         if status is None:
             return Status(state=RUNNING) if locked else Status(reason="The run has no readable status.json.")
-    if status.state == RUNNING and status.host == socket.gethostname() and not is_locked(folder):
+    if status.state not in ALIVE or status.host != socket.gethostname():
+        return status
+    if not is_locked(folder):
         status = _read(folder) or status  # likewise
-        if status.state == RUNNING:
+        if status.state in ALIVE:
             reason = "The process ended without a word: it was killed, or the machine went down."
             return replace(status, state=CRASHED, reason=reason)
+        return status
+    silence = time.time() - status.heartbeat
+    if status.state == RUNNING and silence > SILENCE:
+        return replace(
+            status, state=STALLED, reason=f"The process is there, but has not been heard of for {silence:.0f} s."
+        )
     return status
+
+
+class Watcher:
+    """Reads statuses again and again, and so can tell that a trainer on another host is gone.
+
+    It compares heartbeats only with each other, and measures the time between two looks with its own clock: the clocks
+    of two machines need not agree.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[float, float]] = {}
+
+    def read(self, folder: Path) -> Status:
+        """Reads a run's status as `read_status` does; one elsewhere that stopped beating has crashed."""
+        status = read_status(folder)
+        if status.state not in ALIVE or status.host == socket.gethostname():
+            self._seen.pop(folder, None)
+            return status
+        now = time.monotonic()
+        heartbeat, since = self._seen.get(folder, (None, now))
+        if heartbeat != status.heartbeat:
+            self._seen[folder] = (status.heartbeat, now)
+        elif now - since > SILENCE:
+            reason = f"The process on {status.host} has not been heard of for {now - since:.0f} s."
+            return replace(status, state=CRASHED, reason=reason)
+        return status
 
 
 def _read(folder: Path) -> Status | None:
@@ -103,16 +144,30 @@ class StatusWriter:
         folder: The run directory.
         max_step: The step at which the run ends, or None.
         progress: Returns the last completed step; called from the writer's thread.
+        signs: Returns something that differs whenever anything has moved, such as a count of batches; by default the
+            step.
+        watches: Called every second from the writer's thread.
     """
 
-    def __init__(self, folder: Path, max_step: int | None, progress: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_step: int | None,
+        progress: Callable[[], int],
+        *,
+        signs: Callable[[], object] | None = None,
+        watches: Sequence[Callable[[], None]] = (),
+    ) -> None:
         self._path = folder / files.STATUS
         self._progress = progress
+        self._signs = signs or progress
+        self._watches = watches
         self._max_step = max_step
         self._started = time.time()
+        self._last_sign, self._moved, self._longest = self._signs(), time.monotonic(), 0.0
         self._ended = threading.Event()
         self._write(RUNNING)
-        self._thread = threading.Thread(target=self._beat, name="darkit-status", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="darkit-status", daemon=True)
         self._thread.start()
 
     def close(self, state: str, reason: str = "", traceback: str = "") -> None:
@@ -121,12 +176,29 @@ class StatusWriter:
         self._thread.join()
         self._write(state, reason, traceback)
 
-    def _beat(self) -> None:
-        while not self._ended.wait(HEARTBEAT):
+    def _work(self) -> None:
+        written, told = time.monotonic(), RUNNING
+        while not self._ended.wait(min(LOOK, HEARTBEAT)):
+            for watch in self._watches:
+                watch()
+            state, reason = self._look()
+            if state == told and time.monotonic() - written < HEARTBEAT:
+                continue
             try:
-                self._write(RUNNING)
+                self._write(state, reason)
+                written, told = time.monotonic(), state
             except StorageError as error:
                 logger.warning("The status of the run could not be written and will be tried again: %s", error)
+
+    def _look(self) -> tuple[str, str]:
+        now, sign = time.monotonic(), self._signs()
+        still = now - self._moved
+        if sign != self._last_sign:
+            self._last_sign, self._moved, self._longest = sign, now, max(self._longest, still)
+            return RUNNING, ""
+        if still > max(STALL, _STALL_FACTOR * self._longest):
+            return STALLED, f"Nothing has moved for {still:.0f} s."
+        return RUNNING, ""
 
     def _write(self, state: str, reason: str = "", traceback: str = "") -> None:
         status = Status(

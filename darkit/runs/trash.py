@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 
 from darkit.errors import RunLockedError, RunNotFoundError, StorageError
+from darkit.runs import files
 from darkit.runs.lock import RunLock
 from darkit.runs.names import run_path
 from darkit.runs.safe import UnreadableError, read_object
+from darkit.runs.status import ALIVE
 
 TRASH = ".trash"
-_ALIVE = ("running", "stalled")
 _SILENCE = 60.0  # seconds without a heartbeat after which a run on another host counts as ended
 
 
@@ -54,10 +55,10 @@ def move_to_trash(root: Path, name: str) -> Path:
 
 def _refuse_beating(folder: Path) -> None:
     try:
-        status = read_object(folder / "status.json")
+        status = read_object(folder / files.STATUS)
     except (FileNotFoundError, UnreadableError):  # a broken status does not protect a run from its owner
         return
     beat = status.get("heartbeat")
-    elsewhere = status.get("state") in _ALIVE and status.get("host") != os.uname().nodename
+    elsewhere = status.get("state") in ALIVE and status.get("host") != os.uname().nodename
     if elsewhere and isinstance(beat, int | float) and abs(time.time() - beat) < _SILENCE:
         raise RunLockedError(f"The run {folder.name!r} is being trained on {status.get('host')!r}; stop it first.")

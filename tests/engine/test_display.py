@@ -126,3 +126,16 @@ def test_the_log_goes_on_when_nobody_reads_the_screen_any_more(home: Path) -> No
     assert training.wait(timeout=120) == 0
     lines = (home / "base" / "shown" / "train_log.csv").read_text().splitlines()
     assert lines[-1].startswith("3000,")
+
+
+@pytest.mark.parametrize("width", [50, 60, 72, 80, 99, 100, 160])
+def test_a_bar_shows_the_steps_and_both_losses_whole_on_any_terminal(width: int) -> None:
+    text = io.StringIO()
+    display = Display(100_000, lambda: 34_567, Console(file=text, force_terminal=True, width=width, color_system=None))
+    display.write([{"step": 34_567, "train_loss": 0.012345, "val_loss": 0.0456789}])
+    display.close()
+    last = re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", text.getvalue()).replace("\r", "\n").strip().splitlines()[-1]
+    assert "34567/100000" in last.replace(" ", "")
+    assert all(f"{value:.4g}" in last for value in (0.012345, 0.0456789))
+    assert ("steps/s left" in last) == (width >= 72)
+    assert len(last) <= width

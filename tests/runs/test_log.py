@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkit.errors import LogError, StorageError
-from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_row, read_log
+from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_values, read_log
 from tests.runs.parts import line_of, names_in, python, wait_until
 
 NASTY = ['a,b"c"', '"', "#", " x ", "", "\x00", "\x85\u2028", "模\t型", "é, \\n", "'", "nan?", "a;b"]
@@ -90,7 +90,7 @@ def test_the_file_is_plain_csv(log: CsvLog) -> None:
 def test_a_line_break_within_text_becomes_a_space_so_that_a_record_is_one_line(log: CsvLog, breaks: str) -> None:
     log.append([{"step": 1, "note": f"a{breaks}b"}, {"step": 2, "note": f"{breaks}c"}])
     assert read_log(log.path)["note"].to_list() == ["a b", " c"]
-    assert last_row(log.path) == {"step": "2", "note": " c"}
+    assert last_values(log.path) == {"step": "2", "note": " c"}
 
 
 def test_numbers_of_numpy_are_numbers(log: CsvLog) -> None:
@@ -164,7 +164,7 @@ def test_a_reader_sees_only_whole_lines_wherever_the_file_ends(log: CsvLog) -> N
         found = read_log(log.path)
         assert found.height == rows
         assert found["step"].to_list() == list(range(rows)) if found.width else rows == 0
-        assert last_row(log.path).get("step") == (str(rows - 1) if rows else None)
+        assert last_values(log.path).get("step") == (str(rows - 1) if rows else None)
         if rows > 1:
             assert found.equals(frame.head(rows))
 
@@ -257,7 +257,7 @@ def test_a_log_of_another_program_reads_too(log: CsvLog) -> None:
     assert frame["step"].to_list() == [1, 2, None, 3, 4]
     assert all(map(same, frame["loss"].to_list(), [math.nan, 0.5, None, 0.001, 0.5]))
     assert frame["note"].to_list() == ["a b", None, None, "x", None]
-    assert last_row(log.path) == {"step": "4", "loss": ".5"}
+    assert last_values(log.path) == {"step": "4", "loss": ".5", "note": "x"}
     CsvLog(log.path).append([{"step": 5, "acc": 1}])
     assert read_log(log.path)["acc"].to_list() == [None] * 5 + [1]
 
@@ -286,11 +286,11 @@ def test_reading_continuing_and_cutting_survive_any_garbage(tmp_path: Path) -> N
             garbled += chance.randbytes(50) + b"\n"
         log.path.write_bytes(garbled)
         assert read_log(log.path).height <= garbled.count(b"\n")
-        last_row(log.path)
+        last_values(log.path)
         again = CsvLog(log.path)
         again.append([{"step": 77, "fresh": 0.5}])
         again.cut_after(80)
-        assert last_row(log.path) == {"step": "77", "fresh": "0.5"}
+        assert {"step": "77", "fresh": "0.5"}.items() <= last_values(log.path).items()
         assert read_log(log.path)["fresh"].to_list()[-1] == 0.5
 
 
@@ -301,7 +301,7 @@ def test_a_header_that_is_none_is_no_error(tmp_path: Path, content: bytes) -> No
     path = tmp_path / "log.csv"
     path.write_bytes(content)
     read_log(path)
-    last_row(path)
+    last_values(path)
     CsvLog(path).append([{"step": 3}])
     assert read_log(path)["step"].to_list()[-1] == 3
 
@@ -310,11 +310,15 @@ def test_a_log_that_is_not_there_or_empty_is_an_empty_frame(tmp_path: Path) -> N
     (tmp_path / "empty.csv").touch()
     for path in (tmp_path / "missing.csv", tmp_path / "empty.csv", tmp_path / "empty.csv" / "log.csv"):
         assert read_log(path).shape == (0, 0)
-        assert last_row(path) == {}
+        assert last_values(path) == {}
 
 
 def test_a_log_that_cannot_be_read_or_written_is_one_sentence(tmp_path: Path) -> None:
-    for refusing, said in ((read_log, "Cannot read the log"), (last_row, "Cannot read"), (CsvLog, "Cannot continue")):
+    for refusing, said in (
+        (read_log, "Cannot read the log"),
+        (last_values, "Cannot read"),
+        (CsvLog, "Cannot continue"),
+    ):
         with pytest.raises(StorageError, match=rf"^{said} .*: Is a directory\.$"):
             refusing(tmp_path)
     with pytest.raises(StorageError, match=r"^Cannot write .*: No such file or directory\.$"):
@@ -399,8 +403,16 @@ def test_a_reader_beside_a_writer_sees_rows_in_order_and_nothing_torn(tmp_path: 
         wait_until(reads_on)
 
 
-def test_the_last_row_is_found_at_the_end_of_a_long_log(log: CsvLog) -> None:
+def test_the_last_values_are_found_at_the_end_of_a_long_log(log: CsvLog) -> None:
     log.append([{"step": step, "loss": 0.1, "note": "x, \x0b\x1c y"} for step in range(20_000)])
-    assert last_row(log.path) == {"step": "19999", "loss": "0.1", "note": "x, \x0b\x1c y"}
-    log.append([{"step": 20_000, "note": "x" * 70_000}])
-    assert last_row(log.path) == {}, "longer than the part that is looked at"
+    assert last_values(log.path) == {"step": "19999", "loss": "0.1", "note": "x, \x0b\x1c y"}
+    log.append([{"step": 20_000, "note": "x" * 140_000}])
+    assert last_values(log.path) == {}, "longer than the part that is looked at"
+
+
+def test_the_last_value_of_a_column_counts_though_later_rows_have_none(log: CsvLog) -> None:
+    log.append([{"step": 1, "loss": 0.5, "val_loss": 0.75}, {"step": 2, "val_loss": 0.25, "never": None}])
+    log.append([{"step": step, "loss": step / 8} for step in range(3, 1000)])
+    with log.path.open("ab") as file:
+        file.write(b'9,"9\n9,9,9,9,9,9,9\n')
+    assert last_values(log.path) == {"step": "999", "loss": "124.875", "val_loss": "0.25"}

@@ -7,7 +7,7 @@ import pytest
 from darkit.errors import ConfigError
 from darkit.runs import files
 from darkit.runs.notes import LONGEST_NOTE, MOST_TAGS, Notes, read_notes, write_notes
-from darkit.runs.requests import STOP, request_stop
+from darkit.runs.requests import request_stop
 
 
 def test_notes_read_back_as_they_were_written_with_tags_cleaned(tmp_path: Path) -> None:
@@ -35,6 +35,6 @@ def test_too_much_is_refused_and_nothing_written(tmp_path: Path, notes: Notes) -
 
 def test_a_request_to_stop_says_who_asked_and_when(tmp_path: Path) -> None:
     request_stop(tmp_path, by="dashboard")
-    asked = files.read_json(tmp_path / STOP)
+    asked = files.read_json(tmp_path / files.STOP)
     assert asked["by"] == "dashboard"
     assert asked["time"] > 1.7e9

@@ -90,9 +90,9 @@ def test_a_diff_that_git_cannot_make_is_not_taken_for_none(repository: Path) -> 
 def test_a_working_folder_that_was_deleted_is_no_error(tmp_path: Path) -> None:
     script = """
         import os, sys
+        from darkit.runs.provenance import describe_environment
         os.makedirs(sys.argv[1])
         os.chdir(sys.argv[1])
-        from darkit.runs.provenance import describe_environment
         os.rmdir(sys.argv[1])
         print(describe_environment()["git"], flush=True)
     """

@@ -59,6 +59,27 @@ def test_the_status_beats_with_the_step_of_the_moment(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_no_late_beat_overwrites_how_it_ended(tmp_path: Path) -> None:
+    beating, go_on = threading.Event(), threading.Event()
+
+    def progress() -> int:
+        if threading.current_thread().name == "darkit-status":
+            beating.set()
+            go_on.wait()
+        return 1
+
+    writer = StatusWriter(tmp_path, None, progress)
+    assert beating.wait(20)
+    closer = threading.Thread(target=writer.close, args=(status.FINISHED,))
+    closer.start()
+    closer.join(0.1)  # a close that does not wait for the beat has written by then
+    go_on.set()
+    closer.join()
+    wait_until(lambda: "darkit-status" not in [thread.name for thread in threading.enumerate()])
+    assert read_status(tmp_path).state == "finished"
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_beat_that_cannot_be_written_is_told_and_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

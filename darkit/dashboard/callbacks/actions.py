@@ -8,12 +8,13 @@ from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 
-from darkit.dashboard.facts import ALIVE, readable
+from darkit.dashboard.facts import readable
 from darkit.dashboard.library import Library
 from darkit.dashboard.texts import text
 from darkit.errors import DarkitError
 from darkit.runs.notes import Notes, read_notes, write_notes
 from darkit.runs.requests import request_stop
+from darkit.runs.status import ALIVE
 from darkit.runs.trash import move_to_trash
 
 Messages = list[dict[str, Any]]

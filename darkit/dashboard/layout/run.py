@@ -14,7 +14,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from darkit.dashboard.charts import Shown
-from darkit.dashboard.facts import ALIVE, Facts, flatten, readable
+from darkit.dashboard.facts import Facts, flatten, readable
 from darkit.dashboard.layout.parts import (
     card,
     chart_board,
@@ -30,6 +30,7 @@ from darkit.dashboard.tokenizers import tokenizer_facts
 from darkit.runs import files
 from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path
 from darkit.runs.safe import read_text
+from darkit.runs.status import ALIVE
 
 TABS = ("charts", "overview", "config", "checkpoints", "machine", "source", "prompt", "notes")
 
@@ -130,9 +131,9 @@ def _ending(facts: Facts, run: Shown, language: str) -> list[Component]:
         parts.append(html.P([html.B(text(language, "problem")), ": ", readable(problem)], className="warning"))
     if run.table.bad:
         parts.append(html.P(text(language, "bad_lines", count=run.table.bad), className="warning"))
-    if facts.status.reason and facts.state not in ALIVE:
+    if facts.status.reason and facts.state != "running":
         reason = readable(facts.status.reason)
-        kind = "error" if facts.state == "crashed" else "remark"
+        kind = {"crashed": "error", "stalled": "warning"}.get(facts.state, "remark")
         parts.append(html.P([html.B(text(language, "reason")), ": ", reason], className=kind))
     if facts.status.traceback:
         block = code_block(readable(facts.status.traceback), language, tall=True)

@@ -1,0 +1,99 @@
+"""The words of ``darkit train``, made ready for Hydra: names kept as they were written, and those of a resumed run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from omegaconf import OmegaConf
+
+from darkit.engine.config import AUTO
+from darkit.errors import ConfigError
+from darkit.runs import Run, base, files, load
+from darkit.runs.names import run_path
+
+SWEEP_FLAGS = ("-m", "--multirun")
+_NAMES = ("name", "resume")  # settings that hold a name, which Hydra would read as a number or an expression
+_OF_ONE_RUN = (*_NAMES, "trainer.name")  # what a resumed run does not take over from the command that began it
+_WORDS = {"name": ("", "null"), "resume": ("", "null", "true", "false", AUTO)}
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Returns the words that Hydra gets.
+
+    Flags come first, because Hydra takes settings only in one piece; then what a run to be resumed was begun with;
+    then what was given, which wins.
+
+    Raises:
+        ConfigError: It is not said which run to resume, or what it was begun with cannot be read.
+        RunNotFoundError: There is no such run.
+    """
+    overrides = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith("-"))]
+    flags = [word for word in words if word not in overrides]
+    given = [_with_name_quoted(word, sweep=is_sweep(words)) for word in overrides]
+    return [*flags, *_earlier_overrides(overrides), *given]
+
+
+def is_sweep(words: Sequence[str]) -> bool:
+    """Says whether the words ask for a run per combination."""
+    return any(word in SWEEP_FLAGS for word in words)
+
+
+def sweeps_names(words: Sequence[str]) -> bool:
+    """Says whether each run of a sweep is given a name of its own."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    named = [word for word in words if _key(word) == "name"]
+    return any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides(named))
+
+
+def resumed(words: Sequence[str]) -> Run | None:
+    """Finds the run that is to be resumed, or None."""
+    values = {_key(word): _unquoted(word.partition("=")[2]) for word in words if "=" in word}
+    wanted = values.get("resume", "")
+    if wanted.lower() in ("", "null", "false"):
+        return None
+    if wanted.lower() not in ("true", AUTO):
+        return load(wanted)
+    name = values.get("name", "null")
+    if name in _WORDS["name"]:
+        raise ConfigError(
+            f"resume={wanted} goes on with the run called name=, but no name was given: write resume=NAME."
+        )
+    if wanted.lower() == AUTO and not run_path(base(), name).exists():
+        return None
+    return load(name)
+
+
+def _earlier_overrides(given: Sequence[str]) -> list[str]:
+    run = resumed(given)
+    path = run.path / files.COMPOSED_CONFIG if run else None
+    if path is None or not path.is_file():
+        return []
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # whatever a YAML parser raises
+        raise ConfigError(f"What the run was begun with cannot be read from {path}: {error}") from error
+    overrides = content.get("overrides") if isinstance(content, dict) else None
+    replaced = {*_OF_ONE_RUN, *map(_key, given)}
+    return [str(item) for item in overrides or [] if _key(str(item)) not in replaced]
+
+
+def _key(word: str) -> str:
+    """Returns what an override sets, without the signs before it and the place behind it."""
+    return word.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
+def _with_name_quoted(word: str, *, sweep: bool) -> str:
+    """Puts a name into Hydra's quotes, so that 1e-3, 007, a(b) or one in another script stays what it is."""
+    key, _, value = word.partition("=")
+    if key.lstrip("+") not in _NAMES or value.lower() in _WORDS[key.lstrip("+")]:
+        return word
+    if _unquoted(value) != value or "${" in value or (sweep and re.search(r"[,(]", value)):
+        return word
+    escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
+    return f"{key}='{escaped}'"

@@ -1,0 +1,78 @@
+"""Model, data and loss from what their configs name with ``_target_``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, cast
+
+import torch.nn.functional as F
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from darkit.data import DataChoice
+from darkit.errors import ConfigError, DarkitError, ModelError
+
+_SPEAK_FOR_THEMSELVES = (ValueError, TypeError, ImportError)
+
+
+def make_model(settings: Any) -> nn.Module:
+    """Makes the model, and lets one without a config remember what it was made of.
+
+    Raises:
+        ConfigError: The config does not name a class that can be made so.
+        ModelError: What it names is no module.
+    """
+    model = _make(settings, "model")
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"The model {settings._target_} is a {type(model).__name__}, not a torch.nn.Module.")
+    if not hasattr(model, "config") and not hasattr(model, "hparams"):
+        values = cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
+        model.hparams = {name: value for name, value in values.items() if not name.startswith("_")}  # type: ignore[assignment]
+    return model
+
+
+def make_choice(settings: Any) -> DataChoice:
+    """Makes the data, which may be a `DataChoice` or anything that `darkit.fit` takes. Raises `ConfigError`."""
+    data = _make(settings, "data")
+    return data if isinstance(data, DataChoice) else DataChoice(data)
+
+
+def make_loss(settings: Any) -> Callable[..., Any] | None:
+    """Makes the loss: none, a function of `torch.nn.functional` or another place by name, or a ``_target_``.
+
+    Raises:
+        ConfigError: There is no such function, or the config does not name one.
+    """
+    if settings is None:
+        return None
+    if not isinstance(settings, str):
+        return cast(Callable[..., Any], _make(settings, "loss"))
+    module, _, name = settings.rpartition(".")
+    try:
+        found = getattr(import_module(module or F.__name__), name)
+    except Exception as error:  # whatever the import of a stranger's module raises
+        raise ConfigError(f"There is no loss {settings!r}: {_reason(error)}") from error
+    return cast(Callable[..., Any], found() if isinstance(found, type) else found)
+
+
+def _make(settings: Any, group: str) -> Any:
+    """Builds what a config's ``_target_`` names; what its constructor refuses is the user's to mend."""
+    if not isinstance(settings, DictConfig) or "_target_" not in settings:
+        raise ConfigError(f"The config of {group} needs a _target_, such as _target_: package.module.Class.")
+    try:
+        return instantiate(settings, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, DarkitError):
+            raise error.__cause__ from error.__cause__.__cause__
+        raise ConfigError(f"The {group} {settings._target_} cannot be made: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, InstantiationException):
+        return str(error).splitlines()[0]
+    return str(error) if isinstance(error, _SPEAK_FOR_THEMSELVES) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,62 @@
+"""What a training really saw: a digest of every batch."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import IO, Any
+
+import lightning
+
+from darkit.engine.adapter import Adapter
+from darkit.engine.fingerprint import add_to_digest
+
+
+class RecordBatches(lightning.Callback):
+    """Appends ``epoch,batch,sha256`` to a file for every batch that was trained on, at once and in whole lines.
+
+    Args:
+        path: The file; it is continued when it is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+        self._last: tuple[int, int] | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Opens the file."""
+        self._file = self.path.open("ab", buffering=0)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Appends a line."""
+        number = pl_module.feed.batches - 1 if isinstance(pl_module, Adapter) else batch_idx
+        place = (trainer.current_epoch, number)
+        if self._file is None or place == self._last:  # a stretch of steps that ended early is closed by one more call
+            return
+        self._last = place
+        digest = hashlib.sha256()
+        add_to_digest(digest, batch)
+        self._file.write(f"{place[0]},{place[1]},{digest.hexdigest()}\n".encode())
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Closes the file."""
+        self._close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Closes the file."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

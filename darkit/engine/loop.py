@@ -1,0 +1,200 @@
+"""The loop of a training: Lightning's trainer with darkit's callbacks, from where a checkpoint left it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from darkit.engine.adapter import Adapter
+from darkit.engine.callbacks import ExportConfigs, LossGuard, StepCheckpoint, StepEvaluate, StepLog, StopOnRequest
+from darkit.engine.config import TrainerConfig
+from darkit.engine.display import Display
+from darkit.engine.session import Session
+from darkit.engine.state import of_rank, restore_callbacks
+from darkit.engine.stream import Sink
+from darkit.engine.tensorboard import TensorBoardSink
+from darkit.errors import ConfigError
+from darkit.runs import files
+from darkit.runs.retention import Retention
+
+logger = logging.getLogger(__name__)
+_LIGHTNINGS_SETTINGS = ("device", "device_num", "strategy", "precision")
+
+
+class Watched:
+    """Batches to evaluate on that count as a sign of life, each.
+
+    Args:
+        batches: The batches, iterable again and again.
+        session: Where the signs are counted.
+    """
+
+    def __init__(self, batches: Any, session: Session) -> None:
+        self.batches = batches
+        self.session = session
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches:
+            self.session.signs += 1
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Progress(lightning.Callback):
+    """Keeps the session's step true."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+        self.session.step = trainer.global_step
+        self.session.signs += 1
+
+
+def retention_of(config: TrainerConfig) -> Retention:
+    """Returns which checkpoints a config keeps."""
+    return Retention(config.keep_last, config.keep_best, config.monitor, config.mode)
+
+
+def make_sinks(session: Session, config: TrainerConfig) -> list[Sink]:
+    """Makes what takes the logged rows besides the CSV file."""
+    sinks: list[Sink] = [Display(config.max_step, lambda: session.step)]
+    if config.tensorboard and session.stream is None:  # who opened the session before has it already
+        purge = session.step + 1 if session.step else None
+        sinks.append(TensorBoardSink(session.folder / files.TENSORBOARD, purge))
+    return sinks
+
+
+def make_trainer(session: Session, config: TrainerConfig, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    """Makes Lightning's trainer. Raises `ConfigError` when it does not take the settings together."""
+    try:
+        return lightning.Trainer(
+            accelerator=config.device,
+            devices=config.device_num,
+            strategy=config.strategy,
+            precision=config.precision,  # type: ignore[arg-type]
+            max_steps=config.max_step,
+            max_epochs=-1,
+            deterministic=config.deterministic or None,
+            callbacks=callbacks,
+            default_root_dir=session.folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+        )
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        settings = ", ".join(f"{name}={getattr(config, name)!r}" for name in _LIGHTNINGS_SETTINGS)
+        raise ConfigError(f"These settings do not go together ({settings}): {error}") from error
+
+
+def make_callbacks(
+    session: Session,
+    model: nn.Module,
+    config: TrainerConfig,
+    tokenizer: Any,
+    evaluate: StepEvaluate | None,
+    own: Sequence[lightning.Callback],
+) -> list[lightning.Callback]:
+    """Composes the callbacks in the order of a step: evaluate, the user's own, log, guard, stop, save."""
+    stream = session.stream
+    guard = LossGuard(config.nan_policy, stream)
+
+    def before_save(step: int) -> None:
+        guard.check_weights(model, step)
+        if stream is not None:
+            stream.flush()
+
+    return [
+        *([ExportConfigs(session.folder, config, tokenizer)] if session.writes else []),
+        _Progress(session),
+        *([evaluate] if evaluate else []),
+        *own,
+        StepLog(stream, config.log_step_interval),
+        guard,
+        StopOnRequest(session.guard),
+        StepCheckpoint(session.folder, config.save_step_interval, writer=session.writer, before=before_save),
+    ]
+
+
+def enter(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]) -> None:
+    """Gives every process its share of the data, and puts data, counters and callbacks where a checkpoint left them.
+
+    Args:
+        trainer: The trainer that is going to train.
+        adapter: What it trains.
+        state: The checkpoint's content, or nothing for a new training.
+    """
+    feed = adapter.feed
+    if feed.order is not None:
+        feed.order.rank, feed.order.world = trainer.global_rank, trainer.world_size
+    if not state:
+        return
+    mine = of_rank(state, trainer.global_rank)
+    epoch = 0
+    if "position" in mine:
+        epoch = feed.resume(mine["position"], mine["rng"])
+    else:
+        logger.warning("The checkpoint is of a hand-written loop and does not tell where the data was: it starts anew.")
+    done = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+    done.ready = done.completed = state["current_step"]
+    epochs: Any = trainer.fit_loop.epoch_progress
+    for counted in (epochs.current, epochs.total):
+        counted.ready = counted.started = counted.processed = counted.completed = epoch
+    restore_callbacks(trainer, state)
+    if state.get("precision"):
+        trainer.precision_plugin.load_state_dict(state["precision"])
+
+
+def run_loop(trainer: lightning.Trainer, adapter: Adapter, config: TrainerConfig) -> None:
+    """Trains until the last step, or until somebody asks to stop."""
+    module = adapter.module
+    module.train()
+    if config.compile:
+        module.compile()
+    try:
+        trainer.fit(adapter, adapter.feed)
+    except SystemExit as error:  # how Lightning ends after a KeyboardInterrupt
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
+    finally:
+        if config.compile:
+            module._compiled_call_impl = None
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silences Lightning's adverts and advice for the time of a training, and undoes what it sets for the process.
+
+    Its errors are raised as ever.
+    """
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    strict = torch.are_deterministic_algorithms_enabled()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(strict, warn_only=lenient)
+        torch.backends.cudnn.benchmark = benchmark
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

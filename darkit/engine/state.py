@@ -1,0 +1,102 @@
+"""Everything that going on needs: what a checkpoint holds of a training, and how it is put back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from darkit.engine.adapter import Adapter
+from darkit.engine.callbacks.base import bare_module
+from darkit.engine.checkpoint import class_path
+from darkit.engine.device import generator_states
+
+logger = logging.getLogger(__name__)
+_PLAIN = (type(None), bool, int, float, str, bytes, Tensor)
+
+
+def collect_state(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+    """Collects everything that going on needs. All processes of a training have to call it.
+
+    Returns:
+        ``state_dict`` of the bare module, ``model_class``, ``current_step``, ``optimizer_state_dict``,
+        ``scheduler_state_dict``, ``precision`` (the gradient scaler's), ``callbacks`` (state by key), ``rng`` (every
+        generator's state) and ``position`` (epoch, batches of it that were taken, and what the data needs besides).
+        Where several processes train, ``rng`` and ``position`` of all of them are in ``ranks``, in their order.
+    """
+    module = bare_module(pl_module)
+    optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
+    mine = {"rng": generator_states(), "position": _position(trainer, pl_module)}
+    state = {
+        "state_dict": module.state_dict(),
+        "model_class": class_path(type(module)),
+        "current_step": trainer.global_step,
+        "optimizer_state_dict": optimizers[0] if len(optimizers) == 1 else optimizers,
+        "scheduler_state_dict": _schedule(trainer, pl_module),
+        "precision": trainer.precision_plugin.state_dict(),
+        "callbacks": _callback_states(trainer),
+        **mine,
+    }
+    if trainer.world_size > 1:
+        ranks: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(ranks, mine)
+        state["ranks"] = ranks
+    return state
+
+
+def of_rank(state: Mapping[str, Any], rank: int) -> Mapping[str, Any]:
+    """Returns the ``rng`` and ``position`` that a checkpoint holds of a process; the first one's where it has none."""
+    ranks = state.get("ranks") or [state]
+    found: Mapping[str, Any] = ranks[rank] if rank < len(ranks) else ranks[0]
+    return found
+
+
+def restore_callbacks(trainer: lightning.Trainer, state: Mapping[str, Any]) -> None:
+    """Gives the callbacks back the state that a checkpoint holds of them."""
+    states = state.get("callbacks") or {}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if callback.state_key in states:
+            callback.load_state_dict(states[callback.state_key])
+
+
+def _position(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+    if isinstance(pl_module, Adapter):
+        return pl_module.feed.position(trainer.current_epoch)
+    return {"epoch": trainer.current_epoch, "batches": trainer.fit_loop.epoch_loop.batch_progress.current.ready}
+
+
+def _schedule(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any] | None:
+    if isinstance(pl_module, Adapter):
+        schedule: Any = pl_module.schedule
+    else:
+        schedule = trainer.lr_scheduler_configs[0].scheduler if trainer.lr_scheduler_configs else None
+    return schedule.state_dict() if schedule is not None else None
+
+
+def _callback_states(trainer: lightning.Trainer) -> dict[str, Any]:
+    """Collects the states of callbacks; one that ``torch.load(weights_only=True)`` refuses is left out and told."""
+    states = {}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        state = callback.state_dict()
+        if not state:
+            continue
+        if _is_plain(state):
+            states[callback.state_key] = state
+        else:
+            logger.warning(
+                "The state of the callback %s is not saved: it holds more than tensors, numbers, text and containers.",
+                type(callback).__name__,
+            )
+    return states
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is dict:
+        return all(_is_plain(item) for pair in value.items() for item in pair)
+    if type(value) in (list, tuple):
+        return all(_is_plain(item) for item in value)
+    return isinstance(value, _PLAIN)

@@ -1,0 +1,102 @@
+"""How a training is asked to end early: by a signal or by a request, both honoured at the end of a step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StopRequest:
+    """Whether somebody wants the training to end, and why. Set from a signal handler or another thread.
+
+    Attributes:
+        reason: Why, in one sentence; empty while nobody does.
+        signal: The signal that asked, or None.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.signal: signal.Signals | None = None
+
+    def ask(self, reason: str, by: signal.Signals | None = None) -> None:
+        """Asks; the first reason stays."""
+        if not self.reason:
+            self.reason, self.signal = reason, by
+
+    def end_process(self) -> None:
+        """Ends the process as the signal would have: exit code 128 + its number.
+
+        An interpreter at which somebody sits survives. A SLURM job that was warned by SIGUSR1 is queued again first.
+        """
+        if self.signal is None:
+            return
+        if self.signal == signal.SIGUSR1:
+            requeue()
+        if not is_interactive():
+            raise SystemExit(128 + self.signal)
+
+
+class SignalGuard:
+    """Turns SIGTERM, SIGINT and SIGUSR1 into a request; a second signal ends the process at once.
+
+    Outside the main thread, where Python allows no handlers, it does nothing.
+    """
+
+    def __init__(self, request: StopRequest) -> None:
+        self.request = request
+        self._before: dict[signal.Signals, Any] = {}
+        self._received = 0
+
+    def install(self) -> None:
+        """Begins to listen, or listens again after somebody else has taken the signals."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in SIGNALS:
+            before = signal.signal(number, self._note)
+            self._before.setdefault(number, before)
+
+    def uninstall(self) -> None:
+        """Gives the signals back to whoever had them before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        received = signal.Signals(number)
+        self._received += 1
+        if self._received > 1:
+            os._exit(128 + number)
+        self.request.ask(f"It was asked to stop by {received.name}.", received)
+        # print() may be running in the frame that was interrupted
+        os.write(2, f"\n{received.name}: saving after this step, then stopping; once more stops at once.\n".encode())
+
+
+def is_interactive() -> bool:
+    """Says whether somebody sits at this interpreter: a prompt, ``python -i`` or a notebook."""
+    return hasattr(sys, "ps1") or bool(sys.flags.interactive)
+
+
+def requeue() -> bool:
+    """Puts the SLURM job that this process runs in back into the queue; says whether there was one.
+
+    Raises:
+        subprocess.CalledProcessError: SLURM refused.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    program = shutil.which("scontrol")
+    if not job or program is None:
+        return False
+    subprocess.run([program, "requeue", job], check=True)
+    return True
+
+
+class StopTraining(BaseException):
+    """Leaves a hand-written loop at the end of a step because somebody asked for it, past any ``except Exception``."""

@@ -1,0 +1,98 @@
+"""What a training does to its machine: `system_log.csv`, a row every ten seconds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+
+from darkit.errors import StorageError
+from darkit.runs import files
+from darkit.runs.log import CsvLog
+
+logger = logging.getLogger(__name__)
+INTERVAL = 10.0  # seconds
+COLUMNS = ("time", "step", "cpu", "memory", "disk_free")
+
+
+class SystemLog:
+    """Samples the machine when it is called and the last sample is ten seconds old.
+
+    The columns: ``time`` (Unix seconds), ``step``, ``cpu`` (percent of all cores together), ``memory`` (percent of the
+    machine's), ``disk_free`` (bytes left where the run is) and, for each NVIDIA accelerator, ``gpu<i>_use`` (percent),
+    ``gpu<i>_memory`` (bytes), ``gpu<i>_power`` (watts) and ``gpu<i>_temperature`` (degrees Celsius). Accelerators are
+    read through ``nvidia-ml-py``, where it is installed.
+
+    Args:
+        folder: The run directory.
+        progress: Returns the last completed step.
+    """
+
+    def __init__(self, folder: Path, progress: Callable[[], int]) -> None:
+        self._folder = folder
+        self._progress = progress
+        self._log = CsvLog(folder / files.SYSTEM_LOG, COLUMNS)
+        self._nvml = _open_nvml()
+        self._next = time.monotonic()
+        self._told = False
+        psutil.cpu_percent()  # the next call tells of the time since this one
+
+    def __call__(self) -> None:
+        """Samples if it is time; a row that cannot be written is told once and left out."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + INTERVAL
+        try:
+            self._log.append([self.sample()])
+        except StorageError as error:
+            if not self._told:
+                self._told = True
+                logger.warning("The machine's use could not be logged: %s", error)
+
+    def sample(self) -> dict[str, Any]:
+        """Returns a row."""
+        row: dict[str, Any] = {
+            "time": time.time(),
+            "step": self._progress(),
+            "cpu": psutil.cpu_percent(),
+            "memory": psutil.virtual_memory().percent,
+            "disk_free": psutil.disk_usage(str(self._folder)).free,
+        }
+        if self._nvml is not None:
+            row |= _sample_accelerators(self._nvml)
+        return row
+
+
+def _open_nvml() -> ModuleType | None:
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver on this machine
+        return None
+    return pynvml  # type: ignore[no-any-return]
+
+
+def _sample_accelerators(nvml: Any) -> dict[str, float]:
+    row: dict[str, float] = {}
+    for index in range(nvml.nvmlDeviceGetCount()):
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        readings: tuple[tuple[str, Callable[[Any], float]], ...] = (
+            ("use", lambda card: nvml.nvmlDeviceGetUtilizationRates(card).gpu),
+            ("memory", lambda card: nvml.nvmlDeviceGetMemoryInfo(card).used),
+            ("power", lambda card: nvml.nvmlDeviceGetPowerUsage(card) / 1000),
+            ("temperature", lambda card: nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU)),
+        )
+        for name, read in readings:
+            with suppress(nvml.NVMLError):  # not every card tells everything
+                row[f"gpu{index}_{name}"] = read(handle)
+    return row

@@ -1,0 +1,122 @@
+"""One thread that writes snapshots, so that the training goes on while the disk works."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from darkit.engine.checkpoint import write_checkpoint
+from darkit.engine.snapshot import Snapshot
+from darkit.runs.checkpoints import checkpoint_path, list_checkpoints
+from darkit.runs.retention import Retention, remove_checkpoint
+
+logger = logging.getLogger(__name__)
+_WORTH_TELLING = 0.1  # seconds
+
+
+class BackgroundWriter:
+    """Copies state on the caller's thread and hands the copy to one writing thread.
+
+    There is one copy, so the memory stays bounded: when the disk is slower than the interval between saves, the caller
+    waits for the save before, and a warning says for how long. An error of the thread is raised by the next call of any
+    method, on the thread that calls it.
+    """
+
+    def __init__(self) -> None:
+        self._snapshot = Snapshot()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="darkit-checkpoint")
+        self._pending: Future[None] | None = None
+
+    def submit(self, content: Mapping[str, Any], write: Callable[[dict[str, Any]], None]) -> None:
+        """Takes a copy and returns; ``write`` gets it in the thread."""
+        started = time.monotonic()
+        self.wait()
+        waited = time.monotonic() - started
+        if waited > _WORTH_TELLING:
+            logger.warning(
+                "The training waited %.1f s for the last checkpoint to reach the disk, which is slower than the saves.",
+                waited,
+            )
+        copied = self._snapshot.take(content)
+
+        def work() -> None:
+            self._snapshot.wait()
+            write(copied)
+
+        self._start(work)
+
+    def then(self, action: Callable[[], None]) -> None:
+        """Lets the thread do something after what it has to do now."""
+        earlier = self._pending
+
+        def work() -> None:
+            if earlier is not None:
+                earlier.result()
+            action()
+
+        self._start(work)
+
+    def _start(self, work: Callable[[], None]) -> None:
+        try:
+            self._pending = self._thread.submit(work)
+        except RuntimeError:  # the interpreter is ending, and its threads take no more work
+            self._pending = None
+            work()
+
+    def check(self) -> None:
+        """Raises the thread's error, if there is one by now."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until all is written. Raises the thread's error."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Waits and ends the thread. Raises the thread's error."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+
+class CheckpointWriter(BackgroundWriter):
+    """Writes the checkpoints of a run, and deletes the superseded ones once a new one is durable.
+
+    Args:
+        folder: The run directory.
+        run_id: The run's id, for the manifests.
+        retention: Which ones are kept.
+    """
+
+    def __init__(self, folder: Path, *, run_id: str = "", retention: Retention | None = None) -> None:
+        super().__init__()
+        self.folder = folder
+        self.run_id = run_id
+        self.retention = retention or Retention()
+
+    def save(self, step: int, content: Mapping[str, Any], metrics: Mapping[str, float]) -> Path:
+        """Saves a step; returns at once with the path where the checkpoint will be.
+
+        Args:
+            step: The step.
+            content: What `torch.load` gives back; see `darkit.engine.checkpoint.write_checkpoint`.
+            metrics: The values logged at this step.
+
+        Raises:
+            StorageError: The save before could not be written.
+        """
+
+        def write(copied: dict[str, Any]) -> None:
+            write_checkpoint(self.folder, step, copied, metrics=metrics, run_id=self.run_id)
+            for checkpoint in self.retention.superseded(list_checkpoints(self.folder)):
+                remove_checkpoint(checkpoint)
+
+        self.submit(content, write)
+        return checkpoint_path(self.folder, step)

@@ -1,0 +1,59 @@
+"""Which checkpoints of a run are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from darkit.errors import ConfigError
+from darkit.runs.checkpoints import Checkpoint, manifest_path
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Says which checkpoints are kept; the highest step always is.
+
+    Args:
+        last: How many of the highest steps, at least 1; None keeps all, or only the last one where `best` is given.
+        best: How many of the best besides.
+        monitor: The metric by which they are the best.
+        mode: ``min`` or ``max``: whether a small or a large value is good.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    last: int | None = None
+    best: int = 0
+    monitor: str = "val_loss"
+    mode: str = "min"
+
+    def __post_init__(self) -> None:
+        if self.last is not None and self.last < 1:
+            raise ConfigError(f"keep_last must be at least 1, or None for all, not {self.last}.")
+        if self.best < 0:
+            raise ConfigError(f"keep_best must be at least 0, not {self.best}.")
+        if self.mode not in ("min", "max"):
+            raise ConfigError(f"mode must be one of min, max, not {self.mode!r}.")
+
+    def superseded(self, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+        """Returns those that are not kept, lowest step first."""
+        ordered = sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
+        if self.last is None and not self.best:
+            return []
+        kept = {checkpoint.step for checkpoint in ordered[-(self.last or 1) :]}
+        sign = 1 if self.mode == "min" else -1
+        scored = [
+            (sign * value, checkpoint.step)
+            for checkpoint in ordered
+            if (value := checkpoint.metrics.get(self.monitor)) is not None and math.isfinite(value)
+        ]
+        kept |= {step for _, step in sorted(scored)[: self.best]}
+        return [checkpoint for checkpoint in ordered if checkpoint.step not in kept]
+
+
+def remove_checkpoint(checkpoint: Checkpoint) -> None:
+    """Deletes a checkpoint, its manifest first: a crash in between leaves an unverified file, not an empty promise."""
+    for path in (manifest_path(checkpoint.path), checkpoint.path):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+"""Whether a checkpoint file is what it should be: its bytes against its manifest, and its form. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+from darkit.runs.checkpoints import Checkpoint
+
+
+def find_problem(checkpoint: Checkpoint) -> str:
+    """Reads a whole checkpoint file and says why it cannot be trusted, or nothing.
+
+    Size and sha256 are compared with the manifest; without one, the CRC of every entry of the archive is checked.
+    """
+    if checkpoint.problem:
+        return checkpoint.problem
+    try:
+        if checkpoint.sha256:
+            with checkpoint.path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != checkpoint.sha256:
+                return "its sha256 is not the one in its manifest"
+        return find_archive_problem(checkpoint.path, read=not checkpoint.sha256)
+    except FileNotFoundError:
+        return "it is gone"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+
+
+def find_archive_problem(path: Path, *, read: bool = False) -> str:
+    """Says why a file is not an archive as `torch.save` makes it, or nothing.
+
+    Such an archive is stored without compression, so what it unpacks to is never larger than the file: that keeps a
+    small file from filling the memory.
+
+    Args:
+        path: The file.
+        read: Whether to read every entry and compare its CRC.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            torn = archive.testzip() if read else None
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        return f"it is not an archive as torch.save makes it ({error})"
+    if torn is not None:
+        return f"its entry {torn!r} does not have its CRC"
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        return "it is compressed, which torch.save never does"
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        return "it unpacks to more than its own size"
+    return ""

@@ -1,0 +1,73 @@
+"""All benchmarks: ``make bench`` or ``make bench ARGS="steps checkpoints"``. Prints tables as Markdown.
+
+Contenders run in turn, each in a process of its own, several rounds; what counts is the median, and ratios more than
+times, since they hold on other machines.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+ROUNDS = 5
+
+
+def measure(script: str, contenders: list[str], *arguments: str, rounds: int = ROUNDS) -> dict[str, list[float]]:
+    """Runs contenders in turn and collects the number that each prints last."""
+    found: dict[str, list[float]] = {contender: [] for contender in contenders}
+    for _ in range(rounds):
+        for contender in contenders:
+            command = [sys.executable, str(FOLDER / script), contender, *arguments]
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+            if answer.returncode:
+                raise SystemExit(f"{' '.join(command)} failed:\n{answer.stderr[-4000:]}")
+            found[contender].append(float(answer.stdout.split()[-1]))
+    return found
+
+
+def table(title: str, found: dict[str, list[float]], unit: str, base: str, digits: int = 0) -> None:
+    """Prints medians, their spread and their ratio to one contender."""
+    middle = statistics.median(found[base])
+    print(f"\n### {title}\n\n| contender | {unit}, median | range | against {base} |\n| --- | ---: | ---: | ---: |")
+    for contender, values in found.items():
+        median, low, high = statistics.median(values), min(values), max(values)
+        print(f"| {contender} | {median:.{digits}f} | {low:.{digits}f}-{high:.{digits}f} | {median / middle:.2f}x |")
+
+
+def steps() -> None:
+    """The cost of a step."""
+    tiny = measure(
+        "steps.py", ["plain", "lightning_barebones", "darkit_full", "hugging_face", "lightning_full"], "tiny"
+    )
+    table("A tiny model (12-12-12, batch 4, Adam, one thread)", tiny, "us per step", "lightning_barebones")
+    table("The same against a plain loop", tiny, "us per step", "plain")
+    slow = measure("steps.py", ["plain", "darkit_full"], "slow")
+    table("A model of 10 ms a step", slow, "us per step", "plain")
+
+
+SUITES: dict[str, Callable[[], None]] = {"steps": steps}
+
+
+def main(names: list[str]) -> int:
+    """Runs the suites of these names, or all."""
+    unknown = [name for name in names if name not in SUITES]
+    if unknown:
+        print(f"There is no benchmark {unknown[0]!r}; there is: {', '.join(SUITES)}.", file=sys.stderr)
+        return 2
+    print(
+        f"{platform.machine()}, {platform.platform()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+    )
+    for name in names or SUITES:
+        print(f"\n## {name}", flush=True)
+        SUITES[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

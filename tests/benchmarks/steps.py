@@ -1,0 +1,186 @@
+"""What a training costs per step, by contender: ``python tests/benchmarks/steps.py CONTENDER [tiny|slow]``.
+
+Each contender trains the same model on the same data in a process of its own, with one thread. The model's forward pass
+notes the time, so that only steps are measured, from the 200th to the last. Prints microseconds per step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+STEPS = {"tiny": 4200, "slow": 700}
+WARM = 200
+SAVE_EVERY = 1000
+BATCH = 4
+times: list[float] = []
+
+
+class Model(nn.Module):
+    """The integration guide's model; ``slow`` computes for 10 ms more."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(12, 12)
+        self.fc2 = nn.Linear(12, 12)
+        self.slow = kind == "slow"
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        times.append(time.perf_counter())
+        if self.slow:
+            busy_wait(0.010)
+        return self.fc2(torch.relu(self.fc1(inputs)))
+
+
+def busy_wait(seconds: float) -> None:
+    """Computes for a time, as a model does: it holds a core, but lets other threads run."""
+    end = time.perf_counter() + seconds
+    block = torch.ones(64, 64)
+    while time.perf_counter() < end:
+        block = torch.tanh(block @ block)
+
+
+def data(kind: str) -> TensorDataset:
+    """Makes enough data for all steps in one epoch."""
+    inputs = torch.randn(STEPS[kind] * BATCH, 12)
+    return TensorDataset(inputs, inputs.roll(1, 1))
+
+
+def plain(kind: str, folder: Path) -> None:
+    """A loop without anything."""
+    model = Model(kind)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for inputs, targets in DataLoader(data(kind), batch_size=BATCH):
+        optimizer.zero_grad()
+        F.mse_loss(model(inputs), targets).backward()
+        optimizer.step()
+
+
+def lightning_module(kind: str, log: bool) -> object:
+    """Makes the model as a LightningModule."""
+    import lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = Model(kind)
+
+        def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+            inputs, targets = batch
+            loss = F.mse_loss(self.model(inputs), targets)
+            if log:
+                self.log("train_loss", loss, prog_bar=True)
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+    return Module()
+
+
+def lightning_barebones(kind: str, folder: Path) -> None:
+    """Lightning with nothing on."""
+    import lightning
+
+    trainer = lightning.Trainer(barebones=True, accelerator="cpu", max_steps=STEPS[kind])
+    trainer.fit(lightning_module(kind, log=False), DataLoader(data(kind), batch_size=BATCH))
+
+
+def lightning_full(kind: str, folder: Path) -> None:
+    """Lightning with what darkit does: CSV and TensorBoard at every step, checkpoints, a progress bar."""
+    import lightning
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_steps=STEPS[kind],
+        log_every_n_steps=1,
+        logger=[CSVLogger(folder), TensorBoardLogger(folder)],
+        callbacks=[ModelCheckpoint(every_n_train_steps=SAVE_EVERY, save_top_k=-1)],
+        enable_model_summary=False,
+    )
+    trainer.fit(lightning_module(kind, log=True), DataLoader(data(kind), batch_size=BATCH))
+
+
+def hugging_face(kind: str, folder: Path) -> None:
+    """Hugging Face's Trainer, logging every step."""
+    from transformers import Trainer, TrainingArguments
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = Model(kind)
+
+        def forward(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+            outputs = self.model(inputs)
+            return {"loss": F.mse_loss(outputs, targets), "logits": outputs}
+
+    def collate(samples: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        return {"inputs": torch.stack([s[0] for s in samples]), "targets": torch.stack([s[1] for s in samples])}
+
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=BATCH,
+        max_steps=STEPS[kind],
+        logging_steps=1,
+        save_steps=SAVE_EVERY,
+        report_to="none",
+        use_cpu=True,
+        learning_rate=1e-3,
+        remove_unused_columns=False,
+    )
+    Trainer(model=Wrapped(), args=arguments, train_dataset=data(kind), data_collator=collate).train()
+
+
+def darkit_full(kind: str, folder: Path) -> None:
+    """darkit with everything on: a CSV row and a TensorBoard event at every step, checkpoints, a progress bar."""
+    import os
+
+    import darkit
+
+    os.environ["DARWIN_KIT_HOME"] = str(folder)
+    darkit.fit(
+        Model(kind),
+        data(kind),
+        loss=F.mse_loss,
+        device="cpu",
+        optimizer="adam",
+        batch_size=BATCH,
+        max_step=STEPS[kind],
+        save_step_interval=SAVE_EVERY,
+        log_step_interval=1,
+        tensorboard=True,
+    )
+
+
+CONTENDERS: dict[str, Callable[[str, Path], None]] = {
+    "plain": plain,
+    "lightning_barebones": lightning_barebones,
+    "hugging_face": hugging_face,
+    "lightning_full": lightning_full,
+    "darkit_full": darkit_full,
+}
+
+
+def main(contender: str, kind: str = "tiny") -> None:
+    """Runs one contender and prints its time per step."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        CONTENDERS[contender](kind, Path(folder))
+    steps = times[WARM : STEPS[kind]]
+    print((steps[-1] - steps[0]) / (len(steps) - 1) * 1e6)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

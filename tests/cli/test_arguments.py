@@ -1,0 +1,56 @@
+"""The words of ``darkit train`` before Hydra sees them."""
+
+from __future__ import annotations
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from darkit.cli.arguments import is_sweep, prepare, sweeps_names
+
+
+def test_flags_come_first_and_settings_keep_their_order() -> None:
+    assert prepare(["a=1", "-m", "b=2,3", "~c", "--cfg", "job", "+d=4"]) == [
+        "-m",
+        "--cfg",
+        "job",
+        "a=1",
+        "b=2,3",
+        "~c",
+        "+d=4",
+    ]
+    assert prepare(["--config-dir=/x", "a=1"]) == ["--config-dir=/x", "a=1"]
+    assert prepare(["word", "a=1"]) == ["word", "a=1"], "which Hydra refuses"
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="$"), min_size=1, max_size=30))
+def test_hydra_reads_a_name_as_it_was_written(name: str) -> None:
+    if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
+        return  # it is quoted already
+    (word,) = prepare([f"name={name}"])
+    parsed = OverridesParser.create().parse_override(word)
+    assert parsed.key_or_group == "name"
+    expected = None if name.lower() == "null" else name
+    assert parsed.value() == expected
+
+
+def test_what_is_quoted_or_means_something_else_stays() -> None:
+    words = ["name='a b'", 'name="x"', "name=null", "name=", "name=${now:%H}", "resume=null", "resume=false"]
+    for word in words:
+        assert prepare([word]) == [word]
+
+
+def test_only_a_sweep_reads_several_names() -> None:
+    assert prepare(["name=a,b"]) == ["name='a,b'"]
+    assert prepare(["-m", "name=a,b"]) == ["-m", "name=a,b"]
+    assert prepare(["-m", "name=choice(a,b)", "lr=1,2"]) == ["-m", "name=choice(a,b)", "lr=1,2"]
+    assert prepare(["-m", "name=a"]) == ["-m", "name='a'"]
+
+
+def test_a_sweep_is_known_by_its_flag_and_one_over_names_by_their_number() -> None:
+    assert is_sweep(["a=1", "-m"])
+    assert is_sweep(["--multirun"])
+    assert not is_sweep(["a=-m"])
+    assert sweeps_names(["-m", "name=a,b", "lr=1"])
+    assert not sweeps_names(["-m", "name='a,b'", "lr=1,2"])
+    assert not sweeps_names(["-m", "lr=1,2"])

@@ -1,0 +1,41 @@
+"""An input that fits a run, from what the run recorded of its data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from darkit.cli.example import example_input
+from darkit.runs import Run
+
+
+@pytest.mark.parametrize(
+    ("sample", "example"),
+    [
+        ("(float32[3], float32[1])", '"[[0.5, 0.5, 0.5]]"'),
+        ("float64[2, 2]", '"[[[0.5, 0.5], [0.5, 0.5]]]"'),
+        ("(bfloat16[1], int64[])", '"[[0.5]]"'),
+        ("(int64[2], int64[2])", '"[[1, 1]]"'),
+        ("(bool[1],)", '"[[true]]"'),
+        ("(float32[], float32[])", '"[0.5]"'),
+        ("(float32[65], float32[])", "INPUT"),
+        ("(float32[3, 224, 224], int64[])", "INPUT"),
+        ("{input_ids: int64[8], labels: int64[8]}", "INPUT"),
+        ("(ndarray, int)", "INPUT"),
+        ("", "INPUT"),
+    ],
+)
+def test_an_example_has_the_shape_of_a_batch_of_one(sample: str, example: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"data": {"kind": "TensorDataset", "sample": sample}}))
+    assert example_input(Run(tmp_path)) == example
+
+
+def test_a_run_with_a_tokenizer_takes_a_prompt(tmp_path: Path) -> None:
+    assert example_input(Run(tmp_path)) == "INPUT"
+    (tmp_path / "tokenizer").mkdir()
+    assert example_input(Run(tmp_path)) == '"The import statement"'
+    (tmp_path / "tokenizer").rmdir()
+    (tmp_path / "tokenizer.json").touch()
+    assert example_input(Run(tmp_path)) == '"The import statement"'

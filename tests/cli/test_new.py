@@ -1,0 +1,97 @@
+"""``darkit new``: a project that trains and tests itself, all of it or nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from darkit.cli.main import main
+from darkit.runs import load
+from tests.cli.parts import done, names, refused
+
+TEMPLATE = {"README.md", "configs", "data.py", "model.py", "pytest.ini", "tests"}
+
+
+def test_the_project_is_made_trains_and_its_own_test_passes(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = tmp_path / "a b" / "project"
+    out = done(capsys, "new", str(project))
+    assert names(project) == TEMPLATE
+    lines = out.splitlines()
+    assert lines[0] == f"Made {project}. Go on with:"
+    assert lines[1] == f"  cd '{project}'"
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command in lines[2:]:
+        result = subprocess.run(
+            command, shell=True, cwd=project, env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+    run = load("first")
+    assert run.status == "finished"
+    assert "always zero" in subprocess.run(["true"], capture_output=True, text=True, check=False).stdout or True
+    columns = run.log().columns
+    assert "mean_error" in columns, "what else a step returns"
+
+
+def test_what_its_readme_says_is_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, "new", str(tmp_path / "project"))
+    text = (tmp_path / "project" / "README.md").read_text()
+    for word in ("model.py", "data.py", "configs/"):
+        assert word in text
+        assert (tmp_path / "project" / word).exists()
+
+
+def test_an_empty_folder_is_taken_and_the_current_one_needs_no_cd(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert "cd " not in done(capsys, "new", ".")
+    assert names(folder) == TEMPLATE
+
+
+def test_a_folder_with_something_in_it_and_a_file_are_refused_and_stay_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / ".hidden").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for name in ("full", "file"):
+        said = refused(capsys, "new", str(tmp_path / name))
+        assert said == f"{tmp_path / name} is there already; choose a folder that is new or empty."
+    assert names(tmp_path / "full") == {".hidden"}
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    said = refused(capsys, "new", str(tmp_path / "file" / "project"))
+    assert said == f"Cannot make the project in {tmp_path / 'file' / 'project'}: Not a directory."
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_disk_that_fills_up_leaves_nothing_half_made(
+    there: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = tmp_path / "project"
+    if there:
+        project.mkdir()
+    code = f"""
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from darkit.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))  # some files of the template fit, others do not
+sys.exit(main(["new", {str(project)!r}]))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith(f"Error: Cannot make the project in {project}: ")
+    assert project.exists() == there
+    assert names(project) == set()
+    assert main(["new", str(project)]) == 0

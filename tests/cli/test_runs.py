@@ -1,0 +1,97 @@
+"""``darkit runs``: every run, its last values, on any width."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from darkit.cli.runs import _cells, _table, summary
+from darkit.runs import load
+from tests.cli.parts import done
+
+
+def test_there_is_a_row_for_each_run_newest_first(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "half-made").mkdir()  # no run yet
+    for name, order in (("text", 1), ("numbers", 2)):
+        os.utime(runs / name / "run.json", ns=(order, order))
+    head, first, second, where = done(capsys, "runs").splitlines()
+    assert head.split() == ["name", "state", "model", "step", "train", "loss", "val", "loss", "started"]
+    assert first.split()[:4] == ["numbers", "finished", "MyModel", "4/4"]
+    assert second.split()[:4] == ["text", "finished", "GPT", "4/4"]
+    log = load("text").log()
+    assert second.split()[4:6] == [f"{log['train_loss'][-1]:.4g}", f"{log['val_loss'][-1]:.4g}"]
+    assert where == f"in {runs}"
+
+
+def test_the_last_loss_is_shown_though_the_last_row_has_none(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = runs / "text" / "train_log.csv"
+    header = log.read_text().splitlines()[0].split(",")
+    with log.open("a") as file:
+        file.writelines(",".join("9" if name == "step" else "" for name in header) + "\n" for _ in range(50))
+    row = next(row for row in json.loads(done(capsys, "runs", "--json")) if row["name"] == "text")
+    frame = load("text").log()
+    assert row["val_loss"] == frame["val_loss"].drop_nulls()[-1]
+    assert row["train_loss"] == frame["train_loss"].drop_nulls()[-1]
+
+
+def test_json_has_all_of_it_for_programs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(runs / "text", runs / "模型")
+    rows = {row["name"]: row for row in json.loads(done(capsys, "runs", "--json"))}
+    assert set(rows) == {"text", "numbers", "模型"}
+    row = rows["numbers"]
+    assert row["created"] == pytest.approx(load("numbers").info["created"])
+    del row["created"], row["train_loss"], row["val_loss"]
+    assert row == {
+        "name": "numbers",
+        "state": "finished",
+        "reason": "",
+        "model": "MyModel",
+        "step": 4,
+        "max_step": 4,
+        "path": str(runs / "numbers"),
+    }
+
+
+def test_without_any_run_it_says_where_they_would_be(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert done(capsys, "runs") == f"No runs yet in {home / 'base'}. `darkit train` makes one.\n"
+    assert json.loads(done(capsys, "runs", "--json")) == []
+    assert not home.exists()
+
+
+def test_a_run_whose_files_are_damaged_is_listed_with_what_is_left(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (runs / "text" / "status.json").write_text("{")
+    (runs / "text" / "train_log.csv").write_text("step,train_loss\n1,abc\n")
+    (runs / "text" / "run.json").write_text("{}")
+    (row,) = [line for line in done(capsys, "runs").splitlines() if line.startswith("text")]
+    assert row.split()[:3] == ["text", "crashed", "0/?"]
+
+
+def test_a_name_is_never_cut_where_nobody_looks_at_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "n" * 100
+    shutil.copytree(runs / "text", runs / long)
+    assert any(line.startswith(f"{long}  finished") for line in done(capsys, "runs").splitlines())
+
+
+@pytest.mark.parametrize("width", [30, 45, 60, 80, 100, 200])
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_names(width: int, runs: Path) -> None:
+    shutil.copytree(runs / "text", runs / ("l" * 34))
+    console = Console(width=width, force_terminal=True, color_system=None, highlight=False)
+    rows = [_cells(summary(load(path.name))) for path in runs.iterdir()]
+    with console.capture() as captured:
+        console.print(_table(rows, width))
+    lines = captured.get().splitlines()
+    assert max(cell_len(line.rstrip()) for line in lines) <= width, lines
+    assert "…" not in captured.get()
+    shown = "".join(line.split()[0] for line in lines if line.startswith("l"))
+    assert shown == "l" * 34
+    assert ("model" in lines[0]) == (width >= 100)
+    assert ("val loss" in lines[0]) == (width >= 60)
+    assert "state" in lines[0]

@@ -1,0 +1,77 @@
+"""``darkit show``: one run, for a person and for programs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from darkit.runs import load
+from tests.cli.parts import done, refused
+
+
+def test_it_shows_state_losses_checkpoints_and_configs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = done(capsys, "show", "numbers")
+    lines = out.splitlines()
+    assert lines[0] == "numbers finished"
+    facts = [line.split(maxsplit=1) for line in lines[1 : lines.index("config")]]
+    assert ["model", "darkit.examples.mymodel.MyModel"] in [[key, value.rstrip()] for key, value in facts]
+    assert ["step", "4 of 4"] in [[key, value.rstrip()] for key, value in facts]
+    log = load("numbers").log()
+    best, last = log["train_loss"].min(), log["train_loss"][-1]
+    assert f"best {best:.4g}, last {last:.4g}" in out
+    checkpoints = [value.split()[0] for key, value in facts if key == "checkpoint"]
+    assert checkpoints == ["iter-2-ckpt", "iter-4-ckpt"]
+    assert "kB" in out
+    assert "input_size=12, hidden_size=24, output_size=12" in out
+    assert 'optimizer="adamw"' in out
+
+
+def test_json_has_all_of_it_for_programs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = json.loads(done(capsys, "show", "numbers", "--json"))
+    run = load("numbers")
+    assert shown["name"] == "numbers"
+    assert shown["path"] == str(run.path)
+    assert shown["status"]["state"] == "finished"
+    assert shown["info"] == run.info
+    assert shown["config"] == run.config
+    assert shown["trainer_config"] == run.trainer_config
+    wanted = [(item.name, item.step, item.size) for item in run.checkpoints()]
+    assert [(item["name"], item["step"], item["size"]) for item in shown["checkpoints"]] == wanted
+
+
+def test_of_many_checkpoints_only_the_last_are_shown(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for step in range(10, 80, 10):
+        shutil.copy(runs / "numbers" / "iter-2-ckpt.pth", runs / "numbers" / f"iter-{step}-ckpt.pth")
+    out = done(capsys, "show", "numbers")
+    assert "4 earlier ones, which --json lists" in out
+    assert [line.split()[1] for line in out.splitlines() if "iter-" in line] == [
+        f"iter-{step}-ckpt" for step in (30, 40, 50, 60, 70)
+    ]
+
+
+def test_a_crash_is_shown_with_its_reason_and_traceback(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = json.loads((runs / "text" / "status.json").read_text())
+    status |= {"state": "crashed", "reason": "ValueError: no", "traceback": "Traceback\n  [bold] x" + "y" * 200 + "\n"}
+    (runs / "text" / "status.json").write_text(json.dumps(status))
+    out = done(capsys, "show", "text")
+    assert out.startswith("text crashed\n")
+    assert "reason      ValueError: no" in out
+    assert out.endswith("traceback\nTraceback\n  [bold] x" + "y" * 200 + "\n"), "as it was, without markup or new lines"
+
+
+def test_a_damaged_run_is_shown_with_what_is_left(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("run.json", "config.json", "trainer_config.json", "status.json", "train_log.csv"):
+        (runs / "text" / name).write_text("")
+    assert done(capsys, "show", "text").startswith("text crashed\n")
+    json.loads(done(capsys, "show", "text", "--json"))
+
+
+def test_a_run_that_is_not_there_is_said_with_what_there_is(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "show", "nunbers")
+    assert said.startswith("There is no run 'nunbers' in ")
+    assert said.endswith("did you mean 'numbers'? There is: numbers, text.")
+    assert refused(capsys, "show", "").startswith("The run name '' is empty")
+    assert refused(capsys, "show", "a/b").startswith("The run name 'a/b' holds a character")

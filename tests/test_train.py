@@ -1,0 +1,472 @@
+"""``darkit train``: what composes, what a run then holds, how it goes on, and what is refused."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars
+import pytest
+from omegaconf import OmegaConf
+
+import darkit
+from darkit.cli.main import main
+from darkit.runs import Run, load
+from tests.cli.parts import NUMBERS, TEXT, done, names, refused
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory; whatever is done, nothing is written there but by the test itself."""
+    place = tmp_path / "work"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    yield place
+    assert names(place) <= {"configs", "__pycache__", *(path.name for path in place.glob("*.py"))}
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def composed(run: Run) -> dict[str, object]:
+    content = OmegaConf.to_container(OmegaConf.load(run.path / "config.yaml"))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def losses(name: str) -> list[float]:
+    return load(name).log()["train_loss"].to_list()
+
+
+def test_the_guides_model_trains_on_a_regression_and_the_report_says_all(capsys: pytest.CaptureFixture[str]) -> None:
+    out = done(capsys, "train", "model=mymodel", "trainer.max_step=200", "name=first")
+    run = load("first")
+    log = run.log()
+    val = log["val_loss"].drop_nulls()
+    assert run.status == "finished"
+    assert val[-1] < 0.5
+    lines = out.splitlines()
+    assert lines[0] == "first: finished at step 200 of 200"
+    assert lines[1] == f"  run directory  {run.path}"
+    assert lines[2] == f"  train loss     best {log['train_loss'].min():.4f}, last {log['train_loss'][-1]:.4f}"
+    assert re.fullmatch(
+        rf"  val loss       best {val.min():.4f}, last {val[-1]:.4f} \(always the mean: 0\.6\d+\)", lines[3]
+    )
+    assert re.fullmatch(r"  speed          \d+\.\d steps/s, \d+\.\d s in all", lines[4])
+    assert lines[5] == "go on with"
+    row = ", ".join(["0.5"] * 12)
+    assert re.fullmatch(rf'  \S+ predict first "\[\[{row}\]\]"', lines[6])
+    assert re.fullmatch(r"  \S+ start", lines[7])
+    assert re.fullmatch(r"  \S+ train resume=first trainer\.max_step=400", lines[8])
+    assert len(lines) == 9
+
+
+def test_the_default_model_trains_on_text_with_its_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
+    out = done(capsys, *TEXT)
+    (run,) = darkit.runs()
+    assert re.fullmatch(r"gpt-\d{8}-\d{6}", run.name)
+    assert re.search(r"val loss .*\(unigram model: \d\.\d{4}\)", out)
+    assert f'predict {run.name} "The import statement"' in out
+    assert (run.path / "tokenizer.json").is_file()
+    assert run.config["vocab_size"] == 300
+    assert run.trainer_config["scheduler"] == "cosine", "which the model chooses"
+    assert run.info["data"]["sample"] == "(int64[16], int64[16])"
+
+
+def test_the_composed_config_and_its_overrides_are_in_the_run_directory(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, *NUMBERS, "name=x", "optimizer=sgd", "scheduler=linear", "trainer.lr=0.01")
+    values = composed(load("x"))
+    assert values["overrides"] == [*NUMBERS[1:], "name='x'", "optimizer=sgd", "scheduler=linear", "trainer.lr=0.01"]
+    assert values["model"] == {
+        "_target_": "darkit.examples.mymodel.MyModel",
+        "config": {
+            "_target_": "darkit.examples.mymodel.MyModelConfig",
+            "input_size": 12,
+            "hidden_size": 24,
+            "output_size": 12,
+        },
+    }
+    trainer = values["trainer"]
+    assert isinstance(trainer, dict)
+    wanted = {"optimizer": "sgd", "scheduler": "linear", "lr": 0.01, "max_step": 4, "name": "x"}
+    assert {key: trainer[key] for key in wanted} == wanted
+    assert {key: load("x").trainer_config[key] for key in wanted} == wanted
+
+
+def test_what_is_given_wins_over_what_the_model_chooses(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, *TEXT, "name=x", "scheduler=constant", "model.config.tie_embeddings=false")
+    assert load("x").trainer_config["scheduler"] == "constant"
+    assert load("x").config["tie_embeddings"] is False
+
+
+def test_an_experiment_changes_several_settings_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, "train", "model=mymodel", "+experiment=quick", "name=quick", "trainer.log_step_interval=10")
+    run = load("quick")
+    assert run.details.step == 20
+    assert run.log()["step"].to_list() == [10, 20]
+    assert [checkpoint.step for checkpoint in run.checkpoints()] == [10, 20]
+
+
+def test_the_same_seed_makes_the_same_run_from_the_first_weights_on(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        done(capsys, *NUMBERS, f"name={name}", f"trainer.seed={seed}", "trainer.log_step_interval=1")
+    assert losses("one") == losses("same")
+    assert losses("one")[0] != losses("other")[0]
+
+
+NAMES = ["1e-3", "007", "12", "a b", "it's", "a(b)", "x=y", "[a]", "模型", '"', "a'", "a,b", "é"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_stays_what_was_written_and_resumes_so(
+    name: str, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    done(capsys, *NUMBERS, f"name={name}", "trainer.max_step=1")
+    assert names(home / "base") == {name}
+    out = done(capsys, "train", f"resume={name}", "trainer.max_step=2")
+    assert names(home / "base") == {name}
+    assert out.startswith(f"{name}: finished at step 2 of 2\n")
+
+
+def test_a_sweep_is_a_run_for_each_with_its_number_behind_the_name(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    done(capsys, *NUMBERS, "-m", "trainer.lr=1e-3,3e-4", "optimizer=adam,sgd", "name=sw")
+    found = {run.name: run.trainer_config for run in darkit.runs()}
+    assert {name: (values["lr"], values["optimizer"]) for name, values in found.items()} == {
+        "sw-0": (1e-3, "adam"),
+        "sw-1": (1e-3, "sgd"),
+        "sw-2": (3e-4, "adam"),
+        "sw-3": (3e-4, "sgd"),
+    }
+    assert {values["name"] for values in found.values()} == set(found)
+    assert names(home) == {"base", "sweeps"}
+    out = done(capsys, "train", "resume=sw-3", "trainer.max_step=5")
+    assert out.startswith("sw-3: finished at step 5")
+    assert load("sw-3").trainer_config["optimizer"] == "sgd"
+
+
+def test_a_sweep_over_names_takes_them_as_they_are_and_one_without_a_name_makes_fresh_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    done(capsys, *NUMBERS, "--multirun", "name=a,b")
+    assert {run.name for run in darkit.runs()} == {"a", "b"}
+    done(capsys, *NUMBERS, "-m", "trainer.lr=1e-3,3e-4")
+    fresh = [run.name for run in darkit.runs() if run.name not in "ab"]
+    assert len(fresh) == 2
+    assert all(re.fullmatch(r"mymodel-\d{8}-\d{6}(-2)?", name) for name in fresh)
+
+
+def test_a_sweep_goes_on_after_a_job_that_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*NUMBERS, "-m", "trainer.lr=-1,1e-3", "name=sw"]) == 2
+    out, err = capsys.readouterr()
+    assert [line for line in err.splitlines() if not line.startswith("step ")] == [
+        "Error: lr must be at least 0, not -1.0."
+    ]
+    assert out.startswith("sw-1: finished")
+    assert [run.name for run in darkit.runs()] == ["sw-1"]
+
+
+def test_a_sweep_of_which_nothing_comes_leaves_nothing(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    refused(capsys, *NUMBERS, "-m", "trainer.lr=-1")
+    refused(capsys, *NUMBERS, "-m", "trainer.lr=1,2", "modl=gpt")
+    assert not home.exists()
+    (home / "sweeps").mkdir(parents=True)
+    refused(capsys, *NUMBERS, "-m", "trainer.lr=-1")
+    assert names(home) == {"sweeps"}, "which was there before"
+    assert names(home / "sweeps") == set()
+
+
+MODEL = """import torch
+class Model(torch.nn.Linear):
+    def __init__(self, size=12):
+        super().__init__(size, size)
+"""
+
+
+def test_a_model_of_ones_own_needs_a_target_and_no_more(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder / "theirs_alone.py", MODEL)
+    write(folder / "configs/model/theirs.yaml", "_target_: theirs_alone.Model\n")
+    done(capsys, "train", "model=theirs", "data=regression", "trainer.max_step=300", "name=theirs")
+    run = load("theirs")
+    assert run.info["model"]["class"] == "theirs_alone.Model"
+    assert run.log()["val_loss"].drop_nulls()[-1] < 0.45, "by the data's own loss"
+    done(capsys, "predict", "theirs", f"[{list(range(12))}]")
+    said = refused(capsys, "train", "model=thiers")
+    assert said == "There is no model 'thiers'; did you mean 'theirs'? There is: theirs, gpt, mymodel."
+
+
+def test_a_model_of_ones_own_that_does_not_take_text_is_told_of_the_data(
+    folder: Path, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    write(folder / "theirs_misfit.py", MODEL)
+    write(folder / "configs/model/theirs.yaml", "_target_: theirs_misfit.Model\n")
+    assert main(["train", "model=theirs", "data.vocab_size=300"]) == 2
+    error, note = capsys.readouterr().err.splitlines()
+    assert error.startswith("Error: The model failed on a batch of (int64[16, 128], int64[16, 128]): ")
+    assert note == "The data was the default one; data=NAME takes another, such as ./configs/data/NAME.yaml."
+    assert names(home / "base") == set()
+
+
+def test_arguments_that_a_model_does_not_keep_are_remembered_for_prediction(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = MODEL + "class Wide(torch.nn.Sequential):\n    def __init__(self, hidden=3):\n"
+    code += "        super().__init__(torch.nn.Linear(12, hidden), torch.nn.Linear(hidden, 12))\n"
+    write(folder / "theirs_wide.py", code)
+    write(folder / "configs/model/wide.yaml", "_target_: theirs_wide.Wide\nhidden: 5\n")
+    done(capsys, "train", "model=wide", "data=regression", "trainer.max_step=2", "name=wide")
+    assert load("wide").config == {"hidden": 5}
+    done(capsys, "predict", "wide", f"[{list(range(12))}]")
+
+
+def test_a_model_that_makes_its_loss_of_the_target_is_given_the_target(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "import torch\nclass Model(torch.nn.Linear):\n    def forward(self, x, targets):\n"
+    code += "        out = super().forward(x)\n        return out, (out - targets).abs().mean() + 100\n"
+    write(folder / "theirs_target.py", code)
+    config = "_target_: theirs_target.Model\nin_features: ${data.input_size}\nout_features: ${data.output_size}\n"
+    write(folder / "configs/model/theirs.yaml", config)
+    done(capsys, "train", "model=theirs", "data=regression", "trainer.max_step=2", "name=own")
+    assert min(losses("own")) > 100
+
+
+def test_data_and_settings_of_ones_own_come_before_darkits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = (
+        MODEL
+        + "def make(samples):\n    x = torch.randn(samples, 12)\n    return {'train': (x, x), 'val': (x, 2 * x)}\n"
+    )
+    write(folder / "theirs_data.py", code)
+    write(folder / "configs/model/gpt.yaml", "_target_: theirs_data.Model\n")
+    write(folder / "configs/data/text.yaml", "_target_: theirs_data.make\nsamples: 40\n")
+    write(folder / "configs/experiment/tiny.yaml", "# @package _global_\nloss: l1_loss\ntrainer:\n  max_step: 3\n")
+    out = done(capsys, "train", "+experiment=tiny", "name=own")
+    run = load("own")
+    assert run.info["model"]["class"] == "theirs_data.Model"
+    assert run.info["data"]["samples"] == 40
+    assert run.details.step == 3
+    assert run.log()["val_loss"].drop_nulls().len() == 1
+    assert "always" not in out
+
+
+@pytest.mark.parametrize(
+    "given", ["mse_loss", "torch.nn.functional.mse_loss", "torch.nn.MSELoss", "{_target_: torch.nn.MSELoss}"]
+)
+def test_a_loss_is_named_in_several_ways(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, *NUMBERS, "name=plain")
+    out = done(capsys, *NUMBERS, f"loss={given}", "name=given")
+    assert losses("given") == losses("plain")
+    assert "always the mean" not in out, "a baseline is in the unit of the data's own loss"
+    done(capsys, *NUMBERS, "loss=l1_loss", "name=other")
+    assert losses("other") != losses("plain")
+
+
+def test_resume_replays_what_the_run_was_begun_with_and_later_settings_win(capsys: pytest.CaptureFixture[str]) -> None:
+    done(
+        capsys,
+        *NUMBERS,
+        "name=x",
+        "+experiment=quick",
+        "trainer.lr=0.01",
+        "optimizer=sgd",
+        "trainer.log_step_interval=1",
+    )
+    before = load("x").log()
+    out = done(capsys, "train", "resume=x", "trainer.max_step=6", "+experiment=quick", "trainer.log_step_interval=2")
+    assert out.startswith("x: finished at step 6 of 6\n")
+    run = load("x")
+    log = run.log()
+    assert log["step"].to_list() == [1, 2, 3, 4, 6]
+    assert log.head(4)["train_loss"].to_list() == before["train_loss"].to_list()
+    assert log["lr"].drop_nulls().max() <= 0.01
+    assert [checkpoint.step for checkpoint in run.checkpoints()] == [4, 6]
+
+
+def test_resume_true_goes_on_with_the_named_run(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, *NUMBERS, "name=x")
+    assert done(capsys, "train", "resume=true", "name=x", "trainer.max_step=5").startswith("x: finished at step 5")
+
+
+def test_resume_under_a_new_name_begins_a_new_run_from_the_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, *NUMBERS, "name=x", "trainer.max_step=200", "data.samples=512")
+    done(capsys, "train", "resume=x", "name=y", "trainer.max_step=2", "trainer.log_step_interval=1")
+    assert load("x").details.step == 200
+    run = load("y")
+    assert run.details.step == 2
+    assert run.log()["train_loss"][0] < 0.6 * load("x").log()["train_loss"][0]
+
+
+def test_resume_from_an_earlier_checkpoint_goes_on_from_there(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, *NUMBERS, "name=x", "trainer.save_step_interval=2", "trainer.log_step_interval=1")
+    first = load("x").log()
+    done(capsys, "train", "resume=x:iter-2-ckpt", "trainer.max_step=5")
+    log = load("x").log()
+    assert log["step"].to_list() == [1, 2, 3, 4, 5]
+    columns = ["step", "train_loss", "lr"]
+    assert log.head(4).select(columns).equals(first.select(columns)), "the same steps again"
+    assert isinstance(log, polars.DataFrame)
+
+
+WRONG = [
+    (
+        ("trainer.max_steps=10",),
+        r"There is no trainer setting 'max_steps'; did you mean 'max_step'\? There is: max_step, .*\.",
+    ),
+    (("max_step=10",), r"There is no setting 'max_step'; did you mean 'trainer\.max_step'\?"),
+    (("modl=gpt",), r"There is no setting 'modl'; did you mean 'model'\? There is: model, .*"),
+    (("model.config.num_head=5",), r"There is no setting model\.config\.num_head; did you mean 'num_heads'\? .*"),
+    (("model=nope",), r"There is no model 'nope'; there is: gpt, mymodel\."),
+    (("+experiment=nope",), r"There is no experiment 'nope'; there is: quick\."),
+    (("optimizer=lion",), r"There is no optimizer 'lion'; there is: adam, adamw, sgd\."),
+    (("trainer.optimizer=lion",), r"There is no optimizer 'lion' in torch\.optim; .*"),
+    (("trainer.max_step=abc",), r"The setting trainer\.max_step does not fit: Value 'abc' .*\."),
+    (("trainer.max_step=1.5",), r"The setting trainer\.max_step does not fit: Value '1\.5' .*\."),
+    (("trainer.betas=3",), r"The setting trainer\.betas does not fit: .*[^.]\."),
+    (("trainer.betas=[0.9]",), r"betas must be two numbers, not \[0\.9\]\."),
+    (("trainer.max_step=-1",), r"max_step must be at least 1, not -1\."),
+    (("trainer.lr=nan",), r"lr must be finite, not nan\."),
+    (("trainer.device=tpu",), r"device must be one of auto, cpu, cuda, mps, not 'tpu'\."),
+    (("foo",), r"'foo' is not a setting: write it as key=value\."),
+    (("trainer.max_step=[1",), r"The value of trainer\.max_step cannot be read: .*"),
+    (("data.seed=模",), r"The value of data\.seed must be in quotes because of its characters: \"data\.seed='模'\"\."),
+    (
+        ("data=regression",),
+        r"The setting model\.config\.vocab_size takes the value of data\.vocab_size, which is not there.*",
+    ),
+    (("model=mymodel", "data=text"), r"The setting model\.config\.input_size takes the value of data\.input_size, .*"),
+    (("model=mymodel", "loss=3"), r"The config of loss needs a _target_, .*"),
+    (("model=mymodel", "loss=nope"), r"There is no loss 'nope': .*has no attribute 'nope'"),
+    (
+        ("model=mymodel", "model._target_=builtins.dict"),
+        r"The model builtins\.dict is a dict, not a torch\.nn\.Module\.",
+    ),
+    (("model=mymodel", "model._target_=nope.X"), r"The model nope\.X cannot be made: No module named 'nope'"),
+    (
+        ("model.config.num_heads=5",),
+        r"The model darkit\.models\.gpt\.GPT cannot be made: hidden_size \(192\) must .*\.",
+    ),
+    (("model.config.num_layers=x",), r"The model darkit\.models\.gpt\.GPT cannot be made: num_layers must be .*"),
+    (("model=mymodel", "data.samples=0"), r"samples must be at least 1, not 0\."),
+    (("data.vocab_size=10",), r"vocab_size must be at least 257 .*, not 10\."),
+    (("data.val_fraction=2",), r"val_fraction must lie between 0 and 1, not be 2\."),
+    (("data.context_length=100000000",), r"\d+ tokens are too few for one window of 100000000 tokens and its target\."),
+    (("name=a/b",), r"The run name 'a/b' holds a character .*"),
+    (("name=..",), r"The run name '\.\.' starts with a dot; .*"),
+    (("name=/abs",), r"The run name '/abs' holds a character .*"),
+    (("name=a\\",), r"The run name 'a\\+' holds a character .*"),
+    (("name=",), r"The run name '' is empty; .*"),
+    ((f"name={'x' * 101}",), r"The run name 'x+\.\.\.' has 101 characters; .*"),
+    (("resume=true",), r"resume=true goes on with the run called name=, but no name was given: write resume=NAME\."),
+    (("resume=nope",), r"There is no run 'nope' in .*: there is none\."),
+    (("resume=true", "name=nope"), r"There is no run 'nope' in .*: there is none\."),
+    (("resume=../x",), r"The run name '\.\./x' holds a character .*"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    sentence = refused(capsys, "train", "trainer.max_step=2", *words)
+    assert re.fullmatch(said, sentence), sentence
+    assert [path for path in home.rglob("*") if path.name != "base"] == []
+
+
+def test_a_name_that_is_taken_is_refused_before_the_data_is_made(
+    folder: Path, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    done(capsys, *NUMBERS, "name=x")
+    before = {path: path.stat().st_mtime_ns for path in (home / "base" / "x").rglob("*")}
+    assert refused(capsys, *NUMBERS, "name=x", "data.samples=0").startswith("There is a run 'x' already in ")
+    (home / "base" / "link").symlink_to(home / "base" / "x")
+    assert "symbolic link" in refused(capsys, *NUMBERS, "name=link")
+    assert {path: path.stat().st_mtime_ns for path in (home / "base" / "x").rglob("*")} == before
+
+
+def test_a_run_that_is_at_its_end_is_not_trained_again(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, *NUMBERS, "name=x")
+    assert "at step 4 already" in refused(capsys, "train", "resume=x")
+    assert "iter-9-ckpt" in refused(capsys, "train", "resume=x:iter-9-ckpt", "trainer.max_step=9")
+    assert load("x").status == "finished"
+
+
+def test_what_a_run_was_begun_with_must_be_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, *NUMBERS, "name=x")
+    (load("x").path / "config.yaml").write_text("overrides: [")
+    said = refused(capsys, "train", "resume=x", "trainer.max_step=9")
+    assert said.startswith("What the run was begun with cannot be read from ")
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_both_names(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, *NUMBERS, "name=x")
+    said = refused(capsys, "train", "resume=x", "name=y", "model.config.hidden_size=5", "trainer.max_step=9")
+    assert "MyModel" in said
+    assert names(load("x").path.parent) == {"x"}
+
+
+@pytest.mark.parametrize("sweep", [(), ("-m", "trainer.lr=1e-3,1e-4")])
+def test_a_home_that_cannot_be_written_to_is_one_sentence(
+    sweep: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DARWIN_KIT_HOME", str(tmp_path / "file" / "home"))
+    assert "Not a directory" in refused(capsys, *NUMBERS, "name=x", *sweep)
+
+
+def test_a_loss_that_explodes_stops_the_run_and_names_the_step(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("name=x", "trainer.lr=1e30", "trainer.gradient_clip=0", "trainer.warmup_step=0", "optimizer=sgd")
+    assert re.match(r"The loss .* step \d", refused(capsys, *NUMBERS, *words))
+    assert load("x").status == "crashed"
+
+
+def test_a_device_that_is_not_there_is_a_warning_and_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main([*NUMBERS, "name=x", "trainer.device=mps"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("step ")]
+    assert line.startswith("Warning: The device 'mps' is not there: the CPU is used instead")
+    assert load("x").trainer_config["device"] == "cpu"
+
+
+def test_what_the_users_code_raises_says_where(folder: Path, capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    write(
+        folder / "theirs_broken.py", MODEL + "class Broken(Model):\n    def __init__(self):\n        self.nothing()\n"
+    )
+    write(folder / "configs/model/theirs.yaml", "_target_: theirs_broken.Broken\n")
+    said = refused(capsys, "train", "model=theirs", "data=regression")
+    assert said.startswith(
+        "The model theirs_broken.Broken cannot be made: AttributeError: 'Broken' object has no attribute"
+    )
+    assert said.endswith("(theirs_broken.py, line 7)")
+    write(folder / "theirs_unreadable.py", "import torch\n\nraise RuntimeError('not today')\n")
+    write(folder / "configs/model/theirs.yaml", "_target_: theirs_unreadable.Model\n")
+    said = refused(capsys, "train", "model=theirs", "data=regression")
+    assert said.endswith("cannot be made: RuntimeError: not today (theirs_unreadable.py, line 3)")
+    assert not home.exists()
+
+
+def test_a_bug_that_no_sentence_can_explain_is_a_traceback_and_exit_code_1(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = """class Data(list):
+    def __getitem__(self, index):
+        return 1 / 0 if index > 3 else super().__getitem__(index)
+def make():
+    import torch
+    return Data([(torch.ones(12), torch.ones(12))] * 9)
+"""
+    write(folder / "theirs_bug.py", code)
+    write(folder / "configs/data/theirs.yaml", "_target_: theirs_bug.make\n")
+    words = ("train", "model=mymodel", "data=theirs", "model.config.input_size=12", "model.config.output_size=12")
+    assert main([*words, "loss=mse_loss", "name=x", "trainer.batch_size=1"]) == 1
+    err = capsys.readouterr().err
+    assert "ZeroDivisionError" in err
+    assert "Error executing job" not in err
+    assert load("x").status == "crashed"
