@@ -26,13 +26,8 @@ format: $(VENV)/test ## Put the code into its format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-chromium: ## Install Debian's Chromium, which the dashboard's tests drive, where it is missing and can be had
-	@command -v chromium chromium-browser google-chrome > /dev/null || { \
-		echo "Installing chromium ..."; \
-		if [ "$$(id -u)" = 0 ]; then sudo=; else sudo="sudo -n"; fi; \
-		command -v apt-get > /dev/null && $$sudo apt-get update -qq && \
-		DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq chromium fonts-noto-cjk > /dev/null; \
-	} || echo "Chromium could not be installed here; the tests of the dashboard will say what they need."
+chromium: ## Get Debian's Chromium, which the dashboard's tests drive, where it is missing and can be had
+	@sh tests/dashboard/get-chromium
 
 screenshots: $(VENV)/test chromium ## Make the pictures of the dashboard for the README
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.dashboard.screenshots

@@ -92,7 +92,7 @@ def chart_figure(
     )
     if view.low is not None and view.high is not None:
         layout["xaxis"].update(range=[view.low, view.high], autorange=False)
-    layout["yaxis"]["type"] = "log" if view.log else "linear"
+    layout["yaxis"].update({"type": "log", "exponentformat": "none"} if view.log else {"type": "linear"})
     if scale is not None:
         layout["yaxis"].update(range=_range(scale, view.log), autorange=False)
     layout["meta"] = {"title": inert(title)}

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """How quick the dashboard is, in a real Chromium, beside TensorBoard on the same data.
 
 Run it as `python tests/benchmarks/dashboard.py [--seconds 60] [--only NAME ...]`; it prints one table.
@@ -355,7 +356,7 @@ def bench_bytes(browser: Browser, work: Path) -> list[str]:
 def bench_training(browser: Browser, work: Path) -> list[str]:
     home = work / "training"
     environment = {**os.environ, "DARWIN_KIT_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    steps = 12_000
+    steps = 6_000
 
     def train(name: str) -> float:
         done = subprocess.run(

@@ -42,9 +42,20 @@ def train(home: Path) -> list[str]:
             y = torch.sin(3 * x[:, :1]) * x[:, 1:] + 0.1 * torch.randn(2048, 1)
             name = f"curve-{width}-seed{seed}"
             darkit.fit(
-                Curve(width), (x[:1800], y[:1800]), (x[1800:], y[1800:]), loss=nn.functional.mse_loss, name=name, max_step=600,
-                batch_size=64, lr=3e-3, seed=seed, device="cpu", tensorboard=False, eval_step_interval=50, save_step_interval=200,
-            )  # fmt: skip
+                Curve(width),
+                (x[:1800], y[:1800]),
+                (x[1800:], y[1800:]),
+                loss=nn.functional.mse_loss,
+                name=name,
+                max_step=600,
+                batch_size=64,
+                lr=3e-3,
+                seed=seed,
+                device="cpu",
+                tensorboard=False,
+                eval_step_interval=50,
+                save_step_interval=200,
+            )
             names.append(name)
     return names
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -59,6 +60,6 @@ def test_a_model_that_cannot_answer_says_so_in_one_sentence(dashboard: Served, o
         ("x", 5, "1"),
     ],
 )
-def test_a_prompt_out_of_its_bounds_is_refused(home, prompt: object, tokens: object, temperature: object) -> None:  # type: ignore[no-untyped-def]
+def test_a_prompt_out_of_its_bounds_is_refused(home: Path, prompt: object, tokens: object, temperature: object) -> None:
     with pytest.raises(ConfigError):
         Prompts(home).check(prompt, tokens, temperature)
