@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,9 @@ def test_the_default_model_trains_on_text_with_its_tokenizer(capsys: pytest.Capt
     assert run.config["vocab_size"] == 300
     assert run.trainer_config["scheduler"] == "cosine", "which the model chooses"
     assert run.info["data"]["sample"] == "(int64[16], int64[16])"
+    predict, _, resume = (shlex.split(line)[1:] for line in out.splitlines()[-3:])
+    assert done(capsys, *predict).startswith("The import statement")
+    assert done(capsys, *resume).startswith(f"{run.name}: finished at step 8 of 8\n")
 
 
 def test_the_composed_config_and_its_overrides_are_in_the_run_directory(capsys: pytest.CaptureFixture[str]) -> None:
