@@ -6,15 +6,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c const
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check format bench soak start wheel clean
+.PHONY: help train test check format chromium screenshots bench soak start wheel clean
 
 help: ## List these targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-11s %s\n", $$1, $$2}'
 
 train: $(VENV)/run ## Train the default run: a small GPT on English text (ARGS="trainer.max_step=100")
 	@$(BIN)/python -m darkit.train $(ARGS)
 
-test: $(VENV)/test ## Run all tests (ARGS="tests/runs -k lock")
+test: $(VENV)/test chromium ## Run all tests (ARGS="tests/runs -k lock")
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 check: $(VENV)/test ## Check format, lint and types
@@ -25,6 +25,12 @@ check: $(VENV)/test ## Check format, lint and types
 format: $(VENV)/test ## Put the code into its format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+chromium: ## Get Debian's Chromium, which the dashboard's tests drive, where it is missing and can be had
+	@sh tests/dashboard/get-chromium
+
+screenshots: $(VENV)/test chromium ## Make the pictures of the dashboard for the README
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.dashboard.screenshots
 
 bench: $(VENV)/bench ## Measure against the plain loop, Lightning and Hugging Face
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)

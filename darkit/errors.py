@@ -90,6 +90,10 @@ class ReproductionWarning(UserWarning):
     """Something of a run could not be recorded, so that it can only be repeated or used with help."""
 
 
+class ServerError(DarkitError, OSError):
+    """The dashboard cannot be served, or not ended, as was asked."""
+
+
 def nearest(wanted: str, existing: Iterable[str], *, limit: int = 8) -> str:
     """Says what there is, nearest to what was wanted first.
 

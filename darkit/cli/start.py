@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import webbrowser
+from pathlib import Path
 
 from darkit.cli.parsers import Subparsers, add_command
-from darkit.errors import ConfigError
-from darkit.runs import base
+from darkit.runs import home
+
+_EXAMPLES = """\
+  darkit start                            show the runs on http://127.0.0.1:8000/
+  darkit start --daemon --open            in the background, and open a browser
+  darkit start --host 0.0.0.0             for other machines, with a token in the printed address
+  darkit stop-server                      end the one in the background
+"""
 
 
 def add_parser(commands: Subparsers) -> None:
     """Adds the command."""
-    add_command(commands, "start", run, "watch all runs on a local page", "  darkit start\n")
+    parser = add_command(commands, "start", run, "watch all runs on a local page", _EXAMPLES)
+    parser.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
+    parser.add_argument("--host", default="127.0.0.1", help="another than this machine's own needs the printed token")
+    parser.add_argument("--home", type=Path, help="the darkit home to show (default: DARWIN_KIT_HOME)")
+    parser.add_argument("--daemon", action="store_true", help="serve from the background")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Says what can be done instead. Raises `ConfigError`."""
-    raise ConfigError(
-        "The dashboard is not part of this version: `darkit runs` and `darkit show NAME` look at runs, and "
-        f"`tensorboard --logdir {base()}` shows their curves."
-    )
+    """Serves until it is stopped, or starts a server in the background; prints the address and nothing else."""
+    from darkit.dashboard.serve import serve, start_in_background
+
+    def announce(address: str) -> None:
+        print(address, flush=True)
+        if arguments.open:
+            webbrowser.open(address)
+
+    where = chosen_home(arguments)
+    if arguments.daemon:
+        announce(start_in_background(where, arguments.host, arguments.port))
+        return 0
+    return serve(where, arguments.host, arguments.port, announce)
+
+
+def chosen_home(arguments: argparse.Namespace) -> Path:
+    """The home that is meant."""
+    return arguments.home.expanduser().absolute() if arguments.home else home()
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {value}")
+    return value

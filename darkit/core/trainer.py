@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import lightning
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -21,6 +21,7 @@ from darkit.core.bridge import FollowSteps, OwnEvaluation, validation_metrics
 from darkit.core.keeper import RunKeeper
 from darkit.core.logger import CsvLogger
 from darkit.core.resume import TAKEN, GoingOn, go_on
+from darkit.core.server import start_dashboard
 from darkit.engine.callbacks import LossGuard
 from darkit.engine.callbacks.evaluate import StepEvaluate, evaluate
 from darkit.engine.checkpoint import class_path
@@ -122,12 +123,8 @@ class Trainer:
         self._block: AbstractContextManager[None] | None = None
         self._training = 0
         self._guard = LossGuard(self.config.nan_policy)
-        if enable_server:
-            warnings.warn(
-                "The dashboard is not part of this version: look at the run with `darkit show`, or with `tensorboard "
-                f"--logdir {self.root}`.",
-                stacklevel=2,
-            )
+        if enable_server and not getattr(rank_zero_only, "rank", 0):
+            start_dashboard()
 
     @classmethod
     def register(cls, name: str, trainer: type[Trainer]) -> None:

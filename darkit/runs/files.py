@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from darkit.errors import DarkitError, StorageError
+from darkit.runs.safe import UnreadableError, read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -108,11 +109,12 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object; a file that is not there, or is no whole JSON object, counts as an empty one."""
     try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+        value = json.loads(read_bytes(path))
+    except FileNotFoundError:
         return {}
-    except OSError as error:
-        logger.warning("Cannot read %s: %s.", path, error.strerror)
+    except UnreadableError as error:
+        cause = error.__cause__
+        logger.warning("Cannot read %s: %s.", path, cause.strerror if isinstance(cause, OSError) else error.reason)
         return {}
     except (ValueError, RecursionError):
         return {}

@@ -168,8 +168,8 @@ def test_the_guides_trainer_with_less_data_than_steps_ends_saved() -> None:
 
 
 def test_the_guides_log_has_its_columns_its_numbers_and_its_series() -> None:
-    with pytest.warns(UserWarning, match="darkit show|is not there"):
-        trainer = Logged(MyModel(MyModelConfig()), byte_tokenizer(), settings(name="log"), enable_server=True)
+    with pytest.warns(DeviceWarning):
+        trainer = Logged(MyModel(MyModelConfig()), byte_tokenizer(), settings(name="log"))
     trainer.train(DataLoader(pairs(12), batch_size=4))
     run = darkit.load("log")
     lines = (run.path / "train_log.csv").read_text().splitlines()

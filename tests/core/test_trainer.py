@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 import darkit
 from darkit.core import Trainer, TrainerConfig
+from darkit.dashboard.serve import stop
 from darkit.errors import ConfigError, DeviceWarning, ModelError, NameInvalidError, RunExistsError, StorageError
 from darkit.runs import base
 from tests.core.parts import Loop, LoopConfig, Net, byte_tokenizer, net, samples
@@ -238,11 +240,16 @@ def test_log_fieldnames_must_be_a_dataclass(wrong: Any) -> None:
         Loop(net(), LoopConfig(), log_fieldnames=wrong)
 
 
-def test_a_server_that_is_asked_for_is_answered_and_the_training_goes_on() -> None:
-    with pytest.warns(UserWarning, match="darkit show"):
-        trainer = Loop(net(), LoopConfig(name="served"), enable_server=True)
+def test_a_server_that_is_asked_for_shows_the_run_beside_its_training(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = Loop(net(), LoopConfig(name="served"), enable_server=True)
+    address = capsys.readouterr().out.split()[-1]
     trainer.train(samples(8))
     assert darkit.load("served").status == "finished"
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=20) as page:
+        assert page.status == 200
+    assert stop(home) == address
 
 
 @pytest.mark.parametrize("cls", [Loop, Trainer])

@@ -55,7 +55,7 @@ def test_a_validation_step_that_returns_nothing_is_told_what_to_do() -> None:
         def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
             self.log("val_loss", 1.0)
 
-    with pytest.raises(LossError, match="validation_step of Silent returned nothing: .* compute="):
+    with pytest.raises(LossError, match=r"validation_step of Silent returned nothing: .* compute="):
         stock_fit(Silent(), StepEvaluate(in_order(8), 1))
 
 

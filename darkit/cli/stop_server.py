@@ -1,0 +1,25 @@
+"""``darkit stop-server``: the end of a dashboard."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from darkit.cli.parsers import Subparsers, add_command
+from darkit.cli.start import chosen_home
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Adds the command."""
+    parser = add_command(commands, "stop-server", run, "end the dashboard of a home", "  darkit stop-server\n")
+    parser.add_argument("--home", type=Path, help="the darkit home it shows (default: DARWIN_KIT_HOME)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ends the server; exit code 1 where there is none."""
+    from darkit.dashboard.serve import stop
+
+    where = chosen_home(arguments)
+    address = stop(where)
+    print(f"Stopped the dashboard at {address}" if address else f"No dashboard of {where} is running.")
+    return 0 if address else 1

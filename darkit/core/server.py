@@ -1,0 +1,32 @@
+"""The dashboard beside a training: started as ``darkit start`` would, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+_PATIENCE = 60.0  # seconds
+
+
+def start_dashboard() -> str:
+    """Starts the dashboard of the home, unless it has one, and prints its address.
+
+    Returns:
+        The address, or nothing where it cannot be served: that is warned of, and no reason not to train.
+    """
+    command = [sys.executable, "-m", "darkit", "start", "--daemon"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
+        if done.returncode:  # its usual port is taken: a free one does as well
+            done = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, timeout=_PATIENCE)
+    except (OSError, subprocess.SubprocessError) as error:
+        warnings.warn(f"The dashboard could not be started: {error}", stacklevel=3)
+        return ""
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or ["it gave no reason."]
+        warnings.warn(f"The dashboard could not be started. {reason[0]}", stacklevel=3)
+        return ""
+    address = done.stdout.strip()
+    print(f"The dashboard is at {address}", flush=True)
+    return address

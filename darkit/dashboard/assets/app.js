@@ -1,0 +1,229 @@
+"use strict";
+/* What all pages share: the address as the only state, questions to the server, words, and small pieces of a page. */
+window.darkit = (() => {
+  const parameters = () => new URLSearchParams(location.search);
+
+  /* Changes the address without a new page: null takes a parameter away, a list repeats it. */
+  function remember(changes) {
+    const query = parameters();
+    for (const [key, value] of Object.entries(changes)) {
+      query.delete(key);
+      if (Array.isArray(value)) value.forEach((one) => query.append(key, one));
+      else if (value !== null && value !== "" && value !== undefined) query.set(key, value);
+    }
+    const text = query.toString();
+    const address = location.pathname + (text ? `?${text}` : "") + location.hash;
+    if (address !== location.pathname + location.search + location.hash) history.replaceState(history.state, "", address);
+  }
+
+  function go(address) {
+    history.pushState({}, "", address);
+    window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+    window.scrollTo(0, 0);
+  }
+
+  const runAddress = (name) => `/run/${encodeURIComponent(name)}`;
+
+  async function ask(path, body, signal) {
+    let answer;
+    try {
+      answer = await fetch(path, {
+        method: "POST",
+        headers: {"content-type": "application/json"},
+        body: JSON.stringify(body),
+        signal,
+        cache: "no-store",
+      });
+    } catch (error) {
+      if (error.name !== "AbortError") reachable(false);
+      throw error;
+    }
+    reachable(true);
+    if (!answer.ok) {
+      let sentence = answer.statusText;
+      try {
+        sentence = (await answer.json()).error || sentence;
+      } catch { /* the status says enough */ }
+      throw new Error(sentence);
+    }
+    return answer;
+  }
+
+  function reachable(yes) {
+    const warning = document.getElementById("offline");
+    if (warning) warning.hidden = yes;
+  }
+
+  let words = {element: null, texts: {}};
+  function say(key, values = {}) {
+    const element = document.getElementById("words");
+    if (element && element !== words.element) words = {element, texts: JSON.parse(element.dataset.words)};
+    return (words.texts[key] ?? key).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  }
+
+  const language = () => document.getElementById("words")?.dataset.language || "en";
+  const dark = () => document.documentElement.getAttribute("data-mantine-color-scheme") === "dark";
+
+  /* Makes an element; what it says is always text. */
+  function element(tag, className = "", text = "", attributes = {}) {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    if (text) made.textContent = text;
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    return made;
+  }
+
+  function keep(blob, name) {
+    const link = element("a", "", "", {download: name});
+    link.href = URL.createObjectURL(blob);
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+
+  const fileName = (text) => text.replace(/[^\p{L}\p{N}._-]+/gu, "-").slice(0, 80) || "chart";
+
+  /* Calls `step` again and again, never while the tab is hidden; `step` returns how many milliseconds to wait. */
+  function repeat(step) {
+    let timer = 0;
+    let ended = false;
+    let busy = false;
+    async function turn() {
+      clearTimeout(timer);
+      if (ended || busy || document.hidden) return;
+      busy = true;
+      let wait = 3000;
+      try {
+        wait = await step();
+      } catch (error) {
+        if (error.name === "AbortError") ended = true;
+      }
+      busy = false;
+      if (!ended && !document.hidden) timer = setTimeout(turn, wait);
+    }
+    document.addEventListener("visibilitychange", turn);
+    turn();
+    return {
+      now: turn,
+      end() {
+        ended = true;
+        clearTimeout(timer);
+        document.removeEventListener("visibilitychange", turn);
+      },
+    };
+  }
+
+  const knownStates = new Set(["running", "stalled", "finished", "stopped", "crashed", "broken"]);
+  function stateBadge(state) {
+    const known = knownStates.has(state);
+    const badge = element("span", `state state-${known ? state : "unknown"}`);
+    badge.append(element("span", "state-dot"), known ? say(`state_${state}`) : state);
+    return badge;
+  }
+
+  const number = (value, digits = 5) =>
+    value === null || value === undefined ? "" : Number(value.toPrecision(digits)).toString().replace("e+", "e");
+  const count = (value) => value.toLocaleString("en-US");
+
+  function duration(seconds) {
+    if (seconds === null || seconds === undefined) return "";
+    if (seconds < 10) return `${seconds.toFixed(1)} s`;
+    if (seconds < 60) return `${Math.round(seconds)} s`;
+    const minutes = Math.floor(seconds / 60);
+    if (minutes < 60) return `${minutes} min ${Math.round(seconds % 60)} s`;
+    const hours = Math.floor(minutes / 60);
+    return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  }
+
+  function moment(seconds) {
+    if (!seconds) return "";
+    const date = new Date(seconds * 1000);
+    const two = (value) => String(value).padStart(2, "0");
+    const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+    return `${day} ${two(date.getHours())}:${two(date.getMinutes())}`;
+  }
+
+  let plotlyComing = null;
+  function plotly() {
+    if (window.Plotly) return Promise.resolve(window.Plotly);
+    plotlyComing ??= new Promise((resolve, reject) => {
+      const early = document.getElementById("plotly-script");
+      const script = early || element("script", "", "", {src: document.querySelector("meta[name=plotly]").content});
+      script.onload = () => resolve(window.Plotly);
+      script.onerror = reject;
+      if (!early) document.head.append(script);
+    });
+    return plotlyComing;
+  }
+
+  /* Links between our own pages need no new document. */
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("a.inner-link");
+    if (link && event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey) {
+      event.preventDefault();
+      go(link.getAttribute("href"));
+      return;
+    }
+    const button = event.target.closest?.("button.copy");
+    if (button) copy(button);
+    const switcher = event.target.closest?.("#switch-language");
+    if (switcher) chooseLanguage(switcher.dataset.language);
+  });
+
+  async function copy(button) {
+    const text = button.closest(".code-block").querySelector("pre").textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const field = element("textarea");
+      field.value = text;
+      document.body.append(field);
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+    }
+    const before = button.textContent;
+    button.textContent = button.dataset.copied;
+    setTimeout(() => (button.textContent = before), 1500);
+  }
+
+  function chooseLanguage(chosen) {
+    document.cookie = `darkit_language=${chosen}; path=/; max-age=31536000; samesite=strict`;
+    remember({lang: null});
+    dash_clientside.set_props("url", {href: location.href});
+    dash_clientside.set_props("language", {data: chosen});
+  }
+
+  return {
+    parameters, remember, go, runAddress, ask, say, language, dark, element, keep, fileName, repeat, stateBadge,
+    number, count, duration, moment, plotly, pages: [],
+  };
+})();
+
+/* What Dash calls. Each page's script adds to `darkit.pages` a function that looks whether its page is there. */
+window.dash_clientside = window.dash_clientside || {};
+window.dash_clientside.darkit = {
+  mounted() {
+    requestAnimationFrame(() => {
+      document.documentElement.lang = darkit.language();
+      darkit.pages.forEach((page) => page());
+    });
+    return window.dash_clientside.no_update;
+  },
+  openDialog: (clicks) => (clicks ? true : window.dash_clientside.no_update),
+  sameName: (typed, names) => !(names && names.length === 1 && names[0] === typed),
+  leaveDeleted(data) {
+    if (data && location.pathname.startsWith("/run/")) darkit.go("/");
+    return window.dash_clientside.no_update;
+  },
+  follow_tab(tab) {
+    darkit.remember({tab: tab === "charts" ? null : tab});
+    requestAnimationFrame(() => darkit.pages.forEach((page) => page()));
+    return tab;
+  },
+  follow_all(all) {
+    darkit.remember({all: all ? "1" : null});
+    return String(all);
+  },
+};

@@ -1,0 +1,460 @@
+"use strict";
+/* Charts of runs: asks for figures of what is in view, for finer points when zoomed, and for what is new. */
+(() => {
+  const {element, say} = darkit;
+  const MOST_GROWN = 5000; // points of a trace after which the chart is asked for anew
+  const options = {displaylogo: false, responsive: true, displayModeBar: false, doubleClick: "reset"};
+  const boards = new Map();
+
+  function decode(value) {
+    if (!value || value.bdata === undefined) return value;
+    const bytes = Uint8Array.from(atob(value.bdata), (letter) => letter.charCodeAt(0));
+    return new Float64Array(bytes.buffer);
+  }
+
+  function joined(first, second) {
+    const all = new Float64Array(first.length + second.length);
+    all.set(first);
+    all.set(second, first.length);
+    return all;
+  }
+
+  function position(value) {
+    if (typeof value !== "string") return value;
+    const text = value.replace(" ", "T");
+    return Date.parse(text.length <= 10 ? `${text}T00:00Z` : `${text}Z`);
+  }
+
+  class Board {
+    constructor(root) {
+      this.root = root;
+      this.source = root.dataset.source;
+      this.runs = JSON.parse(root.dataset.runs);
+      this.grid = root.querySelector(".chart-grid");
+      this.chips = root.querySelector(".chips");
+      this.message = root.querySelector(".board-message");
+      this.cards = new Map();
+      this.states = {};
+      this.groups = [];
+      this.abort = new AbortController();
+      this.watcher = new IntersectionObserver((entries) => this.seen(entries), {rootMargin: "300px"});
+      this.start();
+    }
+
+    async start() {
+      darkit.plotly();
+      try {
+        await this.load(null);
+      } catch (error) {
+        if (error.name === "AbortError") return;
+        this.message.textContent = error.message;
+      }
+      this.loop = darkit.repeat(() => this.news());
+    }
+
+    view() {
+      const query = darkit.parameters();
+      const edge = (key) => (query.has(key) && Number.isFinite(Number(query.get(key))) ? Number(query.get(key)) : null);
+      const own = this.source === "log";
+      return {
+        axis: own ? query.get("axis") || "step" : "wall",
+        log: own && query.get("log") === "1",
+        smooth: own ? Number(query.get("smooth")) || 0 : 0,
+        robust: own && query.get("robust") === "1",
+        low: own ? edge("low") : null,
+        high: own ? edge("high") : null,
+        group: own ? query.get("group") || "" : "",
+        unfold: own ? query.getAll("unfold") : [],
+        dark: darkit.dark(),
+        language: darkit.language(),
+        offset: -new Date().getTimezoneOffset(),
+        source: this.source,
+      };
+    }
+
+    get zoomed() {
+      const view = this.view();
+      return view.low !== null && view.high !== null;
+    }
+
+    /* Asks for figures: of the named charts, or with null for the list of all and the first ones. */
+    async load(titles) {
+      const started = (this.asked = (this.asked || 0) + 1);
+      const body = {runs: this.runs, view: this.view(), charts: titles};
+      const answer = await (await darkit.ask("/api/charts", body, this.abort.signal)).json();
+      await darkit.plotly();
+      if (this.abort.signal.aborted) return;
+      this.list(answer.charts);
+      this.states = answer.runs;
+      this.groups = answer.groups;
+      this.showChips();
+      for (const [title, figure] of Object.entries(answer.figures)) {
+        const card = this.cards.get(title);
+        if (!card || (card.asked || 0) > started) continue;
+        card.asked = started;
+        card.stale = false;
+        card.cursors = answer.cursors;
+        this.draw(card, figure);
+      }
+    }
+
+    list(charts) {
+      this.message.hidden = charts.length > 0;
+      if (!charts.length) this.message.textContent = say(this.source === "log" ? "no_series" : "no_machine");
+      for (const {id, title} of charts) if (!this.cards.has(id)) this.addCard(id, title);
+      const ids = new Set(charts.map((chart) => chart.id));
+      for (const [id, card] of this.cards) {
+        if (ids.has(id)) continue;
+        card.box.remove();
+        this.cards.delete(id);
+      }
+    }
+
+    addCard(id, title) {
+      const box = element("section", "card chart-card");
+      const head = element("div", "chart-head");
+      const heading = element("h2", "chart-title", title, {title});
+      const enlarge = element("button", "icon-button", "⤢", {"aria-label": say("enlarge"), title: say("enlarge")});
+      const plot = element("div", "plot", "", {role: "img", "aria-label": title});
+      const card = {id, title, box, plot, stale: true, visible: false, cursors: {}};
+      enlarge.onclick = () => {
+        box.classList.toggle("large");
+        if (plot.data) Plotly.Plots.resize(plot);
+      };
+      head.append(heading, this.menu(card), enlarge);
+      box.append(head, plot);
+      box.dataset.chart = id;
+      this.grid.append(box);
+      this.cards.set(id, card);
+      this.watcher.observe(box);
+    }
+
+    menu(card) {
+      const menu = element("details", "menu");
+      const items = element("div", "menu-items");
+      const add = (key, act) => {
+        const item = element("button", "menu-item", say(key));
+        item.onclick = () => {
+          menu.open = false;
+          act();
+        };
+        items.append(item);
+      };
+      const picture = async (format) => {
+        const layout = {
+          ...card.plot.layout, width: 1200, height: 600, paper_bgcolor: darkit.dark() ? "#1a1b1e" : "#ffffff",
+          title: {text: card.plot.layout.meta.title, font: {size: 16}}, margin: {l: 70, r: 20, t: 50, b: 50},
+          showlegend: this.runs.length > 1,
+        };
+        const once = new Set();
+        const data = card.plot.data.map((trace) => {
+          const legend = !once.has(trace.name) && !["odd", "checkpoint"].includes(trace.meta.kind);
+          once.add(trace.name);
+          return {...trace, showlegend: legend};
+        });
+        const url = await Plotly.toImage({data, layout}, {format, width: 1200, height: 600, scale: format === "png" ? 2 : 1});
+        darkit.keep(await toBlob(url, format), `${darkit.fileName(card.title)}.${format}`);
+      };
+      add("export_png", () => picture("png"));
+      add("export_svg", () => picture("svg"));
+      add("export_csv", async () => {
+        const answer = await darkit.ask("/api/csv", {runs: this.runs, view: this.view(), chart: card.id});
+        darkit.keep(await answer.blob(), `${darkit.fileName(card.title)}.csv`);
+      });
+      const button = element("summary", "icon-button", "⤓", {"aria-label": say("export"), title: say("export")});
+      menu.append(button, items);
+      menu.addEventListener("focusout", (event) => {
+        if (!menu.contains(event.relatedTarget)) menu.open = false;
+      });
+      menu.addEventListener("keydown", (event) => {
+        if (event.key === "Escape") menu.open = false;
+      });
+      return menu;
+    }
+
+    draw(card, figure) {
+      const hidden = new Set(darkit.parameters().getAll("hide"));
+      for (const trace of figure.data) {
+        for (const key of ["x", "y", "customdata"]) if (trace[key]) trace[key] = decode(trace[key]);
+        if (hidden.has(trace.meta.run)) trace.visible = false;
+      }
+      if (card.yRange && figure.layout.yaxis.autorange !== false) {
+        Object.assign(figure.layout.yaxis, {range: card.yRange, autorange: false});
+      }
+      const first = !card.plot.data;
+      Plotly.react(card.plot, figure.data, figure.layout, options);
+      card.plot.dataset.drawn = String(Number(card.plot.dataset.drawn || 0) + 1);
+      if (first) card.plot.on("plotly_relayout", (change) => this.zoom(card, change));
+    }
+
+    zoom(card, change) {
+      for (const axis of ["xaxis", "yaxis"]) {
+        const range = change[`${axis}.range`];
+        if (range) change = {...change, [`${axis}.range[0]`]: range[0], [`${axis}.range[1]`]: range[1]};
+      }
+      if ("yaxis.range[0]" in change) card.yRange = [change["yaxis.range[0]"], change["yaxis.range[1]"]];
+      if (change["yaxis.autorange"]) card.yRange = null;
+      let low = null;
+      let high = null;
+      if ("xaxis.range[0]" in change) [low, high] = [change["xaxis.range[0]"], change["xaxis.range[1]"]].map(position);
+      else if (!change["xaxis.autorange"]) return;
+      if (this.source !== "log") return;
+      darkit.remember({low, high});
+      if (low === null) for (const other of this.cards.values()) other.yRange = null;
+      this.showReset();
+      this.refresh();
+    }
+
+    showReset() {
+      const button = document.getElementById("reset-zoom");
+      if (button) button.hidden = !this.zoomed;
+    }
+
+    /* Everything is shown another way: what is in view is asked for now, the rest when it comes into view. */
+    refresh() {
+      const titles = [];
+      for (const card of this.cards.values()) {
+        card.stale = true;
+        if (card.visible) titles.push(card.id);
+      }
+      this.showReset();
+      return this.load(titles).catch(() => {});
+    }
+
+    seen(entries) {
+      const titles = [];
+      for (const entry of entries) {
+        const card = this.cards.get(entry.target.dataset.chart);
+        if (!card) continue;
+        card.visible = entry.isIntersecting;
+        if (card.visible && card.stale && card.plot.isConnected) titles.push(card.id);
+      }
+      if (titles.length) this.load(titles).catch(() => {});
+    }
+
+    async news() {
+      if (!this.root.isConnected) {
+        this.end();
+        return 1e9;
+      }
+      if (!this.root.offsetParent) return 1000;
+      const view = this.view();
+      const cursors = {};
+      if (!this.zoomed) {
+        for (const card of this.cards.values()) if (card.visible && !card.stale) cursors[card.id] = card.cursors;
+      }
+      const asked = this.asked;
+      const answer = await (
+        await darkit.ask("/api/news", {runs: this.runs, view, cursors}, this.abort.signal)
+      ).json();
+      if (asked !== this.asked) return 100; // the view changed meanwhile
+      this.states = answer.runs;
+      this.showChips();
+      const redraw = new Set(answer.redraw);
+      for (const [title, seen] of Object.entries(answer.cursors)) {
+        const card = this.cards.get(title);
+        if (card && !redraw.has(title)) card.cursors = {...card.cursors, ...seen};
+      }
+      for (const [title, pieces] of Object.entries(answer.append)) {
+        const card = this.cards.get(title);
+        if (card && !this.append(card, pieces)) redraw.add(title);
+      }
+      if (answer.count > this.cards.size) await this.load([...redraw, ...this.cards.keys()]);
+      else if (redraw.size) await this.load([...redraw]);
+      const alive = Object.values(answer.runs).some((run) => run.state === "running" || run.state === "stalled");
+      const changed = Object.keys(answer.cursors).length > 0;
+      if (view.group && changed) return 2000;
+      return changed ? 400 : alive ? 500 : 3000;
+    }
+
+    /* Adds new points to the traces they belong to; false where the chart must be asked for anew. */
+    append(card, pieces) {
+      for (const [run, kind, x, y] of pieces) {
+        const trace = card.plot.data?.find((one) => one.meta.run === run && one.meta.kind === kind);
+        if (!trace || kind === "odd" || trace.x.length > MOST_GROWN) return false;
+        trace.x = joined(trace.x, decode(x));
+        trace.y = joined(trace.y, decode(y));
+        if (trace.mode === "lines+markers" && trace.x.length > 30) trace.mode = "lines";
+      }
+      card.plot.layout.datarevision = (card.plot.layout.datarevision || 0) + 1;
+      Plotly.react(card.plot, card.plot.data, card.plot.layout, options);
+      card.plot.dataset.appended = String(Number(card.plot.dataset.appended || 0) + 1);
+      return true;
+    }
+
+    showChips() {
+      const grouped = this.groups.length > 0;
+      const wanted = grouped ? this.groups.map((group) => group.label) : this.runs.filter((run) => this.states[run]);
+      const key = JSON.stringify([grouped, wanted, darkit.language()]);
+      if (key !== this.chipKey) {
+        this.chipKey = key;
+        this.chips.replaceChildren(...wanted.map((name, index) => this.chip(name, index, grouped)));
+        this.chips.hidden = this.source !== "log" || (this.runs.length < 2 && !grouped);
+      }
+      const hidden = new Set(darkit.parameters().getAll("hide"));
+      const open = new Set(darkit.parameters().getAll("unfold"));
+      for (const chip of this.chips.children) {
+        const name = chip.dataset.name;
+        const on = grouped ? open.has(name) : !hidden.has(name);
+        chip.querySelector(".chip-toggle").setAttribute("aria-pressed", String(on));
+        const state = this.states[name];
+        if (grouped || !state) continue;
+        const said = chip.querySelector(".chip-step");
+        const steps = state.max_step ? `${darkit.count(state.step)} / ${darkit.count(state.max_step)}` : darkit.count(state.step);
+        if (said.textContent !== steps) said.textContent = steps;
+        if (chip.dataset.state !== state.state) {
+          chip.dataset.state = state.state;
+          chip.querySelector(".chip-state").replaceChildren(darkit.stateBadge(state.state));
+        }
+      }
+      document.dispatchEvent(new CustomEvent("darkit-states", {detail: this.states}));
+    }
+
+    chip(name, index, grouped) {
+      const chip = element("span", "chip", "", {role: "listitem"});
+      chip.dataset.name = name;
+      const hint = grouped ? "unfold_hint" : "hide_hint";
+      const toggle = element("button", "chip-toggle", "", {title: `${name}\n${say(hint)}`});
+      const place = grouped ? this.groups[index].index : this.states[name].index;
+      const dot = element("span", "run-dot");
+      dot.style.background = palette(place);
+      toggle.append(dot, element("span", "chip-name", grouped ? `${name} (${this.groups[index].runs.length})` : name));
+      toggle.onclick = () => this.toggle(name, grouped);
+      chip.append(toggle);
+      if (!grouped) {
+        const link = element("a", "chip-link inner-link", "↗", {href: darkit.runAddress(name), "aria-label": name});
+        chip.append(element("span", "chip-state"), element("span", "chip-step"), link);
+      }
+      return chip;
+    }
+
+    toggle(name, grouped) {
+      const key = grouped ? "unfold" : "hide";
+      const now = darkit.parameters().getAll(key);
+      const next = now.includes(name) ? now.filter((one) => one !== name) : [...now, name];
+      darkit.remember({[key]: next});
+      this.showChips();
+      if (grouped) {
+        this.refresh();
+        return;
+      }
+      for (const card of this.cards.values()) {
+        if (!card.plot.data) continue;
+        for (const trace of card.plot.data) if (trace.meta.run === name) trace.visible = !next.includes(name);
+        card.plot.layout.datarevision = (card.plot.layout.datarevision || 0) + 1;
+        Plotly.react(card.plot, card.plot.data, card.plot.layout, options);
+      }
+    }
+
+    end() {
+      this.abort.abort();
+      this.watcher.disconnect();
+      this.loop?.end();
+      for (const card of this.cards.values()) if (card.plot.data) Plotly.purge(card.plot);
+      boards.delete(this.root);
+    }
+  }
+
+  const colours = [
+    "#4c6ef5", "#f76707", "#2f9e44", "#e03131", "#9c36b5", "#1098ad", "#e64980", "#a17a00", "#6741d9", "#5c940d",
+    "#d9480f", "#0b7285",
+  ];
+  const palette = (index) => colours[index % colours.length];
+
+  async function toBlob(url, format) {
+    const [head, body] = [url.slice(0, url.indexOf(",")), url.slice(url.indexOf(",") + 1)];
+    const bytes = head.includes("base64") ? Uint8Array.from(atob(body), (letter) => letter.charCodeAt(0)) : decodeURIComponent(body);
+    return new Blob([bytes], {type: format === "svg" ? "image/svg+xml" : "image/png"});
+  }
+
+  darkit.pages.push(() => {
+    for (const [root, board] of boards) if (!root.isConnected) board.end();
+    for (const root of document.querySelectorAll(".chart-board")) {
+      if (!boards.has(root)) boards.set(root, new Board(root));
+    }
+    drawParallel();
+    for (const board of boards.values()) board.showReset();
+  });
+
+  function eachBoard(act) {
+    for (const board of boards.values()) if (board.source === "log") act(board);
+  }
+
+  /* The page's colours changed: the figures' must, too. */
+  new MutationObserver(() => {
+    document.body.dataset.agThemeMode = darkit.dark() ? "dark" : "light";
+    for (const board of boards.values()) board.refresh();
+    drawParallel();
+  }).observe(document.documentElement, {attributes: true, attributeFilter: ["data-mantine-color-scheme"]});
+
+  document.addEventListener("click", async (event) => {
+    if (event.target.id === "reset-zoom") {
+      darkit.remember({low: null, high: null});
+      eachBoard((board) => {
+        for (const card of board.cards.values()) card.yRange = null;
+        board.refresh();
+      });
+    }
+    if (event.target.id === "export-page") {
+      const board = [...boards.values()].find((one) => one.source === "log");
+      const answer = await darkit.ask("/api/page", {runs: board.runs, view: board.view()});
+      darkit.keep(await answer.blob(), "darkit-comparison.html");
+    }
+  });
+
+  let parallelTurn = 0;
+  async function drawParallel() {
+    const plot = document.getElementById("parallel");
+    const board = [...boards.values()].find((one) => one.source === "log");
+    if (!plot || !board) return;
+    const turn = ++parallelTurn;
+    const keys = plot.dataset.keys ? JSON.parse(plot.dataset.keys) : JSON.parse(plot.dataset.first);
+    const metric = plot.dataset.metric;
+    const body = {runs: board.runs, keys, metric, dark: darkit.dark()};
+    const figure = await (await darkit.ask("/api/parallel", body)).json();
+    await darkit.plotly();
+    if (turn === parallelTurn && plot.isConnected) {
+      if (plot.clientWidth < 620) {
+        figure.layout.margin.t = 110;
+        for (const note of figure.layout.annotations || []) {
+          if (note.yanchor === "bottom") Object.assign(note, {textangle: -35, xanchor: "left"});
+        }
+      }
+      Plotly.react(plot, figure.data, figure.layout, options);
+      plot.dataset.drawn = "1";
+    }
+  }
+
+  let viewTimer = 0;
+  Object.assign(dash_clientside.darkit, {
+    follow_view(axis, smooth, log, robust, group) {
+      const before = darkit.parameters();
+      const changes = {
+        axis: axis === "step" ? null : axis,
+        smooth: smooth ? smooth : null,
+        log: log ? "1" : null,
+        robust: robust ? "1" : null,
+        group: group || null,
+      };
+      if ((before.get("axis") || "step") !== axis) Object.assign(changes, {low: null, high: null});
+      if ((before.get("group") || "") !== (group || "")) changes.unfold = null;
+      const address = location.search;
+      darkit.remember(changes);
+      if (location.search !== address) {
+        clearTimeout(viewTimer);
+        viewTimer = setTimeout(() => eachBoard((board) => board.refresh()), 60);
+      }
+      return axis;
+    },
+    follow_parallel(keys, metric) {
+      darkit.remember({key: keys, metric});
+      const plot = document.getElementById("parallel");
+      if (plot) {
+        plot.dataset.keys = JSON.stringify(keys);
+        plot.dataset.metric = metric || "";
+        drawParallel();
+      }
+      return metric || "";
+    },
+  });
+})();

@@ -1,0 +1,342 @@
+"use strict";
+/* The table of all runs: filled and kept up to date from here, in a grid that Dash holds. */
+(() => {
+  const {element, say} = darkit;
+  const h = (...parts) => React.createElement(...parts);
+  const fixed = ["state", "name", "progress", "eta", "model", "rate", "duration", "started", "device", "tags", "note", "problem"];
+  const hiddenAtFirst = new Set(["note", "problem"]);
+  const onPhone = new Set(["state", "name", "progress"]);
+
+  window.dashAgGridFunctions = window.dashAgGridFunctions || {};
+  window.dashAgGridFunctions.darkitTheme = (quartz) => {
+    const look = {
+      fontFamily: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', sans-serif",
+      fontSize: 13, headerFontSize: 12.5, borderRadius: 8, wrapperBorderRadius: 10, spacing: 6,
+      accentColor: "#4c6ef5", headerColumnResizeHandleHeight: "35%", checkboxBorderRadius: 4, wrapperBorder: false, columnBorder: false, headerFontWeight: 600, cellHorizontalPadding: 10,
+    };
+    return quartz
+      .withParams({...look, backgroundColor: "#ffffff", foregroundColor: "#212529", headerBackgroundColor: "#f8f9fa"}, "light")
+      .withParams(
+        {...look, backgroundColor: "#25262b", foregroundColor: "#d5d7da", headerBackgroundColor: "#2c2e33",
+          borderColor: "#373a40", browserColorScheme: "dark"},
+        "dark",
+      );
+  };
+
+  const cells = {
+    state: ({data}) => {
+      const known = ["running", "stalled", "finished", "stopped", "crashed", "broken"].includes(data.state);
+      const word = known ? say(`state_${data.state}`) : data.state;
+      return h("span", {className: `state state-${known ? data.state : "unknown"}`, title: data.problem || data.reason || word},
+        h("span", {className: "state-dot"}), word, data.problem && data.state !== "broken" ? " ⚠" : "");
+    },
+    name: ({data}) => {
+      if (!data.opens) return h("span", {className: "muted", title: data.problem}, data.name);
+      return h("a", {className: "inner-link run-link", href: darkit.runAddress(data.name), title: data.name}, data.name);
+    },
+    progress: ({data}) => {
+      if (data.step === null || data.state === "broken") return null;
+      const words = data.max_step ? `${darkit.count(data.step)} / ${darkit.count(data.max_step)}` : darkit.count(data.step);
+      const bar = data.progress === null ? null
+        : h("div", {className: "progress"}, h("div", {className: "progress-fill", style: {width: `${100 * data.progress}%`}}));
+      return h("div", {className: "cell-progress", title: words}, h("span", null, words), bar);
+    },
+    tags: ({data}) => h("span", {className: "cell-tags"}, ...data.tags.map((tag) => h("span", {className: "tag", key: tag}, tag))),
+  };
+
+  const column = {
+    state: {width: 118, valueGetter: ({data}) => say(`state_${data.state}`), cellRenderer: cells.state, pinned: "left"},
+    name: {minWidth: 150, width: 210, cellRenderer: cells.name, pinned: "left", field: "name"},
+    model: {width: 110},
+    progress: {width: 160, filter: "agNumberColumnFilter", valueGetter: ({data}) => data.step, cellRenderer: cells.progress},
+    eta: {width: 110, type: "rightAligned", filter: "agNumberColumnFilter", valueFormatter: ({value}) => darkit.duration(value)},
+    rate: {width: 96, type: "rightAligned", filter: "agNumberColumnFilter", valueFormatter: ({value}) => darkit.number(value, 3)},
+    duration: {width: 116, type: "rightAligned", filter: "agNumberColumnFilter", valueFormatter: ({value}) => darkit.duration(value)},
+    started: {width: 148, filter: "agNumberColumnFilter", valueFormatter: ({value}) => darkit.moment(value)},
+    device: {width: 90},
+    tags: {width: 150, valueGetter: ({data}) => data.tags.join(", "), cellRenderer: cells.tags},
+    note: {width: 220, tooltipField: "note"},
+    problem: {width: 260, tooltipField: "problem"},
+  };
+
+  const compareNumbers = (a, b) => (a ?? -Infinity) - (b ?? -Infinity) || String(a ?? "").localeCompare(String(b ?? ""));
+
+  class Table {
+    constructor(box) {
+      this.box = box;
+      this.rows = new Map();
+      this.series = [];
+      this.keys = [];
+      this.version = 0;
+      this.first = true;
+      this.start();
+    }
+
+    async start() {
+      const answer = this.fetch(); // while the grid comes up
+      this.grid = await dash_ag_grid.getApiAsync("grid");
+      if (!this.box.isConnected) return;
+      const saved = darkit.parameters();
+      this.chosen = saved.has("col") ? saved.getAll("col") : null;
+      this.grid.updateGridOptions({
+        defaultColDef: {sortable: true, filter: true, resizable: true, comparator: undefined, suppressHeaderMenuButton: false},
+        isExternalFilterPresent: () => true,
+        doesExternalFilterPass: ({data}) => this.passes(data),
+        loading: false,
+        onCellKeyDown: ({event, data}) => {
+          if (event.key === "Enter" && data.opens) darkit.go(darkit.runAddress(data.name));
+        },
+      });
+      this.grid.addEventListener("selectionChanged", () => this.selected());
+      this.grid.addEventListener("sortChanged", () => this.rememberGrid());
+      this.grid.addEventListener("filterChanged", () => {
+        this.rememberGrid();
+        this.countRows();
+      });
+      this.take(await answer);
+      this.loop = darkit.repeat(() => this.turn());
+    }
+
+    passes(row) {
+      const query = darkit.parameters();
+      if (row.archived && query.get("archived") !== "1") return false;
+      const words = (query.get("q") || "").toLowerCase().split(/\s+/).filter(Boolean);
+      if (!words.length) return true;
+      const text = [row.name, row.model, row.state, say(`state_${row.state}`), row.device, row.note, ...row.tags].join(" ").toLowerCase();
+      return words.every((word) => text.includes(word));
+    }
+
+    wantedKeys() {
+      const query = darkit.parameters();
+      return query.getAll("col").filter((name) => name.startsWith("config:")).map((name) => name.slice(7));
+    }
+
+    async fetch() {
+      const columns = this.wantedKeys();
+      const key = columns.join("\n");
+      const since = key === this.columnKey ? this.version : 0;
+      this.columnKey = key;
+      return (await darkit.ask("/api/runs", {since, columns})).json();
+    }
+
+    async turn() {
+      if (!this.box.isConnected) {
+        this.loop.end();
+        return 1e9;
+      }
+      this.take(await this.fetch());
+      return [...this.rows.values()].some((row) => row.state === "running") ? 1000 : 2000;
+    }
+
+    take(answer) {
+      this.version = answer.version;
+      const changed = [];
+      const added = [];
+      for (const row of answer.rows) {
+        (this.rows.has(row.name) ? changed : added).push(row);
+        this.rows.set(row.name, row);
+      }
+      const removed = [];
+      if (answer.names) {
+        const there = new Set(answer.names);
+        for (const [name, row] of this.rows) {
+          if (there.has(name)) continue;
+          removed.push(row);
+          this.rows.delete(name);
+        }
+      }
+      this.keys = answer.keys || this.keys;
+      const columnsChanged = this.findSeries(answer.rows);
+      if (this.first || columnsChanged) this.setColumns();
+      if (this.first) {
+        this.grid.setGridOption("rowData", answer.rows);
+        this.restoreGrid();
+        this.first = false;
+      } else if (changed.length || added.length || removed.length) {
+        this.grid.applyTransaction({update: changed, add: added, addIndex: 0, remove: removed});
+      }
+      const empty = this.rows.size === 0;
+      document.getElementById("empty-home").hidden = !empty;
+      this.box.hidden = empty;
+      this.countRows();
+      this.box.dataset.filled = String(this.rows.size);
+    }
+
+    findSeries(rows) {
+      const known = new Set(this.series);
+      for (const row of rows) for (const name of Object.keys(row.series)) known.add(name);
+      const grew = known.size !== this.series.length;
+      this.series = [...known];
+      const keyText = this.keys.join("\n");
+      const keysGrew = keyText !== this.keyText;
+      this.keyText = keyText;
+      return grew || keysGrew;
+    }
+
+    allColumns() {
+      const seriesColumns = this.series.flatMap((name) => [`last:${name}`, `best:${name}`]);
+      return [...fixed.slice(0, 4), ...seriesColumns, ...fixed.slice(4), ...this.keys.map((key) => `config:${key}`)];
+    }
+
+    title(id) {
+      if (id.startsWith("config:")) return id.slice(7);
+      if (id.startsWith("last:")) return `${id.slice(5)} · ${say("last")}`;
+      if (id.startsWith("best:")) return `${id.slice(5)} · ${say("best")}`;
+      return say(`col_${id}`);
+    }
+
+    shownColumns() {
+      if (this.chosen) return this.chosen;
+      const narrow = window.innerWidth < 700;
+      const some = new Set(this.series.slice(0, narrow ? 1 : 4).flatMap((name) => (narrow ? [`last:${name}`] : [`last:${name}`, `best:${name}`])));
+      return this.allColumns().filter((id) => {
+        if (id.startsWith("config:")) return false;
+        if (id.includes(":")) return some.has(id);
+        return narrow ? onPhone.has(id) : !hiddenAtFirst.has(id);
+      });
+    }
+
+    definition(id) {
+      const shared = {colId: id, headerName: this.title(id), headerTooltip: this.title(id), comparator: compareNumbers};
+      if (id.includes(":")) {
+        const name = id.slice(id.indexOf(":") + 1);
+        if (id.startsWith("config:")) {
+          return {...shared, width: 130, valueGetter: ({data}) => data.config[name], valueFormatter: ({value}) => (value === undefined ? "" : String(value))};
+        }
+        const place = id.startsWith("last:") ? 0 : 1;
+        return {
+          ...shared, headerName: say(place ? "best" : "last"), width: 98, type: "rightAligned", filter: "agNumberColumnFilter",
+          valueGetter: ({data}) => data.series[name]?.[place] ?? null, valueFormatter: ({value}) => darkit.number(value),
+        };
+      }
+      const pinned = (id === "name" || id === "state") && window.innerWidth >= 700 ? "left" : null;
+      if (id === "note" || id === "problem") shared.tooltipField = id;
+      const narrow = {state: 100, name: 140, progress: 118};
+      const width = window.innerWidth < 700 ? narrow[id] || column[id].width : column[id].width;
+      return {...shared, field: column[id].valueGetter ? undefined : id, ...column[id], pinned, width, minWidth: 60};
+    }
+
+    /* Last and best of a series stand under one heading. */
+    definitions(ids) {
+      const made = [];
+      for (const id of ids) {
+        const one = this.definition(id);
+        const name = /^(last|best):/.test(id) ? id.slice(5) : null;
+        const before = made.at(-1);
+        if (name !== null && before?.groupId === `series:${name}`) before.children.push(one);
+        else if (name !== null) made.push({groupId: `series:${name}`, headerName: name, headerTooltip: name, marryChildren: false, children: [one]});
+        else made.push(one);
+      }
+      return made;
+    }
+
+    setColumns() {
+      const shown = this.shownColumns();
+      this.grid.setGridOption("columnDefs", this.definitions(shown));
+      const data = this.allColumns().map((id) => ({value: id, label: this.title(id)}));
+      dash_clientside.set_props("columns", {data, value: shown});
+    }
+
+    choose(ids) {
+      const standard = this.chosen === null && JSON.stringify(ids) === JSON.stringify(this.shownColumns());
+      if (standard) return;
+      const before = JSON.stringify(this.shownColumns());
+      const order = this.allColumns();
+      this.chosen = [...ids].sort((a, b) => order.indexOf(a) - order.indexOf(b));
+      if (JSON.stringify(this.chosen) === before) return;
+      darkit.remember({col: this.chosen});
+      this.grid.setGridOption("columnDefs", this.definitions(this.chosen));
+      if (this.wantedKeys().join("\n") !== this.columnKey) this.loop?.now();
+    }
+
+    restoreGrid() {
+      const query = darkit.parameters();
+      const state = query.getAll("sort").map((text, sortIndex) => {
+        const cut = text.lastIndexOf(".");
+        return {colId: text.slice(0, cut), sort: text.slice(cut + 1) === "desc" ? "desc" : "asc", sortIndex};
+      });
+      if (state.length) this.grid.applyColumnState({state});
+      try {
+        if (query.has("filter")) this.grid.setFilterModel(JSON.parse(query.get("filter")));
+      } catch { /* an address that somebody changed by hand */ }
+    }
+
+    rememberGrid() {
+      if (this.first) return;
+      const sorted = this.grid.getColumnState().filter((one) => one.sort).sort((a, b) => a.sortIndex - b.sortIndex);
+      const filter = this.grid.getFilterModel();
+      darkit.remember({
+        sort: sorted.map((one) => `${one.colId}.${one.sort}`),
+        filter: Object.keys(filter).length ? JSON.stringify(filter) : null,
+      });
+    }
+
+    filter() {
+      this.grid?.onFilterChanged();
+      this.countRows();
+    }
+
+    countRows() {
+      const shown = this.grid.getDisplayedRowCount();
+      const all = this.rows.size;
+      document.getElementById("run-count").textContent =
+        shown === all ? darkit.count(all) : say("count_of", {shown: darkit.count(shown), all: darkit.count(all)});
+    }
+
+    selected() {
+      const names = this.grid.getSelectedRows().filter((row) => row.opens).map((row) => row.name);
+      this.names = names;
+      dash_clientside.set_props("selection", {data: names});
+      const set = dash_clientside.set_props;
+      const away = names.length > 0 && names.every((name) => this.rows.get(name)?.archived);
+      set("edit-notes", {disabled: !names.length});
+      set("archive", {disabled: !names.length, children: say(away ? "unarchive" : "archive")});
+      set("delete", {disabled: names.length !== 1});
+      const word = names.length ? say("compare_count", {count: names.length}) : say("compare");
+      set("compare", {disabled: !names.length, children: word});
+    }
+
+    compare() {
+      const query = new URLSearchParams();
+      this.names.slice(0, 200).forEach((name) => query.append("run", name));
+      darkit.go(`/compare?${query}`);
+    }
+  }
+
+  let table = null;
+  darkit.pages.push(() => {
+    const box = document.getElementById("grid-box");
+    if (box && table?.box !== box) {
+      dash_clientside.set_props("selection", {data: []});
+      table = new Table(box);
+    }
+    if (!box && table) {
+      table.loop?.end();
+      table = null;
+    }
+  });
+
+  document.addEventListener("click", (event) => {
+    if (event.target.id === "compare" && table) table.compare();
+    if (["archive", "notes-save", "delete-now"].includes(event.target.id) && table) setTimeout(() => table?.loop?.now(), 500);
+  });
+
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest?.("input, textarea, select, [contenteditable]");
+    if (event.key === "/" && !typing && document.getElementById("search")) {
+      event.preventDefault();
+      document.getElementById("search").focus();
+    }
+  });
+
+  Object.assign(dash_clientside.darkit, {
+    follow_runs(search, archived, columns) {
+      darkit.remember({q: search || null, archived: archived ? "1" : null});
+      if (table && !table.first) {
+        table.choose(columns || []);
+        table.filter();
+      }
+      return search || "";
+    },
+  });
+})();

@@ -1,0 +1,23 @@
+"""What happens on the pages: one function that adds all callbacks to an app."""
+
+from __future__ import annotations
+
+from dash import Dash
+
+from darkit.dashboard.callbacks import actions, controls, pages
+from darkit.dashboard.charts import Charts
+from darkit.dashboard.library import Library
+
+
+def add_callbacks(app: Dash, library: Library, charts: Charts) -> None:
+    """Adds every callback.
+
+    Args:
+        app: Where to.
+        library: The runs.
+        charts: Their figures.
+    """
+    pages.add(app, library, charts)
+    actions.add(app, library)
+    controls.add(app)
+    controls.add_config_switch(app, charts)

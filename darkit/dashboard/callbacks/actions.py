@@ -1,0 +1,202 @@
+"""What people do to runs: tags and notes, archive, delete, stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from dash import ClientsideFunction, Dash, Input, Output, State, no_update
+
+from darkit.dashboard.facts import readable
+from darkit.dashboard.library import Library
+from darkit.dashboard.texts import text
+from darkit.errors import DarkitError
+from darkit.runs.notes import Notes, read_notes, write_notes
+from darkit.runs.requests import request_stop
+from darkit.runs.status import ALIVE
+from darkit.runs.trash import move_to_trash
+
+Messages = list[dict[str, Any]]
+_SELECTED = State("selection", "data")
+_WORDS = State("words", "data-language")
+
+
+def add(app: Dash, library: Library) -> None:
+    """Adds the callbacks."""
+    _add_notes(app, library)
+    _add_archive(app, library)
+    _add_delete(app, library)
+    _add_stop(app, library)
+
+
+def _add_notes(app: Dash, library: Library) -> None:
+    @app.callback(
+        Output("notes-dialog", "opened"),
+        Output("notes-tags", "value"),
+        Output("notes-text", "value"),
+        Input("edit-notes", "n_clicks"),
+        _SELECTED,
+        prevent_initial_call=True,
+    )
+    def open_notes(clicks: int | None, names: list[str]) -> tuple[Any, Any, Any]:
+        if not clicks or not names:
+            return no_update, no_update, no_update
+        all_notes = [_notes(library, name) for name in names]
+        common = [tag for tag in all_notes[0].tags if all(tag in notes.tags for notes in all_notes)]
+        return True, list(map(readable, common)), readable(all_notes[0].note) if len(names) == 1 else ""
+
+    @app.callback(
+        Output("notify", "sendNotifications", allow_duplicate=True),
+        Output("notes-dialog", "opened", allow_duplicate=True),
+        Input("notes-save", "n_clicks"),
+        _SELECTED,
+        State("notes-tags", "value"),
+        State("notes-text", "value"),
+        _WORDS,
+        prevent_initial_call=True,
+    )
+    def save_notes(
+        clicks: int | None, names: list[str], tags: list[str], note: str, language: str
+    ) -> tuple[Messages, Any]:
+        if not clicks:
+            return [], no_update
+
+        def save(name: str) -> None:
+            old = _notes(library, name)
+            if len(names) == 1:
+                new = replace(old, tags=tuple(tags or ()), note=note or "")
+            else:  # what the chosen runs do not share stays with each
+                new = replace(old, tags=(*(tags or ()), *old.tags), note=note or old.note)
+            write_notes(library.facts(name).folder, new)
+
+        return _each(names, save, text(language, "saved")), False
+
+    @app.callback(
+        Output("notify", "sendNotifications", allow_duplicate=True),
+        Input("own-save", "n_clicks"),
+        _SELECTED,
+        State("own-tags", "value"),
+        State("own-note", "value"),
+        _WORDS,
+        prevent_initial_call=True,
+    )
+    def save_own(clicks: int | None, names: list[str], tags: list[str], note: str, language: str) -> Messages:
+        def save(name: str) -> None:
+            notes = replace(_notes(library, name), tags=tuple(tags or ()), note=note or "")
+            write_notes(library.facts(name).folder, notes)
+
+        return _each(names, save, text(language, "saved")) if clicks else []
+
+
+def _add_archive(app: Dash, library: Library) -> None:
+    @app.callback(
+        Output("notify", "sendNotifications", allow_duplicate=True),
+        Input("archive", "n_clicks"),
+        _SELECTED,
+        _WORDS,
+        prevent_initial_call=True,
+    )
+    def archive(clicks: int | None, names: list[str], language: str) -> Messages:
+        if not clicks or not names:
+            return []
+        away = not all(_notes(library, name).archived for name in names)
+
+        def put(name: str) -> None:
+            write_notes(library.facts(name).folder, replace(_notes(library, name), archived=away))
+
+        return _each(names, put, text(language, "archived_count" if away else "unarchived_count", count=len(names)))
+
+
+def _add_delete(app: Dash, library: Library) -> None:
+    @app.callback(
+        Output("delete-dialog", "opened"),
+        Output("delete-text", "children"),
+        Output("delete-name", "value"),
+        Input("delete", "n_clicks"),
+        _SELECTED,
+        _WORDS,
+        prevent_initial_call=True,
+    )
+    def open_delete(clicks: int | None, names: list[str], language: str) -> tuple[Any, Any, Any]:
+        if not clicks or len(names) != 1:
+            return no_update, no_update, no_update
+        return True, text(language, "delete_text", name=names[0]), ""
+
+    app.clientside_callback(
+        ClientsideFunction("darkit", "sameName"),
+        Output("delete-now", "disabled"),
+        Input("delete-name", "value"),
+        _SELECTED,
+    )
+
+    @app.callback(
+        Output("notify", "sendNotifications", allow_duplicate=True),
+        Output("delete-dialog", "opened", allow_duplicate=True),
+        Output("viewed", "data"),
+        Input("delete-now", "n_clicks"),
+        State("delete-name", "value"),
+        _SELECTED,
+        _WORDS,
+        prevent_initial_call=True,
+    )
+    def delete(clicks: int | None, typed: str, names: list[str], language: str) -> tuple[Messages, Any, Any]:
+        if not clicks or names != [typed]:
+            return [], no_update, no_update
+        messages = _each(
+            names, lambda name: move_to_trash(library.root, name), text(language, "deleted", name=readable(typed))
+        )
+        return messages, False, {"deleted": typed} if messages[0]["color"] == "teal" else no_update
+
+    app.clientside_callback(
+        ClientsideFunction("darkit", "leaveDeleted"),
+        Output("mounted", "data", allow_duplicate=True),
+        Input("viewed", "data"),
+        prevent_initial_call=True,
+    )
+
+
+def _add_stop(app: Dash, library: Library) -> None:
+    app.clientside_callback(
+        ClientsideFunction("darkit", "openDialog"),
+        Output("stop-dialog", "opened"),
+        Input("stop", "n_clicks"),
+        prevent_initial_call=True,
+    )
+
+    @app.callback(
+        Output("notify", "sendNotifications", allow_duplicate=True),
+        Output("stop-dialog", "opened", allow_duplicate=True),
+        Input("stop-now", "n_clicks"),
+        _SELECTED,
+        _WORDS,
+        prevent_initial_call=True,
+    )
+    def stop(clicks: int | None, names: list[str], language: str) -> tuple[Messages, Any]:
+        if not clicks or len(names) != 1:
+            return [], no_update
+        try:
+            facts = library.facts(names[0])
+            if facts.state not in ALIVE:
+                return [_message(text(language, "stop_ended"), "orange")], False
+            request_stop(facts.folder, by="dashboard")
+        except DarkitError as error:
+            return [_message(readable(str(error)), "red")], False
+        return [_message(text(language, "stop_asked"), "teal")], False
+
+
+def _notes(library: Library, name: str) -> Notes:
+    return read_notes(library.facts(name).folder)
+
+
+def _each(names: list[str], act: Callable[[str], object], done: str) -> Messages:
+    for name in names:
+        try:
+            act(name)
+        except DarkitError as error:
+            return [_message(readable(str(error)), "red")]
+    return [_message(done, "teal")]
+
+
+def _message(sentence: str, colour: str) -> dict[str, Any]:
+    return {"action": "show", "message": sentence, "color": colour}

@@ -1,0 +1,105 @@
+"""A model's answer to a prompt, from ``darkit predict`` in a process of its own: the server needs no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+from darkit.errors import ConfigError
+from darkit.runs.checkpoints import Checkpoint
+
+LONGEST_PROMPT = 20_000  # characters
+LONGEST_ANSWER = 200_000  # characters
+PATIENCE = 300.0  # seconds
+_AT_ONCE = 2
+
+
+class Prompts:
+    """Asks models; only a few at once, as each of them takes a process and a model's memory.
+
+    Args:
+        home: The darkit home whose runs are meant.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._running = 0
+
+    def check(self, prompt: object, tokens: object, temperature: object) -> tuple[str, int, float]:
+        """Checks what a page sent. Raises `ConfigError`."""
+        if not isinstance(prompt, str) or not prompt or len(prompt) > LONGEST_PROMPT:
+            raise ConfigError(f"A prompt must be a text of 1 to {LONGEST_PROMPT} characters.")
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= 2000:
+            raise ConfigError("The number of tokens must be from 1 to 2000.")
+        if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature <= 10:
+            raise ConfigError("The temperature must be from 0 to 10.")
+        if self._running >= _AT_ONCE:
+            raise ConfigError(f"{_AT_ONCE} models are answering already; wait for one of them.")
+        return prompt, tokens, float(temperature)
+
+    async def answer(
+        self, name: str, checkpoint: Checkpoint | None, prompt: str, tokens: int, temperature: float
+    ) -> AsyncIterator[bytes]:
+        """Yields the model's words as they come, in UTF-8. Whoever stops listening ends the process.
+
+        Args:
+            name: The run's name, checked.
+            checkpoint: Which of its checkpoints, or None for the latest.
+            prompt: Given to the process on its standard input.
+            tokens: How many at most.
+            temperature: 0 takes the likeliest token always.
+        """
+        reference = f"{name}:{checkpoint.name}" if checkpoint is not None else name
+        limits = ("--max-new-tokens", str(tokens), "--temperature", str(temperature))
+        command = (sys.executable, "-m", "darkit", "predict", *limits, "--", reference, "-")
+        self._running += 1
+        process = None
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "DARWIN_KIT_HOME": str(self._home), "PYTHONUNBUFFERED": "1"},
+            )
+            async for piece in _talk(process, prompt):
+                yield piece
+        finally:
+            self._running -= 1
+            if process is not None and process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+
+async def _talk(process: asyncio.subprocess.Process, prompt: str) -> AsyncIterator[bytes]:
+    assert process.stdin is not None  # noqa: S101 - the three are pipes by the call above
+    assert process.stdout is not None  # noqa: S101
+    assert process.stderr is not None  # noqa: S101
+    errors = asyncio.create_task(process.stderr.read())
+    with suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(prompt.encode("utf-8", "replace"))
+        await process.stdin.drain()
+    process.stdin.close()
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    length = 0
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while piece := await process.stdout.read(4096):
+                text = decoder.decode(piece)
+                length += len(text)
+                yield text.encode()
+                if length > LONGEST_ANSWER:
+                    return
+            await process.wait()
+    except TimeoutError:
+        yield f"\n[no answer within {PATIENCE:.0f} seconds]".encode()
+        return
+    if process.returncode:
+        told = (await errors).decode("utf-8", "replace").strip().splitlines()
+        yield f"\n[{told[-1] if told else 'The model gave no answer.'}]".encode()

@@ -1,0 +1,110 @@
+"""What is looked at and how, as it comes from a page: checked once, here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from darkit.errors import ConfigError
+from darkit.runs.names import check_name
+
+AXES = ("step", "epoch", "relative", "wall")
+SOURCES = ("log", "system")
+MOST_RUNS = 200
+MOST_CHARTS = 100
+
+
+@dataclass(frozen=True)
+class View:
+    """How curves are shown.
+
+    Attributes:
+        axis: What x is: ``step``, ``epoch``, ``relative`` (seconds since the first row) or ``wall`` (clock time).
+        log: Whether y is logarithmic.
+        smooth: Weight of the moving average, from 0 to 0.9999.
+        robust: Whether outliers are left out of the scale of y (never of the data).
+        low: Where the shown stretch of x begins, or None.
+        high: Where it ends, or None.
+        group: A config key or ``tags``, by which runs are grouped, or empty.
+        unfold: The groups whose single runs are shown.
+        dark: Whether the page is dark.
+        language: ``en`` or ``zh``.
+        offset: Minutes that the reader's clock is ahead of UTC.
+        source: ``log``, or ``system`` for the use of the machine.
+    """
+
+    axis: str = "step"
+    log: bool = False
+    smooth: float = 0.0
+    robust: bool = False
+    low: float | None = None
+    high: float | None = None
+    group: str = ""
+    unfold: tuple[str, ...] = ()
+    dark: bool = False
+    language: str = "en"
+    offset: int = 0
+    source: str = "log"
+
+
+def read_view(values: object) -> View:
+    """Checks a view that a page sent. Raises `ConfigError`."""
+    if not isinstance(values, Mapping):
+        raise ConfigError("A view must be a JSON object.")
+    low, high = _optional_number(values, "low"), _optional_number(values, "high")
+    if low is not None and high is not None and low > high:
+        low, high = high, low
+    return View(
+        axis=_choice(values, "axis", AXES),
+        log=values.get("log") is True,
+        smooth=min(0.9999, max(0.0, _optional_number(values, "smooth") or 0.0)),
+        robust=values.get("robust") is True,
+        low=low,
+        high=high,
+        group=_text(values, "group"),
+        unfold=tuple(read_texts(values.get("unfold", []), MOST_RUNS)),
+        dark=values.get("dark") is True,
+        language=_choice(values, "language", ("en", "zh")),
+        offset=int(max(-1500, min(1500, _optional_number(values, "offset") or 0))),
+        source=_choice(values, "source", SOURCES),
+    )
+
+
+def read_names(values: object) -> list[str]:
+    """Checks a list of run names that a page sent. Raises `NameInvalidError` or `ConfigError`."""
+    return [check_name(name) for name in dict.fromkeys(read_texts(values, MOST_RUNS))]
+
+
+def read_texts(values: object, most: int) -> list[str]:
+    """Checks a list of texts. Raises `ConfigError` when it is none or too long."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) > most:
+        raise ConfigError(f"Expected a list of at most {most} texts.")
+    for value in values:
+        if not isinstance(value, str) or len(value) > 1000:
+            raise ConfigError("Expected texts of at most 1000 characters.")
+    return list(values)
+
+
+def _choice(values: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str:
+    value = values.get(key, allowed[0])
+    if value not in allowed:
+        raise ConfigError(f"{key} must be one of {', '.join(allowed)}.")
+    return str(value)
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    value = values.get(key, "")
+    if not isinstance(value, str) or len(value) > 1000:
+        raise ConfigError(f"{key} must be a text of at most 1000 characters.")
+    return value
+
+
+def _optional_number(values: Mapping[str, Any], key: str) -> float | None:
+    value = values.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{key} must be a number.")
+    return float(value)

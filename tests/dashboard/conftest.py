@@ -1,0 +1,100 @@
+"""A dashboard on a free port, and a real Chromium that looks at it."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from darkit.dashboard.serve import server_of
+from darkit.dashboard.server import create_app
+
+PATIENCE = 20_000  # milliseconds; two test processes share two cores
+expect.set_options(timeout=PATIENCE)
+
+
+@dataclass
+class Served:
+    """A dashboard that answers at ``address`` for the runs below ``root``."""
+
+    root: Path
+    address: str
+    port: int
+
+
+@contextmanager
+def served(root: Path, token: str | None = None) -> Iterator[Served]:
+    """Serves a root from a thread of this process."""
+    server = server_of(create_app(root, token=token))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        assert time.monotonic() < deadline, "the server did not start in time"
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield Served(root, f"http://127.0.0.1:{port}", port)
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture
+def dashboard(home: Path) -> Iterator[Served]:
+    """A dashboard of this test's own home."""
+    (home / "base").mkdir(parents=True, exist_ok=True)
+    with served(home / "base") as one:
+        yield one
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.fail("These tests need Chromium: on Debian, apt-get install chromium (or `make chromium`).")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens pages and fails the test for what no page may do: errors, dialogs, and requests to elsewhere."""
+    contexts: list[BrowserContext] = []
+    wrong: list[str] = []
+
+    def watch(page: Page, address: str) -> None:
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("console", lambda said: wrong.append(f"console: {said.text}") if said.type == "error" else None)
+        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda asked: _check_request(asked.url, address, wrong))
+
+    def open_one(
+        address: str, *, wide: bool = True, dark: bool = False, locale: str = "en-US", downloads: bool = False
+    ) -> Page:
+        size = {"width": 1400, "height": 900} if wide else {"width": 390, "height": 844}
+        scheme = "dark" if dark else "light"
+        context = browser.new_context(viewport=size, color_scheme=scheme, locale=locale, accept_downloads=downloads)
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        watch(page, address)
+        page.goto(address)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert not wrong, "\n".join(wrong)
+
+
+def _check_request(url: str, address: str, wrong: list[str]) -> None:
+    origin = "/".join(address.split("/")[:3])
+    if not url.startswith((origin + "/", "data:", "blob:", "file:")):
+        wrong.append(f"request to elsewhere: {url}")

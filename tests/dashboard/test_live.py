@@ -1,0 +1,115 @@
+"""A run while it trains: its curve grows on the screen, and the stop button reaches it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from darkit.runs import files
+from tests.dashboard.conftest import Served
+from tests.dashboard.parts import make_run, row
+
+Open = Callable[..., Page]
+TRAINING = """
+import time, torch
+from torch import nn
+import darkit
+x = torch.randn(256, 4)
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+    def forward(self, x):
+        time.sleep(0.01)
+        return self.layer(x)
+darkit.fit(Slow(), (x, x.sum(1, keepdim=True)), loss=nn.functional.mse_loss, name="live", max_step=100000,
+           batch_size=8, device="cpu", tensorboard=False, save_step_interval=0, eval_step_interval=0)
+"""
+
+
+@pytest.fixture
+def training(home: Path) -> Iterator[Path]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINING], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    folder = home / "base" / "live"
+    deadline = time.monotonic() + 60
+    while not (folder / files.LOG).exists() or (folder / files.LOG).stat().st_size < 200:
+        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield folder
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(20)
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def append(path: Path, lines: str) -> None:
+    with path.open("a") as log:
+        log.write(lines)
+
+
+def points(page: Page) -> int:
+    return page.evaluate("document.querySelector('[data-chart=train_loss] .plot').data[0].x.length")
+
+
+def test_a_curve_grows_while_the_run_trains_and_the_stop_button_leaves_the_request(
+    training: Path, dashboard: Served, open_page: Open
+) -> None:
+    page = open_page(dashboard.address + "/run/live")
+    expect(page.locator("[data-chart=train_loss] .plot[data-drawn]")).to_have_count(1)
+    expect(page.locator("#run-state")).to_have_text("running")
+    before = points(page)
+    page.wait_for_function(
+        f"() => document.querySelector('[data-chart=train_loss] .plot').data[0].x.length > {before + 100}"
+    )
+    shown = page.evaluate("Array.from(document.querySelector('[data-chart=train_loss] .plot').data[0].x)")
+    assert shown == sorted(set(shown))
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("was asked to save and end")).to_be_visible()
+    assert files.read_json(training / "stop.json")["by"] == "dashboard"
+
+
+def test_new_rows_come_as_little_pieces_and_a_rewritten_log_is_drawn_anew(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "one", 5000, state="running", max_step=10_000)
+    page = open_page(dashboard.address + "/run/one")
+    expect(page.locator("[data-chart=train_loss] .plot[data-drawn]")).to_have_count(1)
+    new = "".join(row(step, 0.25) + "\n" for step in range(5001, 5501))
+    with page.expect_response(lambda answer: answer.url.endswith("/api/news") and "bdata" in answer.text()) as coming:
+        append(folder / files.LOG, new)
+    assert len(coming.value.body()) < 5000
+    page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').data[0].x.at(-1) === 5500")
+    assert page.evaluate("document.querySelector('[data-chart=train_loss] .plot').data[0].y.at(-1)") == 0.25
+    lines = (folder / files.LOG).read_text().splitlines(keepends=True)
+    files.write_text(folder / files.LOG, "".join(lines[:3001]))
+    page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').data[0].x.at(-1) === 3000")
+
+
+def test_a_hidden_tab_asks_for_nothing_and_catches_up_when_it_is_seen(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "one", 100, state="running", max_step=10_000)
+    page = open_page(dashboard.address + "/run/one")
+    expect(page.locator("[data-chart=train_loss] .plot[data-drawn]")).to_have_count(1)
+    asked: list[str] = []
+    hide = """(yes) => {
+        Object.defineProperty(document, 'hidden', {value: yes, configurable: true});
+        document.dispatchEvent(new Event('visibilitychange'));
+    }"""
+    page.evaluate(hide, True)
+    page.wait_for_timeout(1000)
+    page.on("request", lambda request: asked.append(request.url))
+    with (folder / files.LOG).open("a") as log:
+        log.write(row(101, 0.5) + "\n")
+    page.wait_for_timeout(2500)
+    assert asked == []
+    page.evaluate(hide, False)
+    page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').data[0].x.at(-1) === 101")

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from darkit.errors import ConfigError
+from darkit.runs import files
+from darkit.runs.notes import LONGEST_NOTE, MOST_TAGS, Notes, read_notes, write_notes
+from darkit.runs.requests import request_stop
+
+
+def test_notes_read_back_as_they_were_written_with_tags_cleaned(tmp_path: Path) -> None:
+    written = write_notes(tmp_path, Notes((" a  b ", "c", "c", " "), "line\nline ✓", True))
+    assert written == Notes(("a b", "c"), "line\nline ✓", True)
+    assert read_notes(tmp_path) == written
+
+
+def test_without_notes_and_with_broken_ones_there_are_none(tmp_path: Path) -> None:
+    assert read_notes(tmp_path) == Notes()
+    for broken in ("", "[1]", '{"tags": "x", "note": 5, "archived": 1}', "\0"):
+        (tmp_path / "notes.json").write_text(broken)
+        assert read_notes(tmp_path) == Notes()
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [Notes(("x" * 61,)), Notes(tuple(map(str, range(MOST_TAGS + 1)))), Notes(note="x" * (LONGEST_NOTE + 1))],
+)
+def test_too_much_is_refused_and_nothing_written(tmp_path: Path, notes: Notes) -> None:
+    with pytest.raises(ConfigError, match="at most"):
+        write_notes(tmp_path, notes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_to_stop_says_who_asked_and_when(tmp_path: Path) -> None:
+    request_stop(tmp_path, by="dashboard")
+    asked = files.read_json(tmp_path / files.STOP)
+    assert asked["by"] == "dashboard"
+    assert asked["time"] > 1.7e9
