@@ -149,7 +149,7 @@ class Session:
         """
         if not self._writes:
             return
-        if not self._created:
+        if not self._created and (self.step or self._keeps_log) and Run(self.folder).info:
             self._note_continued(changes or {})
             return
         facts = {
