@@ -39,6 +39,7 @@ class Feed:
         self._epoch = 0
         self._start: dict[str, Any] | None = None  # all generators as they were when this epoch's iteration began
         self._mark: dict[str, Any] = {"epoch": 0, "batches": 0}
+        self._batches: Iterator[Any] = iter(())
         self._resumed: Mapping[str, Any] | None = None
         self._restored: dict[str, Any] | None = None
 
@@ -57,7 +58,9 @@ class Feed:
         if self.order is None:
             stateful = self._stateful()
             if stateful is not None:
+                fetcher = getattr(self._batches, "_dataset_fetcher", None)
                 place["dataset"] = stateful.state_dict()
+                place["ended"] = bool(getattr(fetcher, "ended", False))  # with a last batch that was not full
             elif place["batches"]:
                 place["start"] = self._mark["start"]
             place["own_generators"] = [generator.get_state() for generator in _own_generators(self.loader)]
@@ -93,6 +96,7 @@ class Feed:
             batches = self._go_on(resumed, restored)
         if restored is not None and (resumed is None or resumed["batches"]):
             restore_generators(restored)
+        self._batches = batches
         yield from batches
 
     def _begin(self) -> Iterator[Any]:
@@ -112,6 +116,9 @@ class Feed:
             return self._begin()
         if stateful is None:
             return self._read_forward(position)
+        if position["ended"]:  # the dataset's state is that of the next epoch already
+            self._set_own(position.get("own_generators"))
+            return iter(())
         batches = self._begin()
         self._set_own(position.get("own_generators"))
         return batches

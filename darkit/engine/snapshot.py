@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 _Key = tuple[Any, ...]
+_NEVER_CHANGE = frozenset((type(None), bool, int, float, complex, str, bytes))
 
 
 class Snapshot:
@@ -39,6 +40,8 @@ class Snapshot:
         devices: set[torch.device] = set()
 
         def copied(value: Any, path: _Key) -> Any:
+            if type(value) in _NEVER_CHANGE:
+                return value
             if isinstance(value, Tensor) and value.layout is not torch.strided:
                 return value.detach().to("cpu", copy=True)
             if isinstance(value, Tensor):
