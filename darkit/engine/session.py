@@ -71,6 +71,7 @@ class Session:
         self._first_step = 0
         self._keeps_log = False
         self._created = created
+        self._noted = False
         self._writes = writes
         self._status: status.StatusWriter | None = None
         self._lock = RunLock(folder) if writes else None
@@ -167,6 +168,9 @@ class Session:
             files.write_text(self.folder / files.COMPOSED_CONFIG, composed)
 
     def _note_continued(self, changes: Changes) -> None:
+        if self._noted:  # by whoever opened it
+            return
+        self._noted = True
         facts = Run(self.folder).info
         environment = describe_environment()
         environment["git"].pop("diff", None)
