@@ -43,6 +43,10 @@ class CheckpointCorruptError(DarkitError, ValueError):
     """A checkpoint file cannot be read, or is not what its manifest says."""
 
 
+class CheckpointUnreadableError(DarkitError, TypeError):
+    """A checkpoint was to hold something that could not be read again without running code."""
+
+
 class ConfigError(DarkitError, ValueError):
     """A config value that is unknown, of the wrong type or out of range."""
 

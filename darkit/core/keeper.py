@@ -20,7 +20,7 @@ from darkit.engine.session import Session
 from darkit.engine.stop import StopTraining
 from darkit.engine.stream import RowStream, Sink
 from darkit.engine.tensorboard import TensorBoardSink
-from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError
+from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError, ConfigError
 from darkit.runs import files
 from darkit.runs.checkpoints import checkpoint_path, find_checkpoint, manifest_path
 from darkit.runs.log import DEFAULT_COLUMNS, CsvLog
@@ -95,14 +95,24 @@ class RunKeeper:
         """Returns the open session; the first call creates the run, one after its end goes on with it."""
         if self.session is None:
             owner, config = self.owner, copy.copy(self.owner.config)
-            if self.folder is None:
-                session = Session.create(Path(owner.root), config, type(owner.model).__name__)
-            else:
+            going_on = owner._going_on
+            same = going_on.found if going_on is not None and going_on.found.same_run else None
+            if self.folder is not None:
                 session = Session.reopen(self.folder, self.step, keep_log=True)
+            elif owner._resume and going_on is None and not owner._begins_anew:
+                raise ConfigError("resume= takes effect when train() is called: before that nothing can be written.")
+            elif same is not None:
+                session = Session.reopen(same.run.path, same.step)
+                self.step = same.step
+            else:
+                session = Session.create(Path(owner.root), config, type(owner.model).__name__)
             created = self.folder is None
             self.session, self.folder = session, session.folder
             try:
-                session.describe(describe_model(owner.model), config, self.series, {})
+                if same is not None and created:
+                    same.set_aside_later()
+                changes = going_on.changes if going_on is not None and created else {}
+                session.describe(describe_model(owner.model), config, self.series, {}, changes=changes)
                 if session.writes and created:
                     write_exports(session.folder, owner.model, config, owner.tokenizer)
                 session.begin(owner.max_step, self.columns, self._sinks, retention_of(config))
@@ -210,7 +220,7 @@ class RunKeeper:
     def _sinks(self) -> list[Sink]:
         if not self.owner.config.tensorboard or self.folder is None:
             return []
-        return [TensorBoardSink(self.folder / files.TENSORBOARD)]
+        return [TensorBoardSink(self.folder / files.TENSORBOARD, self.step + 1 if self.step else None)]
 
     def _metrics(self) -> dict[str, float]:
         return {

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from darkit.core.bridge import FollowSteps, OwnEvaluation, validation_metrics
 from darkit.core.keeper import RunKeeper
 from darkit.core.logger import CsvLogger
+from darkit.core.resume import TAKEN, GoingOn, go_on
 from darkit.engine.callbacks import LossGuard
 from darkit.engine.callbacks.evaluate import StepEvaluate, evaluate
 from darkit.engine.checkpoint import class_path
@@ -58,7 +59,10 @@ class Trainer:
         visual_series: The curves to show: name -> [x column, y column]; by default the class's ``_visual_series``.
         loss: How the engine, or `validate`, gets a loss; see `darkit.engine.loss`.
         callbacks: Lightning callbacks for the engine.
-        resume: What the engine goes on from; see `darkit.fit`.
+        resume: What `train` goes on from; see `darkit.fit`. A hand-written ``train`` finds the weights in the model, the
+            generators as they were and in ``self.current_step`` the index of the step to start at; the optimizer and
+            the schedule get their states when it sets ``self.optimizer`` and ``self.scheduler``.
+        resume_overrides: Whether a run that goes on may do so with other settings that change its mathematics.
         enable_server: Whether to show the dashboard beside the training.
 
     Raises:
@@ -94,8 +98,12 @@ class Trainer:
         loss: Callable[..., Any] | None = None,
         callbacks: Sequence[lightning.Callback] = (),
         resume: bool | str | None = None,
+        resume_overrides: bool = False,
         enable_server: bool = False,
     ) -> None:
+        self._engine: tuple[lightning.Trainer, lightning.LightningModule] | None = None
+        self._going_on: GoingOn | None = None
+        self._begins_anew = False
         if not isinstance(model, nn.Module):
             raise ModelError(f"model must be a torch.nn.Module, not {type(model).__name__}.")
         self.tokenizer, self.config = _tokenizer_and_config(args, tokenizer, config)
@@ -110,8 +118,7 @@ class Trainer:
         self.csv_logger = CsvLogger(self._keeper.put)
         self._loss = loss
         self._callbacks = callbacks
-        self._resume = resume
-        self._engine: tuple[lightning.Trainer, lightning.LightningModule] | None = None
+        self._resume, self._resume_overrides = resume, resume_overrides
         self._block: AbstractContextManager[None] | None = None
         self._training = 0
         self._guard = LossGuard(self.config.nan_policy)
@@ -164,6 +171,7 @@ class Trainer:
         if keeper.folder is not None:
             config.name = keeper.folder.name
         own_validate = type(self).validate is not Trainer.validate
+        found, self._going_on = self._going_on, None  # the engine does all of it
         try:
             run = train_run(
                 self.model,
@@ -177,7 +185,8 @@ class Trainer:
                 columns=keeper.columns,
                 series=keeper.series,
                 callbacks=[FollowSteps(self), *self._callbacks],
-                resume=self._resume,
+                resume=found.found if found is not None else None if self._begins_anew else self._resume,
+                resume_overrides=self._resume_overrides,
                 evaluate=functools.partial(OwnEvaluation, self) if own_validate else StepEvaluate,
                 session=keeper.session,
                 started=keeper.join,
@@ -224,6 +233,8 @@ class Trainer:
         """
         if self._keeper.is_over and self._keeper.step:
             return self._save(self._keeper.step)
+        if self._going_on is not None and not self._going_on.moved:
+            return self._save(self._going_on.first)
         return self._save(self.current_step + 1 if "current_step" in vars(self) else 0)
 
     def _get_optimizer(self) -> Optimizer:
@@ -260,6 +271,13 @@ class Trainer:
             self._keeper.put({"step": step, **row} if columns is None or "step" in columns else row)
         self._keeper.note(metrics)
         return metrics
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Gives what a loop that goes on makes its state."""
+        going_on: GoingOn | None = getattr(self, "_going_on", None)
+        if going_on is not None and name in TAKEN and self._engine is None:
+            going_on.take(name, value)
+        super().__setattr__(name, value)
 
     def __enter__(self) -> Self:
         self._block = self._keeper.held()
@@ -302,17 +320,21 @@ def _watched(train: Callable[..., Any]) -> Callable[..., Any]:
     def watched(self: Trainer, *args: Any, **kwargs: Any) -> Any:
         if self._training:
             return train(self, *args, **kwargs)
-        if self._resume:
-            raise ConfigError(
-                "resume= goes on with the engine's loop; a hand-written train must load its checkpoint itself."
-            )
+        first = self._keeper.folder is None
+        if first and self._resume and self._going_on is None:
+            going_on = go_on(self, self._resume, self._resume_overrides)
+            self._begins_anew = going_on is None
+            if going_on is not None and going_on.found.same_run:
+                self.current_step = going_on.first
+            self._going_on = going_on
         self._training += 1
         try:
             with self._keeper.held():
-                first = self._keeper.folder is None
                 self._keeper.open()
                 if first:
                     seed_generators(self.config.seed)
+                    if self._going_on is not None:
+                        self._going_on.restore()
                 return train(self, *args, **kwargs)
         finally:
             self._training -= 1

@@ -87,7 +87,7 @@ class Adapter(lightning.LightningModule):
         made = make_optimizer(self.module, self.config, optimizer)
         self.schedule = make_scheduler(made, self.config, scheduler)
         if self._resume:
-            restore_optimizer(made, self.schedule, self._resume, self._changed)
+            restore_optimizer(made, self.schedule, self._resume, self._changed, own_schedule=scheduler is None)
         return made
 
     def on_train_start(self) -> None:
@@ -116,6 +116,8 @@ class Adapter(lightning.LightningModule):
             )
         if not self.trainer.should_stop:  # else the epoch may be incomplete, and is gone on with later
             self.feed.next_epoch(self.trainer.current_epoch + 1)
+            if not self._window:
+                self.feed.mark()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips the gradients, which are unscaled by now."""
@@ -144,13 +146,12 @@ class Adapter(lightning.LightningModule):
                 not self._stretching
                 or dataloader_iter.done  # type: ignore[attr-defined]
                 or trainer.global_step >= trainer.max_steps
-                or _is_asked_to_stop(trainer)
-                or time.monotonic() > deadline
+                or (not self._window and (_is_asked_to_stop(trainer) or time.monotonic() > deadline))
             ):
                 return outputs
             for callback in self._ending:
                 callback.on_train_batch_end(trainer, self, outputs, batch, index)
-            if _is_asked_to_stop(trainer):
+            if _is_asked_to_stop(trainer) and not self._window:  # what is half accumulated would be lost
                 return {}
 
     def _take(self, batch: Any) -> dict[str, Any]:
@@ -169,6 +170,7 @@ class Adapter(lightning.LightningModule):
         self._step()
         if self.schedule is not None:
             self.schedule.step()
+        self.feed.mark()
         window, self._window = self._window, []
         return outputs if size == 1 else _mean(window)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from darkit.errors import CheckpointCorruptError, CheckpointMismatchError
+from darkit.errors import CheckpointCorruptError, CheckpointMismatchError, CheckpointUnreadableError
 from darkit.runs import files
 from darkit.runs.checkpoints import (
     Checkpoint,
@@ -24,6 +25,7 @@ from darkit.runs.checkpoints import (
 from darkit.runs.verify import find_problem
 
 _MOST_KEYS = 3
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 class _Hashing:
@@ -83,8 +85,10 @@ def write_file(path: Path, content: Mapping[str, Any], facts: Mapping[str, Any])
         facts: What the manifest tells besides size, sha256 and time.
 
     Raises:
+        CheckpointUnreadableError: It holds something that ``torch.load(weights_only=True)`` would refuse.
         StorageError: The file system refused; what was there before is whole.
     """
+    manifest_file = manifest_path(path)
     with files.open_atomically(path) as file:
         hashing = _Hashing(file)
         try:
@@ -93,8 +97,35 @@ def write_file(path: Path, content: Mapping[str, Any], facts: Mapping[str, Any])
             if hashing.error is not None:  # torch reports what the file system said as a failure of its own
                 raise hashing.error from None
             raise
+        file.flush()
+        _refuse_unreadable(Path(file.name), content)
+        if manifest_file.exists():  # the old one must not tell of the new file, not even for a moment
+            os.fsync(file.fileno())
+            manifest_file.unlink()
     manifest = {"size": hashing.size, "sha256": hashing.hexdigest(), **facts, "time": time.time()}
-    files.write_json(manifest_path(path), manifest)
+    files.write_json(manifest_file, manifest)
+
+
+def _refuse_unreadable(path: Path, content: Mapping[str, Any]) -> None:
+    """Looks which classes a file needs to be read. Raises `CheckpointUnreadableError`."""
+    refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    if refused:
+        known = _find_strange(content, "") or "something"
+        raise CheckpointUnreadableError(
+            f"The checkpoint would not be readable again: {known} needs {', '.join(sorted(refused)[:_MOST_KEYS])}, and "
+            "only tensors, numbers, text and containers of them are read, so that loading runs no code."
+        )
+
+
+def _find_strange(value: Any, path: str) -> str:
+    """Returns the path of the first value that is neither a tensor nor plain, or nothing."""
+    if isinstance(value, Mapping):
+        pairs = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        pairs = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        return "" if type(value) in _PLAIN or isinstance(value, Tensor) else path
+    return next((found for place, item in pairs if (found := _find_strange(item, place))), "")
 
 
 def read_checkpoint(checkpoint: Checkpoint, device: Any = "cpu") -> dict[str, Any]:

@@ -53,9 +53,7 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, flo
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    if one.is_floating_point() or one.is_complex():
-        return torch.equal(one.nan_to_num(0.0), other.nan_to_num(0.0)) and torch.equal(one.isnan(), other.isnan())
-    return torch.equal(one, other)
+    return torch.equal(*(tensor.reshape(-1).contiguous().view(torch.uint8) for tensor in (one, other)))
 
 
 def _difference_of_batches(one: Path, other: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import torch
 from rich.progress import track
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -35,42 +36,50 @@ class Feed:
         self.loader = loader
         self.order = order
         self.batches = 0
-        self._generators: dict[str, Any] | None = None  # as they were when this epoch's iteration began
+        self._epoch = 0
+        self._start: dict[str, Any] | None = None  # all generators as they were when this epoch's iteration began
+        self._mark: dict[str, Any] = {"epoch": 0, "batches": 0}
+        self._batches: Iterator[Any] = iter(())
         self._resumed: Mapping[str, Any] | None = None
         self._restored: dict[str, Any] | None = None
 
     def __len__(self) -> int:
+        if self.order is None and self._stateful() is not None:
+            raise TypeError("It is read until it ends, for only then does it know that the next epoch begins.")
         return len(self.loader)
 
-    def position(self, epoch: int) -> dict[str, Any]:
-        """Tells where the training is, for a checkpoint."""
-        place: dict[str, Any] = {"epoch": epoch, "batches": self.batches}
+    def mark(self) -> None:
+        """Notes that the batches taken so far are in the weights: whoever trains calls it after every step."""
+        self._mark = {"epoch": self._epoch, "batches": self.batches, "start": self._start}
+
+    def position(self) -> dict[str, Any]:
+        """Tells where the training was at the last `mark`, for a checkpoint."""
+        place = {key: self._mark[key] for key in ("epoch", "batches")}
         if self.order is None:
             stateful = self._stateful()
-            place |= {"dataset": stateful.state_dict()} if stateful is not None else {"generators": self._generators}
+            if stateful is not None:
+                fetcher = getattr(self._batches, "_dataset_fetcher", None)
+                place["dataset"] = stateful.state_dict()
+                place["ended"] = bool(getattr(fetcher, "ended", False))  # with a last batch that was not full
+            elif place["batches"]:
+                place["start"] = self._mark["start"]
+            place["own_generators"] = [generator.get_state() for generator in _own_generators(self.loader)]
         return place
 
-    def resume(self, position: Mapping[str, Any], generators: dict[str, Any]) -> int:
-        """Lets the next iteration go on at a checkpoint's position, with the generators as they were there.
-
-        Returns:
-            The epoch in which that is: the next one, if the checkpoint's was complete.
-        """
-        epoch, self.batches = position["epoch"], position["batches"]
+    def resume(self, position: Mapping[str, Any], generators: dict[str, Any]) -> None:
+        """Lets the next iteration go on at a checkpoint's position, with the generators as they were there."""
+        self._epoch, self.batches = position["epoch"], position["batches"]
         self._restored = generators
-        if self.order is not None and self.batches >= len(self.order):
-            epoch, self.batches = epoch + 1, 0
         if self.order is not None:
-            self.order.start(epoch, self.batches)
+            self.order.start(self._epoch, self.batches)
         else:
-            _tell_epoch(self.loader, epoch)
-            if self.batches or "dataset" in position:
-                self._resumed = position
-        return int(epoch)
+            _tell_epoch(self.loader, self._epoch)
+            self._resumed = position
+        self._mark = {"epoch": self._epoch, "batches": self.batches, "start": position.get("start")}
 
     def next_epoch(self, epoch: int) -> None:
         """Begins an epoch."""
-        self.batches = 0
+        self._epoch, self.batches = epoch, 0
         if self.order is not None:
             self.order.start(epoch, 0)
         else:
@@ -78,34 +87,60 @@ class Feed:
 
     def __iter__(self) -> Iterator[Any]:
         resumed, self._resumed = self._resumed, None
-        if resumed is None:
-            if self.order is None:
-                self._generators = generator_states()
-            batches = iter(self.loader)
-        elif "dataset" in resumed and (stateful := self._stateful()) is not None:
-            stateful.load_state_dict(resumed["dataset"])
-            batches = iter(self.loader)
-        else:
-            batches = self._read_forward(resumed)
         restored, self._restored = self._restored, None
-        if restored is not None:
+        if self.order is not None:
+            batches = iter(self.loader)  # it draws from a generator of its own
+        elif resumed is None:
+            batches = self._begin()
+        else:
+            batches = self._go_on(resumed, restored)
+        if restored is not None and (resumed is None or resumed["batches"]):
             restore_generators(restored)
+        self._batches = batches
         yield from batches
 
+    def _begin(self) -> Iterator[Any]:
+        own = [generator.get_state() for generator in _own_generators(self.loader)]
+        self._start = generator_states() | {"own": own}
+        return iter(self.loader)
+
+    def _go_on(self, position: Mapping[str, Any], generators: dict[str, Any] | None) -> Iterator[Any]:
+        """Enters data that darkit does not order where it was left."""
+        stateful = self._stateful() if "dataset" in position else None
+        if stateful is not None:
+            stateful.load_state_dict(position["dataset"])
+        if not position["batches"]:
+            self._set_own(position.get("own_generators"))
+            if generators is not None:
+                restore_generators(generators)
+            return self._begin()
+        if stateful is None:
+            return self._read_forward(position)
+        if position["ended"]:  # the dataset's state is that of the next epoch already
+            self._set_own(position.get("own_generators"))
+            return iter(())
+        batches = self._begin()
+        self._set_own(position.get("own_generators"))
+        return batches
+
     def _read_forward(self, position: Mapping[str, Any]) -> Iterator[Any]:
-        count = position["batches"]
+        count, start = position["batches"], position.get("start")
         logger.warning(
             "Reading %d batches forward to where the checkpoint was: this data cannot be entered in the middle. A "
             "map-style dataset, or an iterable one with state_dict and load_state_dict and num_workers=0, can.",
             count,
         )
-        self._generators = position["generators"]
-        if self._generators is not None:
-            restore_generators(self._generators)
-        batches: Iterator[Any] = iter(self.loader)
+        if start is not None:
+            restore_generators(start)
+            self._set_own(start["own"])
+        batches = self._begin()
         for _ in track(islice(batches, count), "reading forward", total=count, transient=True):
             pass
         return batches
+
+    def _set_own(self, states: Any) -> None:
+        for generator, state in zip(_own_generators(self.loader), states or (), strict=False):
+            generator.set_state(state.cpu())
 
     def _stateful(self) -> Any:
         """Returns the iterable dataset if its position can be asked for and set in this process, or None."""
@@ -114,6 +149,14 @@ class Feed:
             return None
         able = all(hasattr(loader.dataset, name) for name in ("state_dict", "load_state_dict"))
         return loader.dataset if able else None
+
+
+def _own_generators(loader: Any) -> list[torch.Generator]:
+    """Returns the generators that a loader and its samplers have of their own, each once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = [getattr(part, "generator", None) for part in parts]
+    return list({id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values())
 
 
 def _tell_epoch(loader: Any, epoch: int) -> None:

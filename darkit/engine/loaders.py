@@ -73,7 +73,7 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
     if isinstance(dataset, Sized) and not len(dataset):
         raise DataError(f"The training data is empty: the {type(dataset).__name__} has no samples.")
     if isinstance(dataset, IterableDataset):
-        feed = Feed(_loader(dataset, config))
+        feed = Feed(_loader(dataset, config, persistent=False))  # workers that start anew can be put where they were
     else:
         order = BatchOrder(len(dataset), config.batch_size, config.seed)
         feed = _ordered(dataset, order, config.num_workers, config, {})
@@ -86,6 +86,7 @@ def _ordered(dataset: Any, order: BatchOrder, workers: int, config: TrainerConfi
     loader: DataLoader[Any] = DataLoader(
         SeededDataset(dataset) if workers else dataset,
         batch_sampler=order,
+        generator=torch.Generator().manual_seed(config.seed % 2**63),  # else beginning an epoch draws from torch's
         num_workers=workers,
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # one of its own: a new epoch must not draw from those that training uses
@@ -165,7 +166,7 @@ def _dataset(data: Any, purpose: str) -> Any:
     raise DataError(f"The {purpose} data must be {_KINDS}, not {type(data).__name__}.")
 
 
-def _loader(dataset: Any, config: TrainerConfig) -> DataLoader[Any]:
+def _loader(dataset: Any, config: TrainerConfig, *, persistent: bool = True) -> DataLoader[Any]:
     """Makes a loader that takes the samples as they come."""
     if isinstance(dataset, Sized) and not len(dataset):
         raise DataError(f"The data is empty: the {type(dataset).__name__} has no samples.")
@@ -173,7 +174,7 @@ def _loader(dataset: Any, config: TrainerConfig) -> DataLoader[Any]:
         dataset,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
-        persistent_workers=config.num_workers > 0,
+        persistent_workers=persistent and config.num_workers > 0,
         pin_memory=config.device == "cuda",
         generator=torch.Generator().manual_seed(config.seed % 2**63),
     )

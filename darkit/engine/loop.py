@@ -50,6 +50,16 @@ class Watched:
         return len(self.batches)
 
 
+class _Restore(lightning.Callback):
+    """Gives the callbacks before it their states back, once all of them are set up."""
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self.state = state
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        restore_callbacks(trainer, self.state)
+
+
 class _Progress(lightning.Callback):
     """Keeps the session's step true."""
 
@@ -108,6 +118,7 @@ def make_callbacks(
     tokenizer: Any,
     evaluate: StepEvaluate | None,
     own: Sequence[lightning.Callback],
+    state: Mapping[str, Any],
 ) -> list[lightning.Callback]:
     """Composes the callbacks in the order of a step: evaluate, the user's own, log, guard, stop, save."""
     stream = session.stream
@@ -127,11 +138,12 @@ def make_callbacks(
         guard,
         StopOnRequest(session.guard),
         StepCheckpoint(session.folder, config.save_step_interval, writer=session.writer, before=before_save),
+        _Restore(state),
     ]
 
 
 def enter(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]) -> None:
-    """Gives every process its share of the data, and puts data, counters and callbacks where a checkpoint left them.
+    """Gives every process its share of the data, and puts data and counters where a checkpoint left them.
 
     Args:
         trainer: The trainer that is going to train.
@@ -144,17 +156,24 @@ def enter(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]
     if not state:
         return
     mine = of_rank(state, trainer.global_rank)
-    epoch = 0
+    loop = trainer.fit_loop
+    epoch = taken = 0
     if "position" in mine:
-        epoch = feed.resume(mine["position"], mine["rng"])
+        feed.resume(mine["position"], mine["rng"])
+        epoch, taken = mine["position"]["epoch"], feed.batches
     else:
         logger.warning("The checkpoint is of a hand-written loop and does not tell where the data was: it starts anew.")
-    done = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+    done = loop.epoch_loop.manual_optimization.optim_step_progress.total
     done.ready = done.completed = state["current_step"]
-    epochs: Any = trainer.fit_loop.epoch_progress
+    epochs: Any = loop.epoch_progress
+    batches: Any = loop.epoch_loop.batch_progress
     for counted in (epochs.current, epochs.total):
-        counted.ready = counted.started = counted.processed = counted.completed = epoch
-    restore_callbacks(trainer, state)
+        counted.ready = counted.started = epoch + bool(taken)
+        counted.processed = counted.completed = epoch
+    if taken:  # the epoch that was begun is not begun again, and is ended even if nothing of it is left
+        for counted in (batches.current, batches.total):
+            counted.ready = counted.started = counted.processed = counted.completed = taken
+        loop.restarting = True
     if state.get("precision"):
         trainer.precision_plugin.load_state_dict(state["precision"])
 

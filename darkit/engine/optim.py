@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from darkit.engine.config import TrainerConfig
-from darkit.errors import ConfigError, ModelError, nearest
+from darkit.errors import CheckpointMismatchError, ConfigError, ModelError, nearest
 
+logger = logging.getLogger(__name__)
 _SETTINGS = ("lr", "weight_decay", "betas")
 MakeOptimizer = Callable[[Any], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
@@ -103,29 +105,112 @@ def learning_rate_factor(step: int, config: TrainerConfig) -> float:
 
 
 def restore_optimizer(
-    optimizer: Optimizer, schedule: LRScheduler | None, state: Mapping[str, Any], changed: Collection[str]
+    optimizer: Optimizer,
+    schedule: LRScheduler | None,
+    state: Mapping[str, Any],
+    changed: Collection[str],
+    *,
+    own_schedule: bool,
 ) -> None:
     """Puts optimizer and schedule back to where a checkpoint left them.
 
-    Of learning rate, weight decay and betas, those that were changed since then hold from here on as they were made.
+    Of learning rate, weight decay and betas, those that were changed since then hold from here on as they were made. An
+    optimizer of another class, which a change allows, starts without a state.
 
     Args:
         optimizer: The optimizer, newly made with the config.
         schedule: Its schedule, or None.
         state: The checkpoint's content.
         changed: Names of the settings that were changed.
+        own_schedule: Whether the schedule, or that there is none, comes from the config and not from the user.
+
+    Raises:
+        CheckpointMismatchError: The checkpoint's optimizer or schedule is of another kind.
     """
     fresh = [{name: group[name] for name in _SETTINGS if name in group} for group in optimizer.param_groups]
-    bases = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    optimizer.load_state_dict(state["optimizer_state_dict"])
-    if schedule is not None and state.get("scheduler_state_dict"):
-        schedule.load_state_dict(state["scheduler_state_dict"])
-    for group, settings, base in zip(optimizer.param_groups, fresh, bases, strict=True):
-        group.update({name: value for name, value in settings.items() if name in changed and name != "lr"})
+    bases = [_number(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    saved = state.get("optimizer_state_dict")
+    if saved is None or "optimizer" in changed:
+        logger.warning("The optimizer starts without a state: the checkpoint has none of its kind.")
+    else:
+        _load_optimizer(optimizer, saved)
+        before = [_number(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        for group, settings in zip(optimizer.param_groups, fresh, strict=True):
+            group.update({name: value for name, value in settings.items() if name in changed and name != "lr"})
+        if "lr" not in changed:
+            bases = before
+        elif not own_schedule:
+            _scale(optimizer, schedule, before, bases)
+    if own_schedule:
+        _enter_own(optimizer, schedule, state["current_step"], bases, changed)
+    elif schedule is not None and state.get("scheduler_state_dict"):
+        load_schedule(schedule, state["scheduler_state_dict"])
         if "lr" in changed:
+            schedule.base_lrs = list(bases)
+
+
+def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+    groups = saved["param_groups"] if "param_groups" in saved else []
+    settings = [sorted(set(group) - {"initial_lr", "params"}) for group in optimizer.param_groups]
+    found = [sorted(set(group) - {"initial_lr", "params"}) for group in groups]
+    if settings != found:
+        raise CheckpointMismatchError(
+            f"The checkpoint's optimizer is another than this {type(optimizer).__name__}: it has parameter groups with "
+            f"{found}, not {settings}."
+        )
+    try:
+        optimizer.load_state_dict(dict(saved))
+    except (ValueError, KeyError) as error:
+        raise CheckpointMismatchError(
+            f"The checkpoint's optimizer state does not fit this {type(optimizer).__name__}: {error}."
+        ) from error
+
+
+def load_schedule(schedule: LRScheduler, saved: Mapping[str, Any]) -> None:
+    """Loads a schedule's state. Raises `CheckpointMismatchError` when it is that of another kind."""
+    wanted, found = sorted(schedule.state_dict()), sorted(saved)
+    if wanted != found:
+        raise CheckpointMismatchError(
+            f"The checkpoint's schedule is another than this {type(schedule).__name__}: it has {found}, not {wanted}."
+        )
+    schedule.load_state_dict(dict(saved))
+
+
+def _enter_own(
+    optimizer: Optimizer, schedule: LRScheduler | None, step: int, bases: list[float], changed: Collection[str]
+) -> None:
+    """Puts the config's schedule at a step: it is a function of it, also where it was changed or is new."""
+    if isinstance(schedule, LambdaLR):
+        schedule.base_lrs = list(bases)
+        schedule.last_epoch, schedule._step_count = step, step + 1
+        rates = [base * factor(step) for base, factor in zip(bases, schedule.lr_lambdas, strict=True)]
+        schedule._last_lr = list(rates)
+    elif {"lr", "scheduler", "warmup_step", "optimizer"}.intersection(changed):
+        rates = bases
+    else:
+        return
+    for group, base, rate in zip(optimizer.param_groups, bases, rates, strict=True):
+        _set(group, "lr", rate)
+        if schedule is None:
+            group.pop("initial_lr", None)
+        else:
             group["initial_lr"] = base
-            group["lr"] = base
-    if "lr" in changed and isinstance(schedule, LambdaLR):
-        schedule.base_lrs = bases
-        for group, base, factor in zip(optimizer.param_groups, bases, schedule.lr_lambdas, strict=True):
-            group["lr"] = base * factor(schedule.last_epoch)
+
+
+def _scale(optimizer: Optimizer, schedule: LRScheduler | None, before: list[float], now: list[float]) -> None:
+    """Changes the learning rate to what the user's schedule would have made of the new one."""
+    for group, old, new in zip(optimizer.param_groups, before, now, strict=True):
+        _set(group, "lr", _number(group["lr"]) * new / old if old else new)
+        if schedule is not None:
+            group["initial_lr"] = new
+
+
+def _set(group: dict[str, Any], name: str, value: float) -> None:
+    if isinstance(group[name], Tensor):
+        group[name].fill_(value)
+    else:
+        group[name] = value
+
+
+def _number(value: Any) -> float:
+    return value.item() if isinstance(value, Tensor) else value

@@ -83,12 +83,22 @@ class BatchOrder(Sampler[list[int]]):
 class SeededDataset(Dataset[Any]):
     """A dataset for worker processes, whose random numbers depend on the batch and not on which worker loads it.
 
+    Its attributes are those of the dataset, for a ``worker_init_fn`` that looks at ``get_worker_info().dataset``.
+
     Args:
         dataset: The dataset itself.
     """
 
     def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+        self.__dict__["dataset"] = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if "dataset" not in self.__dict__:  # while it is being unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.dataset, name, value)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -11,7 +11,8 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from darkit.engine.checkpoint import read_checkpoint, write_file
 from darkit.engine.writer import BackgroundWriter
 from darkit.errors import CheckpointCorruptError, ConfigError
-from darkit.runs.checkpoints import describe_checkpoint, manifest_path
+from darkit.runs.checkpoints import describe_checkpoint
+from darkit.runs.retention import remove_files
 
 
 class DurableCheckpointIO(CheckpointIO):
@@ -57,11 +58,7 @@ class DurableCheckpointIO(CheckpointIO):
         """Deletes a checkpoint and its manifest, after everything that is still to be written is durable."""
         target = Path(path)
 
-        def remove() -> None:
-            for gone in (manifest_path(target), target):
-                gone.unlink(missing_ok=True)
-
-        self._writer.then(remove)
+        self._writer.then(lambda: remove_files(target))
 
     def teardown(self) -> None:
         """Waits for the last file."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from darkit.engine.checkpoint import read_run_checkpoint
 from darkit.engine.config import AUTO, TrainerConfig
-from darkit.errors import ConfigError, RunLockedError
-from darkit.runs import Run, load
+from darkit.errors import ConfigError, RunLockedError, StorageError
+from darkit.runs import Run, files, load
 from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path
 from darkit.runs.configs import public_values
 from darkit.runs.names import run_path, split_reference
@@ -74,18 +76,37 @@ class Resume:
 
         Raises:
             RunLockedError: Another process has trained the run since the checkpoint was read.
+        StorageError: The file system refused.
         """
         if not self.same_run:
             return
         later = [checkpoint for checkpoint in list_checkpoints(self.run.path) if checkpoint.step > self.step]
         if any(checkpoint.step not in self.known for checkpoint in later):
             raise RunLockedError(f"The run {self.run.name!r} was trained by another process just now; try again.")
-        for checkpoint in later:
-            folder = self.run.path / _SET_ASIDE
-            folder.mkdir(exist_ok=True)
-            for path in (manifest_path(checkpoint.path), checkpoint.path):
-                if path.exists():
-                    os.replace(path, folder / path.name)
+        if not later:
+            return
+        try:
+            folder = _new_folder(self.run.path)
+            for checkpoint in later:
+                for path in (manifest_path(checkpoint.path), checkpoint.path):
+                    if path.exists():
+                        os.replace(path, folder / path.name)
+            files.sync_folder(folder)
+            files.sync_folder(self.run.path)
+        except OSError as error:
+            raise StorageError(
+                error.errno, f"Cannot set later checkpoints of {self.run.name!r} aside: {error.strerror}."
+            ) from error
+
+
+def _new_folder(run: Path) -> Path:
+    """Makes a folder for what is set aside: ``superseded``, or with a number where there was one before."""
+    for number in count(1):
+        folder = run / (_SET_ASIDE if number == 1 else f"{_SET_ASIDE}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("unreachable")
 
 
 def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) -> Resume | None:
@@ -146,7 +167,7 @@ def check_settings(found: Resume, config: TrainerConfig, model_config: Mapping[s
     }
     changes |= {f"model.{key}": pair for key, pair in _changes(found.run.config, model_config).items()}
     serious = {key: pair for key, pair in changes.items() if key in _MATHEMATICS or key.startswith("model.")}
-    if serious and not allowed:
+    if serious and not allowed and found.checkpoint is not None:
         raise ConfigError(
             f"The run {found.run.name!r} was trained with other settings: {describe_changes(serious)}. Give them as "
             "they were, or resume_overrides=true to go on with the new ones."

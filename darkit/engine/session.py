@@ -71,6 +71,7 @@ class Session:
         self._first_step = 0
         self._keeps_log = False
         self._created = created
+        self._noted = False
         self._writes = writes
         self._status: status.StatusWriter | None = None
         self._lock = RunLock(folder) if writes else None
@@ -149,7 +150,7 @@ class Session:
         """
         if not self._writes:
             return
-        if not self._created:
+        if not self._created and (self.step or self._keeps_log) and Run(self.folder).info:
             self._note_continued(changes or {})
             return
         facts = {
@@ -167,6 +168,9 @@ class Session:
             files.write_text(self.folder / files.COMPOSED_CONFIG, composed)
 
     def _note_continued(self, changes: Changes) -> None:
+        if self._noted:  # by whoever opened it
+            return
+        self._noted = True
         facts = Run(self.folder).info
         environment = describe_environment()
         environment["git"].pop("diff", None)

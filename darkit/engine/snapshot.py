@@ -7,10 +7,12 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
 _Key = tuple[Any, ...]
+_NEVER_CHANGE = frozenset((type(None), bool, int, float, complex, str, bytes))
 
 
 class Snapshot:
@@ -28,6 +30,8 @@ class Snapshot:
     def take(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Copies everything that may change: tensors into buffers, containers and objects as they are.
 
+        A NumPy number becomes Python's: ``torch.load(weights_only=True)`` takes no other.
+
         Returns:
             The same structure. It is overwritten by the next call.
         """
@@ -36,6 +40,10 @@ class Snapshot:
         devices: set[torch.device] = set()
 
         def copied(value: Any, path: _Key) -> Any:
+            if type(value) in _NEVER_CHANGE:
+                return value
+            if isinstance(value, Tensor) and value.layout is not torch.strided:
+                return value.detach().to("cpu", copy=True)
             if isinstance(value, Tensor):
                 same = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
                 if value.numel() == 0 or same not in shared:
@@ -47,7 +55,7 @@ class Snapshot:
                 return _like(value, items)
             if type(value) in (list, tuple):
                 return type(value)(copied(item, (*path, index)) for index, item in enumerate(value))
-            return copy.deepcopy(value)
+            return value.item() if isinstance(value, numpy.generic) else copy.deepcopy(value)
 
         result = {key: copied(value, (key,)) for key, value in content.items()}
         self._buffers = used
@@ -80,6 +88,7 @@ def _like(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
         ordered = OrderedDict(items)
         ordered.__dict__.update(copy.deepcopy(value.__dict__))
         return ordered
-    copied = copy.copy(value)
-    copied.update(items)  # type: ignore[attr-defined]
+    copied: Any = copy.copy(value)
+    for key, item in items.items():  # not update, which adds the counts of a Counter
+        copied[key] = item
     return copied

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darkit.engine.adapter import Adapter
 from darkit.engine.callbacks.base import bare_module
@@ -16,7 +16,7 @@ from darkit.engine.checkpoint import class_path
 from darkit.engine.device import generator_states
 
 logger = logging.getLogger(__name__)
-_PLAIN = (type(None), bool, int, float, str, bytes, Tensor)
+_PLAIN = (type(None), bool, int, float, str, bytes, Tensor, nn.Parameter)
 
 
 def collect_state(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def restore_callbacks(trainer: lightning.Trainer, state: Mapping[str, Any]) -> N
 
 def _position(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
     if isinstance(pl_module, Adapter):
-        return pl_module.feed.position(trainer.current_epoch)
+        return pl_module.feed.position()
     return {"epoch": trainer.current_epoch, "batches": trainer.fit_loop.epoch_loop.batch_progress.current.ready}
 
 
@@ -99,4 +99,4 @@ def _is_plain(value: Any) -> bool:
         return all(_is_plain(item) for pair in value.items() for item in pair)
     if type(value) in (list, tuple):
         return all(_is_plain(item) for item in value)
-    return isinstance(value, _PLAIN)
+    return type(value) in _PLAIN  # a subclass, such as an IntEnum, is written with its class

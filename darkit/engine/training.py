@@ -188,7 +188,7 @@ def train_run(
             watched = Watched(loaders.val, session)
             evaluation = evaluate(watched, config.eval_step_interval, config.eval_iters, compute)
         with quiet_lightning():
-            composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks)
+            composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks, state)
             trainer = make_trainer(session, config, composition)
             seed_generators(config.seed + trainer.global_rank)
             enter(trainer, adapter, state)

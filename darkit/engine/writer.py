@@ -12,7 +12,7 @@ from typing import Any
 from darkit.engine.checkpoint import write_checkpoint
 from darkit.engine.snapshot import Snapshot
 from darkit.runs.checkpoints import checkpoint_path, list_checkpoints
-from darkit.runs.retention import Retention, remove_checkpoint
+from darkit.runs.retention import Retention, remove_files
 
 logger = logging.getLogger(__name__)
 _WORTH_TELLING = 0.1  # seconds
@@ -116,7 +116,7 @@ class CheckpointWriter(BackgroundWriter):
         def write(copied: dict[str, Any]) -> None:
             write_checkpoint(self.folder, step, copied, metrics=metrics, run_id=self.run_id)
             for checkpoint in self.retention.superseded(list_checkpoints(self.folder)):
-                remove_checkpoint(checkpoint)
+                remove_files(checkpoint.path)
 
         self.submit(content, write)
         return checkpoint_path(self.folder, step)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from darkit.errors import ConfigError
+from darkit.errors import ConfigError, StorageError
 from darkit.runs.checkpoints import Checkpoint, manifest_path
 
 
@@ -42,18 +43,26 @@ class Retention:
         ordered = sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
         if self.last is None and not self.best:
             return []
-        kept = {checkpoint.step for checkpoint in ordered[-(self.last or 1) :]}
+        whole = [checkpoint for checkpoint in ordered if not checkpoint.problem]  # a damaged one takes no one's place
+        kept = {checkpoint.step for checkpoint in whole[-(self.last or 1) :]}
         sign = 1 if self.mode == "min" else -1
         scored = [
             (sign * value, checkpoint.step)
-            for checkpoint in ordered
+            for checkpoint in whole
             if (value := checkpoint.metrics.get(self.monitor)) is not None and math.isfinite(value)
         ]
         kept |= {step for _, step in sorted(scored)[: self.best]}
         return [checkpoint for checkpoint in ordered if checkpoint.step not in kept]
 
 
-def remove_checkpoint(checkpoint: Checkpoint) -> None:
-    """Deletes a checkpoint, its manifest first: a crash in between leaves an unverified file, not an empty promise."""
-    for path in (manifest_path(checkpoint.path), checkpoint.path):
-        path.unlink(missing_ok=True)
+def remove_files(checkpoint: Path) -> None:
+    """Deletes a checkpoint file, its manifest first: a crash in between leaves an unverified file, not an empty promise.
+
+    Raises:
+        StorageError: The file system refused.
+    """
+    for path in (manifest_path(checkpoint), checkpoint):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(error.errno, f"Cannot delete {path}: {error.strerror}.") from error

@@ -146,7 +146,7 @@ class StatusWriter:
         progress: Returns the last completed step; called from the writer's thread.
         signs: Returns something that differs whenever anything has moved, such as a count of batches; by default the
             step.
-        watches: Called every second from the writer's thread.
+        watches: Called every second from the writer's thread; the first error of each is told.
     """
 
     def __init__(
@@ -178,9 +178,15 @@ class StatusWriter:
 
     def _work(self) -> None:
         written, told = time.monotonic(), RUNNING
+        failed: list[Callable[[], None]] = []
         while not self._ended.wait(min(LOOK, HEARTBEAT)):
             for watch in self._watches:
-                watch()
+                try:
+                    watch()
+                except Exception:
+                    if watch not in failed:
+                        failed.append(watch)
+                        logger.warning("Something about the run cannot be watched now.", exc_info=True)
             state, reason = self._look()
             if state == told and time.monotonic() - written < HEARTBEAT:
                 continue

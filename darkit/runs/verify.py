@@ -42,13 +42,13 @@ def find_archive_problem(path: Path, *, read: bool = False) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                return "it is compressed, which torch.save never does"
+            if sum(entry.file_size for entry in entries) > path.stat().st_size:
+                return "it unpacks to more than its own size"
             torn = archive.testzip() if read else None
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         return f"it is not an archive as torch.save makes it ({error})"
     if torn is not None:
         return f"its entry {torn!r} does not have its CRC"
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        return "it is compressed, which torch.save never does"
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        return "it unpacks to more than its own size"
     return ""

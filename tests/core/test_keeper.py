@@ -136,12 +136,6 @@ def test_a_train_that_calls_the_one_above_it_ends_once() -> None:
     assert darkit.load("hand").log()["step"].to_list() == [9]
 
 
-def test_resume_is_refused_where_the_loop_is_hand_written() -> None:
-    loop().train(samples(24))
-    with pytest.raises(ConfigError, match="must load its checkpoint itself"):
-        loop(resume=True).train(samples(24))
-
-
 def test_the_generators_are_seeded_as_the_config_says() -> None:
     class Drawing(Loop):
         def on_step(self, step: int, loss: Tensor) -> None:

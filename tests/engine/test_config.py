@@ -29,6 +29,7 @@ LEAST = {
     "eval_iters": 0,
     "eval_step_interval": 0,
     "save_step_interval": 0,
+    "keep_best": 0,
     "log_step_interval": 1,
     "seed": 0,
 }
@@ -37,14 +38,15 @@ CHOICES = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
     "scheduler": ("constant", "linear", "cosine"),
+    "mode": ("min", "max"),
     "nan_policy": ("stop", "warn"),
 }
 FLAGS = ("tensorboard", "deterministic", "compile")
-TEXTS = ("strategy", "optimizer")
+TEXTS = ("strategy", "optimizer", "monitor")
 
 
 def test_these_tests_know_every_field() -> None:
-    assert set(FIELDS) == {"name", "betas", *LEAST, *NOT_NEGATIVE, *CHOICES, *FLAGS, *TEXTS}
+    assert set(FIELDS) == {"name", "betas", "keep_last", *LEAST, *NOT_NEGATIVE, *CHOICES, *FLAGS, *TEXTS}
 
 
 @pytest.mark.parametrize(("field", "least"), LEAST.items())
@@ -55,6 +57,16 @@ def test_whole_numbers_have_a_least_value_and_no_other_type(field: str, least: i
     for wrong in (1.0, "1", None, True, [1]):
         with pytest.raises(ConfigError, match=f"^{field} must be a whole number, not "):
             TrainerConfig(**{field: wrong})
+
+
+def test_keep_last_is_a_whole_number_from_one_or_none_for_all() -> None:
+    assert TrainerConfig().keep_last is None
+    assert TrainerConfig(keep_last=1).keep_last == 1
+    with pytest.raises(ConfigError, match=r"^keep_last must be at least 1, not 0.$"):
+        TrainerConfig(keep_last=0)
+    for wrong in (1.0, "1", True, [1]):
+        with pytest.raises(ConfigError, match=r"^keep_last must be a whole number or None, not "):
+            TrainerConfig(keep_last=wrong)
 
 
 @pytest.mark.parametrize("field", NOT_NEGATIVE)

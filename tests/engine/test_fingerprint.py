@@ -66,8 +66,16 @@ def test_at_most_64_samples_are_looked_at_and_they_are_spread_over_all() -> None
         assert data.asked[-1] >= length - -(-length // 64)
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_loader_with_torchs_own_samplers_is_described_by_its_samples(shuffle: bool) -> None:
+    loader = DataLoader(Numbers(), batch_size=4, shuffle=shuffle)
+    assert described(loader) == described(Numbers())
+
+
 @pytest.mark.parametrize(
-    ("data", "kind"), [(Stream(), "Stream"), (DataLoader(Numbers(), batch_size=4), "Numbers")], ids=["stream", "loader"]
+    ("data", "kind"),
+    [(Stream(), "Stream"), (DataLoader(Numbers(), sampler=[1, 0], batch_size=4), "Numbers")],
+    ids=["stream", "loader"],
 )
 def test_data_that_darkit_does_not_order_is_only_named(data: Any, kind: str) -> None:
     assert described(data) == {"kind": kind}

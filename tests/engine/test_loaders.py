@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import darkit
 from darkit.engine.config import TrainerConfig
-from darkit.engine.loaders import OrderedSampler, make_loaders
+from darkit.engine.loaders import make_loaders
+from darkit.engine.order import BatchOrder
 from darkit.errors import DataError
 from tests.engine.parts import DataModule, Numbers, Stream, made, run_names, train, xy
 
@@ -179,72 +178,67 @@ def test_data_that_ends_for_good_stops_the_run_with_the_step_and_keeps_what_ther
     assert run.log()["step"].to_list() == [1, 2, 3, 4]
 
 
-@settings(deadline=None)
-@given(st.integers(1, 40), st.integers(0, 2**63 - 1), st.integers(0, 3))
-def test_the_order_is_a_permutation_that_seed_and_epoch_decide(length: int, seed: int, epoch: int) -> None:
-    sampler = OrderedSampler(length, seed)
-    sampler.start(epoch, 0)
-    order = list(sampler)
-    again = OrderedSampler(length, seed)
-    again.start(epoch, 0)
-    assert sorted(order) == list(range(length))
-    assert list(again) == order == list(again)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 40), st.integers(0, 3), st.data())
-def test_an_epoch_can_be_entered_anywhere(length: int, epoch: int, data: Any) -> None:
-    offset = data.draw(st.integers(0, length))
-    sampler = OrderedSampler(length, seed=7)
-    sampler.start(epoch, 0)
-    whole = list(sampler)
-    sampler.start(epoch, offset)
-    assert list(sampler) == whole[offset:]
-    assert len(sampler) == length
-
-
-@settings(deadline=None)
-@given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 2))
-def test_ranks_share_an_epoch_evenly_and_without_overlap(length: int, world: int, epoch: int) -> None:
-    shares = []
-    for rank in range(world):
-        sampler = OrderedSampler(length, seed=1)
-        sampler.rank, sampler.world = rank, world
-        sampler.start(epoch, 0)
-        shares.append(list(sampler))
-    if length >= world:
-        assert {len(share) for share in shares} == {length // world}
-        assert len({index for share in shares for index in share}) == length // world * world
-
-
-def test_other_seeds_and_epochs_give_other_orders() -> None:
-    orders = set()
-    for seed in range(5):
-        for epoch in range(5):
-            sampler = OrderedSampler(50, seed)
-            sampler.start(epoch, 0)
-            orders.add(tuple(sampler))
-    assert len(orders) == 25
-
-
 def test_a_run_takes_every_sample_once_an_epoch_in_the_order_of_its_seed() -> None:
     data = Numbers()
     train(made(), data, max_step=12, seed=3)
     asked = data.asked[-48:]
     expected = []
     for epoch in range(3):
-        sampler = OrderedSampler(16, 3)
-        sampler.start(epoch, 0)
-        expected += list(sampler)
+        order = BatchOrder(16, 4, seed=3)
+        order.start(epoch, 0)
+        expected += [index for batch in order for index in batch]
     assert asked == expected
 
 
-def test_a_loader_keeps_its_own_batches_and_order() -> None:
+def test_a_loader_that_does_not_shuffle_keeps_its_batches_and_order() -> None:
     data = Numbers(12)
     loader = DataLoader(data, batch_size=3)
     run = train(made(), loader, max_step=4, batch_size=99)
     assert data.asked[-12:] == list(range(12))
     assert run.log()["epoch"].to_list() == [0] * 4
+
+
+def test_a_loader_that_shuffles_is_put_into_the_order_of_the_seed_and_keeps_the_rest() -> None:
+    def collate(samples: list[Any]) -> Any:
+        return torch.utils.data.default_collate(samples)
+
+    loader = DataLoader(Numbers(10), batch_size=3, shuffle=True, drop_last=True, collate_fn=collate)
+    feed = make_loaders(loader, None, CONFIG).train
+    order = feed.order
+    assert order is not None
+    assert (order.length, order.batch_size, order.shuffle, order.drop_last) == (10, 3, True, True)
+    assert len(feed) == 3
+    assert feed.loader.collate_fn is collate
+    expected = BatchOrder(10, 3, CONFIG.seed, drop_last=True)
+    assert [x.tolist() for x, _ in feed] == [Numbers(10).x[list(batch)].tolist() for batch in expected]
+
+
+class OwnLoader(DataLoader[Any]):
+    """It may do anything."""
+
+
+class OwnBatchSampler(torch.utils.data.BatchSampler):
+    """Likewise."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DataLoader(Numbers(12), batch_size=3, sampler=[3, 1, 2]),
+        lambda: DataLoader(Numbers(12), batch_size=3, shuffle=True, generator=torch.Generator()),
+        lambda: DataLoader(Numbers(12), sampler=torch.utils.data.RandomSampler(range(12), replacement=True)),
+        lambda: DataLoader(Numbers(12), sampler=torch.utils.data.RandomSampler(range(12), num_samples=5)),
+        lambda: DataLoader(Numbers(12), sampler=torch.utils.data.RandomSampler(range(12), generator=torch.Generator())),
+        lambda: DataLoader(Numbers(12), batch_sampler=OwnBatchSampler(range(12), 3, False)),
+        lambda: DataLoader(Numbers(12), batch_size=None),
+        lambda: OwnLoader(Numbers(12), batch_size=3, shuffle=True),
+    ],
+)
+def test_any_other_loader_is_taken_as_it_is(make: Any) -> None:
+    loader = make()
+    feed = make_loaders(loader, None, CONFIG).train
+    assert feed.loader is loader
+    assert feed.order is None
 
 
 def test_validation_data_keeps_its_order_and_is_not_shuffled() -> None:

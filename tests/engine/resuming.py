@@ -1,0 +1,167 @@
+"""Models, data and callbacks that draw random numbers or have a state, and a training that is broken off anywhere."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning
+import numpy
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+
+import darkit
+from darkit.engine.checkpoint import read_checkpoint
+from darkit.engine.compare import differences
+from darkit.runs.checkpoints import find_checkpoint
+from tests.engine.parts import Numbers, train, xy
+
+STEPS = 11
+
+
+class Dropping(nn.Module):
+    """Dropout, a buffer that changes in the forward pass, and numbers from every generator of the process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.3), nn.Linear(6, 1))
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        x, y = batch
+        noise = random.random() + float(numpy.random.rand())  # noqa: S311
+        return F.mse_loss(self.layers(x), y) * (1 + 0.1 * noise)
+
+
+class Augmented(Dataset[Any]):
+    """Every sample is another one each time it is loaded."""
+
+    def __init__(self, length: int = 16) -> None:
+        self.samples = Numbers(length)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = self.samples[index]
+        return x + 0.1 * torch.randn(4) + random.random() + float(numpy.random.rand()), y  # noqa: S311
+
+
+class Shuffled(IterableDataset[Any]):
+    """Draws its order from torch's generator when it begins, and can only be read from its start."""
+
+    def __iter__(self) -> Iterator[Any]:
+        samples = Augmented()
+        worker = torch.utils.data.get_worker_info()
+        first, every = (worker.id, worker.num_workers) if worker else (0, 1)
+        order = torch.randperm(16, generator=torch.Generator().manual_seed(int(torch.randint(1000, ()))))
+        return (samples[index] for index in order.tolist()[first::every])
+
+
+class Continuing(IterableDataset[Any]):
+    """Knows its place."""
+
+    def __init__(self, sized: bool = False) -> None:
+        self.place = 0
+        self.asked: list[int] = []
+        if sized:
+            self.__class__ = SizedContinuing
+
+    def __iter__(self) -> Iterator[Any]:
+        x, y = xy()
+        for index in range(self.place, 16):
+            self.place = index + 1
+            self.asked.append(index)
+            yield x[index] + 0.1 * torch.randn(4), y[index]
+        self.place = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": self.place}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.place = state["place"]
+
+
+class SizedContinuing(Continuing):
+    """Knows how long it is besides."""
+
+    def __len__(self) -> int:
+        return 16
+
+
+class OwnSampler(Sampler[int]):
+    """Draws from torch's generator and listens to the epoch."""
+
+    epoch = -1
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([(index + self.epoch) % 16 for index in torch.randperm(16).tolist()])
+
+    def __len__(self) -> int:
+        return 16
+
+
+class Epochs(lightning.Callback):
+    """Counts what it hears, and makes a random number part of the training."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.average = torch.zeros(())
+
+    def setup(self, *arguments: Any, **named: Any) -> None:
+        self.heard = []
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.heard.append(f"start {trainer.current_epoch}")
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.heard.append(f"end {trainer.current_epoch}")
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if outputs:
+            self.average = self.average * 0.9 + outputs["loss"] * 0.1
+            outputs["average"] = self.average
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"heard": list(self.heard), "average": self.average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.heard, self.average = list(state["heard"]), state["average"].clone()
+
+
+def shuffling(**options: Any) -> DataLoader[Any]:
+    """Somebody's loader."""
+    return DataLoader(Augmented(), batch_size=6, shuffle=True, **options)
+
+
+def run_one(data: Callable[[], Any], name: str, **options: Any) -> darkit.Run:
+    """Trains with fresh parts, all steps saved."""
+    torch.manual_seed(5)
+    made = {key: value() for key, value in options.items() if key in ("callbacks",)}
+    settings: dict[str, Any] = {"max_step": STEPS, "save_step_interval": 1, "seed": 3, "optimizer": "adamw"}
+    return train(Dropping(), data(), name=name, **{**settings, **options, **made})
+
+
+def break_off(run: darkit.Run, step: int) -> str:
+    """Copies a run as it was after a step; returns the copy's name."""
+    name = f"{run.name}-{step}"
+    shutil.copytree(run.path, run.path.parent / name)
+    for checkpoint in darkit.load(name).checkpoints():
+        if checkpoint.step > step:
+            checkpoint.path.unlink()
+            checkpoint.path.with_suffix(".json").unlink()
+    return name
+
+
+def assert_same(run: darkit.Run, other: darkit.Run, step: int = STEPS) -> None:
+    """Asserts that two runs ended in the same state and logged the same."""
+    one, two = (read_checkpoint(find_checkpoint(which.path, step)) for which in (run, other))
+    assert list(differences(one, two)) == []
+    logs = [which.log().drop("time").to_dicts() for which in (run, other)]
+    assert logs[0] == logs[1]
