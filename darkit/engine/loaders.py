@@ -89,7 +89,6 @@ def _ordered(dataset: Any, order: BatchOrder, workers: int, config: TrainerConfi
         generator=torch.Generator().manual_seed(config.seed % 2**63),  # else beginning an epoch draws from torch's
         num_workers=workers,
         persistent_workers=workers > 0,
-        generator=torch.Generator(),  # one of its own: a new epoch must not draw from those that training uses
         **{"pin_memory": config.device == "cuda", **settings},
     )
     return Feed(loader, order)

@@ -1,0 +1,125 @@
+"""Going on from any step is bit for bit what would have followed without the break."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+import darkit
+from darkit.engine.callbacks.record import RecordBatches
+from darkit.engine.checkpoint import read_run_checkpoint
+from darkit.engine.compare import differences, first_difference
+from darkit.runs import Run
+from darkit.runs.requests import request_stop
+from tests.faults.parts import Zygote, finished, training, wait_until
+
+STEPS = 24
+SAMPLES = 21  # with batches of 2 and windows of 3, epochs and steps end in different places
+
+
+class Augmented(Dataset[Any]):
+    """Samples with noise from all three generators, as an augmentation has it."""
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> Any:
+        import numpy
+
+        noise = torch.rand(()) + random.random() + float(numpy.random.rand())
+        return torch.full((6,), float(index)) / SAMPLES + 0.1 * noise, torch.tensor([float(index % 3)])
+
+
+class StopAfter(lightning.Callback):
+    """Asks for the end after a step, as a signal does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.should_stop = True
+
+
+def train(name: str, folder: Path, workers: int, *callbacks: lightning.Callback, **settings: Any) -> Run:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(6, 12), nn.Dropout(0.2), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 1))
+    return darkit.fit(
+        model,
+        Augmented(),
+        Augmented(),
+        loss=nn.functional.mse_loss,
+        name=name,
+        callbacks=[RecordBatches(folder / f"{name}.csv"), *callbacks],
+        device="cpu",
+        batch_size=2,
+        num_workers=workers,
+        optimizer="adamw",
+        weight_decay=0.1,
+        scheduler="cosine",
+        warmup_step=4,
+        gradient_accumulation_steps=3,
+        gradient_clip=1.0,
+        max_step=STEPS,
+        eval_step_interval=5,
+        eval_iters=2,
+        tensorboard=False,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize(("workers", "cases"), [(0, 14), (2, 6)])
+def test_resumed_at_random_steps_everything_is_as_in_the_straight_run(tmp_path: Path, workers: int, cases: int) -> None:
+    straight = train("straight", tmp_path, workers)
+    chosen = random.Random(workers)
+    for step in chosen.sample(range(1, STEPS), cases):
+        name = f"broken-{step}"
+        broken = train(name, tmp_path, workers, StopAfter(step))
+        assert broken.latest_checkpoint().step == step  # type: ignore[union-attr]
+        resumed = train(name, tmp_path, workers, resume=True)
+        assert resumed.details.step == STEPS
+        difference = first_difference(straight, resumed, tmp_path / "straight.csv", tmp_path / f"{name}.csv")
+        assert difference == "", (step, difference)
+        last = [read_run_checkpoint(run.path)[1] for run in (straight, resumed)]
+        assert list(differences(*last)) == [], step
+
+
+def test_killed_thrice_a_run_ends_as_the_straight_one(zygote: Zygote, tmp_path: Path) -> None:
+    code = training(max_step=900, save_step_interval=50, eval_step_interval=0)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert zygote.run(code, straight).wait() == 0
+    run = broken / "base" / "run"
+    for wanted in (100, 300, 600):
+        child = zygote.run(code, broken)
+        wait_until(lambda: max(finished(run), default=0) >= wanted, child.output)  # noqa: B023 - called here
+        child.kill_group()
+    last = zygote.run(code, broken)
+    assert last.wait() == 0, last.output
+    one, other = (Run(home / "base" / "run") for home in (straight, broken))
+    contents = [read_run_checkpoint(found.path)[1] for found in (one, other)]
+    assert list(differences(*contents)) == []
+    assert one.log().drop("time").equals(other.log().drop("time"))
+
+
+def test_a_request_to_stop_in_mid_epoch_is_no_break_in_the_data(zygote: Zygote, tmp_path: Path) -> None:
+    code = training(max_step=3000, save_step_interval=0)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert zygote.run(code, straight).wait() == 0
+    run = broken / "base" / "run"
+    child = zygote.run(code, broken)
+    wait_until(lambda: (run / "status.json").exists(), child.output)
+    request_stop(run, "the tests")
+    assert child.wait() == 0, child.output
+    stopped = Run(run).details
+    assert stopped.state in ("stopped", "finished")
+    if stopped.state == "stopped":
+        assert zygote.run(code, broken).wait() == 0
+    contents = [read_run_checkpoint(home / "base" / "run")[1] for home in (straight, broken)]
+    assert list(differences(*contents)) == []

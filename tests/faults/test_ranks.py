@@ -1,0 +1,96 @@
+"""Two processes that train one model: as exact as one, and none waits for one that is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from darkit.engine.checkpoint import read_run_checkpoint
+from darkit.engine.compare import differences
+from darkit.runs import Run
+from tests.faults.parts import CHECKOUT, LIMIT, finished, problems, state, wait_until
+
+SCRIPT = """
+import os, sys, torch, darkit
+from torch import nn
+
+class Data(torch.utils.data.Dataset):
+    def __len__(self):
+        return 40
+    def __getitem__(self, index):
+        if os.environ.get("FAIL") and int(os.environ.get("LOCAL_RANK", 0)) == int(os.environ["FAIL"]) and index > 30:
+            raise ValueError("this rank fails")
+        return torch.full((4,), index / 40.0), torch.tensor([index % 2.0])
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1))
+    darkit.fit(model, Data(), loss=nn.functional.mse_loss, name="ranks", resume="auto", device="cpu", device_num=2,
+               strategy="ddp", batch_size=4, optimizer="adamw", max_step=int(sys.argv[1]), save_step_interval=7,
+               log_step_interval=1, tensorboard=False)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "ranks.py"
+    path.write_text(textwrap.dedent(SCRIPT))
+    return path
+
+
+def start(script: Path, home: Path, steps: int, **environment: str) -> subprocess.Popen[bytes]:
+    variables = {"DARWIN_KIT_HOME": str(home), "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"} | environment
+    with (script.parent / "output.txt").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, str(script), str(steps)],
+            env=os.environ | variables,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def test_two_ranks_killed_and_resumed_end_as_those_that_were_not(script: Path, tmp_path: Path) -> None:
+    steps = 1500
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert start(script, straight, steps).wait(LIMIT) == 0, (tmp_path / "output.txt").read_text()
+    run = broken / "base" / "ranks"
+    process = start(script, broken, steps)
+    wait_until(lambda: max(finished(run), default=0) >= 14, "checkpoints")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(LIMIT)
+    assert state(run) == "crashed"
+    assert 0 < max(finished(run)) < steps
+    assert start(script, broken, steps).wait(LIMIT) == 0, (tmp_path / "output.txt").read_text()
+    contents = [read_run_checkpoint(home / "base" / "ranks")[1] for home in (straight, broken)]
+    assert len(contents[0]["ranks"]) == 2
+    assert list(differences(*contents)) == []
+    logs = [Run(home / "base" / "ranks").log() for home in (straight, broken)]
+    assert logs[0]["step"].to_list() == list(range(1, steps + 1)), "only the first rank writes"
+    assert logs[0].drop("time").equals(logs[1].drop("time"))
+    assert problems(run) == []
+    assert state(run) == "finished"
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_rank_that_fails_does_not_leave_the_other_hanging(script: Path, tmp_path: Path, rank: str) -> None:
+    process = start(script, tmp_path, 100_000, FAIL=rank)
+    assert process.wait(LIMIT) != 0
+    run = tmp_path / "base" / "ranks"
+    assert state(run) == "crashed"
+    wait_until(lambda: not _group_is_alive(process.pid), "the end of every process of the group")
+
+
+def _group_is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
