@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -58,6 +60,7 @@ class Child:
 
     def __init__(self, zygote: Zygote, pid: int, output: Path) -> None:
         self.zygote, self.pid, self.path = zygote, pid, output
+        self.code: int | None = None
 
     @property
     def output(self) -> str:
@@ -70,12 +73,21 @@ class Child:
 
     def kill_group(self) -> int:
         """Kills it and everything it has started; returns its exit code."""
-        os.killpg(self.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         return self.wait()
 
-    def wait(self) -> int:
+    def wait(self, limit: float = LIMIT) -> int:
         """Waits for its end; returns its exit code, negative for a signal."""
-        return int(self.zygote.ask({"wait": self.pid}))
+        if self.code is None:
+            descriptor = os.pidfd_open(self.pid)
+            ended, _, _ = select.select([descriptor], [], [], limit)
+            os.close(descriptor)
+            if not ended:
+                os.killpg(self.pid, signal.SIGKILL)
+            self.code = int(self.zygote.ask({"wait": self.pid}))
+            assert ended, f"it did not end within {limit:g} s:\n{self.output}"
+        return self.code
 
 
 class Zygote:
@@ -83,7 +95,7 @@ class Zygote:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.count = 0
+        self.children: list[Child] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.zygote"],
             stdin=subprocess.PIPE,
@@ -115,12 +127,18 @@ class Zygote:
 
     def run(self, code: str, home: Path, **environment: str) -> Child:
         """Starts a child that runs code."""
-        self.count += 1
-        output = self.folder / f"{self.count}.txt"
+        output = self.folder / f"{len(self.children)}.txt"
         variables = {"DARWIN_KIT_HOME": str(home)} | environment
         pid = int(self.ask({"code": code, "environment": variables, "output": str(output)}))
         wait_until(output.exists, "the child")
-        return Child(self, pid, output)
+        self.children.append(Child(self, pid, output))
+        return self.children[-1]
+
+    def end_children(self) -> None:
+        """Kills those that are still there."""
+        for child in self.children:
+            if child.code is None:
+                child.kill_group()
 
     def _line(self) -> str:
         assert self.process.stdout is not None
