@@ -58,7 +58,7 @@ def start(script: Path, home: Path, steps: int, **environment: str) -> subproces
 
 
 def test_two_ranks_killed_and_resumed_end_as_those_that_were_not(script: Path, tmp_path: Path) -> None:
-    steps = 1500
+    steps = 300
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     assert start(script, straight, steps).wait(LIMIT) == 0, (tmp_path / "output.txt").read_text()
     run = broken / "base" / "ranks"
