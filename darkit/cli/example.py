@@ -10,7 +10,7 @@ from typing import Any
 from darkit.runs import Run, files
 
 _MOST_NUMBERS = 64
-_TENSOR = re.compile(r"(\w+?)\d*\[([\d, ]*)\]")
+_TENSOR = re.compile(r"\(*(\w+?)\d*\[([\d, ]*)\]")
 
 
 def example_input(run: Run) -> str:
@@ -31,10 +31,8 @@ def example_input(run: Run) -> str:
 
 def first_input(run: Run) -> tuple[str, tuple[int, ...]] | None:
     """Returns kind (such as ``float`` or ``int``) and shape of the first part of a sample, or None if it is unknown."""
-    sample = str(run.info.get("data", {}).get("sample", ""))
-    match = None if sample.startswith("{") else _TENSOR.search(sample)  # named inputs are not first or last
+    match = _TENSOR.match(str(run.info.get("data", {}).get("sample", "")))  # named inputs have no first
     if match is None:
         return None
-    return "float" if "float" in match[1] else match[1], tuple(
-        int(length) for length in match[2].split(",") if length.strip()
-    )
+    shape = tuple(int(length) for length in match[2].split(",") if length.strip())
+    return "float" if "float" in match[1] else match[1], shape

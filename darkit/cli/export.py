@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         RunExistsError: The file is there already.
+        ConfigError: Its folder is not there, or the weights do not fit the format.
     """
     from darkit.engine.checkpoint import read_run_checkpoint
 
@@ -45,6 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"The folder {output.parent} is not there; make it first.")
     checkpoint, content = read_run_checkpoint(found.path, wanted)
     weights = content["state_dict"]
+    others = [key for key, value in weights.items() if not hasattr(value, "detach")]
+    if others and arguments.format == "safetensors":
+        raise ConfigError(f"safetensors holds tensors alone, and {others[0]!r} is none; use --format torch.")
     with files.open_atomically(output) as file:
         if arguments.format == "torch":
             import torch

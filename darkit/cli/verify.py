@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from darkit.cli.parsers import Subparsers, add_command
+from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.runs import load
 from darkit.runs.checkpoints import Checkpoint
 from darkit.runs.verify import find_problem
@@ -27,7 +27,7 @@ def add_parser(commands: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Reads every checkpoint and prints a row for each."""
     found = load(arguments.name)
-    console = Console(highlight=False)
+    console = output()
     checkpoints = found.checkpoints()
     if not checkpoints:
         console.print(f"The run {found.name!r} has no checkpoint yet.", markup=False, soft_wrap=True)
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     for checkpoint in checkpoints:
         problem = find_problem(checkpoint)
         failed += bool(problem)
-        table.add_row(checkpoint.name, f"{checkpoint.size / 1e6:.1f} MB", _verdict(checkpoint, problem))
+        table.add_row(checkpoint.name, decimal(checkpoint.size), _verdict(checkpoint, problem))
     console.print(table)
     return 1 if failed else 0
 

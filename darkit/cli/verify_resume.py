@@ -23,6 +23,7 @@ _EXAMPLES = """\
   darkit verify-resume model=theirs data=mine trainer.num_workers=2 --kills 5
 """
 _POLL = 0.01  # seconds
+_OUTPUT = "output.txt"
 _STRAIGHT, _BROKEN = "straight", "broken"
 
 
@@ -120,9 +121,9 @@ class _Trial:
     def finish(self, name: str) -> None:
         """Trains a run to its end. Raises `ConfigError` with what it said when it fails."""
         process = self._start(name)
-        output, _ = process.communicate()
-        if process.returncode:
-            said = output.decode("utf-8", "replace").strip().splitlines()[-1:] or ["nothing"]
+        if process.wait():
+            output = (self.folder / _OUTPUT).read_text("utf-8", "replace")
+            said = output.strip().splitlines()[-1:] or ["nothing"]
             raise ConfigError(f"The training failed with exit code {process.returncode} and said: {said[0]}")
 
     def kill_after(self, name: str, step: int) -> int | None:
@@ -150,14 +151,15 @@ class _Trial:
         resumed = (self.folder / "base" / name).exists()
         which = f"resume={name}" if resumed else f"name={name}"
         command = [sys.executable, "-m", "darkit.cli.verify_child", str(self.record(name)), *self.overrides, which]
-        return subprocess.Popen(
-            command,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with (self.folder / _OUTPUT).open("wb") as output:  # a pipe that nobody reads would stop it when it is full
+            return subprocess.Popen(
+                command,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
 
 
 def _with_defaults(overrides: list[str]) -> list[str]:

@@ -109,7 +109,7 @@ class RunKeeper:
             created = self.folder is None
             self.session, self.folder = session, session.folder
             try:
-                if same is not None and created:
+                if same is not None and created and session.writes:
                     same.set_aside_later()
                 changes = going_on.changes if going_on is not None and created else {}
                 session.describe(describe_model(owner.model), config, self.series, {}, changes=changes)

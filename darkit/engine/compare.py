@@ -34,7 +34,7 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, flo
             yield path, torch.inf
         elif not _same_bits(one, other):
             deviation = (one.double() - other.double()).abs()
-            yield path, float(deviation.nan_to_num(torch.inf).max())
+            yield path, float(deviation.nan_to_num(torch.inf, torch.inf).max())
     elif isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in {**one, **other}:
             here = f"{path}.{key}" if path else str(key)

@@ -305,9 +305,12 @@ def check_series(series: Any) -> Mapping[str, Sequence[str]]:
 
 
 def refuse_existing(root: Path, name: str) -> Path:
-    """Returns where a new run of this name goes. Raises `RunExistsError` when it is taken."""
+    """Returns where a new run of this name goes. Raises `RunExistsError` when it is taken.
+
+    Of several processes that train together only the first one looks: the others find what it made.
+    """
     folder = run_path(root, name)
-    if folder.exists():
+    if folder.exists() and not _rank():
         raise RunExistsError(f"There is a run {name!r} already in {root}; choose another name, or resume it.")
     return folder
 

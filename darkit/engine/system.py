@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 
-from darkit.errors import StorageError
 from darkit.runs import files
 from darkit.runs.log import CsvLog
 
@@ -51,7 +50,7 @@ class SystemLog:
         self._next = now + INTERVAL
         try:
             self._log.append([self.sample()])
-        except StorageError as error:
+        except (OSError, psutil.Error) as error:
             if not self._told:
                 self._told = True
                 logger.warning("The machine's use could not be logged: %s", error)

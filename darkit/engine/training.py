@@ -162,7 +162,7 @@ def train_run(
     else:
         around = Session.create(root, config, type(model).__name__)
     with around as session:
-        if same is not None:
+        if same is not None and session.writes:
             same.set_aside_later()
         if found is not None and session.writes:
             announce(found.description + (f" Changed: {describe_changes(changes)}." if changes else ""))

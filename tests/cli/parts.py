@@ -25,6 +25,12 @@ TEXT = (
     "trainer.log_step_interval=1",
 )
 
+MODEL = """import torch
+class Model(torch.nn.Linear):
+    def __init__(self, size=12):
+        super().__init__(size, size)
+"""
+
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """Runs a command that must end with 2, one sentence on standard error and nothing else; returns the sentence."""
@@ -51,3 +57,9 @@ def done(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def names(folder: Path) -> set[str]:
     """Returns what is in a folder, which need not be there."""
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file and the folders that it needs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)

@@ -24,6 +24,8 @@ from darkit.runs import Run
         ("(float32[3, 224, 224], int64[])", "INPUT"),
         ("{input_ids: int64[8], labels: int64[8]}", "INPUT"),
         ("(ndarray, int)", "INPUT"),
+        ("(str, float32[3])", "INPUT"),
+        ("((float32[1], float32[2]), float32[3])", '"[[0.5]]"'),
         ("", "INPUT"),
     ],
 )

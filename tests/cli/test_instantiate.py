@@ -22,8 +22,6 @@ class Remembers(nn.Module):
 
 
 def test_a_model_without_a_config_remembers_what_it_was_made_of() -> None:
-    settings = OmegaConf.create({"_target_": "torch.nn.Linear", "in_features": "${a}", "out_features": 2, "a": None})
-    del settings["a"]
     model = make_model(OmegaConf.create({"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2}))
     assert model.hparams == {"in_features": 3, "out_features": 2}
 

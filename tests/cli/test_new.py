@@ -33,9 +33,7 @@ def test_the_project_is_made_trains_and_its_own_test_passes(
         assert result.returncode == 0, result.stdout + result.stderr
     run = load("first")
     assert run.status == "finished"
-    assert "always zero" in subprocess.run(["true"], capture_output=True, text=True, check=False).stdout or True
-    columns = run.log().columns
-    assert "mean_error" in columns, "what else a step returns"
+    assert "mean_error" in run.log().columns, "what else a step returns"
 
 
 def test_what_its_readme_says_is_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

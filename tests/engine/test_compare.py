@@ -1,127 +1,118 @@
-"""Whether two trainings are the same, and where they first differ."""
+"""Two states, or two runs, are compared to the last bit, and the first difference is named."""
 
 from __future__ import annotations
 
-import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from darkit.engine.checkpoint import write_checkpoint
+import darkit
+from darkit.engine.checkpoint import read_checkpoint, write_checkpoint
 from darkit.engine.compare import differences, first_difference
-from darkit.runs import Run
+from darkit.runs.checkpoints import find_checkpoint
+from tests.engine.parts import made, train, xy
 
-NAN, INFINITY = float("nan"), float("inf")
-STATES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
-    max_leaves=10,
-)
+NAN = float("nan")
+EQUAL: list[Any] = [
+    {"a": [1, (2.5, "x")], "b": {"c": None}},
+    torch.tensor([1.0, NAN, math.inf, -0.0]),
+    torch.tensor(3),
+    torch.tensor([True]),
+    torch.ones(2, dtype=torch.bfloat16),
+    torch.ones(1, dtype=torch.complex64),
+    torch.empty(0),
+    NAN,
+]
 
 
-@given(STATES)
-def test_a_state_does_not_differ_from_itself(state: Any) -> None:
-    assert list(differences(state, state)) == []
+@pytest.mark.parametrize("value", EQUAL, ids=str)
+def test_equal_is_equal(value: Any) -> None:
+    other = value.clone() if isinstance(value, torch.Tensor) else value
+    assert list(differences({"x": value}, {"x": other})) == []
 
 
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
     [
-        (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5]), 0.5),
-        (torch.tensor([1, 2]), torch.tensor([1, 9]), 7.0),
-        (torch.tensor([True]), torch.tensor([False]), 1.0),
-        (torch.tensor([0.0]), torch.tensor([-0.0]), 0.0),
-        (torch.tensor([1.0, NAN]), torch.tensor([1.0, 0.0]), INFINITY),
-        (torch.tensor([1.0]), torch.tensor([1.0], dtype=torch.float64), INFINITY),
-        (torch.zeros(2), torch.zeros(3), INFINITY),
-        (torch.zeros(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16), 1.0),
-        (1.5, 1.0, 0.5),
-        (NAN, 1.0, INFINITY),
-        (INFINITY, -INFINITY, INFINITY),
-        (1, True, INFINITY),
-        (1, 2, INFINITY),
-        ("a", "b", INFINITY),
-        ([1], [1, 2], INFINITY),
-        (None, {}, INFINITY),
+        ({"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([1.5, 4.0])}, [("a", 2.0)]),
+        ({"a": torch.tensor(0.0)}, {"a": torch.tensor(-0.0)}, [("a", 0.0)]),
+        ({"a": torch.tensor([math.inf])}, {"a": torch.tensor([torch.finfo().max])}, [("a", math.inf)]),
+        ({"a": torch.tensor([NAN])}, {"a": torch.tensor([0.0])}, [("a", math.inf)]),
+        ({"a": torch.ones(2)}, {"a": torch.ones(1, 2)}, [("a", math.inf)]),
+        ({"a": torch.ones(2)}, {"a": torch.ones(2, dtype=torch.float64)}, [("a", math.inf)]),
+        ({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}, [("a[1].b", math.inf)]),
+        ({"a": 1.0}, {"a": 1.25}, [("a", 0.25)]),
+        ({"a": NAN}, {"a": 1.25}, [("a", math.inf)]),
+        ({"a": 1}, {"a": 1.0}, [("a", math.inf)]),
+        ({"a": 1}, {"a": True}, [("a", math.inf)]),
+        ({"a": 1}, {}, [("a", math.inf)]),
+        ({}, {"a": None}, [("a", math.inf)]),
+        ({"a": [1]}, {"a": [1, 2]}, [("a", math.inf)]),
+        ({1: {"x": 1}, 2: 0}, {1: {"x": 2}, 2: 1}, [("1.x", math.inf), ("2", math.inf)]),
     ],
+    ids=str,
 )
-def test_what_differs_has_a_path_and_a_deviation(one: Any, other: Any, expected: float) -> None:
-    ((path, deviation),) = differences({"a": [0, {"b": one}]}, {"a": [0, {"b": other}]})
-    assert (path, deviation) == ("a[1].b", expected)
-
-
-def test_equal_bits_are_no_difference() -> None:
-    bits = torch.tensor([NAN, INFINITY, -INFINITY, 0.0, 1e-45])
-    assert list(differences({"x": bits}, {"x": bits.clone()})) == []
-    assert list(differences(NAN, NAN)) == []
-
-
-def test_an_entry_that_only_one_has_is_named() -> None:
-    assert list(differences({"a": 1, "b": 2}, {"b": 2, "c": 3})) == [("a", INFINITY), ("c", INFINITY)]
-
-
-class Pair:
-    """Two runs with two steps and a record of their batches; the second can be changed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.runs = [Run(folder / name) for name in ("one", "other")]
-        self.records = [folder / "one.csv", folder / "other.csv"]
-        for run, record in zip(self.runs, self.records, strict=True):
-            run.path.mkdir()
-            (run.path / "status.json").write_text(json.dumps({"state": "finished", "step": 2}))
-            (run.path / "train_log.csv").write_text(f"step,time,loss\n1,{id(run)},0.5\n2,{id(run)},nan\n")
-            for step in (1, 2):
-                self.save(run, step, float(step))
-            record.write_text("0,0,aa\n0,1,bb\n")
-
-    def save(self, run: Run, step: int, value: float) -> None:
-        content = {"state_dict": {"w": torch.full((2,), value), "v": torch.zeros(1)}, "current_step": step}
-        write_checkpoint(run.path, step, content, metrics={}, run_id="")
-
-    def difference(self) -> str:
-        return first_difference(*self.runs, *self.records)
+def test_every_difference_is_named_with_its_size(one: Any, other: Any, expected: list[tuple[str, float]]) -> None:
+    assert list(differences(one, other)) == expected
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Pair:
-    return Pair(tmp_path)
+def pair(tmp_path: Path) -> tuple[darkit.Run, darkit.Run, Path, Path]:
+    """A run of four steps, its copy, and what batches they saw."""
+    run = train(made(), xy(), name="one", max_step=4, save_step_interval=2)
+    shutil.copytree(run.path, run.path.parent / "two")
+    records = tmp_path / "one.csv", tmp_path / "two.csv"
+    for record in records:
+        record.write_text("0,0,aa\n0,1,bb\n0,2,cc\n")
+    return run, darkit.load("two"), *records
 
 
-def test_runs_that_differ_only_in_time_are_the_same(pair: Pair) -> None:
-    assert pair.difference() == ""
-    pair.records[1].write_text("0,0,aa\n0,1,bb\n0,1,bb\n0,2,c")  # done again after a kill, and half a line
-    assert pair.difference() == ""
+def test_equal_runs_have_no_difference(pair: Any) -> None:
+    assert first_difference(*pair) == ""
 
 
-@pytest.mark.parametrize("record", ["0,0,aa\n0,1,xx\n", "0,0,aa\n", "0,0,aa\n0,1,bb\n0,1,xx\n"])
-def test_another_batch_is_named_by_its_place(pair: Pair, record: str) -> None:
-    pair.records[1].write_text(record)
-    assert pair.difference() == "batch 1 of epoch 0 is another one."
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("0,0,aa\n0,1,XX\n0,2,cc\n", "batch 1 of epoch 0 is another one."),
+        ("0,0,aa\n0,1,bb\n", "batch 2 of epoch 0 is another one."),
+        ("0,0,aa\n0,1,bb\n0,1,XX\n0,2,cc\n", "batch 1 of epoch 0 is another one."),
+        ("0,0,aa\n0,1,bb\n0,1,bb\n0,2,cc\n0,2,c", ""),
+    ],
+    ids=["another", "missing", "repeated as another", "repeated and torn"],
+)
+def test_a_batch_that_differs_is_named_and_one_that_was_done_again_is_not(pair: Any, second: str, said: str) -> None:
+    pair[3].write_text(second)
+    assert first_difference(*pair) == said
 
 
-def test_another_value_in_the_log_is_named_by_step_and_column(pair: Pair) -> None:
-    (pair.runs[1].path / "train_log.csv").write_text("step,time,loss\n1,1,0.5\n2,2,0.25\n")
-    assert pair.difference() == "the log at step 2, column loss: nan and 0.25."
-    (pair.runs[1].path / "train_log.csv").write_text("step,time,loss\n1,1,0.5\n")
-    assert pair.difference().startswith("the logs have 2 and 1 rows of ")
+def test_a_row_of_the_log_that_differs_is_named_but_for_its_time(pair: Any) -> None:
+    log = pair[1].path / "train_log.csv"
+    rows = [line.split(",") for line in log.read_text().splitlines()]
+    rows[2][rows[0].index("time")] = "1.5"
+    log.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    assert first_difference(*pair) == ""
+    rows[2][rows[0].index("train_loss")] = "7.5"
+    log.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    assert first_difference(*pair).startswith("the log at step 2, column train_loss: ")
+    log.write_text("\n".join(",".join(row) for row in rows[:-1]) + "\n")
+    assert first_difference(*pair).startswith("the logs have 4 and 3 rows of ")
 
 
-def test_another_weight_is_named_with_step_tensor_and_deviation(pair: Pair) -> None:
-    pair.save(pair.runs[1], 2, 2.25)
-    assert pair.difference() == (
-        "the checkpoint of step 2 in 1 places, first state_dict.w; the largest deviation is 0.25, in state_dict.w."
-    )
-    pair.save(pair.runs[1], 1, math.pi)
-    assert pair.difference().startswith("the checkpoint of step 1 ")
+def test_a_checkpoint_that_differs_is_named_by_step_place_and_deviation(pair: Any) -> None:
+    content = read_checkpoint(find_checkpoint(pair[1].path, 2))
+    content["state_dict"]["layers.0.bias"][1] += 4
+    content["current_step"] = 3
+    write_checkpoint(pair[1].path, 2, content, metrics={}, run_id="")
+    said = first_difference(*pair)
+    assert said.startswith("the checkpoint of step 2 in 2 places, first state_dict.layers.0.bias; the largest ")
+    assert said.endswith("deviation is inf, in current_step.")
 
 
-def test_a_missing_last_checkpoint_is_told_and_an_earlier_one_may_be_missing(pair: Pair) -> None:
-    (pair.runs[1].path / "iter-1-ckpt.pth").unlink()
-    assert pair.difference() == ""
-    (pair.runs[1].path / "iter-2-ckpt.pth").unlink()
-    assert pair.difference() == "the second run has no checkpoint of the last step, 2."
+def test_a_second_run_without_the_last_checkpoint_is_no_equal(pair: Any) -> None:
+    find_checkpoint(pair[1].path, 4).path.unlink()
+    assert first_difference(*pair) == "the second run has no checkpoint of the last step, 4."

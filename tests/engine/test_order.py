@@ -1,4 +1,4 @@
-"""The order of the data is a function of seed, epoch and place, and one enters it anywhere."""
+"""The order of the data: a permutation that seed and epoch decide, and that one can enter anywhere."""
 
 from __future__ import annotations
 
@@ -7,139 +7,133 @@ import random
 from typing import Any
 
 import numpy
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from darkit.engine.order import Batch, BatchOrder, SeededDataset
 
-SIZES = st.integers(1, 40)
-SMALL = st.integers(1, 7)
-SEEDS = st.integers(0, 2**63 - 1)
+SIZES = {"length": st.integers(1, 40), "batch_size": st.integers(1, 7)}
 
 
-def batches(order: BatchOrder) -> list[list[int]]:
+def epoch_of(order: BatchOrder, epoch: int = 0, first: int = 0) -> list[list[int]]:
+    order.start(epoch, first)
     return [list(batch) for batch in order]
 
 
-@given(SIZES, SMALL, SEEDS, st.booleans(), st.booleans(), st.integers(0, 5))
-def test_every_sample_comes_once_an_epoch(
-    length: int, size: int, seed: int, shuffle: bool, drop: bool, epoch: int
+@given(**SIZES, seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 3))
+def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide(
+    length: int, batch_size: int, seed: int, epoch: int
 ) -> None:
-    order = BatchOrder(length, size, seed, shuffle=shuffle, drop_last=drop)
-    order.start(epoch, 0)
-    found = batches(order)
-    assert len(found) == len(order)
-    assert all(len(batch) == size for batch in found[:-1])
-    taken = [index for batch in found for index in batch]
-    if drop:
-        assert len(taken) == length - length % size
-        assert len(set(taken)) == len(taken)
-    else:
-        assert sorted(taken) == list(range(length))
-    if not shuffle:
-        assert taken == list(range(len(taken)))
+    batches = epoch_of(BatchOrder(length, batch_size, seed), epoch)
+    assert sorted(index for batch in batches for index in batch) == list(range(length))
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+    assert batches == epoch_of(BatchOrder(length, batch_size, seed), epoch)
 
 
-@given(SIZES, SMALL, SEEDS, st.integers(0, 3), st.data())
-def test_entered_anywhere_what_follows_is_the_same(
-    length: int, size: int, seed: int, epoch: int, data: st.DataObject
+@given(**SIZES, epoch=st.integers(0, 3), drop_last=st.booleans(), data=st.data())
+def test_an_epoch_can_be_entered_at_any_batch(
+    length: int, batch_size: int, epoch: int, drop_last: bool, data: Any
 ) -> None:
-    whole = BatchOrder(length, size, seed)
-    whole.start(epoch, 0)
+    order = BatchOrder(length, batch_size, 7, drop_last=drop_last)
+    whole = epoch_of(order, epoch)
+    seeds = [batch.seed for batch in order]  # type: ignore[attr-defined]
     first = data.draw(st.integers(0, len(whole)))
-    entered = BatchOrder(length, size, seed)
-    entered.start(epoch, first)
-    expected = list(whole)[first:]
-    found = list(entered)
-    assert found == expected
-    assert [batch.seed for batch in found] == [batch.seed for batch in expected]  # type: ignore[attr-defined]
-    assert len(entered) == len(whole), "whatever asks how long an epoch is gets the same answer"
+    assert epoch_of(order, epoch, first) == whole[first:]
+    assert [batch.seed for batch in order] == seeds[first:]  # type: ignore[attr-defined]
+    assert len(order) == len(whole)
 
 
-@given(SIZES, SMALL, SEEDS, st.integers(1, 4))
-def test_ranks_share_an_epoch_without_a_sample_twice_and_wait_for_none(
-    length: int, size: int, seed: int, world: int
-) -> None:
-    orders = [BatchOrder(length, size, seed) for _ in range(world)]
-    for rank, order in enumerate(orders):
+@given(**SIZES, drop_last=st.booleans())
+def test_without_shuffling_the_samples_keep_their_order(length: int, batch_size: int, drop_last: bool) -> None:
+    batches = epoch_of(BatchOrder(length, batch_size, 1, shuffle=False, drop_last=drop_last), 2)
+    indices = [index for batch in batches for index in batch]
+    assert indices == list(range(len(indices)))
+    assert len(indices) == (length - length % batch_size if drop_last else length)
+
+
+@given(length=st.integers(1, 40), batch_size=st.integers(1, 5), world=st.integers(1, 4), epoch=st.integers(0, 2))
+def test_ranks_share_an_epoch_evenly_and_without_overlap(length: int, batch_size: int, world: int, epoch: int) -> None:
+    shares, seeds = [], []
+    for rank in range(world):
+        order = BatchOrder(length, batch_size, 1)
         order.rank, order.world = rank, world
-    assert len({len(order) for order in orders}) == 1
-    taken = [index for order in orders for batch in order for index in batch]
+        shares.append([index for batch in epoch_of(order, epoch) for index in batch])
+        order.start(epoch, 0)
+        seeds += [batch.seed for batch in order]  # type: ignore[attr-defined]
     if length >= world:
-        assert len(taken) == len(set(taken)) == length - length % world
-    seeds = [batch.seed for order in orders for batch in order]  # type: ignore[attr-defined]
-    assert len(set(seeds)) == len(seeds)
+        assert {len(share) for share in shares} == {length // world}
+        assert len({index for share in shares for index in share}) == length // world * world
+        assert len(set(seeds)) == len(seeds)
 
 
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    seen = set()
-    for seed in range(4):
-        order = BatchOrder(50, 50, seed)
-        for epoch in range(4):
+def test_other_seeds_and_epochs_give_other_orders_and_other_seeds_of_batches() -> None:
+    orders, seeds = set(), set()
+    for seed in range(5):
+        for epoch in range(5):
+            order = BatchOrder(50, 10, seed)
+            orders.add(tuple(map(tuple, epoch_of(order, epoch))))
             order.start(epoch, 0)
-            (batch,) = list(order)
-            seen.add((tuple(batch), batch.seed))  # type: ignore[attr-defined]
-    assert len({indices for indices, _ in seen}) == 16
-    assert len({seed for _, seed in seen}) == 16
+            seeds |= {batch.seed for batch in order}  # type: ignore[attr-defined]
+    assert (len(orders), len(seeds)) == (25, 125)
 
 
-def test_the_order_takes_nothing_from_anybodys_generator() -> None:
-    state = torch.get_rng_state()
-    list(BatchOrder(10, 3, 1))
-    assert torch.equal(torch.get_rng_state(), state)
+def test_a_batch_keeps_its_seed_on_its_way_to_a_worker() -> None:
+    batch = pickle.loads(pickle.dumps(Batch([3, 1], 5)))  # noqa: S301
+    assert (batch, batch.seed) == ([3, 1], 5)
 
 
-def test_a_batch_that_is_sent_to_a_worker_keeps_its_place() -> None:
-    sent = pickle.loads(pickle.dumps(Batch([3, 1], 9)))
-    assert (sent, sent.seed) == ([3, 1], 9)
+class Noisy(Dataset[Any]):
+    """Draws from every generator."""
 
+    offset = 0
 
-class Noisy(Dataset[float]):
     def __len__(self) -> int:
         return 12
 
-    def __getitem__(self, index: int) -> float:
-        return index + random.random() / 4 + float(numpy.random.rand()) / 4 + float(torch.rand(())) / 4
+    def __getitem__(self, index: int) -> Any:
+        return torch.tensor([index + self.offset, random.random(), numpy.random.rand(), torch.rand(()).item()])  # noqa: S311
 
 
-def loaded(first: int, workers: int) -> list[list[float]]:
-    order = BatchOrder(12, 2, 5)
-    order.start(0, first)
-    loader: DataLoader[Any] = DataLoader(SeededDataset(Noisy()), batch_sampler=order, num_workers=workers)
-    return [batch.tolist() for batch in loader]
+class NoisyAtOnce(Noisy):
+    """Loads a batch in one go."""
 
-
-def test_random_numbers_in_workers_depend_on_the_batch_and_not_on_the_worker() -> None:
-    expected = loaded(0, 1)
-    assert loaded(0, 2) == expected
-    assert loaded(4, 2) == expected[4:]
-    assert len({value % 1 for batch in expected for value in batch}) == 12
-
-
-class Whole(Dataset[int]):
-    """Loads whole batches, and has a method and a setting of its own."""
-
-    factor = 10
-
-    def __len__(self) -> int:
-        return 6
-
-    def __getitem__(self, index: int) -> int:
-        raise AssertionError("it can load a batch at once")
-
-    def __getitems__(self, indices: list[int]) -> list[int]:
+    def __getitems__(self, indices: list[int]) -> list[Any]:
         assert type(indices) is list
-        return [index * self.factor for index in indices]
+        return [self[index] + 100 for index in indices]
 
 
-def test_a_dataset_that_loads_whole_batches_is_asked_for_them() -> None:
-    assert SeededDataset(Whole()).__getitems__(Batch([1, 2], 0)) == [10, 20]
+def _set_offset(worker: int) -> None:
+    info = get_worker_info()
+    assert info is not None
+    assert len(info.dataset) == 12
+    info.dataset.offset = info.dataset.offset + 1000
 
 
-def test_what_a_worker_looks_up_or_sets_at_the_dataset_is_the_datasets() -> None:
-    around = pickle.loads(pickle.dumps(SeededDataset(Whole())))
-    assert (len(around), around.factor) == (6, 10)
-    around.factor = 2
-    assert around.__getitems__(Batch([3], 0)) == [6]
+@pytest.mark.parametrize("cls", [Noisy, NoisyAtOnce])
+def test_the_random_numbers_of_workers_depend_on_the_batch_alone(cls: type[Noisy]) -> None:
+    def loaded(workers: int, first: int = 0) -> list[Any]:
+        order = BatchOrder(12, 3, 5)
+        order.start(1, first)
+        return [batch.tolist() for batch in DataLoader(SeededDataset(cls()), batch_sampler=order, num_workers=workers)]
+
+    whole = loaded(1)
+    assert loaded(2) == whole
+    assert loaded(2, 2) == whole[2:]
+    noise = [row[1] for batch in whole for row in batch]
+    assert len(set(noise)) == len(noise)
+
+
+def test_a_worker_init_fn_finds_the_dataset_and_may_change_it() -> None:
+    order = BatchOrder(12, 3, 5, shuffle=False)
+    loader = DataLoader(SeededDataset(Noisy()), batch_sampler=order, num_workers=1, worker_init_fn=_set_offset)
+    assert [row[0].item() for batch in loader for row in batch] == list(range(1000, 1012))
+
+
+def test_what_the_dataset_does_not_have_the_wrapper_does_not_have() -> None:
+    wrapper = pickle.loads(pickle.dumps(SeededDataset(Noisy())))  # noqa: S301
+    assert wrapper.offset == 0
+    with pytest.raises(AttributeError, match="nothing"):
+        wrapper.nothing  # noqa: B018

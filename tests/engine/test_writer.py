@@ -1,183 +1,212 @@
-"""Saving from a thread: the caller goes on, errors come back to it, and nothing old goes before the new is safe."""
+"""The writing thread: one copy, errors once and with their cause, deleting only what is superseded for good."""
 
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from darkit.engine import writer as writer_module
 from darkit.engine.checkpoint import read_checkpoint
 from darkit.engine.writer import BackgroundWriter, CheckpointWriter
-from darkit.errors import StorageError
-from darkit.runs.checkpoints import list_checkpoints
+from darkit.errors import CheckpointUnreadableError, StorageError
+from darkit.runs.checkpoints import find_checkpoint, list_checkpoints, manifest_path
 from darkit.runs.retention import Retention
-from tests.runs.parts import line_of, names_in, python
+from tests.runs.parts import names_in, wait_until
 
 
-def content(step: int = 1) -> dict[str, Any]:
-    return {"state_dict": {"w": torch.full((4,), float(step))}, "model_class": "m.M", "current_step": step}
+def steps(folder: Path) -> list[int]:
+    return [checkpoint.step for checkpoint in list_checkpoints(folder)]
+
+
+def content(value: float = 1) -> dict[str, Any]:
+    return {"state_dict": {"w": torch.full((3,), float(value))}}
 
 
 @pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    """Holds the writing thread until it is set; it is set in the end."""
-    event = threading.Event()
-    yield event
-    event.set()
+def writer() -> Any:
+    """A writer whose thread has ended when the test has."""
+    made = BackgroundWriter()
+    yield made
+    made.close()
 
 
-def held(gate: threading.Event, taken: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
+def test_the_caller_goes_on_while_the_thread_writes_what_there_was(writer: BackgroundWriter) -> None:
+    go_on = threading.Event()
+    written: list[float] = []
+    weights = torch.ones(2)
+
     def write(copied: dict[str, Any]) -> None:
-        assert gate.wait(60)
-        taken.append({key: value.clone() for key, value in copied.items()})
+        assert threading.current_thread().name.startswith("darkit-checkpoint")
+        assert go_on.wait(20)
+        written.append(copied["w"].sum().item())
 
-    return write
-
-
-def test_the_caller_goes_on_and_may_change_the_state_while_it_is_written(gate: threading.Event) -> None:
-    writer, taken = BackgroundWriter(), list[dict[str, Any]]()
-    state = {"w": torch.zeros(3)}
-    writer.submit(state, held(gate, taken))
-    state["w"].fill_(5)
-    assert taken == []
-    gate.set()
-    writer.close()
-    assert torch.equal(taken[0]["w"], torch.zeros(3))
+    writer.submit({"w": weights}, write)
+    weights.zero_()
+    assert written == []
+    writer.check()
+    go_on.set()
+    writer.wait()
+    assert written == [2.0]
 
 
-def test_a_save_that_comes_too_early_waits_for_the_one_before_and_says_so(
-    gate: threading.Event, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_a_slow_disk_makes_the_next_save_wait_and_says_for_how_long(
+    writer: BackgroundWriter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(writer_module, "_WORTH_TELLING", 0.0)
-    writer, taken = BackgroundWriter(), list[dict[str, Any]]()
-    state = {"w": torch.zeros(3)}
-    writer.submit(state, held(gate, taken))
-    second = threading.Thread(target=writer.submit, args=({"w": torch.ones(3)}, held(gate, taken)))
+    started, go_on = threading.Event(), threading.Event()
+    written: list[float] = []
+
+    def write(copied: dict[str, Any]) -> None:
+        started.set()
+        assert go_on.wait(20)
+        written.append(copied["w"].item())
+
+    writer.submit({"w": torch.tensor(1.0)}, write)
+    assert started.wait(20)
+    timer = threading.Timer(0.3, go_on.set)
+    timer.start()
     with caplog.at_level(logging.WARNING):
-        second.start()
-        second.join(0.1)
-        assert second.is_alive(), "there is one copy, and it is being written"
-        gate.set()
-        second.join(60)
-    writer.close()
-    assert [float(copied["w"][0]) for copied in taken] == [0.0, 1.0]
-    (message,) = caplog.messages[-1:]
-    assert message.startswith("The training waited ")
-    assert message.endswith(" s for the last checkpoint to reach the disk, which is slower than the saves.")
+        writer.submit({"w": torch.tensor(2.0)}, write)
+    assert written == [1.0], "the first was on the disk before its copy was overwritten"
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("The training waited 0.")
+    writer.wait()
+    assert written == [1.0, 2.0]
+    timer.join()
 
 
-def fail(copied: dict[str, Any]) -> None:
-    raise StorageError(5, "Cannot write x: the disk is on fire.")
-
-
-@pytest.mark.parametrize("how", ["check", "wait", "submit", "close"])
-def test_an_error_of_the_thread_is_raised_once_by_whatever_comes_next(how: str) -> None:
+@pytest.mark.parametrize("call", ["check", "wait", "submit", "close", "then"])
+def test_an_error_of_the_thread_is_raised_by_the_next_call_and_only_once(call: str) -> None:
     writer = BackgroundWriter()
+
+    def fail(copied: dict[str, Any]) -> None:
+        raise StorageError(28, "no space")
+
     writer.submit({}, fail)
-    assert writer._pending is not None
-    writer._pending.exception(60)  # it is done
-    calls: dict[str, Callable[[], None]] = {
-        "check": writer.check,
-        "wait": writer.wait,
-        "submit": lambda: writer.submit({}, lambda copied: None),
-        "close": writer.close,
-    }
-    with pytest.raises(StorageError, match="on fire"):
-        calls[how]()
+    pending = writer._pending
+    assert pending is not None
+    wait_until(pending.done)
+    with pytest.raises(StorageError, match="no space"):
+        if call == "submit":
+            writer.submit({}, lambda copied: None)
+        elif call == "then":
+            writer.then(lambda: None)
+            writer.wait()
+        else:
+            getattr(writer, call)()
     writer.check()
+    writer.wait()
     writer.close()
 
 
-def test_a_look_does_not_wait_for_what_is_being_written(gate: threading.Event) -> None:
+def test_what_comes_after_a_failed_save_is_not_done(tmp_path: Path) -> None:
     writer = BackgroundWriter()
-    writer.submit({}, held(gate, []))
-    writer.check()
-    gate.set()
-    writer.close()
+    done: list[int] = []
 
+    def fail(copied: dict[str, Any]) -> None:
+        raise StorageError(28, "no space")
 
-def test_what_comes_after_a_save_is_not_done_if_that_failed() -> None:
-    writer, done = BackgroundWriter(), list[int]()
     writer.submit({}, fail)
     writer.then(lambda: done.append(1))
-    with pytest.raises(StorageError, match="on fire"):
-        writer.wait()
-    writer.then(lambda: done.append(2))
-    writer.close()
-    assert done == [2]
+    with pytest.raises(StorageError):
+        writer.close()
+    assert done == []
 
 
-def test_its_thread_ends_with_it() -> None:
+def test_a_closed_writer_has_no_thread() -> None:
     writer = BackgroundWriter()
     writer.submit({}, lambda copied: None)
+    writer.close()
     writer.close()
     assert not any(thread.name.startswith("darkit-checkpoint") for thread in threading.enumerate())
 
 
-def test_it_can_be_used_again_after_its_end() -> None:
+def test_a_closed_writer_can_be_used_again() -> None:
     writer, taken = BackgroundWriter(), list[Any]()
     for number in range(2):
         writer.submit({"number": number}, taken.append)
         writer.close()
     assert [copied["number"] for copied in taken] == [0, 1]
+
+
+def test_checkpoints_are_whole_and_have_the_metrics_of_their_step(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path, run_id="me")
+    paths = [writer.save(step, content(step), {"val_loss": step / 2}) for step in (2, 4)]
     writer.close()
+    assert [path.name for path in paths] == ["iter-2-ckpt.pth", "iter-4-ckpt.pth"]
+    for checkpoint in list_checkpoints(tmp_path):
+        assert read_checkpoint(checkpoint)["state_dict"]["w"].tolist() == [checkpoint.step] * 3
+        assert checkpoint.metrics == {"val_loss": checkpoint.step / 2}
+    assert len(names_in(tmp_path)) == 4
 
 
-def test_what_is_saved_while_the_interpreter_ends_is_written_at_once(tmp_path: Path) -> None:
-    script = """
-        import atexit, sys, threading
-        from darkit.engine.writer import BackgroundWriter
-        writer = BackgroundWriter()
-        atexit.register(lambda: writer.submit({}, lambda copied: print(threading.current_thread().name, flush=True)))
-    """
-    with python(script) as process:
-        assert line_of(process) == "MainThread"
-        assert process.wait(60) == 0
-
-
-def test_a_checkpoint_is_whole_and_has_a_manifest(tmp_path: Path) -> None:
-    writer = CheckpointWriter(tmp_path, run_id="abc")
-    path = writer.save(3, content(3), {"val_loss": 0.5})
+def test_superseded_checkpoints_go_with_their_manifests(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path, retention=Retention(last=2, best=1))
+    for step, loss in ((1, 0.5), (2, 0.1), (3, 0.4), (4, 0.3), (5, 0.2)):
+        writer.save(step, content(), {"val_loss": loss})
     writer.close()
-    (checkpoint,) = list_checkpoints(tmp_path)
-    assert (checkpoint.path, checkpoint.step, checkpoint.metrics) == (path, 3, {"val_loss": 0.5})
-    assert checkpoint.verified
-    assert read_checkpoint(checkpoint)["current_step"] == 3
-    assert names_in(tmp_path) == ["iter-3-ckpt.json", "iter-3-ckpt.pth"]
-
-
-def test_superseded_checkpoints_go_once_the_new_one_is_there(tmp_path: Path) -> None:
-    writer = CheckpointWriter(tmp_path, retention=Retention(2, 1))
-    for step, loss in ((1, 0.1), (2, 0.9), (3, 0.8), (4, 0.7)):
-        writer.save(step, content(step), {"val_loss": loss})
-    writer.close()
-    assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path)] == [1, 3, 4]
+    assert steps(tmp_path) == [2, 4, 5]
     assert len(names_in(tmp_path)) == 6
 
 
-def test_nothing_goes_when_the_new_one_cannot_be_written(tmp_path: Path) -> None:
-    writer = CheckpointWriter(tmp_path, retention=Retention(1))
-    writer.save(1, content(1), {})
-    writer.wait()
-    (tmp_path / "iter-2-ckpt.pth").mkdir()  # a rename cannot replace a folder
-    writer.save(2, content(2), {})
-    with pytest.raises(StorageError, match=r"iter-2-ckpt\.pth"):
-        writer.close()
-    assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path)] == [1]
-
-
-def test_the_folder_that_is_gone_is_told_and_not_made_again(tmp_path: Path) -> None:
-    writer = CheckpointWriter(tmp_path / "gone")
+def test_nothing_is_deleted_when_the_new_one_cannot_be_written(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path, retention=Retention(last=1))
     writer.save(1, content(), {})
-    with pytest.raises(StorageError, match="No such file"):
-        writer.wait()
-    with suppress(StorageError):
+    writer.wait()
+    writer.save(2, {"state_dict": {"w": object()}}, {})
+    with pytest.raises(CheckpointUnreadableError):
         writer.close()
-    assert names_in(tmp_path) == []
+    assert steps(tmp_path) == [1]
+    assert read_checkpoint(find_checkpoint(tmp_path, 1))
+
+
+def test_the_old_one_is_there_until_the_new_one_and_its_manifest_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    unlink = Path.unlink
+
+    def watched(path: Path, missing_ok: bool = False) -> None:
+        if path == manifest_path(tmp_path / "iter-1-ckpt.pth"):
+            seen.append(names_in(tmp_path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    writer = CheckpointWriter(tmp_path, retention=Retention(last=1))
+    for step in (1, 2):
+        writer.save(step, content(), {})
+    writer.close()
+    assert seen == [["iter-1-ckpt.json", "iter-1-ckpt.pth", "iter-2-ckpt.json", "iter-2-ckpt.pth"]]
+    assert steps(tmp_path) == [2]
+
+
+def test_an_old_one_that_cannot_be_deleted_is_a_storage_error(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path, retention=Retention(last=1))
+    writer.save(1, content(), {})
+    writer.wait()
+    path = manifest_path(tmp_path / "iter-1-ckpt.pth")
+    path.unlink()
+    path.mkdir()  # what even root cannot unlink
+    writer.save(2, content(), {})
+    with pytest.raises(StorageError, match="Cannot delete .*iter-1-ckpt.json"):
+        writer.close()
+    assert steps(tmp_path) == [1, 2]
+
+
+def test_a_save_that_is_asked_for_as_the_interpreter_ends_is_written(tmp_path: Path) -> None:
+    script = f"""
+import atexit, sys
+from pathlib import Path
+import torch
+from darkit.engine.writer import CheckpointWriter
+writer = CheckpointWriter(Path({str(tmp_path)!r}))
+atexit.register(lambda: (writer.save(3, {{"state_dict": {{"w": torch.ones(1)}}}}, {{}}), writer.close()))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})  # noqa: PTH109
+    assert steps(tmp_path) == [3]
