@@ -20,7 +20,7 @@ from torch.utils.data import (
 )
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.feed import Feed
+from darkit.engine.feed import Feed, end_workers
 from darkit.engine.order import BatchOrder, SeededDataset
 from darkit.errors import DataError
 
@@ -45,6 +45,11 @@ class Loaders:
     train: Feed
     val: Any
     dataset: Any
+
+    def close(self) -> None:
+        """Ends all worker processes."""
+        self.train.close()
+        end_workers(self.val)
 
 
 def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:

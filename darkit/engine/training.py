@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def train_run(
         around = Session.reopen(same.run.path, same.step)
     else:
         around = Session.create(root, config, type(model).__name__)
-    with around as session:
+    with around as session, closing(loaders):
         if same is not None and session.writes:
             same.set_aside_later()
         if found is not None and session.writes:
