@@ -185,6 +185,11 @@ class Adapter(lightning.LightningModule):
         self._progress.increment_completed()
 
 
+def bare_module(pl_module: lightning.LightningModule) -> nn.Module:
+    """Returns the user's module inside the adapter, or someone else's LightningModule itself."""
+    return pl_module.module if isinstance(pl_module, Adapter) else pl_module
+
+
 def _mean(window: list[dict[str, Any]]) -> dict[str, Any]:
     means = {}
     for key in window[-1]:

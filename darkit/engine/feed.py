@@ -74,7 +74,6 @@ class Feed:
         if self.order is not None:
             self.order.start(self._epoch, self.batches)
         else:
-            _tell_epoch(self.loader, self._epoch)
             self._resumed = position
         self._mark = {"epoch": self._epoch, "batches": self.batches, "start": position.get("start")}
 
@@ -83,8 +82,6 @@ class Feed:
         self._epoch, self.batches = epoch, 0
         if self.order is not None:
             self.order.start(epoch, 0)
-        else:
-            _tell_epoch(self.loader, epoch)
 
     def __iter__(self) -> Iterator[Any]:
         resumed, self._resumed = self._resumed, None
@@ -109,6 +106,7 @@ class Feed:
     def _begin(self) -> Iterator[Any]:
         own = [generator.get_state() for generator in _own_generators(self.loader)]
         self._start = generator_states() | {"own": own}
+        _tell_epoch(self.loader, self._epoch)
         return iter(self.loader)
 
     def _go_on(self, position: Mapping[str, Any], generators: dict[str, Any] | None) -> Iterator[Any]:

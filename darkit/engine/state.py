@@ -10,8 +10,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from darkit.engine.adapter import Adapter
-from darkit.engine.callbacks.base import bare_module
+from darkit.engine.adapter import Adapter, bare_module
 from darkit.engine.checkpoint import class_path
 from darkit.engine.device import generator_states
 

@@ -1,124 +1,174 @@
-"""Data that knows where it is, and goes on from there."""
+"""The training data knows its place, and is entered there again whatever kind it is."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
-from torch.utils.data.distributed import DistributedSampler
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
+from darkit.engine.compare import differences
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import generator_states, seed_generators
 from darkit.engine.feed import Feed
 from darkit.engine.loaders import make_loaders
-from tests.engine.parts import Numbers
-from tests.engine.resuming import Augmented, Continuing, OwnSampler, Shuffled
+from tests.engine.parts import xy
+from tests.engine.resuming import Augmented, Continuing, OwnSampler, Shuffled, shuffling
 
-KINDS: dict[str, Callable[[], Any]] = {
-    "map-style": Augmented,
-    "loader": lambda: DataLoader(Augmented(), batch_size=4, shuffle=True),
-    "loader with its own sampler": lambda: DataLoader(Augmented(), batch_size=4, sampler=OwnSampler()),
-    "loader with its own generator": lambda: DataLoader(
-        Augmented(), batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(2)
+CONFIG = TrainerConfig(device="cpu", batch_size=6, seed=4)
+
+
+def own(data: Any) -> Feed:
+    return make_loaders(data, None, CONFIG).train
+
+
+class Listed:
+    """A loader that is no DataLoader: batches that are drawn when they are taken."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[Any]:
+        return (torch.rand(2) for _ in range(3))
+
+
+FEEDS: dict[str, Callable[[], Feed]] = {
+    "map-style": lambda: own(Augmented()),
+    "shuffling loader": lambda: own(shuffling()),
+    "generator": lambda: own(shuffling(generator=torch.Generator().manual_seed(8))),
+    "sampler with a generator": lambda: own(
+        DataLoader(Augmented(), 6, sampler=RandomSampler(range(16), generator=torch.Generator().manual_seed(8)))
     ),
-    "stream": Shuffled,
-    "stream with a state": Continuing,
+    "sampler": lambda: own(DataLoader(Augmented(), 6, sampler=OwnSampler())),
+    "batch sampler": lambda: own(DataLoader(Augmented(), batch_sampler=BatchSampler(OwnSampler(), 6, False))),
+    "stream": lambda: own(Shuffled()),
+    "stream with a state": lambda: own(Continuing()),
+    "loader of a stream with a state": lambda: own(DataLoader(Continuing(), batch_size=5)),
+    "iterable": lambda: Feed(Listed()),
 }
-AT_ONCE = ("map-style", "loader", "stream with a state")
 
 
-def feed_of(data: Any) -> Feed:
-    return make_loaders(data, None, TrainerConfig(device="cpu", batch_size=4, seed=3)).train
+class Training:
+    """Takes batches as the adapter does, and draws numbers of its own between them."""
 
+    def __init__(self, feed: Feed, seed: int = 1) -> None:
+        seed_generators(seed)
+        self.feed = feed
+        self.epoch = 0
+        self.batches = iter(feed)
 
-def read(feed: Feed, epochs: int, stop: tuple[int, int] | None = None) -> tuple[list[Any], dict[str, Any]]:
-    """Takes batches as the engine does, up to a place; returns them and what a checkpoint there would hold."""
-    taken: list[Any] = []
-    state: dict[str, Any] = {}
-    first = feed.position()["epoch"]
-    for epoch in range(first, epochs):
-        for batch in feed:
-            feed.batches += 1
-            feed.mark()
-            taken.append(batch[0].clone())
-            if (epoch, feed.batches) == stop:
-                return taken, {"position": feed.position(), "rng": generator_states()}
-        feed.next_epoch(epoch + 1)
-        feed.mark()
-    return taken, state
+    def go_on(self, position: Any, generators: Any) -> None:
+        self.feed.resume(position, generators)
+        self.epoch = position["epoch"]
+        self.batches = iter(self.feed)
 
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("place", [(0, 1), (0, 4), (1, 2)])
-def test_what_follows_a_checkpoint_is_what_would_have_followed(kind: str, place: tuple[int, int]) -> None:
-    seed_generators(5)
-    straight, _ = read(feed_of(KINDS[kind]()), 3)
-    seed_generators(5)
-    before, state = read(feed_of(KINDS[kind]()), 3, place)
-    seed_generators(99)
-    feed = feed_of(KINDS[kind]())
-    feed.resume(state["position"], state["rng"])
-    after, _ = read(feed, 3)
-    assert len(straight) == 12
-    assert len(before) + len(after) == 12
-    assert all(torch.equal(one, other) for one, other in zip(straight, [*before, *after], strict=True))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_only_what_cannot_be_entered_is_read_forward_and_that_is_told(
-    kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    seed_generators(5)
-    _, state = read(feed_of(KINDS[kind]()), 1, (0, 3))
-    feed = feed_of(KINDS[kind]())
-    feed.resume(state["position"], state["rng"])
-    with caplog.at_level(logging.WARNING):
-        next(iter(feed))
-    told = [message for message in caplog.messages if message.startswith("Reading 3 batches forward")]
-    assert len(told) == (kind not in AT_ONCE)
-
-
-def test_entering_an_order_loads_nothing_that_was_trained_on_before() -> None:
-    samples = Numbers(16)
-    feed = feed_of(samples)
-    feed.resume({"epoch": 2, "batches": 3}, generator_states())
-    assert len(list(feed)) == 1
-    assert len(samples.asked) == 4
-    assert len(feed) == 4, "an epoch is as long as ever"
-
-
-def test_the_position_is_that_of_the_last_step_and_not_of_what_was_taken_since() -> None:
-    feed = feed_of(Augmented())
-    batches = iter(feed)
-    next(batches)
-    feed.batches += 1
-    feed.mark()
-    next(batches)
-    feed.batches += 1
-    assert feed.position() == {"epoch": 0, "batches": 1}
-
-
-def test_a_sampler_of_ones_own_is_told_the_epoch() -> None:
-    samples = Numbers(16)
-    sampler: DistributedSampler[Any] = DistributedSampler(samples, num_replicas=2, rank=0)
-    feed = feed_of(DataLoader(samples, batch_size=4, sampler=sampler))
-    assert feed.order is None
-    feed.next_epoch(5)
-    assert sampler.epoch == 5
-    feed.resume({"epoch": 7, "batches": 1}, generator_states())
-    assert sampler.epoch == 7
-
-
-class Endless(IterableDataset[Any]):
-    def __iter__(self) -> Any:
+    def take(self) -> Any:
         while True:
-            yield torch.rand(2)
+            for batch in self.batches:
+                self.feed.batches += 1
+                drawn = random.random(), float(numpy.random.rand()), torch.rand(()).item()  # noqa: S311
+                self.feed.mark()
+                return _plain(batch), drawn
+            self.epoch += 1
+            self.feed.next_epoch(self.epoch)
+            self.feed.mark()
+            self.batches = iter(self.feed)
 
 
-def test_data_without_an_end_has_no_length() -> None:
-    with pytest.raises(TypeError):
-        len(feed_of(Endless()))
+def _plain(batch: Any) -> Any:
+    return batch.tolist() if isinstance(batch, torch.Tensor) else [part.tolist() for part in batch]
+
+
+@settings(max_examples=8)
+@given(taken=st.integers(0, 9))
+@pytest.mark.parametrize("kind", FEEDS)
+def test_any_place_is_entered_again_with_the_same_batches_and_random_numbers(kind: str, taken: int) -> None:
+    first = Training(FEEDS[kind]())
+    for _ in range(taken):
+        first.take()
+    position, generators = first.feed.position(), generator_states()
+    expected = [first.take() for _ in range(6)]
+    second = Training(FEEDS[kind](), seed=99)
+    second.go_on(position, generators)
+    assert {key: second.feed.position()[key] for key in ("epoch", "batches")} == {
+        key: position[key] for key in ("epoch", "batches")
+    }
+    assert [second.take() for _ in range(6)] == expected
+    assert list(differences(second.feed.position(), first.feed.position())) == []
+
+
+def test_ordered_data_is_entered_without_loading_what_was_taken(caplog: pytest.LogCaptureFixture) -> None:
+    data = Augmented()
+    feed = own(data)
+    feed.resume({"epoch": 1, "batches": 2}, generator_states())
+    data.samples.asked.clear()
+    assert len(list(feed)) == 1
+    assert len(data.samples.asked) == 4
+    assert caplog.messages == []
+
+
+def test_other_data_is_read_forward_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    feed = own(Shuffled())
+    with caplog.at_level(logging.WARNING):
+        feed.resume({"epoch": 0, "batches": 2, "start": None}, generator_states())
+        assert len(list(feed)) == 1
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("Reading 2 batches forward to where the checkpoint was: this data cannot")
+
+
+def test_a_stream_with_a_state_is_not_read_forward(caplog: pytest.LogCaptureFixture) -> None:
+    data = Continuing()
+    feed = own(data)
+    feed.resume(
+        {"epoch": 0, "batches": 2, "dataset": {"place": 12}, "ended": False, "own_generators": []}, generator_states()
+    )
+    assert len(list(feed)) == 1
+    assert data.asked == [12, 13, 14, 15]
+    assert caplog.messages == []
+
+
+def test_a_position_tells_what_was_marked_and_not_what_was_taken_since() -> None:
+    feed = own(xy())
+    batches = iter(feed)
+    for _ in range(2):
+        next(batches)
+        feed.batches += 1
+        if feed.batches == 1:
+            feed.mark()
+    assert feed.position() == {"epoch": 0, "batches": 1}
+    feed.next_epoch(1)
+    assert feed.position() == {"epoch": 0, "batches": 1}
+    feed.mark()
+    assert feed.position() == {"epoch": 1, "batches": 0}
+
+
+def test_samplers_are_told_the_epoch_before_it_begins() -> None:
+    sampler = OwnSampler()
+    for loader in (
+        DataLoader(Augmented(), sampler=sampler),
+        DataLoader(Augmented(), batch_sampler=BatchSampler(sampler, 2, False)),
+    ):
+        sampler.epoch = -1
+        feed = Feed(loader)
+        next(iter(feed))
+        assert sampler.epoch == 0
+        feed.next_epoch(3)
+        next(iter(feed))
+        assert sampler.epoch == 3
+        feed.resume({"epoch": 7, "batches": 0}, generator_states())
+        next(iter(feed))
+        assert sampler.epoch == 7
+
+
+def test_the_length_is_the_loaders_but_a_stream_with_a_state_is_read_to_its_end() -> None:
+    assert len(own(xy())) == 3
+    assert len(Feed(Listed())) == 3
+    with pytest.raises(TypeError, match="until it ends"):
+        len(own(Continuing(sized=True)))

@@ -1,147 +1,100 @@
-"""What a checkpoint holds of a training, with darkit's adapter and with somebody else's module."""
+"""What a checkpoint holds of a training."""
 
 from __future__ import annotations
 
+import enum
 import logging
-from enum import IntEnum
+from collections import OrderedDict
 from typing import Any
 
 import lightning
+import numpy
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from darkit.engine.state import collect_state, of_rank, restore_callbacks
-from tests.engine.parts import MLP, in_order, made, train, xy
-
-KEYS = {
-    "state_dict",
-    "model_class",
-    "current_step",
-    "optimizer_state_dict",
-    "scheduler_state_dict",
-    "precision",
-    "callbacks",
-    "rng",
-    "position",
-}
+from darkit.engine.checkpoint import read_checkpoint
+from darkit.engine.state import of_rank
+from darkit.runs.checkpoints import find_checkpoint
+from tests.engine.parts import made, train, xy
 
 
-class Collect(lightning.Callback):
-    """Collects the state after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-        self.state: dict[str, Any] = {}
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *arguments: Any
-    ) -> None:
-        if trainer.global_step == self.step:
-            self.state = collect_state(trainer, pl_module)
+class Kind(enum.IntEnum):
+    ONE = 1
 
 
-class Counting(lightning.Callback):
-    """Has a state of its own."""
+class Keeping(lightning.Callback):
+    """Has whatever state it is given."""
 
-    def __init__(self, value: Any = None) -> None:
-        self.value = value
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.state = state
+        self.loaded: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        return {"value": self.value}
+        return self.state
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.value = state_dict["value"]
-
-
-class Level(IntEnum):
-    HIGH = 3
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loaded.append(state)
 
 
-class Foreign(lightning.LightningModule):
+class Other(Keeping):
+    """Another one."""
+
+
+PLAIN: dict[str, Any] = {"n": 1, "x": [1.5, ("a", b"b")], "t": torch.ones(2), "p": torch.nn.Parameter(torch.ones(1))}
+NOT_PLAIN = [numpy.float64(1.0), numpy.ones(2), Kind.ONE, {1}, OrderedDict(a=1), object(), [{"deep": 1 + 2j, "k": {2}}]]
+
+
+def test_a_checkpoint_holds_everything_under_the_names_that_people_know() -> None:
+    run = train(made(), xy(), scheduler="cosine", max_step=6, callbacks=[Keeping(PLAIN)])
+    content = read_checkpoint(find_checkpoint(run.path, 6))
+    assert set(content) == {
+        "state_dict",
+        "model_class",
+        "current_step",
+        "optimizer_state_dict",
+        "scheduler_state_dict",
+        "precision",
+        "callbacks",
+        "rng",
+        "position",
+    }
+    assert (content["model_class"], content["current_step"]) == ("tests.engine.parts.MLP", 6)
+    assert content["scheduler_state_dict"]["last_epoch"] == 6
+    assert content["position"] == {"epoch": 1, "batches": 2}
+    assert set(content["rng"]) == {"python", "numpy", "torch", "cuda"}
+    (kept,) = [state for key, state in content["callbacks"].items() if "Keeping" in key]
+    assert kept["n"] == 1
+    assert kept["x"] == [1.5, ("a", b"b")]
+
+
+def test_callbacks_get_their_own_state_back_and_nothing_where_there_was_none() -> None:
+    train(made(), xy(), name="run", callbacks=[Keeping({"n": 1}), Other({"m": 2})])
+    one, other, new = Keeping({"n": 9}), Other({"m": 9}), StepsOnly()
+    train(made(), xy(), name="run", resume=True, max_step=8, callbacks=[other, new, one])
+    assert (one.loaded, other.loaded, new.loaded) == ([{"n": 1}], [{"m": 2}], [])
+
+
+class StepsOnly(Keeping):
+    """A third one, with which the run did not begin."""
+
     def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Linear(4, 1)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return F.mse_loss(self.layers(batch[0]), batch[1])
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
-        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+        super().__init__({})
 
 
-def test_it_holds_everything_that_the_guide_names_and_the_rest() -> None:
-    model, collect = made(), Collect(3)
-    train(model, xy(), callbacks=[collect, Counting([1, 2.5, "x", torch.ones(2)])], scheduler="cosine")
-    assert set(collect.state) == KEYS
-    assert collect.state["model_class"] == "tests.engine.parts.MLP"
-    assert collect.state["current_step"] == 3
-    assert set(collect.state["state_dict"]) == set(model.state_dict())
-    assert collect.state["optimizer_state_dict"]["state"][0]["step"] == 3
-    assert collect.state["scheduler_state_dict"]["last_epoch"] == 3
-    assert set(collect.state["rng"]) == {"python", "numpy", "torch", "cuda"}
-    assert (collect.state["position"]["epoch"], collect.state["position"]["batches"]) == (0, 3)
-    ((key, state),) = collect.state["callbacks"].items()
-    assert key == Counting().state_key
-    assert state["value"][2] == "x"
-
-
-def test_of_somebody_elses_module_it_holds_the_module_itself() -> None:
-    collect, module = Collect(3), Foreign()
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_steps=4,
-        callbacks=[collect],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, in_order())
-    assert set(collect.state) == KEYS
-    Foreign().load_state_dict(collect.state["state_dict"])
-    assert collect.state["scheduler_state_dict"] is not None
-    assert collect.state["position"] == {"epoch": 0, "batches": 3}
-
-
-@pytest.mark.parametrize("value", [object(), {1, 2}, [Level.HIGH], {"deep": (nn.Linear(1, 1),)}])
-def test_a_callback_whose_state_cannot_be_read_safely_is_left_out_and_told(
+@pytest.mark.parametrize("value", NOT_PLAIN, ids=lambda value: type(value).__name__)
+def test_a_state_that_could_not_be_read_again_is_left_out_and_told(
     value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    collect = Collect(2)
+    callback = Keeping({"value": value})
     with caplog.at_level(logging.WARNING):
-        train(made(), xy(), callbacks=[collect, Counting(value)], max_step=2)
-    assert collect.state["callbacks"] == {}
-    assert "The state of the callback Counting is not saved" in caplog.text
+        run = train(made(), xy(), max_step=1, callbacks=[callback])
+    assert [text for text in caplog.messages if "Keeping" in text] == [
+        "The state of the callback Keeping is not saved: it holds more than tensors, numbers, text and containers."
+    ]
+    assert "Keeping" not in str(read_checkpoint(find_checkpoint(run.path, 1))["callbacks"])
 
 
-def test_each_rank_gets_its_own_numbers_and_a_new_one_the_firsts() -> None:
-    state = {"rng": "zero", "ranks": [{"rng": "zero"}, {"rng": "one"}]}
-    assert of_rank(state, 1)["rng"] == "one"
-    assert of_rank(state, 5)["rng"] == "zero"
-    assert of_rank({"rng": "alone"}, 3)["rng"] == "alone"
-
-
-def test_callbacks_get_their_own_state_back() -> None:
-    counting, silent = Counting(), lightning.Callback()
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        callbacks=[counting, silent],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    restore_callbacks(trainer, {"callbacks": {Counting().state_key: {"value": 4}, "Unknown": {"value": 5}}})
-    assert counting.value == 4
-    restore_callbacks(trainer, {})
-    assert counting.value == 4
-
-
-def test_the_model_trains_on_unharmed() -> None:
-    with_it, without = made(MLP), made(MLP)
-    train(with_it, xy(), callbacks=[Collect(2)])
-    train(without, xy())
-    assert all(torch.equal(with_it.state_dict()[key], value) for key, value in without.state_dict().items())
+def test_every_process_finds_its_own_place_and_one_too_many_the_first() -> None:
+    ranks = [{"position": rank} for rank in range(2)]
+    assert [of_rank({"ranks": ranks}, rank)["position"] for rank in (0, 1, 2)] == [0, 1, 0]
+    assert of_rank({"position": 5}, 3)["position"] == 5

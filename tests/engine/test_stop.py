@@ -1,4 +1,4 @@
-"""How a training hears that it should end: signals in real processes, and what is left of them afterwards."""
+"""A request to stop: the first reason stays, the process ends as the signal would have ended it."""
 
 from __future__ import annotations
 
@@ -8,157 +8,156 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from darkit.engine.stop import SIGNALS, SignalGuard, StopRequest, requeue
+from darkit.engine.stop import SIGNALS, SignalGuard, StopRequest, StopTraining, is_interactive, requeue
 from tests.runs.parts import line_of, python
 
-LISTENING = """
-    import os, signal, sys, time
-    from darkit.engine.stop import SignalGuard, StopRequest
-    request = StopRequest()
-    SignalGuard(request).install()
-    print("ready", flush=True)
-    while not request.reason:
-        time.sleep(0.001)
-    print(request.reason, flush=True)
-    if len(sys.argv) > 1:
-        signal.pause()
-    request.end_process()
-    print("survived", flush=True)
-"""
+
+@pytest.fixture
+def guard() -> Any:
+    """It listens until the test is over."""
+    made = SignalGuard(StopRequest())
+    made.install()
+    yield made
+    made.uninstall()
 
 
-def handlers() -> list[object]:
-    return [signal.getsignal(number) for number in SIGNALS]
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
-def test_a_signal_becomes_a_request_and_then_the_exit_code_that_it_means(number: signal.Signals, code: int) -> None:
-    with python(LISTENING) as process:
-        assert line_of(process) == "ready"
-        process.send_signal(number)
-        assert line_of(process) == f"It was asked to stop by {number.name}."
-        assert process.wait(60) == code
-        assert line_of(process) == ""
-
-
-@pytest.mark.parametrize("second", SIGNALS)
-def test_a_second_signal_ends_the_process_at_once(second: signal.Signals) -> None:
-    with python(LISTENING, "wait") as process:
-        assert line_of(process) == "ready"
-        process.send_signal(signal.SIGTERM)
-        assert line_of(process) == "It was asked to stop by SIGTERM."
-        process.send_signal(second)
-        assert process.wait(60) == 128 + second
-
-
-def test_somebody_who_sits_at_the_interpreter_keeps_it(tmp_path: Path) -> None:
-    script = "import sys; sys.ps1 = '>>> '\n" + "\n".join(line[4:] for line in LISTENING.splitlines())
-    with python(script) as process:
-        assert line_of(process) == "ready"
-        process.send_signal(signal.SIGINT)
-        assert line_of(process) == "It was asked to stop by SIGINT."
-        assert line_of(process) == "survived"
-        assert process.wait(60) == 0
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_becomes_a_request(guard: SignalGuard, number: signal.Signals, capfd: Any) -> None:
+    assert guard.request.reason == ""
+    signal.raise_signal(number)
+    assert guard.request.reason == f"It was asked to stop by {number.name}."
+    assert guard.request.signal == number
+    assert capfd.readouterr().err == (
+        f"\n{number.name}: saving after this step, then stopping; once more stops at once.\n"
+    )
 
 
 def test_the_first_reason_stays() -> None:
     request = StopRequest()
-    request.ask("first", signal.SIGTERM)
-    request.ask("second", signal.SIGINT)
-    assert (request.reason, request.signal) == ("first", signal.SIGTERM)
+    request.ask("one")
+    request.ask("two", signal.SIGTERM)
+    assert (request.reason, request.signal) == ("one", None)
 
 
-def test_a_request_without_a_signal_ends_no_process() -> None:
-    request = StopRequest()
-    request.end_process()
-    request.ask("by hand")
-    request.end_process()
+def test_the_signals_are_given_back_to_whoever_had_them(guard: SignalGuard) -> None:
+    def own(*arguments: Any) -> None:
+        """Somebody's handler."""
 
-
-def test_the_handlers_of_before_are_there_again_afterwards() -> None:
-    before = handlers()
-    guard = SignalGuard(StopRequest())
-    guard.install()
-    assert all(now is not then for now, then in zip(handlers(), before, strict=True))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # somebody takes one in between
-    guard.install()
     guard.uninstall()
-    assert handlers() == before
-    guard.uninstall()
-    assert handlers() == before
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        guard.install()
+        guard.install()  # again, after somebody else may have taken them
+        assert signal.getsignal(signal.SIGTERM) == guard._note
+        guard.uninstall()
+        guard.uninstall()
+        assert signal.getsignal(signal.SIGTERM) is own
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def test_a_guard_that_is_used_again_counts_its_signals_anew() -> None:
-    script = """
-        import os, signal
-        from darkit.engine.stop import SignalGuard, StopRequest
-        guard = SignalGuard(StopRequest())
-        for _ in range(2):
-            guard.install()
-            os.kill(os.getpid(), signal.SIGUSR1)  # the second one while it listens ends the process
-            guard.uninstall()
-        print("alive", flush=True)
-    """
-    with python(script) as process:
-        assert line_of(process) == "alive"
-
-
-def test_outside_the_main_thread_it_lets_the_signals_alone() -> None:
-    before = handlers()
+def test_outside_the_main_thread_it_does_nothing() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
     guard = SignalGuard(StopRequest())
-    thread = threading.Thread(target=guard.install)
+    thread = threading.Thread(target=lambda: (guard.install(), guard.uninstall()))
     thread.start()
     thread.join()
-    assert handlers() == before
-    guard.uninstall()
-    assert handlers() == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_the_process_ends_with_the_code_of_the_signal(number: signal.Signals, code: int) -> None:
+    request = StopRequest()
+    request.ask("why", number)
+    with pytest.raises(SystemExit) as caught:
+        request.end_process()
+    assert caught.value.code == code
+
+
+def test_a_request_that_no_signal_made_ends_no_process() -> None:
+    request = StopRequest()
+    request.end_process()
+    request.ask("darkit stop")
+    request.end_process()
+
+
+def test_an_interpreter_at_which_somebody_sits_survives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    assert is_interactive()
+    request = StopRequest()
+    request.ask("why", signal.SIGINT)
+    request.end_process()
+
+
+@pytest.mark.parametrize(("first", "second"), [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGTERM")])
+def test_a_second_signal_ends_the_process_at_once(first: str, second: str) -> None:
+    script = """
+        import time
+        from darkit.engine.stop import SignalGuard, StopRequest
+        guard = SignalGuard(StopRequest())
+        guard.install()
+        print("ready", flush=True)
+        while not guard.request.reason:
+            time.sleep(0.005)
+        print(guard.request.reason, flush=True)
+        time.sleep(60)
+    """
+    with python(script) as process:
+        assert line_of(process) == "ready"
+        process.send_signal(getattr(signal, first))
+        assert line_of(process) == f"It was asked to stop by {first}."
+        process.send_signal(getattr(signal, second))
+        assert process.wait(20) == 128 + getattr(signal, second)
 
 
 @pytest.fixture
-def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """SLURM's program, which notes what it was asked and ends with the code in ``code``."""
-    program = tmp_path / "bin" / "scontrol"
-    program.parent.mkdir()
-    (tmp_path / "code").write_text("0")
-    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit $(cat {tmp_path}/code)\n')
+def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``scontrol`` that writes down its arguments, or fails for the job 13."""
+    program, told = tmp_path / "scontrol", tmp_path / "told"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {told}\n[ "$2" != 13 ]\n')
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    return tmp_path
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return told
 
 
-def test_a_slurm_job_is_queued_again(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert requeue()
-    assert (scontrol / "asked").read_text() == "requeue 17\n"
+def test_a_warned_job_is_queued_again_before_the_process_ends(scheduler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    request = StopRequest()
+    request.ask("why", signal.SIGUSR1)
+    with pytest.raises(SystemExit):
+        request.end_process()
+    assert scheduler.read_text() == "requeue 4711\n"
+    terminated = StopRequest()
+    terminated.ask("why", signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        terminated.end_process()
+    assert scheduler.read_text() == "requeue 4711\n"
 
 
-def test_without_a_job_nothing_is_queued(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_job_or_without_slurm_nothing_is_queued(scheduler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert not requeue()
-    assert not (scontrol / "asked").exists()
-
-
-def test_in_a_job_without_slurms_program_nothing_is_queued(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("PATH", "/nowhere")
     assert not requeue()
+    assert not scheduler.exists()
 
 
-def test_a_slurm_that_refuses_is_told_and_the_exit_code_stays(scontrol: Path) -> None:
-    (scontrol / "code").write_text("1")
-    script = (
-        "import signal; from darkit.engine.stop import StopRequest; request = StopRequest(); "
-        "request.ask('x', signal.SIGUSR1); request.end_process()"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"SLURM_JOB_ID": "17"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 138
-    assert "SLURM did not queue job 17 again" in result.stderr
+def test_a_refusal_of_slurm_is_raised(scheduler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    with pytest.raises(subprocess.CalledProcessError):
+        requeue()
+    assert scheduler.read_text() == "requeue 13\n"
+
+
+def test_leaving_a_loop_passes_an_except_exception() -> None:
+    with pytest.raises(StopTraining):
+        try:
+            raise StopTraining
+        except Exception:
+            pytest.fail("it was caught")

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning
-from torch import Tensor, nn
-
-from darkit.engine.adapter import Adapter
+from torch import Tensor
 
 
 class StepCallback(lightning.Callback):
@@ -60,11 +58,6 @@ def is_last(trainer: lightning.Trainer, step: int) -> bool:
 def is_due(trainer: lightning.Trainer, step: int, every: int) -> bool:
     """Says whether something that comes every so many steps, and at the last one, comes now; 0 means only the last."""
     return (every > 0 and step % every == 0) or is_last(trainer, step)
-
-
-def bare_module(pl_module: lightning.LightningModule) -> nn.Module:
-    """Returns the user's module inside the adapter, or someone else's LightningModule itself."""
-    return pl_module.module if isinstance(pl_module, Adapter) else pl_module
 
 
 def log_values(trainer: lightning.Trainer, outputs: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 
-from darkit.engine.callbacks.base import bare_module
+from darkit.engine.adapter import bare_module
 from darkit.engine.exports import write_exports
 
 

@@ -1,61 +1,104 @@
-"""A digest of every batch that was trained on."""
+"""A digest of every batch that was trained on, in whole lines."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
+import lightning
 import pytest
+from torch.optim import SGD
 
 from darkit.engine.callbacks.record import RecordBatches
+from darkit.engine.fingerprint import add_to_digest
+from darkit.engine.order import BatchOrder
 from tests.engine.parts import LossMLP, in_order, made, train, xy
 
 
-def lines(path: Path) -> list[list[str]]:
-    text = path.read_text()
-    assert text.endswith("\n")
-    return [line.split(",") for line in text.splitlines()]
+def lines(path: Path) -> list[tuple[int, int, str]]:
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    return [(int(epoch), int(number), digest) for epoch, number, digest in rows]
 
 
-def record(folder: Path, name: str, **options: object) -> list[list[str]]:
-    path = folder / name
-    train(made(), options.pop("data", xy()), callbacks=[RecordBatches(path)], **options)
-    return lines(path)
+def digest(batch: Any) -> str:
+    made = hashlib.sha256()
+    add_to_digest(made, batch)
+    return made.hexdigest()
 
 
-def test_every_batch_has_a_line_with_its_place(tmp_path: Path) -> None:
-    rows = record(tmp_path, "a", max_step=6)
-    assert [row[:2] for row in rows] == [["0", "0"], ["0", "1"], ["0", "2"], ["0", "3"], ["1", "0"], ["1", "1"]]
-    assert all(len(row[2]) == 64 for row in rows)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_every_batch_has_a_line_with_its_place_and_digest(tmp_path: Path, accumulate: int) -> None:
+    path = tmp_path / "batches.csv"
+    steps = 6 // accumulate
+    train(made(), xy(), max_step=steps, gradient_accumulation_steps=accumulate, callbacks=[RecordBatches(path)])
+    x, y = xy()
+    expected = []
+    for epoch in range(2):
+        order = BatchOrder(16, 4, 0)
+        order.start(epoch, 0)
+        expected += [(epoch, number, digest([x[batch], y[batch]])) for number, batch in enumerate(order)]
+    assert lines(path) == expected[:6]
 
 
-def test_accumulated_batches_have_a_line_each(tmp_path: Path) -> None:
-    assert len(record(tmp_path, "a", max_step=3, gradient_accumulation_steps=3)) == 9
+def test_a_run_that_goes_on_adds_its_batches_at_their_places(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
+    train(made(), xy(), max_step=9, callbacks=[RecordBatches(whole)])
+    for step in (3, 9):
+        train(made(), xy(), name="run", resume="auto", max_step=step, callbacks=[RecordBatches(broken)])
+    assert lines(broken) == lines(whole)
 
 
-def test_the_same_batches_have_the_same_digests_and_others_have_others(tmp_path: Path) -> None:
-    one, same, other = (record(tmp_path, name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
-    assert one == same
-    assert [row[:2] for row in one] == [row[:2] for row in other]
-    assert one != other
+def test_each_line_is_on_the_disk_when_its_step_is_over(tmp_path: Path) -> None:
+    path = tmp_path / "batches.csv"
+    seen: list[int] = []
+
+    class Reading(lightning.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if outputs:
+                text = path.read_text()
+                assert text.endswith("\n")
+                seen.append(text.count("\n"))
+
+    train(made(), xy(), max_step=4, callbacks=[RecordBatches(path), Reading()])
+    assert seen == [1, 2, 3, 4]
 
 
-def test_an_existing_record_is_continued(tmp_path: Path) -> None:
-    first = record(tmp_path, "a", max_step=2, name="r")
-    both = record(tmp_path, "a", max_step=4, name="r", resume=True)
-    assert both[:2] == first
-    assert [row[:2] for row in both] == [["0", "0"], ["0", "1"], ["0", "2"], ["0", "3"]]
+@pytest.mark.filterwarnings("ignore:::lightning")
+def test_in_a_stock_trainer_the_place_is_lightnings(tmp_path: Path) -> None:
+    class Foreign(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = LossMLP()
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return self.model(*batch)["loss"]
+
+        def configure_optimizers(self) -> Any:
+            return SGD(self.parameters(), lr=0.1)
+
+    path = tmp_path / "batches.csv"
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        callbacks=[RecordBatches(path)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Foreign(), in_order(8))
+    digests = [digest(batch) for batch in in_order(8)]
+    assert lines(path) == [(epoch, number, digests[number]) for epoch in (0, 1) for number in (0, 1)]
 
 
-def test_it_is_complete_when_the_training_fails(tmp_path: Path) -> None:
-    class Failing(LossMLP):
-        calls = 0
+def test_the_file_is_closed_however_the_training_ends(tmp_path: Path) -> None:
+    class Failing(lightning.Callback):
+        def on_train_batch_end(self, *arguments: Any) -> None:
+            raise ZeroDivisionError
 
-        def forward(self, x, y):  # type: ignore[no-untyped-def]
-            self.calls += 1
-            if self.calls > 3:
-                raise ZeroDivisionError
-            return super().forward(x, y)
-
+    recorder = RecordBatches(tmp_path / "batches.csv")
     with pytest.raises(ZeroDivisionError):
-        train(made(Failing), in_order(), callbacks=[RecordBatches(tmp_path / "a")])
-    assert len(lines(tmp_path / "a")) == 3
+        train(made(), xy(), callbacks=[recorder, Failing()])
+    assert recorder._file is None
+    assert len(lines(tmp_path / "batches.csv")) == 1
