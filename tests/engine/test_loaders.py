@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
+import lightning
+import psutil
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import darkit
 from darkit.engine.config import TrainerConfig
+from darkit.engine.feed import end_workers
 from darkit.engine.loaders import make_loaders
 from darkit.engine.order import BatchOrder
 from darkit.errors import DataError
@@ -250,3 +254,29 @@ def test_workers_load_the_same_batches_as_the_process_itself() -> None:
     alone, helped = made(), made()
     logs = [train(model, xy(), max_step=6, num_workers=n).log() for model, n in ((alone, 0), (helped, 2))]
     assert logs[0]["train_loss"].to_list() == logs[1]["train_loss"].to_list()
+
+
+def children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_worker_process_outlives_the_training(fails: bool) -> None:
+    class Failing(lightning.Callback):
+        def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+            assert len(children()) == before + 2
+            if fails and trainer.global_step == 5:
+                raise ZeroDivisionError
+
+    before = len(children())
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+        train(made(), xy(), xy(), num_workers=1, eval_step_interval=1, callbacks=[Failing()])
+    assert len(children()) == before
+
+
+def test_a_loader_of_ones_own_can_be_used_again_after_the_training() -> None:
+    theirs: DataLoader[Any] = DataLoader(Numbers(), batch_size=4, num_workers=1, persistent_workers=True)
+    first = [x.tolist() for x, _ in theirs]
+    train(made(), theirs, theirs)
+    assert [x.tolist() for x, _ in theirs] == first
+    end_workers(theirs)
