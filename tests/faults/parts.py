@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+from torch import Tensor, nn
 
 from darkit.runs import files
 from darkit.runs.checkpoints import list_checkpoints
@@ -30,14 +31,36 @@ LIMIT = 120.0  # seconds; a busy machine is not a fault
 TRAIN = """
 import torch, darkit
 from torch import nn
+from tests.faults.parts import Net
 torch.manual_seed(0)
-width = {width}
-model = nn.Sequential(nn.Linear(8, width), nn.Dropout(0.1), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
 generator = torch.Generator().manual_seed(1)
 x = torch.randn(64, 8, generator=generator)
-darkit.fit(model, (x, x.sum(1, keepdim=True)), loss=nn.functional.mse_loss, name="run", resume="auto",
+darkit.fit(Net({width}), (x, x.sum(1, keepdim=True)), loss=nn.functional.mse_loss, name="run", resume="auto",
            device="cpu", batch_size=4, {settings})
 """
+
+
+class Net(nn.Module):
+    """Regression from (batch, 8) to (batch, 1), with dropout."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.layers = nn.Sequential(
+            nn.Linear(8, width), nn.Dropout(0.1), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Code(str):
+    """A setting's value that is code, and not a text."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def training(width: int = 16, **settings: Any) -> str:
