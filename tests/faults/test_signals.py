@@ -55,7 +55,8 @@ def test_a_second_sigterm_ends_at_once_and_leaves_whole_files(zygote: Zygote, ho
         time.sleep(chosen.uniform(0, 0.01))
         with contextlib.suppress(ProcessLookupError):  # it may have ended already
             child.send(signal.SIGTERM)
-        assert child.wait() == 128 + signal.SIGTERM, child.output
+        # after the last thing is written the signal means what it means to every process
+        assert child.wait() in (128 + signal.SIGTERM, -signal.SIGTERM), child.output
         assert promised <= finished(run)
         assert problems(run) == []
         assert state(run) in ("stopped", "crashed")
