@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from rich.progress import track
 from torch.utils.data import DataLoader, IterableDataset
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from darkit.engine.device import generator_states, restore_generators
 from darkit.engine.order import BatchOrder
@@ -95,13 +94,20 @@ class Feed:
         if restored is not None and (resumed is None or resumed["batches"]):
             restore_generators(restored)
         self._batches = batches
-        yield from batches
+        del batches  # so that `close` lets go of the last reference
+        while True:
+            try:
+                batch = next(self._batches)
+            except StopIteration:
+                return
+            yield batch
 
     def close(self) -> None:
-        """Ends the worker processes, which would else stay until the garbage collector finds them."""
-        batches, self._batches = self._batches, iter(())
-        end_workers(batches)
-        end_workers(self.loader)
+        """Lets go of the data, so that its worker processes end now and not when memory happens to be collected.
+
+        A collector that finds workers waits five seconds for each: it closes their pipes first.
+        """
+        self._batches, self.loader = iter(()), ()
 
     def _begin(self) -> Iterator[Any]:
         own = [generator.get_state() for generator in _own_generators(self.loader)]
@@ -162,19 +168,6 @@ def _own_generators(loader: Any) -> list[torch.Generator]:
     parts = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
     found = [getattr(part, "generator", None) for part in parts]
     return list({id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values())
-
-
-def end_workers(loader: Any) -> None:
-    """Ends the worker processes of a loader or of its iterator, if it has any; the next iteration starts new ones.
-
-    Left to the garbage collector, which closes their queues before it tells them to end, each would keep it for five
-    seconds. Lightning does the same, but only for loaders that it is given bare.
-    """
-    if isinstance(loader, DataLoader):
-        iterator, loader._iterator = loader._iterator, None
-        end_workers(iterator)
-    elif isinstance(loader, _MultiProcessingDataLoaderIter):
-        loader._shutdown_workers()
 
 
 def _tell_epoch(loader: Any, epoch: int) -> None:

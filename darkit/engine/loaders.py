@@ -20,7 +20,7 @@ from torch.utils.data import (
 )
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.feed import Feed, end_workers
+from darkit.engine.feed import Feed
 from darkit.engine.order import BatchOrder, SeededDataset
 from darkit.errors import DataError
 
@@ -47,9 +47,9 @@ class Loaders:
     dataset: Any
 
     def close(self) -> None:
-        """Ends all worker processes."""
+        """Lets go of the data, so that worker processes that darkit has started end."""
         self.train.close()
-        end_workers(self.val)
+        self.val = None
 
 
 def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:

@@ -49,6 +49,10 @@ class Watched:
     def __len__(self) -> int:
         return len(self.batches)
 
+    def close(self) -> None:
+        """Lets go of the data, so that its worker processes end."""
+        self.batches = ()
+
 
 class _Restore(lightning.Callback):
     """Gives the callbacks before it their states back, once all of them are set up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def train_run(
         around = Session.reopen(same.run.path, same.step)
     else:
         around = Session.create(root, config, type(model).__name__)
-    with around as session, closing(loaders):
+    with around as session:
         if same is not None and session.writes:
             same.set_aside_later()
         if found is not None and session.writes:
@@ -184,15 +184,19 @@ def train_run(
         if started is not None:
             started(session)
         evaluation = None
+        watched = Watched(loaders.val, session)
         if loaders.val is not None:
-            watched = Watched(loaders.val, session)
             evaluation = evaluate(watched, config.eval_step_interval, config.eval_iters, compute)
-        with quiet_lightning():
-            composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks, state)
-            trainer = make_trainer(session, config, composition)
-            seed_generators(config.seed + trainer.global_rank)
-            enter(trainer, adapter, state)
-            run_loop(trainer, adapter, config)
+        try:
+            with quiet_lightning():
+                composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks, state)
+                trainer = make_trainer(session, config, composition)
+                seed_generators(config.seed + trainer.global_rank)
+                enter(trainer, adapter, state)
+                run_loop(trainer, adapter, config)
+        finally:
+            loaders.close()
+            watched.close()
     if session.writes:
         session.guard.request.end_process()
     return Run(session.folder)

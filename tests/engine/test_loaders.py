@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import lightning
@@ -14,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import darkit
 from darkit.engine.config import TrainerConfig
-from darkit.engine.feed import end_workers
 from darkit.engine.loaders import make_loaders
 from darkit.engine.order import BatchOrder
 from darkit.errors import DataError
@@ -256,27 +254,18 @@ def test_workers_load_the_same_batches_as_the_process_itself() -> None:
     assert logs[0]["train_loss"].to_list() == logs[1]["train_loss"].to_list()
 
 
-def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+class Failing(lightning.Callback):
+    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+        if trainer.global_step == 2:
+            raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_no_worker_process_outlives_the_training(fails: bool) -> None:
-    class Failing(lightning.Callback):
-        def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
-            assert len(children()) == before + 2
-            if fails and trainer.global_step == 5:
-                raise ZeroDivisionError
-
-    before = len(children())
-    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
-        train(made(), xy(), xy(), num_workers=1, eval_step_interval=1, callbacks=[Failing()])
-    assert len(children()) == before
-
-
-def test_a_loader_of_ones_own_can_be_used_again_after_the_training() -> None:
-    theirs: DataLoader[Any] = DataLoader(Numbers(), batch_size=4, num_workers=1, persistent_workers=True)
-    first = [x.tolist() for x, _ in theirs]
-    train(made(), theirs, theirs)
-    assert [x.tolist() for x, _ in theirs] == first
-    end_workers(theirs)
+@pytest.mark.parametrize("data", [xy, Stream, lambda: DataLoader(Numbers(), batch_size=4, num_workers=2)])
+def test_worker_processes_end_with_the_training_however_it_ends(data: Any) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    train(made(), data(), xy(), num_workers=2, eval_step_interval=2)
+    assert set(psutil.Process().children(recursive=True)) <= before
+    with pytest.raises(ZeroDivisionError) as caught:
+        train(made(), data(), xy(), num_workers=2, eval_step_interval=2, callbacks=[Failing()])
+    assert caught.tb is not None
+    assert set(psutil.Process().children(recursive=True)) <= before

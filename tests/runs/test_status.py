@@ -13,7 +13,7 @@ import pytest
 
 from darkit.runs import files, status
 from darkit.runs.lock import RunLock
-from darkit.runs.status import Status, StatusWriter, read_status
+from darkit.runs.status import Status, StatusWriter, Watcher, read_status
 from tests.runs.parts import line_of, names_in, python, wait_until
 
 
@@ -193,3 +193,141 @@ def test_every_field_is_read_back(tmp_path: Path) -> None:
     files.write_json(tmp_path / "status.json", values)
     assert read_status(tmp_path) == Status(**values)
     assert on_disk(tmp_path) == values
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic clock of the module, which a test moves by hand, and a wall clock that jumps."""
+    now = [1000.0]
+
+    class Time:
+        monotonic = staticmethod(lambda: now[0])
+        time = staticmethod(time.time)
+
+    monkeypatch.setattr(status, "time", Time)
+    return now
+
+
+class Looked:
+    """A writer whose thread does not run: `look` is one look of it."""
+
+    def __init__(self, folder: Path, signs: list[int]) -> None:
+        self.writer = StatusWriter(folder, 9, lambda: 0, signs=lambda: signs[0])
+        self.writer._ended.set()
+        self.writer._thread.join()
+
+    def look(self) -> tuple[str, str]:
+        return self.writer._look()
+
+
+def test_a_run_in_which_nothing_moves_is_stalled_until_something_does(tmp_path: Path, clock: list[float]) -> None:
+    signs = [0]
+    looked = Looked(tmp_path, signs)
+    clock[0] += status.STALL
+    assert looked.look() == ("running", "")
+    clock[0] += 1
+    assert looked.look() == ("stalled", "Nothing has moved for 61 s.")
+    signs[0] = 1
+    assert looked.look() == ("running", "")
+
+
+def test_a_run_that_is_slow_by_nature_has_ten_of_its_pauses(tmp_path: Path, clock: list[float]) -> None:
+    signs = [0]
+    looked = Looked(tmp_path, signs)
+    clock[0] += 50
+    signs[0] = 1
+    assert looked.look() == ("running", "")
+    clock[0] += 500
+    assert looked.look() == ("running", "")
+    clock[0] += 1
+    assert looked.look() == ("stalled", "Nothing has moved for 501 s.")
+
+
+def test_a_stalled_run_is_written_as_such_at_once_and_is_running_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "LOOK", 0.005)
+    monkeypatch.setattr(status, "STALL", 0.05)
+    monkeypatch.setattr(status, "HEARTBEAT", 3600.0)
+    signs = [0]
+    lock = RunLock(tmp_path)
+    writer = StatusWriter(tmp_path, 9, lambda: 0, signs=lambda: signs[0])
+    wait_until(lambda: read_status(tmp_path).state == "stalled")
+    assert read_status(tmp_path).reason.startswith("Nothing has moved for ")
+    signs[0] = 1
+    wait_until(lambda: read_status(tmp_path).state == "running")
+    writer.close(status.FINISHED)
+    lock.release()
+    assert read_status(tmp_path).state == "finished"
+
+
+def test_a_process_that_holds_the_lock_and_does_not_beat_hangs(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path)
+    beat = time.time() - status.SILENCE - 2
+    files.write_json(
+        tmp_path / "status.json", {"state": "running", "heartbeat": beat, "host": socket.gethostname(), "step": 3}
+    )
+    seen = read_status(tmp_path)
+    assert (seen.state, seen.step) == ("stalled", 3)
+    assert seen.reason == "The process is there, but has not been heard of for 32 s."
+    lock.release()
+    assert read_status(tmp_path).state == "crashed"
+
+
+@pytest.mark.parametrize("skew", [-1e6, 0.0, 1e6])
+def test_a_run_elsewhere_that_stopped_beating_has_crashed_whatever_its_clock_says(
+    tmp_path: Path, clock: list[float], skew: float
+) -> None:
+    def beat(moment: float) -> None:
+        files.write_json(
+            tmp_path / "status.json", {"state": "running", "heartbeat": moment + skew, "host": "elsewhere", "step": 3}
+        )
+
+    watcher = Watcher()
+    beat(time.time())
+    assert watcher.read(tmp_path).state == "running"
+    clock[0] += status.SILENCE
+    assert watcher.read(tmp_path).state == "running"
+    beat(time.time() + 5)
+    clock[0] += 1
+    assert watcher.read(tmp_path).state == "running"
+    clock[0] += status.SILENCE + 1
+    gone = watcher.read(tmp_path)
+    assert (gone.state, gone.step) == ("crashed", 3)
+    assert gone.reason == "The process on elsewhere has not been heard of for 31 s."
+    beat(time.time() + 9)
+    assert watcher.read(tmp_path).state == "running"
+
+
+def test_a_watcher_takes_a_run_that_ended_and_one_on_this_host_as_they_are(tmp_path: Path, clock: list[float]) -> None:
+    watcher = Watcher()
+    files.write_json(tmp_path / "status.json", {"state": "running", "heartbeat": 1, "host": "elsewhere"})
+    assert watcher.read(tmp_path).state == "running"
+    clock[0] += 100
+    files.write_json(tmp_path / "status.json", {"state": "finished", "heartbeat": 1, "host": "elsewhere"})
+    assert watcher.read(tmp_path).state == "finished"
+    files.write_json(tmp_path / "status.json", {"state": "running", "host": socket.gethostname()})
+    assert watcher.read(tmp_path) == read_status(tmp_path)
+
+
+def test_watches_are_called_again_and_again_and_an_error_of_one_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(status, "LOOK", 0.005)
+    monkeypatch.setattr(status, "HEARTBEAT", 0.01)
+    called = {"bad": 0, "good": 0}
+
+    def bad() -> None:
+        called["bad"] += 1
+        raise ZeroDivisionError
+
+    def good() -> None:
+        called["good"] += 1
+
+    with caplog.at_level(logging.WARNING):
+        writer = StatusWriter(tmp_path, 9, lambda: called["good"], watches=(bad, good))
+        wait_until(lambda: min(called.values()) > 3)
+        wait_until(lambda: read_status(tmp_path).step > 3 or on_disk(tmp_path)["step"] > 3)
+        writer.close(status.FINISHED)
+    assert caplog.messages == ["Something about the run cannot be watched now."]
+    assert "ZeroDivisionError" in caplog.text

@@ -1,0 +1,86 @@
+"""``darkit verify-resume``: equal for what goes on exactly, and the first difference for what does not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from darkit.cli.main import main
+from darkit.runs import load
+from tests.cli.parts import refused
+
+SMALL = ("data.samples=64", "data.val_samples=8", "trainer.batch_size=4", "trainer.eval_step_interval=20")
+INEXACT = '''
+import time
+
+import torch
+from torch import nn
+
+
+class Inexact(nn.Module):
+    """Depends on something that no checkpoint holds."""
+
+    def __init__(self, size: int = 12) -> None:
+        super().__init__()
+        self.size = size
+        self.layer = nn.Linear(12, 12)
+        self.calls = 0
+
+    def loss(self, batch):
+        time.sleep(0.01)
+        self.calls += 1
+        x, y = batch
+        return (self.layer(x) - y).square().mean() * (1 + 0.01 * self.calls)
+'''
+
+
+def test_a_run_of_ones_own_that_goes_on_exactly_is_equal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], home: Path
+) -> None:
+    kept = tmp_path / "kept"
+    words = ["verify-resume", "model=mymodel", *SMALL, "trainer.max_step=400", "trainer.save_step_interval=25"]
+    code = main([*words, "--kills", "2", "--seed", "3", "--keep", str(kept)])
+    out = capfd.readouterr().out
+    assert code == 0, out
+    assert re.search(
+        r"EQUAL: after [12] kills, weights, optimizer, schedule, generators, batches and log of all 400 steps are the ",
+        out,
+    )
+    assert re.search(r"Killed after step \d+; going on from its last checkpoint", out)
+    runs = [load(name, root=kept / "base") for name in ("straight", "broken")]
+    assert [run.status for run in runs] == ["finished", "finished"]
+    assert len(runs[1].info["continued"]) >= 1
+    assert not home.exists(), "the person's own runs are let alone"
+
+
+def test_a_model_whose_state_is_not_in_the_checkpoint_is_different(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inexact.py").write_text(INEXACT)
+    (tmp_path / "configs" / "model").mkdir(parents=True)
+    (tmp_path / "configs" / "model" / "inexact.yaml").write_text("_target_: inexact.Inexact\nsize: 12\n")
+    monkeypatch.chdir(tmp_path)
+    words = ["verify-resume", "model=inexact", "data=mine", "trainer.max_step=60", "--kills", "1", "--seed", "1"]
+    data = tmp_path / "configs" / "data"
+    data.mkdir()
+    (data / "mine.yaml").write_text("_target_: darkit.data.regression\nsamples: 64\nval_samples: 8\n")
+    code = main(words)
+    out = capfd.readouterr().out
+    assert code == 1, out
+    assert re.search(r"DIFFERENT: the log at step \d+, column train_loss: ", out)
+
+
+def test_a_training_that_fails_says_what_it_said(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify-resume", "model=mymodel", "trainer.lr=-1"]) == 2
+    err = capfd.readouterr().err
+    assert "Error: The training failed with exit code 2 and said: Error: lr must be at least 0" in err
+
+
+def test_what_cannot_be_verified_is_refused_before_it_is_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(capsys, "verify-resume", "--kills", "0") == "--kills must be at least 1, not 0."
+    said = refused(capsys, "verify-resume", "--keep", str(tmp_path))
+    assert said == f"The folder {tmp_path} is there already; choose a new one."
