@@ -35,7 +35,7 @@ from tests.faults.parts import Net
 torch.manual_seed(0)
 generator = torch.Generator().manual_seed(1)
 x = torch.randn(64, 8, generator=generator)
-darkit.fit(Net({width}), (x, x.sum(1, keepdim=True)), loss=nn.functional.mse_loss, name="run", resume="auto",
+darkit.fit(Net({width}), (x, x.sum(1, keepdim=True)), loss=nn.functional.mse_loss, name="run",
            device="cpu", batch_size=4, {settings})
 """
 
@@ -65,7 +65,8 @@ class Code(str):
 
 def training(width: int = 16, **settings: Any) -> str:
     """Returns the code of a training with these settings."""
-    given = {"max_step": 1_000_000, "save_step_interval": 10, "tensorboard": False, "log_step_interval": 1} | settings
+    usual = {"resume": "auto", "max_step": 1_000_000, "save_step_interval": 10, "tensorboard": False}
+    given = usual | settings
     return TRAIN.format(width=width, settings=", ".join(f"{key}={value!r}" for key, value in given.items()))
 
 

@@ -7,8 +7,8 @@ import logging
 import os
 import pickle
 import random
-import shutil
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from darkit.engine.checkpoint import read_checkpoint, read_run_checkpoint, write
 from darkit.errors import CheckpointCorruptError
 from darkit.runs.checkpoints import describe_checkpoint, list_checkpoints
 from darkit.runs.verify import find_problem
+from tests.engine.parts import made, train, weights_at, xy
 from tests.faults.parts import Zygote
 
 
@@ -30,15 +31,12 @@ def saved(folder: Path, steps: tuple[int, ...] = (1, 2)) -> Path:
     return folder
 
 
-def test_two_hundred_flipped_bytes_and_cuts_are_noticed_and_passed_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = saved(tmp_path / "run")
+def damage(run: Path, caplog: pytest.LogCaptureFixture, places: Iterable[int]) -> None:
+    """Flips one bit, or cuts the end, at each of the places in turn, and looks whether it is noticed."""
     path = run / "iter-2-ckpt.pth"
     whole = path.read_bytes()
     chosen = random.Random(200)
-    for case in range(200):
-        place = chosen.randrange(len(whole))
+    for case, place in enumerate(places):
         if case % 4 == 3:
             path.write_bytes(whole[:place])
         else:
@@ -54,6 +52,35 @@ def test_two_hundred_flipped_bytes_and_cuts_are_noticed_and_passed_over(
         assert find_problem(damaged)
         with pytest.raises(CheckpointCorruptError):
             read_run_checkpoint(run, 2)
+
+
+def test_two_hundred_flipped_bits_and_cuts_are_noticed_and_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = saved(tmp_path / "run")
+    size = (run / "iter-2-ckpt.pth").stat().st_size
+    chosen = random.Random(1)
+    damage(run, caplog, [chosen.randrange(size) for _ in range(200)])
+
+
+@pytest.mark.soak
+def test_damage_to_any_byte_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = saved(tmp_path / "run")
+    damage(run, caplog, range((run / "iter-2-ckpt.pth").stat().st_size))
+
+
+def test_a_training_goes_on_from_the_one_before_a_damaged_one_and_ends_the_same(home: Path) -> None:
+    weights = []
+    for name in ("whole", "damaged"):
+        run = train(made(), xy(), name=name, max_step=4, save_step_interval=2)
+        if name == "damaged":
+            path = run.path / "iter-4-ckpt.pth"
+            path.write_bytes(path.read_bytes()[:-1])
+        assert train(made(), xy(), name=name, max_step=6, save_step_interval=2, resume=True).details.step == 6
+        weights.append(weights_at(run, 6))
+        assert [checkpoint.step for checkpoint in run.checkpoints()] == [2, 4, 6]
+        assert all(find_problem(checkpoint) == "" for checkpoint in run.checkpoints())
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def test_a_run_without_any_whole_checkpoint_is_an_error_that_says_so(tmp_path: Path) -> None:
@@ -99,23 +126,18 @@ def test_a_checkpoint_that_would_run_code_or_make_a_stranger_is_refused_and_noth
     with pytest.raises(CheckpointCorruptError, match="not an archive"):
         read_run_checkpoint(run, 8)
     assert not marker.exists()
-    shutil.rmtree(run)
 
 
 def test_an_archive_that_unpacks_to_a_gigabyte_is_refused_without_the_memory(zygote: Zygote, tmp_path: Path) -> None:
     run = saved(tmp_path / "run", (1,))
     bomb = run / "iter-9-ckpt.pth"
+    block = bytes(1 << 20)
     with zipfile.ZipFile(run / "iter-1-ckpt.pth") as old, zipfile.ZipFile(bomb, "w") as new:
         for entry in old.infolist():
-            if entry.filename.endswith("data/0"):
-                with new.open(zipfile.ZipInfo(entry.filename), "w", force_zip64=True) as stream:
-                    stream.write(b"")
-            else:
-                new.writestr(entry, old.read(entry))
-        info = zipfile.ZipInfo("archive/data/1")
-        info.compress_type = zipfile.ZIP_DEFLATED
-        with new.open(info, "w", force_zip64=True) as stream:
-            block = bytes(1 << 20)
+            new.writestr(entry, old.read(entry))
+        entry = zipfile.ZipInfo("archive/data/1")
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        with new.open(entry, "w", force_zip64=True) as stream:
             for _ in range(1024):
                 stream.write(block)
     assert bomb.stat().st_size < 2_000_000

@@ -70,12 +70,17 @@ def content(version: int) -> dict[str, Any]:
 
 
 @contextmanager
-def traced(
-    child: Child, log: Path, *options: str, thread: int | None = None
-) -> Iterator[Callable[[Path], None]]:
+def traced(child: Child, log: Path, *options: str, thread: int | None = None) -> Iterator[Callable[[Path], None]]:
     """Attaches strace to a child that waits at a gate, or to one of its threads; yields what opens the gate."""
     wait_until(lambda: "ready" in child.output, f"a child at its gate: {child.output}")
-    command = [strace(), "-y", "-o", str(log), *(["-p", str(thread)] if thread else ["-f", "-p", str(child.pid)]), *options]
+    command = [
+        strace(),
+        "-y",
+        "-o",
+        str(log),
+        *(["-p", str(thread)] if thread else ["-f", "-p", str(child.pid)]),
+        *options,
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr is not None
         line = tracer.stderr.readline()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,24 +90,36 @@ def train(name: str, folder: Path, workers: int, *callbacks: lightning.Callback,
     )
 
 
-@pytest.mark.parametrize(("workers", "cases"), [(0, 14), (2, 6)])
-def test_stopped_at_random_steps_and_resumed_everything_is_as_in_the_straight_run(tmp_path: Path, workers: int, cases: int) -> None:
-    straight = train("straight", tmp_path, workers)
-    chosen = random.Random(workers)
-    for step in chosen.sample(range(1, STEPS), cases):
+def stop_and_go_on(folder: Path, workers: int, steps: Iterable[int]) -> None:
+    """Stops a training after each of the steps, one run each, and compares what comes of it with the straight run."""
+    straight = train("straight", folder, workers)
+    for step in steps:
         name = f"broken-{step}"
         with pytest.raises(SystemExit) as ended:
-            train(name, tmp_path, workers, Terminate(step))
+            train(name, folder, workers, Terminate(step))
         assert ended.value.code == 143
         broken = darkit.load(name)
         assert (broken.status, broken.details.step) == ("stopped", step)
         assert [checkpoint.step for checkpoint in broken.checkpoints()] == [step]
-        resumed = train(name, tmp_path, workers, resume=True)
+        resumed = train(name, folder, workers, resume=True)
         assert resumed.details.step == STEPS
-        difference = first_difference(straight, resumed, tmp_path / "straight.csv", tmp_path / f"{name}.csv")
+        difference = first_difference(straight, resumed, folder / "straight.csv", folder / f"{name}.csv")
         assert difference == "", (step, difference)
         last = [read_run_checkpoint(run.path)[1] for run in (straight, resumed)]
         assert list(differences(*last)) == [], step
+
+
+@pytest.mark.parametrize(("workers", "cases"), [(0, 14), (2, 6)])
+def test_stopped_at_random_steps_and_resumed_everything_is_as_in_the_straight_run(
+    tmp_path: Path, workers: int, cases: int
+) -> None:
+    stop_and_go_on(tmp_path, workers, random.Random(workers).sample(range(1, STEPS), cases))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_stopped_at_any_step_and_resumed_everything_is_as_in_the_straight_run(tmp_path: Path, workers: int) -> None:
+    stop_and_go_on(tmp_path, workers, range(1, STEPS))
 
 
 def test_killed_thrice_a_run_ends_as_the_straight_one(zygote: Zygote, tmp_path: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from psutil import Process
 
 from darkit.engine.checkpoint import read_run_checkpoint
-from darkit.runs.lock import is_locked
+from darkit.runs.lock import RunLock, is_locked
+from darkit.runs.log import read_log
 from tests.faults.parts import (
+    Child,
     Zygote,
     finished,
     problems,
@@ -67,34 +72,67 @@ def test_workers_that_outlive_a_killed_trainer_do_not_keep_its_lock(zygote: Zygo
     run = home / "base" / "run"
     wait_until(lambda: finished(run), child.output)
     assert is_locked(run)
-    child.send(9)  # type: ignore[arg-type] - the trainer alone
+    workers = Process(child.pid).children()
+    assert len(workers) == 4
+    child.send(signal.SIGKILL)  # the trainer alone
     child.wait()
-    wait_until(lambda: not is_locked(run), "a free lock", limit=5)
+    wait_until(lambda: not is_locked(run), "a free lock", limit=1)
     assert state(run) == "crashed"
 
 
-def test_of_fifty_starts_under_one_name_one_runs_and_the_others_change_nothing(zygote: Zygote, home: Path) -> None:
-    code = """
-import time, os, torch, darkit
-from darkit.errors import RunExistsError
+START = """
+import os, sys, time
+from darkit.errors import DarkitError
 while not os.path.exists({gate!r}): time.sleep(0.001)
-model = torch.nn.Linear(8, 1)
-x = torch.randn(16, 8)
 try:
-    darkit.fit(model, (x, x.sum(1, keepdim=True)), loss=torch.nn.functional.mse_loss, name="one", max_step=3,
-               device="cpu", tensorboard=False)
-except RunExistsError as error:
-    assert "'one'" in str(error)
-    raise SystemExit(3)
+    {training}
+except DarkitError as error:
+    print(type(error).__name__, error)
+    sys.exit(3)
 """
+
+
+def starts(zygote: Zygote, home: Path, count: int, **settings: Any) -> list[Child]:
+    """Starts so many trainings at the same moment, and waits for all of them."""
     gate = home.parent / "gate"
-    children = [zygote.run(code.format(gate=str(gate)), home) for _ in range(50)]
+    code = START.format(gate=str(gate), training=training(**settings).strip().replace("\n", "\n    "))
+    children = [zygote.run(code, home) for _ in range(count)]
     gate.touch()
-    codes = [child.wait() for child in children]
-    assert sorted(codes) == [0] + [3] * 49
-    run = home / "base" / "one"
+    for child in children:
+        child.wait()
+    gate.unlink()
+    return children
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_of_fifty_starts_under_one_name_one_runs_and_the_others_are_refused_by_name(zygote: Zygote, home: Path) -> None:
+    children = starts(zygote, home, 50, max_step=3, resume=None)
+    assert sorted(child.code or 0 for child in children) == [0] + [3] * 49
+    for child in children:
+        if child.code:
+            assert child.output.startswith("RunExistsError There is a run 'run' already"), child.output
+    run = home / "base" / "run"
     assert state(run) == "finished"
-    assert sorted(path.name for path in run.parent.iterdir()) == ["one"]
-    assert (run / "train_log.csv").read_text().count("\n") == 4
+    assert [path.name for path in run.parent.iterdir()] == ["run"]
+    assert read_log(run / "train_log.csv")["step"].to_list() == [1, 2, 3]
     assert finished(run) == {3}
     assert problems(run) == []
+
+
+def test_what_is_being_trained_cannot_be_gone_on_with_and_not_a_byte_of_it_changes(zygote: Zygote, home: Path) -> None:
+    assert zygote.run(training(max_step=3), home).wait() == 0
+    run = home / "base" / "run"
+    lock = RunLock(run)
+    before = everything(run)
+    children = starts(zygote, home, 20, max_step=6, resume=True)
+    assert everything(run) == before
+    lock.release()
+    for child in children:
+        assert child.code == 3
+        assert child.output.startswith("RunLockedError The run 'run' is being trained already"), child.output
+    last = zygote.run(training(max_step=6, resume=True), home)
+    assert last.wait() == 0, last.output
+    assert finished(run) == {3, 6}

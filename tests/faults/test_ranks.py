@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import psutil
 import pytest
 
 from darkit.engine.checkpoint import read_run_checkpoint
@@ -94,3 +95,20 @@ def _group_is_alive(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_asked_in_one_process_both_stop_at_the_same_step(script: Path, tmp_path: Path, rank: int) -> None:
+    process = start(script, tmp_path, 100_000)
+    run = tmp_path / "base" / "ranks"
+    wait_until(lambda: finished(run), "a checkpoint")
+    (other,) = psutil.Process(process.pid).children()
+    os.kill([process.pid, other.pid][rank], signal.SIGTERM)
+    assert process.wait(LIMIT) in (128 + signal.SIGTERM, 0)
+    wait_until(lambda: not _group_is_alive(process.pid), "the end of every process of the group")
+    details = Run(run).details
+    assert details.state == "stopped"
+    assert "asked to stop" in details.reason
+    assert max(finished(run)) == details.step
+    content = read_run_checkpoint(run)[1]
+    assert [place["position"] for place in content["ranks"]] == [content["position"]] * 2

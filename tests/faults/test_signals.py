@@ -17,7 +17,18 @@ import darkit
 from darkit.engine.checkpoint import read_run_checkpoint
 from darkit.runs.requests import request_stop
 from darkit.runs.status import read_status
-from tests.faults.parts import CHECKOUT, Zygote, finished, last_logged, problems, state, training, wait_until
+from tests.faults.parts import CHECKOUT, Child, Zygote, finished, last_logged, problems, state, training, wait_until
+
+
+SLURM = {
+    "SLURM_JOB_ID": "42",
+    "SLURM_JOB_NAME": "train",
+    "SLURM_NTASKS": "1",
+    "SLURM_NNODES": "1",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+}
 
 
 def assert_stopped_at_a_step(run: Path, reason: str) -> None:
@@ -28,7 +39,8 @@ def assert_stopped_at_a_step(run: Path, reason: str) -> None:
     assert problems(run) == []
 
 
-def begin(zygote: Zygote, home: Path, **environment: str):  # type: ignore[no-untyped-def]
+def begin(zygote: Zygote, home: Path, **environment: str) -> tuple[Child, Path]:
+    """Starts a training, or goes on with it, and waits until it has saved something new."""
     run = home / "base" / "run"
     before = max(finished(run), default=0)
     child = zygote.run(training(), home, **environment)
@@ -36,14 +48,24 @@ def begin(zygote: Zygote, home: Path, **environment: str):  # type: ignore[no-un
     return child, run
 
 
-def test_sigterm_at_twenty_moments_stops_at_a_step_and_goes_on_from_there(zygote: Zygote, home: Path) -> None:
-    chosen = random.Random(20)
-    for _ in range(20):
+def terminate(zygote: Zygote, home: Path, times: int) -> None:
+    """Stops a training at random moments, again and again."""
+    chosen = random.Random(times)
+    for _ in range(times):
         child, run = begin(zygote, home)
         time.sleep(chosen.uniform(0, 0.03))  # the random moment is the point
         child.send(signal.SIGTERM)
         assert child.wait() == 128 + signal.SIGTERM, child.output
         assert_stopped_at_a_step(run, "SIGTERM")
+
+
+def test_sigterm_at_twenty_moments_stops_at_a_step_and_goes_on_from_there(zygote: Zygote, home: Path) -> None:
+    terminate(zygote, home, 20)
+
+
+@pytest.mark.soak
+def test_sigterm_at_two_hundred_moments_stops_at_a_step(zygote: Zygote, home: Path) -> None:
+    terminate(zygote, home, 200)
 
 
 def test_a_second_sigterm_ends_at_once_and_leaves_whole_files(zygote: Zygote, home: Path) -> None:
@@ -77,7 +99,7 @@ def test_a_slurm_job_that_is_warned_is_queued_again(zygote: Zygote, home: Path) 
     scontrol.write_text(f'#!/bin/sh\necho "$@" > {home.parent}/asked\n')
     scontrol.chmod(0o755)
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    child, run = begin(zygote, home, SLURM_JOB_ID="42", PATH=path)
+    child, run = begin(zygote, home, PATH=path, **SLURM)
     child.send(signal.SIGUSR1)
     assert child.wait() == 128 + signal.SIGUSR1, child.output
     assert (home.parent / "asked").read_text() == "requeue 42\n"
