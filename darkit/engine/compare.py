@@ -47,7 +47,8 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, flo
             yield from differences(left, right, f"{path}[{index}]")
     elif isinstance(one, float) and isinstance(other, float):
         if one != other and not (one != one and other != other):
-            yield path, abs(one - other)
+            apart = abs(one - other)
+            yield path, apart if apart == apart else torch.inf
     elif type(one) is not type(other) or one != other:
         yield path, torch.inf
 

@@ -148,7 +148,17 @@ def _only_loader(loaders: Any) -> Any:
 def _validation(val_data: Any, config: TrainerConfig) -> Any:
     if val_data is None:
         return None
-    loader = val_data if isinstance(val_data, DataLoader) else _loader(_dataset(val_data, "validation"), config)
+    if isinstance(val_data, DataLoader):
+        loader = val_data
+    else:
+        dataset = _dataset(val_data, "validation")
+        if isinstance(dataset, Sized) and not len(dataset):
+            raise DataError(f"The validation data is empty: the {type(dataset).__name__} has no samples.")
+        if isinstance(dataset, IterableDataset):
+            loader = _loader(dataset, config)
+        else:
+            order = BatchOrder(len(dataset), config.batch_size, config.seed, shuffle=False)
+            loader = _ordered(dataset, order, config.num_workers, config, {}).loader
     _refuse_empty(loader, "validation")
     return loader
 

@@ -61,5 +61,5 @@ class DurableCheckpointIO(CheckpointIO):
         self._writer.then(lambda: remove_files(target))
 
     def teardown(self) -> None:
-        """Waits for the last file."""
-        self._writer.wait()
+        """Waits for the last file and ends the thread."""
+        self._writer.close()

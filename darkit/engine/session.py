@@ -230,22 +230,27 @@ class Session:
         Raises:
             StorageError: Something could not be written, and nothing else had gone wrong before.
         """
-        self.guard.uninstall()
-        if not self._writes or self._lock is None:
-            return
+        try:
+            if self._writes and self._lock is not None:
+                self._end(error, self._lock)
+        finally:
+            self.guard.uninstall()  # only now: a signal that came before must not cut off what is being written
+
+    def _end(self, error: BaseException | None, lock: RunLock) -> None:
         try:
             failure = self._end_writing(error)
             if self._status is not None:
-                self._status.close(*self._outcome(failure))
-                forget_stop(self.folder)
+                failure = self._end_status(self._status, failure)
             if failure is not None and error is None:
                 raise failure
         finally:
-            self._remove_if_nothing_began(error)
-            self._lock.release()
-            self._lock = None
-            if os.environ.get(_SHARED_NAME) == self.folder.name:
-                del os.environ[_SHARED_NAME]
+            try:
+                self._remove_if_nothing_began(error)
+            finally:
+                lock.release()
+                self._lock = None
+                if os.environ.get(_SHARED_NAME) == self.folder.name:
+                    del os.environ[_SHARED_NAME]
 
     @property
     def writer(self) -> CheckpointWriter | None:
@@ -269,6 +274,17 @@ class Session:
                     error = late
                 elif late is not error:
                     error.add_note(f"The {name} could not be completed either: {late}")
+        return error
+
+    def _end_status(self, writer: status.StatusWriter, error: BaseException | None) -> BaseException | None:
+        """Says how it ended; returns what ended the training, or what went wrong now."""
+        try:
+            writer.close(*self._outcome(error))
+            forget_stop(self.folder)
+        except StorageError as late:
+            if error is None:
+                return late
+            error.add_note(f"The status could not be completed either: {late}")
         return error
 
     def _outcome(self, error: BaseException | None) -> tuple[str, str, str]:

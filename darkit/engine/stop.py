@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import threading
 from types import FrameType
 from typing import Any
 
+logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -39,7 +41,10 @@ class StopRequest:
         if self.signal is None:
             return
         if self.signal == signal.SIGUSR1:
-            requeue()
+            try:
+                requeue()
+            except (OSError, subprocess.CalledProcessError) as error:
+                logger.warning("SLURM did not queue job %s again: %s", os.environ.get("SLURM_JOB_ID"), error)
         if not is_interactive():
             raise SystemExit(128 + self.signal)
 
@@ -68,6 +73,7 @@ class SignalGuard:
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before.clear()
+        self._received = 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         received = signal.Signals(number)
@@ -88,6 +94,7 @@ def requeue() -> bool:
     """Puts the SLURM job that this process runs in back into the queue; says whether there was one.
 
     Raises:
+        OSError: SLURM's program cannot be started.
         subprocess.CalledProcessError: SLURM refused.
     """
     job = os.environ.get("SLURM_JOB_ID")

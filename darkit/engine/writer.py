@@ -23,12 +23,12 @@ class BackgroundWriter:
 
     There is one copy, so the memory stays bounded: when the disk is slower than the interval between saves, the caller
     waits for the save before, and a warning says for how long. An error of the thread is raised by the next call of any
-    method, on the thread that calls it.
+    method, on the thread that calls it. The thread is there between the first save and `close`, which may alternate.
     """
 
     def __init__(self) -> None:
         self._snapshot = Snapshot()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="darkit-checkpoint")
+        self._thread: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
 
     def submit(self, content: Mapping[str, Any], write: Callable[[dict[str, Any]], None]) -> None:
@@ -62,6 +62,8 @@ class BackgroundWriter:
 
     def _start(self, work: Callable[[], None]) -> None:
         try:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="darkit-checkpoint")
             self._pending = self._thread.submit(work)
         except RuntimeError:  # the interpreter is ending, and its threads take no more work
             self._pending = None
@@ -83,7 +85,9 @@ class BackgroundWriter:
         try:
             self.wait()
         finally:
-            self._thread.shutdown()
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                thread.shutdown()
 
 
 class CheckpointWriter(BackgroundWriter):

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from darkit.errors import StorageError
 from darkit.runs import files
 
 
@@ -29,5 +30,13 @@ def read_stop(folder: Path) -> dict[str, Any] | None:
 
 
 def forget_stop(folder: Path) -> None:
-    """Removes a request that was honoured, or that is older than the training."""
-    (folder / files.STOP).unlink(missing_ok=True)
+    """Removes a request that was honoured, or that is older than the training.
+
+    Raises:
+        StorageError: The file system refused.
+    """
+    path = folder / files.STOP
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(error.errno, f"Cannot delete {path}: {error.strerror}.") from error

@@ -46,6 +46,7 @@ def test_equal_is_equal(value: Any) -> None:
         ({"a": torch.ones(2)}, {"a": torch.ones(2, dtype=torch.float64)}, [("a", math.inf)]),
         ({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}, [("a[1].b", math.inf)]),
         ({"a": 1.0}, {"a": 1.25}, [("a", 0.25)]),
+        ({"a": NAN}, {"a": 1.25}, [("a", math.inf)]),
         ({"a": 1}, {"a": 1.0}, [("a", math.inf)]),
         ({"a": 1}, {"a": True}, [("a", math.inf)]),
         ({"a": 1}, {}, [("a", math.inf)]),

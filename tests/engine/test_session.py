@@ -20,6 +20,7 @@ from darkit.errors import ConfigError, NameInvalidError, RunExistsError, RunLock
 from darkit.runs import Run, base
 from darkit.runs.lock import is_locked
 from tests.engine.parts import made, run_names, train, xy
+from tests.runs.parts import line_of, python
 
 
 def opened(name: str | None = "a") -> Session:
@@ -65,7 +66,7 @@ def test_an_exception_is_a_crash_with_reason_and_traceback_and_goes_on() -> None
     def failing() -> None:
         raise ZeroDivisionError("mine")
 
-    with pytest.raises(ZeroDivisionError), opened() as session:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), opened() as session:
         session.step = 3
         failing()
     details = Run(session.folder).details
@@ -97,7 +98,7 @@ def test_however_it_ends_no_row_is_lost(error: BaseException | None) -> None:
 def test_what_a_user_can_mend_leaves_nothing_before_the_first_step_and_a_crash_after_it() -> None:
     with pytest.raises(ConfigError), opened("first"):
         raise ConfigError("wrong")
-    with pytest.raises(ConfigError), opened("second") as session:  # noqa: PT012
+    with pytest.raises(ConfigError), opened("second") as session:
         session.step = 1
         raise ConfigError("wrong")
     assert run_names() == ["second"]
@@ -216,7 +217,7 @@ def test_a_log_that_cannot_be_completed_makes_the_run_a_crash_with_the_cause(tmp
 
     session = opened()
     session.begin(10, None, lambda: [Full()])
-    with pytest.raises(StorageError, match="no space left"), session:  # noqa: PT012
+    with pytest.raises(StorageError, match="no space left"), session:
         assert session.stream is not None
         session.stream.put({"step": 1})
     details = Run(session.folder).details
@@ -242,3 +243,44 @@ def test_fit_returns_the_handle_that_load_finds() -> None:
     assert darkit.runs() == [run]
     assert (run.name, run.path, run.status) == ("found", base() / "found", "finished")
     assert run.latest_checkpoint() == run.checkpoints()[-1]
+
+
+def test_a_status_that_cannot_be_written_does_not_hide_what_went_wrong_before() -> None:
+    with pytest.raises(ZeroDivisionError) as raised, opened() as session:
+        (session.folder / "status.json").unlink()
+        (session.folder / "status.json").mkdir()
+        raise ZeroDivisionError
+    assert any(note.startswith("The status could not be completed either: Cannot") for note in raised.value.__notes__)
+    assert not is_locked(session.folder)
+
+
+def test_a_status_that_cannot_be_written_is_an_error_where_nothing_else_went_wrong() -> None:
+    with pytest.raises(StorageError, match=r"status\.json"), opened() as session:
+        (session.folder / "status.json").unlink()
+        (session.folder / "status.json").mkdir()
+    assert not is_locked(session.folder)
+
+
+def test_a_signal_while_the_end_is_being_written_does_not_cut_it_off(home: Path) -> None:
+    script = """
+        import os, signal
+        from tests.engine.test_session import opened
+
+        class Last:
+            def write(self, rows):
+                pass
+
+            def close(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with opened() as session:
+            session.stream.add([Last()])
+            session.guard.install()
+            session.step = 10
+        print(session.guard.request.reason, flush=True)
+        session.guard.request.end_process()
+    """
+    with python(script) as process:
+        assert line_of(process) == "It was asked to stop by SIGTERM."
+        assert process.wait(60) == 143
+    assert (darkit.load("a").status, darkit.load("a").details.step) == ("finished", 10)

@@ -29,6 +29,7 @@ class RecordBatches(lightning.Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._last = None
         self._file = self.path.open("ab", buffering=0)
+        self._last = (trainer.current_epoch, pl_module.feed.batches - 1) if isinstance(pl_module, Adapter) else None
 
     def on_train_batch_end(
         self,
@@ -41,7 +42,7 @@ class RecordBatches(lightning.Callback):
         """Appends a line."""
         number = pl_module.feed.batches - 1 if isinstance(pl_module, Adapter) else batch_idx
         place = (trainer.current_epoch, number)
-        if self._file is None or place == self._last:  # a stretch of steps that ended early is closed by one more call
+        if self._file is None or place == self._last:  # a stretch of steps or an epoch may be closed by one more call
             return
         self._last = place
         digest = hashlib.sha256()

@@ -36,6 +36,10 @@ class StopOnRequest(StepCallback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Notes where the training starts, and takes the signals from Lightning, which would break off the step."""
         super().on_train_start(trainer, pl_module)
+        if self._own:  # what was asked of the training before is done
+            self.guard.uninstall()
+            self.guard = SignalGuard(StopRequest())
+            self.request = self.guard.request
         self._wait, self._since = 1, (trainer.global_step, time.monotonic())
         self.guard.install()
 

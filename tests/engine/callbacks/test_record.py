@@ -102,3 +102,10 @@ def test_the_file_is_closed_however_the_training_ends(tmp_path: Path) -> None:
         train(made(), xy(), callbacks=[recorder, Failing()])
     assert recorder._file is None
     assert len(lines(tmp_path / "batches.csv")) == 1
+
+
+def test_a_run_that_goes_on_where_an_epoch_is_complete_records_no_batch_twice(tmp_path: Path) -> None:
+    path = tmp_path / "batches.csv"
+    for steps in (4, 8):  # of four batches an epoch
+        train(made(), xy(), name="r", resume="auto", max_step=steps, callbacks=[RecordBatches(path)])
+    assert [line[:2] for line in lines(path)] == [(epoch, number) for epoch in range(2) for number in range(4)]

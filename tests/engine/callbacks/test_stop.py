@@ -1,114 +1,136 @@
-"""A request to stop, honoured at the end of a step; alone in a stock trainer it listens itself."""
+"""Ending at the end of a step, alone and inside `fit`."""
 
 from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import lightning
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from darkit.engine.callbacks import StepCheckpoint, StopOnRequest
+from darkit.engine.callbacks.stop import StopOnRequest
 from darkit.engine.stop import SIGNALS, SignalGuard, StopRequest
-from darkit.runs.checkpoints import list_checkpoints
-from tests.engine.parts import LossMLP, in_order, made, train, xy
-
-pytestmark = pytest.mark.filterwarnings("ignore:::lightning")
+from tests.engine.parts import in_order, made, run_names, train, xy
 
 
 class Foreign(lightning.LightningModule):
-    """Somebody's, which is interrupted in the middle of a step."""
-
-    def __init__(self, at: int = -1, number: int = signal.SIGTERM) -> None:
+    def __init__(self, fail_at: int = -1) -> None:
         super().__init__()
-        torch.manual_seed(0)
-        self.model = LossMLP()
-        self.at, self.number = at, number
+        self.layers = nn.Linear(4, 1)
+        self.fail_at = fail_at
 
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        if self.global_step == self.at:
-            os.kill(os.getpid(), self.number)
-        return self.model(*batch)["loss"]
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        if self.global_step == self.fail_at:
+            raise ZeroDivisionError("theirs")
+        return F.mse_loss(self.layers(batch[0]), batch[1])
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def stock(module: Foreign, *callbacks: lightning.Callback) -> lightning.Trainer:
+class SendSignal(lightning.Callback):
+    """Sends this process a signal within a step."""
+
+    def __init__(self, step: int, number: signal.Signals = signal.SIGTERM) -> None:
+        self.step, self.number = step, number
+
+    def on_before_optimizer_step(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+        if trainer.global_step == self.step - 1:
+            os.kill(os.getpid(), self.number)
+
+
+def stock(*callbacks: lightning.Callback, steps: int = 8, module: Foreign | None = None) -> lightning.Trainer:
     trainer = lightning.Trainer(
         accelerator="cpu",
-        max_steps=8,
+        max_steps=steps,
         callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, in_order())
+    trainer.fit(module or Foreign(), in_order())
     return trainer
 
 
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number in SIGNALS]
+
+
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_ends_a_stock_training_with_its_step_complete_and_saved(
-    number: signal.Signals, tmp_path: Path
-) -> None:
-    before = [signal.getsignal(each) for each in SIGNALS]
+def test_a_stock_trainer_ends_after_the_step_that_was_going_on(number: signal.Signals) -> None:
+    before = handlers()
     stop = StopOnRequest()
-    trainer = stock(Foreign(at=2, number=number), stop, StepCheckpoint(tmp_path))
+    trainer = stock(SendSignal(3, number), stop)
     assert trainer.global_step == 3
-    assert stop.request.reason == f"It was asked to stop by {number.name}."
-    assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path)] == [3]
-    assert [signal.getsignal(each) for each in SIGNALS] == before
+    assert (stop.request.signal, stop.request.reason) == (number, f"It was asked to stop by {number.name}.")
+    assert handlers() == before
 
 
-def test_without_a_request_nothing_happens() -> None:
-    before = [signal.getsignal(each) for each in SIGNALS]
-    assert stock(Foreign(), StopOnRequest()).global_step == 8
-    assert [signal.getsignal(each) for each in SIGNALS] == before
+def test_one_that_was_asked_to_stop_can_train_again() -> None:
+    stop = StopOnRequest()
+    assert stock(SendSignal(3), stop).global_step == 3
+    assert stock(stop).global_step == 8
+    assert stop.request.reason == ""
 
 
-def test_the_signals_are_given_back_after_an_error_too() -> None:
-    class Failing(lightning.Callback):
-        def on_train_batch_end(self, *arguments: Any) -> None:
-            raise ZeroDivisionError
+def test_a_request_of_ones_own_ends_it_too() -> None:
+    guard = SignalGuard(StopRequest())
 
-    before = [signal.getsignal(each) for each in SIGNALS]
-    with pytest.raises(ZeroDivisionError):
-        stock(Foreign(), StopOnRequest(), Failing())
-    assert [signal.getsignal(each) for each in SIGNALS] == before
+    class Ask(lightning.Callback):
+        def on_before_optimizer_step(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+            if trainer.global_step == 4:
+                guard.request.ask("enough")
+
+    assert stock(Ask(), StopOnRequest(guard)).global_step == 5
+    assert guard.request.reason == "enough"
 
 
-def test_a_request_from_elsewhere_stops_and_whoever_listens_keeps_the_signals() -> None:
+def test_the_signals_are_given_back_after_an_error() -> None:
+    before = handlers()
+    with pytest.raises(ZeroDivisionError, match="theirs"):
+        stock(StopOnRequest(), module=Foreign(fail_at=2))
+    assert handlers() == before
+
+
+def test_somebody_elses_guard_is_left_listening() -> None:
+    before = handlers()
     guard = SignalGuard(StopRequest())
     guard.install()
-    guard.request.ask("enough")
-    try:
-        assert stock(Foreign(), StopOnRequest(guard)).global_step == 1
-        assert signal.getsignal(signal.SIGTERM) == guard._note
-    finally:
-        guard.uninstall()
+    stock(StopOnRequest(guard), steps=2)
+    assert handlers() != before
+    guard.uninstall()
+    assert handlers() == before
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_run_ends_as_stopped_at_a_step_and_with_the_code_of_the_signal(
-    number: signal.Signals, accumulate: int
-) -> None:
-    class Killing(lightning.Callback):
-        def on_before_optimizer_step(self, trainer: lightning.Trainer, *arguments: Any) -> None:
-            if trainer.global_step == 2:
-                os.kill(os.getpid(), number)
+def test_a_training_that_nobody_asks_to_stop_goes_to_its_end() -> None:
+    assert stock(StopOnRequest()).global_step == 8
 
-    options: dict[str, Any] = {"name": "run", "max_step": 5, "gradient_accumulation_steps": accumulate}
-    before = [signal.getsignal(each) for each in SIGNALS]
-    with pytest.raises(SystemExit) as caught:
-        train(made(), xy(), callbacks=[Killing()], **options)
-    assert caught.value.code == 128 + number
-    assert [signal.getsignal(each) for each in SIGNALS] == before
-    run = train(made(), xy(), resume=True, **options)
-    assert run.info["continued"][0]["after_step"] == 3
-    assert [checkpoint.step for checkpoint in run.checkpoints()] == [3, 5]
-    assert run.status == "finished"
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_fit_saves_the_step_and_ends_the_process_as_the_signal_would(number: signal.Signals, code: int) -> None:
+    before = handlers()
+    with pytest.raises(SystemExit) as ended:
+        train(made(), xy(), name="asked", callbacks=[SendSignal(3, number)], max_step=50)
+    assert ended.value.code == code
+    assert handlers() == before
+    assert run_names() == ["asked"]
+    from darkit.runs import load
+
+    run = load("asked")
+    assert (run.status, run.details.step) == ("stopped", 3)
+    assert run.details.reason == f"It was asked to stop by {number.name}."
+    assert [checkpoint.step for checkpoint in run.checkpoints()] == [3]
+
+
+def test_a_signal_within_the_very_last_step_changes_nothing_but_the_exit_code() -> None:
+    from darkit.runs import load
+
+    with pytest.raises(SystemExit) as ended:
+        train(made(), xy(), name="last", callbacks=[SendSignal(6)], max_step=6)
+    assert ended.value.code == 143
+    assert (load("last").status, load("last").details.step) == ("finished", 6)
