@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c const
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check format chromium screenshots bench soak start wheel clean
+.PHONY: help train test check format tools chromium screenshots bench soak start wheel clean
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -14,7 +14,7 @@ help: ## List these targets
 train: $(VENV)/run ## Train the default run: a small GPT on English text (ARGS="trainer.max_step=100")
 	@$(BIN)/python -m darkit.train $(ARGS)
 
-test: $(VENV)/test chromium ## Run all tests (ARGS="tests/runs -k lock")
+test: $(VENV)/test tools chromium ## Run all tests (ARGS="tests/runs -k lock")
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 check: $(VENV)/test ## Check format, lint and types
@@ -26,6 +26,11 @@ format: $(VENV)/test ## Put the code into its format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+tools: ## Get Debian's strace, with which the tests let system calls fail, where it is missing and can be had
+	@command -v strace > /dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq strace > /dev/null; } \
+		|| echo "strace could not be installed here; the tests that need it will say so."
+
 chromium: ## Get Debian's Chromium, which the dashboard's tests drive, where it is missing and can be had
 	@sh tests/dashboard/get-chromium
 
@@ -35,7 +40,7 @@ screenshots: $(VENV)/test chromium ## Make the pictures of the dashboard for the
 bench: $(VENV)/bench ## Measure against the plain loop, Lightning and Hugging Face
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)
 
-soak: $(VENV)/test ## Run the long tests
+soak: $(VENV)/test tools chromium ## Run the long tests
 	@$(BIN)/python -m pytest -q -m soak $(ARGS)
 
 start: $(VENV)/run ## Show the dashboard

@@ -6,6 +6,7 @@ times, since they hold on other machines.
 
 from __future__ import annotations
 
+import json
 import platform
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 ROUNDS = 5
+CHECKPOINT_ROUNDS = 3
 
 
 def measure(script: str, contenders: list[str], *arguments: str, rounds: int = ROUNDS) -> dict[str, list[float]]:
@@ -23,17 +25,22 @@ def measure(script: str, contenders: list[str], *arguments: str, rounds: int = R
     found: dict[str, list[float]] = {contender: [] for contender in contenders}
     for _ in range(rounds):
         for contender in contenders:
-            command = [sys.executable, str(FOLDER / script), contender, *arguments]
-            answer = subprocess.run(command, capture_output=True, text=True, check=False)
-            if answer.returncode:
-                raise SystemExit(f"{' '.join(command)} failed:\n{answer.stderr[-4000:]}")
-            found[contender].append(float(answer.stdout.split()[-1]))
+            found[contender].append(float(answer_of(script, contender, *arguments)))
     return found
+
+
+def answer_of(script: str, *arguments: str) -> str:
+    """Runs a script and returns the last line that it prints; stops all when it fails."""
+    command = [sys.executable, str(FOLDER / script), *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{answer.stderr[-4000:]}")
+    return answer.stdout.splitlines()[-1]
 
 
 def table(title: str, found: dict[str, list[float]], unit: str, base: str, digits: int = 0) -> None:
     """Prints medians, their spread and their ratio to one contender."""
-    middle = statistics.median(found[base])
+    middle = statistics.median(found[base]) or float("nan")
     print(f"\n### {title}\n\n| contender | {unit}, median | range | against {base} |\n| --- | ---: | ---: | ---: |")
     for contender, values in found.items():
         median, low, high = statistics.median(values), min(values), max(values)
@@ -51,7 +58,25 @@ def steps() -> None:
     table("A model of 10 ms a step", slow, "us per step", "plain")
 
 
-SUITES: dict[str, Callable[[], None]] = {"steps": steps}
+def checkpoints() -> None:
+    """The cost of a checkpoint of 600 MB."""
+    contenders = ["bare_clone", "plain_save", "lightning_stock", "lightning_async", "darkit"]
+    rows: dict[str, list[dict[str, float]]] = {contender: [] for contender in contenders}
+    for _ in range(CHECKPOINT_ROUNDS):
+        for contender in contenders:
+            rows[contender].append(json.loads(answer_of("checkpoints.py", contender)))
+    for column, unit in (("stall", "ms"), ("first", "ms"), ("durable", "s"), ("memory", "x the state")):
+        found = {contender: [row[column] for row in measured] for contender, measured in rows.items()}
+        base = "plain_save" if column == "durable" else "bare_clone"
+        table(f"Checkpoint: {column}", found, unit, base, digits=2)
+
+
+def dashboard() -> None:
+    """The dashboard beside TensorBoard, in a real browser."""
+    subprocess.run([sys.executable, str(FOLDER / "dashboard.py")], check=True)
+
+
+SUITES: dict[str, Callable[[], None]] = {"steps": steps, "checkpoints": checkpoints, "dashboard": dashboard}
 
 
 def main(names: list[str]) -> int:
