@@ -27,9 +27,7 @@ format: $(VENV)/test ## Put the code into its format and mend what can be mended
 	@$(BIN)/ruff check --fix .
 
 tools: ## Get Debian's strace, with which the tests let system calls fail, where it is missing and can be had
-	@command -v strace > /dev/null \
-		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq strace > /dev/null; } \
-		|| echo "strace could not be installed here; the tests that need it will say so."
+	@sh tests/faults/get-strace
 
 chromium: ## Get Debian's Chromium, which the dashboard's tests drive, where it is missing and can be had
 	@sh tests/dashboard/get-chromium
