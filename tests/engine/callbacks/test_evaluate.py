@@ -30,7 +30,9 @@ def evaluated(outputs: WatchOutputs) -> list[int]:
         (0, {"max_steps": 5}, [5]),
         (9, {"max_steps": 5}, [5]),
         (1, {"max_steps": 2, "accumulate_grad_batches": 2}, [1, 2]),
-        (3, {"max_epochs": 2}, [3, 6]),
+        (3, {"max_epochs": 2}, [3, 6, 8]),
+        (0, {"max_epochs": 1, "accumulate_grad_batches": 3}, [2]),
+        (0, {"max_epochs": 1, "max_steps": 3}, [3]),
     ],
 )
 def test_it_comes_every_so_many_steps_and_at_the_last_planned_one(
@@ -55,7 +57,7 @@ def test_a_validation_step_that_returns_nothing_is_told_what_to_do() -> None:
         def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
             self.log("val_loss", 1.0)
 
-    with pytest.raises(LossError, match="validation_step of Silent returned nothing: .* compute="):
+    with pytest.raises(LossError, match=r"validation_step of Silent returned nothing: .* compute="):
         stock_fit(Silent(), StepEvaluate(in_order(8), 1))
 
 
