@@ -32,11 +32,11 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
             None for the config's.
 
     Raises:
-        ConfigError: There is no such optimizer, or the callable did not make one.
+        ConfigError: There is no such optimizer, the callable did not make one, or it is not one of this model.
         ModelError: The model has nothing to train.
     """
     if isinstance(given, Optimizer):
-        return given
+        return _check_given(given, model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise ModelError(f"The model {type(model).__name__} has no parameter that requires a gradient.")
@@ -51,7 +51,19 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
     made = given(parameters) if callable(given) else given
     if not isinstance(made, Optimizer):
         raise ConfigError(f"optimizer= must be or make a torch optimizer, not {type(made).__name__}.")
-    return made
+    return _check_given(made, model)
+
+
+def _check_given(optimizer: Optimizer, model: nn.Module) -> Optimizer:
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ConfigError("optimizer= must make a step of one pass, but LBFGS needs a closure for several.")
+    known = set(model.parameters())
+    if not any(parameter in known for group in optimizer.param_groups for parameter in group["params"]):
+        raise ConfigError(
+            f"optimizer= holds no parameter of this {type(model).__name__}: make it of model.parameters(), or give a "
+            "callable of the parameters."
+        )
+    return optimizer
 
 
 def optimizer_class(name: str) -> type[Optimizer]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def run_names() -> list[str]:
 
 def hand_loop(
     model: nn.Module,
-    batches: list[Any],
+    batches: Iterable[Any],
     optimizer: torch.optim.Optimizer,
     loss: Callable[[nn.Module, Any], Tensor] = lambda model, batch: F.mse_loss(model(batch[0]), batch[1]),
     schedule: Any = None,

@@ -65,6 +65,25 @@ def test_what_is_no_optimizer_is_refused_and_leaves_nothing(wrong: Any) -> None:
     assert run_names() == []
 
 
+def test_an_optimizer_that_needs_several_passes_a_step_is_refused_and_leaves_nothing() -> None:
+    with pytest.raises(ConfigError, match="LBFGS needs a closure"):
+        train(made(), xy(), optimizer=torch.optim.LBFGS)
+    assert run_names() == []
+
+
+def test_an_optimizer_of_another_model_is_refused_and_leaves_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer= holds no parameter of this MLP"):
+        train(made(), xy(), optimizer=torch.optim.Adam(made().parameters()))
+    assert run_names() == []
+
+
+def test_an_optimizer_may_hold_more_than_the_model() -> None:
+    model, scale = made(), torch.nn.Parameter(torch.ones(()))
+    optimizer = SGD([*model.parameters(), scale])
+    train(model, xy(), optimizer=optimizer, loss=lambda outputs, target: ((outputs * scale - target) ** 2).mean())
+    assert scale.item() != 1
+
+
 def test_a_model_with_nothing_to_train_is_refused_and_leaves_nothing() -> None:
     model = made().requires_grad_(False)
     with pytest.raises(ModelError, match="The model MLP has no parameter that requires a gradient"):

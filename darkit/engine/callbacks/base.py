@@ -51,8 +51,11 @@ class StepCallback(lightning.Callback):
 
 
 def is_last(trainer: lightning.Trainer, step: int) -> bool:
-    """Says whether a step is the last one that is planned."""
-    return step == trainer.max_steps
+    """Says whether a step is the last one that is planned, by a number of steps or of epochs."""
+    if step == trainer.max_steps:
+        return True
+    epochs = trainer.max_epochs
+    return epochs is not None and epochs > 0 and trainer.is_last_batch and trainer.current_epoch + 1 >= epochs
 
 
 def is_due(trainer: lightning.Trainer, step: int, every: int) -> bool:

@@ -51,7 +51,7 @@ def stock_fit(
 ) -> lightning.Trainer:
     """Trains with Lightning alone."""
     torch.manual_seed(1)
-    settings: dict[str, Any] = {"max_steps": 6} | options
+    settings: dict[str, Any] = options if "max_epochs" in options else {"max_steps": 6} | options
     trainer = lightning.Trainer(
         accelerator="cpu",
         callbacks=list(callbacks),

@@ -30,7 +30,9 @@ def evaluated(outputs: WatchOutputs) -> list[int]:
         (0, {"max_steps": 5}, [5]),
         (9, {"max_steps": 5}, [5]),
         (1, {"max_steps": 2, "accumulate_grad_batches": 2}, [1, 2]),
-        (3, {"max_epochs": 2}, [3, 6]),
+        (3, {"max_epochs": 2}, [3, 6, 8]),
+        (0, {"max_epochs": 1, "accumulate_grad_batches": 3}, [2]),
+        (0, {"max_epochs": 1, "max_steps": 3}, [3]),
     ],
 )
 def test_it_comes_every_so_many_steps_and_at_the_last_planned_one(

@@ -56,6 +56,11 @@ def test_rows_come_every_so_many_steps_and_where_it_was_evaluated_and_at_the_end
     assert read_log(folder / "train_log.csv")["step"].to_list() == [3, 4, 6, 8, 9, 10]
 
 
+def test_the_last_step_of_the_last_epoch_is_logged_though_only_epochs_are_planned(folder: Path) -> None:
+    stock_fit(Foreign(), StepLog(folder, 3), max_epochs=2)
+    assert read_log(folder / "train_log.csv")["step"].to_list() == [3, 6, 8]
+
+
 def test_log_step_interval_of_a_run_thins_its_log() -> None:
     run = train(made(), xy(), max_step=11, log_step_interval=4)
     assert run.log()["step"].to_list() == [4, 8, 11]
