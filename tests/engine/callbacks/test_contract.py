@@ -1,4 +1,4 @@
-"""What every callback promises: alone in a stock trainer with someone else's module it works, and changes nothing.
+"""What every callback promises: it works alone in a stock trainer with someone else's module and changes nothing there.
 
 A new callback is added to `CALLBACKS` and has to pass all of this.
 """
