@@ -16,12 +16,16 @@ import darkit
 from darkit.engine.checkpoint import read_checkpoint
 
 SCRIPT = """
-import resource, sys, lightning
+import resource, sys, time, lightning
+from darkit.runs import base
 from darkit.errors import StorageError
 from tests.engine.parts import made, train, xy
+manifest = base() / "full" / "iter-2-ckpt.json"
 class Fill(lightning.Callback):
     def on_train_batch_end(self, trainer, *rest):
         if trainer.global_step == 3:
+            while {interval} == 2 and not manifest.exists():
+                time.sleep(0.01)  # until the first checkpoint is durable; the process has a time limit
             resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
 try:
     train(made(hidden={hidden}), xy(), name="full", max_step={steps}, save_step_interval={interval}, callbacks=[Fill()])

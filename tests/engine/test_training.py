@@ -37,15 +37,15 @@ SGD = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
 def batches_of(data: Numbers, size: int = 4) -> list[tuple[Tensor, Tensor]]:
     """The batches in the order in which a run asked for their samples; the first pass was the fingerprint."""
     indices = data.asked[len(data) :]
-    return [
-        (data.x[indices[at : at + size]], data.y[indices[at : at + size]]) for at in range(0, len(indices), size)
-    ]
+    return [(data.x[indices[at : at + size]], data.y[indices[at : at + size]]) for at in range(0, len(indices), size)]
 
 
 @pytest.mark.parametrize(
     "make_optimizer", [SGD, torch.optim.AdamW, torch.optim.RMSprop], ids=["sgd", "adamw", "rmsprop"]
 )
-def test_weights_are_those_of_a_plain_loop_over_the_same_batches_bit_for_bit(make_optimizer: Callable[..., Any]) -> None:
+def test_weights_are_those_of_a_plain_loop_over_the_same_batches_bit_for_bit(
+    make_optimizer: Callable[..., Any],
+) -> None:
     data = Numbers()
     ours, theirs = made(), made()
     run = train(ours, data, xy(), optimizer=make_optimizer, max_step=20, eval_step_interval=3, tensorboard=True)
@@ -129,7 +129,9 @@ def test_in_a_step_evaluation_comes_first_then_ones_own_callbacks_then_log_then_
                 seen.append(("not yet saved", step))
             outputs["mine"] = step
 
-    run = train(made(), xy(), xy(), name="order", max_step=4, eval_step_interval=2, save_step_interval=2, callbacks=[Own()])
+    run = train(
+        made(), xy(), xy(), name="order", max_step=4, eval_step_interval=2, save_step_interval=2, callbacks=[Own()]
+    )
     assert [step for what, step in seen if what == "evaluated before"] == [2, 4]
     assert [step for what, step in seen if what == "not yet saved"] == [1, 2, 3, 4]
     assert run.log()["mine"].to_list() == [1, 2, 3, 4]
@@ -196,7 +198,9 @@ def test_a_later_batch_that_does_not_fit_crashes_the_run_with_shapes_and_step() 
     samples = list(zip(*xy(), strict=True))
     samples[9] = (torch.ones(3), torch.ones(1))
     loader = DataLoader(samples, batch_size=1)  # type: ignore[arg-type]
-    with pytest.raises(BatchError, match=r"The model failed on a batch of \(float32\[1, 3\], float32\[1, 1\]\): Runtime"):
+    with pytest.raises(
+        BatchError, match=r"The model failed on a batch of \(float32\[1, 3\], float32\[1, 1\]\): Runtime"
+    ):
         train(made(), loader, name="misfit", max_step=20)
     run = darkit.load("misfit")
     assert (run.status, run.details.step) == ("crashed", 9)
@@ -236,7 +240,11 @@ def test_other_number_formats_train(precision: str) -> None:
 
 
 def test_what_a_run_sets_for_the_process_is_undone() -> None:
-    settings = [torch.are_deterministic_algorithms_enabled, lambda: torch.backends.cudnn.benchmark, threading.active_count]
+    settings = [
+        torch.are_deterministic_algorithms_enabled,
+        lambda: torch.backends.cudnn.benchmark,
+        threading.active_count,
+    ]
     before = [setting() for setting in settings]
     train(made(), xy(), deterministic=True)
     assert [setting() for setting in settings] == before

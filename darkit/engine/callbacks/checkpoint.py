@@ -50,7 +50,7 @@ class StepCheckpoint(StepCallback):
         self.retention = retention
         self.before = before
         self._saved = -1
-        self._stepping = False
+        self._stepping_from = -1
         self._values: Mapping[str, Any] = {}
         self._given = writer
         self._writer: CheckpointWriter | None = None
@@ -59,6 +59,7 @@ class StepCheckpoint(StepCallback):
         """Takes the step that the training starts from for saved."""
         super().on_train_start(trainer, pl_module)
         self._saved = trainer.global_step
+        self._stepping_from = -1
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._writer = self._given or CheckpointWriter(self.folder, run_id=self.run_id, retention=self.retention)
@@ -67,13 +68,12 @@ class StepCheckpoint(StepCallback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
         """Notes that the weights are about to change: until the step is completed they are no step's."""
-        self._stepping = True
+        self._stepping_from = trainer.global_step
 
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
         """Saves when it is due."""
-        self._stepping = False
         self._values = outputs
         if self._writer is not None:
             self._writer.check()
@@ -89,7 +89,7 @@ class StepCheckpoint(StepCallback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """Saves the last completed step when a person stopped the training, and waits for what is being written."""
-        if isinstance(exception, KeyboardInterrupt) and not self._stepping:
+        if isinstance(exception, KeyboardInterrupt) and trainer.global_step != self._stepping_from:
             self._save_last(trainer, pl_module)
         try:
             self._close()
@@ -109,10 +109,13 @@ class StepCheckpoint(StepCallback):
         self._saved = step
 
     def _save_last(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.global_step == self._last_step != self._saved:
-            self.save(trainer, pl_module)
+        if self._saved < 0 or trainer.global_step == self._saved:  # no step was made, or that one is saved
+            return
+        if trainer.global_step != self._last_step:  # interrupted before its values came here
+            self._values = {}
+        self.save(trainer, pl_module)
 
     def _close(self) -> None:
-        writer, self._writer = self._writer, None
+        writer, self._writer, self._saved = self._writer, None, -1
         if writer is not None:
             writer.wait() if writer is self._given else writer.close()
