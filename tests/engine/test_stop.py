@@ -54,7 +54,8 @@ def test_ctrl_c_in_a_script_ends_it_after_the_step_with_the_signals_exit_code(ho
 
 def test_ctrl_c_at_a_prompt_returns_the_run_and_the_interpreter_goes_on(home: Path) -> None:
     lines = PREPARE + "\n\nrun = train(made(), xy(), name='prompt', max_step=100000, callbacks=[Kill()])\n"
-    lines += "print(run.status, run.latest_checkpoint().step, signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+    lines += "kept = signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+    lines += "print(run.status, run.latest_checkpoint().step, kept)\n"
     lines += "again = train(made(), xy(), max_step=2)\nprint(again.status)\n"
     done = subprocess.run(
         [sys.executable, "-i", "-q", "-c", ""],
