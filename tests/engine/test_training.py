@@ -209,7 +209,9 @@ def test_a_later_batch_that_does_not_fit_crashes_the_run_with_shapes_and_step() 
     assert run.log()["step"].to_list() == list(range(1, 10))
 
 
-@pytest.mark.parametrize("model", [None, 3, MLP, lambda x: x, {"a": nn.Linear(1, 1)}], ids=["none", "number", "class", "function", "dict"])
+@pytest.mark.parametrize(
+    "model", [None, 3, MLP, lambda x: x, {"a": nn.Linear(1, 1)}], ids=["none", "number", "class", "function", "dict"]
+)
 def test_what_is_no_module_is_refused_and_leaves_nothing(model: Any) -> None:
     with pytest.raises(ModelError, match=r"model must be a torch\.nn\.Module, not "):
         darkit.fit(model, xy())

@@ -109,13 +109,13 @@ class StepCheckpoint(StepCallback):
         self._saved = step
 
     def _save_last(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.global_step == self._saved:
+        if self._saved < 0 or trainer.global_step == self._saved:  # no step was made, or that one is saved
             return
         if trainer.global_step != self._last_step:  # interrupted before its values came here
             self._values = {}
         self.save(trainer, pl_module)
 
     def _close(self) -> None:
-        writer, self._writer = self._writer, None
+        writer, self._writer, self._saved = self._writer, None, -1
         if writer is not None:
             writer.wait() if writer is self._given else writer.close()

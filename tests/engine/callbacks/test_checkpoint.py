@@ -130,6 +130,21 @@ def test_after_a_keyboard_interrupt_the_last_completed_step_is_saved(folder: Pat
     assert steps(folder) == [2, 3]
 
 
+def test_an_interrupt_before_the_first_step_saves_nothing(folder: Path) -> None:
+    class Early(lightning.Callback):
+        def on_fit_start(self, *rest: Any) -> None:
+            raise KeyboardInterrupt
+
+    callback = StepCheckpoint(folder)
+    with pytest.raises(SystemExit):
+        stock_fit(Foreign(), callback, Early())
+    assert not folder.exists()
+    stock_fit(Foreign(), callback, max_steps=2)
+    with pytest.raises(SystemExit):
+        stock_fit(Foreign(), callback, Early())
+    assert steps(folder) == [2]
+
+
 def test_an_interrupt_inside_the_optimizer_saves_no_half_step(folder: Path) -> None:
     class Torn(torch.optim.SGD):
         calls = 0
