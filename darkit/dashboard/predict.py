@@ -102,4 +102,7 @@ async def _talk(process: asyncio.subprocess.Process, prompt: str) -> AsyncIterat
         return
     if process.returncode:
         told = (await errors).decode("utf-8", "replace").strip().splitlines()
-        yield f"\n[{told[-1] if told else 'The model gave no answer.'}]".encode()
+        sentence = next(
+            (line for line in told if line.startswith("Error")), told[-1] if told else "The model gave no answer."
+        )
+        yield f"\n[{sentence}]".encode()

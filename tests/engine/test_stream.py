@@ -180,15 +180,6 @@ def test_an_error_of_a_sink_is_raised_by_flush(log: CsvLog) -> None:
     stream.close()
 
 
-def test_a_loop_that_is_faster_than_the_disk_waits_rather_than_let_rows_pile_up(log: CsvLog) -> None:
-    stream = RowStream(log)
-    for step in range(50_001):
-        stream.put({"step": step})
-    assert steps(log)[-1] >= 40_000
-    stream.close()
-    assert steps(log) == list(range(50_001))
-
-
 ROWS = st.lists(
     st.dictionaries(
         st.sampled_from(["train_loss", "val_loss", "acc", "note"]),

@@ -53,9 +53,10 @@ def test_a_transformers_model_gets_the_weights_of_a_plain_loop() -> None:
     ours, theirs = gpt2(), gpt2()
     loader = torch.utils.data.DataLoader(tokens(), batch_size=4)  # type: ignore[arg-type]
     train(ours, loader, optimizer=torch.optim.Adam, max_step=6, seed=4)
+    batches = list(loader)  # a loader of one's own would draw from the generator
     torch.manual_seed(4)
     theirs.train()
-    hand_loop(theirs, loader, torch.optim.Adam(theirs.parameters()), loss=lambda model, batch: model(**batch).loss)
+    hand_loop(theirs, batches, torch.optim.Adam(theirs.parameters()), loss=lambda model, batch: model(**batch).loss)
     assert equal_weights(ours, theirs)
 
 

@@ -63,8 +63,8 @@ def test_dropout_and_buffers_too_are_those_of_a_plain_loop() -> None:
 
     ours, theirs = made(Noisy), made(Noisy)
     train(ours, in_order(), xy(), loss=F.mse_loss, optimizer=SGD, max_step=8, seed=5, eval_step_interval=2)
+    epochs = [batch for _ in range(2) for batch in in_order()]  # a loader of one's own would draw from the generator
     torch.manual_seed(5)
-    epochs = (batch for _ in range(2) for batch in in_order())  # beginning an epoch draws a random number, too
     hand_loop(theirs, epochs, SGD(theirs.parameters()))
     assert equal_weights(ours, theirs)
 

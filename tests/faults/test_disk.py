@@ -104,7 +104,7 @@ def calls_of_a_save(zygote: Zygote, folder: Path) -> Counter[str]:
 def counted(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Counter[str]:
     found = calls_of_a_save(zygote, tmp_path_factory.mktemp("count"))
     assert found["rename"] == 2, "the checkpoint and its manifest"
-    assert found["fsync"] == 4, "each file and the folder after it"
+    assert found["fsync"] == 5, "each file and the folder after it, and the file once before its old manifest goes"
     return found
 
 
@@ -146,6 +146,7 @@ def test_a_save_synchronises_each_file_before_its_name_and_the_folder_after_it(z
                 "sync folder" if path == str(traced.folder) else "sync " + path.rpartition("/")[2].split(".tmp")[0]
             )
     assert order == [
+        "sync .iter-1-ckpt.pth",  # before its old manifest is deleted
         "sync .iter-1-ckpt.pth",
         "rename iter-1-ckpt.pth",
         "sync folder",

@@ -105,12 +105,13 @@ def test_an_exception_of_the_module_comes_through_as_it_is(callback: lightning.C
 @pytest.mark.parametrize("fail_at", [-1, 2])
 def test_afterwards_no_thread_and_no_signal_handler_is_left(callback: lightning.Callback, fail_at: int) -> None:
     before = set(threading.enumerate())
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     try:
         stock_fit(Foreign(fail_at=fail_at), callback)
     except ZeroDivisionError:
         assert fail_at == 2
     assert {thread for thread in threading.enumerate() if thread.name.startswith("darkit")} <= before
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == handlers
 
 
 def test_the_same_one_serves_a_second_training(callback: lightning.Callback) -> None:
