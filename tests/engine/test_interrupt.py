@@ -92,3 +92,16 @@ def test_a_stopped_run_goes_on_to_the_weights_of_the_straight_one(monkeypatch: p
     assert run.log()["step"].to_list() == list(range(1, 10))
     assert run.status == "finished"
     assert equal_weights(ours, straight)
+
+
+def test_an_interrupt_before_the_first_step_leaves_ctrl_c_as_it_was_and_no_checkpoint() -> None:
+    class Early(lightning.Callback):
+        def on_fit_start(self, *rest: Any) -> None:
+            raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(made(), xy(), name="early", callbacks=[Early()])
+    assert signal.getsignal(signal.SIGINT) == handler
+    run = darkit.load("early")
+    assert (run.status, run.details.step, run.checkpoints()) == ("stopped", 0, [])
