@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from darkit.runs.checkpoints import (
     manifest_path,
     tell_skipped,
 )
-from darkit.runs.verify import find_problem
+from darkit.runs.verify import find_greedy_globals, find_problem
 
 _MOST_KEYS = 3
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -89,7 +88,7 @@ def write_file(path: Path, content: Mapping[str, Any], facts: Mapping[str, Any])
         StorageError: The file system refused; what was there before is whole.
     """
     manifest_file = manifest_path(path)
-    with files.open_atomically(path) as file:
+    with files.open_atomically(path, stale=manifest_file) as file:  # it must not tell of the new one for a moment
         hashing = _Hashing(file)
         try:
             torch.save(dict(content), cast(IO[bytes], hashing))
@@ -99,9 +98,6 @@ def write_file(path: Path, content: Mapping[str, Any], facts: Mapping[str, Any])
             raise
         file.flush()
         _refuse_unreadable(Path(file.name), content)
-        if manifest_file.exists():  # the old one must not tell of the new file, not even for a moment
-            os.fsync(file.fileno())
-            manifest_file.unlink()
     manifest = {"size": hashing.size, "sha256": hashing.hexdigest(), **facts, "time": time.time()}
     files.write_json(manifest_file, manifest)
 
@@ -109,6 +105,7 @@ def write_file(path: Path, content: Mapping[str, Any], facts: Mapping[str, Any])
 def _refuse_unreadable(path: Path, content: Mapping[str, Any]) -> None:
     """Looks which classes a file needs to be read. Raises `CheckpointUnreadableError`."""
     refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    refused += sorted(find_greedy_globals(path))
     if refused:
         known = _find_strange(content, "") or "something"
         raise CheckpointUnreadableError(

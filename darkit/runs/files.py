@@ -38,11 +38,16 @@ _VALID_JSON = {"Infinity": "1e999", "-Infinity": "-1e999", "NaN": "null"}
 
 
 @contextmanager
-def open_atomically(path: Path) -> Iterator[IO[bytes]]:
+def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[bytes]]:
     """Opens a temporary file beside ``path`` that takes its place when the block ends without an error.
 
     The bytes are on the disk before the name changes, and the name before this returns: file and folder are both
     synchronised. After an error there is one whole file, the old or the new one, and the temporary one is gone.
+
+    Args:
+        path: The file.
+        stale: A file that describes what ``path`` holds now, and not what it is going to hold: it is gone from the disk
+            before the name changes.
 
     Raises:
         StorageError: The file system refused, for example because it is full.
@@ -54,6 +59,9 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            if stale is not None and stale.exists():
+                stale.unlink()
+                sync_folder(path.parent)
             os.replace(temporary, path)
             sync_folder(path.parent)
         except BaseException:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import pickletools
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from darkit.runs.checkpoints import Checkpoint
+
+# What torch lets a pickle call although a few bytes then fill any memory, as in bytearray(2**40).
+_GREEDY = {"builtins bytearray": "builtins.bytearray", "__builtin__ bytearray": "builtins.bytearray"}
 
 
 def find_problem(checkpoint: Checkpoint) -> str:
@@ -32,8 +37,8 @@ def find_problem(checkpoint: Checkpoint) -> str:
 def find_archive_problem(path: Path, *, read: bool = False) -> str:
     """Says why a file is not an archive as `torch.save` makes it, or nothing.
 
-    Such an archive is stored without compression, so what it unpacks to is never larger than the file: that keeps a
-    small file from filling the memory.
+    Such an archive is stored without compression, so what it unpacks to is never larger than the file, and its pickle
+    makes nothing that is larger than what describes it: that keeps a small file from filling the memory.
 
     Args:
         path: The file.
@@ -47,8 +52,30 @@ def find_archive_problem(path: Path, *, read: bool = False) -> str:
             if sum(entry.file_size for entry in entries) > path.stat().st_size:
                 return "it unpacks to more than its own size"
             torn = archive.testzip() if read else None
+            greedy = set() if torn else _find_greedy(archive)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         return f"it is not an archive as torch.save makes it ({error})"
     if torn is not None:
         return f"its entry {torn!r} does not have its CRC"
+    if greedy:
+        return f"it asks for memory that it does not fill, with {', '.join(sorted(greedy))}"
     return ""
+
+
+def find_greedy_globals(path: Path) -> set[str]:
+    """Returns the names of functions in an archive's pickle that may take more memory than the file is long."""
+    with zipfile.ZipFile(path) as archive:
+        return _find_greedy(archive)
+
+
+def _find_greedy(archive: zipfile.ZipFile) -> set[str]:
+    found = set()
+    for entry in archive.infolist():
+        pickled = archive.read(entry) if entry.filename.endswith("data.pkl") else b""
+        if not any(f"{name.split()[1]}\n".encode() in pickled for name in _GREEDY):  # to read each operation is slow
+            continue
+        with suppress(ValueError):  # no pickle from there on, which whoever loads it is told by torch
+            for operation, argument, _ in pickletools.genops(pickled):
+                if operation.name == "GLOBAL" and argument in _GREEDY:
+                    found.add(_GREEDY[argument])
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import os
@@ -16,7 +17,8 @@ import pytest
 import torch
 
 from darkit.engine.checkpoint import read_checkpoint, read_run_checkpoint, write_checkpoint
-from darkit.errors import CheckpointCorruptError
+from darkit.errors import CheckpointCorruptError, CheckpointUnreadableError
+from darkit.runs import files
 from darkit.runs.checkpoints import describe_checkpoint, list_checkpoints
 from darkit.runs.verify import find_problem
 from tests.faults.parts import Zygote
@@ -123,7 +125,8 @@ def test_an_archive_that_unpacks_to_a_gigabyte_is_refused_without_the_memory(zyg
 import resource
 from pathlib import Path
 from darkit.engine.checkpoint import read_run_checkpoint
-from darkit.errors import CheckpointCorruptError
+from darkit.errors import CheckpointCorruptError, CheckpointUnreadableError
+from darkit.runs import files
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     read_run_checkpoint(Path({str(run)!r}), 9)
@@ -135,6 +138,39 @@ except CheckpointCorruptError as error:
     child = zygote.run(code, tmp_path)
     assert child.wait() == 7, child.output
     assert "compressed" in child.output
+
+
+class Greedy:
+    """A value that is a few bytes in a file and as many as it likes in memory."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytearray, (self.size,)
+
+
+@pytest.mark.parametrize("manifest", [False, True], ids=["without a manifest", "with one that vouches for it"])
+def test_a_pickle_that_asks_for_memory_it_does_not_fill_is_refused_before_it_is_read(
+    tmp_path: Path, manifest: bool
+) -> None:
+    run = saved(tmp_path / "run", (1,))
+    greedy = run / "iter-9-ckpt.pth"
+    pickled = pickle.dumps({"state_dict": {}, "greedy": Greedy(2**50)}, protocol=2)
+    archive_with(pickled, run / "iter-1-ckpt.pth", greedy)
+    if manifest:
+        digest = hashlib.sha256(greedy.read_bytes()).hexdigest()
+        files.write_json(greedy.with_suffix(".json"), {"size": greedy.stat().st_size, "sha256": digest, "step": 9})
+    with pytest.raises(CheckpointCorruptError, match="is damaged: it asks for memory"):
+        read_run_checkpoint(run, 9)
+
+
+def test_what_would_be_refused_when_it_is_read_is_refused_when_it_is_saved(tmp_path: Path) -> None:
+    run = saved(tmp_path / "run", (1,))
+    content = {"state_dict": {}, "model_class": "M", "current_step": 2, "mine": {"buffer": bytearray(b"abc")}}
+    with pytest.raises(CheckpointUnreadableError, match=r"mine\.buffer needs builtins\.bytearray"):
+        write_checkpoint(run, 2, content, metrics={}, run_id="id")
+    assert sorted(path.name for path in run.iterdir()) == ["iter-1-ckpt.json", "iter-1-ckpt.pth"]
 
 
 def test_entries_that_overlap_are_refused(tmp_path: Path) -> None:

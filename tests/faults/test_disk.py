@@ -104,7 +104,7 @@ def calls_of_a_save(zygote: Zygote, folder: Path) -> Counter[str]:
 def counted(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Counter[str]:
     found = calls_of_a_save(zygote, tmp_path_factory.mktemp("count"))
     assert found["rename"] == 2, "the checkpoint and its manifest"
-    assert found["fsync"] == 5, "each file and the folder after it, and the file once before its old manifest goes"
+    assert found["fsync"] == 5, "each file and the folder after it, and the folder after the old manifest has gone"
     return found
 
 
@@ -134,20 +134,21 @@ def test_an_error_at_each_call_of_a_save_is_a_typed_one_and_leaves_whole_files(
 
 
 def test_a_save_synchronises_each_file_before_its_name_and_the_folder_after_it(zygote: Zygote, tmp_path: Path) -> None:
-    traced = Traced(zygote, tmp_path, "-e", "trace=fsync,rename")
-    lines = [line for line in traced.log.read_text().splitlines() if "fsync(" in line or "rename(" in line]
+    traced = Traced(zygote, tmp_path, "-e", "trace=fsync,rename,unlink")
+    lines = re.findall(r"^\d+ +((?:fsync|rename|unlink)\(.*)", traced.log.read_text(), re.MULTILINE)
     order = []
     for line in lines:
-        if "rename(" in line:
-            order.append("rename " + re.findall(r'"[^"]*/([^"/]+)"', line)[1])
+        if not line.startswith("fsync"):
+            order.append(f"{line.partition('(')[0]} " + re.findall(r'"[^"]*/([^"/]+)"', line)[-1])
         else:
             path = re.findall(r"<(.*?)>", line)[0]
             order.append(
                 "sync folder" if path == str(traced.folder) else "sync " + path.rpartition("/")[2].split(".tmp")[0]
             )
     assert order == [
-        "sync .iter-1-ckpt.pth",  # before its old manifest is deleted
         "sync .iter-1-ckpt.pth",
+        "unlink iter-1-ckpt.json",
+        "sync folder",
         "rename iter-1-ckpt.pth",
         "sync folder",
         "sync .iter-1-ckpt.json",
