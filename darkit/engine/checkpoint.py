@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import time
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
@@ -24,7 +26,8 @@ from darkit.runs.checkpoints import (
 from darkit.runs.verify import find_greedy_globals, find_problem
 
 _MOST_KEYS = 3
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_MAPPINGS = (dict, OrderedDict, Counter)
+_READABLE = frozenset((type(None), bool, int, float, complex, str, bytes, Tensor, nn.Parameter))
 
 
 class _Hashing:
@@ -87,6 +90,7 @@ def write_file(path: Path, content: Mapping[str, Any], facts: Mapping[str, Any])
         CheckpointUnreadableError: It holds something that ``torch.load(weights_only=True)`` would refuse.
         StorageError: The file system refused; what was there before is whole.
     """
+    _refuse_unreadable(dict(content))
     manifest_file = manifest_path(path)
     with files.open_atomically(path, stale=manifest_file) as file:  # it must not tell of the new one for a moment
         hashing = _Hashing(file)
@@ -96,33 +100,38 @@ def write_file(path: Path, content: Mapping[str, Any], facts: Mapping[str, Any])
             if hashing.error is not None:  # torch reports what the file system said as a failure of its own
                 raise hashing.error from None
             raise
-        file.flush()
-        _refuse_unreadable(Path(file.name), content)
     manifest = {"size": hashing.size, "sha256": hashing.hexdigest(), **facts, "time": time.time()}
     files.write_json(manifest_file, manifest)
 
 
-def _refuse_unreadable(path: Path, content: Mapping[str, Any]) -> None:
-    """Looks which classes a file needs to be read. Raises `CheckpointUnreadableError`."""
-    refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    refused += sorted(find_greedy_globals(path))
-    if refused:
-        known = _find_strange(content, "") or "something"
-        raise CheckpointUnreadableError(
-            f"The checkpoint would not be readable again: {known} needs {', '.join(sorted(refused)[:_MOST_KEYS])}, and "
-            "only tensors, numbers, text and containers of them are read, so that loading runs no code."
-        )
+def _refuse_unreadable(value: Any, path: str = "") -> None:
+    """Looks for what ``torch.load(weights_only=True)`` would refuse. Raises `CheckpointUnreadableError`."""
+    if type(value) in _MAPPINGS:
+        for key, item in value.items():
+            _refuse_unreadable(key, path)
+            _refuse_unreadable(item, f"{path}.{key}" if path else str(key))
+    elif type(value) in (list, tuple):
+        for index, item in enumerate(value):
+            _refuse_unreadable(item, f"{path}[{index}]")
+    elif type(value) not in _READABLE:
+        refused = _needs(value)
+        if refused:
+            raise CheckpointUnreadableError(
+                f"The checkpoint would not be readable again: {path} needs {refused}, and only tensors, numbers, text "
+                "and containers of them are read, so that loading runs no code."
+            )
 
 
-def _find_strange(value: Any, path: str) -> str:
-    """Returns the path of the first value that is neither a tensor nor plain, or nothing."""
-    if isinstance(value, Mapping):
-        pairs = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
-    elif isinstance(value, list | tuple):
-        pairs = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
-    else:
-        return "" if type(value) in _PLAIN or isinstance(value, Tensor) else path
-    return next((found for place, item in pairs if (found := _find_strange(item, place))), "")
+def _needs(value: Any) -> str:
+    """Names the code that would be needed to read a value."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(value, buffer)
+    except Exception as error:  # whatever an object's own way of being saved raises
+        return f"what cannot even be written ({error})"
+    buffer.seek(0)
+    refused = torch.serialization.get_unsafe_globals_in_checkpoint(cast(Any, buffer))
+    return ", ".join(sorted({*refused, *find_greedy_globals(buffer)}))
 
 
 def read_checkpoint(checkpoint: Checkpoint, device: Any = "cpu") -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pickletools
 import zipfile
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from darkit.runs.checkpoints import Checkpoint
 
@@ -62,9 +63,9 @@ def find_archive_problem(path: Path, *, read: bool = False) -> str:
     return ""
 
 
-def find_greedy_globals(path: Path) -> set[str]:
+def find_greedy_globals(file: IO[bytes]) -> set[str]:
     """Returns the names of functions in an archive's pickle that may take more memory than the file is long."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         return _find_greedy(archive)
 
 

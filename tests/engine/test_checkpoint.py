@@ -9,10 +9,13 @@ import os
 import pickle
 import resource
 import signal
+import threading
 import zipfile
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -83,6 +86,33 @@ def test_a_checkpoint_that_could_not_be_read_again_is_refused_and_the_old_one_st
         write(tmp_path, scheduler={"list": [1, Runs()]})
     assert (path.read_bytes(), manifest_path(path).read_bytes()) == before
     assert names_in(tmp_path) == ["iter-1-ckpt.json", "iter-1-ckpt.pth"]
+
+
+READABLE: list[Any] = [
+    torch.float32,
+    torch.device("cpu"),
+    torch.Size([2]),
+    {1, 2},
+    Counter("aab"),
+    OrderedDict(a=1),
+    (1, [2, {"x": b"y"}]),
+    torch.eye(2).to_sparse(),
+]
+UNREADABLE: list[Any] = [numpy.ones(2), numpy.float64(1), Path("x"), lambda: None, threading.Lock(), {"deep": [print]}]
+
+
+@pytest.mark.parametrize("value", READABLE, ids=str)
+def test_what_torch_reads_without_running_code_is_written(tmp_path: Path, value: Any) -> None:
+    write(tmp_path, value=value)
+    read = read_checkpoint(find_checkpoint(tmp_path, 1))["value"]
+    assert torch.equal(read.to_dense(), value.to_dense()) if isinstance(value, torch.Tensor) else read == value
+
+
+@pytest.mark.parametrize("value", UNREADABLE, ids=lambda value: type(value).__name__)
+def test_what_torch_would_refuse_is_refused_before_anything_is_written(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(CheckpointUnreadableError, match=r"would not be readable again: value[\w.\[\]]* needs "):
+        write(tmp_path, value=value)
+    assert names_in(tmp_path) == []
 
 
 def test_writing_a_step_again_never_leaves_the_old_manifest_beside_the_new_file(
