@@ -48,6 +48,7 @@ def test_the_signals_are_given_back_to_whoever_had_them(guard: SignalGuard) -> N
         """Somebody's handler."""
 
     guard.uninstall()
+    interrupt = signal.getsignal(signal.SIGINT)
     before = signal.signal(signal.SIGTERM, own)
     try:
         guard.install()
@@ -56,7 +57,7 @@ def test_the_signals_are_given_back_to_whoever_had_them(guard: SignalGuard) -> N
         guard.uninstall()
         guard.uninstall()
         assert signal.getsignal(signal.SIGTERM) is own
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) == interrupt
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -80,7 +80,7 @@ def test_a_slow_disk_makes_the_next_save_wait_and_says_for_how_long(
     with caplog.at_level(logging.WARNING):
         writer.submit({"w": torch.tensor(2.0)}, write)
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("The training waited 0.")
+    assert caplog.messages[0].startswith("The training waited ")
     writer.wait()
     assert written == [1.0, 2.0], "the first was on the disk before its copy was overwritten"
     timer.join()
@@ -128,6 +128,14 @@ def test_a_closed_writer_has_no_thread() -> None:
     writer.close()
     writer.close()
     assert not any(thread.name.startswith("darkit-checkpoint") for thread in threading.enumerate())
+
+
+def test_a_closed_writer_can_be_used_again() -> None:
+    writer, taken = BackgroundWriter(), list[Any]()
+    for number in range(2):
+        writer.submit({"number": number}, taken.append)
+        writer.close()
+    assert [copied["number"] for copied in taken] == [0, 1]
 
 
 def test_checkpoints_are_whole_and_have_the_metrics_of_their_step(tmp_path: Path) -> None:
