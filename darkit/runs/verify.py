@@ -13,6 +13,7 @@ from darkit.runs.checkpoints import Checkpoint
 
 # What torch lets a pickle call although a few bytes then fill any memory, as in bytearray(2**40).
 _GREEDY = {"builtins bytearray": "builtins.bytearray", "__builtin__ bytearray": "builtins.bytearray"}
+_FOLDER = 0x10  # the attribute of MS-DOS, in an entry of an archive
 
 
 def find_problem(checkpoint: Checkpoint) -> str:
@@ -50,6 +51,8 @@ def find_archive_problem(path: Path, *, read: bool = False) -> str:
             entries = archive.infolist()
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 return "it is compressed, which torch.save never does"
+            if any(entry.external_attr & _FOLDER for entry in entries):
+                return "it has a folder as an entry, which torch would read as whatever is in memory"
             if sum(entry.file_size for entry in entries) > path.stat().st_size:
                 return "it unpacks to more than its own size"
             torn = archive.testzip() if read else None

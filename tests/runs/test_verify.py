@@ -106,6 +106,16 @@ def test_entries_that_are_larger_than_the_file_are_refused(tmp_path: Path) -> No
     assert find_archive_problem(path, read=True) == "it unpacks to more than its own size"
 
 
+def test_an_entry_that_one_flipped_bit_made_a_folder_is_noticed_without_a_manifest(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.pth")
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\1\2")
+    data[entry + 38] ^= 0x10
+    path.write_bytes(data)
+    said = "it has a folder as an entry, which torch would read as whatever is in memory"
+    assert find_archive_problem(path, read=True) == find_archive_problem(path) == said
+
+
 def test_a_bomb_is_refused_in_little_memory(tmp_path: Path) -> None:
     path = checkpoint_path(tmp_path, 1)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made, made.open("a", "w", force_zip64=True) as entry:
