@@ -98,7 +98,15 @@ READABLE: list[Any] = [
     (1, [2, {"x": b"y"}]),
     torch.eye(2).to_sparse(),
 ]
-UNREADABLE: list[Any] = [numpy.ones(2), numpy.float64(1), Path("x"), lambda: None, threading.Lock(), {"deep": [print]}, bytearray(3)]
+UNREADABLE: list[Any] = [
+    numpy.ones(2),
+    numpy.float64(1),
+    Path("x"),
+    lambda: None,
+    threading.Lock(),
+    {"deep": [print]},
+    bytearray(3),
+]
 
 
 @pytest.mark.parametrize("value", READABLE, ids=str)
