@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -43,11 +44,13 @@ def ask(
             connection.putheader(name, value)
     if method == "POST" and "Content-Length" not in sent:
         connection.putheader("Content-Length", str(len(data)))
-    connection.endheaders(data or None)
-    answer = connection.getresponse()
-    found = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-    connection.close()
-    return found
+    try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who is refused early need not be heard out
+            connection.endheaders(data or None)
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
 
 
 HOSTS = [
