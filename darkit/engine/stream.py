@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from darkit.errors import LogError
+from darkit.errors import LogError, StorageError
 from darkit.runs.log import CsvLog
 
 _INTERVAL = 0.25  # seconds between blocks
@@ -104,7 +104,11 @@ class RowStream:
             rows = [self._rows.popleft() for _ in range(len(self._rows))]
             if rows:
                 rows = _with_numbers(rows)
-                self.log.append(rows)
+                try:
+                    self.log.append(rows)
+                except StorageError:
+                    self._rows.extendleft(reversed(rows))  # rows that come later must not be written in their place
+                    raise
             for sink in self._sinks:
                 sink.write(rows)
         for watch in self.watches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from darkit.engine.stream import RowStream
-from darkit.errors import LogError
+from darkit.errors import LogError, StorageError
 from darkit.runs.log import CsvLog, read_log
 
 
@@ -178,6 +179,24 @@ def test_an_error_of_a_sink_is_raised_by_flush(log: CsvLog) -> None:
         stream.flush()
     sink.error = None
     stream.close()
+
+
+def test_rows_that_could_not_be_written_come_before_those_put_later(log: CsvLog) -> None:
+    stream = RowStream(log)
+    stream.put({"step": 1})
+    stream.flush()
+    kept = log.path.rename(log.path.with_name("kept.csv"))
+    log.path.mkdir()  # nothing can be appended to a folder
+    stream.put({"step": 2})
+    with pytest.raises(StorageError):
+        stream.flush()
+    log.path.rmdir()
+    kept.rename(log.path)
+    with contextlib.suppress(StorageError):  # the thread may have tried in between, too
+        stream.flush()
+    stream.put({"step": 3})
+    stream.close()
+    assert steps(log) == [1, 2, 3]
 
 
 ROWS = st.lists(
