@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from collections import Counter, OrderedDict
@@ -13,6 +12,7 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor, nn
 
+from darkit.engine.digest import DigestedFile
 from darkit.errors import CheckpointCorruptError, CheckpointMismatchError, CheckpointUnreadableError
 from darkit.runs import files
 from darkit.runs.checkpoints import (
@@ -28,31 +28,6 @@ from darkit.runs.verify import find_greedy_globals, find_problem
 _MOST_KEYS = 3
 _MAPPINGS = (dict, OrderedDict, Counter)
 _READABLE = frozenset((type(None), bool, int, float, complex, str, bytes, Tensor, nn.Parameter))
-
-
-class _Hashing:
-    """A writable file that hashes what goes through."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._digest = hashlib.sha256()
-        self.size = 0
-        self.error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        self._digest.update(data)
-        self.size += len(data)
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
 
 
 def write_checkpoint(
@@ -92,15 +67,16 @@ def write_file(path: Path, content: Mapping[str, Any], facts: Mapping[str, Any])
     """
     _refuse_unreadable(dict(content))
     manifest_file = manifest_path(path)
-    with files.open_atomically(path, stale=manifest_file) as file:  # it must not tell of the new one for a moment
-        hashing = _Hashing(file)
+    # what describes the old file must not tell of the new one for a moment
+    with files.open_atomically(path, stale=manifest_file) as file, DigestedFile(file) as digested:
         try:
-            torch.save(dict(content), cast(IO[bytes], hashing))
+            torch.save(dict(content), cast(IO[bytes], digested))
         except Exception:
-            if hashing.error is not None:  # torch reports what the file system said as a failure of its own
-                raise hashing.error from None
+            if digested.error is not None:  # torch reports what the file system said as a failure of its own
+                raise digested.error from None
             raise
-    manifest = {"size": hashing.size, "sha256": hashing.hexdigest(), **facts, "time": time.time()}
+        sha256 = digested.finish()
+    manifest = {"size": digested.size, "sha256": sha256, **facts, "time": time.time()}
     files.write_json(manifest_file, manifest)
 
 

@@ -39,7 +39,7 @@ _VALID_JSON = {"Infinity": "1e999", "-Infinity": "-1e999", "NaN": "null"}
 
 @contextmanager
 def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[bytes]]:
-    """Opens a temporary file beside ``path`` that takes its place when the block ends without an error.
+    """Opens a temporary file, for reading back too, that takes the place of ``path`` unless the block raises.
 
     The bytes are on the disk before the name changes, and the name before this returns: file and folder are both
     synchronised. After an error there is one whole file, the old or the new one, and the temporary one is gone.
@@ -55,7 +55,7 @@ def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[byt
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{threading.get_ident()}")
     try:
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("w+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

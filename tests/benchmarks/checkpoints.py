@@ -3,8 +3,8 @@
 Each contender trains a model of 50 million parameters with Adam for some steps in a process of its own and saves now
 and then. The forward pass notes the time. Prints, as JSON: ``stall`` (how much longer a step with a save takes than the
 median of the others, in ms, median from the second save on), ``first`` (the same of the first save), ``durable``
-(seconds from the save to the file being complete on the disk, median) and ``memory`` (peak over what the process had
-before, without the gradients, in multiples of the state).
+(seconds from the save to the file being complete on the disk, median) and ``memory`` (in multiples of the state: the
+state itself, and by how much the first save and all after it raised the peak of the process).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ EVERY, SAVES = 12, 5
 STEPS = EVERY * SAVES + EVERY - 1
 times: list[float] = []
 walls: list[float] = []
+peaks: list[int] = []
 
 
 class Model(nn.Module):
@@ -41,6 +42,7 @@ class Model(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         times.append(time.perf_counter())
         walls.append(time.time())
+        peaks.append(peak())
         for layer in self.layers:
             inputs = torch.tanh(layer(inputs))
         return inputs.square().mean()
@@ -165,23 +167,26 @@ CONTENDERS = {
 def main(contender: str) -> None:
     """Runs one contender and prints what it cost."""
     torch.manual_seed(0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(sys.stderr):
         folder = Path(name)
         CONTENDERS[contender](folder)
         written = sorted(folder.rglob("*.pth")) + sorted(folder.rglob("*.ckpt"))
         durable = [_seconds_until_durable(path) for path in written]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    parameters = LAYERS * (SIZE + 1) * SIZE
+    state = LAYERS * (SIZE + 1) * SIZE * 12  # float32 weights and Adam's two averages
     stalls = [(value - _usual()) * 1e3 for index, value in enumerate(_steps(), 1) if index % EVERY == 0]
     result = {
         "stall": statistics.median(stalls[1:]),
         "first": stalls[0],
         "durable": statistics.median(durable) if durable else 0.0,
-        "memory": (peak - parameters * 4) / (parameters * 12),
+        "memory": 1 + (peak() - peaks[EVERY - 1]) / state,
         "step": _usual() * 1e3,
     }
     print(json.dumps(result))
+
+
+def peak() -> int:
+    """Returns the most memory that this process had so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _seconds_until_durable(path: Path) -> float:
