@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darkit.engine.fits import CONTEXT_NAMES
 from darkit.errors import ConfigError
 
 logger = logging.getLogger(__name__)
-_CONTEXT_NAMES = ("context_length", "ctx_len", "block_size", "n_positions", "max_position_embeddings", "n_ctx")
 _END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "[SEP]", "<eos>")
 _UNFINISHED = "\ufffd"  # what a decoder makes of a character whose bytes are not all there yet
 
@@ -119,7 +119,7 @@ def _logits(output: Any) -> Tensor:
 
 def _context_length(model: nn.Module) -> int | None:
     config = getattr(model, "config", None)
-    for name in _CONTEXT_NAMES:
+    for name in CONTEXT_NAMES:
         value = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
         if isinstance(value, int) and value > 0:
             return value

@@ -20,20 +20,25 @@ def describe_data(loaders: Loaders) -> dict[str, Any]:
 
     Returns:
         ``kind``, and for map-style data ``samples`` (how many there are), ``sample`` (shapes and dtypes of the first)
-        and ``fingerprint``, a sha256 over their number and up to 64 of them, spread evenly.
+        and ``fingerprint``, a sha256 over their number and up to 64 of them, spread evenly. What a dataset tells in
+        its ``facts``, a dict of plain values, comes first.
     """
     dataset = loaders.dataset
+    facts = getattr(dataset, "facts", None)
+    facts = dict(facts) if isinstance(facts, Mapping) else {}
     if loaders.train.order is None:
-        return {"kind": type(dataset if dataset is not None else loaders.train.loader).__name__}
+        return facts | {"kind": type(dataset if dataset is not None else loaders.train.loader).__name__}
     length = len(dataset)
     digest = hashlib.sha256(str(length).encode())
     first = ""
     with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # samples that are drawn are the same ones in every process
         for index in range(0, length, -(-length // _MOST_SAMPLES)):
             sample = dataset[index]
             first = first or describe(sample)
             add_to_digest(digest, sample)
-    return {"kind": type(dataset).__name__, "samples": length, "sample": first, "fingerprint": digest.hexdigest()}
+    own = {"kind": type(dataset).__name__, "samples": length, "sample": first, "fingerprint": digest.hexdigest()}
+    return facts | own
 
 
 def add_to_digest(digest: Any, value: Any) -> None:

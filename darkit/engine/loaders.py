@@ -16,6 +16,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    Subset,
     TensorDataset,
 )
 
@@ -57,7 +58,8 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
 
     Args:
         data: A Dataset (map-style or iterable), a list of samples, a tuple of tensors, a DataLoader, a
-            LightningDataModule, or a dict with ``train`` and perhaps ``val``.
+            LightningDataModule, or a dict with ``train`` and perhaps ``val``. A dataset's own ``collate_fn`` makes its
+            batches.
         val_data: Likewise but for the last two, or None.
         config: Batch size, workers, seed and device.
 
@@ -81,7 +83,7 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
         feed = Feed(_loader(dataset, config, persistent=False))  # workers that start anew can be put where they were
     else:
         order = BatchOrder(len(dataset), config.batch_size, config.seed)
-        feed = _ordered(dataset, order, config.num_workers, config, {})
+        feed = _ordered(dataset, order, config.num_workers, config, _collating(dataset))
     _refuse_empty(feed, "training")
     return Loaders(feed, _validation(val_data, config), dataset)
 
@@ -158,7 +160,7 @@ def _validation(val_data: Any, config: TrainerConfig) -> Any:
             loader = _loader(dataset, config)
         else:
             order = BatchOrder(len(dataset), config.batch_size, config.seed, shuffle=False)
-            loader = _ordered(dataset, order, config.num_workers, config, {}).loader
+            loader = _ordered(dataset, order, config.num_workers, config, _collating(dataset)).loader
     _refuse_empty(loader, "validation")
     return loader
 
@@ -191,7 +193,14 @@ def _loader(dataset: Any, config: TrainerConfig, *, persistent: bool = True) -> 
         persistent_workers=persistent and config.num_workers > 0,
         pin_memory=config.device == "cuda",
         generator=torch.Generator().manual_seed(config.seed % 2**63),
+        **_collating(dataset),
     )
+
+
+def _collating(dataset: Any) -> dict[str, Any]:
+    """Returns the loader's setting for a dataset that says how its samples become a batch."""
+    collate = own_collate(dataset)
+    return {} if collate is None else {"collate_fn": collate}
 
 
 def _refuse_empty(loader: Any, purpose: str) -> None:
@@ -201,3 +210,14 @@ def _refuse_empty(loader: Any, purpose: str) -> None:
         empty = purpose == "validation" and next(iter(loader), loader) is loader
     if empty:
         raise DataError(f"The {purpose} data is empty: its loader has no batches.")
+
+
+def own_collate(dataset: Any) -> Any:
+    """Returns how a dataset makes a batch of its samples, or None: the callable ``collate_fn`` that it may have.
+
+    Samples of different lengths need one. A `torch.utils.data.Subset` has that of its dataset.
+    """
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    found = getattr(dataset, "collate_fn", None)
+    return found if callable(found) else None

@@ -20,6 +20,7 @@ from darkit.engine.device import resolve_device, seed_generators
 from darkit.engine.display import announce
 from darkit.engine.exports import describe_model
 from darkit.engine.fingerprint import describe_data
+from darkit.engine.fits import check_fits
 from darkit.engine.loaders import make_loaders
 from darkit.engine.loop import (
     Watched,
@@ -31,7 +32,7 @@ from darkit.engine.loop import (
     retention_of,
     run_loop,
 )
-from darkit.engine.loss import make_step
+from darkit.engine.loss import finds_own_loss, make_step
 from darkit.engine.resume import Resume, check_settings, describe_changes, find_resume
 from darkit.engine.session import DEFAULT_SERIES, Session, refuse_existing
 from darkit.errors import ConfigError, ModelError
@@ -151,6 +152,7 @@ def train_run(
     resolve_device(config)
     loaders = make_loaders(data, val_data, config)
     described = describe_model(model)
+    check_fits(model, described.values, loaders, direct=loss is None and not finds_own_loss(model))
     changes = check_settings(same, config, described.values, resume_overrides) if same else {}
     if found is not None and found.content:
         load_weights(model, found.content)

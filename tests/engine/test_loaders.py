@@ -9,6 +9,7 @@ import lightning
 import psutil
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import darkit
@@ -269,3 +270,25 @@ def test_worker_processes_end_with_the_training_however_it_ends(data: Any) -> No
         train(made(), data(), xy(), num_workers=2, eval_step_interval=2, callbacks=[Failing()])
     assert caught.tb is not None
     assert set(psutil.Process().children(recursive=True)) <= before
+
+
+class Words(Dataset[Any]):
+    """Samples of different lengths, which it knows to pad."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.full((index + 1,), float(index))
+
+    def collate_fn(self, samples: list[Tensor]) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence(samples, batch_first=True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataset_makes_its_own_batches(workers: int) -> None:
+    config = TrainerConfig(device="cpu", batch_size=6, num_workers=workers)
+    loaders = make_loaders(Words(), torch.utils.data.Subset(Words(), [0, 2]), config)
+    assert [tuple(batch.shape) for batch in loaders.train] == [(6, 6)]
+    assert [tuple(batch.shape) for batch in loaders.val] == [(2, 3)]
+    loaders.close()

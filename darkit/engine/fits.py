@@ -1,0 +1,188 @@
+"""Whether data fits a model, told in one sentence before anything of a run is created."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset, default_collate
+
+from darkit.errors import BatchError, DataError
+
+if TYPE_CHECKING:
+    from darkit.engine.loaders import Loaders
+
+CONTEXT_NAMES = ("context_length", "ctx_len", "block_size", "n_positions", "max_position_embeddings", "n_ctx")
+"""What configs call the number of tokens that a model sees at most."""
+VOCABULARY_NAMES = ("vocab_size", "vocabulary_size", "n_vocab")
+"""What configs call the number of tokens in a model's vocabulary."""
+_ID_NAMES = ("input_ids", "tokens", "idx", "inputs")
+_MOST_IDS = 2**24  # that are looked at: some ten milliseconds
+_MOST_SAMPLES = 64
+_WHOLE = (torch.int64, torch.int32, torch.int16)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model can take, as its config tells it.
+
+    Attributes:
+        vocabulary: Tokens in its vocabulary, or None where the config does not say.
+        context: Tokens that it sees at most, or None.
+        names: What the config calls the two.
+    """
+
+    vocabulary: int | None
+    context: int | None
+    names: tuple[str, str]
+
+
+def limits_of(values: Mapping[str, Any]) -> Limits:
+    """Finds what a model can take in the values of its config."""
+    vocabulary, context = (_first(values, names) for names in (VOCABULARY_NAMES, CONTEXT_NAMES))
+    return Limits(vocabulary[1], context[1], (vocabulary[0], context[0]))
+
+
+def check_fits(model: nn.Module, values: Mapping[str, Any], loaders: Loaders, *, direct: bool) -> None:
+    """Checks the data to train and to evaluate on; `check_fit` says how.
+
+    Args:
+        model: The model.
+        values: The values of its config.
+        loaders: What the run trains and is evaluated on.
+        direct: Whether a batch goes into the model's ``forward`` as it is, and not into a loss or a method.
+    """
+    check_fit(model, values, loaders.dataset, direct=direct and _keeps_names(loaders.train.loader))
+    val = getattr(loaders.val, "dataset", None)
+    if val is not None:
+        direct = direct and _keeps_names(loaders.val)
+        check_fit(model, values, val, purpose="validation", direct=direct)
+
+
+def check_fit(
+    model: nn.Module, values: Mapping[str, Any], data: Any, *, purpose: str = "training", direct: bool = False
+) -> None:
+    """Checks what can be known without a step.
+
+    A dataset that tells its ``vocabulary`` (its largest id and one) and its ``context_length`` is taken at its word.
+    Of any other map-style dataset of ids some are looked at: all of tensors of up to 16 million, else a part that is
+    spread evenly.
+
+    Args:
+        model: The model.
+        values: The values of its config.
+        data: What the samples are taken from, or None where that cannot be known.
+        purpose: What the data is for, as the sentence says it.
+        direct: Whether a batch goes into the model's ``forward`` as the samples are.
+
+    Raises:
+        DataError: The data's vocabulary or context is larger than the model's, or an id is out of its range.
+        BatchError: ``forward`` does not take what the samples have.
+    """
+    limits = limits_of(values)
+    vocabulary, context = (_whole(getattr(data, name, None)) for name in ("vocabulary", "context_length"))
+    _compare_vocabulary(vocabulary, limits, purpose)
+    _compare_context(context, limits, purpose)
+    if limits.vocabulary is None and limits.context is None:
+        return
+    for sample in _samples(data, most=1 if vocabulary is not None else _MOST_SAMPLES):
+        if direct and isinstance(sample, Mapping):
+            _check_names(model, sample)
+        ids = list(_ids(sample))
+        if ids and context is None:
+            _compare_context(ids[0].shape[-1], limits, purpose)
+        if ids and vocabulary is None:
+            _check_ids(ids, limits, purpose)
+
+
+def _keeps_names(loader: Any) -> bool:
+    """Says whether a batch has the names that its samples have: nobody's own function makes something else of them."""
+    return getattr(loader, "collate_fn", None) is default_collate
+
+
+def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, int | None]:
+    found = ((name, _whole(values.get(name))) for name in names)
+    return next(((name, value) for name, value in found if value), ("", None))
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _compare_vocabulary(vocabulary: int | None, limits: Limits, purpose: str) -> None:
+    if vocabulary is not None and limits.vocabulary is not None and vocabulary > limits.vocabulary:
+        raise DataError(
+            f"The vocabulary of the {purpose} data has {vocabulary} tokens, but the model's has {limits.vocabulary}: "
+            f"give the model a {limits.names[0]} of at least {vocabulary}."
+        )
+
+
+def _compare_context(context: int | None, limits: Limits, purpose: str) -> None:
+    if context is not None and limits.context is not None and context > limits.context:
+        raise DataError(
+            f"The {purpose} data has {context} tokens in a row, but the model sees at most {limits.context}: take "
+            f"shorter windows, or give the model a {limits.names[1]} of at least {context}."
+        )
+
+
+def _check_ids(ids: list[Tensor], limits: Limits, purpose: str) -> None:
+    """Checks inputs for their whole range, and what is to be predicted for its largest alone: -100 asks for nothing."""
+    if limits.vocabulary is None:
+        return
+    for number, tensor in enumerate(ids):
+        least, largest = (int(value) for value in torch.aminmax(tensor)) if tensor.numel() else (0, 0)
+        wrong = largest if largest >= limits.vocabulary else least if number == 0 and least < 0 else None
+        if wrong is not None:
+            raise DataError(
+                f"The {purpose} data has the id {wrong}, but the model's vocabulary has {limits.vocabulary} tokens "
+                f"({limits.names[0]}): ids must lie between 0 and {limits.vocabulary - 1}."
+            )
+
+
+def _samples(data: Any, most: int) -> Iterator[Any]:
+    """Yields samples spread evenly, or tensors of ids as one; the generator of torch is as before."""
+    if isinstance(data, TensorDataset):
+        rows = max(1, sum(tensor[:1].numel() for tensor in data.tensors))
+        every = max(1, -(-len(data) * rows // _MOST_IDS))
+        yield tuple(tensor[::every] for tensor in data.tensors)
+        return
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        return
+    with torch.random.fork_rng(devices=[]):
+        for index in range(0, len(data), max(1, -(-len(data) // most))):
+            yield data[index]
+
+
+def _ids(sample: Any) -> Iterator[Tensor]:
+    """Yields the tensor of ids of a sample, the inputs, and then the others of its shape, such as what comes next."""
+    if isinstance(sample, Mapping):
+        first = next((sample[name] for name in _ID_NAMES if name in sample), None)
+        others = [sample[name] for name in ("labels", "targets") if name in sample]
+    elif isinstance(sample, tuple | list) and sample:
+        first, *others = sample
+    else:
+        first, others = sample, []
+    if not isinstance(first, Tensor) or first.dtype not in _WHOLE or not first.ndim:
+        return
+    yield first
+    for other in others:
+        if isinstance(other, Tensor) and other.dtype in _WHOLE and other.shape == first.shape:
+            yield other
+
+
+def _check_names(model: nn.Module, sample: Mapping[str, Any]) -> None:
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):  # made in C
+        return
+    names = [str(name) for name in sample]
+    try:
+        signature.bind(**dict.fromkeys(names))
+    except TypeError as error:
+        raise BatchError(
+            f"The batches have {', '.join(names)}, which {type(model).__name__}.forward does not take so: {error}."
+        ) from error
