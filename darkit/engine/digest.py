@@ -17,8 +17,8 @@ class DigestedFile:
 
     One thread hashes the file as the page cache has it, which copies nothing on the writer's side. Another one
     synchronises what has been written so far and lets go of the pages that are hashed, so that a large file needs
-    little of the system's memory and the last synchronisation has little left to do. Both end with the block; what a thread
-    could not read or synchronise is raised by `finish`.
+    little of the system's memory and the last synchronisation has little left to do. Both end with the block; what a
+    thread could not read or synchronise is raised by `finish`.
 
     Args:
         file: An empty file that is open for writing and reading.
