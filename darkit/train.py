@@ -128,6 +128,8 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
         with suppress(DarkitError):  # it was stopped before there was a run
             print(how_to_go_on(load(trainer.name or "")), file=sys.stderr)
         raise
+    if found is not None and found.has_nothing_to_do(trainer.max_step):
+        return  # and that was said
     seconds = time.monotonic() - started
     baselines = choice.baselines if settings.loss is None else {}  # they are in the unit of the data's own loss
     print(final_report(run, first_step=first, seconds=seconds, baselines=baselines))

@@ -283,6 +283,14 @@ def test_resume_true_goes_on_with_the_named_run(capsys: pytest.CaptureFixture[st
     assert done(capsys, "train", "resume=true", "name=x", "trainer.max_step=5").startswith("x: finished at step 5")
 
 
+def test_resume_auto_of_a_complete_run_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    again = [*NUMBERS, "name=x", "resume=auto"]
+    done(capsys, *again)
+    assert main(again) == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "The run 'x' has its 4 steps already: there is nothing to do.\n")
+
+
 def test_resume_under_a_new_name_begins_a_new_run_from_the_weights(capsys: pytest.CaptureFixture[str]) -> None:
     done(capsys, *NUMBERS, "name=x", "trainer.max_step=200", "data.samples=512")
     done(capsys, "train", "resume=x", "name=y", "trainer.max_step=2", "trainer.log_step_interval=1")

@@ -47,6 +47,8 @@ class Resume:
         content: What the checkpoint holds, or nothing.
         same_run: Whether that run is continued; otherwise a new run starts from its weights.
         known: The steps of all checkpoints that were there when this one was chosen.
+        automatic: Whether nobody said that there is something to go on with (``"auto"``), so that a run which is
+            complete is as it should be.
     """
 
     run: Run
@@ -54,6 +56,7 @@ class Resume:
     content: dict[str, Any]
     same_run: bool
     known: frozenset[int] = frozenset()
+    automatic: bool = False
 
     @property
     def step(self) -> int:
@@ -68,6 +71,10 @@ class Resume:
         if self.same_run:
             return f"Going on with the run {self.run.name!r} after step {self.step}."
         return f"Starting a new run from the weights of {self.run.name}:{self.checkpoint.name}."
+
+    def has_nothing_to_do(self, max_step: int) -> bool:
+        """Says whether the run has all its steps, and that is no mistake of a person's."""
+        return self.automatic and self.same_run and self.step >= max_step
 
     def set_aside_later(self) -> None:
         """Moves checkpoints of later steps into a folder of their own when the same run goes on from an earlier one.
@@ -142,7 +149,7 @@ def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) ->
     checkpoint, content = read_run_checkpoint(run.path, wanted)
     if same_run:
         config.name = name
-    return Resume(run, checkpoint, content, same_run, known)
+    return Resume(run, checkpoint, content, same_run, known, automatic=resume == AUTO)
 
 
 def check_settings(found: Resume, config: TrainerConfig, model_config: Mapping[str, Any], allowed: bool) -> Changes:
@@ -158,7 +165,7 @@ def check_settings(found: Resume, config: TrainerConfig, model_config: Mapping[s
         Every setting that differs: its name -> (value before, value now).
 
     Raises:
-        ConfigError: One that changes the mathematics differs, or the run is complete.
+        ConfigError: One that changes the mathematics differs, or the run that was asked to go on is complete.
     """
     changes = {
         key: pair
@@ -172,7 +179,7 @@ def check_settings(found: Resume, config: TrainerConfig, model_config: Mapping[s
             f"The run {found.run.name!r} was trained with other settings: {describe_changes(serious)}. Give them as "
             "they were, or resume_overrides=true to go on with the new ones."
         )
-    if found.step >= config.max_step:
+    if found.step >= config.max_step and not found.automatic:
         raise ConfigError(
             f"The run {found.run.name!r} is at step {found.step} already; to go on, max_step must be larger than that, "
             f"not {config.max_step}."

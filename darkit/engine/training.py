@@ -77,7 +77,8 @@ def fit(
         callbacks: Lightning callbacks; they come after the evaluation and before the log, and may add to ``outputs``.
         resume: True goes on with the run called ``name``; ``"NAME"`` or ``"NAME:CHECKPOINT"`` goes on with that run or,
             given another ``name``, starts a new run from its weights. ``"auto"`` goes on with the run called ``name``
-            if there is one, and begins it if not.
+            if there is one, and begins it if not; where that run is complete, it is returned with its weights in the
+            model.
         resume_overrides: Whether a run that goes on may do so with other settings that change its mathematics.
         **overrides: Fields of `TrainerConfig`.
 
@@ -156,6 +157,10 @@ def train_run(
     changes = check_settings(same, config, described.values, resume_overrides) if same else {}
     if found is not None and found.content:
         load_weights(model, found.content)
+    if same is not None and same.has_nothing_to_do(config.max_step):
+        loaders.close()
+        announce(f"The run {same.run.name!r} has its {same.step} steps already: there is nothing to do.")
+        return same.run
     around: AbstractContextManager[Session]
     if session is not None:
         around = nullcontext(session)
