@@ -89,7 +89,12 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
 
 
 def _ordered(dataset: Any, order: BatchOrder, workers: int, config: TrainerConfig, settings: Mapping[str, Any]) -> Feed:
-    """Makes the feed of a map-style dataset in darkit's order."""
+    """Makes the feed of a map-style dataset in darkit's order. Raises `DataError`."""
+    if order.length < config.device_num:
+        raise DataError(
+            f"A {type(dataset).__name__} of {order.length} samples is too small for {config.device_num} devices: each "
+            "needs one at least."
+        )
     loader: DataLoader[Any] = DataLoader(
         SeededDataset(dataset) if workers else dataset,
         batch_sampler=order,

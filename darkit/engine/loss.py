@@ -4,7 +4,7 @@ The first of these that applies is taken:
 
 1. ``loss=``, called with outputs and target, or with model and batch (its first parameter is then called ``model``).
 2. A method ``training_step(batch)`` or ``loss(batch)`` of the model. A ``training_step(batch, batch_idx)``, as a
-   LightningModule has it, gets the number of calls before.
+   LightningModule has it, gets the number of calls before, and what a LightningModule says with ``self.log`` is logged.
 3. What the model returns for the whole batch: ``out.loss``, ``out["loss"]``, ``(logits, loss)`` or a scalar.
 
 A scalar is a tensor without dimensions. Where a loss is plainly meant (``loss=``, a method, ``out.loss``,
@@ -30,6 +30,7 @@ _ADVICE = (
     "give loss= (a callable of outputs and target, or of model and batch), or add a training_step(batch) or "
     "loss(batch) method to the model, or let it return out.loss, out['loss'], (logits, loss) or a scalar"
 )
+_LOSSES = ("loss", "train_loss", "val_loss")  # what darkit logs itself, and tells apart when it evaluates
 _MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
 
 
@@ -108,8 +109,34 @@ def _own_method(model: nn.Module) -> Callable[[Any], Any] | None:
         function = getattr(type(model), name, None)
         if inspect.isfunction(function) and function is not getattr(lightning.LightningModule, name, None):
             method: Callable[..., Any] = getattr(model, name)
-            return _with_index(method) if name == "training_step" and _takes_two(method) else method
+            if name == "training_step" and _takes_two(method):
+                method = _with_index(method)
+            return _with_log(model, method) if isinstance(model, lightning.LightningModule) else method
     return None
+
+
+def _with_log(model: lightning.LightningModule, method: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Takes what a LightningModule says with ``self.log`` and ``self.log_dict``: its trainer is darkit."""
+    logged: dict[str, Any] = {}
+
+    def log(name: str, value: Any, *arguments: Any, **settings: Any) -> None:
+        logged[name] = value.compute() if callable(getattr(value, "compute", None)) else value
+
+    def log_dict(dictionary: Mapping[str, Any], *arguments: Any, **settings: Any) -> None:
+        for name, value in dictionary.items():
+            log(name, value)
+
+    def compute(batch: Any) -> dict[str, Any]:
+        logged.clear()
+        model.__dict__.update(log=log, log_dict=log_dict)
+        try:
+            output = method(batch)
+        finally:
+            del model.__dict__["log"], model.__dict__["log_dict"]
+        values = {key: value for key, value in logged.items() if key not in _LOSSES}
+        return values | scalars(output)
+
+    return compute
 
 
 def _with_index(method: Callable[..., Any]) -> Callable[[Any], Any]:

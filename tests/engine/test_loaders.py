@@ -292,3 +292,11 @@ def test_a_dataset_makes_its_own_batches(workers: int) -> None:
     assert [tuple(batch.shape) for batch in loaders.train] == [(6, 6)]
     assert [tuple(batch.shape) for batch in loaders.val] == [(2, 3)]
     loaders.close()
+
+
+@pytest.mark.parametrize("short", ["training", "validation"])
+def test_fewer_samples_than_devices_are_refused(short: str) -> None:
+    few, many = xy(1), xy(8)
+    data, val = (few, many) if short == "training" else (many, few)
+    with pytest.raises(DataError, match="TensorDataset of 1 samples is too small for 2 devices: each needs one"):
+        make_loaders(data, val, TrainerConfig(device_num=2))

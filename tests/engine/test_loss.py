@@ -100,6 +100,27 @@ def test_a_lightning_module_trains_as_a_model() -> None:
     assert not torch.equal(before, model.layer.weight)
 
 
+def test_what_a_lightning_module_says_with_self_log_is_logged_in_training_and_evaluation() -> None:
+    class Other(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 1)
+
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            loss = F.mse_loss(self.layer(batch[0]), batch[1])
+            self.log("train_loss", loss, prog_bar=True)
+            self.log_dict({"root": loss.sqrt(), "index": batch_idx})
+            return loss
+
+    model = Other()
+    log = train(model, xy(), xy(), eval_step_interval=1).log()
+    for loss, root in (("train_loss", "root"), ("val_loss", "val_root")):
+        assert log[root].to_list() == pytest.approx([value**0.5 for value in log[loss]], rel=0.1)
+    assert log["index"][0] == 0
+    assert "train_train_loss" not in log.columns
+    assert model.log.__func__ is lightning.LightningModule.log  # the module is the user's again
+
+
 @pytest.mark.parametrize(
     "make_output",
     [
