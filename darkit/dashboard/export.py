@@ -8,8 +8,8 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib import resources
 
+from darkit.dashboard import plotly
 from darkit.dashboard.charts import Charts, Shown
 from darkit.dashboard.compare import config_rows, value_rows
 from darkit.dashboard.curves import position_of
@@ -122,5 +122,4 @@ def _number(value: float) -> str:
 
 @cache
 def _plotly() -> str:
-    source = resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
-    return source.replace("</script", "<\\/script")
+    return plotly.SCRIPT.read_text(encoding="utf-8").replace("</script", "<\\/script")

@@ -6,16 +6,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
 from dash import Dash
 from fastapi import FastAPI
-from plotly.offline import get_plotlyjs_version
 from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from darkit.dashboard import plotly
 from darkit.dashboard.api import add_routes
 from darkit.dashboard.cache import DEFAULT_BOUND, LogCache
 from darkit.dashboard.callbacks import add_callbacks
@@ -71,7 +70,6 @@ def create_app(
     library = Library(root, LogCache(bound))
     charts = Charts(library)
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    plotly = f"/plotly-{get_plotlyjs_version()}.min.js"
     with _clean_environment():
         app = Dash(
             "darkit.dashboard",
@@ -90,7 +88,7 @@ def create_app(
             enable_mcp=False,
             update_title="",
             title="darkit",
-            index_string=_INDEX.replace("PLOTLY", plotly),
+            index_string=_INDEX.replace("PLOTLY", plotly.ADDRESS),
             assets_ignore="early",
             add_log_handler=False,
         )
@@ -100,11 +98,10 @@ def create_app(
         hashes = app.csp_hashes()
     add_routes(server, library, charts, Prompts(root.parent), stop)
 
-    @server.get(plotly)
+    @server.get(plotly.ADDRESS)
     async def plotly_script() -> FileResponse:
-        source = str(resources.files("plotly").joinpath("package_data/plotly.min.js"))
         cached = {"cache-control": "public, max-age=31536000, immutable"}
-        return FileResponse(source, media_type="text/javascript", headers=cached)
+        return FileResponse(plotly.SCRIPT, media_type="text/javascript", headers=cached)
 
     return Guard(_Warm(server, library), hosts, content_policy(hashes), token)
 
