@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pydoc_data.topics import topics
 
@@ -11,7 +10,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from darkit.data.choice import DataChoice
-from darkit.data.tokenizers import END_OF_TEXT, train_bpe
+from darkit.data.sources import text_source
+from darkit.data.splits import TRAIN, VAL, split_records
+from darkit.data.tokenizers import encode_batch, needed_token, train_bpe
 from darkit.data.windows import TokenWindows, unigram_cross_entropy
 from darkit.errors import DataError
 
@@ -22,10 +23,10 @@ def embedded_documents() -> list[str]:
 
 
 def split_documents(documents: Sequence[str], val_fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    """Splits whole documents, so that no text is in both parts.
+    """Splits whole documents by content, so that no text is in both parts.
 
     Args:
-        documents: Two at least.
+        documents: Two different ones at least.
         val_fraction: About which part of the characters to evaluate on, between 0 and 1.
         seed: Seed of the choice.
 
@@ -37,24 +38,18 @@ def split_documents(documents: Sequence[str], val_fraction: float, seed: int) ->
     """
     if not 0 < val_fraction < 1:
         raise DataError(f"val_fraction must lie between 0 and 1, not be {val_fraction}.")
-    if len(documents) < 2:
-        raise DataError(f"A split needs two documents at least, not {len(documents)}.")
-    order = list(range(len(documents)))
-    random.Random(seed).shuffle(order)  # noqa: S311 - a split, not a secret
-    wanted = val_fraction * sum(map(len, documents))
-    chosen: set[int] = set()
-    for index in order[:-1]:
-        if chosen and sum(len(documents[other]) for other in chosen) + len(documents[index]) / 2 > wanted:
-            break
-        chosen.add(index)
-    parts = [document for index, document in enumerate(documents) if index not in chosen]
-    return parts, [documents[index] for index in sorted(chosen)]
+    split = split_records(text_source(documents), val_fraction=val_fraction, seed=seed)
+    train, val = (
+        [document for document, where in zip(documents, split.parts, strict=True) if where == part]
+        for part in (TRAIN, VAL)
+    )
+    return train, val
 
 
 def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Tensor:
     """Encodes documents into one row of ids (tokens), the end-of-text token after each."""
-    end = tokenizer.token_to_id(END_OF_TEXT)
-    rows = [[*encoding.ids, end] for encoding in tokenizer.encode_batch(list(documents))]
+    end = needed_token(tokenizer, "end")
+    rows = [[*ids, end] for ids in encode_batch(tokenizer, documents)]
     return torch.tensor([token for row in rows for token in row], dtype=torch.int32)
 
 

@@ -1,43 +1,245 @@
-"""Tokenizers trained on text, by Hugging Face ``tokenizers``."""
+"""Tokenizers: trained on text, loaded from wherever they are, and asked in one way whichever kind they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from darkit.errors import DataError
+from darkit.errors import DataError, nearest
 
 END_OF_TEXT = "<|endoftext|>"
+UNKNOWN = "[UNK]"
+_BERT = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+_HUB_EXTRA = "pip install 'darkit[hf]'"
+_NAMES: dict[str, tuple[str, ...]] = {  # what a special token is for -> how it is called, the likeliest first
+    "end": (END_OF_TEXT, "<|end_of_text|>", "<|im_end|>", "</s>", "<eos>", "[EOS]", "[SEP]"),
+    "pad": ("[PAD]", "<pad>", "<|pad|>", "<|padding|>"),
+    "mask": ("[MASK]", "<mask>", "<|mask|>"),
+    "cls": ("[CLS]", "<cls>", "<s>"),
+    "sep": ("[SEP]", "<sep>", "</s>"),
+    "unk": (UNKNOWN, "<unk>", "<|unk|>"),
+}
+_ATTRIBUTES = {name: "eos_token_id" if name == "end" else f"{name}_token_id" for name in _NAMES}  # of transformers
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    kind: str = "bpe",
+    vocab_size: int = 2048,
+    special_tokens: Sequence[str] | None = None,
+) -> Tokenizer:
+    """Trains a tokenizer.
+
+    Args:
+        texts: What to train on.
+        kind: ``bpe``, byte-level byte-pair encoding (Sennrich et al., 2016) as in GPT-2; ``wordpiece`` (Schuster and
+            Nakajima, 2012) as in BERT, with case and accents kept; ``unigram`` (Kudo, 2018) as in SentencePiece, with
+            bytes for what it has not seen; or ``characters``, one token each.
+        vocab_size: Tokens at most, the special tokens included.
+        special_tokens: Tokens that stand for something else than text; None takes what the kind usually has: the
+            end-of-text token, and for ``wordpiece`` BERT's five. A kind that needs a token for what is unknown gets it.
+
+    Returns:
+        The tokenizer. ``bpe`` decodes any text to the same.
+
+    Raises:
+        DataError: The kind is unknown, or there are fewer tokens than the kind needs.
+    """
+    if kind not in _TRAINERS:
+        raise DataError(f"There is no kind of tokenizer {kind!r}; {nearest(kind, _TRAINERS)}.")
+    special = list(special_tokens if special_tokens is not None else _BERT if kind == "wordpiece" else (END_OF_TEXT,))
+    if kind in ("wordpiece", "characters") and UNKNOWN not in special:
+        special.append(UNKNOWN)
+    byte_tokens = 256 if kind in ("bpe", "unigram") else 1
+    fewest = byte_tokens + len(set(special))
+    if vocab_size < fewest:
+        what = "256 bytes" if byte_tokens > 1 else "1 character"
+        raise DataError(f"vocab_size must be at least {fewest} ({what} and the special tokens), not {vocab_size}.")
+    try:
+        return _TRAINERS[kind](texts, vocab_size, special)
+    except DataError:
+        raise
+    except Exception as error:  # tokenizers raises plain Exception
+        raise DataError(f"No {kind} tokenizer of {vocab_size} tokens can be trained on this text: {error}") from error
 
 
 def train_bpe(
     texts: Iterable[str], vocab_size: int = 2048, special_tokens: Sequence[str] = (END_OF_TEXT,)
 ) -> Tokenizer:
-    """Trains a byte-level BPE tokenizer: byte-pair encoding (Sennrich et al., 2016) over bytes, as in GPT-2.
+    """Trains a byte-level BPE tokenizer; see `train_tokenizer`."""
+    return train_tokenizer(texts, "bpe", vocab_size, special_tokens)
+
+
+def load_tokenizer(where: Any) -> Any:
+    """Finds a tokenizer.
 
     Args:
-        texts: What to train on.
-        vocab_size: Tokens at most, the 256 bytes and the special tokens included.
-        special_tokens: Tokens that text never contains.
-
-    Returns:
-        A tokenizer that encodes any text and decodes it to the same.
+        where: A `tokenizers.Tokenizer` or a transformers tokenizer, which is taken as it is; the path of a
+            ``tokenizer.json``, or of a folder with one or with what ``save_pretrained`` wrote; or a name on the Hugging
+            Face hub (needs ``darkit[hf]``).
 
     Raises:
-        DataError: There are fewer tokens than bytes and special tokens.
+        DataError: There is none, or it is none.
     """
-    fewest = 256 + len(set(special_tokens))
-    if vocab_size < fewest:
-        raise DataError(f"vocab_size must be at least {fewest} (256 bytes and the special tokens), not {vocab_size}.")
+    if not isinstance(where, str | Path):
+        if callable(getattr(where, "encode", None)) and callable(getattr(where, "decode", None)):
+            return where
+        raise DataError(
+            "A tokenizer must be a tokenizers.Tokenizer, a transformers tokenizer, the path of a tokenizer.json or a "
+            f"name on the Hugging Face hub, not {type(where).__name__}."
+        )
+    path = Path(where).expanduser()
+    if path.is_dir():
+        if (path / "tokenizer_config.json").is_file():
+            return _from_transformers(path, "The folder")
+        if not (path / "tokenizer.json").is_file():
+            raise DataError(f"The folder {path} holds no tokenizer: it has no tokenizer.json.")
+        path = path / "tokenizer.json"
+    if path.exists():
+        try:
+            return Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise DataError(f"The file {path} is no tokenizer: {error}") from error
+    if path.suffix or isinstance(where, Path) or where.startswith(("/", ".", "~")):
+        raise DataError(f"There is no tokenizer file {path}.")
+    return _from_transformers(where, "There is no tokenizer file of this name, and the Hugging Face hub's")
+
+
+def special_token(tokenizer: Any, use: str) -> int | None:
+    """Returns the token that is for something.
+
+    Args:
+        tokenizer: Any tokenizer.
+        use: ``end`` of a text, ``pad``, ``mask``, ``cls`` (what a sample begins with), ``sep`` or ``unk``.
+
+    Returns:
+        Its id, or None where the tokenizer has none.
+    """
+    found = getattr(tokenizer, _ATTRIBUTES[use], None)
+    if found is not None:
+        return int(found)
+    vocabulary = _vocabulary(tokenizer)
+    return next((vocabulary[name] for name in _NAMES[use] if name in vocabulary), None)
+
+
+def needed_token(tokenizer: Any, use: str, purpose: str = "this data") -> int:
+    """Returns the token that is for something; see `special_token`.
+
+    Args:
+        tokenizer: Any tokenizer.
+        use: What the token is for.
+        purpose: What needs it, for the error.
+
+    Raises:
+        DataError: The tokenizer has none.
+    """
+    found = special_token(tokenizer, use)
+    if found is None:
+        names = ", ".join(_NAMES[use][:3])
+        raise DataError(
+            f"The tokenizer has no {use} token, which {purpose} needs: add one of {names} to its special tokens."
+        )
+    return found
+
+
+def vocabulary_size(tokenizer: Any) -> int:
+    """Returns the largest id of a tokenizer and one: how many tokens a model must know."""
+    return max(_vocabulary(tokenizer).values(), default=-1) + 1
+
+
+def encode_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Encodes texts without the special tokens that a tokenizer puts around them, and without cutting or padding."""
+    backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        found = tokenizer(list(texts), add_special_tokens=False, truncation=False, padding=False)["input_ids"]
+        return [list(ids) for ids in found]
+    if backend.truncation is not None or backend.padding is not None:
+        backend = Tokenizer.from_str(backend.to_str())
+        backend.no_truncation()
+        backend.no_padding()
+    return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def _vocabulary(tokenizer: Any) -> dict[str, int]:
+    return dict(tokenizer.get_vocab())
+
+
+def _from_transformers(where: str | Path, what: str) -> Any:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise DataError(f"The tokenizer {where} needs transformers: {_HUB_EXTRA}.") from error
+    try:
+        return AutoTokenizer.from_pretrained(where, local_files_only=isinstance(where, Path))
+    except Exception as error:  # whatever transformers, the hub or the network says
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{what} {where} is no tokenizer: {reason}") from error
+
+
+def _train_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(special_tokens),
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def _train_wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        limit_alphabet=max(1, (vocab_size - len(special)) // 2),  # a character is there twice, at the start and within
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    cls, sep = special_token(tokenizer, "cls"), special_token(tokenizer, "sep")
+    if cls is not None and sep is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
+        )
+    return tokenizer
+
+
+def _train_unigram(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _train_characters(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+_TRAINERS: dict[str, Callable[[Iterable[str], int, list[str]], Tokenizer]] = {
+    "bpe": _train_bpe,
+    "wordpiece": _train_wordpiece,
+    "unigram": _train_unigram,
+    "characters": _train_characters,
+}
+KINDS = tuple(_TRAINERS)

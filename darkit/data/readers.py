@@ -1,0 +1,165 @@
+"""Files of records, read piece by piece: text, JSON lines, CSV and Parquet."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars
+
+from darkit.errors import DataError, nearest
+
+TEXT_FIELD = "text"
+DOCUMENTS = ("file", "paragraph", "line")
+_ROWS = 4096  # of a Parquet file that are in memory at once
+
+Values = Mapping[str, Any]
+Reader = Callable[[Path, Sequence[str], str], Iterator[tuple[str, Values]]]
+
+
+def read_file(path: Path, fields: Sequence[str], documents: str) -> Iterator[tuple[str, Values]]:
+    """Reads a file record by record.
+
+    Args:
+        path: A file with one of the `ENDINGS`.
+        fields: The fields that are wanted of each record.
+        documents: What a document of a text file is: ``file``, ``paragraph`` (what is between empty lines) or ``line``.
+
+    Yields:
+        Where a record is, for a person, and its fields.
+
+    Raises:
+        DataError: The file is empty, is not what its ending says, or a field is missing.
+    """
+    try:
+        if not path.stat().st_size:
+            raise DataError(f"The file {path} is empty.")
+        yield from _READERS[path.suffix.lower()](path, fields, documents)
+    except OSError as error:
+        raise DataError(f"The file {path} cannot be read: {error.strerror or error}.") from error
+
+
+def _read_text(path: Path, fields: Sequence[str], documents: str) -> Iterator[tuple[str, Values]]:
+    _check_fields(path, "", fields, [TEXT_FIELD])
+    found = False
+    for number, text in _texts(path, documents):
+        found = True
+        yield (f"{path}, line {number}" if number else str(path)), {TEXT_FIELD: text}
+    if not found:
+        raise DataError(f"The file {path} is empty: it holds nothing but white space.")
+
+
+def _texts(path: Path, documents: str) -> Iterator[tuple[int, str]]:
+    """Goes through the documents of a text file, with the line each begins at; those of white space are left out."""
+    if documents == "file":
+        text = "".join(line for _, line in _lines(path))
+        if text.strip():
+            yield 0, text
+    elif documents == "line":
+        for number, line in _lines(path):
+            if line.strip():
+                yield number, line.rstrip("\r\n")
+    else:
+        paragraph: list[str] = []
+        first = 0
+        for number, line in _lines(path):
+            if line.strip():
+                first = first if paragraph else number
+                paragraph.append(line)
+            elif paragraph:
+                yield first, "".join(paragraph).rstrip("\r\n")
+                paragraph = []
+        if paragraph:
+            yield first, "".join(paragraph).rstrip("\r\n")
+
+
+def _read_json_lines(path: Path, fields: Sequence[str], documents: str) -> Iterator[tuple[str, Values]]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{where}: this is no JSON ({error}); a .jsonl file has an object on every line."
+            ) from error
+        if not isinstance(values, dict):
+            raise DataError(f"{where}: this is a {type(values).__name__}; a .jsonl file has an object on every line.")
+        _check_fields(path, f", line {number}", fields, list(values))
+        yield where, {field: values[field] for field in fields}
+
+
+def _read_csv(path: Path, fields: Sequence[str], documents: str) -> Iterator[tuple[str, Values]]:
+    csv.field_size_limit(sys.maxsize)  # a text may be longer than what the module takes by itself
+    rows = csv.reader((line for _, line in _lines(path)), strict=True)
+    try:
+        header = next(rows, [])
+        _check_fields(path, "", fields, header)
+        places = [header.index(field) for field in fields]
+        for row in rows:
+            where = f"{path}, line {rows.line_num}"
+            if len(row) != len(header):
+                if not row:
+                    continue
+                raise DataError(f"{where}: this row has {len(row)} fields, but the header has {len(header)}.")
+            yield where, {field: row[place] for field, place in zip(fields, places, strict=True)}
+    except csv.Error as error:
+        raise DataError(f"{path}, line {rows.line_num}: this is no CSV ({error}).") from error
+
+
+def _read_parquet(path: Path, fields: Sequence[str], documents: str) -> Iterator[tuple[str, Values]]:
+    try:
+        table = polars.scan_parquet(path, glob=False)
+        _check_fields(path, "", fields, table.collect_schema().names())
+        number = 0
+        for part in table.select(fields).collect_batches(chunk_size=_ROWS, maintain_order=True):
+            for row in part.iter_rows(named=True):
+                yield f"{path}, row {number}", row
+                number += 1
+    except polars.exceptions.PolarsError as error:
+        raise DataError(f"The file {path} is no Parquet: {str(error).splitlines()[0]}.") from error
+
+
+_READERS: dict[str, Reader] = {
+    ".txt": _read_text,
+    ".jsonl": _read_json_lines,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+ENDINGS = tuple(_READERS)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Goes through the lines of a UTF-8 file, counted from 1, each with its end. Raises `DataError` for other bytes."""
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            try:
+                text = data.decode()
+                wrong = text.find("\0")
+                if wrong >= 0:
+                    raise DataError(
+                        _describe_byte(path, offset + len(line) - len(data) + len(text[:wrong].encode()), 0)
+                    )
+            except UnicodeDecodeError as error:
+                place = offset + len(line) - len(data) + error.start
+                raise DataError(_describe_byte(path, place, data[error.start])) from error
+            offset += len(line)
+            yield number, text
+
+
+def _describe_byte(path: Path, offset: int, byte: int) -> str:
+    return f"The file {path} is not text: the byte {byte:#04x} at offset {offset} is not in UTF-8 text."
+
+
+def _check_fields(path: Path, place: str, fields: Sequence[str], known: Sequence[str]) -> None:
+    for field in fields:
+        if field not in known:
+            raise DataError(f"{path}{place}: there is no field {field!r}; {nearest(field, known)}.")

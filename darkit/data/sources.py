@@ -1,0 +1,229 @@
+"""Where data comes from: files, Hugging Face datasets or what is in memory, record by record, as often as one likes."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darkit.data.readers import DOCUMENTS, ENDINGS, TEXT_FIELD, read_file
+from darkit.errors import DataError, listing, nearest
+
+_CHUNK = 2**20
+_WILD = re.compile(r"[*?\[]")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+_HUB_EXTRA = "pip install 'darkit[hf]'"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row, or one document of a text file.
+
+    Attributes:
+        values: Its fields.
+        file: The number of its file in `Source.files`; 0 for what is in no file.
+        where: Where it is, for a person.
+    """
+
+    values: Mapping[str, Any]
+    file: int
+    where: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Records that are read as they are asked for, from the beginning each time.
+
+    Attributes:
+        files: The files they are in, or what they are called.
+        fields: The fields that each of them has.
+        read: Reads them.
+        digest: Makes the `fingerprint`.
+    """
+
+    files: tuple[str, ...]
+    fields: tuple[str, ...]
+    read: Callable[[], Iterator[Record]]
+    digest: Callable[[], str]
+
+    def records(self) -> Iterator[Record]:
+        """Reads the records. Raises `DataError` at the first that is not as it should be."""
+        return self.read()
+
+    def texts(self, field: str | None = None) -> Iterator[str]:
+        """Reads one field of the records, by default the first, which must be text. Raises `DataError`."""
+        name = self.fields[0] if field is None else field
+        for record in self.records():
+            yield text_of(record, name)
+
+    def fingerprint(self) -> str:
+        """Returns a sha256 of the content and of the options that say how it is read, not of the files' names."""
+        return self.digest()
+
+
+def text_of(record: Record, field: str) -> str:
+    """Returns a field that must be text. Raises `DataError`."""
+    value = record.values[field]
+    if not isinstance(value, str):
+        raise DataError(f"{record.where}: the field {field!r} must be text, not {value!r}.")
+    return value
+
+
+def open_source(
+    where: Any, *, fields: Sequence[str] = (TEXT_FIELD,), documents: str = "file", split: str = "train"
+) -> Source:
+    """Opens data, wherever it is.
+
+    Args:
+        where: A file (``.txt``, ``.jsonl``, ``.csv`` or ``.parquet``), a folder of them, a pattern such as
+            ``books/*.txt``, or a list of these; a dataset of Hugging Face ``datasets``, or its name on their hub (both
+            need ``darkit[hf]``); or a list of dicts. A `Source` is taken as it is.
+        fields: The fields that are wanted of each record; a text file has ``text``.
+        documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
+        split: Which split of a Hugging Face dataset that has several.
+
+    Raises:
+        DataError: There is no such data, or of an unknown kind. Its content is looked at when it is read.
+    """
+    if isinstance(where, Source):
+        return where
+    if documents not in DOCUMENTS:
+        raise DataError(f"documents must be one of {', '.join(DOCUMENTS)}, not {documents!r}.")
+    names = tuple(fields)
+    if type(where).__module__.partition(".")[0] == "datasets":
+        return _from_dataset(where, names, split)
+    if isinstance(where, str | Path):
+        hub_name = _hub_name(where)
+        if hub_name:
+            return _from_dataset(_load_dataset(hub_name, split), names, split)
+        return _from_files(_find(where), names, documents)
+    if isinstance(where, Sequence) and where and all(isinstance(item, str | Path) for item in where):
+        return _from_files([path for item in where for path in _find(item)], names, documents)
+    if isinstance(where, Sequence) and where and all(isinstance(item, Mapping) for item in where):
+        return _from_rows(where, names, "row")
+    raise DataError(
+        "Data must be a file, a folder, a pattern, a list of these, a Hugging Face dataset or a list of dicts, not "
+        f"{where!r}."[:300]
+    )
+
+
+def text_source(texts: Sequence[str]) -> Source:
+    """Makes a source of texts that are in memory, each a document."""
+    return _from_rows([{TEXT_FIELD: text} for text in texts], (TEXT_FIELD,), "text")
+
+
+def _find(where: str | Path) -> list[Path]:
+    """Finds the files that a path or a pattern means, in an order that does not depend on the file system."""
+    path = Path(where).expanduser()
+    if path.is_dir():
+        found = [file for file in sorted(path.rglob("*")) if _is_wanted(file, path)]
+        if not found:
+            raise DataError(f"The folder {path} has no file that ends with {listing(ENDINGS)}.")
+        return found
+    if path.exists():
+        return [_check_ending(path)]
+    if _WILD.search(str(where)):
+        matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - absolute ones too
+        found = [match for match in matches if match.is_file()]
+        if found:
+            return [_check_ending(file) for file in found]
+        raise DataError(f"No file matches {str(where)!r}.")
+    there = sorted(file.name for file in path.parent.iterdir()) if path.parent.is_dir() else []
+    raise DataError(f"There is no file {path}; {nearest(path.name, there)}.")
+
+
+def _is_wanted(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return not hidden and file.suffix.lower() in ENDINGS and file.is_file()
+
+
+def _check_ending(path: Path) -> Path:
+    if path.suffix.lower() not in ENDINGS:
+        raise DataError(f"The file {path} must end with {listing(ENDINGS)}: the ending tells how to read it.")
+    return path
+
+
+def _from_files(paths: Sequence[Path], fields: tuple[str, ...], documents: str) -> Source:
+    def read() -> Iterator[Record]:
+        for number, path in enumerate(paths):
+            for place, values in read_file(path, fields, documents):
+                yield Record(values, number, place)
+
+    def fingerprint() -> str:
+        digest = hashlib.sha256(json.dumps([documents, fields]).encode())
+        for path in paths:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(path.suffix.lower().encode())
+        return digest.hexdigest()
+
+    return Source(tuple(map(str, paths)), fields, read, fingerprint)
+
+
+def _from_rows(rows: Iterable[Mapping[str, Any]], fields: tuple[str, ...], what: str) -> Source:
+    """Makes a source of whatever can be iterated again and gives dicts."""
+
+    def read() -> Iterator[Record]:
+        for number, row in enumerate(rows):
+            where = f"{what} {number}"
+            for field in fields:
+                if field not in row:
+                    raise DataError(f"{where}: there is no field {field!r}; {nearest(field, map(str, row))}.")
+            yield Record({field: row[field] for field in fields}, 0, where)
+
+    def fingerprint() -> str:
+        digest = hashlib.sha256(json.dumps(fields).encode())
+        for record in read():
+            digest.update(content_key(record.values).to_bytes(16, "big"))
+        return digest.hexdigest()
+
+    return Source((what,), fields, read, fingerprint)
+
+
+def content_key(values: Mapping[str, Any], salt: str = "") -> int:
+    """Returns a number of 128 bits that is the same for the same content, whatever else is around it."""
+    text = json.dumps([salt, values], sort_keys=True, default=repr)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
+
+
+def _hub_name(where: str | Path) -> str:
+    """Returns what can only be a name on the hub: there is no such file, and it does not look like one."""
+    text = str(where)
+    if isinstance(where, Path) or Path(text).exists() or not _HUB_NAME.fullmatch(text):
+        return ""
+    return "" if Path(text).suffix.lower() in ENDINGS else text
+
+
+def _load_dataset(name: str, split: str) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(
+            f"There is no file {name}; if it is the name of a dataset on the Hugging Face hub, {_HUB_EXTRA}."
+        ) from error
+    try:
+        return datasets.load_dataset(name, split=split)
+    except Exception as error:  # whatever the hub, the network or the dataset's own code says
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"There is no file {name}, and the Hugging Face hub does not give a dataset of this name: {reason}"
+        ) from error
+
+
+def _from_dataset(data: Any, fields: tuple[str, ...], split: str) -> Source:
+    if isinstance(data, Mapping):
+        if split not in data:
+            raise DataError(f"There is no split {split!r}; {nearest(split, data)}.")
+        data = data[split]
+    known = getattr(data, "column_names", None)
+    if known:
+        for field in fields:
+            if field not in known:
+                raise DataError(f"The dataset has no field {field!r}; {nearest(field, known)}.")
+        data = data.select_columns(list(fields))
+    return _from_rows(data.with_format(None), fields, f"{split} row")
