@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -126,11 +125,6 @@ def table_rows(library: Library, asked: Mapping[str, Any]) -> dict[str, Any]:
         "names": [entry.facts.name for entry in entries] if rows or not since or version != since else None,
         "keys": sorted(set().union(*(entry.facts.config_values() for entry in entries))) if rows else None,
     }
-
-
-def same_key(given: str, key: str) -> bool:
-    """Compares two secrets in constant time."""
-    return hmac.compare_digest(given.encode("utf-8", "replace"), key.encode())
 
 
 def read_cursors(values: object) -> dict[str, dict[str, list[int]]]:

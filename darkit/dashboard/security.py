@@ -101,6 +101,8 @@ class Guard:
         refusal = self._refusal(scope, headers) or self._ask_for_token(scope, headers)
         protected = self._protecting(scope, send)
         if refusal is not None:
+            if scope["method"] == "POST" and refusal.status_code != 413:
+                await _whole_body(receive)  # else the connection is reset, and the sender does not hear why
             await refusal(scope, receive, protected)
             return
         if scope["method"] == "POST":
@@ -141,11 +143,11 @@ class Guard:
     def _ask_for_token(self, scope: Scope, headers: Headers) -> Response | None:
         if self._token is None or scope["path"] == "/api/shutdown":  # which has a key of its own
             return None
-        if _same(_cookie(headers), self._token):
+        if same_secret(_cookie(headers), self._token):
             return None
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = query.pop("token", [""])[0]
-        if scope["method"] == "GET" and is_page(scope["path"]) and _same(given, self._token):
+        if scope["method"] == "GET" and is_page(scope["path"]) and same_secret(given, self._token):
             rest = urlencode(query, doseq=True)
             answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
             answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", max_age=30 * 86400)
@@ -209,8 +211,9 @@ def _cookie(headers: Headers) -> str:
     return morsel.value if morsel is not None else ""
 
 
-def _same(given: str, token: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
+def same_secret(given: str, secret: str) -> bool:
+    """Compares two secrets in constant time."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode())
 
 
 def _refuse(code: int, sentence: str) -> Response:

@@ -132,20 +132,23 @@ def stop(home: Path) -> str | None:
 
 def _run(home: Path, host: str, listening: socket.socket, token: str | None, key: str) -> int:
     gc.disable()  # while thousands of small objects are made that stay
-    from darkit.dashboard.api import same_key
-    from darkit.dashboard.security import own_hosts
+    import uvicorn  # noqa: F401 - before the thread that imports the rest begins
+
+    from darkit.dashboard.security import own_hosts, same_secret
     from darkit.dashboard.server import create_app
 
     def end(given: str) -> bool:
-        if same_key(given, key):
+        if same_secret(given, key):
             server.should_exit = True
             return True
         return False
 
-    app = create_app(home / "base", hosts=own_hosts(host), token=token, stop=end)
+    def made() -> None:
+        gc.freeze()
+        gc.enable()
+
+    app = create_app(home / "base", hosts=own_hosts(host), token=token, stop=end, made=made)
     server = server_of(app)
-    gc.freeze()
-    gc.enable()
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
     return 0

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_ag_grid as dag
-import dash_mantine_components as dmc
 from dash import html
 from dash.development.base_component import Component
 
 from darkit.dashboard.charts import Shown
 from darkit.dashboard.compare import FEWEST_PARALLEL, config_rows, differing_keys, value_rows
+from darkit.dashboard.layout.mantine import dmc
 from darkit.dashboard.layout.parts import card, chart_board, chart_controls, run_dot
 from darkit.dashboard.texts import text
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import html
 from dash.development.base_component import Component
 
 from darkit.dashboard.figures import colour
+from darkit.dashboard.layout.mantine import dmc
 from darkit.dashboard.texts import text
 
 Part = Component | str | None

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import html
 from dash.development.base_component import Component
 
 from darkit.dashboard.charts import Shown
 from darkit.dashboard.facts import Facts, flatten, readable
+from darkit.dashboard.layout.mantine import dmc
 from darkit.dashboard.layout.parts import (
     card,
     chart_board,

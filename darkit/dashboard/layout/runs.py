@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import dash_ag_grid as dag
-import dash_mantine_components as dmc
 from dash import html
 from dash.development.base_component import Component
 
+from darkit.dashboard.layout.mantine import dmc
 from darkit.dashboard.layout.parts import code_block
 from darkit.dashboard.texts import text
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from darkit.dashboard.layout.mantine import dmc
 from darkit.dashboard.texts import LANGUAGES, text
 
 _THEME = {

@@ -1,0 +1,61 @@
+"""dash-mantine-components with only those components loaded that the pages use.
+
+The package makes a class for each of its 200 components when it is imported, which takes as long as the rest of the
+start. Here its list of components is empty while it is imported, the used ones come next, and any other one when it is
+first asked for. If the package is laid out another way one day, it is imported as always.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from typing import Any
+
+_PACKAGE = "dash_mantine_components"
+_LIST = f"{_PACKAGE}._imports_"
+_USED = (
+    "MantineProvider", "NotificationContainer", "ColorSchemeToggle", "SegmentedControl", "Slider", "Switch", "Select",
+    "MultiSelect", "TagsInput", "TextInput", "Textarea", "NumberInput", "Modal", "Tabs", "TabsList", "TabsTab",
+    "TabsPanel",
+)  # fmt: skip
+
+
+class _NoList(MetaPathFinder, Loader):
+    """Stands in for the module that imports all components."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname == _LIST else None
+
+    def exec_module(self, module: Any) -> None:
+        module.__all__ = []
+
+
+def _load() -> Any:
+    if _PACKAGE in sys.modules:
+        return sys.modules[_PACKAGE]
+    finder = _NoList()
+    sys.meta_path.insert(0, finder)
+    try:
+        package: Any = import_module(_PACKAGE)
+    finally:
+        sys.meta_path.remove(finder)
+
+    def component(name: str) -> Any:
+        if not name[:1].isupper():
+            raise AttributeError(f"module {_PACKAGE!r} has no attribute {name!r}")
+        try:
+            made = getattr(import_module(f"{_PACKAGE}.{name}"), name)
+        except ModuleNotFoundError as error:
+            raise AttributeError(f"module {_PACKAGE!r} has no attribute {name!r}") from error
+        setattr(package, name, made)  # the import itself put the module of that name there
+        return made
+
+    package.__getattr__ = component
+    for name in _USED:
+        component(name)
+    return package
+
+
+dmc = _load()
