@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,21 +37,16 @@ def ask(
         **({"Origin": f"http://{host}", "Content-Type": "application/json"} if method == "POST" else {}),
     }
     sent.update(headers or {})
-    connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=20)
-    connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
     data = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
-    for name, value in sent.items():
-        if value:
-            connection.putheader(name, value)
-    if method == "POST" and "Content-Length" not in sent:
-        connection.putheader("Content-Length", str(len(data)))
-    try:
+    if method == "POST":
+        sent.setdefault("Content-Length", str(len(data)))
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items() if value)]
+    with socket.create_connection(("127.0.0.1", one.port), timeout=20) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who is refused early need not be heard out
-            connection.endheaders(data or None)
-        answer = connection.getresponse()
+            connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + data)
+        answer = http.client.HTTPResponse(connection, method=method)
+        answer.begin()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-    finally:
-        connection.close()
 
 
 HOSTS = [
