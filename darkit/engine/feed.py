@@ -24,6 +24,8 @@ class Feed:
     and ``load_state_dict`` and no worker processes. Everything else is read forward to the place, with a progress bar
     and a warning.
 
+    An iterable dataset with a method ``set_rank(rank, world_size)`` is told which of how many processes this is.
+
     Args:
         loader: A DataLoader or any iterable of batches.
         order: The loader's order, when it is darkit's.
@@ -47,6 +49,15 @@ class Feed:
         if self.order is None and self._stateful() is not None:
             raise TypeError("It is read until it ends, for only then does it know that the next epoch begins.")
         return len(self.loader)
+
+    def share(self, rank: int, world_size: int) -> None:
+        """Gives this process its part of the data: of darkit's order, or of a dataset that has a ``set_rank``."""
+        if self.order is not None:
+            self.order.rank, self.order.world = rank, world_size
+            return
+        tell = getattr(getattr(self.loader, "dataset", None), "set_rank", None)
+        if callable(tell):
+            tell(rank, world_size)
 
     def mark(self) -> None:
         """Notes that the batches taken so far are in the weights: whoever trains calls it after every step."""

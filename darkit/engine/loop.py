@@ -155,8 +155,7 @@ def enter(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]
         state: The checkpoint's content, or nothing for a new training.
     """
     feed = adapter.feed
-    if feed.order is not None:
-        feed.order.rank, feed.order.world = trainer.global_rank, trainer.world_size
+    feed.share(trainer.global_rank, trainer.world_size)
     if not state:
         return
     mine = of_rank(state, trainer.global_rank)

@@ -1,0 +1,86 @@
+"""Samples of different lengths in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darkit.errors import DataError
+
+IGNORED = -100
+"""What a label is where nothing is asked for: torch's and transformers' losses leave it out."""
+
+
+class Pad:
+    """Makes a batch of samples: pads rows (time) to one length and stacks them, and stacks numbers.
+
+    Of a dict, names that end in ``input_ids`` are padded with the padding token, ``labels`` with -100 and anything else
+    with 0; where there are ``input_ids``, an ``attention_mask`` tells them from the padding. Of a tuple, the first is
+    padded with the padding token and the others with -100.
+
+    Args:
+        pad: The padding token.
+        length: The length to pad to; None takes that of the longest row of the batch.
+        multiple_of: Of what the length is a multiple, which some accelerators are faster with.
+        most: What the length never exceeds for that, such as the model's context.
+
+    Raises:
+        DataError: ``length`` or ``multiple_of`` is below 1.
+    """
+
+    def __init__(
+        self, pad: int = 0, *, length: int | None = None, multiple_of: int = 1, most: int | None = None
+    ) -> None:
+        for name, value in {"length": length, "multiple_of": multiple_of}.items():
+            if value is not None and value < 1:
+                raise DataError(f"{name} must be at least 1, not {value}.")
+        self.pad = pad
+        self.length = length
+        self.multiple_of = multiple_of
+        self.most = most
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        """Makes the batch. Raises `DataError` when a row is longer than the fixed length."""
+        first = samples[0]
+        if isinstance(first, Mapping):
+            return self._batch_of_dicts(samples)
+        if isinstance(first, tuple | list):
+            columns = zip(*samples, strict=True)
+            return tuple(self._join(column, IGNORED if place else self.pad) for place, column in enumerate(columns))
+        return self._join(samples, self.pad)
+
+    def _batch_of_dicts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        batch: dict[str, Tensor] = {}
+        for name in samples[0]:
+            batch[name] = self._join([sample[name] for sample in samples], self._filling(name))
+            if name == "input_ids" and "attention_mask" not in samples[0]:
+                lengths = torch.tensor([len(sample[name]) for sample in samples])
+                batch["attention_mask"] = (torch.arange(batch[name].shape[1]) < lengths[:, None]).long()
+        return batch
+
+    def _filling(self, name: str) -> int:
+        if name.endswith("input_ids"):
+            return self.pad
+        return IGNORED if name == "labels" else 0
+
+    def _join(self, values: Sequence[Any], filling: int) -> Tensor:
+        rows = [torch.as_tensor(value) for value in values]
+        if rows[0].ndim != 1:
+            return torch.stack(rows)
+        length = self._length(max(map(len, rows)))
+        joined = torch.full((len(rows), length), filling, dtype=rows[0].dtype)
+        for place, row in enumerate(rows):
+            joined[place, : len(row)] = row
+        return joined
+
+    def _length(self, longest: int) -> int:
+        if self.length is not None and longest > self.length:
+            raise DataError(
+                f"A sample has {longest} tokens, more than the length {self.length} that batches are given."
+            )
+        wanted = self.length or longest
+        rounded = -(-wanted // self.multiple_of) * self.multiple_of
+        return max(wanted, min(rounded, self.most)) if self.most is not None else rounded

@@ -1,0 +1,117 @@
+"""Text tokenised as it is read: every token once, for any split between workers and processes, and from any place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from darkit.data import TokenWindows, train_bpe
+from darkit.data import stream as module
+from darkit.data.stream import TokenStream
+from darkit.errors import DataError
+
+TOKENIZER = train_bpe(["x"], vocab_size=257)  # bytes
+END = 0
+
+
+class Texts:
+    """Gives texts, and counts those that were read."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+
+    def __call__(self) -> Iterator[str]:
+        return (chr(ord("a") + number % 26) * size for number, size in enumerate(self.sizes))
+
+    def row(self) -> torch.Tensor:
+        return torch.tensor([token for text in self() for token in (*TOKENIZER.encode(text).ids, END)])
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BLOCK_TEXTS", 3)
+
+
+def stream(sizes: list[int], length: int = 4, pad: int | None = 9, named: bool = False) -> TokenStream:
+    return TokenStream(Texts(sizes), TOKENIZER, length, end=END, vocabulary=257, pad=pad, named=named)
+
+
+def plain(samples: Any) -> list[Any]:
+    return [[part.tolist() for part in (sample.values() if isinstance(sample, dict) else sample)] for sample in samples]
+
+
+sizes_of_texts = st.lists(st.integers(0, 15), min_size=1, max_size=20)
+
+
+@given(sizes_of_texts, st.integers(2, 9), st.booleans(), st.booleans())
+def test_it_gives_what_windows_over_the_whole_would(sizes: list[int], length: int, padded: bool, named: bool) -> None:
+    data = stream(sizes, length, pad=9 if padded else None, named=named)
+    row = Texts(sizes).row()
+    try:
+        wanted = plain(TokenWindows(row, length, pad=9 if padded else None, named=named))
+    except DataError:
+        wanted = []
+    assert plain(data) == wanted
+    assert plain(data) == wanted, "and again in the next epoch"
+
+
+@given(sizes_of_texts, st.integers(2, 6), st.data())
+def test_it_goes_on_from_any_place(sizes: list[int], length: int, data: st.DataObject) -> None:
+    whole = plain(stream(sizes, length))
+    place = data.draw(st.integers(0, len(whole)))
+    first = stream(sizes, length)
+    samples = iter(first)
+    taken = plain(next(samples) for _ in range(place))
+    second = stream(sizes, length)
+    second.load_state_dict(first.state_dict())
+    assert taken + plain(second) == whole
+    assert plain(second) == whole, "the next epoch is whole again"
+    assert second.state_dict() == {}
+
+
+def test_what_is_broken_off_begins_anew_unless_a_state_is_loaded() -> None:
+    data = stream([9] * 9)
+    next(iter(data))
+    assert len(plain(data)) == len(plain(stream([9] * 9)))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_lose_no_text_and_read_none_twice(workers: int) -> None:
+    sizes = [5, 6, 9, 3, 12, 7, 1, 4, 8, 2]
+    loader = DataLoader(stream(sizes, pad=9), batch_size=None, num_workers=workers)
+    found = [token for _, targets in loader for token in targets.tolist() if token != -100]
+    firsts = [TOKENIZER.encode(text).ids[0] for text in list(Texts(sizes)())[:workers]]
+    expected = Texts(sizes).row().tolist()
+    for token in firsts:
+        expected.remove(token)
+    assert sorted(found) == sorted(expected), "all but the first of each worker, which nothing comes before"
+
+
+@given(sizes_of_texts, st.integers(2, 3), st.booleans())
+def test_processes_share_the_windows_and_get_the_same_number(sizes: list[int], world: int, named: bool) -> None:
+    whole = plain(stream(sizes, 4, pad=None, named=named))
+    parts = []
+    for rank in range(world):
+        data = stream(sizes, 4, named=named)
+        data.set_rank(rank, world)
+        parts.append(plain(data))
+    rounds = len(whole) // world
+    assert [len(part) for part in parts] == [rounds] * world
+    assert [window for windows in zip(*parts, strict=True) for window in windows] == whole[: rounds * world]
+
+
+def test_it_tells_what_a_model_must_take() -> None:
+    data = stream([3], length=6)
+    assert (data.vocabulary, data.context_length, data.facts) == (257, 6, {})
+
+
+@pytest.mark.parametrize(("length", "named"), [(0, False), (1, True)])
+def test_a_window_without_a_target_is_refused(length: int, named: bool) -> None:
+    with pytest.raises(DataError, match=r"^A window must have"):
+        stream([3], length, named=named)
