@@ -16,7 +16,10 @@ from darkit.cli.compose import config_dir, run_composed
 CONFIGS = config_dir()
 FILES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.glob("*/*.yaml"))
 FIELDS = {field.name for field in fields(TrainerConfig)}
-NEEDS = {"data/regression": ["model=mymodel"]}  # what must be chosen beside, to fit
+NEEDS = {  # what must be chosen beside, to fit
+    "data/regression": ["model=mymodel"],
+    "data/table": ["model=mymodel"],
+}
 
 
 def compose(*words: str) -> dict[str, Any]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -10,12 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from darkit.data.tokenizers import encode_batch
+from darkit.data.choice import DataChoice
+from darkit.data.sources import Source, content_key, open_source
+from darkit.data.tokenizers import (
+    END_OF_TEXT,
+    encode_batch,
+    load_tokenizer,
+    needed_token,
+    special_token,
+    train_tokenizer,
+    vocabulary_size,
+)
 from darkit.data.windows import filled
 from darkit.errors import DataError
 
 _BLOCK_TEXTS = 256  # that are tokenised together
 _BLOCK_CHARACTERS = 1_000_000
+_TRAINING_CHARACTERS = 50_000_000  # that a tokenizer is trained on
 
 Ids = NDArray[numpy.int64]
 
@@ -138,3 +153,92 @@ class TokenStream(IterableDataset[Any]):
         window = torch.from_numpy(tokens[first : first + self._size].copy())
         sample = {"input_ids": window, "labels": window} if self.named else (window[:-1], window[1:])
         return filled(sample, self.length, self.pad or 0)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The texts of a source that belong to one part: chosen by their content alone, so the same is never in both."""
+
+    source: Source
+    field: str
+    fraction: float
+    seed: int
+    val: bool
+
+    def __call__(self) -> Iterator[str]:
+        limit = int(self.fraction * 2**128)
+        for text in self.source.texts(self.field):
+            if (content_key({self.field: text}, str(self.seed)) < limit) == self.val:
+                yield text
+
+
+def streamed_text(
+    where: Any,
+    *,
+    tokenizer: Any = None,
+    kind: str = "bpe",
+    vocab_size: int = 2048,
+    context_length: int = 128,
+    named: bool = False,
+    field: str = "text",
+    documents: str = "line",
+    val_fraction: float = 0.01,
+    seed: int = 0,
+) -> DataChoice:
+    """Streams text for a language model.
+
+    Nothing of it is counted or kept: each text goes to training or evaluation by a hash of what it says.
+
+    Args:
+        where: What `darkit.data.open_source` takes.
+        tokenizer: A tokenizer, its path or its name on the hub; None trains one of ``kind`` on the first 50 million
+            characters of the training part.
+        kind: ``bpe``, ``wordpiece``, ``unigram`` or ``characters``.
+        vocab_size: Tokens of the tokenizer that is trained.
+        context_length: Tokens per window.
+        named: Whether batches are the dicts that transformers' models take.
+        field: The field with the text.
+        documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
+        val_fraction: About which part of the texts to evaluate on, from 0 to below 1; 0 evaluates on none.
+        seed: Seed of the split.
+
+    Raises:
+        DataError: The text, the tokenizer or a setting is not what this needs.
+    """
+    if not 0 <= val_fraction < 1:
+        raise DataError(f"val_fraction must be at least 0 and below 1, not {val_fraction}.")
+    source = open_source(where, fields=(field,), documents=documents)
+    parts = [_Share(source, field, val_fraction, seed, val) for val in (False, True)]
+    if tokenizer is None:
+        found = train_tokenizer(_first_texts(parts[0]), kind, vocab_size, (END_OF_TEXT, "[UNK]", "[PAD]"))
+    else:
+        found = load_tokenizer(tokenizer)
+    end = needed_token(found, "end", "packing texts one after the other")
+    pad = special_token(found, "pad")
+    split: dict[str, Any] = {"by": "content", "val_fraction": val_fraction, "seed": seed}
+    sizes = [(file, Path(file).stat().st_size if Path(file).is_file() else None) for file in source.files]
+    digest = hashlib.sha256(json.dumps([sizes, field, documents, split]).encode())  # to read all of it takes too long
+    split["fingerprint"] = digest.hexdigest()
+    train, val = (
+        TokenStream(
+            part,
+            found,
+            context_length,
+            end=end,
+            vocabulary=vocabulary_size(found),
+            pad=end if pad is None else pad,
+            named=named,
+            facts={"files": list(source.files[:16]), "split": split},
+        )
+        for part in parts
+    )
+    return DataChoice(train, val if val_fraction else None, tokenizer=found)
+
+
+def _first_texts(texts: Callable[[], Iterator[str]]) -> Iterator[str]:
+    left = _TRAINING_CHARACTERS
+    for text in texts():
+        yield text[:left]
+        left -= len(text)
+        if left <= 0:
+            return

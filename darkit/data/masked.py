@@ -1,0 +1,75 @@
+"""Text for masked language models, alone or in pairs of sentences: the choices ``data=masked`` and ``data=pairs``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from darkit.data.choice import DataChoice
+from darkit.data.corpus import encode_parts, find_tokenizer, read_parts, texts_of
+from darkit.data.masking import MaskedTokens, Masking
+from darkit.data.pairs import SentencePairs
+from darkit.data.specials import specials_of, word_beginnings
+from darkit.data.splits import TRAIN
+
+
+def masked_text(
+    where: Any = None,
+    *,
+    tokenizer: Any = None,
+    kind: str = "wordpiece",
+    vocab_size: int = 2048,
+    context_length: int = 128,
+    rate: float = 0.15,
+    whole_words: bool = False,
+    pairs: bool = False,
+    packed: bool = False,
+    fixed: bool = False,
+    multiple_of: int = 1,
+    field: str = "text",
+    documents: str = "file",
+    val_fraction: float = 0.1,
+    val_files: str | Sequence[str] | None = None,
+    seed: int = 0,
+) -> DataChoice:
+    """Prepares text of which tokens are hidden, as BERT is trained on.
+
+    In training other tokens are hidden each time, in evaluation always the same.
+
+    Args:
+        where: What `darkit.data.open_source` takes; None takes the text that every Python carries.
+        tokenizer: A tokenizer, its path or its name on the hub; None trains one of ``kind`` on the training part.
+        kind: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
+        vocab_size: Tokens of the tokenizer that is trained.
+        context_length: Tokens of a sample at most.
+        rate: Which part of the tokens is chosen.
+        whole_words: Whether whole words are.
+        pairs: Whether samples are pairs of sentences with a ``next_sentence_label``.
+        packed: Whether a sample may go over the end of a document; not for pairs.
+        fixed: Whether to pad to ``context_length`` instead of to the longest of the batch.
+        multiple_of: Of what the padded length is a multiple, as far as ``context_length`` allows.
+        field: The field with the text.
+        documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
+        val_fraction: About which part of the text to evaluate on.
+        val_files: Names or patterns of the files to evaluate on instead.
+        seed: Seed of the split and of what is hidden in evaluation.
+
+    Raises:
+        DataError: The text, the tokenizer or a setting is not what this needs.
+    """
+    parts = read_parts(where, (field,), val_fraction=val_fraction, val_files=val_files, seed=seed, documents=documents)
+    special = None if kind == "wordpiece" else ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    found = find_tokenizer(
+        tokenizer, texts_of(parts, TRAIN, field), kind=kind, vocab_size=vocab_size, special_tokens=special
+    )
+    masking = Masking(specials_of(found), rate=rate, begins=word_beginnings(found) if whole_words else None)
+    train, val = encode_parts(parts, found, field)
+    options: dict[str, Any] = {"fixed": fixed, "multiple_of": multiple_of, "facts": parts.facts}
+    if not pairs:
+        options["packed"] = packed
+    make: Any = SentencePairs if pairs else MaskedTokens
+    return DataChoice(
+        make(train, context_length, masking, **options),
+        None if val is None else make(val, context_length, masking, seed=seed, **options),
+        tokenizer=found,
+    )

@@ -1,0 +1,87 @@
+"""Numbers from a table, to find a label or further numbers by: the choice ``data=table``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from darkit.data.choice import DataChoice
+from darkit.data.corpus import read_parts
+from darkit.data.labels import number_of, read_targets
+from darkit.data.splits import TRAIN, VAL
+from darkit.errors import DataError
+
+
+class TableRows(TensorDataset):
+    """Pairs of inputs (features) and a label, or numbers (fields).
+
+    Args:
+        inputs: The features (rows, features).
+        targets: What is to be found (rows) or (rows, fields).
+        facts: What ``run.json`` tells of the data.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor, facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(inputs, targets)
+        self.facts = dict(facts or {})
+
+
+def table_data(
+    where: Any,
+    *,
+    features: Sequence[str],
+    target: str | Sequence[str],
+    task: str = "classification",
+    input_size: int | None = None,
+    output_size: int | None = None,
+    val_fraction: float = 0.1,
+    val_files: str | Sequence[str] | None = None,
+    seed: int = 0,
+) -> DataChoice:
+    """Prepares the rows of a table.
+
+    Args:
+        where: What `darkit.data.open_source` takes, with these fields.
+        features: The fields with the numbers that go into the model.
+        target: The field with the label, or the fields with the numbers to predict.
+        task: ``classification`` or ``regression``.
+        input_size: How many features the model takes, to compare; None does not.
+        output_size: How many labels or numbers the model gives, to compare.
+        val_fraction: About which part of the rows to evaluate on.
+        val_files: Names or patterns of the files to evaluate on instead.
+        seed: Seed of the split.
+
+    Returns:
+        The rows, a loss for models that bring none and, as baseline, the loss of knowing only the labels' frequencies,
+        or the mean.
+
+    Raises:
+        DataError: The rows or a setting are not what this needs.
+    """
+    wanted = [target] if isinstance(target, str) else list(target)
+    names = list(features)
+    if not names or not wanted:
+        raise DataError("A table needs the names of its features and of its target.")
+    if set(names) & set(wanted):
+        raise DataError(f"A target cannot be a feature too, as {sorted(set(names) & set(wanted))[0]!r} is.")
+    parts = read_parts(where, (*names, *wanted), val_fraction=val_fraction, val_files=val_files, seed=seed)
+    targets = read_targets(parts, wanted, task)
+    for name, given, there in (
+        ("input_size", input_size, len(names)),
+        ("output_size", output_size, len(targets.names) or len(wanted)),
+    ):
+        if given is not None and given != there:
+            raise DataError(f"{name} must be {there} for this table, not {given}.")
+    rows = [[[number_of(record, name) for name in names] for record in parts.records(part)] for part in (TRAIN, VAL)]
+    train, val = (torch.tensor(part, dtype=torch.float32).reshape(-1, len(names)) for part in rows)
+    facts = parts.facts | {"features": names, "target": wanted} | targets.facts
+    return DataChoice(
+        TableRows(train, targets.train, facts),
+        TableRows(val, targets.val, facts) if len(val) else None,
+        loss=targets.loss,
+        baselines=targets.baselines,
+    )

@@ -1,0 +1,291 @@
+"""Every objective trains from its ``data=`` choice, tells its split, and goes on bit for bit after a break."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from darkit.data import (
+    DataChoice,
+    DocumentWindows,
+    labelled_text,
+    masked_text,
+    streamed_text,
+    table_data,
+    text_pairs,
+)
+from darkit.data.corpus import encode_parts, find_tokenizer, read_parts, texts_of
+from darkit.engine.checkpoint import read_run_checkpoint
+from darkit.engine.compare import differences
+from darkit.models.gpt import GPT, GPTConfig
+from darkit.runs import Run, load
+from tests.cli.parts import done, refused, write
+from tests.engine.parts import run_names, train
+from tests.engine.resuming import assert_same, break_off
+
+CHECKOUT = Path(__file__).parents[1]
+STEPS = 7
+WORDS = ("the", "cat", "saw", "red", "old", "bird", "tree", "quick", "lazy", "over", "under", "with", "and", "fox")
+LITTLE = (
+    "data.vocab_size=300",
+    "data.context_length=16",
+    "trainer.batch_size=4",
+    "trainer.max_step=4",
+    "trainer.eval_iters=2",
+    "trainer.eval_step_interval=2",
+    "trainer.save_step_interval=2",
+    "trainer.log_step_interval=1",
+    "trainer.tensorboard=false",
+)
+SIZES = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+BERT = {**SIZES, "intermediate_size": 16, "max_position_embeddings": 16}
+BART = {
+    "vocab_size": 300,
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+    "max_position_embeddings": 16,
+    "pad_token_id": 0,
+    "bos_token_id": 3,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 3,
+    "forced_eos_token_id": 2,
+}
+
+
+def sentence(number: int) -> str:
+    return " ".join(WORDS[(number * 7 + place * place) % len(WORDS)] for place in range(4 + number % 5))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with data and models of one's own."""
+    place = tmp_path / "work"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    texts = [sentence(number) for number in range(40)]
+    write(place / "text.txt", "\n".join(texts) + "\n")
+    rows = [{"text": text, "label": ["bad", "good"][len(text) % 2], "score": len(text) / 9} for text in texts]
+    write(place / "labels.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    pairs = [{"source": text, "target": " ".join(reversed(text.split()))} for text in texts]
+    write(place / "pairs.jsonl", "".join(json.dumps(row) + "\n" for row in pairs))
+    lines = [f"{number},{number * 0.5},{['a', 'b', 'c'][number % 3]}" for number in range(40)]
+    write(place / "table.csv", "\n".join(["width,height,kind", *lines]) + "\n")
+    for name, config, values in (
+        ("BertForMaskedLM", "BertConfig", BERT),
+        ("BertForPreTraining", "BertConfig", BERT),
+        ("BertForSequenceClassification", "BertConfig", BERT),
+        ("BartForConditionalGeneration", "BartConfig", BART),
+    ):
+        settings = "".join(f"  {key}: {value}\n" for key, value in values.items())
+        content = f"_target_: transformers.{name}\nconfig:\n  _target_: transformers.{config}\n{settings}"
+        write(place / "configs" / "model" / f"{name}.yaml", content)
+    own = "_target_: torch.nn.Linear\nin_features: ${data.input_size}\nout_features: ${data.output_size}\n"
+    write(place / "configs" / "model" / "linear.yaml", own)
+    return place
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "masked": ("model=BertForMaskedLM", "data.where=text.txt", "data.documents=line", *LITTLE),
+    "pairs": ("model=BertForPreTraining", "data.where=text.txt", "data.documents=line", *LITTLE),
+    "classification": ("model=BertForSequenceClassification", "data.where=labels.jsonl", *LITTLE),
+    "table": (
+        "model=linear",
+        "data.where=table.csv",
+        "data.features=[width,height]",
+        "data.target=kind",
+        "data.input_size=2",
+        "data.output_size=3",
+        *LITTLE[2:],
+    ),
+    "seq2seq": ("model=BartForConditionalGeneration", "data.where=pairs.jsonl", *LITTLE),
+    "stream": (
+        "model=gpt",
+        "model.config.num_layers=1",
+        "model.config.num_heads=2",
+        "model.config.hidden_size=16",
+        "data.where=text.txt",
+        "data.val_fraction=0.2",
+        *LITTLE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_trains_is_evaluated_and_tells_its_split_and_goes_on(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("train", f"data={name}", *CHOICES[name])
+    done(capsys, *words, "name=x")
+    run = load("x")
+    log = run.log()
+    assert run.status == "finished"
+    assert log["val_loss"].drop_nulls().len() == 2
+    data = run.info["data"]
+    assert len(data["split"]["fingerprint"]) == 64
+    assert f"data.where={data['files'][0]}" in words
+    assert (run.path / "tokenizer.json").is_file() == (name != "table")
+    if name in ("classification", "table"):
+        assert data["label_names"] == (["bad", "good"] if name == "classification" else ["a", "b", "c"])
+    done(capsys, *words, "name=x", "resume=true", "trainer.max_step=6")
+    assert load("x").log()["step"].to_list() == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_embedded_text_is_the_default_of_masked_text(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for word in CHOICES["masked"] if not word.startswith(("data.where", "data.documents"))]
+    done(capsys, "train", "data=masked", *words, "data.whole_words=true", "name=x")
+    assert load("x").info["data"]["kind"] == "MaskedTokens"
+
+
+@pytest.mark.parametrize("name", ["classification", "seq2seq", "stream"])
+def test_data_that_needs_a_file_says_so(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for word in CHOICES[name] if not word.startswith("data.where")]
+    assert "data.where" in refused(capsys, "train", f"data={name}", *words)
+    assert run_names() == []
+
+
+def test_a_model_that_is_too_small_for_the_data_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "train", "data=masked", *CHOICES["masked"], "data.context_length=17")
+    assert said == (
+        "The training data has 17 tokens in a row, but the model sees at most 16: take shorter windows, or give the "
+        "model a max_position_embeddings of at least 17."
+    )
+    said = refused(capsys, "train", "data=masked", *CHOICES["masked"], "model.config.vocab_size=20")
+    assert "but the model's has 20: give the model a vocab_size of at least" in said
+    assert run_names() == []
+
+
+# Going on
+
+
+def masked() -> DataChoice:
+    return masked_text("text.txt", documents="line", vocab_size=300, context_length=16)
+
+
+def pairs() -> DataChoice:
+    return masked_text("text.txt", documents="line", vocab_size=300, context_length=16, pairs=True, whole_words=True)
+
+
+def classified() -> DataChoice:
+    return labelled_text("labels.jsonl", vocab_size=300, context_length=16)
+
+
+def scored() -> DataChoice:
+    return labelled_text("labels.jsonl", label="score", task="regression", vocab_size=300, context_length=16)
+
+
+def translated() -> DataChoice:
+    return text_pairs("pairs.jsonl", vocab_size=300, context_length=16, multiple_of=4)
+
+
+def tabulated() -> DataChoice:
+    return table_data("table.csv", features=["width", "height"], target="kind")
+
+
+def streamed() -> DataChoice:
+    return streamed_text("text.txt", vocab_size=300, context_length=16, val_fraction=0.2)
+
+
+def of_documents() -> DataChoice:
+    parts = read_parts("text.txt", ("text",), val_fraction=0.1, val_files=None, seed=0, documents="line")
+    tokenizer = find_tokenizer(None, texts_of(parts, 0, "text"), kind="bpe", vocab_size=300)
+    rows = encode_parts(parts, tokenizer, "text")
+    return DataChoice(*(DocumentWindows(row, 16) for row in rows), tokenizer=tokenizer)
+
+
+class Scores(nn.Module):
+    """Finds a number for each text; brings no loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.EmbeddingBag(300, 1)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.embedding(input_ids, per_sample_weights=None) * attention_mask.any()
+
+
+def bert(kind: str) -> Callable[[], nn.Module]:
+    return lambda: getattr(transformers, kind)(transformers.BertConfig(**BERT))
+
+
+def gpt() -> nn.Module:
+    return GPT(GPTConfig(vocab_size=300, context_length=16, num_layers=1, num_heads=2, hidden_size=16, dropout=0.1))
+
+
+CASES: dict[str, tuple[Callable[[], DataChoice], Callable[[], nn.Module]]] = {
+    "masked": (masked, bert("BertForMaskedLM")),
+    "pairs": (pairs, bert("BertForPreTraining")),
+    "classification": (classified, bert("BertForSequenceClassification")),
+    "regression": (scored, Scores),
+    "seq2seq": (translated, lambda: transformers.BartForConditionalGeneration(transformers.BartConfig(**BART))),
+    "table": (tabulated, lambda: nn.Linear(2, 3)),
+    "documents": (of_documents, gpt),
+    "stream": (streamed, gpt),
+}
+
+
+def fit(case: str, name: str, **options: Any) -> Run:
+    make, model = CASES[case]
+    torch.manual_seed(3)
+    choice, made = make(), model()
+    settings = {"max_step": STEPS, "seed": 3, "optimizer": "adamw", "eval_step_interval": 3, "eval_iters": 2}
+    loss = choice.loss_for(made)
+    return train(made, choice.train, choice.val, name=name, loss=loss, batch_size=8, **{**settings, **options})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_going_on_is_bit_for_bit_as_without_a_break(case: str, workers: int) -> None:
+    straight = fit(case, "straight", num_workers=workers, save_step_interval=1)
+    name = break_off(straight, 6)
+    assert_same(straight, fit(case, name, num_workers=workers, resume=True, save_step_interval=0), STEPS)
+
+
+RANKS = """
+import sys, torch, darkit
+from darkit.data import streamed_text
+from darkit.models.gpt import GPT, GPTConfig
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    choice = streamed_text("text.txt", vocab_size=300, context_length=8, val_fraction=0.2)
+    sizes = dict(vocab_size=300, context_length=8, num_layers=1, num_heads=2, hidden_size=16, dropout=0.1)
+    darkit.fit(GPT(GPTConfig(**sizes)), choice.train, name="ranks", resume="auto", device="cpu", device_num=2,
+               strategy="ddp", batch_size=2, max_step=int(sys.argv[1]), save_step_interval=5, log_step_interval=1,
+               tensorboard=False)
+"""
+
+
+def test_two_processes_that_share_a_stream_go_on_exactly(folder: Path, tmp_path: Path) -> None:
+    (folder / "ranks.py").write_text(RANKS)
+
+    def start(home: str, steps: int) -> Run:
+        variables = {"DARWIN_KIT_HOME": str(tmp_path / home), "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "ranks.py", str(steps)]
+        ended = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=240)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        return Run(tmp_path / home / "base" / "ranks")
+
+    straight = start("straight", 14)
+    start("broken", 8)
+    broken = start("broken", 14)
+    contents = [read_run_checkpoint(run.path)[1] for run in (straight, broken)]
+    assert len(contents[0]["ranks"]) == 2
+    assert list(differences(*contents)) == []
+    assert straight.log().drop("time").equals(broken.log().drop("time"))
+    assert straight.log()["epoch"][-1] > 0, "it has gone over the end of an epoch"
