@@ -97,9 +97,12 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
     if trainer.name is not None and not goes_on:
         refuse_existing(base(), trainer.name)
     overrides = list(job.overrides.task)
-    composed = OmegaConf.create({"overrides": overrides, **_resolved(settings)})
+    OmegaConf.to_container(settings, resolve=True)  # what does not fit is said before the work
     seed_generators(trainer.seed)
     choice = make_choice(settings.data)
+    for key, value in choice.settings.items():
+        OmegaConf.update(settings.data, key, value, force_add=True)
+    composed = OmegaConf.create({"overrides": overrides, **_resolved(settings)})
     seed_generators(trainer.seed)  # whatever the data drew, the model starts from the same numbers
     model = make_model(settings.model)
     loss = make_loss(settings.loss)

@@ -22,6 +22,8 @@ class DataChoice:
         tokenizer: The tokenizer of text, or None.
         loss: The loss for models that bring none, a callable of outputs and target, or None.
         baselines: Losses to compare the validation loss with: what it is -> nats, or the loss's own unit.
+        settings: What became of the settings of a ``data=`` config, such as ``vocab_size``: models that take them from
+            there get these values.
     """
 
     train: Any
@@ -29,6 +31,7 @@ class DataChoice:
     tokenizer: Any = None
     loss: Callable[..., Any] | None = None
     baselines: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def loss_for(self, model: nn.Module) -> Callable[..., Any] | None:
         """Returns the loss, or None for a model whose ``forward`` asks for the target: it makes its own of it."""

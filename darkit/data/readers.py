@@ -128,6 +128,7 @@ def _read_parquet(path: Path, fields: Sequence[str], documents: str) -> Iterator
 
 _READERS: dict[str, Reader] = {
     ".txt": _read_text,
+    ".md": _read_text,
     ".jsonl": _read_json_lines,
     ".csv": _read_csv,
     ".parquet": _read_parquet,

@@ -80,7 +80,7 @@ def open_source(
     """Opens data, wherever it is.
 
     Args:
-        where: A file (``.txt``, ``.jsonl``, ``.csv`` or ``.parquet``), a folder of them, a pattern such as
+        where: A file (``.txt``, ``.md``, ``.jsonl``, ``.csv`` or ``.parquet``), a folder of them, a pattern such as
             ``books/*.txt``, or a list of these; a dataset of Hugging Face ``datasets``, or its name on their hub (both
             need ``darkit[hf]``); or a list of dicts. A `Source` is taken as it is.
         fields: The fields that are wanted of each record; a text file has ``text``.

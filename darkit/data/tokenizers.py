@@ -22,6 +22,7 @@ _NAMES: dict[str, tuple[str, ...]] = {  # what a special token is for -> how it 
     "sep": ("[SEP]", "<sep>", "</s>"),
     "unk": (UNKNOWN, "<unk>", "<|unk|>"),
 }
+USES = tuple(_NAMES)
 _ATTRIBUTES = {name: "eos_token_id" if name == "end" else f"{name}_token_id" for name in _NAMES}  # of transformers
 
 

@@ -1,0 +1,162 @@
+"""``darkit data``: text made ready for training once, and what there is of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from darkit.cli.parsers import Subparsers, add_command, output
+from darkit.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from darkit.data import Prepared
+
+_PREPARE = """\
+  darkit data prepare ./texts                                  a folder of .txt, .md, .jsonl, .csv, .parquet
+  darkit data prepare 'books/*.txt' --documents paragraph --kind unigram --vocab-size 8000
+  darkit data prepare chats.jsonl --field message --tokenizer tokenizer.json
+Training with the same settings, `darkit train data=files data.path=./texts`, finds what was prepared.
+"""
+_SHOW = """\
+  darkit data show          what was prepared, newest first
+  darkit data show KEY      one of them, with its first words; the beginning of the key will do
+"""
+_SHOWN = 3  # documents of which the beginning is shown
+_TOKENS = 40  # of each
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Adds the command and its two words."""
+    parser = commands.add_parser("data", help="prepare text for training, or show what was prepared")
+    words = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    making = add_command(words, "prepare", run_prepare, "tokenise text once and keep it", _PREPARE)
+    making.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder or a pattern")
+    making.add_argument("--tokenizer", metavar="FILE", help="a tokenizer.json, a folder with one, or a name on the hub")
+    making.add_argument("--kind", default="bpe", help="of the tokenizer that is trained otherwise (default: bpe)")
+    making.add_argument("--vocab-size", type=int, default=2048, metavar="N", help="its tokens at most (default: 2048)")
+    making.add_argument("--field", default="text", help="the field with the text (default: text)")
+    making.add_argument("--documents", default="file", help="of a .txt: file, paragraph or line (default: file)")
+    making.add_argument("--val-fraction", type=float, default=0.1, metavar="F", help="to evaluate on (default: 0.1)")
+    making.add_argument("--val-files", nargs="+", metavar="NAME", help="the files to evaluate on instead")
+    making.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the split (default: 0)")
+    making.add_argument("--json", action="store_true", help="print JSON")
+    showing = add_command(words, "show", run_show, "show what was prepared", _SHOW)
+    showing.add_argument("key", nargs="?", metavar="KEY", help="which one; without it all are listed")
+    showing.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run_prepare(arguments: argparse.Namespace) -> int:
+    """Prepares text, or finds it prepared, and shows it."""
+    from darkit.data import prepare
+
+    paths = arguments.paths
+    prepared = prepare(
+        paths[0] if len(paths) == 1 else paths,
+        arguments.tokenizer,
+        kind=arguments.kind,
+        vocab_size=arguments.vocab_size,
+        field=arguments.field,
+        documents=arguments.documents,
+        val_fraction=arguments.val_fraction,
+        val_files=arguments.val_files,
+        seed=arguments.seed,
+    )
+    _print_one(prepared, as_json=arguments.json)
+    return 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Lists what was prepared, or shows one."""
+    from darkit.data import cache_folder, open_prepared
+
+    root = cache_folder()
+    folders = [path for path in root.glob("[!.]*") if path.is_dir()] if root.is_dir() else []
+    if arguments.key is not None:
+        matches = [path for path in folders if path.name.startswith(arguments.key)]
+        if len(matches) != 1:
+            said = "begins the keys of several" if matches else "is none"
+            names = [path.name for path in matches or folders]
+            raise DataError(
+                f"{arguments.key!r} {said} of the prepared data in {root}; {nearest(arguments.key, names)}."
+            )
+        _print_one(open_prepared(matches[0]), as_json=arguments.json)
+        return 0
+    _print_all([_summary(path) for path in folders], root, as_json=arguments.json)
+    return 0
+
+
+def _print_all(rows: list[dict[str, Any]], root: Path, *, as_json: bool) -> None:
+    rows.sort(key=lambda row: -row["time"])
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    console = output()
+    if not rows:
+        console.print(f"Nothing was prepared yet in {root}. `darkit data prepare PATH` does.", markup=False)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("key", "made", "documents", "tokens", "vocabulary", "MB", "from"):
+        table.add_column(name, justify="left" if name in ("key", "made", "from") else "right", no_wrap=name != "from")
+    for row in rows:
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["time"]))
+        cells = (f"{row['documents']:,}", f"{row['tokens']:,}", f"{row['vocabulary']:,}", f"{row['bytes'] / 1e6:.1f}")
+        table.add_row(row["key"], made, *cells, row["from"] if not row["problem"] else row["problem"])
+    console.print(table)
+    console.print(f"in {root}", style="dim", markup=False, soft_wrap=True)
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    from darkit.data import open_prepared
+
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    row: dict[str, Any] = {"key": folder.name, "time": 0.0, "documents": 0, "tokens": 0, "vocabulary": 0, "bytes": size}
+    try:
+        prepared = open_prepared(folder)
+    except DataError as error:
+        return {**row, "from": "", "problem": str(error)}
+    parts = prepared.meta["parts"].values()
+    names = prepared.meta["files"]
+    return {
+        **row,
+        "time": prepared.meta["time"],
+        "documents": sum(part["documents"] for part in parts),
+        "tokens": sum(part["tokens"] for part in parts),
+        "vocabulary": prepared.vocabulary,
+        "from": names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
+        "problem": "",
+    }
+
+
+def _print_one(prepared: Prepared, *, as_json: bool) -> None:
+    meta = prepared.meta
+    if as_json:
+        print(json.dumps({**meta, "folder": str(prepared.folder)}, indent=2, ensure_ascii=False))
+        return
+    console = output()
+    console.print(f"{prepared.folder.name}", style="bold", markup=False)
+    lines = [
+        ("folder", str(prepared.folder)),
+        (
+            "from",
+            ", ".join(meta["files"][:5]) + (f" and {len(meta['files']) - 5} more" if len(meta["files"]) > 5 else ""),
+        ),
+        ("vocabulary", f"{prepared.vocabulary:,} tokens"),
+    ]
+    for part, facts in meta["parts"].items():
+        ratio = facts["characters"] / max(1, facts["tokens"])
+        words = f"{facts['documents']:,} documents, {facts['characters']:,} characters, {facts['tokens']:,} tokens"
+        lines.append((part, f"{words} ({ratio:.2f} characters each)"))
+    split = meta["split"]
+    lines.append(("split", f"by {split['by']}" + (f", seed {split['seed']}" if "seed" in split else "")))
+    if meta["unigram"] is not None:
+        lines.append(("unigram model", f"{meta['unigram']:.4f} nats per token"))
+    for number in range(min(_SHOWN, prepared.train.documents)):
+        ids = prepared.train.document(number)[:_TOKENS].tolist()
+        lines.append((f"document {number}", " ".join(prepared.tokenizer.decode(ids).split())))
+    for name, text in lines:
+        console.print(f"  {name:<14} {text}", markup=False, overflow="ellipsis", no_wrap=True)
