@@ -7,7 +7,7 @@ from darkit.data.labelled import LabelledTexts, labelled_text
 from darkit.data.masked import masked_text
 from darkit.data.masking import MaskedTokens, Masking
 from darkit.data.pairs import SentencePairs
-from darkit.data.prepare import Prepared, cache_folder, open_prepared, prepare
+from darkit.data.preparation import Prepared, cache_folder, open_prepared, prepare
 from darkit.data.regression import regression
 from darkit.data.seq2seq import TextPairs, text_pairs
 from darkit.data.sources import Record, Source, open_source, text_source

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from darkit.data.choice import DataChoice
-from darkit.data.prepare import prepare
+from darkit.data.preparation import prepare
+from darkit.data.tokenizers import special_token
 from darkit.data.windows import TokenWindows
 from darkit.errors import DataError
 
@@ -66,7 +67,8 @@ def text_files(
         seed=seed,
     )
     stores = [store for store in (prepared.train, prepared.val) if store is not None]
-    windows = [TokenWindows(store, context_length, named=named, facts=prepared.facts) for store in stores]
+    pad = special_token(prepared.tokenizer, "pad") or 0  # nothing is asked where it stands
+    windows = [TokenWindows(store, context_length, pad=pad, named=named, facts=prepared.facts) for store in stores]
     unigram = prepared.meta["unigram"]
     return DataChoice(
         windows[0],

@@ -16,7 +16,8 @@ from darkit.errors import DataError, listing, nearest
 
 _CHUNK = 2**20
 _WILD = re.compile(r"[*?\[]")
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_HUB_PREFIX = "hf:"
 _HUB_EXTRA = "pip install 'darkit[hf]'"
 
 
@@ -81,8 +82,8 @@ def open_source(
 
     Args:
         where: A file (``.txt``, ``.md``, ``.jsonl``, ``.csv`` or ``.parquet``), a folder of them, a pattern such as
-            ``books/*.txt``, or a list of these; a dataset of Hugging Face ``datasets``, or its name on their hub (both
-            need ``darkit[hf]``); or a list of dicts. A `Source` is taken as it is.
+            ``books/*.txt``, or a list of these; a dataset of Hugging Face ``datasets``, or its name on their hub,
+            ``owner/name`` or ``hf:name`` (both need ``darkit[hf]``); or a list of dicts. A `Source` is taken as it is.
         fields: The fields that are wanted of each record; a text file has ``text``.
         documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
         split: Which split of a Hugging Face dataset that has several.
@@ -134,7 +135,8 @@ def _find(where: str | Path) -> list[Path]:
             return [_check_ending(file) for file in found]
         raise DataError(f"No file matches {str(where)!r}.")
     there = sorted(file.name for file in path.parent.iterdir()) if path.parent.is_dir() else []
-    raise DataError(f"There is no file {path}; {nearest(path.name, there)}.")
+    hint = "" if path.suffix else f" A dataset on the Hugging Face hub is written {_HUB_PREFIX}{where}."
+    raise DataError(f"There is no file {path}; {nearest(path.name, there)}.{hint}")
 
 
 def _is_wanted(file: Path, folder: Path) -> bool:
@@ -192,11 +194,13 @@ def content_key(values: Mapping[str, Any], salt: str = "") -> int:
 
 
 def _hub_name(where: str | Path) -> str:
-    """Returns what can only be a name on the hub: there is no such file, and it does not look like one."""
+    """Returns a name on the hub: what is written so, or ``owner/name`` where there is no folder ``owner``."""
     text = str(where)
-    if isinstance(where, Path) or Path(text).exists() or not _HUB_NAME.fullmatch(text):
-        return ""
-    return "" if Path(text).suffix.lower() in ENDINGS else text
+    if text.startswith(_HUB_PREFIX):
+        return text.removeprefix(_HUB_PREFIX)
+    path = Path(text)
+    meant = isinstance(where, str) and _HUB_NAME.fullmatch(text) and path.suffix.lower() not in ENDINGS
+    return text if meant and not path.parent.exists() else ""
 
 
 def _load_dataset(name: str, split: str) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from darkit.data.choice import DataChoice
 from darkit.data.sources import text_source
 from darkit.data.splits import TRAIN, VAL, split_records
-from darkit.data.tokenizers import encode_batch, needed_token, train_bpe
+from darkit.data.tokenizers import encode_batch, needed_token, train_bpe, vocabulary_size
 from darkit.data.windows import TokenWindows, unigram_cross_entropy
 from darkit.errors import DataError
 
@@ -71,5 +71,8 @@ def text_data(
     tokenizer = train_bpe(train_documents, vocab_size)
     train, val = (encode_documents(tokenizer, documents) for documents in (train_documents, val_documents))
     windows = TokenWindows(train, context_length), TokenWindows(val, context_length)
-    unigram = unigram_cross_entropy(train, val, tokenizer.get_vocab_size())
-    return DataChoice(*windows, tokenizer=tokenizer, baselines={"unigram model": unigram})
+    size = vocabulary_size(tokenizer)
+    unigram = unigram_cross_entropy(*(torch.bincount(row, minlength=size).numpy() for row in (train, val)))
+    return DataChoice(
+        *windows, tokenizer=tokenizer, baselines={"unigram model": unigram}, settings={"vocab_size": size}
+    )

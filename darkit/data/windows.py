@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -232,13 +233,14 @@ def filled(sample: Any, length: int, pad: int) -> Any:
     return {"input_ids": inputs, "labels": targets} if isinstance(sample, dict) else (inputs, targets)
 
 
-def unigram_cross_entropy(train: Tensor, val: Tensor, vocab_size: int) -> float:
+def unigram_cross_entropy(train: NDArray[numpy.int64], val: NDArray[numpy.int64]) -> float:
     """Returns the cross-entropy in nats per token of a model that knows only how frequent each token is.
 
     Args:
-        train: Ids (tokens) that are counted, each token once more than it occurs (Laplace's smoothing).
-        val: Ids (tokens) that are predicted.
-        vocab_size: Tokens in the vocabulary.
+        train: How often each token occurs in what is trained on (vocabulary); each counts once more (Laplace's
+            smoothing).
+        val: How often each occurs in what is predicted (vocabulary). If none does, the result is NaN.
     """
-    counts = torch.bincount(train.long(), minlength=vocab_size).double() + 1
-    return float(-(counts / counts.sum()).log()[val.long()].mean())
+    smoothed = train.astype(numpy.float64) + 1
+    total = int(val.sum())
+    return float(-(numpy.log(smoothed / smoothed.sum()) * val).sum() / total) if total else math.nan

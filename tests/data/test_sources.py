@@ -116,7 +116,8 @@ def test_datasets_and_memory_are_sources_too(where: Any) -> None:
 
 def test_load_dataset_is_asked_for_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: (name, split) == ("own/set", "dev") and DATASET)
-    assert list(open_source("own/set", split="dev").texts()) == TEXTS
+    for name in ("own/set", "hf:own/set"):
+        assert list(open_source(name, split="dev").texts()) == TEXTS
 
 
 def test_a_name_that_the_hub_does_not_know_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +128,7 @@ def test_a_name_that_the_hub_does_not_know_is_said(monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         DataError, match=r"There is no file own, and the Hugging Face hub does not give .*: no network$"
     ):
-        open_source("own")
+        open_source("hf:own")
 
 
 def fingerprint(path: Path, **options: Any) -> str:
@@ -186,6 +187,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: (empty(folder), folder / "b.txt")[1],
         r"There is no file .*b\.txt; did you mean 'a\.txt'",
     ),
+    "no folder": (lambda folder: str(folder / "b"), r"There is no file .*b; .* hub is written hf:"),
     "no match": (lambda folder: f"{folder}/*.txt", "No file matches"),
     "an empty folder": (lambda folder: folder, r"has no file that ends with \.txt, \.md, \.jsonl, \.csv, \.parquet\."),
     "another ending": (lambda folder: write(folder / "a.doc", b"a"), r"a\.doc must end with \.txt, \.md, \.jsonl"),

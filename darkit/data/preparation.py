@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -26,6 +24,7 @@ from darkit.data.shards import PartFacts, ShardWriter, TokenStore
 from darkit.data.sources import Record, Source, open_source, text_of
 from darkit.data.splits import TRAIN, VAL, Split, split_records
 from darkit.data.tokenizers import encode_batch, load_tokenizer, needed_token, train_tokenizer, vocabulary_size
+from darkit.data.windows import unigram_cross_entropy
 from darkit.errors import DataError, StorageError
 from darkit.runs import files
 from darkit.runs.home import home
@@ -211,19 +210,6 @@ class _Preparation:
                 block, size = [], 0
         if block:
             yield block
-
-
-def unigram_cross_entropy(train: NDArray[numpy.int64], val: NDArray[numpy.int64]) -> float:
-    """Returns the cross-entropy in nats per token of a model that knows only how frequent each token is.
-
-    Args:
-        train: How often each token occurs in what is trained on (vocabulary); each counts once more (Laplace's
-            smoothing).
-        val: How often each occurs in what is predicted (vocabulary). If none does, the result is NaN.
-    """
-    smoothed = train.astype(numpy.float64) + 1
-    total = int(val.sum())
-    return float(-(numpy.log(smoothed / smoothed.sum()) * val).sum() / total) if total else math.nan
 
 
 def _describe(tokenizer: Any) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from darkit.data import prepare as module
-from darkit.data.prepare import open_prepared, prepare
+from darkit.data import preparation as module
+from darkit.data.preparation import open_prepared, prepare
 from darkit.data.tokenizers import END_OF_TEXT, train_tokenizer
 from darkit.errors import DataError, StorageError
 from tests.faults.parts import wait_until
@@ -153,7 +153,7 @@ def test_a_place_that_cannot_be_written_is_said(folder: Path, tmp_path: Path) ->
 SLOW = """
 import sys, time
 from pathlib import Path
-from darkit.data import prepare as module
+from darkit.data import preparation as module
 encode = module.encode_batch
 def slow(tokenizer, texts):
     print("begun", flush=True)
