@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from tokenizers.processors import TemplateProcessing
+
 from darkit.data.sources import Record, Source, open_source, text_of, text_source
 from darkit.data.splits import TRAIN, VAL, Split, split_records
 from darkit.data.text import embedded_documents
@@ -60,10 +62,20 @@ def read_parts(
 def find_tokenizer(
     tokenizer: Any, texts: Iterable[str], *, kind: str, vocab_size: int, special_tokens: Sequence[str] | None = None
 ) -> Any:
-    """Loads the tokenizer that is meant, or trains one of a kind on texts where none is."""
+    """Loads the tokenizer that is meant, or trains one of a kind on texts where none is.
+
+    One that is trained with ``[CLS]`` and ``[SEP]`` puts them around a text when it is asked for special tokens, as the
+    samples have them.
+    """
     if tokenizer is not None:
         return load_tokenizer(tokenizer)
-    return train_tokenizer(texts, kind, vocab_size, special_tokens)
+    trained = train_tokenizer(texts, kind, vocab_size, special_tokens)
+    cls, sep = (trained.token_to_id(name) for name in ("[CLS]", "[SEP]"))
+    if trained.post_processor is None and cls is not None and sep is not None:
+        trained.post_processor = TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
+        )
+    return trained
 
 
 def encode_texts(tokenizer: Any, texts: Iterable[str], ending: Sequence[int] = ()) -> TokenRow:

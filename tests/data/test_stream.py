@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from darkit.data import TokenWindows, train_bpe
 from darkit.data import stream as module
-from darkit.data.stream import TokenStream
+from darkit.data.stream import TokenStream, streamed_text
 from darkit.errors import DataError
 
 TOKENIZER = train_bpe(["x"], vocab_size=257)  # bytes
@@ -115,3 +116,47 @@ def test_it_tells_what_a_model_must_take() -> None:
 def test_a_window_without_a_target_is_refused(length: int, named: bool) -> None:
     with pytest.raises(DataError, match=r"^A window must have"):
         stream([3], length, named=named)
+
+
+def written(folder: Path, count: int = 60) -> Path:
+    path = folder / "lines.txt"
+    path.write_text("\n".join([f"line {number % 50} says {number % 50 * 7}" for number in range(count)]))
+    return path
+
+
+def test_a_text_goes_to_training_or_evaluation_by_what_it_says(tmp_path: Path) -> None:
+    choice = streamed_text(written(tmp_path), vocab_size=300, context_length=8, val_fraction=0.3, seed=3)
+    parts = [list(part.texts()) for part in (choice.train, choice.val)]
+    assert sorted(parts[0] + parts[1]) == sorted(written(tmp_path).read_text().splitlines())
+    assert not set(parts[0]) & set(parts[1]), "not even the ten lines that are there twice"
+    assert len(parts[1]) in range(8, 30)
+    assert choice.train.facts["split"]["by"] == "content"
+    text = choice.tokenizer.decode([token for tokens, _ in choice.train for token in tokens.tolist()])
+    assert text.startswith(parts[0][0])
+
+
+def test_no_evaluation_and_a_tokenizer_of_ones_own(tmp_path: Path) -> None:
+    choice = streamed_text(written(tmp_path), tokenizer=TOKENIZER, context_length=8, val_fraction=0, named=True)
+    assert choice.val is None
+    assert choice.tokenizer is TOKENIZER
+    assert sorted(next(iter(choice.train))) == ["input_ids", "labels"]
+
+
+def test_only_the_first_texts_train_the_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TRAINING_CHARACTERS", 30)
+    read = []
+
+    def texts() -> Iterator[str]:
+        for number in range(100):
+            read.append(number)
+            yield "x" * 20
+
+    assert [len(text) for text in module._first_texts(texts)] == [20, 10]
+    assert read == [0, 1]
+
+
+def test_wrong_settings_of_a_stream_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^val_fraction must be at least 0 and below 1, not 1\.$"):
+        streamed_text(written(tmp_path), val_fraction=1)
+    with pytest.raises(DataError, match=r"^The tokenizer has no end token, which packing texts one after the other"):
+        streamed_text(written(tmp_path), tokenizer=train_bpe(["x"], 257, ["[PAD]"]))
