@@ -27,6 +27,8 @@ _MARKS = 200
 _LEAST_NEW = 4
 _MOST_NEW = 120  # points per curve and update
 _CACHED = 64 * 2**20  # bytes of answers
+_MOST_TOGETHER = 20_000  # points of all curves of a chart: more cost a browser time that nobody sees
+_FEWEST = 500  # points per curve however many there are
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Charts:
             ],
         }
 
-    def figure(self, title: str, shown: Sequence[Shown], view: View, most: int = MOST_POINTS) -> dict[str, Any]:
+    def figure(self, title: str, shown: Sequence[Shown], view: View) -> dict[str, Any]:
         """Draws one series of the chosen runs."""
         lines, bands, scales = [], [], []
         with_series = [run for run in shown if title in run.series]
@@ -111,6 +113,7 @@ class Charts:
             if not view.group
             else [(label, run) for label, members in groups if label in view.unfold for run in members]
         )
+        most = points_each(len(single) * (2 if view.smooth else 1))
         for label, run in single:
             raw = curve_of(run.table, run.series[title], view)
             smoothed = raw.smoothed(view.smooth).within(view.low, view.high) if view.smooth else None
@@ -178,6 +181,11 @@ class Charts:
             "redraw": redraw,
             "cursors": after,
         }
+
+
+def points_each(curves: int) -> int:
+    """How many points each of the curves of a chart has at most."""
+    return max(_FEWEST, min(MOST_POINTS, _MOST_TOGETHER // max(1, curves)))
 
 
 def new_pieces(run: Shown, columns: Sequence[str], view: View, first: int) -> list[list[Any]]:

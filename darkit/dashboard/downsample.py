@@ -10,6 +10,7 @@ from tsdownsample import MinMaxLTTBDownsampler
 from darkit.dashboard.tail import Numbers
 
 MOST_POINTS = 2_000
+_FEWEST_CHOSEN = 3  # what the choice of points by their shape needs at least
 _FORGOTTEN = 1e-12  # the weight below which an old point no longer counts
 
 
@@ -46,9 +47,11 @@ def pick(x: Numbers, y: Numbers, most: int = MOST_POINTS) -> NDArray[np.intp]:
     """
     if len(y) <= most:
         return np.arange(len(y))
+    extremes = np.array([np.argmin(y), np.argmax(y)])
+    if most < _FEWEST_CHOSEN + 2:  # too few for a choice by shape
+        return np.unique([0, *extremes, len(y) - 1])
     if not (x[1:] > x[:-1]).all():  # the clock stood still or jumped: the order alone counts
         chosen = MinMaxLTTBDownsampler().downsample(np.ascontiguousarray(y), n_out=most - 2)
     else:
         chosen = MinMaxLTTBDownsampler().downsample(np.ascontiguousarray(x), np.ascontiguousarray(y), n_out=most - 2)
-    extremes = np.array([np.argmin(y), np.argmax(y)])
     return np.unique(np.concatenate([chosen.astype(np.intp), extremes]))

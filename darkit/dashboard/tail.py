@@ -12,6 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,10 @@ LONGEST_HEADER = 2**18  # bytes
 MOST_COLUMNS = 2_000
 MOST_CELLS = 96 * 2**20  # rows times columns of one log; 768 MiB of numbers
 _TOGETHER = 2**20  # bytes of one log that wait to be parsed with others
+_THREADS = min(4, os.cpu_count() or 1)
 _MARK = 64  # bytes before the offset that must still be the same
 _NUMBER = re.compile(rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf|infinity)", re.IGNORECASE)
-_ODD_BYTES = (b'"', b"\r", b"\0", b"\t", b" ", b"\n\n")
+_ODD_BYTES = (b'"', b"\r", b"\0", b"\t", b" ")
 
 
 @dataclass(frozen=True)
@@ -197,21 +199,35 @@ class LogTail:
 
 
 def refresh_together(tails: Sequence[LogTail]) -> None:
-    """Reads what is new of several logs; what has the same number of columns is parsed at once, which saves time."""
+    """Reads what is new of several logs.
+
+    Little pieces with the same number of columns are parsed at once, which saves time; long ones in threads, as the
+    parser lets others run meanwhile.
+    """
     with ExitStack() as stack:
         for tail in sorted(set(tails), key=id):  # always in the same order, so that two callers never wait in a ring
             stack.enter_context(tail._lock)
+        pool = stack.enter_context(ThreadPoolExecutor(_THREADS))  # starts a thread only when something is submitted
+        long: list[Future[None]] = []
         waiting: dict[int, list[tuple[LogTail, bytes]]] = {}
         for tail in tails:
-            size = 0
-            for data in tail._follow():
-                size += len(data)
-                if size > _TOGETHER:
-                    _take_waiting(waiting)
-                    tail._take(*parse(data, len(tail._columns)))
-                else:
-                    waiting.setdefault(len(tail._columns), []).append((tail, data))
+            blocks = tail._follow()
+            data = next(blocks, b"")
+            if len(data) > _TOGETHER:
+                long.append(pool.submit(_take_all, tail, data, blocks))
+            elif data:
+                waiting.setdefault(len(tail._columns), []).append((tail, data))
+                for more in blocks:  # after an overlong line
+                    waiting[len(tail._columns)].append((tail, more))
         _take_waiting(waiting)
+        for one in long:
+            one.result()
+
+
+def _take_all(tail: LogTail, data: bytes, blocks: Iterator[bytes]) -> None:
+    tail._take(*parse(data, len(tail._columns)))
+    for more in blocks:
+        tail._take(*parse(more, len(tail._columns)))
 
 
 def _take_waiting(waiting: dict[int, list[tuple[LogTail, bytes]]]) -> None:
@@ -247,22 +263,23 @@ def parse(data: bytes, columns: int) -> tuple[Numbers, Flags, int]:
     """
     if not data:
         return np.empty((columns, 0)), np.empty((columns, 0), dtype=bool), 0
-    if _is_plain(data, columns):
-        return (*_parse_plain(data, columns), 0)
+    if _looks_plain(data, columns):
+        try:
+            return (*_parse_plain(data, columns), 0)
+        except pl.exceptions.PolarsError:  # a line has more fields than the header
+            pass
     return _parse_any(data, columns)
 
 
-def _is_plain(data: bytes, columns: int) -> bool:
-    """Says whether every line has the right number of fields and nothing but unquoted ASCII in them."""
-    if columns < 2 or not data.isascii() or data.startswith(b"\n") or any(odd in data for odd in _ODD_BYTES):
+def _looks_plain(data: bytes, columns: int) -> bool:
+    """Says whether there is nothing but unquoted ASCII and, over all lines, the right number of fields.
+
+    Together with a parser that refuses a line with too many fields that means: in every line.
+    """
+    if columns < 2 or not data.isascii() or any(odd in data for odd in _ODD_BYTES):
         return False
     characters = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(characters == 10)
-    commas = np.flatnonzero(characters == 44)
-    if len(commas) != len(ends) * (columns - 1):
-        return False
-    by_line = commas.reshape(len(ends), columns - 1)
-    return bool((by_line[:, -1] < ends).all() and (by_line[1:, 0] > ends[:-1]).all())
+    return int(np.count_nonzero(characters == 44)) == int(np.count_nonzero(characters == 10)) * (columns - 1)
 
 
 def _parse_plain(data: bytes, columns: int) -> tuple[Numbers, Flags]:
@@ -272,6 +289,7 @@ def _parse_plain(data: bytes, columns: int) -> tuple[Numbers, Flags]:
         quote_char=None,
         schema={str(index): pl.Float64 for index in range(columns)},
         ignore_errors=True,
+        truncate_ragged_lines=False,
     )
     values = np.empty((columns, frame.height))
     odd = np.zeros((columns, frame.height), dtype=bool)

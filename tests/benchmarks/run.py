@@ -1,5 +1,7 @@
 """All benchmarks: ``make bench`` or ``make bench ARGS="steps checkpoints"``. Prints tables as Markdown.
 
+``make bench ARGS="dashboard --only million table --seconds 20 --minutes 2"`` is a part, or shorter.
+
 Contenders run in turn, each in a process of its own, several rounds; what counts is the median, and ratios more than
 times, since they hold on other machines.
 """
@@ -71,16 +73,18 @@ def checkpoints() -> None:
         table(f"Checkpoint: {column}", found, unit, base, digits=2)
 
 
-def dashboard() -> None:
+def dashboard(*options: str) -> None:
     """The dashboard beside TensorBoard, in a real browser."""
-    subprocess.run([sys.executable, str(FOLDER / "dashboard.py")], check=True)
+    subprocess.run([sys.executable, str(FOLDER / "dashboard.py"), *options], check=True)
 
 
-SUITES: dict[str, Callable[[], None]] = {"steps": steps, "checkpoints": checkpoints, "dashboard": dashboard}
+SUITES: dict[str, Callable[..., None]] = {"steps": steps, "checkpoints": checkpoints, "dashboard": dashboard}
 
 
-def main(names: list[str]) -> int:
-    """Runs the suites of these names, or all."""
+def main(words: list[str]) -> int:
+    """Runs the suites of these names, or all; what follows from the first ``--`` on is for the dashboard's."""
+    cut = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
+    names, options = words[:cut], words[cut:]
     unknown = [name for name in names if name not in SUITES]
     if unknown:
         print(f"There is no benchmark {unknown[0]!r}; there is: {', '.join(SUITES)}.", file=sys.stderr)
@@ -90,7 +94,7 @@ def main(names: list[str]) -> int:
     )
     for name in names or SUITES:
         print(f"\n## {name}", flush=True)
-        SUITES[name]()
+        SUITES[name](*(options if name == "dashboard" else ()))
     return 0
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from darkit.dashboard.charts import points_each
 from darkit.dashboard.curves import Curve, band_of, curve_of, usable_series
 from darkit.dashboard.downsample import memory_of, pick, smooth
 from darkit.dashboard.figures import Line, chart_figure, inert, numbers, parallel_figure, robust_scale
@@ -55,6 +56,20 @@ def test_every_single_peak_survives_thinning(place: int, height: float, down: bo
     assert (np.diff(chosen) > 0).all()
     assert chosen[0] == 0 or place == 0
     assert chosen[-1] == 49_999
+
+
+@pytest.mark.parametrize("most", range(4, 12))
+def test_the_few_points_that_a_very_long_run_grows_by_hold_its_peak_and_both_ends(most: int) -> None:
+    y = np.zeros(400)
+    y[137], y[138] = 9, -9
+    for x in (np.arange(400.0), np.zeros(400)):
+        chosen = pick(x, y, most)
+        assert {0, 137, 138, 399} <= set(chosen.tolist())
+        assert len(chosen) <= most
+
+
+def test_many_curves_in_one_chart_have_fewer_points_each() -> None:
+    assert [points_each(count) for count in (0, 1, 10, 20, 200)] == [2000, 2000, 2000, 1000, 500]
 
 
 def test_a_clock_that_stands_still_or_jumps_back_is_thinned_all_the_same() -> None:

@@ -8,7 +8,10 @@
 
   function decode(value) {
     if (!value || value.bdata === undefined) return value;
-    const bytes = Uint8Array.from(atob(value.bdata), (letter) => letter.charCodeAt(0));
+    if (Uint8Array.fromBase64) return new Float64Array(Uint8Array.fromBase64(value.bdata).buffer);
+    const letters = atob(value.bdata);
+    const bytes = new Uint8Array(letters.length);
+    for (let place = 0; place < letters.length; place++) bytes[place] = letters.charCodeAt(place);
     return new Float64Array(bytes.buffer);
   }
 
