@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from darkit.engine.fits import CONTEXT_NAMES
+from darkit.core.decoding import Decoder, Stops
+from darkit.core.language import Reader, make_reader
+from darkit.core.sampling import Choice, Sampling, check_count
+from darkit.data.specials import special_ids
+from darkit.data.tokenizers import encode_batch, special_token
 from darkit.errors import ConfigError
-
-logger = logging.getLogger(__name__)
-_END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "[SEP]", "<eos>")
-_UNFINISHED = "\ufffd"  # what a decoder makes of a character whose bytes are not all there yet
 
 
 def stream_text(
@@ -26,8 +24,12 @@ def stream_text(
     max_new_tokens: int = 200,
     temperature: float = 1.0,
     top_k: int | None = None,
+    top_p: float | None = None,
+    stop: str | Sequence[str] = (),
     seed: int | None = None,
     context_length: int | None = None,
+    ctx_len: int | None = None,
+    use_cache: bool = True,
 ) -> Iterator[str]:
     """Continues a prompt.
 
@@ -38,96 +40,96 @@ def stream_text(
         max_new_tokens: How many tokens at most, at least 1.
         temperature: What logits are divided by; 0 takes the likeliest token always.
         top_k: From how many of the likeliest tokens to choose; None takes all.
+        top_p: From as few of the likeliest tokens to choose as together have this probability; None takes all.
+        stop: Texts that end the continuation and are not part of it.
         seed: Seed of the choice; None makes another text each time.
-        context_length: How many tokens the model sees at most; None looks for it in the model's config.
+        context_length: How many tokens the model is to see at most; None takes what it can.
+        ctx_len: The same.
+        use_cache: Whether to use the model's cache where it has one: the text is the same, and comes later without.
 
     Yields:
-        Pieces of text in whole characters; together they are the continuation.
+        Pieces of text in whole characters; together they are the continuation. It ends at the tokenizer's end-of-text
+        token, at a stop, or after ``max_new_tokens``.
 
     Raises:
         ConfigError: A setting is out of its range, or the prompt has no token.
     """
-    counts = {"max_new_tokens": max_new_tokens, "top_k": top_k, "context_length": context_length}
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise ConfigError(f"{name} must be at least 1, not {count!r}.")
-    if not 0 <= temperature < math.inf:
-        raise ConfigError(f"temperature must be finite and at least 0, not {temperature!r}.")
-    ids = _encode(tokenizer, prompt)
+    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, stop, seed)
+    reader = make_reader(model, _one_limit(context_length, ctx_len), use_cache=use_cache)
+    ids = encode_prompt(tokenizer, prompt)
     if not ids:
         raise ConfigError(f"The prompt {prompt!r} has no token to go on from.")
-    limit = context_length or _context_length(model)
-    if limit and len(ids) > limit:
-        logger.warning("The prompt has %d tokens; the model sees the last %d.", len(ids), limit)
-    device = next(model.parameters()).device
-    generator = torch.Generator(device=device)
-    generator.manual_seed(seed) if seed is not None else generator.seed()
-    return _pieces(model, tokenizer, ids, max_new_tokens, limit, _Choice(temperature, top_k, generator))
+    if reader.limit and len(ids) > reader.limit:
+        warnings.warn(
+            f"The prompt has {len(ids)} tokens; the model sees the last {reader.limit}.", UserWarning, stacklevel=2
+        )
+    return _pieces(reader, tokenizer, ids, sampling, _ends(model, tokenizer))
 
 
-class _Choice:
-    """How the next token is chosen from logits (vocabulary)."""
+def stream_texts(model: nn.Module, tokenizer: Any, prompts: Sequence[str], **settings: Any) -> list[Iterator[str]]:
+    """Continues several prompts, each on its own: with the same seed it goes on as it does alone, to the last bit.
 
-    def __init__(self, temperature: float, top_k: int | None, generator: torch.Generator) -> None:
-        self.temperature = temperature
-        self.top_k = top_k
-        self.generator = generator
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        prompts: The texts to continue.
+        **settings: Those of `stream_text`.
 
-    def __call__(self, logits: Tensor) -> int:
-        if self.temperature == 0:
-            return int(logits.argmax())
-        values, tokens = logits.float().topk(min(self.top_k or len(logits), len(logits)))
-        values = (values - values[0]) / self.temperature  # none is above 0, so none becomes infinite but those at -inf
-        return int(tokens[torch.multinomial(values.softmax(-1), 1, generator=self.generator)])
+    Returns:
+        An iterator of pieces for each prompt, to be read one after the other or in turns.
+    """
+    return [stream_text(model, tokenizer, prompt, **settings) for prompt in prompts]
 
 
-def _pieces(
-    model: nn.Module, tokenizer: Any, ids: list[int], count: int, limit: int | None, choose: _Choice
-) -> Iterator[str]:
-    device = next(model.parameters()).device
-    end = _end_token(tokenizer)
-    shown = len(tokenizer.decode(ids))
-    for _ in range(count):
-        with torch.inference_mode():
-            tokens = torch.tensor([ids[-limit:] if limit else ids], device=device)
-            token = choose(_logits(model(tokens))[0, -1])
-        if token == end:
+def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
+    """Encodes a prompt as darkit's data is encoded: without special tokens around it.
+
+    But with the token that a text begins with where a transformers tokenizer says that its model needs one.
+    """
+    if not isinstance(prompt, str):
+        raise ConfigError(f"A prompt must be a text, not {type(prompt).__name__}.")
+    (ids,) = encode_batch(tokenizer, [prompt])
+    first = getattr(tokenizer, "bos_token_id", None)
+    if ids and first is not None and ids[0] != first:
+        with_special = list(tokenizer(prompt, truncation=False, padding=False)["input_ids"])
+        if with_special[:1] == [first]:
+            return [first, *ids]
+    return ids
+
+
+def _pieces(reader: Reader, tokenizer: Any, ids: list[int], sampling: Sampling, ends: set[int]) -> Iterator[str]:
+    choose, decoder, stops = Choice(sampling), Decoder(tokenizer, ids), Stops(sampling.stop)
+    if reader.limit:
+        del ids[: -reader.limit]
+    for _ in range(sampling.max_new_tokens):
+        token = choose(reader(ids))
+        if token in ends:
             break
         ids.append(token)
-        text = tokenizer.decode(ids)
-        if len(text) > shown and not text.endswith(_UNFINISHED):
-            yield text[shown:]
-            shown = len(text)
-    rest = tokenizer.decode(ids)[shown:]
+        piece = stops.add(decoder.add(token))
+        if piece:
+            yield piece
+        if stops.reached:
+            return
+    rest = stops.add(decoder.rest())
+    rest += stops.rest()
     if rest:
         yield rest
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    encoded = tokenizer.encode(text)
-    return list(getattr(encoded, "ids", encoded))
+def _one_limit(context_length: int | None, ctx_len: int | None) -> int | None:
+    for name, count in (("context_length", context_length), ("ctx_len", ctx_len)):
+        if count is not None:
+            check_count(name, count)
+    if context_length is not None and ctx_len is not None and context_length != ctx_len:
+        raise ConfigError(f"context_length ({context_length}) and ctx_len ({ctx_len}) mean the same: give one of them.")
+    return ctx_len if context_length is None else context_length
 
 
-def _logits(output: Any) -> Tensor:
-    found = getattr(output, "logits", None)
-    if found is None and isinstance(output, Mapping):
-        found = output["logits"]
-    if found is None:
-        found = output[0] if isinstance(output, tuple | list) else output
-    return found  # type: ignore[no-any-return]
-
-
-def _context_length(model: nn.Module) -> int | None:
-    config = getattr(model, "config", None)
-    for name in CONTEXT_NAMES:
-        value = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
-
-
-def _end_token(tokenizer: Any) -> int | None:
-    if hasattr(tokenizer, "eos_token_id"):
-        return tokenizer.eos_token_id  # type: ignore[no-any-return]
-    known = (tokenizer.token_to_id(name) for name in _END_NAMES)
-    return next((token for token in known if token is not None), None)
+def _ends(model: nn.Module, tokenizer: Any) -> set[int]:
+    """Returns the tokens that end a text: the tokenizer's, and those special ones that a transformers model names."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    special = special_ids(tokenizer)
+    ends = {token for token in (named if isinstance(named, list) else [named]) if token in special}
+    end = special_token(tokenizer, "end")
+    return ends if end is None else ends | {end}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from darkit.core.generate import stream_text
+from darkit.core.generate import stream_text, stream_texts
 from darkit.core.rebuild import build_model
 from darkit.engine.checkpoint import load_weights, read_checkpoint
 from darkit.engine.config import TrainerConfig
@@ -141,22 +141,26 @@ class Predicter:
         """Predicts in evaluation mode, without gradients.
 
         Args:
-            input: Text, when the run has a tokenizer; else what the model takes: a tensor, or a tuple or dict of them.
+            input: Text, or a list of texts, when the run has a tokenizer; else what the model takes: a tensor, or a
+                tuple or dict of them.
             **settings: For text: see `darkit.core.generate.stream_text`.
 
         Returns:
-            For text an iterator of pieces; else what the model returns.
+            For text an iterator of pieces, for a list of texts an iterator for each; else what the model returns.
 
         Raises:
             ConfigError: Text for a model without a tokenizer.
         """
         self.model.eval()
-        if isinstance(input, str):
-            if self.tokenizer is None:
-                raise ConfigError(f"The run {self.name!r} has no tokenizer, so it cannot take text: give it a tensor.")
-            return stream_text(self.model, self.tokenizer, input, **settings)
-        with torch.inference_mode():
-            return call_model(self.model, move_to_device(input, self.device))
+        texts = isinstance(input, list) and bool(input) and all(isinstance(item, str) for item in input)
+        if not texts and not isinstance(input, str):
+            with torch.inference_mode():
+                return call_model(self.model, move_to_device(input, self.device))
+        if self.tokenizer is None:
+            raise ConfigError(f"The run {self.name!r} has no tokenizer, so it cannot take text: give it a tensor.")
+        if texts:
+            return stream_texts(self.model, self.tokenizer, input, **settings)
+        return stream_text(self.model, self.tokenizer, input, **settings)
 
     @classmethod
     def _run(cls, name: str) -> Run:
