@@ -100,25 +100,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "masked": ("model=BertForMaskedLM", "data.where=text.txt", "data.documents=line", *LITTLE),
-    "pairs": ("model=BertForPreTraining", "data.where=text.txt", "data.documents=line", *LITTLE),
-    "classification": ("model=BertForSequenceClassification", "data.where=labels.jsonl", *LITTLE),
+    "masked": ("model=BertForMaskedLM", "data.path=text.txt", "data.documents=line", *LITTLE),
+    "pairs": ("model=BertForPreTraining", "data.path=text.txt", "data.documents=line", *LITTLE),
+    "classification": ("model=BertForSequenceClassification", "data.path=labels.jsonl", *LITTLE),
     "table": (
         "model=linear",
-        "data.where=table.csv",
+        "data.path=table.csv",
         "data.features=[width,height]",
         "data.target=kind",
-        "data.input_size=2",
-        "data.output_size=3",
         *LITTLE[2:],
     ),
-    "seq2seq": ("model=BartForConditionalGeneration", "data.where=pairs.jsonl", *LITTLE),
+    "seq2seq": ("model=BartForConditionalGeneration", "data.path=pairs.jsonl", *LITTLE),
     "stream": (
         "model=gpt",
         "model.config.num_layers=1",
         "model.config.num_heads=2",
         "model.config.hidden_size=16",
-        "data.where=text.txt",
+        "data.path=text.txt",
         "data.val_fraction=0.2",
         *LITTLE,
     ),
@@ -137,7 +135,7 @@ def test_a_choice_trains_is_evaluated_and_tells_its_split_and_goes_on(
     assert log["val_loss"].drop_nulls().len() == 2
     data = run.info["data"]
     assert len(data["split"]["fingerprint"]) == 64
-    assert f"data.where={data['files'][0]}" in words
+    assert ("prepared" in data) or f"data.path={data['files'][0]}" in words
     assert (run.path / "tokenizer.json").is_file() == (name != "table")
     if name in ("classification", "table"):
         assert data["label_names"] == (["bad", "good"] if name == "classification" else ["a", "b", "c"])
@@ -146,15 +144,15 @@ def test_a_choice_trains_is_evaluated_and_tells_its_split_and_goes_on(
 
 
 def test_the_embedded_text_is_the_default_of_masked_text(capsys: pytest.CaptureFixture[str]) -> None:
-    words = [word for word in CHOICES["masked"] if not word.startswith(("data.where", "data.documents"))]
+    words = [word for word in CHOICES["masked"] if not word.startswith(("data.path", "data.documents"))]
     done(capsys, "train", "data=masked", *words, "data.whole_words=true", "name=x")
     assert load("x").info["data"]["kind"] == "MaskedTokens"
 
 
 @pytest.mark.parametrize("name", ["classification", "seq2seq", "stream"])
 def test_data_that_needs_a_file_says_so(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [word for word in CHOICES[name] if not word.startswith("data.where")]
-    assert "data.where" in refused(capsys, "train", f"data={name}", *words)
+    words = [word for word in CHOICES[name] if not word.startswith("data.path")]
+    assert refused(capsys, "train", f"data={name}", *words).startswith("data.path must say where the ")
     assert run_names() == []
 
 

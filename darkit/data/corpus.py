@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from tokenizers.processors import TemplateProcessing
-
-from darkit.data.sources import Record, Source, open_source, text_of, text_source
+from darkit.data.sources import Record, Source, open_source, text_of
+from darkit.data.specials import add_marks
 from darkit.data.splits import TRAIN, VAL, Split, split_records
-from darkit.data.text import embedded_documents
 from darkit.data.tokenizers import encode_batch, load_tokenizer, train_tokenizer, vocabulary_size
 from darkit.data.windows import TokenRow
 from darkit.errors import DataError
@@ -49,13 +47,12 @@ def read_parts(
     val_files: str | Sequence[str] | None,
     seed: int,
     documents: str = "file",
+    split: str = "train",
 ) -> Parts:
-    """Opens a source and splits it; None means the text that every Python carries. Raises `DataError`."""
-    source = (
-        text_source(embedded_documents()) if where is None else open_source(where, fields=fields, documents=documents)
-    )
-    if where is None and tuple(fields) != source.fields:
-        raise DataError(f"This data needs a file with the fields {', '.join(fields)}: give it as where.")
+    """Opens a source and splits it. Raises `DataError`."""
+    if where is None:
+        raise DataError("data.path must say where the data is: a file, a folder or a pattern.")
+    source = open_source(where, fields=fields, documents=documents, split=split)
     return Parts(source, split_records(source, val_fraction=val_fraction, val_files=val_files, seed=seed))
 
 
@@ -70,11 +67,7 @@ def find_tokenizer(
     if tokenizer is not None:
         return load_tokenizer(tokenizer)
     trained = train_tokenizer(texts, kind, vocab_size, special_tokens)
-    cls, sep = (trained.token_to_id(name) for name in ("[CLS]", "[SEP]"))
-    if trained.post_processor is None and cls is not None and sep is not None:
-        trained.post_processor = TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
-        )
+    add_marks(trained)
     return trained
 
 

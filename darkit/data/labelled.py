@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from darkit.data.choice import DataChoice
 from darkit.data.collate import Pad
 from darkit.data.corpus import encode_parts, find_tokenizer, read_parts, texts_of
-from darkit.data.labels import read_targets
+from darkit.data.labels import check_size, read_targets
 from darkit.data.splits import TRAIN
 from darkit.data.tokenizers import special_token
 from darkit.data.windows import TokenRow, read_tokens
@@ -77,7 +77,7 @@ class LabelledTexts(Dataset[dict[str, Tensor]]):
 
 
 def labelled_text(
-    where: Any,
+    path: Any,
     *,
     field: str = "text",
     label: str = "label",
@@ -86,8 +86,10 @@ def labelled_text(
     kind: str = "wordpiece",
     vocab_size: int = 2048,
     context_length: int = 128,
+    output_size: int | None = None,
     fixed: bool = False,
     multiple_of: int = 1,
+    split: str = "train",
     val_fraction: float = 0.1,
     val_files: str | Sequence[str] | None = None,
     seed: int = 0,
@@ -95,7 +97,7 @@ def labelled_text(
     """Prepares texts with a label each, or with a number to predict.
 
     Args:
-        where: What `darkit.data.open_source` takes, with the two fields.
+        path: What `darkit.data.open_source` takes, with the two fields.
         field: The field with the text.
         label: The field with the label, or with the number.
         task: ``classification`` or ``regression``.
@@ -103,21 +105,24 @@ def labelled_text(
         kind: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
         vocab_size: Tokens of the tokenizer that is trained.
         context_length: Tokens of a sample at most; a longer text is cut.
+        output_size: How many labels or numbers the model gives; None takes what there is.
         fixed: Whether to pad to ``context_length`` instead of to the longest of the batch.
         multiple_of: Of what the padded length is a multiple, as far as ``context_length`` allows.
+        split: Which split of a Hugging Face dataset.
         val_fraction: About which part of the text to evaluate on.
         val_files: Names or patterns of the files to evaluate on instead.
         seed: Seed of the split.
 
     Returns:
-        Texts with their labels, the tokenizer, a loss for models that bring none and, as baseline, the loss of knowing
-        only the labels' frequencies, or the mean.
+        Texts with their labels, the tokenizer, a loss for models that bring none, as baseline the loss of knowing only
+        the labels' frequencies or the mean, and as settings the sizes of vocabulary and output.
 
     Raises:
         DataError: The records, the tokenizer or a setting are not what this needs.
     """
-    parts = read_parts(where, (field, label), val_fraction=val_fraction, val_files=val_files, seed=seed)
+    parts = read_parts(path, (field, label), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split)
     targets = read_targets(parts, (label,), task)
+    check_size("output_size", output_size, targets.size)
     special = None if kind == "wordpiece" else ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
     found = find_tokenizer(
         tokenizer, texts_of(parts, TRAIN, field), kind=kind, vocab_size=vocab_size, special_tokens=special
@@ -138,4 +143,5 @@ def labelled_text(
         tokenizer=found,
         loss=targets.loss,
         baselines=targets.baselines,
+        settings={"vocab_size": train.vocabulary, "output_size": targets.size},
     )

@@ -36,6 +36,11 @@ class Targets:
     loss: Callable[[Tensor, Tensor], Tensor]
 
     @property
+    def size(self) -> int:
+        """How many numbers a model gives for a record."""
+        return len(self.names) or self.train.shape[1]
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What ``run.json`` tells: the labels, so that predictions can be named."""
         return {"label_names": list(self.names)} if self.names else {}
@@ -77,6 +82,12 @@ def read_targets(parts: Parts, fields: Sequence[str], task: str) -> Targets:
     numbers = {name: number for number, name in enumerate(names)}
     train, val = (torch.tensor([numbers[name] for name in labels], dtype=torch.int64) for labels in found)
     return Targets(train, val, tuple(names), F.cross_entropy)
+
+
+def check_size(name: str, given: int | None, there: int) -> None:
+    """Compares a size that was given with the data's. Raises `DataError`."""
+    if given is not None and given != there:
+        raise DataError(f"{name} must be {there} for this data, not {given}.")
 
 
 def label_of(record: Record, field: str) -> str:

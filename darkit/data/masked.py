@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from darkit.data.choice import DataChoice
-from darkit.data.corpus import encode_parts, find_tokenizer, read_parts, texts_of
 from darkit.data.masking import MaskedTokens, Masking
 from darkit.data.pairs import SentencePairs
-from darkit.data.specials import specials_of, word_beginnings
-from darkit.data.splits import TRAIN
+from darkit.data.preparation import prepare
+from darkit.data.sources import text_source
+from darkit.data.specials import add_marks, specials_of, word_beginnings
+from darkit.data.text import embedded_documents
 
 
 def masked_text(
-    where: Any = None,
+    path: Any = None,
     *,
     tokenizer: Any = None,
     kind: str = "wordpiece",
@@ -28,16 +29,18 @@ def masked_text(
     multiple_of: int = 1,
     field: str = "text",
     documents: str = "file",
+    split: str = "train",
     val_fraction: float = 0.1,
     val_files: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> DataChoice:
     """Prepares text of which tokens are hidden, as BERT is trained on.
 
-    In training other tokens are hidden each time, in evaluation always the same.
+    The text is tokenised once and kept below the darkit home. In training other tokens are hidden each time, in
+    evaluation always the same.
 
     Args:
-        where: What `darkit.data.open_source` takes; None takes the text that every Python carries.
+        path: What `darkit.data.open_source` takes; None takes the text that every Python carries.
         tokenizer: A tokenizer, its path or its name on the hub; None trains one of ``kind`` on the training part.
         kind: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
         vocab_size: Tokens of the tokenizer that is trained.
@@ -50,6 +53,7 @@ def masked_text(
         multiple_of: Of what the padded length is a multiple, as far as ``context_length`` allows.
         field: The field with the text.
         documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
+        split: Which split of a Hugging Face dataset.
         val_fraction: About which part of the text to evaluate on.
         val_files: Names or patterns of the files to evaluate on instead.
         seed: Seed of the split and of what is hidden in evaluation.
@@ -57,19 +61,31 @@ def masked_text(
     Raises:
         DataError: The text, the tokenizer or a setting is not what this needs.
     """
-    parts = read_parts(where, (field,), val_fraction=val_fraction, val_files=val_files, seed=seed, documents=documents)
     special = None if kind == "wordpiece" else ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    found = find_tokenizer(
-        tokenizer, texts_of(parts, TRAIN, field), kind=kind, vocab_size=vocab_size, special_tokens=special
+    prepared = prepare(
+        text_source(embedded_documents()) if path is None else path,
+        tokenizer,
+        kind=kind,
+        vocab_size=vocab_size,
+        special_tokens=special,
+        field=field,
+        documents=documents,
+        split=split,
+        val_fraction=val_fraction,
+        val_files=val_files,
+        seed=seed,
+        end_of_text=False,
     )
+    found = prepared.tokenizer
+    add_marks(found)
     masking = Masking(specials_of(found), rate=rate, begins=word_beginnings(found) if whole_words else None)
-    train, val = encode_parts(parts, found, field)
-    options: dict[str, Any] = {"fixed": fixed, "multiple_of": multiple_of, "facts": parts.facts}
+    options: dict[str, Any] = {"fixed": fixed, "multiple_of": multiple_of, "facts": prepared.facts}
     if not pairs:
         options["packed"] = packed
     make: Any = SentencePairs if pairs else MaskedTokens
     return DataChoice(
-        make(train, context_length, masking, **options),
-        None if val is None else make(val, context_length, masking, seed=seed, **options),
+        make(prepared.train, context_length, masking, **options),
+        None if prepared.val is None else make(prepared.val, context_length, masking, seed=seed, **options),
         tokenizer=found,
+        settings={"vocab_size": prepared.vocabulary},
     )

@@ -86,7 +86,7 @@ class TextPairs(Dataset[dict[str, Tensor]]):
 
 
 def text_pairs(
-    where: Any,
+    path: Any,
     *,
     source: str = "source",
     target: str = "target",
@@ -96,6 +96,7 @@ def text_pairs(
     context_length: int = 128,
     target_length: int | None = None,
     multiple_of: int = 1,
+    split: str = "train",
     val_fraction: float = 0.1,
     val_files: str | Sequence[str] | None = None,
     seed: int = 0,
@@ -103,7 +104,7 @@ def text_pairs(
     """Prepares texts and what they are to become, such as translations or summaries.
 
     Args:
-        where: What `darkit.data.open_source` takes, with the two fields.
+        path: What `darkit.data.open_source` takes, with the two fields.
         source: The field with the text that is given.
         target: The field with the text that is wanted.
         tokenizer: A tokenizer for both, its path or its name on the hub; None trains one of ``kind`` on both.
@@ -112,6 +113,7 @@ def text_pairs(
         context_length: Tokens of a source at most; a longer one is cut.
         target_length: Tokens of a target at most; None takes ``context_length``.
         multiple_of: Of what the padded lengths are a multiple.
+        split: Which split of a Hugging Face dataset.
         val_fraction: About which part of the pairs to evaluate on.
         val_files: Names or patterns of the files to evaluate on instead.
         seed: Seed of the split.
@@ -119,7 +121,7 @@ def text_pairs(
     Raises:
         DataError: The records, the tokenizer or a setting are not what this needs.
     """
-    parts = read_parts(where, (source, target), val_fraction=val_fraction, val_files=val_files, seed=seed)
+    parts = read_parts(path, (source, target), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split)
     both = chain(texts_of(parts, TRAIN, source), texts_of(parts, TRAIN, target))
     special = ("[PAD]", "[UNK]", "<|endoftext|>", "[CLS]")
     found = find_tokenizer(tokenizer, both, kind=kind, vocab_size=vocab_size, special_tokens=special)
@@ -142,4 +144,5 @@ def text_pairs(
         )
         for part in (TRAIN, VAL)
     )
-    return DataChoice(train, val if len(val) else None, tokenizer=found)
+    settings = {"vocab_size": train.vocabulary}
+    return DataChoice(train, val if len(val) else None, tokenizer=found, settings=settings)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from darkit.data.tokenizers import needed_token, special_token, vocabulary_size
 from darkit.errors import DataError
@@ -55,6 +57,20 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     if hasattr(backend, "get_added_tokens_decoder"):
         found |= {token for token, added in backend.get_added_tokens_decoder().items() if added.special}
     return frozenset(found)
+
+
+def add_marks(tokenizer: Any) -> None:
+    """Lets a `tokenizers.Tokenizer` that says nothing of it put its ``[CLS]`` and ``[SEP]`` around a text.
+
+    It does so when it is asked for special tokens, and then encodes a text as the samples have it.
+    """
+    if not isinstance(tokenizer, Tokenizer) or tokenizer.post_processor is not None:
+        return
+    cls, sep = (tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
+    if cls is not None and sep is not None:
+        tokenizer.post_processor = TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
+        )
 
 
 def word_beginnings(tokenizer: Any) -> NDArray[numpy.bool_]:

@@ -173,7 +173,7 @@ class _Share:
 
 
 def streamed_text(
-    where: Any,
+    path: Any,
     *,
     tokenizer: Any = None,
     kind: str = "bpe",
@@ -182,6 +182,7 @@ def streamed_text(
     named: bool = False,
     field: str = "text",
     documents: str = "line",
+    split: str = "train",
     val_fraction: float = 0.01,
     seed: int = 0,
 ) -> DataChoice:
@@ -190,7 +191,7 @@ def streamed_text(
     Nothing of it is counted or kept: each text goes to training or evaluation by a hash of what it says.
 
     Args:
-        where: What `darkit.data.open_source` takes.
+        path: What `darkit.data.open_source` takes.
         tokenizer: A tokenizer, its path or its name on the hub; None trains one of ``kind`` on the first 50 million
             characters of the training part.
         kind: ``bpe``, ``wordpiece``, ``unigram`` or ``characters``.
@@ -199,6 +200,7 @@ def streamed_text(
         named: Whether batches are the dicts that transformers' models take.
         field: The field with the text.
         documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
+        split: Which split of a Hugging Face dataset.
         val_fraction: About which part of the texts to evaluate on, from 0 to below 1; 0 evaluates on none.
         seed: Seed of the split.
 
@@ -207,7 +209,9 @@ def streamed_text(
     """
     if not 0 <= val_fraction < 1:
         raise DataError(f"val_fraction must be at least 0 and below 1, not {val_fraction}.")
-    source = open_source(where, fields=(field,), documents=documents)
+    if path is None:
+        raise DataError("data.path must say where the text is: a file, a folder or a pattern.")
+    source = open_source(path, fields=(field,), documents=documents, split=split)
     parts = [_Share(source, field, val_fraction, seed, val) for val in (False, True)]
     if tokenizer is None:
         found = train_tokenizer(_first_texts(parts[0]), kind, vocab_size, (END_OF_TEXT, "[UNK]", "[PAD]"))
@@ -215,10 +219,10 @@ def streamed_text(
         found = load_tokenizer(tokenizer)
     end = needed_token(found, "end", "packing texts one after the other")
     pad = special_token(found, "pad")
-    split: dict[str, Any] = {"by": "content", "val_fraction": val_fraction, "seed": seed}
+    how: dict[str, Any] = {"by": "content", "val_fraction": val_fraction, "seed": seed}
     sizes = [(file, Path(file).stat().st_size if Path(file).is_file() else None) for file in source.files]
-    digest = hashlib.sha256(json.dumps([sizes, field, documents, split]).encode())  # to read all of it takes too long
-    split["fingerprint"] = digest.hexdigest()
+    digest = hashlib.sha256(json.dumps([sizes, field, documents, how]).encode())  # to read all of it takes too long
+    how["fingerprint"] = digest.hexdigest()
     train, val = (
         TokenStream(
             part,
@@ -228,11 +232,12 @@ def streamed_text(
             vocabulary=vocabulary_size(found),
             pad=end if pad is None else pad,
             named=named,
-            facts={"files": list(source.files[:16]), "split": split},
+            facts={"files": list(source.files[:16]), "split": how},
         )
         for part in parts
     )
-    return DataChoice(train, val if val_fraction else None, tokenizer=found)
+    settings = {"vocab_size": vocabulary_size(found)}
+    return DataChoice(train, val if val_fraction else None, tokenizer=found, settings=settings)
 
 
 def _first_texts(texts: Callable[[], Iterator[str]]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 
 from darkit.data.choice import DataChoice
 from darkit.data.corpus import read_parts
-from darkit.data.labels import number_of, read_targets
+from darkit.data.labels import check_size, number_of, read_targets
 from darkit.data.splits import TRAIN, VAL
 from darkit.errors import DataError
 
@@ -31,13 +31,14 @@ class TableRows(TensorDataset):
 
 
 def table_data(
-    where: Any,
+    path: Any,
     *,
-    features: Sequence[str],
-    target: str | Sequence[str],
+    features: Sequence[str] | None,
+    target: str | Sequence[str] | None,
     task: str = "classification",
     input_size: int | None = None,
     output_size: int | None = None,
+    split: str = "train",
     val_fraction: float = 0.1,
     val_files: str | Sequence[str] | None = None,
     seed: int = 0,
@@ -45,37 +46,34 @@ def table_data(
     """Prepares the rows of a table.
 
     Args:
-        where: What `darkit.data.open_source` takes, with these fields.
+        path: What `darkit.data.open_source` takes, with these fields.
         features: The fields with the numbers that go into the model.
         target: The field with the label, or the fields with the numbers to predict.
         task: ``classification`` or ``regression``.
-        input_size: How many features the model takes, to compare; None does not.
-        output_size: How many labels or numbers the model gives, to compare.
+        input_size: How many features the model takes; None takes what there is.
+        output_size: How many labels or numbers it gives; likewise.
+        split: Which split of a Hugging Face dataset.
         val_fraction: About which part of the rows to evaluate on.
         val_files: Names or patterns of the files to evaluate on instead.
         seed: Seed of the split.
 
     Returns:
-        The rows, a loss for models that bring none and, as baseline, the loss of knowing only the labels' frequencies,
-        or the mean.
+        The rows, a loss for models that bring none, as baseline the loss of knowing only the labels' frequencies or the
+        mean, and as settings the two sizes.
 
     Raises:
         DataError: The rows or a setting are not what this needs.
     """
-    wanted = [target] if isinstance(target, str) else list(target)
-    names = list(features)
+    wanted = [target] if isinstance(target, str) else list(target or ())
+    names = list(features or ())
     if not names or not wanted:
-        raise DataError("A table needs the names of its features and of its target.")
+        raise DataError("A table needs the names of its fields: data.features=[...] and data.target=NAME.")
     if set(names) & set(wanted):
         raise DataError(f"A target cannot be a feature too, as {sorted(set(names) & set(wanted))[0]!r} is.")
-    parts = read_parts(where, (*names, *wanted), val_fraction=val_fraction, val_files=val_files, seed=seed)
+    parts = read_parts(path, (*names, *wanted), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split)
     targets = read_targets(parts, wanted, task)
-    for name, given, there in (
-        ("input_size", input_size, len(names)),
-        ("output_size", output_size, len(targets.names) or len(wanted)),
-    ):
-        if given is not None and given != there:
-            raise DataError(f"{name} must be {there} for this table, not {given}.")
+    check_size("input_size", input_size, len(names))
+    check_size("output_size", output_size, targets.size)
     rows = [[[number_of(record, name) for name in names] for record in parts.records(part)] for part in (TRAIN, VAL)]
     train, val = (torch.tensor(part, dtype=torch.float32).reshape(-1, len(names)) for part in rows)
     facts = parts.facts | {"features": names, "target": wanted} | targets.facts
@@ -84,4 +82,5 @@ def table_data(
         TableRows(val, targets.val, facts) if len(val) else None,
         loss=targets.loss,
         baselines=targets.baselines,
+        settings={"input_size": len(names), "output_size": targets.size},
     )

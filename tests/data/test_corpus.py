@@ -54,6 +54,6 @@ def test_a_tokenizer_that_is_trained_puts_its_marks_around_a_text(kind: str) -> 
     assert find_tokenizer(tokenizer, [], kind="none", vocab_size=0) is tokenizer
 
 
-def test_the_embedded_text_has_no_other_fields() -> None:
-    with pytest.raises(DataError, match=r"^This data needs a file with the fields text, label: give it as where\.$"):
-        read_parts(None, ("text", "label"), val_fraction=0.1, val_files=None, seed=0)
+def test_data_that_is_nowhere_is_refused() -> None:
+    with pytest.raises(DataError, match=r"^data\.path must say where the data is: a file, a folder or a pattern\.$"):
+        read_parts(None, ("text",), val_fraction=0.1, val_files=None, seed=0)

@@ -28,6 +28,7 @@ def test_rows_become_features_and_labels() -> None:
     assert len(choice.train) + len(choice.val) == 30
     assert choice.train.facts["features"] == ["a", "b"]
     assert choice.loss is F.cross_entropy
+    assert choice.settings == {"input_size": 2, "output_size": 3}
 
 
 def test_numbers_are_predicted() -> None:
@@ -42,9 +43,9 @@ def test_numbers_are_predicted() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"input_size": 3}, "input_size must be 2 for this table, not 3."),
-        ({"output_size": 2}, "output_size must be 3 for this table, not 2."),
-        ({"features": []}, "A table needs the names of its features and of its target."),
+        ({"input_size": 3}, "input_size must be 2 for this data, not 3."),
+        ({"output_size": 2}, "output_size must be 3 for this data, not 2."),
+        ({"features": []}, "A table needs the names of its fields: data.features=[...] and data.target=NAME."),
         ({"features": ["a", "c"]}, "A target cannot be a feature too, as 'c' is."),
         ({"features": ["a", "c"], "target": "b"}, "row 0: the field 'c' must be a number, not 'x'."),
         ({"features": ["aa"]}, "row 0: there is no field 'aa'; did you mean 'a'? There is: a, b, c, d."),
