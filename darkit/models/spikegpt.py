@@ -1,0 +1,297 @@
+"""A spiking language model after SpikeGPT (Zhu, Zhao, Li and Eshraghian, 2023).
+
+Taken from there: blocks of token shift, a linear-time weighted mean over the past (RWKV's, Peng et al., 2023) and a
+gated feed-forward network with squared ReLU; binary spikes of leaky neurons, with surrogate gradients, are what the
+matrices take. Changed: the neurons fire where each half of a block begins instead of where it ends, and the residual
+stream stays real, which trains better at this size; and the mean is computed for whole stretches of time by matrix
+products, with the keys bounded instead of shifted by their running maximum.
+
+The mean over the past, per channel, with decay w > 0 and bonus u for the present token:
+``wkv[t] = (sum_{i<t} e^{-(t-1-i)w + k[i]} v[i] + e^{u + k[t]} v[t]) / (the same without v)``.
+
+Shapes: B batch, T time, C hidden size, F size of the feed-forward network, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .spiking import LeakyNeurons, share_saved, snntorch
+
+_INIT_STD = 0.02
+_LARGEST_KEY = 30.0  # of the exponent, so that sums of exponentials stay finite and above 0 in float32
+_STRETCH = 32  # steps of time that are mixed by one matrix product
+
+
+@dataclass
+class SpikeGPTConfig:
+    """What a `SpikeGPT` is built of.
+
+    Raises:
+        ValueError: A size is below 1, or a number out of its range.
+    """
+
+    vocab_size: int = 2048
+    """Tokens in the vocabulary."""
+    context_length: int = 128
+    """Tokens per training window; generation may go on beyond."""
+    num_layers: int = 4
+    """Blocks of time mixing and feed-forward network."""
+    hidden_size: int = 192
+    """Size of a token's vector."""
+    feed_forward_size: int = 672
+    """Size of the feed-forward network; 3.5 times `hidden_size` gives a block of a `GPT` its parameters."""
+    beta: float = 0.5
+    """What of a neuron's potential is left after a token, from 0 to below 1."""
+    threshold: float = 1.0
+    """The potential at which a neuron fires, above 0."""
+    tie_embeddings: bool = True
+    """Whether the output layer shares the embedding's weight."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context_length", "num_layers", "hidden_size", "feed_forward_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}.")
+        if not isinstance(self.beta, int | float) or not 0 <= self.beta < 1:
+            raise ValueError(f"beta must be a number from 0 to below 1, not {self.beta!r}.")
+        if not isinstance(self.threshold, int | float) or not 0 < self.threshold < math.inf:
+            raise ValueError(f"threshold must be a number above 0, not {self.threshold!r}.")
+        if not isinstance(self.tie_embeddings, bool):
+            raise ValueError(f"tie_embeddings must be true or false, not {self.tie_embeddings!r}.")
+
+
+class State:
+    """What the model keeps of the past: its size does not depend on how much that was.
+
+    Attributes:
+        length: Tokens seen so far.
+        limit: None, for there is no end of the context.
+    """
+
+    limit = None
+
+    def __init__(self, config: SpikeGPTConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.length = 0
+        rest = torch.zeros(batch_size, config.hidden_size, device=device, dtype=dtype)
+        empty = _BlockState(_HalfState(rest, rest), torch.stack((rest, rest)), _HalfState(rest, rest))
+        self.blocks = [empty] * config.num_layers
+
+
+class _HalfState(NamedTuple):
+    """Of half a block: what its neurons have left (B, C), and which of them fired at the last token (B, C)."""
+
+    potential: Tensor
+    spikes: Tensor
+
+
+class _BlockState(NamedTuple):
+    """Of a block: the state of its halves, and numerator and denominator of the mean (2, B, C) between them."""
+
+    mixing: _HalfState
+    sums: Tensor
+    feeding: _HalfState
+
+
+class SpikeGPT(nn.Module):
+    """The language model.
+
+    Args:
+        config: Its sizes.
+
+    Raises:
+        ImportError: ``snntorch`` is not installed.
+    """
+
+    def __init__(self, config: SpikeGPTConfig) -> None:
+        super().__init__()
+        snntorch()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(_Block(config, layer) for layer in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.head.weight = self.embedding.weight
+        self._initialize()
+
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None, *, cache: State | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Predicts each next token.
+
+        Args:
+            tokens: Ids (B, T).
+            targets: The ids that come next (B, T), or None; -100 is left out of the loss.
+            cache: What the model keeps of what came before, which it brings up to date; or None.
+
+        Returns:
+            Logits (B, T, V), and with targets also the mean cross-entropy in nats.
+        """
+        logits, _ = self._predict(tokens, cache)
+        if targets is None:
+            return logits
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Computes the loss and how much the neurons fire.
+
+        Args:
+            batch: Ids (B, T) and the ids that come next (B, T).
+
+        Returns:
+            ``loss``; ``firing_rate_N``, the share of neurons of block N that fire at a token; and ``synops_saved``; see
+            `darkit.models.spiking.share_saved`.
+        """
+        tokens, targets = batch
+        logits, rates = self._predict(tokens, None)
+        found = {"loss": F.cross_entropy(logits.flatten(0, 1), targets.flatten())}
+        found |= {f"firing_rate_{layer}": rate.mean() for layer, rate in enumerate(rates[:, ::2])}
+        found["synops_saved"] = self._share_saved(rates[:, 1::2])
+        return found
+
+    def make_cache(self, batch_size: int = 1) -> State:
+        """Makes what is kept of the past for a batch of sequences that have none."""
+        weight = self.embedding.weight
+        return State(self.config, batch_size, weight.device, weight.dtype)
+
+    def _predict(self, tokens: Tensor, cache: State | None) -> tuple[Tensor, Tensor]:
+        """Returns logits and, per block, firing rates and shares of inputs that are not silent (layers, 4)."""
+        hidden = self.embedding(tokens)
+        state = cache if cache is not None else self.make_cache(len(tokens))
+        rates = []
+        for layer, block in enumerate(self.blocks):
+            hidden, state.blocks[layer], found = block(hidden, state.blocks[layer])
+            rates.append(found)
+        state.length += tokens.shape[1]
+        return self.head(self.norm(hidden)), torch.stack(rates)
+
+    def _share_saved(self, active: Tensor) -> Tensor:
+        size, wide = self.config.hidden_size, self.config.feed_forward_size
+        spiking = []
+        for mixing, feeding in active:
+            spiking += [(mixing, 3 * size * size), (feeding, (wide + size) * size)]
+        dense = self.config.num_layers * (size * size + wide * size) + self.config.vocab_size * size
+        return share_saved(spiking, dense)
+
+    def _initialize(self) -> None:
+        """Normal weights as in GPT-2; what writes into the residual stream is scaled down by its depth."""
+        depth = math.sqrt(2 * self.config.num_layers)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("output.weight", "down.weight")):
+                nn.init.normal_(parameter, std=_INIT_STD / depth)
+            elif name.endswith("weight") and parameter.ndim > 1:
+                nn.init.normal_(parameter, std=_INIT_STD)
+
+
+class _Block(nn.Module):
+    def __init__(self, config: SpikeGPTConfig, layer: int) -> None:
+        super().__init__()
+        self.mixing_norm = nn.LayerNorm(config.hidden_size)
+        self.mixing_neurons = LeakyNeurons(config.beta, config.threshold)
+        self.mixing = _TimeMixing(config, layer)
+        self.feeding_norm = nn.LayerNorm(config.hidden_size)
+        self.feeding_neurons = LeakyNeurons(config.beta, config.threshold)
+        self.feeding = _ChannelMixing(config, layer)
+
+    def forward(self, hidden: Tensor, state: _BlockState) -> tuple[Tensor, _BlockState, Tensor]:
+        spikes, before, mixing = _fire(self.mixing_norm(hidden), self.mixing_neurons, state.mixing)
+        rates = [_share_active(spikes), _share_active(torch.maximum(spikes, before))]
+        mixed, sums = self.mixing(spikes, before, state.sums)
+        hidden = hidden + mixed
+        spikes, before, feeding = _fire(self.feeding_norm(hidden), self.feeding_neurons, state.feeding)
+        rates += [_share_active(spikes), _share_active(torch.maximum(spikes, before))]
+        hidden = hidden + self.feeding(spikes, before)
+        return hidden, _BlockState(mixing, sums.detach(), feeding), torch.stack(rates)
+
+
+def _fire(inputs: Tensor, neurons: nn.Module, state: _HalfState) -> tuple[Tensor, Tensor, _HalfState]:
+    """Returns spikes (B, T, C), those of the token before each (B, T, C), and the state after these tokens."""
+    spikes, potential = neurons(inputs, state.potential)
+    before = torch.cat((state.spikes[:, None], spikes[:, :-1]), dim=1)
+    return spikes, before, _HalfState(potential, spikes[:, -1].detach())
+
+
+def _share_active(spikes: Tensor) -> Tensor:
+    return spikes.detach().mean()
+
+
+class _TimeMixing(nn.Module):
+    def __init__(self, config: SpikeGPTConfig, layer: int) -> None:
+        super().__init__()
+        size = config.hidden_size
+        place = torch.arange(size) / max(1, size - 1)
+        depth = layer / max(1, config.num_layers - 1)
+        self.decay = nn.Parameter(-5 + 8 * place ** (0.7 + 1.3 * depth))  # the logarithm of w, as RWKV begins
+        self.bonus = nn.Parameter(math.log(0.3) + 0.5 * ((torch.arange(size) + 1) % 3 - 1))
+        share = place ** (1 - layer / config.num_layers)  # how much of the present token each channel takes
+        self.key_share = nn.Parameter(share.clone())
+        self.value_share = nn.Parameter(share + 0.3 * depth)
+        self.gate_share = nn.Parameter(share**0.5)
+        self.key = nn.Linear(size, size, bias=False)
+        self.value = nn.Linear(size, size, bias=False)
+        self.gate = nn.Linear(size, size, bias=False)
+        self.output = nn.Linear(size, size, bias=False)
+
+    def forward(self, spikes: Tensor, before: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+        key = self.key(torch.lerp(before, spikes, self.key_share))
+        value = self.value(torch.lerp(before, spikes, self.value_share))
+        gate = torch.sigmoid(self.gate(torch.lerp(before, spikes, self.gate_share)))
+        mixed, sums = mix_over_time(key, value, self.decay.exp(), self.bonus, sums)
+        return self.output(gate * mixed), sums
+
+
+class _ChannelMixing(nn.Module):
+    def __init__(self, config: SpikeGPTConfig, layer: int) -> None:
+        super().__init__()
+        size = config.hidden_size
+        share = (torch.arange(size) / max(1, size - 1)) ** (1 - layer / config.num_layers)
+        self.up_share = nn.Parameter(share.clone())
+        self.gate_share = nn.Parameter(share.clone())
+        self.up = nn.Linear(size, config.feed_forward_size, bias=False)
+        self.down = nn.Linear(config.feed_forward_size, size, bias=False)
+        self.gate = nn.Linear(size, size, bias=False)
+
+    def forward(self, spikes: Tensor, before: Tensor) -> Tensor:
+        wide = F.relu(self.up(torch.lerp(before, spikes, self.up_share))).square()
+        joined: Tensor = torch.sigmoid(self.gate(torch.lerp(before, spikes, self.gate_share))) * self.down(wide)
+        return joined
+
+
+def mix_over_time(key: Tensor, value: Tensor, decay: Tensor, bonus: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Takes the weighted mean over the past of each token; the module's text has the formula.
+
+    Args:
+        key: Logarithms of weights (B, T, C).
+        value: What is averaged (B, T, C).
+        decay: By how much a weight's logarithm falls with every token (C), above 0.
+        bonus: What the present token's has more (C).
+        sums: Numerator and denominator of what came before (2, B, C).
+
+    Returns:
+        The means (B, T, C), and the sums after these tokens (2, B, C).
+    """
+    weights = key.clamp(-_LARGEST_KEY, _LARGEST_KEY).exp()
+    both = torch.stack((weights * value, weights)).permute(3, 0, 1, 2)  # (C, 2, B, T)
+    past = sums.permute(2, 0, 1)  # (C, 2, B)
+    pieces = []
+    for first in range(0, key.shape[1], _STRETCH):
+        stretch = both[..., first : first + _STRETCH]
+        steps = torch.arange(stretch.shape[-1], device=key.device)
+        fading = torch.exp(-decay[:, None] * steps)  # (C, T): by so many steps
+        between = steps[None, :] - steps[:, None] - 1  # from a token (rows) to one after it (columns)
+        reach = torch.exp(-decay[:, None, None] * between.clamp(min=0)) * (between >= 0)  # (C, T, T)
+        inside = torch.bmm(stretch.flatten(1, 2), reach).view_as(stretch)
+        pieces.append(inside + past[..., None] * fading[:, None, None])
+        ending = fading.flip(-1)  # to the end of the stretch
+        past = past * torch.exp(-decay * len(steps))[:, None, None] + (stretch * ending[:, None, None]).sum(-1)
+    numerator, denominator = (torch.cat(pieces, dim=-1) + both * bonus.clamp(-5, 5).exp()[:, None, None, None]).permute(
+        1, 2, 3, 0
+    )
+    return numerator / denominator, past.permute(1, 2, 0)

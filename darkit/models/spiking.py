@@ -1,0 +1,112 @@
+"""What the spiking models share: neurons that leak, over time and in parallel, and how much work their spikes save.
+
+Neurons and surrogate gradients are those of ``snntorch`` (the extra ``darkit[snn]``).
+
+Shapes: B batch, T time, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_EXTRA = "pip install 'darkit[snn]'"
+
+
+def snntorch() -> Any:
+    """Imports ``snntorch``. Raises `ImportError` with the command that installs it."""
+    try:
+        import snntorch
+        import snntorch.surrogate
+    except ImportError as error:
+        raise ImportError(f"Spiking models need snntorch: {_EXTRA}.") from error
+    return snntorch
+
+
+class LeakyNeurons(nn.Module):
+    """Leaky integrate-and-fire neurons whose time is an axis: ``snntorch.Leaky`` in one call.
+
+    As there, with reset by subtraction (Eshraghian et al., 2023, section 3): U[t] = beta U[t-1] + X[t] - S[t-1]
+    threshold, and S[t] = 1 where U[t] > threshold. Backwards, a spike has the surrogate gradient of an arc tangent
+    (Fang et al., 2021), and the reset none. Going through time is a loop either way, over one row of memory in each
+    direction instead of a graph of autograd's per step.
+
+    Args:
+        beta: What of the potential is left after a step, from 0 to below 1.
+        threshold: Where a neuron fires.
+    """
+
+    def __init__(self, beta: float, threshold: float) -> None:
+        super().__init__()
+        self.beta, self.threshold = beta, threshold
+        self.surrogate = snntorch().surrogate.atan()
+
+    def forward(self, inputs: Tensor, potential: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Lets the neurons fire.
+
+        Args:
+            inputs: What flows in (B, T, C).
+            potential: What the neurons have left from before (B, C), as this returned it; None is nothing.
+
+        Returns:
+            Spikes (B, T, C), each 0 or 1, and what the neurons have left (B, C), without its gradient.
+        """
+        if potential is None:
+            potential = inputs.new_zeros(inputs.shape[0], inputs.shape[2])
+        spikes, left = _Leak.apply(  # type: ignore[no-untyped-call]
+            inputs, potential, self.beta, self.threshold, self.surrogate
+        )
+        return spikes, left
+
+
+class _Leak(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, potential: Tensor, beta: float, threshold: float, surrogate: Any
+    ) -> tuple[Tensor, Tensor]:
+        rows = inputs.transpose(0, 1).contiguous()  # a step is one row of memory
+        above = torch.empty_like(rows)  # potential over threshold
+        left = potential  # what flows over from a step to the next
+        spikes = torch.empty_like(rows)
+        for row, target, fired in zip(rows.unbind(), above.unbind(), spikes.unbind(), strict=True):
+            torch.add(row, left, out=target)
+            left = target * beta
+            target.sub_(threshold)
+            fired.copy_(target > 0)
+            left.sub_(fired, alpha=threshold)
+        ctx.save_for_backward(above)
+        ctx.beta, ctx.surrogate = beta, surrogate
+        ctx.mark_non_differentiable(left)
+        return spikes.transpose(0, 1), left
+
+    @staticmethod
+    def backward(ctx: Any, spikes: Tensor, left: Tensor) -> tuple[Tensor | None, ...]:
+        (above,) = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = above.detach().requires_grad_()
+            (rows,) = torch.autograd.grad(ctx.surrogate(leaf), leaf, spikes.transpose(0, 1).contiguous())
+        steps = rows.unbind()
+        for later, earlier in zip(reversed(steps[1:]), reversed(steps[:-1]), strict=True):
+            earlier.add_(later, alpha=ctx.beta)
+        return rows.transpose(0, 1), None, None, None, None
+
+
+def share_saved(spiking: Sequence[tuple[Tensor, int]], dense: int) -> Tensor:
+    """Returns which share of a dense twin's synaptic operations the spikes save.
+
+    A synapse whose input is silent has nothing to do, so a matrix that takes spikes costs its firing rate times its
+    size (Merolla et al., 2014; Zhu et al., 2023, section 5.3); one that takes numbers costs its size.
+
+    Args:
+        spiking: Of each matrix that takes spikes: the share of its inputs that are not 0, and its size.
+        dense: The size of all other matrices together.
+
+    Returns:
+        1 - (sum of rate x size + dense) / (sum of size + dense), a tensor without dimensions.
+    """
+    whole = dense + sum(size for _, size in spiking)
+    spent = dense + sum(rate * size for rate, size in spiking)
+    return 1 - torch.as_tensor(spent) / whole
