@@ -41,7 +41,7 @@
       this.groups = [];
       this.abort = new AbortController();
       this.watcher = new IntersectionObserver((entries) => this.seen(entries), {rootMargin: "300px"});
-      this.start();
+      this.ready = this.start(); // fulfilled when the first charts are drawn
     }
 
     async start() {
@@ -411,6 +411,7 @@
     const board = [...boards.values()].find((one) => one.source === "log");
     if (!plot || !board) return;
     const turn = ++parallelTurn;
+    await board.ready; // it is far below them
     const keys = plot.dataset.keys ? JSON.parse(plot.dataset.keys) : JSON.parse(plot.dataset.first);
     const metric = plot.dataset.metric;
     const body = {runs: board.runs, keys, metric, dark: darkit.dark()};
