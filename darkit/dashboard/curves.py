@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from darkit.dashboard.columns import Numbers
 from darkit.dashboard.downsample import MOST_POINTS, pick, smooth
-from darkit.dashboard.tail import Numbers, Table
+from darkit.dashboard.tail import Table
 from darkit.dashboard.views import View
 
 MOST_ODD = 300  # marks of NaN and infinity per curve on the screen
@@ -72,23 +73,22 @@ def curve_of(table: Table, columns: Sequence[str], view: View, first: int = 0) -
     Returns:
         The curve, empty where the log has no such columns.
     """
-    y = table.column(columns[1])
-    x = position_of(table, columns[0], view)
+    y = table.column(columns[1], first)
+    x = position_of(table, columns[0], view, first)
     if x is None or y is None:
         return EMPTY
-    x, y, odd = x[first:], y[first:], table.odd[table.columns.index(columns[1])][first:]
     known = np.isfinite(x)
     shown = known & np.isfinite(y)
     if shown.all():
         return Curve(x, y, np.empty(0), np.empty(0))
-    odd = odd & known
+    odd = table.odd(columns[1], first) & known
     return Curve(x[shown], y[shown], x[odd], y[odd])
 
 
-def position_of(table: Table, column: str, view: View) -> Numbers | None:
-    """Returns x for every row, as the view wants it, or None where the log cannot say."""
+def position_of(table: Table, column: str, view: View, first: int = 0) -> Numbers | None:
+    """Returns x for every row from ``first`` on, as the view wants it, or None where the log cannot say."""
     if view.axis in ("relative", "wall"):
-        clock = table.column(_TIME)
+        clock = table.column(_TIME, first if view.axis == "wall" else 0)
         if clock is None or not len(clock):
             return clock
         if view.axis == "wall":
@@ -96,11 +96,11 @@ def position_of(table: Table, column: str, view: View) -> Numbers | None:
             return wall
         known = clock[np.isfinite(clock)]
         since: Numbers = clock - (known[0] if len(known) else 0.0)
-        return since
+        return since[first:]
     if view.axis == "epoch":
-        return table.column("epoch")
-    own = table.column(column)
-    return own if own is not None else table.column("step")
+        return table.column("epoch", first)
+    own = table.column(column, first)
+    return own if own is not None else table.column("step", first)
 
 
 def usable_series(series: Mapping[str, object], table: Table) -> dict[str, list[str]]:
@@ -115,8 +115,13 @@ def usable_series(series: Mapping[str, object], table: Table) -> dict[str, list[
     return {
         column: [x, column]
         for column in table.columns
-        if column not in (x, "epoch", _TIME) and bool((np.isfinite(table.values[table.columns.index(column)])).any())
+        if column not in (x, "epoch", _TIME) and _has_numbers(table, column)
     }
+
+
+def _has_numbers(table: Table, column: str) -> bool:
+    values = table.column(column)
+    return values is not None and bool(np.isfinite(values).any())
 
 
 @dataclass(frozen=True)

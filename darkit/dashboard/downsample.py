@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 from tsdownsample import MinMaxLTTBDownsampler
 
-from darkit.dashboard.tail import Numbers
+from darkit.dashboard.columns import Numbers
 
 MOST_POINTS = 2_000
 _FEWEST_CHOSEN = 3  # what the choice of points by their shape needs at least

@@ -43,7 +43,7 @@ def chart_csv(title: str, shown: Sequence[Shown], view: View) -> Iterator[str]:
         x = position_of(run.table, run.series[title][0], view)
         if x is None or y is None:
             continue
-        odd = run.table.odd[run.table.columns.index(run.series[title][1])]
+        odd = run.table.odd(run.series[title][1])
         told = (y == y) | odd  # a field that said something, be it NaN
         for start in range(0, len(y), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from darkit.dashboard.columns import Numbers
 from darkit.dashboard.curves import Band, Curve
-from darkit.dashboard.tail import Numbers
 from darkit.dashboard.texts import text
 from darkit.dashboard.views import View
 

@@ -187,11 +187,12 @@ def higher_is_better(name: str, trainer: Mapping[str, Any]) -> bool:
 
 def steps_per_second(table: Table) -> float | None:
     """The rate over the last rows of a log, or None where its clock or steps do not go forward."""
-    clock, step = table.column("time"), table.column("step")
+    first = max(0, table.rows - _RATE_ROWS)
+    clock, step = table.column("time", first), table.column("step", first)
     if clock is None or step is None or table.rows < 2:
         return None
-    seconds = number(float(clock[-1] - clock[max(0, table.rows - _RATE_ROWS)]))
-    steps = number(float(step[-1] - step[max(0, table.rows - _RATE_ROWS)]))
+    seconds = number(float(clock[-1] - clock[0]))
+    steps = number(float(step[-1] - step[0]))
     return steps / seconds if seconds and steps and seconds > 0 and steps > 0 else None
 
 

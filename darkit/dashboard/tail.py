@@ -16,16 +16,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from darkit.dashboard.columns import Columns, Flags, Numbers, Rows
 from darkit.runs.safe import UnreadableError, open_regular
-
-Numbers = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 BLOCK = 8 * 2**20  # bytes read at a time; also the longest line that is taken
 LONGEST_HEADER = 2**18  # bytes
@@ -44,16 +40,14 @@ class Table:
 
     Attributes:
         columns: The header.
-        values: Numbers (columns, rows); NaN where there is none.
-        odd: Whether a field (columns, rows) really said NaN or infinity, rather than nothing.
+        content: The rows.
         generation: Grows when the file was replaced or shrank, so that old row numbers mean nothing.
         bad: How many whole lines were no rows.
         problem: Why the log cannot be read (further), or empty.
     """
 
     columns: tuple[str, ...]
-    values: Numbers
-    odd: Flags
+    content: Rows
     generation: int
     bad: int
     problem: str
@@ -61,11 +55,15 @@ class Table:
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return int(self.values.shape[1])
+        return self.content.count
 
-    def column(self, name: str) -> Numbers | None:
-        """The numbers of a column, or None where the log has no such column."""
-        return self.values[self.columns.index(name)] if name in self.columns else None
+    def column(self, name: str, first: int = 0) -> Numbers | None:
+        """The numbers of a column from a row on, NaN where there is none, or None where the log has no such column."""
+        return self.content.column(self.columns.index(name), first) if name in self.columns else None
+
+    def odd(self, name: str, first: int = 0) -> Flags:
+        """Whether a field of a column, from a row on, really said NaN or infinity, rather than nothing."""
+        return self.content.odd_of(self.columns.index(name), first)
 
 
 class LogTail:
@@ -86,18 +84,15 @@ class LogTail:
         self._offset = 0
         self._mark = b""
         self._columns: tuple[str, ...] = ()
-        self._values: Numbers = np.empty((0, 0))
-        self._odd: Flags = np.empty((0, 0), dtype=bool)
-        self._rows = 0
+        self._content = Columns(0)
         self._bad = 0
         self._problem = ""
         self._overlong = False
-        self._expected = 0
 
     @property
     def size(self) -> int:
         """Bytes of memory that its numbers take."""
-        return self._values.nbytes + self._odd.nbytes
+        return self._content.size
 
     def table(self) -> Table:
         """Returns what was read so far, without reading."""
@@ -125,10 +120,7 @@ class LogTail:
             self._problem = f"{self.path.name}: {error.strerror}"
 
     def _table(self) -> Table:
-        rows = self._rows
-        return Table(
-            self._columns, self._values[:, :rows], self._odd[:, :rows], self._generation, self._bad, self._problem
-        )
+        return Table(self._columns, self._content.rows(), self._generation, self._bad, self._problem)
 
     def _start_again(self) -> None:
         self._generation += 1
@@ -159,11 +151,10 @@ class LogTail:
                 self._overlong, start, end = True, len(block), len(block)  # dropped up to the next line feed
             self._offset += end
             self._mark = block[max(0, end - _MARK) : end]
-            self._expected = int(state.st_size / max(1, end) * (block.count(b"\n") + 1)) if not self._rows else 0
             if start < end:
                 yield block[start:end]
-            if self._rows * len(self._columns) > MOST_CELLS:
-                self._problem = f"{self.path.name}: too large; shown up to row {self._rows}"
+            if self._content.count * len(self._columns) > MOST_CELLS:
+                self._problem = f"{self.path.name}: too large; shown up to row {self._content.count}"
                 return
 
     def _read_header(self, descriptor: int) -> bool:
@@ -181,21 +172,13 @@ class LogTail:
             self._problem = f"{self.path.name}: its first line is no header"
             return False
         self._columns = tuple(names)
-        self._values = np.empty((len(names), 0))
-        self._odd = np.empty((len(names), 0), dtype=bool)
+        self._content = Columns(len(names))
         self._offset, self._mark = end, start[max(0, end - _MARK) : end]
         return True
 
     def _take(self, values: Numbers, odd: Flags, bad: int) -> None:
         self._bad += bad
-        needed = self._rows + values.shape[1]
-        if needed > self._values.shape[1]:
-            room = max(needed, min(self._expected, MOST_CELLS // len(self._columns)), int(self._rows * 1.5))
-            self._values = _grown(self._values, self._rows, room)
-            self._odd = _grown(self._odd, self._rows, room)
-        self._values[:, self._rows : needed] = values
-        self._odd[:, self._rows : needed] = odd
-        self._rows = needed
+        self._content.append(values, odd)
 
 
 def refresh_together(tails: Sequence[LogTail]) -> None:
@@ -243,12 +226,6 @@ def _take_waiting(waiting: dict[int, list[tuple[LogTail, bytes]]]) -> None:
             tail._take(values[:, start:end], odd[:, start:end], 0)
             start = end
     waiting.clear()
-
-
-def _grown(old: NDArray[Any], used: int, room: int) -> NDArray[Any]:
-    new = np.empty((old.shape[0], room), dtype=old.dtype)
-    new[:, :used] = old[:, :used]
-    return new
 
 
 def parse(data: bytes, columns: int) -> tuple[Numbers, Flags, int]:
