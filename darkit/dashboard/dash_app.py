@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import dash_ag_grid  # noqa: F401 - what is imported has its scripts in the page
 from dash import Dash
@@ -37,10 +40,27 @@ _INDEX = """<!DOCTYPE html>
 </html>"""
 
 
+_GRID = re.compile(r'<script src="([^"]*/dash_ag_grid[^"]*)"></script>')
+
+page_asked: ContextVar[str] = ContextVar("page_asked", default="/")
+
+
+class _Dash(Dash):  # type: ignore[misc] # Dash says nothing of its types
+    """Dash whose page of a single run, which has no table, leaves the grid's long script for later."""
+
+    def interpolate_index(self, **parts: Any) -> str:
+        if page_asked.get().startswith("/run/"):
+            grid = _GRID.search(parts["scripts"])
+            if grid is not None:
+                parts["scripts"] = parts["scripts"].replace(grid[0], "")
+                parts["metas"] += f'\n<meta name="grid" content="{grid[1]}">'
+        return str(super().interpolate_index(**parts))
+
+
 def make_dash() -> Dash:
     """Makes an empty Dash application; its ``server`` is the FastAPI one to serve."""
     with _clean_environment():
-        app = Dash(
+        app = _Dash(
             "darkit.dashboard",
             server=FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
             backend="fastapi",

@@ -16,7 +16,7 @@ from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from darkit.dashboard import plotly
-from darkit.dashboard.dash_app import make_dash
+from darkit.dashboard.dash_app import make_dash, page_asked
 from darkit.dashboard.inside import Inside
 from darkit.dashboard.security import LOOPBACK, Guard, content_policy, is_page
 
@@ -67,7 +67,11 @@ class _Front:
         page = scope.get("darkit_page")
         if page is not None and is_page(page):
             self._inside.warm(page, scope["query_string"].decode("latin-1"))
-            await self._shell(scope, receive, send)
+            asked = page_asked.set(page)
+            try:
+                await self._shell(scope, receive, send)
+            finally:
+                page_asked.reset(asked)
         elif scope["path"].startswith(_SHELL):
             await self._shell(scope, receive, send)
         else:

@@ -17,6 +17,11 @@ window.darkit = (() => {
   }
 
   function go(address) {
+    if (address.startsWith("/run/")) show(address);
+    else grid().then(() => show(address)); // the other pages have tables
+  }
+
+  function show(address) {
     history.pushState({}, "", address);
     window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
     window.scrollTo(0, 0);
@@ -144,6 +149,21 @@ window.darkit = (() => {
     return `${day} ${two(date.getHours())}:${two(date.getMinutes())}`;
   }
 
+  let gridComing = null;
+  /* On a run's page, which has no table, the grid's long script comes after the charts. */
+  function grid() {
+    const address = document.querySelector("meta[name=grid]")?.content;
+    gridComing ??= address
+      ? new Promise((resolve, reject) => {
+          const script = element("script", "", "", {src: address});
+          script.onload = resolve;
+          script.onerror = reject;
+          document.head.append(script);
+        })
+      : Promise.resolve();
+    return gridComing;
+  }
+
   let plotlyComing = null;
   function plotly() {
     if (window.Plotly) return Promise.resolve(window.Plotly);
@@ -197,7 +217,7 @@ window.darkit = (() => {
 
   return {
     parameters, remember, go, runAddress, ask, say, language, dark, element, keep, fileName, repeat, stateBadge,
-    number, count, duration, moment, plotly, pages: [],
+    number, count, duration, moment, plotly, grid, pages: [],
   };
 })();
 

@@ -52,6 +52,7 @@
         if (error.name === "AbortError") return;
         this.message.textContent = error.message;
       }
+      (window.requestIdleCallback || setTimeout)(() => darkit.grid());
       this.loop = darkit.repeat(() => this.news());
     }
 

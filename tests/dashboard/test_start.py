@@ -1,0 +1,89 @@
+"""The start: the page comes first, what answers behind it next, and long scripts when they are needed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from darkit.dashboard.inside import Inside
+from darkit.dashboard.layout.mantine import dmc
+from tests.dashboard.conftest import Served, served
+from tests.dashboard.parts import make_run
+
+Open = Callable[..., Page]
+
+
+def ask(one: Served, method: str, path: str, body: object = None) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=20)
+    headers = {"Content-Type": "application/json", "Origin": one.address} if method == "POST" else {}
+    try:
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_the_page_and_its_scripts_are_served_while_what_answers_is_still_made(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    build = Inside._build
+
+    def late(self: Inside) -> object:
+        assert go_on.wait(20)
+        return build(self)
+
+    monkeypatch.setattr(Inside, "_build", late)
+    answers: list[tuple[int, str]] = []
+    with served(home / "base") as one:
+        asking = threading.Thread(target=lambda: answers.append(ask(one, "POST", "/api/runs", {})))
+        asking.start()
+        status, page = ask(one, "GET", "/")
+        assert status == 200
+        script = page.split('<script src="', 1)[1].split('"', 1)[0]
+        assert ask(one, "GET", script)[0] == 200
+        assert not answers
+        go_on.set()
+        asking.join(20)
+    assert answers[0][0] == 200
+    assert json.loads(answers[0][1])["rows"] == []
+
+
+def test_what_cannot_be_made_is_an_error_of_the_server_for_who_asks_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Inside) -> object:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(Inside, "_build", broken)
+    with served(home / "base") as one:
+        assert ask(one, "GET", "/")[0] == 200
+        assert ask(one, "POST", "/api/runs", {})[0] == 500
+
+
+def test_a_runs_page_leaves_the_grids_script_for_later_and_the_others_do_not(home: Path) -> None:
+    with served(home / "base") as one:
+        of_run, of_table = ask(one, "GET", "/run/one")[1], ask(one, "GET", "/")[1]
+    assert '<meta name="grid" content="/_dash-component-suites/dash_ag_grid/' in of_run
+    assert 'src="/_dash-component-suites/dash_ag_grid/' not in of_run
+    assert 'src="/_dash-component-suites/dash_ag_grid/' in of_table
+
+
+def test_the_table_opens_from_a_runs_page_at_once(dashboard: Served, open_page: Open) -> None:
+    make_run(dashboard.root, "one", 50)
+    page = open_page(dashboard.address + "/run/one")
+    page.locator("a.brand").click()
+    expect(page.locator(".ag-row .run-link")).to_have_text("one")
+
+
+def test_a_component_that_the_pages_do_not_use_is_made_when_it_is_asked_for() -> None:
+    assert dmc.Badge("new").to_plotly_json()["type"] == "Badge"
+    with pytest.raises(AttributeError, match="Nonsense"):
+        _ = dmc.Nonsense
