@@ -92,13 +92,15 @@
       this.states = answer.runs;
       this.groups = answer.groups;
       this.showChips();
-      for (const [title, figure] of Object.entries(answer.figures)) {
-        const card = this.cards.get(title);
-        if (!card || (card.asked || 0) > started) continue;
+      const due = Object.keys(answer.figures).map((title) => this.cards.get(title)).filter(Boolean);
+      for (const card of due) card.stale = false; // so that nobody asks again for one that waits for its turn
+      for (const card of due) {
+        if (card !== due[0]) await new Promise((done) => setTimeout(done)); // the one before is seen meanwhile
+        if (this.abort.signal.aborted) return;
+        if ((card.asked || 0) > started) continue;
         card.asked = started;
-        card.stale = false;
         card.cursors = answer.cursors;
-        this.draw(card, figure);
+        this.draw(card, answer.figures[card.id]);
       }
     }
 
