@@ -8,7 +8,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from darkit.dashboard.views import AXES, MOST_RUNS
 
-_LONGEST = 64_000
+_LONGEST = 256_000
+_MOST_FIELDS = 2_000
 
 
 def read_address(href: str) -> tuple[str, dict[str, Any]]:
@@ -17,8 +18,12 @@ def read_address(href: str) -> tuple[str, dict[str, Any]]:
     Returns:
         The path, with its marks resolved, and what the page shows; a value that cannot be is the default.
     """
-    parts = urlsplit(href[:_LONGEST])
-    query = parse_qs(parts.query, keep_blank_values=True, max_num_fields=2000, errors="replace")
+    try:
+        parts = urlsplit(href[:_LONGEST])
+    except ValueError:
+        parts = urlsplit("/")
+    fields = "&".join(parts.query.split("&")[:_MOST_FIELDS])
+    query = parse_qs(fields, keep_blank_values=True, errors="replace")
 
     def one(key: str, default: str = "") -> str:
         return query.get(key, [default])[0]

@@ -97,7 +97,10 @@ def read_facts(folder: Path) -> Facts:
     except (OSError, TypeError, ValueError, AttributeError):  # its values have other types than they should
         status = Status()
     state = BROKEN if problems else status.state
-    return Facts(folder, state, ". ".join(problems), status, info, config, trainer, read_notes(folder))
+    notes = read_notes(folder)
+    if notes.problem:  # the run itself is sound
+        problems.append(notes.problem)
+    return Facts(folder, state, ". ".join(problems), status, info, config, trainer, notes)
 
 
 def flatten(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -118,7 +121,7 @@ def plain_value(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
-        return value if math.isfinite(value) and abs(value) < 2**53 else str(value)
+        return value if abs(value) < 2**53 else str(value)[:_LONGEST_VALUE]  # also where it is NaN
     text = readable(value if isinstance(value, str) else str(value))
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ AXES = ("step", "epoch", "relative", "wall")
 SOURCES = ("log", "system")
 MOST_RUNS = 200
 MOST_CHARTS = 100
+_LARGEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,6 @@ def _optional_number(values: Mapping[str, Any], key: str) -> float | None:
     value = values.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
         raise ConfigError(f"{key} must be a number.")
     return float(value)

@@ -16,11 +16,20 @@ def test_notes_read_back_as_they_were_written_with_tags_cleaned(tmp_path: Path) 
     assert read_notes(tmp_path) == written
 
 
-def test_without_notes_and_with_broken_ones_there_are_none(tmp_path: Path) -> None:
+def test_without_notes_and_with_those_of_another_form_there_are_none(tmp_path: Path) -> None:
     assert read_notes(tmp_path) == Notes()
-    for broken in ("", "[1]", '{"tags": "x", "note": 5, "archived": 1}', "\0"):
-        (tmp_path / "notes.json").write_text(broken)
-        assert read_notes(tmp_path) == Notes()
+    (tmp_path / "notes.json").write_text('{"tags": "x", "note": 5, "archived": 1}')
+    assert read_notes(tmp_path) == Notes()
+
+
+@pytest.mark.parametrize("broken", ["", "[1]", "\0", '{"tags": ["a"], "note": "wo'])
+def test_notes_that_cannot_be_read_say_so_and_are_not_written_over(tmp_path: Path, broken: str) -> None:
+    (tmp_path / "notes.json").write_text(broken)
+    assert "notes.json" in read_notes(tmp_path).problem
+    assert read_notes(tmp_path).tags == ()
+    with pytest.raises(ConfigError, match="stay as they are"):
+        write_notes(tmp_path, Notes(note="new"))
+    assert (tmp_path / "notes.json").read_text() == broken
 
 
 @pytest.mark.parametrize(

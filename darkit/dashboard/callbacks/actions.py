@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,8 +43,11 @@ def _add_notes(app: Dash, library: Library) -> None:
         if not clicks or not names:
             return no_update, no_update, no_update
         all_notes = [_notes(library, name) for name in names]
-        common = [tag for tag in all_notes[0].tags if all(tag in notes.tags for notes in all_notes)]
-        return True, list(map(readable, common)), readable(all_notes[0].note) if len(names) == 1 else ""
+        return (
+            True,
+            list(map(readable, _shared_tags(all_notes))),
+            readable(all_notes[0].note) if len(names) == 1 else "",
+        )
 
     @app.callback(
         Output("notify", "sendNotifications", allow_duplicate=True),
@@ -62,13 +65,13 @@ def _add_notes(app: Dash, library: Library) -> None:
         if not clicks:
             return [], no_update
 
+        shared = _shared_tags([_notes(library, name) for name in names])
+
         def save(name: str) -> None:
             old = _notes(library, name)
-            if len(names) == 1:
-                new = replace(old, tags=tuple(tags or ()), note=note or "")
-            else:  # what the chosen runs do not share stays with each
-                new = replace(old, tags=(*(tags or ()), *old.tags), note=note or old.note)
-            write_notes(library.facts(name).folder, new)
+            own = [tag for tag in old.tags if tag not in shared]  # what the chosen runs do not share stays with each
+            kept = note or "" if len(names) == 1 else note or old.note
+            write_notes(library.facts(name).folder, replace(old, tags=(*(tags or ()), *own), note=kept))
 
         return _each(names, save, text(language, "saved")), False
 
@@ -183,6 +186,11 @@ def _add_stop(app: Dash, library: Library) -> None:
         except DarkitError as error:
             return [_message(readable(str(error)), "red")], False
         return [_message(text(language, "stop_asked"), "teal")], False
+
+
+def _shared_tags(all_notes: Sequence[Notes]) -> list[str]:
+    """The tags that all of these have."""
+    return [tag for tag in all_notes[0].tags if all(tag in notes.tags for notes in all_notes)] if all_notes else []
 
 
 def _notes(library: Library, name: str) -> Notes:

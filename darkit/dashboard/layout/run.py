@@ -13,7 +13,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from darkit.dashboard.charts import Shown
-from darkit.dashboard.facts import Facts, flatten, readable
+from darkit.dashboard.facts import Facts, flatten, number, readable
 from darkit.dashboard.layout.mantine import dmc
 from darkit.dashboard.layout.parts import (
     card,
@@ -355,7 +355,7 @@ def _moment(seconds: float) -> str:
 
 
 def _size(size: int) -> str:
-    amount = float(size)
+    amount = float(min(size, 10**18))
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
@@ -364,7 +364,8 @@ def _size(size: int) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)[:40]
+    known = number(value)
+    return f"{known:.5g}" if known is not None else str(value)[:40]
 
 
 __all__: Sequence[str] = ("TABS", "commands", "run_ending", "run_page", "safe_checkpoints")

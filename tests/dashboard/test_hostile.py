@@ -1,0 +1,158 @@
+"""Run directories made to break the reader: every file as what no file should be, and numbers without end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from darkit.dashboard.address import read_address
+from darkit.dashboard.api import table_rows
+from darkit.dashboard.cache import LogCache
+from darkit.dashboard.charts import Charts
+from darkit.dashboard.compare import parallel
+from darkit.dashboard.export import chart_csv, comparison_page
+from darkit.dashboard.layout.compare import compare_page
+from darkit.dashboard.layout.run import run_page
+from darkit.dashboard.library import Library
+from darkit.dashboard.views import View, read_view
+from darkit.errors import ConfigError
+from darkit.runs import files
+from tests.dashboard.parts import make_run
+
+FILES = (
+    files.STATUS,
+    files.RUN,
+    files.MODEL_CONFIG,
+    files.TRAINER_CONFIG,
+    files.COMPOSED_CONFIG,
+    files.LOG,
+    files.SYSTEM_LOG,
+    files.NOTES,
+    files.TOKENIZER,
+    files.MODEL_SOURCE,
+    "iter-5-ckpt.json",
+    "iter-5-ckpt.pth",
+)
+HUGE = "1" + "0" * 400
+
+
+def as_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def as_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        here = Path.cwd()
+        os.chdir(path.parent)  # the address of a socket is short
+        try:
+            one.bind(path.name)
+        finally:
+            os.chdir(here)
+
+
+def as_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def as_link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def as_sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+
+def as_folder(path: Path) -> None:
+    path.mkdir()
+
+
+KINDS: dict[str, Callable[[Path], None]] = {
+    "pipe": as_pipe,
+    "socket": as_socket,
+    "device": as_device,
+    "loop": as_link_to_itself,
+    "sparse": as_sparse,
+    "folder": as_folder,
+}
+
+
+def everything(library: Library, names: list[str], language: str = "en") -> None:
+    """Makes everything that the pages could ask of these runs."""
+    charts = Charts(library)
+    json.dumps(table_rows(library, {"since": 0, "columns": ["model.a"]}), allow_nan=False)
+    shown = charts.chosen(names, "log")
+    _, state = read_address("/compare?" + "&".join(f"run={name}" for name in names))
+    for view in (View(), View(axis="wall", smooth=0.5), View(group="model.a", log=True), View(source="system")):
+        json.loads(charts.draw(names, view, None))
+        json.dumps(charts.news(names, view, {"train_loss": {name: [0, 1] for name in names}}), allow_nan=False)
+        "".join(chart_csv("train_loss", charts.chosen(names, view.source), view))
+    comparison_page(charts, names, View())
+    compare_page(language, names, shown, state)
+    parallel(charts, names, ["model.a"], "train_loss", False)
+    for run in shown:
+        run_page(language, run, state)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_no_file_of_a_run_is_waited_for_followed_or_read_without_end(home: Path, kind: str) -> None:
+    root = home / "base"
+    for file in FILES:
+        folder = make_run(root, f"{kind}-{file}", 30)
+        (folder / file).unlink(missing_ok=True)
+        KINDS[kind](folder / file)
+    library = Library(root, LogCache())
+    everything(library, [f"{kind}-{file}" for file in FILES])
+    rows = {entry.facts.name: entry.row for entry in library.entries()[1]}
+    for file in (files.STATUS, files.RUN, files.MODEL_CONFIG, files.TRAINER_CONFIG, files.NOTES):
+        assert file in rows[f"{kind}-{file}"]["problem"], file
+
+
+def test_numbers_that_no_float_can_hold_are_shown_and_break_nothing(home: Path) -> None:
+    root = home / "base"
+    folder = make_run(root, "huge", 30)
+    for file in (files.MODEL_CONFIG, files.TRAINER_CONFIG):
+        (folder / file).write_text(f'{{"a": {HUGE}, "b": -{HUGE}, "c": [{HUGE}], "d": {{"e": 1e999}}}}')
+    (folder / files.NOTES).write_text(f'{{"tags": [{HUGE}], "note": {HUGE}}}')
+    numbers = ", ".join(f'"{key}": {HUGE}' for key in ("step", "max_step", "started", "heartbeat", "pid"))
+    (folder / files.STATUS).write_text(f'{{"state": "finished", {numbers}}}')
+    (folder / "iter-5-ckpt.pth").write_bytes(b"1")
+    (folder / "iter-5-ckpt.json").write_text(
+        f'{{"size": {HUGE}, "step": {HUGE}, "sha256": {HUGE}, "metrics": {{"a": {HUGE}}}}}'
+    )
+    log = f"step,epoch,time,lr,train_loss,val_loss\n{HUGE},{HUGE},{HUGE},{HUGE},{HUGE},-{HUGE}\n"
+    (folder / files.LOG).write_text(log + "1,1,1,1,1e308,1\n2,1,2,1,-1e308,1\n")
+    library = Library(root, LogCache())
+    everything(library, ["huge"])
+    assert library.facts("huge").config_values()["model.a"].startswith("1000")
+
+
+@pytest.mark.parametrize("field", ["low", "high", "smooth", "offset"])
+def test_a_number_without_end_from_a_client_is_refused(field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        read_view({field: 10**400})
+
+
+def test_an_address_with_too_many_fields_or_nonsense_is_read_as_far_as_it_goes() -> None:
+    path, state = read_address("/compare?" + "&".join(f"run=a{index}" for index in range(3000)))
+    assert path == "/compare"
+    assert len(state["runs"]) == 200
+    for odd in ("http://[", "//[::1", "/%ff%00?%ff=%00&smooth=nan&smooth=1e999", "?" + "&" * 5000):
+        read_address(odd)
+
+
+@pytest.mark.parametrize("offset", [3600.0, 1e9, 1e17])
+def test_a_clock_in_the_future_gives_neither_a_negative_nor_an_absurd_duration(home: Path, offset: float) -> None:
+    now = time.time() + offset
+    make_run(home / "base", "ahead", 30, state="running", started=now, heartbeat=now + 5, max_step=60)
+    library = Library(home / "base", LogCache())
+    everything(library, ["ahead"])
+    row = library.entries()[1][0].row
+    assert row["duration"] is None or 0 <= row["duration"] <= 16
+    assert row["eta"] is None or row["eta"] >= 0
