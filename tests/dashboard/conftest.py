@@ -15,7 +15,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from darkit.dashboard.serve import server_of
 from darkit.dashboard.server import create_app
+from darkit.runs import files
+from tests.dashboard.parts import make_run
 
+SPIKE = 1234  # the step at which one of the runs jumps
 PATIENCE = 20_000  # milliseconds; two test processes share two cores
 expect.set_options(timeout=PATIENCE)
 
@@ -51,6 +54,32 @@ def dashboard(home: Path) -> Iterator[Served]:
     """A dashboard of this test's own home."""
     (home / "base").mkdir(parents=True, exist_ok=True)
     with served(home / "base") as one:
+        yield one
+
+
+@pytest.fixture(scope="package")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Six runs that no test changes: two learning rates, three seeds."""
+    root = tmp_path_factory.mktemp("home") / "base"
+    for seed in range(6):
+        losses = {SPIKE: 40.0} if seed == 1 else {700: float("nan"), 701: float("inf")} if seed == 2 else None
+        make_run(root, f"mlp-{seed}", 6000, seed=seed, lr=[0.1, 0.01][seed % 2], losses=losses)
+    folder = make_run(
+        root,
+        "broken-off",
+        300,
+        seed=9,
+        state="crashed",
+        reason="ValueError: boom",
+        traceback="Traceback ...\nValueError: boom",
+    )
+    (folder / "iter-200-ckpt.pth").write_bytes(b"x" * 2048)
+    manifest = {"size": 2048, "sha256": "ab" * 32, "step": 200, "metrics": {"val_loss": 0.5}, "run": "1"}
+    files.write_json(folder / "iter-200-ckpt.json", manifest)
+    (folder / "iter-300-ckpt.pth").write_bytes(b"x")
+    (folder / files.MODEL_SOURCE).write_text("class MLP:\n    pass\n")
+    (folder / "system_log.csv").write_text("time,step,cpu,memory,disk_free\n1,1,50,20,900\n11,2,60,21,899\n")
+    with served(root) as one:
         yield one
 
 

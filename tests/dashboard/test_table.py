@@ -1,0 +1,104 @@
+"""The table of all runs: what it shows, what it remembers, and what people do to runs in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import parse_qs, urlsplit
+
+from playwright.sync_api import Page, expect
+
+from darkit.runs import files
+from darkit.runs.notes import read_notes
+from tests.dashboard.conftest import Served
+from tests.dashboard.parts import loss_at, make_run
+from tests.dashboard.screen import drawn
+
+Open = Callable[..., Page]
+
+
+def test_the_table_shows_state_step_and_the_last_and_best_of_each_series(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/")
+    row = page.locator('.ag-row[row-id="mlp-0"]')
+    expect(row.first).to_contain_text("finished")
+    text = " ".join(page.locator('.ag-row[row-id="mlp-0"]').all_inner_texts())
+    assert "6,000 / 6,000" in text
+    best = min(loss_at(step, 6000, 0) for step in range(1, 6001))
+    assert f"{best:.5g}" in text
+    assert f"{loss_at(6000, 6000, 0):.5g}" in text
+
+
+def test_sorting_searching_and_columns_are_in_the_address_and_come_back_with_it(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/")
+    expect(page.locator('.ag-row[row-id="mlp-5"]')).not_to_have_count(0)
+    page.locator("#search").fill("mlp-")
+    expect(page.locator("#run-count")).to_have_text("6 of 7")
+    page.locator('.ag-header-cell[col-id="name"]').click()
+    page.locator("#columns").click()
+    page.locator("#columns").fill("model.width")
+    page.get_by_role("option", name="model.width").click()
+    page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('config:model.width') !== null")
+    query = parse_qs(urlsplit(page.url).query)
+    assert query["q"] == ["mlp-"]
+    assert query["sort"] == ["name.asc"]
+    assert "config:model.width" in query["col"]
+    page.reload()
+    expect(page.locator("#search")).to_have_value("mlp-")
+    expect(page.locator("#run-count")).to_have_text("6 of 7")
+    expect(page.locator('.ag-header-cell[col-id="name"]')).to_have_attribute("aria-sort", "ascending")
+    page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('config:model.width') !== null")
+
+
+def test_chosen_runs_are_compared_and_a_click_on_a_name_opens_its_page(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/")
+    for name in ("mlp-0", "mlp-3"):
+        page.locator(f'.ag-row[row-id="{name}"] input[type=checkbox]').click()
+    page.get_by_role("button", name="Compare 2").click()
+    drawn(page, 2)
+    assert parse_qs(urlsplit(page.url).query)["run"] == ["mlp-0", "mlp-3"] or "mlp-3" in page.url
+    page.go_back()
+    page.locator('.ag-row[row-id="mlp-3"] a').click()
+    expect(page.get_by_role("heading", name="mlp-3")).to_be_visible()
+
+
+def test_tags_and_notes_are_written_and_shown(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "one", 20)
+    page = open_page(dashboard.address + "/")
+    page.locator('.ag-row[row-id="one"] input[type=checkbox]').click()
+    page.get_by_role("button", name="Tags and note").click()
+    page.locator("#notes-tags").fill("good")
+    page.locator("#notes-tags").press("Enter")
+    page.locator("#notes-text").fill("keep this\none")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".tag", has_text="good")).to_be_visible()
+    assert read_notes(folder).tags == ("good",)
+    assert read_notes(folder).note == "keep this\none"
+
+
+def test_an_archived_run_is_out_of_sight_until_it_is_asked_for(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "old", 20)
+    make_run(dashboard.root, "new", 20)
+    page = open_page(dashboard.address + "/")
+    page.locator('.ag-row[row-id="old"] input[type=checkbox]').click()
+    page.locator("#archive").click()
+    expect(page.locator('.ag-row[row-id="old"]')).to_have_count(0)
+    assert read_notes(folder).archived
+    page.get_by_label("Archived").click(force=True)
+    expect(page.locator('.ag-row[row-id="old"]')).not_to_have_count(0)
+
+
+def test_a_run_is_deleted_only_when_its_name_is_typed_and_lies_in_the_trash_then(
+    dashboard: Served, open_page: Open
+) -> None:
+    folder = make_run(dashboard.root, "gone", 20)
+    page = open_page(dashboard.address + "/")
+    page.locator('.ag-row[row-id="gone"] input[type=checkbox]').click()
+    page.locator("#delete").click()
+    confirm = page.locator("#delete-now")
+    expect(confirm).to_be_disabled()
+    page.locator("#delete-name").fill("gon")
+    expect(confirm).to_be_disabled()
+    page.locator("#delete-name").fill("gone")
+    confirm.click()
+    expect(page.locator('.ag-row[row-id="gone"]')).to_have_count(0)
+    assert not folder.exists()
+    assert (dashboard.root.parent / ".trash" / "gone" / files.RUN).is_file()
