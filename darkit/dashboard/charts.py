@@ -11,19 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from darkit.dashboard.curves import Curve, band_of, curve_of, position_of, usable_series
+from darkit.dashboard.curves import EMPTY, Curve, band_of, curve_of, odd_of, position_of, usable_series
 from darkit.dashboard.downsample import MOST_POINTS, memory_of, pick
 from darkit.dashboard.facts import Facts, readable
 from darkit.dashboard.figures import GroupBand, Line, chart_figure, inert, numbers, robust_scale
-from darkit.dashboard.library import Library
+from darkit.dashboard.library import Library, pace
+from darkit.dashboard.machine import measure
 from darkit.dashboard.tail import Table
 from darkit.dashboard.texts import text
 from darkit.dashboard.views import MOST_CHARTS, View
 from darkit.errors import DarkitError
-from darkit.runs.checkpoints import list_checkpoints
+from darkit.runs.checkpoints import checkpoint_steps
+from darkit.runs.status import ALIVE
 
 _MARKED_RUNS = 20
-_MARKS = 200
+_MARKS = 60  # checkpoints per curve on the screen; a zoom shows those between
 _LEAST_NEW = 4
 _MOST_NEW = 120  # points per curve and update
 _CACHED = 64 * 2**20  # bytes of answers
@@ -91,7 +93,7 @@ class Charts:
         titles = list(dict.fromkeys(name for run in shown for name in run.series))[:MOST_CHARTS]
         drawn = titles[:2] if wanted is None else [title for title in titles if title in set(wanted)]
         return {
-            "charts": [{"id": title, "title": readable(title)} for title in titles],
+            "charts": [{"id": title, "title": heading(title, view)} for title in titles],
             "figures": {title: self.figure(title, shown, view) for title in drawn},
             "cursors": {run.facts.name: [run.table.generation, run.table.rows] for run in shown},
             "runs": {run.facts.name: state_of(run) for run in shown},
@@ -115,7 +117,7 @@ class Charts:
         )
         most = points_each(len(single) * (2 if view.smooth else 1))
         for label, run in single:
-            raw = curve_of(run.table, run.series[title], view)
+            raw = _curve(run, title, view)
             smoothed = raw.smoothed(view.smooth).within(view.low, view.high) if view.smooth else None
             raw = raw.within(view.low, view.high)
             scales.append(raw.y)
@@ -125,19 +127,22 @@ class Charts:
                     run.index if label is None else colours[label],
                     raw.thinned(most),
                     smoothed.thinned(most) if smoothed is not None else None,
-                    checkpoint_marks(run, run.series[title][0], view) if marked and label is None else (),
+                    checkpoint_marks(run, run.series[title][0], view) if marked else (),
                     faint=label is not None,
                 )
             )
         for label, members in groups:
-            curves = [curve_of(run.table, run.series[title], view).smoothed(view.smooth) for run in members]
-            band = band_of([curve.within(view.low, view.high) for curve in curves])
+            curves = [_curve(run, title, view).smoothed(view.smooth).within(view.low, view.high) for run in members]
+            band = band_of(curves)
             scales.extend([band.mean])
-            bands.append(GroupBand(label, colours[label], len(members), band))
+            odd = EMPTY if label in view.unfold else odd_of(curves)  # an unfolded run has its own marks
+            bands.append(GroupBand(label, colours[label], len(members), band, odd))
         scale = robust_scale(scales, view.log) if view.robust else None
         own = {run.series[title][0] for run in with_series}
         x_title = text(view.language, f"axis_{view.axis}") if view.axis != "step" or own <= {"step"} else ", ".join(own)
-        return chart_figure(readable(title), lines, bands, view, scale, x_title)
+        if view.source == "system" and measure(title, view.language).percent:
+            scale = (0.0, 102.0)
+        return chart_figure(heading(title, view), lines, bands, view, scale, x_title)
 
     def news(
         self, names: Sequence[str], view: View, cursors: Mapping[str, Mapping[str, Sequence[int]]]
@@ -169,7 +174,7 @@ class Charts:
                 if generation != run.table.generation or rows > run.table.rows or view.group or rows == 0:
                     redraw.append(title)
                     break
-                pieces.extend(new_pieces(run, run.series[title], view, rows))
+                pieces.extend(new_pieces(run, title, view, rows))
             else:
                 if pieces:
                     append[title] = pieces
@@ -188,15 +193,20 @@ def points_each(curves: int) -> int:
     return max(_FEWEST, min(MOST_POINTS, _MOST_TOGETHER // max(1, curves)))
 
 
-def new_pieces(run: Shown, columns: Sequence[str], view: View, first: int) -> list[list[Any]]:
+def heading(title: str, view: View) -> str:
+    """What stands above a chart."""
+    return measure(readable(title), view.language).title if view.source == "system" else readable(title)
+
+
+def new_pieces(run: Shown, title: str, view: View, first: int) -> list[list[Any]]:
     """What a curve grew by since row ``first``, thinned as much as the rest of the curve is."""
     total = run.table.rows
-    new = curve_of(run.table, columns, view, first)
+    new = _curve(run, title, view, first)
     most = int(max(_LEAST_NEW, min(_MOST_NEW, 2 * len(new.x) * MOST_POINTS / max(1, total))))
     pieces = [_piece(run, "raw", new, most)]
     if view.smooth:
-        back = max(0, first - memory_of(view.smooth) * max(1, first // max(1, _points(run, columns))))
-        whole = curve_of(run.table, columns, view, back).smoothed(view.smooth)
+        back = max(0, first - memory_of(view.smooth) * max(1, first // max(1, _points(run, run.series[title]))))
+        whole = _curve(run, title, view, back).smoothed(view.smooth)
         count = len(new.x)
         start = len(whole.x) - count
         pieces.append(
@@ -212,8 +222,13 @@ def new_pieces(run: Shown, columns: Sequence[str], view: View, first: int) -> li
 def state_of(run: Shown) -> dict[str, Any]:
     """What the page shows of a run beside its name."""
     status = run.facts.status
+    rate, left = pace(run.facts, run.table)
+    alive = run.facts.state in ALIVE
     return {
         "state": run.facts.state,
+        "rate": rate if alive else None,
+        "eta": left,
+        "saved": len(checkpoint_steps(run.facts.folder)) if alive else None,
         "step": status.step,
         "max_step": status.max_step,
         "index": run.index,
@@ -239,14 +254,11 @@ def groups_of(shown: Sequence[Shown], view: View) -> list[tuple[str, list[Shown]
 
 
 def checkpoint_marks(run: Shown, column: str, view: View) -> tuple[tuple[float, str], ...]:
-    """Where the checkpoints of a run are on the x-axis."""
-    try:
-        checkpoints = list_checkpoints(run.facts.folder)[-_MARKS:]
-    except (OSError, TypeError, ValueError, AttributeError):
+    """Where the checkpoints of a run are on the x-axis; of very many some, the first and the last among them."""
+    saved = checkpoint_steps(run.facts.folder)
+    if not saved:
         return ()
-    if not checkpoints:
-        return ()
-    steps = np.array([float(checkpoint.step) for checkpoint in checkpoints])
+    steps = np.array([float(step) for step in saved])
     own, x = run.table.column("step"), position_of(run.table, column, view)
     if own is None or x is None:
         return ()
@@ -256,11 +268,16 @@ def checkpoint_marks(run: Shown, column: str, view: View) -> tuple[tuple[float, 
     places = np.interp(steps, own[known], x[known]) if view.axis != "step" or column != "step" else steps
     low = view.low if view.low is not None else -np.inf
     high = view.high if view.high is not None else np.inf
-    return tuple(
-        (float(place), checkpoint.name)
-        for place, checkpoint in zip(places, checkpoints, strict=True)
-        if low <= place <= high
-    )
+    seen = np.flatnonzero((low <= places) & (places <= high))
+    if len(seen) > _MARKS:
+        seen = seen[np.linspace(0, len(seen) - 1, _MARKS).astype(int)]
+    return tuple((float(places[index]), f"iter-{saved[index]}-ckpt") for index in seen)
+
+
+def _curve(run: Shown, title: str, view: View, first: int = 0) -> Curve:
+    curve = curve_of(run.table, run.series[title], view, first)
+    divisor = measure(title, view.language).divisor if view.source == "system" else 1.0
+    return curve if divisor == 1 else Curve(curve.x, curve.y / divisor, curve.odd_x, curve.odd_y)
 
 
 def _series(facts: Facts, table: Table, source: str) -> dict[str, list[str]]:

@@ -156,6 +156,17 @@ def band_of(curves: Sequence[Curve], most: int = MOST_POINTS) -> Band:
     return Band(grid[shown], mean[shown], deviation[shown])
 
 
+def odd_of(curves: Sequence[Curve]) -> Curve:
+    """Where any of several curves was NaN or infinite, as a curve without points."""
+    together = Curve(
+        np.empty(0),
+        np.empty(0),
+        np.concatenate([np.empty(0), *(curve.odd_x for curve in curves)]),
+        np.concatenate([np.empty(0), *(curve.odd_y for curve in curves)]),
+    )
+    return together.thinned()
+
+
 def _ascending(curve: Curve) -> tuple[Numbers, Numbers]:
     order = np.argsort(curve.x, kind="stable")
     return curve.x[order], curve.y[order]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from darkit.dashboard.columns import Numbers
-from darkit.dashboard.curves import Band, Curve
+from darkit.dashboard.curves import EMPTY, Band, Curve
 from darkit.dashboard.texts import text
 from darkit.dashboard.views import View
 
@@ -21,6 +21,7 @@ PALETTE = (
 )  # fmt: skip
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _PALE = 0.28
+_FEW_MARKS = 20
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', sans-serif"
 _UNIFIED_HOVER = 8  # lines up to which one box shows all values
 
@@ -56,6 +57,7 @@ class GroupBand:
     index: int
     count: int
     band: Band
+    odd: Curve = EMPTY
 
 
 def chart_figure(
@@ -82,8 +84,10 @@ def chart_figure(
     for band in bands:
         traces.extend(_band_traces(band))
     for line in lines:
-        traces.extend(_odd_traces(line))
+        traces.extend(_odd_traces(line.run, line.run, line.index, line.curve))
         traces.extend(_checkpoint_traces(line, view.language))
+    for band in bands:
+        traces.extend(_odd_traces(f"{band.label} ({band.count})", band.label, band.index, band.odd))
     layout = base_layout(view.dark)
     unified = len(lines) + len(bands) <= _UNIFIED_HOVER
     layout["hovermode"] = "x unified" if unified else "closest"
@@ -96,7 +100,20 @@ def chart_figure(
     if scale is not None:
         layout["yaxis"].update(range=_range(scale, view.log), autorange=False)
     layout["meta"] = {"title": inert(title)}
+    _mend_axes(layout, lines, bands, view)
     return {"data": traces, "layout": layout}
+
+
+def _mend_axes(layout: Figure, lines: Sequence[Line], bands: Sequence[GroupBand], view: View) -> None:
+    """An axis without a value has no numbers, and one with a single moment shows the minute around it."""
+    positions = np.concatenate([np.empty(0), *(line.curve.x for line in lines), *(band.band.x for band in bands)])
+    if not len(positions):
+        layout["yaxis"].update(visible=False)
+        if not any(len(line.curve.odd_x) for line in lines):
+            said = {"text": text(view.language, "no_values"), "showarrow": False, "font": {"size": 13}}
+            layout["annotations"] = [{**said, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}]
+    elif view.axis == "wall" and view.low is None and positions.min() == positions.max():
+        layout["xaxis"].update(range=[positions[0] - 30_000, positions[0] + 30_000], autorange=False)
 
 
 def base_layout(dark: bool) -> Figure:
@@ -274,8 +291,7 @@ def _band_traces(group: GroupBand) -> list[Figure]:
     ]
 
 
-def _odd_traces(line: Line) -> list[Figure]:
-    curve = line.curve
+def _odd_traces(name: str, run: str, index: int, curve: Curve) -> list[Figure]:
     if not len(curve.odd_x):
         return []
     words = ["NaN" if np.isnan(value) else "∞" if value > 0 else "−∞" for value in curve.odd_y]
@@ -284,7 +300,7 @@ def _odd_traces(line: Line) -> list[Figure]:
         {
             "type": "scatter",
             "mode": "markers",
-            "name": inert(line.run),
+            "name": inert(name),
             "x": numbers(curve.odd_x),
             "y": [0.04] * len(words),
             "yaxis": "y2",
@@ -294,9 +310,9 @@ def _odd_traces(line: Line) -> list[Figure]:
                 "symbol": [symbols[word] for word in words],
                 "size": 9,
                 "color": "#e03131",
-                "line": {"width": 1.5, "color": colour(line.index)},
+                "line": {"width": 1.5, "color": colour(index)},
             },
-            "meta": {"run": line.run, "kind": "odd"},
+            "meta": {"run": run, "kind": "odd"},
         }
     ]
 
@@ -315,7 +331,12 @@ def _checkpoint_traces(line: Line, language: str) -> list[Figure]:
             "text": [f"{text(language, 'checkpoint')} {inert(name)}" for _, name in line.marks],
             "hovertemplate": "%{text}",
             "cliponaxis": False,
-            "marker": {"symbol": "diamond", "size": 7, "color": colour(line.index), "opacity": 0.9},
+            "marker": {
+                "symbol": "diamond",
+                "size": 7 if len(line.marks) <= _FEW_MARKS else 5,
+                "color": colour(line.index),
+                "opacity": 0.9,
+            },
             "meta": {"run": line.run, "kind": "checkpoint"},
         }
     ]

@@ -136,9 +136,8 @@ def summary(facts: Facts, table: Table | None) -> dict[str, Any]:
     """What the table of runs shows of one run; times in Unix seconds, durations in seconds."""
     status = facts.status
     series = series_values(facts, table) if table is not None else {}
-    rate = steps_per_second(table) if table is not None else None
     problem = facts.problem or (table.problem if table is not None else "")
-    left = status.max_step - status.step if status.max_step else None
+    rate, eta = pace(facts, table)
     ended = status.heartbeat
     config_device = facts.trainer.get("device")
     return {
@@ -151,7 +150,7 @@ def summary(facts: Facts, table: Table | None) -> dict[str, Any]:
         "step": status.step,
         "max_step": status.max_step,
         "progress": min(1.0, status.step / status.max_step) if status.max_step and status.step >= 0 else None,
-        "eta": left / rate if facts.state == "running" and left is not None and left >= 0 and rate else None,
+        "eta": eta,
         "rate": rate,
         "duration": ended - status.started if 0 < status.started <= ended else None,
         "started": _began(facts) or None,
@@ -183,6 +182,14 @@ def higher_is_better(name: str, trainer: Mapping[str, Any]) -> bool:
         return bool(trainer["mode"] == "max")
     words = name.lower().replace("-", "_").replace("/", "_").replace(".", "_").split("_")
     return any(word in _HIGHER_IS_BETTER for word in words) and "loss" not in words
+
+
+def pace(facts: Facts, table: Table | None) -> tuple[float | None, float | None]:
+    """Steps per second, and the seconds that a running run still needs at that rate; None where nobody can tell."""
+    status = facts.status
+    rate = steps_per_second(table) if table is not None else None
+    left = status.max_step - status.step if status.max_step else None
+    return rate, left / rate if facts.state == "running" and left is not None and left >= 0 and rate else None
 
 
 def steps_per_second(table: Table) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import stat
 from dataclasses import dataclass, field
@@ -72,6 +73,16 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
         if checkpoint is not None:
             found.append(checkpoint)
     return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Returns the steps of the checkpoint files in a run directory, lowest first, without a look into any."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith("-ckpt.pth")]
+    except OSError:
+        return []
+    return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
 
 
 def candidates(folder: Path) -> list[Checkpoint]:

@@ -1,0 +1,40 @@
+"""What the columns of ``system_log.csv`` are called on the page, and in which unit they are shown."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from darkit.dashboard.texts import text
+
+_ACCELERATOR = re.compile(r"gpu(\d{1,3})_(use|memory|power|temperature)")
+_GIGABYTE = 1e9  # bytes
+_IN_GIGABYTES = ("disk_free", "gpu_memory")
+_IN_PERCENT = ("cpu", "memory", "gpu_use")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How one column is shown.
+
+    Attributes:
+        title: Its name and unit, for a person.
+        divisor: What its values are divided by.
+        percent: Whether its axis goes from 0 to 100.
+    """
+
+    title: str
+    divisor: float = 1.0
+    percent: bool = False
+
+
+def measure(column: str, language: str) -> Measure:
+    """Says how a column is shown; one that is not known is shown as it is."""
+    card = _ACCELERATOR.fullmatch(column)
+    key = f"gpu_{card[2]}" if card else column
+    if key not in (*_IN_GIGABYTES, *_IN_PERCENT, "gpu_power", "gpu_temperature") or (
+        key.startswith("gpu_") and not card
+    ):
+        return Measure(column)
+    title = text(language, f"machine_{key}", index=card[1] if card else "")
+    return Measure(title, _GIGABYTE if key in _IN_GIGABYTES else 1.0, key in _IN_PERCENT)
