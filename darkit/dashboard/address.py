@@ -29,8 +29,10 @@ def read_address(href: str) -> tuple[str, dict[str, Any]]:
         return query.get(key, [default])[0]
 
     axis = one("axis", "step")
+    runs = list(dict.fromkeys(query.get("run", [])))
     return unquote(parts.path, errors="replace"), {
-        "runs": list(dict.fromkeys(query.get("run", [])))[:MOST_RUNS],
+        "runs": runs[:MOST_RUNS],
+        "left_out": max(0, len(runs) - MOST_RUNS),
         "axis": axis if axis in AXES else "step",
         "smooth": _weight(one("smooth", "0")),
         "log": one("log") == "1",

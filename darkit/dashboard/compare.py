@@ -72,7 +72,8 @@ def parallel(charts: Charts, names: Sequence[str], keys: Sequence[str], metric: 
     for run in shown:
         values = run.facts.config_values()
         pair = series_values(run.facts, run.table).get(metric)
-        rows[run.facts.name] = [*(values.get(key) for key in keys), pair[1] if pair else None]
+        told = [shown_value(value) if isinstance(value := values.get(key), bool) else value for key in keys]
+        rows[run.facts.name] = [*told, pair[1] if pair else None]
     if not keys or not rows:
         return {"data": [], "layout": base_layout(dark)}
     return parallel_figure([*keys, metric], rows, {run.facts.name: run.index for run in shown}, dark)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FOLDER = ".dashboard"
 _PATIENCE = 20.0  # seconds for a server to answer or to end
+_LONGEST_HEAD = 2**18  # bytes of a request before its body: the address of a page can name 200 runs
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -166,6 +167,7 @@ def server_of(app: ASGIApp) -> uvicorn.Server:
         http="h11",
         loop="asyncio",
         interface="asgi3",
+        h11_max_incomplete_event_size=_LONGEST_HEAD,
         log_level="error",
         access_log=False,
         proxy_headers=False,

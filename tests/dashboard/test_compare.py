@@ -11,8 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
+from darkit.runs import files
 from tests.dashboard.conftest import SPIKE, Served
-from tests.dashboard.parts import loss_at
+from tests.dashboard.parts import loss_at, make_run, row
 from tests.dashboard.screen import drawn, trace
 
 Open = Callable[..., Page]
@@ -155,3 +156,26 @@ def test_a_comparison_is_saved_as_one_page_that_needs_no_server(runs: Served, op
     expect(page.locator("table >> text=mlp-1").first).to_be_visible()
     shown = page.evaluate("Math.max(...document.getElementById('chart-0')._fullData[1].y)")
     assert shown == 40.0
+
+
+def test_last_and_best_values_follow_the_logs(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "one", 200, state="running", max_step=400)
+    make_run(dashboard.root, "two", 200)
+    page = open_page(dashboard.address + "/compare?run=one&run=two")
+    drawn(page, 2)
+    with (folder / files.LOG).open("a") as log:
+        log.write(row(201, 0.015625) + "\n")
+    expect(page.locator("#values-box .best", has_text="0.015625")).to_be_visible()
+
+
+def test_more_runs_than_can_be_compared_are_said_to_be_left_out_and_the_address_may_be_long(
+    dashboard: Served, open_page: Open
+) -> None:
+    names = [f"{index}-{'run-with-a-very-long-name-' * 3}" for index in range(230)]
+    for name in names:
+        make_run(dashboard.root, name.strip(), 3)
+    page = open_page(dashboard.address + "/compare?" + "&".join(f"run={name}" for name in names))
+    expect(page.get_by_role("heading", name="Comparison of 200 runs")).to_be_visible()
+    expect(page.get_by_text("30 more that were chosen are not shown")).to_be_visible()
+    expect(page.locator("[data-chart=train_loss] .plot[data-drawn]")).to_have_count(1)
+    expect(page.locator(".chip")).to_have_count(200)

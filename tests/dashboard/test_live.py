@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -47,7 +48,8 @@ def training(home: Path) -> Iterator[Path]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     yield folder
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it may have been stopped
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait(20)
     assert process.stderr is not None
     process.stderr.close()
@@ -62,7 +64,7 @@ def points(page: Page) -> int:
     return page.evaluate("document.querySelector('[data-chart=train_loss] .plot').data[0].x.length")
 
 
-def test_a_curve_grows_while_the_run_trains_and_the_stop_button_leaves_the_request(
+def test_a_curve_grows_while_the_run_trains_and_the_stop_button_ends_it_saved(
     training: Path, dashboard: Served, open_page: Open
 ) -> None:
     page = open_page(dashboard.address + "/run/live")

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
+from darkit.runs import files
 from tests.dashboard.conftest import Served
+from tests.dashboard.parts import make_run
+from tests.dashboard.screen import drawn
 
 Open = Callable[..., Page]
 
@@ -30,3 +33,41 @@ def test_the_run_page_tells_reason_traceback_commands_checkpoints_and_source(run
     page.get_by_role("tab", name="Machine").click()
     expect(page.locator("#system-charts .plot[data-drawn]")).to_have_count(3)
     assert "tab=machine" in page.url
+
+
+def test_the_texts_of_a_run_follow_it_while_another_tab_than_its_charts_is_open(
+    dashboard: Served, open_page: Open
+) -> None:
+    folder = make_run(dashboard.root, "one", 200, state="running", max_step=400)
+    page = open_page(dashboard.address + "/run/one?tab=checkpoints")
+    expect(page.locator("#run-progress")).to_contain_text("100 steps/s")
+    expect(page.locator("#run-progress")).to_contain_text("2.0 s left")
+    expect(page.get_by_role("tabpanel")).to_contain_text("No checkpoint")
+    (folder / "iter-150-ckpt.pth").write_bytes(b"x" * 10)
+    expect(page.locator("table.values tbody tr")).to_contain_text("iter-150-ckpt")
+    status = files.read_json(folder / files.STATUS)
+    ended = {"state": "crashed", "reason": "ValueError: boom", "traceback": "Traceback ...\nValueError: boom"}
+    files.write_json(folder / files.STATUS, {**status, **ended})
+    expect(page.locator("#run-state")).to_have_text("crashed")
+    expect(page.locator("#run-ending")).to_contain_text("ValueError: boom")
+    page.get_by_text("Traceback", exact=True).click()
+    expect(page.locator("#run-ending pre")).to_be_visible()
+    expect(page.locator("#stop")).to_be_hidden()
+    expect(page.locator("#delete")).to_be_visible()
+
+
+def test_a_run_that_is_moved_away_while_it_is_shown_is_told_of_and_its_page_stays(
+    dashboard: Served, open_page: Open
+) -> None:
+    folder = make_run(dashboard.root, "one", 200, state="running", max_step=400)
+    make_run(dashboard.root, "two", 200)
+    alone = open_page(dashboard.address + "/run/one")
+    beside = open_page(dashboard.address + "/compare?run=one&run=two")
+    for page in (alone, beside):
+        drawn(page, 2)
+    folder.rename(dashboard.root / "renamed")
+    for page in (alone, beside):
+        expect(page.locator("#gone")).to_contain_text("one")
+        expect(page.locator(".plot[data-drawn]")).not_to_have_count(0)
+    alone.reload()
+    expect(alone.get_by_text("There is no run of this name: one")).to_be_visible()

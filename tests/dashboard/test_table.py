@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 from playwright.sync_api import Page, expect
 
 from darkit.runs import files
-from darkit.runs.notes import read_notes
+from darkit.runs.notes import Notes, read_notes, write_notes
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import loss_at, make_run
 from tests.dashboard.screen import drawn
@@ -102,3 +102,56 @@ def test_a_run_is_deleted_only_when_its_name_is_typed_and_lies_in_the_trash_then
     expect(page.locator('.ag-row[row-id="gone"]')).to_have_count(0)
     assert not folder.exists()
     assert (dashboard.root.parent / ".trash" / "gone" / files.RUN).is_file()
+
+
+def tag(page: Page, names: list[str], *, add: str = "", remove: str = "") -> None:
+    for name in names:
+        page.locator(f'.ag-row[row-id="{name}"] input[type=checkbox]').check()
+    page.get_by_role("button", name="Tags and note").click()
+    box = page.locator("#notes-tags")
+    expect(box).to_be_visible()
+    if add:
+        box.fill(add)
+        box.press("Enter")
+    if remove:
+        page.get_by_role("dialog").locator(".mantine-TagsInput-pill", has_text=remove).locator("button").click()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_shared_tag_is_taken_away_from_several_runs_and_their_own_stay(dashboard: Served, open_page: Open) -> None:
+    for name, tags in {"a": ("both", "only-a"), "b": ("both",)}.items():
+        write_notes(make_run(dashboard.root, name, 20), Notes(tags, note=f"note of {name}"))
+    page = open_page(dashboard.address + "/")
+    tag(page, ["a", "b"], add="new", remove="both")
+    expect(page.locator(".tag", has_text="new")).to_have_count(2)
+    assert set(read_notes(dashboard.root / "a").tags) == {"new", "only-a"}
+    assert read_notes(dashboard.root / "b") == Notes(("new",), note="note of b")
+
+
+def test_a_tag_is_renamed_in_all_runs(dashboard: Served, open_page: Open) -> None:
+    for name, tags in {"a": ("old", "x"), "b": ("old",), "c": ("other",)}.items():
+        write_notes(make_run(dashboard.root, name, 20), Notes(tags))
+    page = open_page(dashboard.address + "/")
+    page.locator('.ag-row[row-id="c"] input[type=checkbox]').check()
+    page.get_by_role("button", name="Tags and note").click()
+    page.get_by_text("Rename a tag of all runs").click()
+    page.locator("#tag-old").click()
+    page.get_by_role("option", name="old").click()
+    page.locator("#tag-new").fill("better")
+    page.get_by_role("button", name="Rename", exact=True).click()
+    expect(page.get_by_text("Renamed in 2 runs")).to_be_visible()
+    expect(page.locator(".tag", has_text="better")).to_have_count(2)
+    found = {name: read_notes(dashboard.root / name).tags for name in "abc"}
+    assert found == {"a": ("better", "x"), "b": ("better",), "c": ("other",)}
+
+
+def test_notes_that_cannot_be_read_are_told_and_not_written_over(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "torn", 20)
+    (folder / files.NOTES).write_text('{"tags": ["precious"], "note": "wo')
+    page = open_page(dashboard.address + "/")
+    expect(page.locator('.ag-row[row-id="torn"] [title*="notes.json"]')).to_be_visible()
+    page.locator('.ag-row[row-id="torn"] input[type=checkbox]').check()
+    page.locator("#archive").click()
+    expect(page.get_by_text("stay as they are")).to_be_visible()
+    assert (folder / files.NOTES).read_text() == '{"tags": ["precious"], "note": "wo'

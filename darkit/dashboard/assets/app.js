@@ -130,6 +130,7 @@ window.darkit = (() => {
   const number = (value, digits = 5) =>
     value === null || value === undefined ? "" : Number(value.toPrecision(digits)).toString().replace("e+", "e");
   const count = (value) => value.toLocaleString("en-US");
+  const rate = (value) => (value >= 1000 ? count(Number(value.toPrecision(3))) : number(value, 3));
 
   function duration(seconds) {
     if (seconds === null || seconds === undefined) return "";
@@ -217,7 +218,7 @@ window.darkit = (() => {
 
   return {
     parameters, remember, go, runAddress, ask, say, language, dark, element, keep, fileName, repeat, stateBadge,
-    number, count, duration, moment, plotly, grid, pages: [],
+    number, count, rate, duration, moment, plotly, grid, pages: [],
   };
 })();
 

@@ -267,17 +267,28 @@
       }
       if (answer.count > this.cards.size) await this.load([...redraw, ...this.cards.keys()]);
       else if (redraw.size) await this.load([...redraw]);
+      if (this.savedMore() && !view.group) await this.load([...this.cards.values()].filter((card) => card.visible).map((card) => card.id));
       const alive = Object.values(answer.runs).some((run) => run.state === "running" || run.state === "stalled");
       const changed = Object.keys(answer.cursors).length > 0;
       if (view.group && changed) return 2000;
       return changed ? 400 : alive ? 500 : 3000;
     }
 
+    /* Says, at most every ten seconds, whether there are checkpoints that no mark shows yet. */
+    savedMore() {
+      const saved = Object.values(this.states).reduce((sum, run) => sum + (run.saved || 0), 0);
+      const before = this.saved;
+      if (this.source !== "log" || this.zoomed || saved === before || Date.now() < (this.nextMarks || 0)) return false;
+      this.saved = saved;
+      this.nextMarks = Date.now() + 10000;
+      return before !== undefined && saved > before;
+    }
+
     /* Adds new points to the traces they belong to; false where the chart must be asked for anew. */
     append(card, pieces) {
       for (const [run, kind, x, y] of pieces) {
         const trace = card.plot.data?.find((one) => one.meta.run === run && one.meta.kind === kind);
-        if (!trace || kind === "odd" || trace.x.length > MOST_GROWN) return false;
+        if (!trace || kind === "odd" || trace.x.length < 2 || trace.x.length > MOST_GROWN) return false;
         trace.x = joined(trace.x, decode(x));
         trace.y = joined(trace.y, decode(y));
         if (trace.mode === "lines+markers" && trace.x.length > 30) trace.mode = "lines";
@@ -289,6 +300,7 @@
     }
 
     showChips() {
+      this.showGone();
       const grouped = this.groups.length > 0;
       const wanted = grouped ? this.groups.map((group) => group.label) : this.runs.filter((run) => this.states[run]);
       const key = JSON.stringify([grouped, wanted, darkit.language()]);
@@ -314,6 +326,15 @@
         }
       }
       document.dispatchEvent(new CustomEvent("darkit-states", {detail: this.states}));
+    }
+
+    /* A run that was moved or deleted while its page is open is told of; its curve stays until the page is loaded anew. */
+    showGone() {
+      const gone = document.getElementById("gone");
+      if (!gone) return;
+      const names = this.runs.filter((run) => !this.states[run]);
+      gone.hidden = !names.length;
+      if (names.length) gone.textContent = say("compare_gone", {names: names.join(", ")});
     }
 
     chip(name, index, grouped) {
@@ -378,9 +399,11 @@
     for (const root of document.querySelectorAll(".chart-board")) {
       if (!boards.has(root)) boards.set(root, new Board(root));
     }
-    drawParallel();
     for (const board of boards.values()) board.showReset();
+    showWeight();
   });
+
+  darkit.logBoard = () => [...boards.values()].find((one) => one.source === "log" && one.root.isConnected);
 
   function eachBoard(act) {
     for (const board of boards.values()) if (board.source === "log") act(board);
@@ -390,46 +413,20 @@
   new MutationObserver(() => {
     document.body.dataset.agThemeMode = darkit.dark() ? "dark" : "light";
     for (const board of boards.values()) board.refresh();
-    drawParallel();
   }).observe(document.documentElement, {attributes: true, attributeFilter: ["data-mantine-color-scheme"]});
 
-  document.addEventListener("click", async (event) => {
-    if (event.target.id === "reset-zoom") {
-      darkit.remember({low: null, high: null});
-      eachBoard((board) => {
-        for (const card of board.cards.values()) card.yRange = null;
-        board.refresh();
-      });
-    }
-    if (event.target.id === "export-page") {
-      const board = [...boards.values()].find((one) => one.source === "log");
-      const answer = await darkit.ask("/api/page", {runs: board.runs, view: board.view()});
-      darkit.keep(await answer.blob(), "darkit-comparison.html");
-    }
+  document.addEventListener("click", (event) => {
+    if (event.target.id !== "reset-zoom") return;
+    darkit.remember({low: null, high: null});
+    eachBoard((board) => {
+      for (const card of board.cards.values()) card.yRange = null;
+      board.refresh();
+    });
   });
 
-  let parallelTurn = 0;
-  async function drawParallel() {
-    const plot = document.getElementById("parallel");
-    const board = [...boards.values()].find((one) => one.source === "log");
-    if (!plot || !board) return;
-    const turn = ++parallelTurn;
-    await board.ready; // it is far below them
-    const keys = plot.dataset.keys ? JSON.parse(plot.dataset.keys) : JSON.parse(plot.dataset.first);
-    const metric = plot.dataset.metric;
-    const body = {runs: board.runs, keys, metric, dark: darkit.dark()};
-    const figure = await (await darkit.ask("/api/parallel", body)).json();
-    await darkit.plotly();
-    if (turn === parallelTurn && plot.isConnected) {
-      if (plot.clientWidth < 620) {
-        figure.layout.margin.t = 110;
-        for (const note of figure.layout.annotations || []) {
-          if (note.yanchor === "bottom") Object.assign(note, {textangle: -35, xanchor: "left"});
-        }
-      }
-      Plotly.react(plot, figure.data, figure.layout, options);
-      plot.dataset.drawn = "1";
-    }
+  function showWeight(weight = Number(darkit.parameters().get("smooth")) || 0) {
+    const place = document.getElementById("smooth-value");
+    if (place) place.textContent = weight.toFixed(2);
   }
 
   let viewTimer = 0;
@@ -446,22 +443,13 @@
       if ((before.get("axis") || "step") !== axis) Object.assign(changes, {low: null, high: null});
       if ((before.get("group") || "") !== (group || "")) changes.unfold = null;
       const address = location.search;
+      showWeight(smooth || 0);
       darkit.remember(changes);
       if (location.search !== address) {
         clearTimeout(viewTimer);
         viewTimer = setTimeout(() => eachBoard((board) => board.refresh()), 60);
       }
       return axis;
-    },
-    follow_parallel(keys, metric) {
-      darkit.remember({key: keys, metric});
-      const plot = document.getElementById("parallel");
-      if (plot) {
-        plot.dataset.keys = JSON.stringify(keys);
-        plot.dataset.metric = metric || "";
-        drawParallel();
-      }
-      return metric || "";
     },
   });
 })();

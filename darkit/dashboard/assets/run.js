@@ -4,21 +4,50 @@
   const {say} = darkit;
   const here = () => (location.pathname.startsWith("/run/") ? decodeURIComponent(location.pathname.slice(5)) : null);
 
+  let watch = null;
   darkit.pages.push(() => {
     const name = here();
+    if (watch?.name !== name) {
+      watch?.loop.end();
+      watch = name === null ? null : {name, loop: darkit.repeat(() => look(name))};
+    }
     if (name !== null) dash_clientside.set_props("selection", {data: [name]});
   });
 
+  /* Asks how the run is while no chart on the screen does. */
+  async function look(name) {
+    const board = document.querySelector(".chart-board");
+    if (board?.offsetParent) return 2000;
+    const body = {runs: [name], view: {language: darkit.language()}, cursors: {}};
+    const {runs} = await (await darkit.ask("/api/news", body)).json();
+    document.dispatchEvent(new CustomEvent("darkit-states", {detail: runs}));
+    const gone = document.getElementById("gone");
+    if (gone) {
+      gone.hidden = name in runs;
+      gone.textContent = say("compare_gone", {names: name});
+    }
+    return runs[name] && alive(runs[name].state) ? 1500 : 5000;
+  }
+
+  const alive = (state) => state === "running" || state === "stalled";
+
+  function pace(run) {
+    const parts = [];
+    if (run.rate) parts.push(say("rate_of", {rate: darkit.rate(run.rate)}));
+    if (run.eta !== null && run.eta !== undefined) parts.push(say("left_of", {time: darkit.duration(run.eta)}));
+    return parts.join(" · ");
+  }
+
   let last = "";
   document.addEventListener("darkit-states", ({detail}) => {
+    const name = here();
     const box = document.getElementById("run-state");
-    const run = detail[here()];
+    const run = detail[name];
     if (!box || !run) return;
     if (box.textContent !== say(`state_${run.state}`)) box.replaceChildren(darkit.stateBadge(run.state));
-    const alive = run.state === "running" || run.state === "stalled";
-    if (document.getElementById("stop").hidden === alive) {
-      dash_clientside.set_props("stop", {hidden: !alive});
-      dash_clientside.set_props("delete", {hidden: alive});
+    if (document.getElementById("stop").hidden === alive(run.state)) {
+      dash_clientside.set_props("stop", {hidden: !alive(run.state)});
+      dash_clientside.set_props("delete", {hidden: alive(run.state)});
     }
     const progress = document.getElementById("run-progress");
     const done = run.max_step ? Math.min(1, run.step / run.max_step) : 0;
@@ -26,14 +55,10 @@
     progress.querySelector(".progress-text").textContent = run.max_step
       ? `${darkit.count(run.step)} / ${darkit.count(run.max_step)}`
       : darkit.count(run.step);
-    const key = `${here()} ${run.state}`;
-    if (last.startsWith(`${here()} `) && last !== key && !alive) {
-      const ending = document.getElementById("run-ending");
-      const sentence = darkit.element("p", run.state === "crashed" ? "error" : "remark");
-      if (run.reason && !ending.childElementCount) {
-        sentence.textContent = `${say("reason")}: ${run.reason}`;
-        ending.append(sentence);
-      }
+    progress.querySelector(".pace").textContent = pace(run);
+    const key = JSON.stringify([name, run.state, run.saved]);
+    if (last && JSON.parse(last)[0] === name && last !== key) {
+      dash_clientside.set_props("changed", {data: {name, state: run.state, saved: run.saved}});
     }
     last = key;
   });

@@ -5,7 +5,7 @@
   const h = (...parts) => React.createElement(...parts);
   const fixed = ["state", "name", "progress", "eta", "model", "rate", "duration", "started", "device", "tags", "note", "problem"];
   const hiddenAtFirst = new Set(["note", "problem"]);
-  const onPhone = new Set(["state", "name", "progress"]);
+  const onPhone = ["name", "state", "progress"];
 
   window.dashAgGridFunctions = window.dashAgGridFunctions || {};
   window.dashAgGridFunctions.darkitTheme = (quartz) => {
@@ -50,7 +50,7 @@
     model: {width: 110},
     progress: {width: 160, filter: "agNumberColumnFilter", valueGetter: ({data}) => data.step, cellRenderer: cells.progress},
     eta: {width: 110, type: "rightAligned", filter: "agNumberColumnFilter", valueFormatter: ({value}) => darkit.duration(value)},
-    rate: {width: 96, type: "rightAligned", filter: "agNumberColumnFilter", valueFormatter: ({value}) => darkit.number(value, 3)},
+    rate: {width: 96, type: "rightAligned", filter: "agNumberColumnFilter", valueFormatter: ({value}) => (value ? darkit.rate(value) : "")},
     duration: {width: 116, type: "rightAligned", filter: "agNumberColumnFilter", valueFormatter: ({value}) => darkit.duration(value)},
     started: {width: 148, filter: "agNumberColumnFilter", valueFormatter: ({value}) => darkit.moment(value)},
     device: {width: 90},
@@ -188,11 +188,12 @@
     shownColumns() {
       if (this.chosen) return this.chosen;
       const narrow = window.innerWidth < 700;
-      const some = new Set(this.series.slice(0, narrow ? 1 : 4).flatMap((name) => (narrow ? [`last:${name}`] : [`last:${name}`, `best:${name}`])));
+      if (narrow) return [...onPhone, ...this.series.slice(0, 1).map((name) => `last:${name}`)];
+      const some = new Set(this.series.slice(0, 4).flatMap((name) => [`last:${name}`, `best:${name}`]));
       return this.allColumns().filter((id) => {
         if (id.startsWith("config:")) return false;
         if (id.includes(":")) return some.has(id);
-        return narrow ? onPhone.has(id) : !hiddenAtFirst.has(id);
+        return !hiddenAtFirst.has(id);
       });
     }
 
@@ -211,7 +212,7 @@
       }
       const pinned = (id === "name" || id === "state") && window.innerWidth >= 700 ? "left" : null;
       if (id === "note" || id === "problem") shared.tooltipField = id;
-      const narrow = {state: 100, name: 140, progress: 118};
+      const narrow = {state: 96, name: 196, progress: 118};
       const width = window.innerWidth < 700 ? narrow[id] || column[id].width : column[id].width;
       return {...shared, field: column[id].valueGetter ? undefined : id, ...column[id], pinned, width, minWidth: 60};
     }
@@ -227,7 +228,7 @@
         else if (name !== null) made.push({groupId: `series:${name}`, headerName: name, headerTooltip: name, marryChildren: false, children: [one]});
         else made.push(one);
       }
-      return made;
+      return made.map((one) => (one.children?.length === 1 ? {...one.children[0], headerName: one.children[0].headerTooltip} : one));
     }
 
     setColumns() {
@@ -298,7 +299,7 @@
 
     compare() {
       const query = new URLSearchParams();
-      this.names.slice(0, 200).forEach((name) => query.append("run", name));
+      this.names.forEach((name) => query.append("run", name));
       darkit.go(`/compare?${query}`);
     }
   }
@@ -318,7 +319,7 @@
 
   document.addEventListener("click", (event) => {
     if (event.target.id === "compare" && table) table.compare();
-    if (["archive", "notes-save", "delete-now"].includes(event.target.id) && table) setTimeout(() => table?.loop?.now(), 500);
+    if (["archive", "notes-save", "tag-rename", "delete-now"].includes(event.target.id) && table) setTimeout(() => table?.loop?.now(), 500);
   });
 
   document.addEventListener("keydown", (event) => {

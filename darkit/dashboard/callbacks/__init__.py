@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dash import Dash
 
-from darkit.dashboard.callbacks import actions, controls, pages
+from darkit.dashboard.callbacks import actions, controls, live, pages
 from darkit.dashboard.charts import Charts
 from darkit.dashboard.library import Library
 
@@ -20,4 +20,5 @@ def add_callbacks(app: Dash, library: Library, charts: Charts) -> None:
     pages.add(app, library, charts)
     actions.add(app, library)
     controls.add(app)
+    live.add(app, charts)
     controls.add_config_switch(app, charts)

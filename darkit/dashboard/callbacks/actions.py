@@ -25,6 +25,7 @@ _WORDS = State("words", "data-language")
 def add(app: Dash, library: Library) -> None:
     """Adds the callbacks."""
     _add_notes(app, library)
+    _add_rename(app, library)
     _add_archive(app, library)
     _add_delete(app, library)
     _add_stop(app, library)
@@ -35,19 +36,18 @@ def _add_notes(app: Dash, library: Library) -> None:
         Output("notes-dialog", "opened"),
         Output("notes-tags", "value"),
         Output("notes-text", "value"),
+        Output("tag-old", "data"),
         Input("edit-notes", "n_clicks"),
         _SELECTED,
         prevent_initial_call=True,
     )
-    def open_notes(clicks: int | None, names: list[str]) -> tuple[Any, Any, Any]:
+    def open_notes(clicks: int | None, names: list[str]) -> tuple[Any, Any, Any, Any]:
         if not clicks or not names:
-            return no_update, no_update, no_update
+            return no_update, no_update, no_update, no_update
         all_notes = [_notes(library, name) for name in names]
-        return (
-            True,
-            list(map(readable, _shared_tags(all_notes))),
-            readable(all_notes[0].note) if len(names) == 1 else "",
-        )
+        everywhere = sorted({readable(tag) for entry in library.entries()[1] for tag in entry.facts.notes.tags})
+        note = readable(all_notes[0].note) if len(names) == 1 else ""
+        return True, list(map(readable, _shared_tags(all_notes))), note, everywhere
 
     @app.callback(
         Output("notify", "sendNotifications", allow_duplicate=True),
@@ -92,6 +92,29 @@ def _add_notes(app: Dash, library: Library) -> None:
         return _each(names, save, text(language, "saved")) if clicks else []
 
 
+def _add_rename(app: Dash, library: Library) -> None:
+    @app.callback(
+        Output("notify", "sendNotifications", allow_duplicate=True),
+        Output("notes-dialog", "opened", allow_duplicate=True),
+        Input("tag-rename", "n_clicks"),
+        State("tag-old", "value"),
+        State("tag-new", "value"),
+        _WORDS,
+        prevent_initial_call=True,
+    )
+    def rename_tag(clicks: int | None, old: str | None, new: str | None, language: str) -> tuple[Messages, Any]:
+        if not clicks or not old or not (new or "").strip():
+            return [], no_update
+        tagged = [entry.facts.folder.name for entry in library.entries()[1] if old in entry.facts.notes.tags]
+
+        def put(name: str) -> None:
+            notes = _notes(library, name)
+            tags = tuple(str(new) if tag == old else tag for tag in notes.tags)
+            write_notes(library.facts(name).folder, replace(notes, tags=tags))
+
+        return _each(tagged, put, text(language, "renamed", count=len(tagged))), False
+
+
 def _add_archive(app: Dash, library: Library) -> None:
     @app.callback(
         Output("notify", "sendNotifications", allow_duplicate=True),
@@ -118,13 +141,12 @@ def _add_delete(app: Dash, library: Library) -> None:
         Output("delete-name", "value"),
         Input("delete", "n_clicks"),
         _SELECTED,
-        _WORDS,
         prevent_initial_call=True,
     )
-    def open_delete(clicks: int | None, names: list[str], language: str) -> tuple[Any, Any, Any]:
+    def open_delete(clicks: int | None, names: list[str]) -> tuple[Any, Any, Any]:
         if not clicks or len(names) != 1:
             return no_update, no_update, no_update
-        return True, text(language, "delete_text", name=names[0]), ""
+        return True, names[0], ""
 
     app.clientside_callback(
         ClientsideFunction("darkit", "sameName"),

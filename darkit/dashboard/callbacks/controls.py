@@ -8,7 +8,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State
 
 from darkit.dashboard.address import read_address
 from darkit.dashboard.charts import Charts
-from darkit.dashboard.layout.compare import config_rows_for
+from darkit.dashboard.layout.compare import config_box_style, config_rows_for
 
 _VIEW = ("axis", "smooth", "log", "robust", "group")
 
@@ -45,7 +45,7 @@ def add_config_switch(app: Dash, charts: Charts) -> None:
         _, state = read_address(href)
         shown = charts.chosen(state["runs"], "log")
         rows = config_rows_for(shown, everything)
-        return rows, not rows, {"height": f"{min(520, 56 + 32 * len(rows))}px"}, bool(rows)
+        return rows, not rows, config_box_style(shown, len(rows)), bool(rows)
 
     app.clientside_callback(
         ClientsideFunction("darkit", "follow_all"),

@@ -16,7 +16,7 @@ from darkit.dashboard.layout.runs import runs_page
 from darkit.dashboard.layout.shell import lost, page
 from darkit.dashboard.library import Library
 from darkit.dashboard.texts import LANGUAGES, preferred, text
-from darkit.errors import DarkitError
+from darkit.errors import DarkitError, RunNotFoundError
 from darkit.runs.names import check_name
 
 _LANGUAGE_COOKIE = "darkit_language"
@@ -49,6 +49,8 @@ def page_content(
         try:
             name = check_name(path.removeprefix("/run/"))
             library.facts(name)
+        except RunNotFoundError:
+            return lost(language, text(language, "no_such_run", name=readable(name))), False
         except DarkitError as error:
             return lost(language, readable(str(error))), False
         return run_page(language, charts.chosen([name], "log")[0], state), False

@@ -15,6 +15,7 @@ from darkit.dashboard.compare import FEWEST_PARALLEL, config_rows, differing_key
 from darkit.dashboard.layout.mantine import dmc
 from darkit.dashboard.layout.parts import card, chart_board, chart_controls, run_dot
 from darkit.dashboard.texts import text
+from darkit.dashboard.views import MOST_RUNS
 
 _MOST_AXES = 4
 
@@ -42,10 +43,13 @@ def compare_page(
             ],
             className="toolbar",
         ),
-        html.P(text(language, "compare_gone", names=", ".join(gone)), className="warning") if gone else None,
+        html.P(text(language, "compare_gone", names=", ".join(gone)), id="gone", className="warning", hidden=not gone),
+        html.P(text(language, "compare_most", most=MOST_RUNS, count=state["left_out"]), className="warning")
+        if state["left_out"]
+        else None,
         chart_controls(language, state, keys, groups=True),
         chart_board(names, language),
-        card(text(language, "values"), values_table(shown, language)),
+        card(text(language, "values"), html.Div(values_table(shown, language), id="values-box")),
         card(text(language, "configs"), *_configs(shown, language, state["all"])),
         _parallel(shown, keys, language, state),
     ]
@@ -56,8 +60,11 @@ def values_table(shown: Sequence[Shown], language: str) -> Component:
     names, rows, best = value_rows(shown)
     head = html.Thead(
         [
-            html.Tr([html.Th(text(language, "run"), rowSpan=2)] + [html.Th(name, colSpan=2) for name in names]),
-            html.Tr([html.Th(text(language, word)) for _ in names for word in ("last", "best")]),
+            html.Tr(
+                [html.Th(text(language, "run"), rowSpan=2)]
+                + [html.Th(name, colSpan=2, className="number series-name") for name in names]
+            ),
+            html.Tr([html.Th(text(language, word), className="number") for _ in names for word in ("last", "best")]),
         ]
     )
     body = []
@@ -65,8 +72,8 @@ def values_table(shown: Sequence[Shown], language: str) -> Component:
         cells = [html.Th([run_dot(row.shown.index), row.shown.facts.name], scope="row")]
         for index, pair in enumerate(row.values):
             is_best = best[index] == place
-            cells.append(html.Td(f"{pair[0]:.5g}" if pair else ""))
-            cells.append(html.Td(f"{pair[1]:.5g}" if pair else "", className="best" if is_best else ""))
+            cells.append(html.Td(f"{pair[0]:.5g}" if pair else "", className="number"))
+            cells.append(html.Td(f"{pair[1]:.5g}" if pair else "", className="number best" if is_best else "number"))
         body.append(html.Tr(cells))
     return html.Div(html.Table([head, html.Tbody(body)], className="values numbers"), className="scroll-x")
 
@@ -82,6 +89,15 @@ def config_rows_for(shown: Sequence[Shown], everything: bool) -> list[dict[str, 
         for row in config_rows(shown)
         if everything or row.differs or len(shown) < 2
     ]
+
+
+def config_box_style(shown: Sequence[Shown], rows: int) -> dict[str, str]:
+    """How high the config grid is: as its rows, but not without end."""
+    return {"height": f"{min(560, _header_height(shown) + 32 * rows + 4)}px"}
+
+
+def _header_height(shown: Sequence[Shown]) -> int:
+    return 34 if all(len(run.facts.name) <= 14 for run in shown) else 54
 
 
 def _configs(shown: Sequence[Shown], language: str, everything: bool) -> list[Component]:
@@ -114,18 +130,23 @@ def _configs(shown: Sequence[Shown], language: str, everything: bool) -> list[Co
                 rowData=rows,
                 columnDefs=columns,
                 className="",
-                defaultColDef={"resizable": True, "sortable": True, "suppressHeaderMenuButton": True},
+                defaultColDef={
+                    "resizable": True,
+                    "sortable": True,
+                    "suppressHeaderMenuButton": True,
+                    "wrapHeaderText": True,
+                },
                 rowClassRules={"differs": "params.data.differs == 'yes'"},
                 dashGridOptions={
                     "theme": {"function": "darkitTheme(themeQuartz)"},
                     "rowHeight": 32,
-                    "headerHeight": 34,
+                    "headerHeight": _header_height(shown),
                     "enableCellTextSelection": True,
                 },
                 style={"height": "100%", "width": "100%"},
             ),
             id="config-box",
-            style={"height": f"{min(520, 40 + 32 * len(rows) + 16)}px"},
+            style=config_box_style(shown, len(rows)),
             hidden=not rows,
         ),
     ]

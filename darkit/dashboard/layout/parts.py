@@ -70,6 +70,18 @@ def code_block(content: str, language: str, *, label: str = "", copy: bool = Tru
     )
 
 
+def command_row(label: str, command: str, language: str) -> Component:
+    """A command with what it does before it and a button that copies it."""
+    return html.Div(
+        [
+            html.Span(label, className="command-label"),
+            html.Pre(command, className="code", tabIndex=0),
+            copy_button(language),
+        ],
+        className="code-block command-row",
+    )
+
+
 def copy_button(language: str) -> Component:
     """A button that copies the text of the block it is in; the page's script does it."""
     return html.Button(
@@ -129,6 +141,7 @@ def chart_controls(language: str, state: Mapping[str, Any], group_keys: Sequence
                         updatemode="drag",
                         thumbLabel=say("smooth"),
                     ),
+                    html.Span(id="smooth-value", className="control-value"),
                 ],
                 className="control",
             ),

@@ -6,20 +6,21 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from dash import html
 from dash.development.base_component import Component
 
 from darkit.dashboard.charts import Shown
-from darkit.dashboard.facts import Facts, flatten, number, readable
+from darkit.dashboard.facts import Facts, flatten, readable
+from darkit.dashboard.layout.checkpoints import checkpoints_card, safe_checkpoints
 from darkit.dashboard.layout.mantine import dmc
 from darkit.dashboard.layout.parts import (
     card,
     chart_board,
     chart_controls,
     code_block,
+    command_row,
     facts_list,
     state_badge,
     values_table,
@@ -28,9 +29,8 @@ from darkit.dashboard.layout.runs import delete_dialog, notes_dialog
 from darkit.dashboard.texts import text
 from darkit.dashboard.tokenizers import tokenizer_facts
 from darkit.runs import files
-from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path
 from darkit.runs.safe import read_text
-from darkit.runs.status import ALIVE
+from darkit.runs.status import ALIVE, Status
 
 TABS = ("charts", "overview", "config", "checkpoints", "machine", "source", "prompt", "notes")
 
@@ -47,7 +47,7 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
         ],
         "overview": _overview(facts, language),
         "config": _config(facts, language),
-        "checkpoints": [_checkpoints(facts, language)],
+        "checkpoints": [html.Div(checkpoints_card(facts, language), id="checkpoints-box")],
         "machine": [chart_board([facts.folder.name], language, source="system", id="system-charts")],
         "source": _source(facts, language),
         "prompt": [_prompt(facts, language)],
@@ -77,21 +77,18 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
             [
                 html.Div(html.Div(className="progress-fill", style=_width(facts)), className="progress"),
                 html.Span(_steps(facts), className="progress-text"),
+                html.Span(className="pace"),
             ],
             className="run-progress",
             id="run-progress",
         ),
-        html.Div(_ending(facts, run, language), id="run-ending"),
+        html.P(id="gone", className="warning", hidden=True),
+        html.Div(run_ending(facts, run, language), id="run-ending"),
         tabs,
         _stop_dialog(language),
         delete_dialog(language),
         html.Div(notes_dialog(language), hidden=True),
     ]
-
-
-def run_ending(facts: Facts, run: Shown, language: str) -> list[Component]:
-    """What a run says of its end: problem, reason and traceback."""
-    return _ending(facts, run, language)
 
 
 def commands(facts: Facts, language: str) -> list[tuple[str, str]]:
@@ -124,7 +121,8 @@ def _steps(facts: Facts) -> str:
     return f"{status.step:,} / {status.max_step:,}" if status.max_step else f"{status.step:,}"
 
 
-def _ending(facts: Facts, run: Shown, language: str) -> list[Component]:
+def run_ending(facts: Facts, run: Shown, language: str) -> list[Component]:
+    """What a run says of its end: problem, reason and traceback."""
     parts: list[Component] = []
     problem = facts.problem or run.table.problem
     if problem:
@@ -151,7 +149,7 @@ def _overview(facts: Facts, language: str) -> list[Component]:
     return [
         card(
             say("commands"),
-            *(code_block(command, language, label=label) for label, command in commands(facts, language)),
+            *(command_row(label, command, language) for label, command in commands(facts, language)),
         ),
         card(
             say("environment"),
@@ -160,6 +158,7 @@ def _overview(facts: Facts, language: str) -> list[Component]:
                     (say("col_model"), readable(str(facts.model))),
                     (say("began"), _moment(status.started)),
                     (say("last_beat"), _moment(status.heartbeat)),
+                    (say("col_duration"), _duration(status)),
                     (say("host"), readable(f"{status.host or host.get('name', '')} {host.get('system', '')}".strip())),
                     (say("process"), str(status.pid) if status.pid else ""),
                     (say("folder"), html.Code(readable(str(facts.folder)))),
@@ -185,64 +184,16 @@ def _overview(facts: Facts, language: str) -> list[Component]:
 def _config(facts: Facts, language: str) -> list[Component]:
     say = partial(text, language)
     composed = read_text(facts.folder / files.COMPOSED_CONFIG)
-    parts = [
-        card(say("model_config"), values_table(_unprefixed(facts.config), language)),
-        card(say("trainer_config"), values_table(_unprefixed(facts.trainer), language)),
-    ]
+    parts = [card(say("model_config"), values_table(_unprefixed(facts.config), language))]
     tokenizer = tokenizer_facts(facts.folder)
     if tokenizer is not None:
         known = [("tok_kind", tokenizer.kind), ("tok_size", f"{tokenizer.size:,}"), ("tok_special", tokenizer.special)]
         parts.append(card(say("tokenizer"), facts_list([(say(key), readable(value)) for key, value in known])))
+    trainer = card(say("trainer_config"), values_table(_unprefixed(facts.trainer), language))
+    both: list[Component] = [html.Div([html.Div(parts), trainer], className="side-by-side")]
     if composed:
-        parts.append(card(say("composed_config"), code_block(readable(composed), language, tall=True)))
-    return parts
-
-
-def _checkpoints(facts: Facts, language: str) -> Component:
-    say = partial(text, language)
-    found = safe_checkpoints(facts.folder)
-    if not found:
-        return card(say("tab_checkpoints"), html.P(say("ckpt_none"), className="muted"))
-    head = [say(key) for key in ("ckpt_name", "step", "ckpt_size", "ckpt_metrics", "ckpt_state")]
-    rows = []
-    for checkpoint in reversed(found):
-        verified, word, kind = _verification(checkpoint, language)
-        metrics = ", ".join(f"{name} {_number(value)}" for name, value in checkpoint.metrics.items())
-        rows.append(
-            html.Tr(
-                [
-                    html.Th(checkpoint.name, scope="row"),
-                    html.Td(f"{checkpoint.step:,}"),
-                    html.Td(_size(checkpoint.size), className="short"),
-                    html.Td(readable(metrics), className="long"),
-                    html.Td(html.Span(word, className=f"tag-{kind}", title=verified)),
-                ]
-            )
-        )
-    table = html.Table([html.Thead(html.Tr([html.Th(word) for word in head])), html.Tbody(rows)], className="values")
-    return card(
-        say("tab_checkpoints"),
-        html.Div(table, className="scroll-x"),
-        html.P(say("ckpt_note"), className="muted"),
-        code_block(f"darkit verify {shlex.quote(facts.folder.name)}", language),
-    )
-
-
-def safe_checkpoints(folder: Path) -> list[Checkpoint]:
-    """The checkpoints of a run; none where its manifests are not what they should be."""
-    try:
-        found = list_checkpoints(folder)
-    except (OSError, TypeError, ValueError, AttributeError):
-        return []
-    return [checkpoint for checkpoint in found if isinstance(checkpoint.metrics, dict)]
-
-
-def _verification(checkpoint: Checkpoint, language: str) -> tuple[str, str, str]:
-    if checkpoint.problem:
-        return "", readable(checkpoint.problem), "bad"
-    if not manifest_path(checkpoint.path).is_file():
-        return "", text(language, "ckpt_unverified"), "plain"
-    return f"sha256 {checkpoint.sha256}", text(language, "ckpt_whole"), "good"
+        both.append(card(say("composed_config"), code_block(readable(composed), language, tall=True)))
+    return both
 
 
 def _source(facts: Facts, language: str) -> list[Component]:
@@ -260,7 +211,13 @@ def _prompt(facts: Facts, language: str) -> Component:
     return card(
         say("tab_prompt"),
         dmc.Textarea(
-            id="prompt", label=say("prompt"), placeholder=say("prompt_hint"), autosize=True, minRows=3, value=""
+            id="prompt",
+            placeholder=say("prompt_hint"),
+            autosize=True,
+            minRows=3,
+            maxRows=16,
+            value="",
+            **{"aria-label": say("prompt")},
         ),
         html.Div(
             [
@@ -291,7 +248,13 @@ def _prompt(facts: Facts, language: str) -> Component:
             ],
             className="controls end",
         ),
-        html.Pre(id="prompt-answer", className="code answer", role="status", tabIndex=0),
+        html.Pre(
+            id="prompt-answer",
+            className="code answer",
+            role="status",
+            tabIndex=0,
+            **{"aria-label": say("prompt_answer")},
+        ),
         id="prompt-card",
     )
 
@@ -325,6 +288,7 @@ def _stop_dialog(language: str) -> Component:
         id="stop-dialog",
         title=text(language, "stop_title"),
         opened=False,
+        centered=True,
         closeButtonProps={"aria-label": text(language, "close")},
         children=[
             html.P(text(language, "stop_text")),
@@ -354,18 +318,13 @@ def _moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
-def _size(size: int) -> str:
-    amount = float(min(size, 10**18))
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"
+def _duration(status: Status) -> str:
+    seconds = int(status.heartbeat - status.started) if 0 < status.started <= status.heartbeat else -1
+    if not 0 <= seconds < 10**10:
+        return ""
+    days, rest = divmod(seconds, 86_400)
+    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{days} d {clock}" if days else clock
 
 
-def _number(value: Any) -> str:
-    known = number(value)
-    return f"{known:.5g}" if known is not None else str(value)[:40]
-
-
-__all__: Sequence[str] = ("TABS", "commands", "run_ending", "run_page", "safe_checkpoints")
+__all__: Sequence[str] = ("TABS", "commands", "run_ending", "run_page")

@@ -95,12 +95,27 @@ def notes_dialog(language: str) -> Component:
         id="notes-dialog",
         title=say("edit_notes"),
         opened=False,
+        centered=True,
         closeButtonProps={"aria-label": say("close")},
         children=[
             dmc.TagsInput(id="notes-tags", label=say("tags"), placeholder=say("tags_hint"), value=[], maxTags=30),
             dmc.Textarea(id="notes-text", label=say("note"), autosize=True, minRows=4, maxRows=14, value="", mt="sm"),
             html.Div(
                 html.Button(say("save"), id="notes-save", className="small-button primary"), className="dialog-foot"
+            ),
+            html.Details(
+                [
+                    html.Summary(say("rename_tag")),
+                    html.Div(
+                        [
+                            dmc.Select(id="tag-old", label=say("tag_old"), data=[], searchable=True, size="xs"),
+                            dmc.TextInput(id="tag-new", label=say("tag_new"), value="", size="xs"),
+                            html.Button(say("rename"), id="tag-rename", className="small-button"),
+                        ],
+                        className="controls end",
+                    ),
+                ],
+                className="rename-tag",
             ),
         ],
     )
@@ -113,9 +128,11 @@ def delete_dialog(language: str) -> Component:
         id="delete-dialog",
         title=say("delete_title"),
         opened=False,
+        centered=True,
         closeButtonProps={"aria-label": say("close")},
         children=[
-            html.P(id="delete-text", className="wrap"),
+            html.P(say("delete_text")),
+            html.P(html.Code(id="delete-text"), className="wrap"),
             dmc.TextInput(id="delete-name", value="", **{"aria-label": say("col_name")}),
             html.Div(
                 html.Button(say("delete"), id="delete-now", className="small-button danger", disabled=True),

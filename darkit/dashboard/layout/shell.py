@@ -30,6 +30,8 @@ def frame() -> Component:
             dcc.Store(id="selection", data=[]),
             dcc.Store(id="mounted"),
             dcc.Store(id="viewed"),
+            dcc.Store(id="changed"),
+            dcc.Store(id="grown"),
             dmc.NotificationContainer(id="notify", position="bottom-right", autoClose=5000),
             html.Div(id="page"),
         ],
