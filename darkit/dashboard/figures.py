@@ -16,8 +16,8 @@ from darkit.dashboard.texts import text
 from darkit.dashboard.views import View
 
 PALETTE = (
-    "#4c6ef5", "#f76707", "#2f9e44", "#e03131", "#9c36b5", "#1098ad", "#e64980", "#a17a00", "#6741d9", "#5c940d",
-    "#d9480f", "#0b7285",
+    "#4c6ef5", "#f76707", "#2f9e44", "#e03131", "#be4bdb", "#1098ad", "#e64980", "#a17a00", "#845ef7", "#5c940d",
+    "#d9480f", "#868e96",
 )  # fmt: skip
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _PALE = 0.28

@@ -14,6 +14,12 @@ def text(language: str, key: str, **values: object) -> str:
     return found.format(**values) if values else found
 
 
+def grid_texts(language: str) -> dict[str, str]:
+    """The words of the tables themselves, by the names that the grid has for them."""
+    words = LANGUAGES.get(language, ENGLISH)
+    return {key.removeprefix("grid_"): said for key, said in words.items() if key.startswith("grid_")}
+
+
 def preferred(header: str) -> str:
     """Chooses a language from an ``Accept-Language`` header: the first of its tags that is known."""
     for part in header.split(","):

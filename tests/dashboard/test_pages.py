@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+import darkit.dashboard
+from darkit.dashboard.figures import PALETTE
 from darkit.dashboard.texts import LANGUAGES
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import make_run
 from tests.dashboard.screen import assert_nothing_cut_off, brightness, drawn
 
 Open = Callable[..., Page]
+ASSETS = Path(darkit.dashboard.__file__).parent / "assets"
 
 
 @pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
@@ -92,3 +96,35 @@ def test_texts_are_the_same_set_in_every_language() -> None:
         key: placeholders(text) for key, text in chinese.items()
     }
     assert json.dumps(chinese)
+
+
+def test_every_text_is_said_somewhere() -> None:
+    room = Path(darkit.dashboard.__file__).parent
+    code = "".join(path.read_text() for path in room.rglob("*.py") if not path.name.startswith("texts_"))
+    code += "".join(path.read_text() for path in room.glob("assets/*.js"))
+    made = ("state_", "col_", "tab_", "machine_", "axis_", "grid_")
+    assert [key for key in LANGUAGES["en"] if f'"{key}"' not in code and not key.startswith(made)] == []
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#25262b"])
+def test_every_curve_stands_out_from_the_ground_in_dark_and_light(ground: str) -> None:
+    for shown in PALETTE:
+        bright, dim = sorted((luminance(shown), luminance(ground)), reverse=True)
+        assert (bright + 0.05) / (dim + 0.05) > 2.9, shown
+    assert all(shown in (ASSETS / "board.js").read_text() for shown in PALETTE), "the page's script has the same ones"
+
+
+def test_tables_filter_in_the_language_of_the_page(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/", locale="zh-CN")
+    head = page.locator('.ag-header-cell[col-id="model"]')
+    head.hover()
+    head.locator(".ag-header-cell-filter-button").click()
+    expect(page.locator(".ag-filter")).to_contain_text("包含")
+    page.locator(".ag-filter input:visible").first.fill("nothing like this")
+    expect(page.get_by_text("没有符合条件的运行")).to_be_visible()

@@ -134,12 +134,13 @@ window.darkit = (() => {
 
   function duration(seconds) {
     if (seconds === null || seconds === undefined) return "";
-    if (seconds < 10) return `${seconds.toFixed(1)} s`;
-    if (seconds < 60) return `${Math.round(seconds)} s`;
-    const minutes = Math.floor(seconds / 60);
-    if (minutes < 60) return `${minutes} min ${Math.round(seconds % 60)} s`;
+    if (seconds < 10) return say("time_seconds", {seconds: seconds.toFixed(1)});
+    if (seconds < 59.5) return say("time_seconds", {seconds: Math.round(seconds)});
+    const minutes = Math.floor(Math.round(seconds) / 60);
+    if (minutes < 60) return say("time_minutes", {minutes, seconds: Math.round(seconds) % 60});
     const hours = Math.floor(minutes / 60);
-    return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+    if (hours < 48) return say("time_hours", {hours, minutes: minutes % 60});
+    return say("time_days", {days: Math.floor(hours / 24), hours: hours % 24});
   }
 
   function moment(seconds) {
@@ -165,13 +166,21 @@ window.darkit = (() => {
     return gridComing;
   }
 
+  const dates = {date: "%Y-%m-%d", year: "%Y", month: "%Y-%m", dayMonth: "%m-%d", dayMonthYear: "%Y-%m-%d"}; // in no language
   let plotlyComing = null;
   function plotly() {
-    if (window.Plotly) return Promise.resolve(window.Plotly);
     plotlyComing ??= new Promise((resolve, reject) => {
+      const ready = () => {
+        Plotly.register({moduleType: "locale", name: "darkit", dictionary: {}, format: dates});
+        resolve(Plotly);
+      };
+      if (window.Plotly) {
+        ready();
+        return;
+      }
       const early = document.getElementById("plotly-script");
       const script = early || element("script", "", "", {src: document.querySelector("meta[name=plotly]").content});
-      script.onload = () => resolve(window.Plotly);
+      script.onload = ready;
       script.onerror = reject;
       if (!early) document.head.append(script);
     });

@@ -3,7 +3,7 @@
 (() => {
   const {element, say} = darkit;
   const MOST_GROWN = 5000; // points of a trace after which the chart is asked for anew
-  const options = {displaylogo: false, responsive: true, displayModeBar: false, doubleClick: "reset"};
+  const options = {locale: "darkit", displaylogo: false, responsive: true, displayModeBar: false, doubleClick: "reset"};
   const boards = new Map();
 
   function decode(value) {
@@ -383,8 +383,8 @@
   }
 
   const colours = [
-    "#4c6ef5", "#f76707", "#2f9e44", "#e03131", "#9c36b5", "#1098ad", "#e64980", "#a17a00", "#6741d9", "#5c940d",
-    "#d9480f", "#0b7285",
+    "#4c6ef5", "#f76707", "#2f9e44", "#e03131", "#be4bdb", "#1098ad", "#e64980", "#a17a00", "#845ef7", "#5c940d",
+    "#d9480f", "#868e96",
   ];
   const palette = (index) => colours[index % colours.length];
 

@@ -14,7 +14,7 @@ from darkit.dashboard.charts import Shown
 from darkit.dashboard.compare import FEWEST_PARALLEL, config_rows, differing_keys, value_rows
 from darkit.dashboard.layout.mantine import dmc
 from darkit.dashboard.layout.parts import card, chart_board, chart_controls, run_dot
-from darkit.dashboard.texts import text
+from darkit.dashboard.texts import grid_texts, text
 from darkit.dashboard.views import MOST_RUNS
 
 _MOST_AXES = 4
@@ -139,6 +139,7 @@ def _configs(shown: Sequence[Shown], language: str, everything: bool) -> list[Co
                 rowClassRules={"differs": "params.data.differs == 'yes'"},
                 dashGridOptions={
                     "theme": {"function": "darkitTheme(themeQuartz)"},
+                    "localeText": grid_texts(language),
                     "rowHeight": 32,
                     "headerHeight": _header_height(shown),
                     "enableCellTextSelection": True,

@@ -322,9 +322,7 @@ def _duration(status: Status) -> str:
     seconds = int(status.heartbeat - status.started) if 0 < status.started <= status.heartbeat else -1
     if not 0 <= seconds < 10**10:
         return ""
-    days, rest = divmod(seconds, 86_400)
-    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
-    return f"{days} d {clock}" if days else clock
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
 __all__: Sequence[str] = ("TABS", "commands", "run_ending", "run_page")

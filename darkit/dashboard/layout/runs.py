@@ -10,7 +10,7 @@ from dash.development.base_component import Component
 
 from darkit.dashboard.layout.mantine import dmc
 from darkit.dashboard.layout.parts import code_block
-from darkit.dashboard.texts import text
+from darkit.dashboard.texts import grid_texts, text
 
 _PYTHON = "import darkit\nrun = darkit.fit(model, data)"
 
@@ -70,6 +70,7 @@ def runs_page(language: str, root: str, search: str, archived: bool) -> list[Com
                 className="",
                 dashGridOptions={
                     "theme": {"function": "darkitTheme(themeQuartz)"},
+                    "localeText": grid_texts(language),
                     "rowSelection": {"mode": "multiRow", "enableClickSelection": False, "headerCheckbox": True},
                     "selectionColumnDef": {"pinned": "left", "width": 40, "resizable": False},
                     "animateRows": False,
