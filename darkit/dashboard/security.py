@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import socket
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_BODY = 2**20  # bytes
+PATIENCE = 20.0  # seconds for a body to come
 COOKIE = "darkit_token"
 _PAGES = ("/", "/compare")
 _RUN_PAGE = "/run/"
@@ -100,13 +102,17 @@ class Guard:
         headers = Headers(scope=scope)
         refusal = self._refusal(scope, headers) or self._ask_for_token(scope, headers)
         protected = self._protecting(scope, send)
+        body = None
+        if scope["method"] == "POST" and (refusal is None or refusal.status_code != 413):
+            try:  # also of who is refused: else the connection is reset, and the sender does not hear why
+                async with asyncio.timeout(PATIENCE):
+                    body = await _whole_body(receive)
+            except TimeoutError:
+                refusal = _refuse(408, "The request takes too long.")
         if refusal is not None:
-            if scope["method"] == "POST" and refusal.status_code != 413:
-                await _whole_body(receive)  # else the connection is reset, and the sender does not hear why
             await refusal(scope, receive, protected)
             return
         if scope["method"] == "POST":
-            body = await _whole_body(receive)
             problem = _body_problem(body)
             if body is None or problem is not None:
                 await (problem or _refuse(413, "The request is too long."))(scope, receive, protected)
@@ -217,7 +223,7 @@ def same_secret(given: str, secret: str) -> bool:
 
 
 def _refuse(code: int, sentence: str) -> Response:
-    return PlainTextResponse(sentence, code, {"connection": "close"} if code == 413 else None)
+    return PlainTextResponse(sentence, code, {"connection": "close"} if code in (408, 413) else None)
 
 
 async def _whole_body(receive: Receive) -> bytes | None:

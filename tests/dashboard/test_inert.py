@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from darkit.dashboard.export import harmless
@@ -142,12 +144,71 @@ def test_no_payload_does_anything_anywhere(dashboard: Served, open_page: Open) -
     page.locator("#config-grid").scroll_into_view_if_needed()
     assert_inert(page)
     for name in names[::10]:
-        page.goto(f"{dashboard.address}/run/{quote(name, safe='')}")
-        expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
-        for tab in ("Overview", "Config", "Checkpoints", "Machine", "Source", "Prompt", "Notes"):
-            page.get_by_role("tab", name=tab, exact=True).click()
-            expect(page.get_by_role("tabpanel")).to_be_visible()
-            assert_inert(page)
+        visit(page, dashboard, name)
+
+
+@pytest.mark.soak
+def test_no_payload_does_anything_on_the_page_of_any_run(dashboard: Served, open_page: Open) -> None:
+    names = poisoned(dashboard.root)
+    page = open_page(dashboard.address + "/")
+    for name in names:
+        visit(page, dashboard, name)
+
+
+def visit(page: Page, dashboard: Served, name: str) -> None:
+    page.goto(f"{dashboard.address}/run/{quote(name, safe='')}")
+    expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
+    for tab in ("Overview", "Config", "Checkpoints", "Machine", "Source", "Prompt", "Notes"):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        expect(page.get_by_role("tabpanel")).to_be_visible()
+        assert_inert(page)
+
+
+def test_payloads_are_text_in_dialogs_messages_and_the_list_of_columns(dashboard: Served, open_page: Open) -> None:
+    names = poisoned(dashboard.root)
+    page = open_page(dashboard.address + "/")
+    expect(page.locator("#grid-box[data-filled='50']")).to_have_count(1)
+    page.locator("#columns").click()
+    page.locator("#columns").fill("onerror")
+    expect(page.get_by_role("option").first).to_be_visible()
+    assert_inert(page)
+    page.keyboard.press("Escape")
+    for name in names[:2]:
+        page.locator("#search").fill(name)
+        row = page.locator(".ag-row input[type=checkbox]")
+        expect(row).to_have_count(1)
+        row.check()
+        page.locator("#edit-notes").click()
+        expect(page.locator("#notes-text")).not_to_have_value("")
+        page.get_by_text("Rename a tag of all runs").click()
+        page.locator("#tag-old").click()
+        expect(page.get_by_role("option").first).to_be_visible()
+        assert_inert(page)
+        page.keyboard.press("Escape")
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        page.locator("#delete").click()
+        expect(page.locator("#delete-text")).to_have_text(name)
+        page.locator("#delete-name").fill(name)
+        page.locator("#delete-now").click()
+        expect(page.get_by_text("Moved to the trash").last).to_contain_text(name)
+        assert_inert(page)
+
+
+def test_payloads_are_text_in_the_page_that_is_saved(dashboard: Served, open_page: Open, tmp_path: Path) -> None:
+    names = poisoned(dashboard.root)
+    chosen = "&".join(f"run={quote(name)}" for name in names)
+    page = open_page(f"{dashboard.address}/compare?{chosen}", downloads=True)
+    expect(page.locator(".plot[data-drawn]").first).to_be_visible()
+    with page.expect_download() as coming:
+        page.get_by_role("button", name="Save as one page").click()
+    saved = tmp_path / "comparison.html"
+    coming.value.save_as(saved)
+    page.goto(saved.as_uri())
+    page.wait_for_function("() => document.querySelectorAll('.chart.js-plotly-plot').length === 50")
+    assert_inert(page)
+    for name in names[::7]:
+        expect(page.locator("table >> text=" + json.dumps(name)).first).to_be_attached()
 
 
 def assert_inert(page: Page) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from darkit.dashboard import security
 from darkit.dashboard.security import LONGEST_BODY, Guard, own_hosts
 from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import make_run
@@ -250,3 +251,22 @@ def test_the_guard_closes_every_websocket() -> None:
     with pytest.raises(StopIteration):
         coroutine.send(None)
     assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+def test_who_sends_a_body_drop_by_drop_is_not_waited_for(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "PATIENCE", 0.2)
+    host = f"127.0.0.1:{here.port}"
+    with socket.create_connection(("127.0.0.1", here.port), timeout=20) as slow:
+        head = f"POST /api/runs HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nContent-Type: application/json\r\n"
+        slow.sendall(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
+        assert slow.recv(1000).startswith(b"HTTP/1.1 408")
+    assert ask(here, "POST", "/api/runs", body={})[0] == 200
+
+
+def test_many_slow_clients_keep_nobody_else_waiting(here: Served) -> None:
+    slow = [socket.create_connection(("127.0.0.1", here.port), timeout=20) for _ in range(100)]
+    for one in slow:
+        one.sendall(b"POST /api/runs HTTP/1.1\r\nHost: ")
+    assert ask(here, "POST", "/api/runs", body={})[0] == 200
+    for one in slow:
+        one.close()

@@ -43,7 +43,14 @@ fields = st.one_of(
             '"a,b"',
             '"a""b"',
             "\0",
+            "1\0",
             "x\r",
+            "9" * 400,
+            "9" * 5000 + ".5e-4990",
+            "y" * 140_000,
+            '"' + "z" * 140_000 + '"',
+            '"unclosed',
+            'a"b',
         ]
     ),
     st.text(max_size=8).filter(lambda text: "\n" not in text),
@@ -135,6 +142,48 @@ def test_a_log_cut_anywhere_and_continued_reads_as_if_it_had_come_at_once(
             assert_same(*all_of(table), rows if table.columns else [])
             assert table.bad == bad
     assert table.columns == COLUMNS
+
+
+def read_byte_by_byte(path: Path, data: bytes) -> None:
+    """Follows a log that comes in pieces of one byte: at every offset exactly the whole rows are there."""
+    header = b"step,loss,note\n"
+    whole = header + data[:400]
+    path.unlink(missing_ok=True)
+    reader = LogTail(path)
+    with path.open("wb", buffering=0) as file:
+        for end in range(len(whole)):
+            file.write(whole[end : end + 1])
+            table = reader.refresh()
+            if whole[end : end + 1] == b"\n" or end == len(whole) - 1:
+                rows, bad = expected(whole[len(header) : whole.rfind(b"\n", 0, end + 1) + 1], 3)
+                assert_same(*all_of(table), rows if table.columns else [])
+                assert table.bad == bad
+            assert table.generation == 0
+            assert table.problem == ""
+
+
+@settings(max_examples=100)
+@given(logs)
+def test_a_log_that_comes_byte_by_byte_never_shows_a_torn_row(tmp_path: Path, data: bytes) -> None:
+    read_byte_by_byte(tmp_path / "log.csv", data)
+
+
+@pytest.mark.soak
+@settings(max_examples=10_000)
+@given(logs)
+def test_a_log_cut_at_every_offset_never_shows_a_torn_row_in_ten_thousand_cases(tmp_path: Path, data: bytes) -> None:
+    read_byte_by_byte(tmp_path / "log.csv", data)
+
+
+@pytest.mark.soak
+@settings(max_examples=10_000)
+@given(st.one_of(logs, st.binary(max_size=400)), st.integers(1, 5))
+def test_ten_thousand_cases_of_bytes_are_read_exactly_and_without_an_exception(data: bytes, columns: int) -> None:
+    whole = data[: data.rfind(b"\n") + 1]
+    values, odd, bad = parse(whole, columns)
+    rows, wrong = expected(whole, columns)
+    assert bad == wrong
+    assert_same(values, odd, rows)
 
 
 def test_every_offset_is_a_safe_place_to_cut(tmp_path: Path) -> None:
