@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -13,6 +14,8 @@ from playwright.sync_api import sync_playwright
 from torch import nn
 
 import darkit
+from darkit.errors import NonFiniteLossError
+from darkit.runs.notes import Notes, write_notes
 from tests.dashboard.conftest import served
 
 PICTURES = Path(__file__).parents[2] / "docs"
@@ -33,31 +36,39 @@ class Curve(nn.Module):
 
 
 def train(home: Path) -> list[str]:
+    """Trains two widths with three seeds each, and one run that diverges."""
     torch.set_num_threads(1)
     names = []
     for width in (8, 64):
         for seed in range(3):
-            torch.manual_seed(seed)
-            x = torch.rand(2048, 2) * 4 - 2
-            y = torch.sin(3 * x[:, :1]) * x[:, 1:] + 0.1 * torch.randn(2048, 1)
             name = f"curve-{width}-seed{seed}"
-            darkit.fit(
-                Curve(width),
-                (x[:1800], y[:1800]),
-                (x[1800:], y[1800:]),
-                loss=nn.functional.mse_loss,
-                name=name,
-                max_step=600,
-                batch_size=64,
-                lr=3e-3,
-                seed=seed,
-                device="cpu",
-                tensorboard=False,
-                eval_step_interval=50,
-                save_step_interval=200,
-            )
+            fit(name, width, seed, 3e-3)
+            write_notes(home / "base" / name, Notes((f"width {width}",)))
             names.append(name)
+    with contextlib.suppress(NonFiniteLossError):
+        fit("curve-64-too-fast", 64, 0, 1e30)
     return names
+
+
+def fit(name: str, width: int, seed: int, lr: float) -> None:
+    torch.manual_seed(seed)
+    x = torch.rand(2048, 2) * 4 - 2
+    y = torch.sin(3 * x[:, :1]) * x[:, 1:] + 0.1 * torch.randn(2048, 1)
+    darkit.fit(
+        Curve(width),
+        (x[:1800], y[:1800]),
+        (x[1800:], y[1800:]),
+        loss=nn.functional.mse_loss,
+        name=name,
+        max_step=600,
+        batch_size=64,
+        lr=lr,
+        seed=seed,
+        device="cpu",
+        tensorboard=False,
+        eval_step_interval=50,
+        save_step_interval=200,
+    )
 
 
 def main() -> int:

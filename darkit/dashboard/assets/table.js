@@ -202,7 +202,7 @@
       if (id.includes(":")) {
         const name = id.slice(id.indexOf(":") + 1);
         if (id.startsWith("config:")) {
-          return {...shared, width: 130, valueGetter: ({data}) => data.config[name], valueFormatter: ({value}) => (value === undefined ? "" : String(value))};
+          return {...shared, width: Math.max(130, Math.min(290, 50 + 7.2 * name.length)), valueGetter: ({data}) => data.config[name], valueFormatter: ({value}) => (value === undefined ? "" : String(value))};
         }
         const place = id.startsWith("last:") ? 0 : 1;
         return {

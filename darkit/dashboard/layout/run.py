@@ -129,7 +129,7 @@ def run_ending(facts: Facts, run: Shown, language: str) -> list[Component]:
         parts.append(html.P([html.B(text(language, "problem")), ": ", readable(problem)], className="warning"))
     if run.table.bad:
         parts.append(html.P(text(language, "bad_lines", count=run.table.bad), className="warning"))
-    if facts.status.reason and facts.state != "running":
+    if facts.status.reason and facts.state not in ("running", "broken"):
         reason = readable(facts.status.reason)
         kind = {"crashed": "error", "stalled": "warning"}.get(facts.state, "remark")
         parts.append(html.P([html.B(text(language, "reason")), ": ", reason], className=kind))
