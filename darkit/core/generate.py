@@ -63,7 +63,7 @@ def stream_text(
         warnings.warn(
             f"The prompt has {len(ids)} tokens; the model sees the last {reader.limit}.", UserWarning, stacklevel=2
         )
-    return _pieces(reader, tokenizer, ids, sampling, _ends(model, tokenizer))
+    return continue_tokens(reader, tokenizer, ids, sampling, _ends(model, tokenizer))
 
 
 def stream_texts(model: nn.Module, tokenizer: Any, prompts: Sequence[str], **settings: Any) -> list[Iterator[str]]:
@@ -97,7 +97,21 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
     return ids
 
 
-def _pieces(reader: Reader, tokenizer: Any, ids: list[int], sampling: Sampling, ends: set[int]) -> Iterator[str]:
+def continue_tokens(
+    reader: Reader, tokenizer: Any, ids: list[int], sampling: Sampling, ends: set[int]
+) -> Iterator[str]:
+    """Continues tokens.
+
+    Args:
+        reader: Returns the logits of the next token.
+        tokenizer: What decodes the tokens.
+        ids: The tokens; the list grows.
+        sampling: How to choose, and when to stop.
+        ends: Tokens that end it.
+
+    Yields:
+        Pieces of text in whole characters.
+    """
     choose, decoder, stops = Choice(sampling), Decoder(tokenizer, ids), Stops(sampling.stop)
     if reader.limit:
         del ids[: -reader.limit]

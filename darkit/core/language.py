@@ -45,16 +45,16 @@ class Reader:
     def _last(self, tokens: Tensor, **settings: Any) -> Tensor:
         return self._logits(self._call(tokens, **settings), tokens)
 
-    def _call(self, tokens: Tensor, **settings: Any) -> Any:
+    def _call(self, *tokens: Tensor, **settings: Any) -> Any:
         try:
             with torch.inference_mode():
-                return self.model(tokens, **settings)
+                return self.model(*tokens, **settings)
         except torch.OutOfMemoryError:
             raise
         except _MISFITS as error:
             if isinstance(error, DarkitError):
                 raise
-            what = describe(tokens)
+            what = describe(tokens[0] if tokens else settings)
             raise BatchError(f"The model failed on {what}: {type(error).__name__}: {error}") from error
 
     def _logits(self, output: Any, tokens: Tensor) -> Tensor:

@@ -9,8 +9,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from darkit.core.generate import stream_text, stream_texts
+from darkit.core.generate import stream_texts
+from darkit.core.labels import label_texts
+from darkit.core.masked import fill_masks
+from darkit.core.pairs import stream_target
 from darkit.core.rebuild import build_model
+from darkit.core.tasks import CLASSIFICATION, MASKED, PAIRS, REGRESSION, label_names, task_of
 from darkit.engine.checkpoint import load_weights, read_checkpoint
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import move_to_device, resolve_device
@@ -137,30 +141,50 @@ class Predicter:
         """The run's tokenizer, or None."""
         return self.get_tokenizer(self.name)
 
+    @cached_property
+    def task(self) -> str:
+        """What the model predicts: ``causal``, ``masked``, ``classification``, ``regression`` or ``pairs``."""
+        return task_of(self._run(self.name), self.model, self.tokenizer)
+
+    @cached_property
+    def label_names(self) -> list[str]:
+        """The labels of a classification by their numbers, as far as the run knows them."""
+        return label_names(self._run(self.name), self.model)
+
     def predict(self, input: Any, **settings: Any) -> Any:
         """Predicts in evaluation mode, without gradients.
 
         Args:
             input: Text, or a list of texts, when the run has a tokenizer; else what the model takes: a tensor, or a
                 tuple or dict of them.
-            **settings: For text: see `darkit.core.generate.stream_text`.
+            **settings: For text that goes on: see `darkit.core.generate.stream_text`; for a masked model ``top``.
 
         Returns:
-            For text an iterator of pieces, for a list of texts an iterator for each; else what the model returns.
+            For text, and for a list of texts a list of these: an iterator of pieces of what follows, or of what the
+            text becomes; of a masked model the candidates for each ``[MASK]``; of a classification a `Label`; of a
+            regression a number. For anything else what the model returns.
 
         Raises:
             ConfigError: Text for a model without a tokenizer.
         """
         self.model.eval()
-        texts = isinstance(input, list) and bool(input) and all(isinstance(item, str) for item in input)
-        if not texts and not isinstance(input, str):
+        several = isinstance(input, list) and bool(input) and all(isinstance(item, str) for item in input)
+        if not several and not isinstance(input, str):
             with torch.inference_mode():
                 return call_model(self.model, move_to_device(input, self.device))
         if self.tokenizer is None:
             raise ConfigError(f"The run {self.name!r} has no tokenizer, so it cannot take text: give it a tensor.")
-        if texts:
-            return stream_texts(self.model, self.tokenizer, input, **settings)
-        return stream_text(self.model, self.tokenizer, input, **settings)
+        found = self._predict_texts(input if several else [input], settings)
+        return found if several else found[0]
+
+    def _predict_texts(self, texts: list[str], settings: dict[str, Any]) -> list[Any]:
+        if self.task == MASKED:
+            return [fill_masks(self.model, self.tokenizer, text, **settings) for text in texts]
+        if self.task in (CLASSIFICATION, REGRESSION):
+            return list(label_texts(self.model, self.tokenizer, texts, self.task, self.label_names, **settings))
+        if self.task == PAIRS:
+            return [stream_target(self.model, self.tokenizer, text, **settings) for text in texts]
+        return stream_texts(self.model, self.tokenizer, texts, **settings)
 
     @classmethod
     def _run(cls, name: str) -> Run:

@@ -20,6 +20,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 ROUNDS = 5
 CHECKPOINT_ROUNDS = 3
+GENERATION_ROUNDS = 3
 
 
 def measure(script: str, contenders: list[str], *arguments: str, rounds: int = ROUNDS) -> dict[str, list[float]]:
@@ -73,12 +74,25 @@ def checkpoints() -> None:
         table(f"Checkpoint: {column}", found, unit, base, digits=2)
 
 
+def generation() -> None:
+    """The speed of generating text."""
+    contenders = ["darkit", "transformers", "transformers_loop", "darkit_transformers"]
+    for size in ("small", "medium"):
+        found = measure("generation.py", contenders, size, rounds=GENERATION_ROUNDS)
+        table(f"A {size} model, one thread, with its cache", found, "tokens per second", "transformers")
+
+
 def dashboard(*options: str) -> None:
     """The dashboard beside TensorBoard, in a real browser."""
     subprocess.run([sys.executable, str(FOLDER / "dashboard.py"), *options], check=True)
 
 
-SUITES: dict[str, Callable[..., None]] = {"steps": steps, "checkpoints": checkpoints, "dashboard": dashboard}
+SUITES: dict[str, Callable[..., None]] = {
+    "steps": steps,
+    "checkpoints": checkpoints,
+    "generation": generation,
+    "dashboard": dashboard,
+}
 
 
 def main(words: list[str]) -> int:

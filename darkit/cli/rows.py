@@ -1,0 +1,207 @@
+"""Tables in and out of ``darkit predict``: ``.csv``, ``.npy`` and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darkit.errors import ConfigError, DataError, StorageError, listing
+from darkit.runs import files
+
+ENDINGS = (".csv", ".npy", ".json")
+TEXT = "text"  # what a column of texts is called where nobody says
+
+
+@dataclass
+class Rows:
+    """The rows of a table.
+
+    Attributes:
+        where: What they are called in an error.
+        names: The names of the columns, or none where they have none.
+        values: The rows; each has a value for each column.
+        array: All of them as NumPy saved them, where a row is more than a list of numbers; then there are no values.
+    """
+
+    where: str
+    names: list[str] = field(default_factory=list)
+    values: list[list[Any]] = field(default_factory=list)
+    array: Any = None
+
+    def column(self, name: str) -> list[Any]:
+        """Returns the values of a column. Raises `DataError` where there is none."""
+        if name not in self.names:
+            known = f"there is: {listing(self.names)}" if self.names else "its columns have no names"
+            raise DataError(f"{self.where} has no column {name!r}, which the run needs; {known}.")
+        place = self.names.index(name)
+        return [row[place] for row in self.values]
+
+    def numbers(self, features: Sequence[str], width: int | None) -> list[list[float]]:
+        """Returns the numbers that go into the model.
+
+        Args:
+            features: The columns of the run, or none where it does not know them: then all count.
+            width: How many columns the run has, or None.
+
+        Raises:
+            DataError: A column is missing, there are too many or too few, or a value is no number.
+        """
+        if features and self.names:
+            columns = [self.column(name) for name in features]
+        else:
+            columns = [list(column) for column in zip(*self.values, strict=True)]
+            wanted = len(features) or width
+            if wanted is not None and len(columns) != wanted:
+                raise DataError(f"{self.where} has {_count(len(columns))}, but the run's model takes {wanted}.")
+        names = list(features) or self.names or [str(place) for place in range(len(columns))]
+        checked = [
+            [self._number(value, name, row) for row, value in enumerate(column)]
+            for name, column in zip(names, columns, strict=True)
+        ]
+        return [list(row) for row in zip(*checked, strict=True)]
+
+    def _number(self, value: Any, name: str, row: int) -> float:
+        try:
+            number = math.nan if value is None or isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise DataError(f"{self.where}, row {row + 1}: the column {name!r} must be a number, not {value!r}.")
+        return number
+
+
+def read_rows(path: Path) -> Rows:
+    """Reads a file.
+
+    Raises:
+        DataError: It is not there, cannot be read, is empty, or its rows are not all as long.
+    """
+    try:
+        if path.suffix == ".npy":
+            return _read_array(path)
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8 at byte {error.start}.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if path.suffix == ".csv":
+        return _read_csv(path, text)
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}.") from error
+    rows = rows_of(value, str(path))
+    if rows is None:
+        raise DataError(
+            f"{path} must hold a list of rows, each a list of numbers or an object with a value per column."
+        )
+    return rows
+
+
+def rows_of(value: Any, where: str) -> Rows | None:
+    """Makes rows of what JSON holds: a list of objects, of texts, or of lists of one length; None for anything else."""
+    if not isinstance(value, list) or not value:
+        return None
+    if all(isinstance(item, str) for item in value):
+        return Rows(where, [TEXT], [[item] for item in value])
+    if all(isinstance(item, Mapping) for item in value):
+        names = [str(name) for name in value[0]]
+        for number, item in enumerate(value):
+            missing = [name for name in names if name not in item]
+            if missing:
+                raise DataError(f"{where}, row {number + 1} has no {missing[0]!r}, which the first row has.")
+        return Rows(where, names, [[item[name] for name in names] for item in value])
+    if all(isinstance(item, list) and item and not isinstance(item[0], list) for item in value):
+        _check_lengths(where, value)
+        return Rows(where, [], value)
+    return None
+
+
+def write_rows(path: Path, rows: Rows) -> None:
+    """Writes a file: all of it, or the old one stays.
+
+    Raises:
+        ConfigError: Its ending is none of those that can be written.
+        StorageError: The file system refused.
+    """
+    check_ending(path)
+    try:
+        if path.suffix == ".npy":
+            files.write_bytes(path, _as_array(rows))
+        else:
+            files.write_text(path, as_csv(rows) if path.suffix == ".csv" else as_json(rows) + "\n")
+    except FileNotFoundError as error:
+        raise StorageError(error.errno, f"There is no folder {path.parent} to write {path.name} into.") from error
+
+
+def check_ending(path: Path) -> None:
+    """Refuses a file that cannot be written. Raises `ConfigError`."""
+    if path.suffix not in ENDINGS:
+        raise ConfigError(f"--out must end with {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, not be {path.name!r}.")
+
+
+def as_csv(rows: Rows) -> str:
+    """Writes rows with a line of names before."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(rows.names)
+    writer.writerows(rows.values)
+    return out.getvalue()
+
+
+def as_json(rows: Rows) -> str:
+    """Writes rows as a list of objects."""
+    return json.dumps([dict(zip(rows.names, row, strict=True)) for row in rows.values], ensure_ascii=False)
+
+
+def _read_csv(path: Path, text: str) -> Rows:
+    names, *values = [row for row in csv.reader(io.StringIO(text)) if row] or [[]]
+    if not values:
+        raise DataError(f"{path} has no rows: its first line names the columns, and one follows for each row.")
+    for number, row in enumerate(values):
+        if len(row) != len(names):
+            raise DataError(f"{path}, row {number + 1} has {_count(len(row))}, but the first line names {len(names)}.")
+    return Rows(str(path), [name.strip() for name in names], [list(row) for row in values])
+
+
+def _read_array(path: Path) -> Rows:
+    import numpy
+
+    try:
+        array = numpy.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is not an array that NumPy saved: {error}.") from error
+    if array.ndim < 2 or not array.size or array.dtype.kind not in "iufb":
+        raise DataError(f"{path} must hold numbers (rows, columns), not {array.dtype}{list(array.shape)}.")
+    if array.ndim > 2:
+        return Rows(str(path), array=array)
+    return Rows(str(path), [], array.astype(float).tolist())
+
+
+def _as_array(rows: Rows) -> bytes:
+    import numpy
+
+    values = numpy.array(rows.values)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    out = io.BytesIO()
+    numpy.save(out, values, allow_pickle=False)
+    return out.getvalue()
+
+
+def _check_lengths(where: str, values: Sequence[Sequence[Any]]) -> None:
+    for number, row in enumerate(values):
+        if len(row) != len(values[0]):
+            raise DataError(f"{where}, row {number + 1} has {_count(len(row))}, but the first has {len(values[0])}.")
+
+
+def _count(columns: int) -> str:
+    return f"{columns} column{'' if columns == 1 else 's'}"
