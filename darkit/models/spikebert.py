@@ -1,0 +1,259 @@
+"""A spiking masked-language model after SpikeLM (Xing et al., 2024), small.
+
+Taken from there: neurons that fire both ways, {-1, 0, 1}; an elastic amplitude, by which a spike counts in the matrix
+that takes it; an elastic threshold, which sets how often they fire; both learnt, one of each per group of neurons;
+and a few steps of time in which each neuron integrates the same input and leaks. Every matrix of the encoder takes
+spikes; attention's scores and the output layers work with numbers. Changed: pre-norm blocks and learnt thresholds
+instead of ones that follow the mean of the input.
+
+Shapes: S steps of time, B batch, T tokens, C hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .spiking import share_saved, snntorch
+
+_INIT_STD = 0.02  # BERT's
+_SIZES = (
+    "vocab_size",
+    "context_length",
+    "num_layers",
+    "num_heads",
+    "hidden_size",
+    "feed_forward_size",
+    "type_vocab_size",
+    "time_steps",
+)
+
+
+@dataclass
+class SpikeBERTConfig:
+    """What a `SpikeBERT` is built of.
+
+    Raises:
+        ValueError: A size is below 1, the sizes do not fit together, or a number is out of its range.
+    """
+
+    vocab_size: int = 2048
+    """Tokens in the vocabulary."""
+    context_length: int = 128
+    """Tokens that the model sees at most."""
+    num_layers: int = 4
+    """Blocks of attention and feed-forward network."""
+    num_heads: int = 4
+    """Heads of each attention."""
+    hidden_size: int = 128
+    """Size of a token's vector, a multiple of `num_heads`."""
+    feed_forward_size: int = 512
+    """Size of the feed-forward network."""
+    type_vocab_size: int = 2
+    """Kinds of segments: the first and the second sentence of a pair."""
+    time_steps: int = 2
+    """Steps of time that the neurons have for each input."""
+    beta: float = 0.5
+    """What of a neuron's potential is left after a step, from 0 to below 1."""
+    threshold: float = 0.7
+    """The potential, either way, at which a neuron fires when the training begins, above 0."""
+
+    def __post_init__(self) -> None:
+        for name in _SIZES:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}.")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size ({self.hidden_size}) must be a multiple of num_heads ({self.num_heads}).")
+        if not isinstance(self.beta, int | float) or not 0 <= self.beta < 1:
+            raise ValueError(f"beta must be a number from 0 to below 1, not {self.beta!r}.")
+        if not isinstance(self.threshold, int | float) or not 0 < self.threshold < math.inf:
+            raise ValueError(f"threshold must be a number above 0, not {self.threshold!r}.")
+
+
+class SpikeBERT(nn.Module):
+    """The masked-language model; it takes and names things as ``transformers``' BERT does.
+
+    Args:
+        config: Its sizes.
+
+    Raises:
+        ImportError: ``snntorch`` is not installed.
+    """
+
+    def __init__(self, config: SpikeBERTConfig) -> None:
+        super().__init__()
+        snntorch()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.positions = nn.Embedding(config.context_length, config.hidden_size)
+        self.types = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.transform_norm = nn.LayerNorm(config.hidden_size)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size)
+        self.head.weight = self.tokens.weight
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.next_sentence = nn.Linear(config.hidden_size, 2)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=_INIT_STD)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        next_sentence_label: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Predicts the hidden tokens.
+
+        Args:
+            input_ids: Ids (B, T), some of them the mask token.
+            attention_mask: 1 for tokens and 0 for what only fills up (B, T), or None.
+            token_type_ids: The kind of segment of each token (B, T), or None.
+            labels: The tokens that are asked for (B, T), -100 elsewhere, or None.
+            next_sentence_label: 0 if the second sentence follows the first, 1 if not (B), or None.
+
+        Returns:
+            ``logits`` (B, T, V) and ``next_sentence_logits`` (B, 2), and with labels also ``loss`` in nats, to which
+            the one of the next sentence is added.
+
+        Raises:
+            ValueError: There are more tokens than the context holds.
+        """
+        return self._predict(input_ids, attention_mask, token_type_ids, labels, next_sentence_label)[0]
+
+    def training_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Computes the loss and how much the neurons fire.
+
+        Args:
+            batch: What `forward` takes, with ``labels``.
+
+        Returns:
+            ``loss``; ``firing_rate_N``, the share of neurons of block N that fire, either way, at a token and step of
+            time; and ``synops_saved``; see `darkit.models.spiking.share_saved`.
+        """
+        found, rates = self._predict(**batch)
+        values = {"loss": found["loss"]}
+        values |= {f"firing_rate_{layer}": rate.mean() for layer, rate in enumerate(rates)}
+        values["synops_saved"] = self._share_saved(rates)
+        return values
+
+    def _predict(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        next_sentence_label: Tensor | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Returns what `forward` does, and firing rates (layers, 4)."""
+        time = input_ids.shape[1]
+        if time > self.config.context_length:
+            raise ValueError(f"{time} tokens do not fit into a context of {self.config.context_length}.")
+        hidden = self.tokens(input_ids) + self.positions.weight[:time]
+        hidden = hidden + (self.types.weight[0] if token_type_ids is None else self.types(token_type_ids))
+        mask = None if attention_mask is None else attention_mask.bool()[None, :, None, None, :]
+        steps = hidden.expand(self.config.time_steps, *hidden.shape)
+        rates = []
+        for block in self.blocks:
+            steps, found = block(steps, mask)
+            rates.append(found)
+        hidden = self.norm(steps.mean(0))
+        found = {
+            "logits": self.head(self.transform_norm(F.gelu(self.transform(hidden)))),
+            "next_sentence_logits": self.next_sentence(torch.tanh(self.pooler(hidden[:, 0]))),
+        }
+        losses = []
+        if labels is not None:
+            losses.append(F.cross_entropy(found["logits"].flatten(0, 1), labels.flatten()))
+        if next_sentence_label is not None:
+            losses.append(F.cross_entropy(found["next_sentence_logits"], next_sentence_label.flatten()))
+        if losses:
+            found["loss"] = torch.stack(losses).sum()
+        return found, torch.stack(rates)
+
+    def _share_saved(self, rates: Tensor) -> Tensor:
+        """Counts every step of time, of which a dense twin needs only one."""
+        config = self.config
+        size = config.hidden_size
+        sizes = (3 * size * size, size * size, size * config.feed_forward_size, config.feed_forward_size * size)
+        spiking = [
+            (config.time_steps * rate, count) for block in rates for rate, count in zip(block, sizes, strict=True)
+        ]
+        return share_saved(spiking, 2 * size * size + config.vocab_size * size)
+
+
+class ElasticNeurons(nn.Module):
+    """Leaky neurons that fire both ways, by a learnt threshold and with a learnt amplitude.
+
+    U[s] = beta (U[s-1] - spike[s-1]) + X[s]; a spike is the amplitude, with U's sign, where |U| is above the threshold.
+    Backwards, both steps have the surrogate gradient of ``snntorch``'s arc tangent.
+
+    Args:
+        beta: What of the potential is left after a step.
+        threshold: The threshold to begin with, and the amplitude.
+    """
+
+    def __init__(self, beta: float, threshold: float) -> None:
+        super().__init__()
+        self.beta = beta
+        self.surrogate = snntorch().surrogate.atan()
+        self.threshold = nn.Parameter(torch.tensor(float(threshold)))
+        self.amplitude = nn.Parameter(torch.tensor(float(threshold)))
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Lets the neurons fire.
+
+        Args:
+            inputs: What flows in (S, ...).
+
+        Returns:
+            Spikes (S, ...), each -amplitude, 0 or amplitude, and the share of them that is not 0.
+        """
+        threshold = self.threshold.abs()
+        potential: Tensor | None = None
+        spikes: list[Tensor] = []
+        for step in inputs.unbind():
+            potential = step if potential is None else self.beta * (potential - self.amplitude * spikes[-1]) + step
+            spikes.append(self.surrogate(potential - threshold) - self.surrogate(-potential - threshold))
+        fired = torch.stack(spikes)
+        return self.amplitude * fired, fired.detach().abs().mean()
+
+
+class _Block(nn.Module):
+    def __init__(self, config: SpikeBERTConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.heads = config.num_heads
+        self.attention_norm = nn.LayerNorm(size)
+        self.feed_forward_norm = nn.LayerNorm(size)
+        self.neurons = nn.ModuleList(ElasticNeurons(config.beta, config.threshold) for _ in range(4))
+        self.query_key_value = nn.Linear(size, 3 * size)
+        self.output = nn.Linear(size, size)
+        self.up = nn.Linear(size, config.feed_forward_size)
+        self.down = nn.Linear(config.feed_forward_size, size)
+        self.up_norm = nn.LayerNorm(config.feed_forward_size)
+        self.mixed_norm = nn.LayerNorm(size)
+
+    def forward(self, steps: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Takes and returns steps (S, B, T, C), and returns the firing rates of the four groups of neurons (4)."""
+        before_attention, before_output, before_up, before_down = self.neurons
+        spikes, first = before_attention(self.attention_norm(steps))
+        joined = self.query_key_value(spikes).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
+        query, key, value = joined.unbind()
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(2, 3).flatten(-2)
+        spikes, second = before_output(self.mixed_norm(mixed))
+        steps = steps + self.output(spikes)
+        spikes, third = before_up(self.feed_forward_norm(steps))
+        spikes, fourth = before_down(self.up_norm(self.up(spikes)))
+        return steps + self.down(spikes), torch.stack((first, second, third, fourth))
