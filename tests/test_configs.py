@@ -18,6 +18,7 @@ FILES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.glo
 FIELDS = {field.name for field in fields(TrainerConfig)}
 NEEDS = {  # what must be chosen beside, to fit
     "data/regression": ["model=mymodel"],
+    "data/digits": ["model=mlp"],
     "data/table": ["model=mymodel"],
 }
 

@@ -16,6 +16,10 @@ from darkit.errors import DataError, nearest
 if TYPE_CHECKING:
     from darkit.data import Prepared
 
+_EXAMPLES = """\
+  darkit data prepare ./texts
+  darkit data show
+"""
 _PREPARE = """\
   darkit data prepare ./texts                                  a folder of .txt, .md, .jsonl, .csv, .parquet
   darkit data prepare 'books/*.txt' --documents paragraph --kind unigram --vocab-size 8000
@@ -32,7 +36,7 @@ _TOKENS = 40  # of each
 
 def add_parser(commands: Subparsers) -> None:
     """Adds the command and its two words."""
-    parser = commands.add_parser("data", help="prepare text for training, or show what was prepared")
+    parser = add_command(commands, "data", run_show, "prepare text for training, or show what was prepared", _EXAMPLES)
     words = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     making = add_command(words, "prepare", run_prepare, "tokenise text once and keep it", _PREPARE)
     making.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder or a pattern")

@@ -27,13 +27,13 @@ class Targets:
         train: Numbers of labels (records), or numbers to predict (records, fields).
         val: The same for evaluation.
         names: The labels by their numbers; none in a regression.
-        loss: The loss of outputs and targets.
+        loss: The loss of outputs and targets, and in a classification the accuracy besides.
     """
 
     train: Tensor
     val: Tensor
     names: tuple[str, ...]
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Any]
 
     @property
     def size(self) -> int:
@@ -51,10 +51,10 @@ class Targets:
         if not len(self.val):
             return {}
         if not self.names:
-            return {"always the mean": self.loss(self.train.mean(0).expand_as(self.val), self.val).item()}
+            return {"always the mean": F.mse_loss(self.train.mean(0).expand_as(self.val), self.val).item()}
         counts = torch.bincount(self.train, minlength=len(self.names)).float() + 1  # Laplace's smoothing
         logits = (counts / counts.sum()).log().expand(len(self.val), -1)
-        return {"label frequencies": self.loss(logits, self.val).item()}
+        return {"label frequencies": F.cross_entropy(logits, self.val).item()}
 
 
 def read_targets(parts: Parts, fields: Sequence[str], task: str) -> Targets:
@@ -81,7 +81,12 @@ def read_targets(parts: Parts, fields: Sequence[str], task: str) -> Targets:
         raise DataError(f"A classification needs two different labels in {fields[0]!r} at least; there is: {names[0]}.")
     numbers = {name: number for number, name in enumerate(names)}
     train, val = (torch.tensor([numbers[name] for name in labels], dtype=torch.int64) for labels in found)
-    return Targets(train, val, tuple(names), F.cross_entropy)
+    return Targets(train, val, tuple(names), classification_loss)
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Returns the mean cross-entropy in nats as ``loss``, and the ``accuracy``, of logits (B, O) and labels (B)."""
+    return {"loss": F.cross_entropy(logits, labels), "accuracy": (logits.argmax(-1) == labels).float().mean()}
 
 
 def check_size(name: str, given: int | None, there: int) -> None:

@@ -76,5 +76,8 @@ def test_own_configs_add_to_darkits_and_come_first(tmp_path: Path, monkeypatch: 
     assert compose("optimizer=adam")["trainer"]["optimizer"] == "adamax"
     assert compose("optimizer=sgd")["trainer"]["optimizer"] == "sgd"
     monkeypatch.chdir(tmp_path.parent)
-    with pytest.raises(ConfigError, match=r"^There is no model 'theirs'; there is: gpt, mymodel\.$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^There is no model 'theirs'; there is: gpt, lstm, mlp, mymodel, snn, spikebert, spikegpt\.$",
+    ):
         compose("model=theirs")

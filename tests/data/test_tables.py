@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from darkit.data import DataChoice, table_data
+from darkit.data.labels import classification_loss
 from darkit.errors import DataError
 
 ROWS = [{"a": number, "b": number / 2, "c": "xyz"[number % 3], "d": -number} for number in range(30)]
@@ -27,7 +28,7 @@ def test_rows_become_features_and_labels() -> None:
     assert choice.train[0][0].dtype == torch.float32
     assert len(choice.train) + len(choice.val) == 30
     assert choice.train.facts["features"] == ["a", "b"]
-    assert choice.loss is F.cross_entropy
+    assert choice.loss is classification_loss
     assert choice.settings == {"input_size": 2, "output_size": 3}
 
 

@@ -1,0 +1,115 @@
+"""A recurrent language model: long short-term memory (Hochreiter and Schmidhuber, 1997; Gers et al., 2000).
+
+Shapes: B batch, T time, C hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_TIED_STD = 0.2  # between what suits the input and what suits the output
+
+
+@dataclass
+class LSTMConfig:
+    """What an `LSTM` is built of.
+
+    Raises:
+        ValueError: A size is below 1, or a number out of its range.
+    """
+
+    vocab_size: int = 2048
+    """Tokens in the vocabulary."""
+    context_length: int = 128
+    """Tokens per training window; generation may go on beyond."""
+    num_layers: int = 2
+    """Layers of memory cells."""
+    hidden_size: int = 256
+    """Size of a token's vector and of each layer."""
+    dropout: float = 0.0
+    """Probability of dropping an activation between layers while training, from 0 to below 1."""
+    tie_embeddings: bool = False
+    """Whether the output layer shares the embedding's weight; a small model learns faster without."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context_length", "num_layers", "hidden_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}.")
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be a number from 0 to below 1, not {self.dropout!r}.")
+        if not isinstance(self.tie_embeddings, bool):
+            raise ValueError(f"tie_embeddings must be true or false, not {self.tie_embeddings!r}.")
+
+
+class State:
+    """What the model keeps of the past: its size does not depend on how much that was.
+
+    Attributes:
+        length: Tokens seen so far.
+        limit: None, for there is no end of the context.
+        memory: Hidden and cell state, each (layers, B, C); None before the first token.
+    """
+
+    limit = None
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.memory: tuple[Tensor, Tensor] | None = None
+
+
+class LSTM(nn.Module):
+    """The language model.
+
+    Args:
+        config: Its sizes.
+    """
+
+    def __init__(self, config: LSTMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        between = config.dropout if config.num_layers > 1 else 0.0
+        self.lstm = nn.LSTM(
+            config.hidden_size, config.hidden_size, config.num_layers, batch_first=True, dropout=between
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size)
+        if config.tie_embeddings:
+            self.head.weight = self.embedding.weight
+            nn.init.normal_(self.head.weight, std=_TIED_STD)
+        nn.init.zeros_(self.head.bias)
+        for name, parameter in self.lstm.named_parameters():
+            if name.startswith("bias_hh"):  # the gate that forgets begins open (Jozefowicz et al., 2015)
+                with torch.no_grad():
+                    parameter[config.hidden_size : 2 * config.hidden_size] = 1.0
+
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None, *, cache: State | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Predicts each next token.
+
+        Args:
+            tokens: Ids (B, T).
+            targets: The ids that come next (B, T), or None; -100 is left out of the loss.
+            cache: What the model keeps of what came before, which it brings up to date; or None.
+
+        Returns:
+            Logits (B, T, V), and with targets also the mean cross-entropy in nats.
+        """
+        hidden, memory = self.lstm(self.embedding(tokens), None if cache is None else cache.memory)
+        if cache is not None:
+            cache.memory = memory
+            cache.length += tokens.shape[1]
+        logits: Tensor = self.head(self.dropout(hidden))
+        if targets is None:
+            return logits
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def make_cache(self, batch_size: int = 1) -> State:
+        """Makes what is kept of the past for sequences that have none."""
+        return State()

@@ -1,0 +1,82 @@
+"""A spiking classifier: leaky neurons in layers, to which a sample is shown for some steps of time.
+
+As in the tutorials of ``snntorch`` (Eshraghian et al., 2023): the features flow in as a constant current, and the class
+whose output neurons gathered the largest potential, on average over time, is the answer.
+
+Shapes: B batch, S steps of time, F features, O classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from .spiking import LeakyNeurons, snntorch
+
+
+@dataclass
+class SNNConfig:
+    """What an `SNN` is built of.
+
+    Raises:
+        ValueError: A size is below 1, or a number out of its range.
+    """
+
+    input_size: int = 64
+    """Features of a sample."""
+    output_size: int = 10
+    """Classes."""
+    hidden_sizes: Sequence[int] = (128,)
+    """Sizes of the layers of neurons, one at least."""
+    time_steps: int = 8
+    """Steps of time for which a sample is shown."""
+    beta: float = 0.9
+    """What of a neuron's potential is left after a step, from 0 to below 1."""
+    threshold: float = 1.0
+    """The potential at which a neuron fires, above 0."""
+
+    def __post_init__(self) -> None:
+        sizes = {name: getattr(self, name) for name in ("input_size", "output_size", "time_steps")}
+        sizes |= {f"hidden_sizes[{place}]": size for place, size in enumerate(self.hidden_sizes)}
+        for name, value in sizes.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}.")
+        if not self.hidden_sizes:
+            raise ValueError("hidden_sizes must name one layer of neurons at least.")
+        if not isinstance(self.beta, int | float) or not 0 <= self.beta < 1:
+            raise ValueError(f"beta must be a number from 0 to below 1, not {self.beta!r}.")
+        if not isinstance(self.threshold, int | float) or not 0 < self.threshold < math.inf:
+            raise ValueError(f"threshold must be a number above 0, not {self.threshold!r}.")
+
+
+class SNN(nn.Module):
+    """The classifier.
+
+    Args:
+        config: Its sizes.
+
+    Raises:
+        ImportError: ``snntorch`` is not installed.
+    """
+
+    def __init__(self, config: SNNConfig) -> None:
+        super().__init__()
+        snntorch()
+        self.config = config
+        sizes = [config.input_size, *config.hidden_sizes]
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
+        self.neurons = nn.ModuleList(LeakyNeurons(config.beta, config.threshold) for _ in config.hidden_sizes)
+        self.head = nn.Linear(sizes[-1], config.output_size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns logits (B, O) of features (B, F), or of samples of any shape with F numbers each."""
+        flat = features.flatten(1)
+        current = flat[:, None].expand(-1, self.config.time_steps, -1)  # (B, S, F)
+        for layer, neurons in zip(self.layers, self.neurons, strict=True):
+            current, _ = neurons(layer(current))
+        logits: Tensor = self.head(current).mean(1)
+        return logits
