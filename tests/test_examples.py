@@ -68,3 +68,35 @@ def test_three_lines_learn_the_same() -> None:
     losses = run.log()["val_loss"].drop_nulls().to_list()
     assert losses[-1] < 0.5 * losses[0]
     assert lines[-1].startswith("predicted by name: [")
+
+
+def test_own_text_becomes_a_model_that_goes_on_with_a_prompt() -> None:
+    lines = run_example("own_text.py")
+    (run,) = darkit.runs()
+    assert run.status == "finished"
+    (loss,), (unigram,) = numbers(lines, "val_loss"), numbers(lines, "unigram model")
+    assert loss < unigram - 0.5
+    text = "\n".join(lines)
+    assert len(text[text.index("def decode") :]) > 60
+
+
+def test_a_spiking_language_model_tells_what_it_saves() -> None:
+    lines = run_example("spiking_language_model.py")
+    (loss,), (unigram,) = numbers(lines, "val_loss"), numbers(lines, "unigram model")
+    assert loss < unigram - 0.5
+    assert 0 < numbers(lines, "synaptic operations saved:")[0] < 100
+    assert len(numbers(lines, "block 1:")) == 1
+    assert darkit.runs()[0].status == "finished"
+
+
+def test_a_transformers_model_is_tuned_and_names_its_answers() -> None:
+    lines = run_example("fine_tuning.py")
+    assert numbers(lines, "val_loss")[0] < 0.1
+    assert "question" in lines[-2].partition(":")[2]
+    assert "statement" in lines[-1].partition(":")[2]
+
+
+def test_digits_are_told_by_spikes() -> None:
+    lines = run_example("classification.py")
+    assert darkit.runs()[0].log()["val_accuracy"].drop_nulls()[-1] >= 0.95
+    assert lines[-1].startswith("ten of them: [")

@@ -166,3 +166,36 @@ def _remove(folders: Sequence[Path]) -> None:
         with suppress(OSError):  # it was never made, or holds something else
             (folder / "multirun.yaml").unlink(missing_ok=True)
             folder.rmdir()
+
+
+def compose_data(settings: Any, choice: str | None, changes: Sequence[str]) -> DictConfig:
+    """Composes the settings of data.
+
+    Args:
+        settings: The settings to begin with; None takes those of a choice of ``data=``.
+        choice: The name of that choice.
+        changes: Settings as ``key=value``.
+
+    Raises:
+        ConfigError: There is no such choice, or a setting that it does not have.
+    """
+    if settings is None:
+        folders = [folder / "data" for folder in (Path.cwd() / _OWN_CONFIGS, config_dir())]
+        names = {path.stem: path for folder in reversed(folders) for path in folder.glob("*.yaml")}
+        if choice not in names:
+            raise ConfigError(f"There is no file and no data {choice!r}; {nearest(str(choice), names)}.")
+        settings = OmegaConf.load(names[choice])
+    found: DictConfig = OmegaConf.create(settings)
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise ConfigError(f"{change!r} is not a setting: write it as key=value.")
+        if key not in found:
+            raise ConfigError(
+                f"There is no setting {key!r} of this data; {nearest(key, (str(item) for item in found))}."
+            )
+        try:
+            OmegaConf.update(found, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+        except (OmegaConfBaseException, ValueError) as error:
+            raise ConfigError(f"The value of {key} cannot be read: {str(error).splitlines()[0]}") from error
+    return found

@@ -59,6 +59,10 @@ ENGLISH = {
     "no_such_run": "There is no run of this name: {name}",
     "note": "Note",
     "notes": "Notes",
+    "evaluations": "Evaluations",
+    "eval_data": "On",
+    "eval_checkpoint": "Checkpoint",
+    "eval_time": "When",
     "delete_title": "Delete this run?",
     "delete_text": "The run directory moves to .trash in the darkit home; it can be taken back from there by hand. "
     "Type the run's name to confirm:",

@@ -118,6 +118,12 @@ def text_source(texts: Sequence[str]) -> Source:
     return _from_rows([{TEXT_FIELD: text} for text in texts], (TEXT_FIELD,), "text")
 
 
+def is_place(text: str) -> bool:
+    """Says whether a word can only mean files or a dataset on the hub, and not a name of something else."""
+    path = Path(text).expanduser()
+    return path.exists() or bool(_WILD.search(text) or path.suffix or path.parent != Path() or _hub_name(text))
+
+
 def _find(where: str | Path) -> list[Path]:
     """Finds the files that a path or a pattern means, in an order that does not depend on the file system."""
     path = Path(where).expanduser()

@@ -178,6 +178,8 @@ def _dataset(data: Any, purpose: str) -> Any:
         return TensorDataset(*data)
     if isinstance(data, list | IterableDataset):
         return data
+    if type(data).__module__.startswith("datasets.") and (getattr(data, "format", None) or {}).get("type") is None:
+        return data.with_format("torch")  # Hugging Face's: as python lists its rows would not become a batch
     if isinstance(data, Dataset) and not isinstance(data, Sized):
         raise DataError(
             f"The {purpose} data {type(data).__name__} has no length: give it a __len__, or make it an IterableDataset."

@@ -20,6 +20,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 ROUNDS = 5
 CHECKPOINT_ROUNDS = 3
+SPIKING_STEPS = "400"
 GENERATION_ROUNDS = 3
 
 
@@ -82,6 +83,19 @@ def generation() -> None:
         table(f"A {size} model, one thread, with its cache", found, "tokens per second", "transformers")
 
 
+def preparation() -> None:
+    """The speed of making text ready."""
+    found = measure("preparation.py", ["prepare", "encode_batch"])
+    table("28 million characters, a vocabulary of 8,192", found, "million characters per second", "encode_batch", 2)
+
+
+def spiking() -> None:
+    """A spiking language model beside the GPT of equal parameters, after equal steps."""
+    rows = {model: json.loads(answer_of("spiking.py", model, SPIKING_STEPS)) for model in ("gpt", "spikegpt")}
+    for column, unit in (("val_loss", "nats per token"), ("speed", "tokens per second")):
+        table(f"{SPIKING_STEPS} steps: {column}", {name: [row[column]] for name, row in rows.items()}, unit, "gpt", 2)
+
+
 def dashboard(*options: str) -> None:
     """The dashboard beside TensorBoard, in a real browser."""
     subprocess.run([sys.executable, str(FOLDER / "dashboard.py"), *options], check=True)
@@ -91,6 +105,8 @@ SUITES: dict[str, Callable[..., None]] = {
     "steps": steps,
     "checkpoints": checkpoints,
     "generation": generation,
+    "preparation": preparation,
+    "spiking": spiking,
     "dashboard": dashboard,
 }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
 from darkit.runs import files
+from darkit.runs.notes import Evaluation, add_evaluation
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import make_run
 from tests.dashboard.screen import drawn
@@ -33,6 +35,18 @@ def test_the_run_page_tells_reason_traceback_commands_checkpoints_and_source(run
     page.get_by_role("tab", name="Machine").click()
     expect(page.locator("#system-charts .plot[data-drawn]")).to_have_count(3)
     assert "tab=machine" in page.url
+
+
+def test_evaluations_are_shown_with_the_newest_first(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "one", 20)
+    add_evaluation(folder, Evaluation(1.7e9, "old.txt", "iter-4-ckpt", {"loss": 2.5}))
+    add_evaluation(folder, Evaluation(math.nan, "<b>new</b>.txt", "iter-4-ckpt", {"loss": 2.25, "accuracy": 0.5}))
+    page = open_page(dashboard.address + "/run/one?tab=overview")
+    table = page.locator("table.values", has_text="Checkpoint")
+    expect(table.locator("th")).to_have_text(["On", "Checkpoint", "loss", "accuracy", "When"])
+    expect(table.locator("tbody tr").nth(0)).to_contain_text("<b>new</b>.txt")
+    expect(table.locator("tbody tr").nth(0)).to_contain_text("2.25")
+    expect(table.locator("tbody tr").nth(1)).to_contain_text("2023-11-1")
 
 
 def test_the_texts_of_a_run_follow_it_while_another_tab_than_its_charts_is_open(

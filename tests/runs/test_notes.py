@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from darkit.errors import ConfigError
 from darkit.runs import files
-from darkit.runs.notes import LONGEST_NOTE, MOST_TAGS, Notes, read_notes, write_notes
+from darkit.runs.notes import (
+    LONGEST_NOTE,
+    MOST_EVALUATIONS,
+    MOST_TAGS,
+    Evaluation,
+    Notes,
+    add_evaluation,
+    read_notes,
+    write_notes,
+)
 from darkit.runs.requests import request_stop
 
 
@@ -47,3 +57,24 @@ def test_a_request_to_stop_says_who_asked_and_when(tmp_path: Path) -> None:
     asked = files.read_json(tmp_path / files.STOP)
     assert asked["by"] == "dashboard"
     assert asked["time"] > 1.7e9
+
+
+def test_evaluations_are_appended_and_survive_a_persons_words(tmp_path: Path) -> None:
+    one, other = Evaluation(1.0, "a.txt", "iter-4-ckpt", {"loss": 2.5}), Evaluation(2.0, "b", "iter-5-ckpt", {})
+    add_evaluation(tmp_path, one)
+    write_notes(tmp_path, Notes(("tag",), "note"))
+    add_evaluation(tmp_path, other)
+    assert read_notes(tmp_path) == Notes(("tag",), "note", evaluations=(one, other))
+
+
+def test_of_many_evaluations_the_oldest_go(tmp_path: Path) -> None:
+    for number in range(MOST_EVALUATIONS + 2):
+        add_evaluation(tmp_path, Evaluation(float(number), "a", "c"))
+    times = [evaluation.time for evaluation in read_notes(tmp_path).evaluations]
+    assert times == [float(number) for number in range(2, MOST_EVALUATIONS + 2)]
+
+
+@pytest.mark.parametrize("wrong", [7, "x", [7, {"metrics": 7}, []], [{"time": 1}]])
+def test_what_has_not_the_form_of_an_evaluation_is_left_out(tmp_path: Path, wrong: object) -> None:
+    (tmp_path / "notes.json").write_text(json.dumps({"evaluations": wrong, "note": "kept"}))
+    assert read_notes(tmp_path) == Notes(note="kept")

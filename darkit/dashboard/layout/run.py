@@ -14,6 +14,7 @@ from dash.development.base_component import Component
 from darkit.dashboard.charts import Shown
 from darkit.dashboard.facts import Facts, flatten, readable
 from darkit.dashboard.layout.checkpoints import checkpoints_card, safe_checkpoints
+from darkit.dashboard.layout.evaluations import evaluations
 from darkit.dashboard.layout.mantine import dmc
 from darkit.dashboard.layout.parts import (
     card,
@@ -177,6 +178,7 @@ def _overview(facts: Facts, language: str) -> list[Component]:
                 else []
             ),
         ),
+        *evaluations(facts, language),
         card(say("data"), values_table(_unprefixed(data), language)),
     ]
 

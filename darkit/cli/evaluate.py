@@ -1,0 +1,102 @@
+"""``darkit eval``: how good a run's model is on other data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from darkit.cli.errors import show_warnings
+from darkit.cli.parsers import Subparsers, add_command, output
+from darkit.errors import ConfigError
+from darkit.runs import Run, files, load
+from darkit.runs.names import split_reference
+
+_EXAMPLES = """\
+  darkit eval NAME                                   the data it was trained with: the part for evaluation
+  darkit eval NAME --data other-texts                a file, a folder or a pattern, as a whole
+  darkit eval NAME --data digits seed=1              another choice of data=, with its settings
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Adds the command."""
+    parser = add_command(commands, "eval", run, "evaluate a run's model, and note the result", _EXAMPLES)
+    parser.add_argument("name", metavar="NAME", help="the run's name, or NAME:CHECKPOINT")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar=("DATA", "KEY=VALUE"),
+        help="files, or the name of a choice of data=, and its settings; default: the run's own data",
+    )
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples per batch (default: 16)")
+    parser.add_argument("--device", help="auto, cpu, cuda or mps (default: the accelerator if there is one)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluates, prints a table and appends the result to the run's notes."""
+    name, _ = split_reference(arguments.name)
+    found = load(name)  # before torch is paid for
+    from darkit.cli.compose import compose_data
+    from darkit.cli.instantiate import make_choice
+    from darkit.core.evaluation import evaluate_run
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # data of the working directory's
+    show_warnings()
+    wanted, changes = (arguments.data or [None])[0], arguments.data[1:]
+    settings = compose_data(_data_settings(found, wanted), wanted, changes)
+    described = " ".join([wanted or "the run's own data", *changes])
+    metrics = evaluate_run(
+        arguments.name,
+        make_choice(settings),
+        described=described,
+        device=arguments.device,
+        batch_size=arguments.batch_size,
+    )
+    if arguments.json:
+        print(json.dumps({"name": arguments.name, "data": described, "metrics": metrics}, ensure_ascii=False))
+        return 0
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for key, value in metrics.items():
+        table.add_row(key, f"{value:.4f}")
+    console = output()
+    console.print(f"{arguments.name} on {described}", style="bold", markup=False)
+    console.print(table)
+    return 0
+
+
+def _data_settings(found: Run, wanted: str | None) -> dict[str, Any] | None:
+    """Returns the settings of the data that are to be evaluated on, or None where the name of a choice was given."""
+    from omegaconf import OmegaConf
+
+    from darkit.data.sources import is_place
+
+    if wanted is not None and not is_place(wanted):
+        return None
+    path = found.path / files.COMPOSED_CONFIG
+    recorded: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    data = recorded.get("data") if isinstance(recorded, dict) else None
+    if not isinstance(data, dict) or "_target_" not in data:
+        raise ConfigError(
+            f"The run {found.name!r} does not tell what data it was trained with: name a choice, --data NAME KEY=VALUE."
+        )
+    if wanted is None:
+        return data
+    if data["_target_"] == "darkit.data.text_data":  # the text that Python carries: other text is in files
+        data = {"_target_": "darkit.data.text_files", "context_length": data["context_length"]}
+    elif "path" not in data:
+        raise ConfigError(f"The run {found.name!r} was not trained with files, but with {data['_target_']}.")
+    whole = {"path": str(Path(wanted).expanduser()), "val_fraction": 0, "val_files": None}
+    known = {key: value for key, value in whole.items() if key in data or key in ("path", "val_fraction")}
+    folder = found.path / files.TOKENIZER_FOLDER
+    tokenizer = folder if folder.is_dir() else found.path / files.TOKENIZER
+    return {**data, **known, **({"tokenizer": str(tokenizer)} if tokenizer.exists() else {})}

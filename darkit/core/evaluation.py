@@ -1,0 +1,86 @@
+"""How good a run's model is on other data."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from darkit.core.predicter import Predicter
+from darkit.core.tasks import CAUSAL, MASKED, PAIRS, label_names
+from darkit.data.choice import DataChoice
+from darkit.engine.callbacks.evaluate import evaluate
+from darkit.engine.config import TrainerConfig
+from darkit.engine.device import move_to_device, seed_generators
+from darkit.engine.fits import check_fits
+from darkit.engine.loaders import make_loaders
+from darkit.engine.loss import finds_own_loss, make_step
+from darkit.errors import DataError
+from darkit.runs import load
+from darkit.runs.notes import Evaluation, add_evaluation
+
+_PERPLEXITY = (CAUSAL, MASKED, PAIRS)  # what has a loss in nats per token
+
+
+def evaluate_run(
+    name: str,
+    data: Any,
+    *,
+    described: str = "",
+    device: str | None = None,
+    batch_size: int = 16,
+    loss: Callable[..., Any] | None = None,
+    note: bool = True,
+) -> dict[str, float]:
+    """Evaluates a run's model on data, and notes the result beside the run.
+
+    Args:
+        name: The run's name, or NAME:CHECKPOINT.
+        data: A `DataChoice`, of which the part for evaluation is taken if it has one, or whatever `darkit.fit` takes.
+        described: What the data is called in the notes.
+        device: Where to evaluate; None takes the accelerator if there is one.
+        batch_size: Samples per batch.
+        loss: The loss, if neither the model nor the choice brings it.
+        note: Whether to append the result to the run's notes.
+
+    Returns:
+        ``loss`` and whatever else a step returns, each the mean over samples, and ``perplexity``, e to the power of the
+        loss, for language models.
+
+    Raises:
+        DataError: The data does not fit the run, or is empty.
+        LossError: Nothing says what the loss is.
+        ConfigError: The run's notes cannot be written to.
+    """
+    predicter = Predicter.from_pretrained(name, device)
+    run = load(predicter.name, root=predicter.get_root())
+    model = predicter.model
+    choice = data if isinstance(data, DataChoice) else DataChoice(data, loss=loss)
+    samples = choice.train if choice.val is None else choice.val
+    _compare_labels(label_names(run, model), getattr(samples, "facts", {}).get("label_names"))
+    function = loss or (None if finds_own_loss(model) else choice.loss_for(model))
+    config = TrainerConfig(batch_size=batch_size, device=predicter.device.partition(":")[0])
+    seed_generators(config.seed)  # what a sample draws is the same each time
+    loaders = make_loaders(samples, samples, config)
+    try:
+        check_fits(model, run.config, loaders, direct=function is None and not finds_own_loss(model))
+        step = make_step(model, function)
+        batches = (move_to_device(batch, predicter.device) for batch in loaders.val)
+        means = evaluate(model, batches, lambda batch, _: step(batch), 0)
+    finally:
+        loaders.close()
+    metrics = {key: float(value) for key, value in means.items()}
+    if predicter.task in _PERPLEXITY:
+        metrics["perplexity"] = math.exp(metrics["loss"]) if metrics["loss"] < 700 else math.inf
+    if note:
+        checkpoint = predicter.get_checkpoint(name).stem
+        kind = described or type(samples).__name__
+        add_evaluation(run.path, Evaluation(time.time(), kind, checkpoint, metrics))
+    return metrics
+
+
+def _compare_labels(run: list[str], data: list[str] | None) -> None:
+    """Raises `DataError` where a label would be taken for another."""
+    if run and data and list(run) != list(data):
+        raise DataError(f"The labels of this data are {', '.join(data)}, but the model tells {', '.join(run)}.")

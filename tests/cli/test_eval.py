@@ -1,0 +1,103 @@
+"""``darkit eval``: a run's model on other data, printed, and noted beside the run."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+import darkit
+from darkit.runs.notes import Notes, read_notes, write_notes
+from tests.cli.parts import TEXT, done, refused
+
+FILES = ("data=files", "data.path=texts", *(word for word in TEXT[1:] if not word.startswith("data.vocab")))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "texts").mkdir()
+    for name in ("one", "two", "three"):
+        (tmp_path / f"texts/{name}.txt").write_text(f"This is {name} of the texts.\n" * 20)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def metrics(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, float]:
+    found = json.loads(done(capsys, "eval", *words, "--json"))["metrics"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_runs_own_data_has_the_loss_that_the_training_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, "train", *FILES, "trainer.eval_iters=0", "name=run", "data.vocab_size=300")
+    found = metrics(capsys, "run", "--batch-size", "2")
+    assert found["loss"] == pytest.approx(darkit.load("run").log()["val_loss"].drop_nulls()[-1], rel=1e-4)
+    assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
+
+
+def test_other_files_are_evaluated_whole_with_the_runs_tokenizer_and_noted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done(capsys, *TEXT, "name=run")
+    write_notes(darkit.load("run").path, Notes(("kept",), "a word"))
+    (folder / "same.txt").write_text("The import statement. " * 30)
+    (folder / "other.txt").write_text("zq%~ " * 100)
+    out = done(capsys, "eval", "run:iter-4-ckpt", "--data", "same.txt")
+    assert out.splitlines()[0] == "run:iter-4-ckpt on same.txt"
+    assert {line.split()[0] for line in out.splitlines()[1:]} == {"loss", "perplexity"}
+    done(capsys, "eval", "run", "--data", "other.txt")
+    notes = read_notes(darkit.load("run").path)
+    assert (notes.tags, notes.note) == (("kept",), "a word")
+    assert [(one.data, one.checkpoint) for one in notes.evaluations] == [
+        ("same.txt", "iter-4-ckpt"),
+        ("other.txt", "iter-4-ckpt"),
+    ]
+    assert set(notes.evaluations[0].metrics) == {"loss", "perplexity"}
+
+
+def test_a_choice_with_settings_gives_the_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, "train", "model=mlp", "trainer.max_step=150", "name=run")
+    found = metrics(capsys, "run", "--data", "digits", "seed=3")
+    assert set(found) == {"loss", "accuracy"}
+    assert found["accuracy"] > 0.8
+    assert read_notes(darkit.load("run").path).evaluations[0].data == "digits seed=3"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nope",), "There is no run 'nope'"),
+        (("run", "--data", "digit"), "There is no file and no data 'digit'; did you mean 'digits'?"),
+        (("run", "--data", "digits", "sead=1"), "There is no setting 'sead' of this data; did you mean 'seed'?"),
+        (("run", "--data", "digits", "seed"), "'seed' is not a setting: write it as key=value."),
+        (("run", "--data", "texts"), "was not trained with files, but with darkit.data.digits.digits."),
+        (("run", "--batch-size", "0"), "batch_size must be at least 1, not 0."),
+        (("run", "--data", "text"), ""),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_nothing_is_noted(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    done(capsys, "train", "model=mlp", "trainer.max_step=2", "name=run")
+    assert said in refused(capsys, "eval", *words)
+    assert read_notes(darkit.load("run").path).evaluations == ()
+
+
+def test_other_labels_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, labels in (("one", "ab"), ("other", "bc")):
+        rows = [f"{number},{label}" for number in range(9) for label in labels]
+        (folder / f"{name}.csv").write_text("\n".join(["x,label", *rows]) + "\n")
+    table = ("data=table", "data.features=[x]", "data.target=label", "data.path=one.csv")
+    done(capsys, "train", "model=mlp", *table, "trainer.max_step=2", "name=run")
+    said = refused(capsys, "eval", "run", "--data", "other.csv")
+    assert said == "The labels of this data are b, c, but the model tells a, b."
+
+
+def test_notes_that_cannot_be_read_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, "train", "model=mlp", "trainer.max_step=2", "name=run")
+    path = darkit.load("run").path / "notes.json"
+    path.write_text("{half")
+    assert "stay as they are" in refused(capsys, "eval", "run")
+    assert path.read_text() == "{half"
