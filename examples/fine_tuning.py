@@ -50,7 +50,7 @@ def main():
     print(f"{run.name} is {run.status}: {run.path}")
     print(f"val_loss {run.log()['val_loss'].drop_nulls()[-1]:.3f}")
     predicter = Predicter.from_pretrained(run.name)
-    for text in ("does the loop call a name", "a name does need the loop"):
+    for text in ("does the loop call a name", "the loop does need a name"):
         print(f"{text}: {predicter.predict(text)}")
 
 

@@ -2,10 +2,10 @@
 
     python examples/own_text.py [FOLDER]
 
-Without a folder it takes the source of Python's own json package, which is text that every Python has.
+Without a folder it takes the source of Python's own email package, which is text that every Python has.
 """
 
-import json
+import email
 import sys
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ from darkit.models.gpt import GPT, GPTConfig
 
 def some_text() -> Path:
     folder = Path(tempfile.mkdtemp())
-    for path in Path(json.__file__).parent.glob("*.py"):
+    for path in Path(email.__file__).parent.glob("*.py"):
         (folder / f"{path.stem}.txt").write_text(path.read_text())
     return folder
 

@@ -115,3 +115,16 @@ def test_a_hidden_tab_asks_for_nothing_and_catches_up_when_it_is_seen(dashboard:
     assert asked == []
     page.evaluate(hide, False)
     page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').data[0].x.at(-1) === 101")
+
+
+def test_a_checkpoint_that_is_saved_meanwhile_gets_its_mark(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "one", 100, state="running", max_step=10_000)
+    page = open_page(dashboard.address + "/run/one")
+    expect(page.locator("[data-chart=train_loss] .plot[data-drawn]")).to_have_count(1)
+    for _ in range(2):  # what there was before is known then
+        page.wait_for_event("response", lambda answer: answer.url.endswith("/api/news"))
+    (folder / "iter-100-ckpt.pth").write_bytes(b"x")
+    page.wait_for_function(
+        """() => document.querySelector('[data-chart=train_loss] .plot').data
+        .some((one) => one.meta.kind === 'checkpoint' && one.x[0] === 100)"""
+    )

@@ -117,7 +117,7 @@ def test_every_curve_stands_out_from_the_ground_in_dark_and_light(ground: str) -
     for shown in PALETTE:
         bright, dim = sorted((luminance(shown), luminance(ground)), reverse=True)
         assert (bright + 0.05) / (dim + 0.05) > 2.9, shown
-    assert all(shown in (ASSETS / "board.js").read_text() for shown in PALETTE), "the page's script has the same ones"
+    assert all(shown in (ASSETS / "chips.js").read_text() for shown in PALETTE), "the page's script has the same ones"
 
 
 def test_tables_filter_in_the_language_of_the_page(runs: Served, open_page: Open) -> None:

@@ -24,6 +24,8 @@ def test_the_run_page_tells_reason_traceback_commands_checkpoints_and_source(run
     page.get_by_role("tab", name="Overview").click()
     expect(page.get_by_role("tabpanel")).to_contain_text("python train.py 'a b'")
     expect(page.get_by_role("tabpanel")).to_contain_text("darkit train resume=broken-off")
+    page.get_by_text("Uncommitted changes").click()
+    expect(page.get_by_role("tabpanel").locator("pre", has_text="-old")).to_be_visible()
     page.get_by_role("tab", name="Checkpoints").click()
     rows = page.locator("table.values tbody tr")
     expect(rows).to_have_count(2)

@@ -39,6 +39,7 @@
       this.cards = new Map();
       this.states = {};
       this.groups = [];
+      this.options = options;
       this.abort = new AbortController();
       this.watcher = new IntersectionObserver((entries) => this.seen(entries), {rootMargin: "300px"});
       this.ready = this.start(); // fulfilled when the first charts are drawn
@@ -91,7 +92,7 @@
       this.list(answer.charts);
       this.states = answer.runs;
       this.groups = answer.groups;
-      this.showChips();
+      darkit.showChips(this);
       const due = Object.keys(answer.figures).map((title) => this.cards.get(title)).filter(Boolean);
       for (const card of due) card.stale = false; // so that nobody asks again for one that waits for its turn
       for (const card of due) {
@@ -127,55 +128,12 @@
         box.classList.toggle("large");
         if (plot.data) Plotly.Plots.resize(plot);
       };
-      head.append(heading, this.menu(card), enlarge);
+      head.append(heading, darkit.chartMenu(this, card), enlarge);
       box.append(head, plot);
       box.dataset.chart = id;
       this.grid.append(box);
       this.cards.set(id, card);
       this.watcher.observe(box);
-    }
-
-    menu(card) {
-      const menu = element("details", "menu");
-      const items = element("div", "menu-items");
-      const add = (key, act) => {
-        const item = element("button", "menu-item", say(key));
-        item.onclick = () => {
-          menu.open = false;
-          act();
-        };
-        items.append(item);
-      };
-      const picture = async (format) => {
-        const layout = {
-          ...card.plot.layout, width: 1200, height: 600, paper_bgcolor: darkit.dark() ? "#1a1b1e" : "#ffffff",
-          title: {text: card.plot.layout.meta.title, font: {size: 16}}, margin: {l: 70, r: 20, t: 50, b: 50},
-          showlegend: this.runs.length > 1,
-        };
-        const once = new Set();
-        const data = card.plot.data.map((trace) => {
-          const legend = !once.has(trace.name) && !["odd", "checkpoint"].includes(trace.meta.kind);
-          once.add(trace.name);
-          return {...trace, showlegend: legend};
-        });
-        const url = await Plotly.toImage({data, layout}, {format, width: 1200, height: 600, scale: format === "png" ? 2 : 1});
-        darkit.keep(await toBlob(url, format), `${darkit.fileName(card.title)}.${format}`);
-      };
-      add("export_png", () => picture("png"));
-      add("export_svg", () => picture("svg"));
-      add("export_csv", async () => {
-        const answer = await darkit.ask("/api/csv", {runs: this.runs, view: this.view(), chart: card.id});
-        darkit.keep(await answer.blob(), `${darkit.fileName(card.title)}.csv`);
-      });
-      const button = element("summary", "icon-button", "⤓", {"aria-label": say("export"), title: say("export")});
-      menu.append(button, items);
-      menu.addEventListener("focusout", (event) => {
-        if (!menu.contains(event.relatedTarget)) menu.open = false;
-      });
-      menu.addEventListener("keydown", (event) => {
-        if (event.key === "Escape") menu.open = false;
-      });
-      return menu;
     }
 
     draw(card, figure) {
@@ -255,7 +213,7 @@
       ).json();
       if (asked !== this.asked) return 100; // the view changed meanwhile
       this.states = answer.runs;
-      this.showChips();
+      darkit.showChips(this);
       const redraw = new Set(answer.redraw);
       for (const [title, seen] of Object.entries(answer.cursors)) {
         const card = this.cards.get(title);
@@ -277,11 +235,11 @@
     /* Says, at most every ten seconds, whether there are checkpoints that no mark shows yet. */
     savedMore() {
       const saved = Object.values(this.states).reduce((sum, run) => sum + (run.saved || 0), 0);
-      const before = this.saved;
-      if (this.source !== "log" || this.zoomed || saved === before || Date.now() < (this.nextMarks || 0)) return false;
+      const before = this.saved ?? saved;
+      if (this.source !== "log" || this.zoomed || Date.now() < (this.nextMarks || 0)) return false;
       this.saved = saved;
-      this.nextMarks = Date.now() + 10000;
-      return before !== undefined && saved > before;
+      if (saved > before) this.nextMarks = Date.now() + 10000;
+      return saved > before;
     }
 
     /* Adds new points to the traces they belong to; false where the chart must be asked for anew. */
@@ -299,80 +257,6 @@
       return true;
     }
 
-    showChips() {
-      this.showGone();
-      const grouped = this.groups.length > 0;
-      const wanted = grouped ? this.groups.map((group) => group.label) : this.runs.filter((run) => this.states[run]);
-      const key = JSON.stringify([grouped, wanted, darkit.language()]);
-      if (key !== this.chipKey) {
-        this.chipKey = key;
-        this.chips.replaceChildren(...wanted.map((name, index) => this.chip(name, index, grouped)));
-        this.chips.hidden = this.source !== "log" || (this.runs.length < 2 && !grouped);
-      }
-      const hidden = new Set(darkit.parameters().getAll("hide"));
-      const open = new Set(darkit.parameters().getAll("unfold"));
-      for (const chip of this.chips.children) {
-        const name = chip.dataset.name;
-        const on = grouped ? open.has(name) : !hidden.has(name);
-        chip.querySelector(".chip-toggle").setAttribute("aria-pressed", String(on));
-        const state = this.states[name];
-        if (grouped || !state) continue;
-        const said = chip.querySelector(".chip-step");
-        const steps = state.max_step ? `${darkit.count(state.step)} / ${darkit.count(state.max_step)}` : darkit.count(state.step);
-        if (said.textContent !== steps) said.textContent = steps;
-        if (chip.dataset.state !== state.state) {
-          chip.dataset.state = state.state;
-          chip.querySelector(".chip-state").replaceChildren(darkit.stateBadge(state.state));
-        }
-      }
-      document.dispatchEvent(new CustomEvent("darkit-states", {detail: this.states}));
-    }
-
-    /* A run that was moved or deleted while its page is open is told of; its curve stays until the page is loaded anew. */
-    showGone() {
-      const gone = document.getElementById("gone");
-      if (!gone) return;
-      const names = this.runs.filter((run) => !this.states[run]);
-      gone.hidden = !names.length;
-      if (names.length) gone.textContent = say("compare_gone", {names: names.join(", ")});
-    }
-
-    chip(name, index, grouped) {
-      const chip = element("span", "chip", "", {role: "listitem"});
-      chip.dataset.name = name;
-      const hint = grouped ? "unfold_hint" : "hide_hint";
-      const toggle = element("button", "chip-toggle", "", {title: `${name}\n${say(hint)}`});
-      const place = grouped ? this.groups[index].index : this.states[name].index;
-      const dot = element("span", "run-dot");
-      dot.style.background = palette(place);
-      toggle.append(dot, element("span", "chip-name", grouped ? `${name} (${this.groups[index].runs.length})` : name));
-      toggle.onclick = () => this.toggle(name, grouped);
-      chip.append(toggle);
-      if (!grouped) {
-        const link = element("a", "chip-link inner-link", "↗", {href: darkit.runAddress(name), "aria-label": name});
-        chip.append(element("span", "chip-state"), element("span", "chip-step"), link);
-      }
-      return chip;
-    }
-
-    toggle(name, grouped) {
-      const key = grouped ? "unfold" : "hide";
-      const now = darkit.parameters().getAll(key);
-      const next = now.includes(name) ? now.filter((one) => one !== name) : [...now, name];
-      darkit.remember({[key]: next});
-      this.showChips();
-      if (grouped) {
-        this.refresh();
-        return;
-      }
-      for (const card of this.cards.values()) {
-        if (!card.plot.data) continue;
-        for (const trace of card.plot.data) if (trace.meta.run === name) trace.visible = !next.includes(name);
-        card.plot.layout.datarevision = (card.plot.layout.datarevision || 0) + 1;
-        Plotly.react(card.plot, card.plot.data, card.plot.layout, options);
-      }
-    }
-
     end() {
       this.abort.abort();
       this.watcher.disconnect();
@@ -380,18 +264,6 @@
       for (const card of this.cards.values()) if (card.plot.data) Plotly.purge(card.plot);
       boards.delete(this.root);
     }
-  }
-
-  const colours = [
-    "#4c6ef5", "#f76707", "#2f9e44", "#e03131", "#be4bdb", "#1098ad", "#e64980", "#a17a00", "#845ef7", "#5c940d",
-    "#d9480f", "#868e96",
-  ];
-  const palette = (index) => colours[index % colours.length];
-
-  async function toBlob(url, format) {
-    const [head, body] = [url.slice(0, url.indexOf(",")), url.slice(url.indexOf(",") + 1)];
-    const bytes = head.includes("base64") ? Uint8Array.from(atob(body), (letter) => letter.charCodeAt(0)) : decodeURIComponent(body);
-    return new Blob([bytes], {type: format === "svg" ? "image/svg+xml" : "image/png"});
   }
 
   darkit.pages.push(() => {
