@@ -72,7 +72,7 @@ def read_targets(parts: Parts, fields: Sequence[str], task: str) -> Targets:
         raise DataError(f"task must be one of {', '.join(TASKS)}, not {task!r}.")
     if task == "regression":
         train, val = (_numbers(parts, part, fields) for part in (TRAIN, VAL))
-        return Targets(train, val, (), F.mse_loss)
+        return Targets(train, val, (), regression_loss)
     if len(fields) != 1:
         raise DataError(f"A classification has one field with the label, not {len(fields)}.")
     found = [[label_of(record, fields[0]) for record in parts.records(part)] for part in (TRAIN, VAL)]
@@ -87,6 +87,11 @@ def read_targets(parts: Parts, fields: Sequence[str], task: str) -> Targets:
 def classification_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Returns the mean cross-entropy in nats as ``loss``, and the ``accuracy``, of logits (B, O) and labels (B)."""
     return {"loss": F.cross_entropy(logits, labels), "accuracy": (logits.argmax(-1) == labels).float().mean()}
+
+
+def regression_loss(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Returns the mean squared error as ``loss``, and the ``mean_absolute_error``, of outputs and targets (B, O)."""
+    return {"loss": F.mse_loss(outputs, targets), "mean_absolute_error": F.l1_loss(outputs, targets)}
 
 
 def check_size(name: str, given: int | None, there: int) -> None:

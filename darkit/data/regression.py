@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from darkit.data.choice import DataChoice
+from darkit.data.labels import regression_loss
 from darkit.errors import DataError
 
 
@@ -48,4 +49,4 @@ def regression(
     targets = targets + noise * torch.randn(targets.shape, generator=generator)
     train, val = (inputs[:samples], targets[:samples]), (inputs[samples:], targets[samples:])
     mean = train[1].mean(0).expand_as(val[1])
-    return DataChoice(train, val, loss=F.mse_loss, baselines={"always the mean": F.mse_loss(mean, val[1]).item()})
+    return DataChoice(train, val, loss=regression_loss, baselines={"always the mean": F.mse_loss(mean, val[1]).item()})

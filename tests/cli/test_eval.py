@@ -65,6 +65,12 @@ def test_a_choice_with_settings_gives_the_accuracy(capsys: pytest.CaptureFixture
     assert read_notes(darkit.load("run").path).evaluations[0].data == "digits seed=3"
 
 
+def test_a_regression_gives_its_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, "train", "model=mymodel", "name=run", "trainer.max_step=1")
+    found = metrics(capsys, "run", "--data", "regression", "seed=5", "input_size=12", "output_size=12")
+    assert found["loss"] > found["mean_absolute_error"] ** 2 > 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

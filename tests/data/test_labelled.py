@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from darkit.data import LabelledTexts, TokenRow, labelled_text
-from darkit.data.labels import classification_loss
+from darkit.data.labels import classification_loss, regression_loss
 from darkit.errors import DataError
 
 ROWS = [{"text": f"word {number} of many words", "label": ["no", "yes"][number % 2]} for number in range(20)]
@@ -43,7 +42,7 @@ def test_numbers_are_predicted_from_texts() -> None:
     rows = [{"text": row["text"], "score": number / 2} for number, row in enumerate(ROWS)]
     choice = labelled_text(rows, label="score", task="regression", vocab_size=300)
     assert choice.train[0]["labels"].shape == (1,)
-    assert choice.loss is F.mse_loss
+    assert choice.loss is regression_loss
 
 
 @pytest.mark.parametrize(

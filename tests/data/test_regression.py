@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from darkit.data import regression
+from darkit.data.labels import regression_loss
 from darkit.errors import DataError
 
 
 def test_it_has_the_shapes_and_numbers_that_were_asked_for() -> None:
     choice = regression(input_size=3, output_size=5, samples=70, val_samples=20)
     assert [tuple(part.shape) for part in (*choice.train, *choice.val)] == [(70, 3), (70, 5), (20, 3), (20, 5)]
-    assert choice.loss is F.mse_loss
+    assert choice.loss is regression_loss
     assert choice.tokenizer is None
 
 
