@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,14 +18,13 @@ from torch import nn
 
 from darkit.data import (
     DataChoice,
-    DocumentWindows,
     labelled_text,
     masked_text,
     streamed_text,
     table_data,
+    text_files,
     text_pairs,
 )
-from darkit.data.corpus import encode_parts, find_tokenizer, read_parts, texts_of
 from darkit.engine.checkpoint import read_run_checkpoint
 from darkit.engine.compare import differences
 from darkit.models.gpt import GPT, GPTConfig
@@ -198,11 +198,12 @@ def streamed() -> DataChoice:
     return streamed_text("text.txt", vocab_size=300, context_length=16, val_fraction=0.2)
 
 
+def prepared() -> DataChoice:
+    return text_files("text.txt", documents="line", vocab_size=300, context_length=16)
+
+
 def of_documents() -> DataChoice:
-    parts = read_parts("text.txt", ("text",), val_fraction=0.1, val_files=None, seed=0, documents="line")
-    tokenizer = find_tokenizer(None, texts_of(parts, 0, "text"), kind="bpe", vocab_size=300)
-    rows = encode_parts(parts, tokenizer, "text")
-    return DataChoice(*(DocumentWindows(row, 16) for row in rows), tokenizer=tokenizer)
+    return text_files("text.txt", documents="line", vocab_size=300, context_length=16, packed=False, multiple_of=4)
 
 
 class Scores(nn.Module):
@@ -231,6 +232,7 @@ CASES: dict[str, tuple[Callable[[], DataChoice], Callable[[], nn.Module]]] = {
     "regression": (scored, Scores),
     "seq2seq": (translated, lambda: transformers.BartForConditionalGeneration(transformers.BartConfig(**BART))),
     "table": (tabulated, lambda: nn.Linear(2, 3)),
+    "files": (prepared, gpt),
     "documents": (of_documents, gpt),
     "stream": (streamed, gpt),
 }
@@ -255,33 +257,50 @@ def test_going_on_is_bit_for_bit_as_without_a_break(case: str, workers: int) -> 
 
 RANKS = """
 import sys, torch, darkit
-from darkit.data import streamed_text
+from darkit.data import masked_text, streamed_text, text_files
 from darkit.models.gpt import GPT, GPTConfig
 
 if __name__ == "__main__":
+    case, workers, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    choice = streamed_text("text.txt", vocab_size=300, context_length=8, val_fraction=0.2)
-    sizes = dict(vocab_size=300, context_length=8, num_layers=1, num_heads=2, hidden_size=16, dropout=0.1)
-    darkit.fit(GPT(GPTConfig(**sizes)), choice.train, name="ranks", resume="auto", device="cpu", device_num=2,
-               strategy="ddp", batch_size=2, max_step=int(sys.argv[1]), save_step_interval=5, log_step_interval=1,
-               tensorboard=False)
+    make = {"files": text_files, "masked": masked_text, "stream": streamed_text}[case]
+    choice = make("text.txt", documents="line", vocab_size=300, context_length=8, val_fraction=0.2)
+    size = choice.settings["vocab_size"]
+    if case == "masked":
+        import transformers
+
+        sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+        config = transformers.BertConfig(vocab_size=size, max_position_embeddings=8, **sizes)
+        model = transformers.BertForMaskedLM(config)
+    else:
+        sizes = dict(num_layers=1, num_heads=2, hidden_size=16, dropout=0.1)
+        model = GPT(GPTConfig(vocab_size=size, context_length=8, **sizes))
+    darkit.fit(model, choice.train, choice.val, name="ranks", resume="auto", device="cpu", device_num=2, strategy="ddp",
+               batch_size=4, num_workers=workers, max_step=steps, save_step_interval=4, eval_step_interval=4,
+               eval_iters=2, log_step_interval=1, tensorboard=False)
 """
 
 
-def test_two_processes_that_share_a_stream_go_on_exactly(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("case", "workers"), [("files", 0), ("masked", 2), ("stream", 0)])
+def test_two_processes_go_on_exactly(folder: Path, tmp_path: Path, case: str, workers: int) -> None:
     (folder / "ranks.py").write_text(RANKS)
 
-    def start(home: str, steps: int) -> Run:
-        variables = {"DARWIN_KIT_HOME": str(tmp_path / home), "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "ranks.py", str(steps)]
+    def start(home: Path) -> Run:
+        variables = {"DARWIN_KIT_HOME": str(home), "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "ranks.py", case, str(workers), "26"]
         ended = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=240)
         assert ended.returncode == 0, ended.stderr[-3000:]
-        return Run(tmp_path / home / "base" / "ranks")
+        return Run(home / "base" / "ranks")
 
-    straight = start("straight", 14)
-    start("broken", 8)
-    broken = start("broken", 14)
+    straight = start(tmp_path / "straight")
+    shutil.copytree(tmp_path / "straight", tmp_path / "broken")
+    for checkpoint in Run(tmp_path / "broken" / "base" / "ranks").checkpoints():
+        if checkpoint.step > 4:
+            checkpoint.path.unlink()
+            checkpoint.path.with_suffix(".json").unlink()
+    broken = start(tmp_path / "broken")
+    assert broken.info["continued"], "it has gone on"
     contents = [read_run_checkpoint(run.path)[1] for run in (straight, broken)]
     assert len(contents[0]["ranks"]) == 2
     assert list(differences(*contents)) == []

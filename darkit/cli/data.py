@@ -39,12 +39,14 @@ def add_parser(commands: Subparsers) -> None:
     parser = add_command(commands, "data", run_show, "prepare text for training, or show what was prepared", _EXAMPLES)
     words = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     making = add_command(words, "prepare", run_prepare, "tokenise text once and keep it", _PREPARE)
-    making.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder or a pattern")
+    making.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder, a pattern, or hf:NAME")
     making.add_argument("--tokenizer", metavar="FILE", help="a tokenizer.json, a folder with one, or a name on the hub")
     making.add_argument("--kind", default="bpe", help="of the tokenizer that is trained otherwise (default: bpe)")
     making.add_argument("--vocab-size", type=int, default=2048, metavar="N", help="its tokens at most (default: 2048)")
+    making.add_argument("--special-tokens", nargs="+", metavar="TOKEN", help="its special tokens (default: its kind's)")
     making.add_argument("--field", default="text", help="the field with the text (default: text)")
     making.add_argument("--documents", default="file", help="of a .txt: file, paragraph or line (default: file)")
+    making.add_argument("--split", default="train", help="of a Hugging Face dataset (default: train)")
     making.add_argument("--val-fraction", type=float, default=0.1, metavar="F", help="to evaluate on (default: 0.1)")
     making.add_argument("--val-files", nargs="+", metavar="NAME", help="the files to evaluate on instead")
     making.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the split (default: 0)")
@@ -64,8 +66,10 @@ def run_prepare(arguments: argparse.Namespace) -> int:
         arguments.tokenizer,
         kind=arguments.kind,
         vocab_size=arguments.vocab_size,
+        special_tokens=arguments.special_tokens,
         field=arguments.field,
         documents=arguments.documents,
+        split=arguments.split,
         val_fraction=arguments.val_fraction,
         val_files=arguments.val_files,
         seed=arguments.seed,

@@ -23,7 +23,8 @@ class Pad:
 
     Args:
         pad: The padding token.
-        length: The length to pad to; None takes that of the longest row of the batch.
+        length: The length to pad to, or of a dict of samples one for each name; None takes that of the longest row of
+            the batch.
         multiple_of: Of what the length is a multiple, which some accelerators are faster with.
         most: What the length never exceeds for that, such as the model's context.
 
@@ -32,9 +33,15 @@ class Pad:
     """
 
     def __init__(
-        self, pad: int = 0, *, length: int | None = None, multiple_of: int = 1, most: int | None = None
+        self,
+        pad: int = 0,
+        *,
+        length: int | Mapping[str, int] | None = None,
+        multiple_of: int = 1,
+        most: int | None = None,
     ) -> None:
-        for name, value in {"length": length, "multiple_of": multiple_of}.items():
+        lengths = length.values() if isinstance(length, Mapping) else [length]
+        for name, value in [("multiple_of", multiple_of), *(("length", value) for value in lengths)]:
             if value is not None and value < 1:
                 raise DataError(f"{name} must be at least 1, not {value}.")
         self.pad = pad
@@ -55,7 +62,7 @@ class Pad:
     def _batch_of_dicts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         batch: dict[str, Tensor] = {}
         for name in samples[0]:
-            batch[name] = self._join([sample[name] for sample in samples], self._filling(name))
+            batch[name] = self._join([sample[name] for sample in samples], self._filling(name), name)
             if name == "input_ids" and "attention_mask" not in samples[0]:
                 lengths = torch.tensor([len(sample[name]) for sample in samples])
                 batch["attention_mask"] = (torch.arange(batch[name].shape[1]) < lengths[:, None]).long()
@@ -66,21 +73,20 @@ class Pad:
             return self.pad
         return IGNORED if name == "labels" else 0
 
-    def _join(self, values: Sequence[Any], filling: int) -> Tensor:
+    def _join(self, values: Sequence[Any], filling: int, name: str = "") -> Tensor:
         rows = [torch.as_tensor(value) for value in values]
         if rows[0].ndim != 1:
             return torch.stack(rows)
-        length = self._length(max(map(len, rows)))
+        fixed = self.length.get(name) if isinstance(self.length, Mapping) else self.length
+        length = self._length(max(map(len, rows)), fixed)
         joined = torch.full((len(rows), length), filling, dtype=rows[0].dtype)
         for place, row in enumerate(rows):
             joined[place, : len(row)] = row
         return joined
 
-    def _length(self, longest: int) -> int:
-        if self.length is not None and longest > self.length:
-            raise DataError(
-                f"A sample has {longest} tokens, more than the length {self.length} that batches are given."
-            )
-        wanted = self.length or longest
+    def _length(self, longest: int, fixed: int | None) -> int:
+        if fixed is not None and longest > fixed:
+            raise DataError(f"A sample has {longest} tokens, more than the length {fixed} that batches are given.")
+        wanted = fixed or longest
         rounded = -(-wanted // self.multiple_of) * self.multiple_of
         return max(wanted, min(rounded, self.most)) if self.most is not None else rounded

@@ -48,12 +48,13 @@ def read_parts(
     seed: int,
     documents: str = "file",
     split: str = "train",
+    by: Sequence[str] | None = None,
 ) -> Parts:
-    """Opens a source and splits it. Raises `DataError`."""
+    """Opens a source and splits it; see `open_source` and `split_records`. Raises `DataError`."""
     if where is None:
         raise DataError("data.path must say where the data is: a file, a folder or a pattern.")
     source = open_source(where, fields=fields, documents=documents, split=split)
-    return Parts(source, split_records(source, val_fraction=val_fraction, val_files=val_files, seed=seed))
+    return Parts(source, split_records(source, val_fraction=val_fraction, val_files=val_files, seed=seed, by=by))
 
 
 def find_tokenizer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -47,7 +48,12 @@ def digits(
     val, train = order[:count], order[count:]
     check_size("input_size", input_size, features.shape[1])
     check_size("output_size", output_size, 10)
-    facts = {"label_names": [str(digit) for digit in range(10)]}
+    digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in (features, labels, val.sort().values)))
+    split = {"by": "fraction", "val_fraction": val_fraction, "seed": seed, "train": len(train), "val": len(val)}
+    facts = {
+        "label_names": [str(digit) for digit in range(10)],
+        "split": {**split, "fingerprint": digest.hexdigest()},
+    }
     return DataChoice(
         TableRows(features[train], labels[train], facts),
         TableRows(features[val], labels[val], facts),

@@ -8,7 +8,7 @@ from typing import Any
 from darkit.data.choice import DataChoice
 from darkit.data.preparation import prepare
 from darkit.data.tokenizers import special_token
-from darkit.data.windows import TokenWindows
+from darkit.data.windows import DocumentWindows, TokenWindows
 from darkit.errors import DataError
 
 
@@ -26,6 +26,9 @@ def text_files(
     val_files: str | Sequence[str] | None = None,
     seed: int = 0,
     named: bool = False,
+    packed: bool = True,
+    fixed: bool = False,
+    multiple_of: int = 1,
 ) -> DataChoice:
     """Prepares text, or finds it prepared, and cuts it into windows.
 
@@ -43,6 +46,10 @@ def text_files(
         val_files: The files to evaluate on instead.
         seed: Seed of the split.
         named: Whether batches are dicts as transformers' models take them, and not tokens and next tokens.
+        packed: Whether documents are packed one after the other, so that all windows but the last are full; if not, a
+            window never goes over the end of a document, and batches are padded.
+        fixed: Whether to pad to ``context_length`` instead of to the longest of the batch.
+        multiple_of: Of what the padded length is a multiple, as far as ``context_length`` allows.
 
     Returns:
         Windows, the tokenizer, as baseline the cross-entropy of a unigram model, and as settings the real size of the
@@ -68,7 +75,11 @@ def text_files(
     )
     stores = [store for store in (prepared.train, prepared.val) if store is not None]
     pad = special_token(prepared.tokenizer, "pad") or 0  # nothing is asked where it stands
-    windows = [TokenWindows(store, context_length, pad=pad, named=named, facts=prepared.facts) for store in stores]
+    options: dict[str, Any] = {"pad": pad, "named": named, "facts": prepared.facts}
+    if not packed:
+        options |= {"fixed": fixed, "multiple_of": multiple_of}
+    make: Any = TokenWindows if packed else DocumentWindows
+    windows = [make(store, context_length, **options) for store in stores]
     unigram = prepared.meta["unigram"]
     return DataChoice(
         windows[0],

@@ -120,7 +120,9 @@ def labelled_text(
     Raises:
         DataError: The records, the tokenizer or a setting are not what this needs.
     """
-    parts = read_parts(path, (field, label), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split)
+    parts = read_parts(
+        path, (field, label), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split, by=(field,)
+    )
     targets = read_targets(parts, (label,), task)
     check_size("output_size", output_size, targets.size)
     special = None if kind == "wordpiece" else ("[PAD]", "[UNK]", "[CLS]", "[SEP]")

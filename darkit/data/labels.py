@@ -128,6 +128,7 @@ def _numbers(parts: Parts, part: int, fields: Sequence[str]) -> Tensor:
 def _order(name: str) -> tuple[float, str]:
     """Puts labels that are numbers in the order of these, and others behind in that of the alphabet."""
     try:
-        return float(name), name
+        number = float(name)
     except ValueError:
         return math.inf, name
+    return (number if math.isfinite(number) else math.inf), name  # nan would be in no order with the others

@@ -10,7 +10,7 @@ from darkit.data.masking import MaskedTokens, Masking
 from darkit.data.pairs import SentencePairs
 from darkit.data.preparation import prepare
 from darkit.data.sources import text_source
-from darkit.data.specials import add_marks, specials_of, word_beginnings
+from darkit.data.specials import add_marks, sentence_endings, specials_of, word_beginnings
 from darkit.data.text import embedded_documents
 
 
@@ -80,8 +80,7 @@ def masked_text(
     add_marks(found)
     masking = Masking(specials_of(found), rate=rate, begins=word_beginnings(found) if whole_words else None)
     options: dict[str, Any] = {"fixed": fixed, "multiple_of": multiple_of, "facts": prepared.facts}
-    if not pairs:
-        options["packed"] = packed
+    options |= {"endings": sentence_endings(found)} if pairs else {"packed": packed}
     make: Any = SentencePairs if pairs else MaskedTokens
     return DataChoice(
         make(prepared.train, context_length, masking, **options),

@@ -32,7 +32,7 @@ class Masking:
         masked: Which part of the chosen becomes the mask token.
         random: Which part becomes another token.
         begins: Whether each token of the vocabulary begins a word (vocabulary): then whole words are chosen, as many as
-            fit the rate; `words.word_beginnings` makes it. None chooses tokens.
+            fit the rate; `darkit.data.word_beginnings` makes it. None chooses tokens.
 
     Raises:
         DataError: A part is out of its range, or the tokenizer has no mask token.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,8 +20,10 @@ from darkit.errors import DataError
 class SentencePairs(Dataset[dict[str, Tensor]]):
     """Pairs of texts of which the second is in one half of all cases what comes next, and else from another document.
 
-    As in the paper, a "sentence" is any span of text: a piece of a document is cut in two at a random place. A sample
-    is ``[CLS] a [SEP] b [SEP]`` with some tokens hidden: ``{"input_ids", "token_type_ids", "labels",
+    As in the paper, a "sentence" is any span of text: a piece of a document is cut in two where a sentence ends, or
+    anywhere if none ends in it; the second text from another document begins in such a place too.
+
+    A sample is ``[CLS] a [SEP] b [SEP]`` with some tokens hidden: ``{"input_ids", "token_type_ids", "labels",
     "next_sentence_label"}``, the last being 0 where b comes next and 1 where it is random, as transformers has it. The
     batch gets an ``attention_mask`` besides.
 
@@ -28,6 +31,8 @@ class SentencePairs(Dataset[dict[str, Tensor]]):
         tokens: A `TokenRow` or a memory-mapped store of tokens, of two documents at least.
         length: Tokens of a sample at most.
         masking: How tokens are hidden.
+        endings: Whether a sentence ends with each token of the vocabulary (vocabulary), as
+            `darkit.data.specials.sentence_endings` tells; None cuts anywhere.
         seed: Always makes the same sample of a piece, for an evaluation that can be compared; None makes another each
             time.
         fixed: Whether to pad to ``length`` instead of to the longest of the batch.
@@ -45,6 +50,7 @@ class SentencePairs(Dataset[dict[str, Tensor]]):
         length: int,
         masking: Masking,
         *,
+        endings: NDArray[numpy.bool_] | None = None,
         seed: int | None = None,
         fixed: bool = False,
         multiple_of: int = 1,
@@ -60,6 +66,7 @@ class SentencePairs(Dataset[dict[str, Tensor]]):
             raise DataError("Pairs of sentences need two documents at least with two tokens each.")
         self.tokens = tokens
         self.masking = masking
+        self.endings = endings
         self.seed = seed
         self.vocabulary = masking.specials.vocabulary
         self.context_length = length
@@ -75,7 +82,8 @@ class SentencePairs(Dataset[dict[str, Tensor]]):
             raise IndexError(index)
         generator = generator_of(self.seed, index)
         document, first, end = (int(value) for value in self._places[index])
-        cut = first + int(generator.integers(1, end - first))
+        cuts = self._beginnings(first, end)
+        cut = int(generator.choice(cuts) if len(cuts) else generator.integers(first + 1, end))
         random = bool(generator.random() < 0.5)
         one = self._read(first, cut)
         two = self._other(document, end - cut, generator) if random else self._read(cut, end)
@@ -94,9 +102,23 @@ class SentencePairs(Dataset[dict[str, Tensor]]):
         """Reads a span of another document, of that many tokens at most."""
         own = numpy.searchsorted(self._places[:, 0], [document, document + 1])
         place = int(generator.integers(len(self._places) - (own[1] - own[0])))
-        _, first, end = self._places[place if place < own[0] else place + own[1] - own[0]]
-        start = int(generator.integers(first, max(first, end - length) + 1))
-        return self._read(start, min(start + length, int(end)))
+        other, first, end = (int(value) for value in self._places[place if place < own[0] else place + own[1] - own[0]])
+        latest = max(first, end - length)
+        starts = self._beginnings(first, end)
+        if self.endings is not None and first == self.tokens.bounds[other]:
+            starts = numpy.concatenate([[first], starts])
+        early = starts[starts <= latest]
+        if len(early):
+            start = int(generator.choice(early))
+        else:
+            start = int(starts[0]) if len(starts) else int(generator.integers(first, latest + 1))
+        return self._read(start, min(start + length, int(self.tokens.bounds[other + 1])))
+
+    def _beginnings(self, first: int, end: int) -> Ids:
+        """Returns the places within a span where a sentence begins because one ends before."""
+        if self.endings is None:
+            return numpy.empty(0, dtype=numpy.int64)
+        return first + 1 + numpy.flatnonzero(self.endings[self._read(first, end - 1)])
 
     def _read(self, first: int, end: int) -> Ids:
         ids: Ids = read_tokens(self.tokens, first, end).numpy()

@@ -23,7 +23,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from darkit.data.shards import PartFacts, ShardWriter, TokenStore
 from darkit.data.sources import Record, Source, open_source, text_of
 from darkit.data.splits import TRAIN, VAL, Split, split_records
-from darkit.data.tokenizers import encode_batch, load_tokenizer, needed_token, train_tokenizer, vocabulary_size
+from darkit.data.tokenizers import (
+    USES,
+    backend_of,
+    encode_batch,
+    load_tokenizer,
+    needed_token,
+    special_token,
+    train_tokenizer,
+    vocabulary_size,
+)
 from darkit.data.windows import unigram_cross_entropy
 from darkit.errors import DataError, StorageError
 from darkit.runs import files
@@ -212,12 +221,11 @@ class _Preparation:
             yield block
 
 
-def _describe(tokenizer: Any) -> str:
-    """Returns a text that two tokenizers share if they encode alike."""
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if callable(getattr(backend, "to_str", None)):
-        return str(backend.to_str())
-    return json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+def _describe(tokenizer: Any) -> list[Any]:
+    """Returns what two tokenizers share if they encode alike and their special tokens are for the same."""
+    backend = backend_of(tokenizer)
+    content = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
+    return [type(tokenizer).__name__, content, [special_token(tokenizer, use) for use in USES]]
 
 
 def _save_tokenizer(folder: Path, tokenizer: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +42,20 @@ def read_file(path: Path, fields: Sequence[str], documents: str) -> Iterator[tup
             raise DataError(f"The file {path} is empty.")
         yield from _READERS[path.suffix.lower()](path, fields, documents)
     except OSError as error:
-        raise DataError(f"The file {path} cannot be read: {error.strerror or error}.") from error
+        raise _unreadable(path, error) from error
+
+
+def digest_file(path: Path) -> bytes:
+    """Returns the sha256 of a file's bytes. Raises `DataError` where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"The file {path} cannot be read: {error.strerror or error}.")
 
 
 def _read_text(path: Path, fields: Sequence[str], documents: str) -> Iterator[tuple[str, Values]]:

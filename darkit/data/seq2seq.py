@@ -34,6 +34,7 @@ class TextPairs(Dataset[dict[str, Tensor]]):
         end: What a source and a target end with.
         start: What the decoder starts with.
         pad: The padding token.
+        fixed: Whether to pad to the two lengths instead of to the longest of the batch.
         multiple_of: Of what the padded length is a multiple.
         facts: What ``run.json`` tells of the data.
 
@@ -51,6 +52,7 @@ class TextPairs(Dataset[dict[str, Tensor]]):
         end: int,
         start: int,
         pad: int = 0,
+        fixed: bool = False,
         multiple_of: int = 1,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
@@ -64,7 +66,8 @@ class TextPairs(Dataset[dict[str, Tensor]]):
         self.vocabulary = max(sources.vocabulary, targets.vocabulary)
         self.context_length = max(self.lengths)
         self.facts = dict(facts or {})
-        self.collate_fn = Pad(pad, multiple_of=multiple_of, most=self.context_length)
+        lengths = {"input_ids": length, "decoder_input_ids": target_length, "labels": target_length} if fixed else None
+        self.collate_fn = Pad(pad, length=lengths, multiple_of=multiple_of, most=self.context_length)
 
     def __len__(self) -> int:
         return self.sources.documents
@@ -95,6 +98,7 @@ def text_pairs(
     vocab_size: int = 2048,
     context_length: int = 128,
     target_length: int | None = None,
+    fixed: bool = False,
     multiple_of: int = 1,
     split: str = "train",
     val_fraction: float = 0.1,
@@ -112,6 +116,7 @@ def text_pairs(
         vocab_size: Tokens of the tokenizer that is trained.
         context_length: Tokens of a source at most; a longer one is cut.
         target_length: Tokens of a target at most; None takes ``context_length``.
+        fixed: Whether to pad to these two lengths instead of to the longest of the batch.
         multiple_of: Of what the padded lengths are a multiple.
         split: Which split of a Hugging Face dataset.
         val_fraction: About which part of the pairs to evaluate on.
@@ -121,7 +126,9 @@ def text_pairs(
     Raises:
         DataError: The records, the tokenizer or a setting are not what this needs.
     """
-    parts = read_parts(path, (source, target), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split)
+    parts = read_parts(
+        path, (source, target), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split, by=(source,)
+    )
     both = chain(texts_of(parts, TRAIN, source), texts_of(parts, TRAIN, target))
     special = ("[PAD]", "[UNK]", "<|endoftext|>", "[CLS]")
     found = find_tokenizer(tokenizer, both, kind=kind, vocab_size=vocab_size, special_tokens=special)
@@ -131,6 +138,7 @@ def text_pairs(
         "end": end,
         "start": next((token for token in (start, pad) if token is not None), end),  # T5 starts with the padding token
         "pad": end if pad is None else pad,
+        "fixed": fixed,
         "multiple_of": multiple_of,
         "facts": parts.facts,
     }

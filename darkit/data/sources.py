@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkit.data.readers import DOCUMENTS, ENDINGS, TEXT_FIELD, read_file
+from darkit.data.readers import DOCUMENTS, ENDINGS, TEXT_FIELD, digest_file, read_file
 from darkit.errors import DataError, listing, nearest
 
-_CHUNK = 2**20
 _WILD = re.compile(r"[*?\[]")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _HUB_PREFIX = "hf:"
@@ -83,7 +82,9 @@ def open_source(
     Args:
         where: A file (``.txt``, ``.md``, ``.jsonl``, ``.csv`` or ``.parquet``), a folder of them, a pattern such as
             ``books/*.txt``, or a list of these; a dataset of Hugging Face ``datasets``, or its name on their hub,
-            ``owner/name`` or ``hf:name`` (both need ``darkit[hf]``); or a list of dicts. A `Source` is taken as it is.
+            ``owner/name``, ``hf:NAME`` or ``hf:NAME:CONFIG``, or a dict of what ``datasets.load_dataset`` takes, such
+            as ``{"path": "json", "data_files": "a.json.gz", "streaming": True}`` (all need ``darkit[hf]``); or a list
+            of dicts. A `Source` is taken as it is.
         fields: The fields that are wanted of each record; a text file has ``text``.
         documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
         split: Which split of a Hugging Face dataset that has several.
@@ -97,25 +98,30 @@ def open_source(
         raise DataError(f"documents must be one of {', '.join(DOCUMENTS)}, not {documents!r}.")
     names = tuple(fields)
     if type(where).__module__.partition(".")[0] == "datasets":
-        return _from_dataset(where, names, split)
+        return _from_dataset(where, names, split, type(where).__name__)
+    if isinstance(where, Mapping) and isinstance(where.get("path"), str):
+        return _from_dataset(_load_dataset(where, split), names, split, where["path"])
     if isinstance(where, str | Path):
         hub_name = _hub_name(where)
         if hub_name:
-            return _from_dataset(_load_dataset(hub_name, split), names, split)
+            name, _, config = hub_name.partition(":")
+            wanted = {"path": name, "name": config} if config else {"path": name}
+            return _from_dataset(_load_dataset(wanted, split), names, split, f"{_HUB_PREFIX}{hub_name}")
         return _from_files(_find(where), names, documents)
     if isinstance(where, Sequence) and where and all(isinstance(item, str | Path) for item in where):
         return _from_files([path for item in where for path in _find(item)], names, documents)
     if isinstance(where, Sequence) and where and all(isinstance(item, Mapping) for item in where):
-        return _from_rows(where, names, "row")
+        return _from_rows(where, names, "row", "a list")
     raise DataError(
-        "Data must be a file, a folder, a pattern, a list of these, a Hugging Face dataset or a list of dicts, not "
+        "Data must be a file, a folder, a pattern, a list of these, a Hugging Face dataset, a dict with the path and "
+        "whatever else datasets.load_dataset takes, or a list of dicts, not "
         f"{where!r}."[:300]
     )
 
 
 def text_source(texts: Sequence[str]) -> Source:
     """Makes a source of texts that are in memory, each a document."""
-    return _from_rows([{TEXT_FIELD: text} for text in texts], (TEXT_FIELD,), "text")
+    return _from_rows([{TEXT_FIELD: text} for text in texts], (TEXT_FIELD,), "text", "a list")
 
 
 def is_place(text: str) -> bool:
@@ -165,16 +171,22 @@ def _from_files(paths: Sequence[Path], fields: tuple[str, ...], documents: str) 
     def fingerprint() -> str:
         digest = hashlib.sha256(json.dumps([documents, fields]).encode())
         for path in paths:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(digest_file(path))
             digest.update(path.suffix.lower().encode())
         return digest.hexdigest()
 
     return Source(tuple(map(str, paths)), fields, read, fingerprint)
 
 
-def _from_rows(rows: Iterable[Mapping[str, Any]], fields: tuple[str, ...], what: str) -> Source:
-    """Makes a source of whatever can be iterated again and gives dicts."""
+def _from_rows(rows: Iterable[Mapping[str, Any]], fields: tuple[str, ...], what: str, name: str) -> Source:
+    """Makes a source of whatever can be iterated again and gives dicts.
+
+    Args:
+        rows: The dicts.
+        fields: What is wanted of each.
+        what: What one is called.
+        name: What all of them are called.
+    """
 
     def read() -> Iterator[Record]:
         for number, row in enumerate(rows):
@@ -190,7 +202,7 @@ def _from_rows(rows: Iterable[Mapping[str, Any]], fields: tuple[str, ...], what:
             digest.update(content_key(record.values).to_bytes(16, "big"))
         return digest.hexdigest()
 
-    return Source((what,), fields, read, fingerprint)
+    return Source((name,), fields, read, fingerprint)
 
 
 def content_key(values: Mapping[str, Any], salt: str = "") -> int:
@@ -209,7 +221,8 @@ def _hub_name(where: str | Path) -> str:
     return text if meant and not path.parent.exists() else ""
 
 
-def _load_dataset(name: str, split: str) -> Any:
+def _load_dataset(wanted: Mapping[str, Any], split: str) -> Any:
+    name = wanted["path"]
     try:
         import datasets
     except ImportError as error:
@@ -217,7 +230,7 @@ def _load_dataset(name: str, split: str) -> Any:
             f"There is no file {name}; if it is the name of a dataset on the Hugging Face hub, {_HUB_EXTRA}."
         ) from error
     try:
-        return datasets.load_dataset(name, split=split)
+        return datasets.load_dataset(**{"split": split, **wanted})
     except Exception as error:  # whatever the hub, the network or the dataset's own code says
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
@@ -225,7 +238,7 @@ def _load_dataset(name: str, split: str) -> Any:
         ) from error
 
 
-def _from_dataset(data: Any, fields: tuple[str, ...], split: str) -> Source:
+def _from_dataset(data: Any, fields: tuple[str, ...], split: str, name: str) -> Source:
     if isinstance(data, Mapping):
         if split not in data:
             raise DataError(f"There is no split {split!r}; {nearest(split, data)}.")
@@ -236,4 +249,4 @@ def _from_dataset(data: Any, fields: tuple[str, ...], split: str) -> Source:
             if field not in known:
                 raise DataError(f"The dataset has no field {field!r}; {nearest(field, known)}.")
         data = data.select_columns(list(fields))
-    return _from_rows(data.with_format(None), fields, f"{split} row")
+    return _from_rows(data.with_format(None), fields, f"{split} row", name)

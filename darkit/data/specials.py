@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from darkit.data.tokenizers import needed_token, special_token, vocabulary_size
+from darkit.data.tokenizers import backend_of, needed_token, special_token, vocabulary_size
 from darkit.errors import DataError
 
 _SPACES = "ĠĊĉč▁"  # how byte-level tokens write space, newline, tab and return, and SentencePiece a space
 _CONTINUED = "##"  # how WordPiece begins a token that goes on with a word
+_SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
+_CLOSING = " \"')]”’»」』"  # what may stand behind the end of a sentence
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,18 @@ def add_marks(tokenizer: Any) -> None:
         tokenizer.post_processor = TemplateProcessing(
             single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
         )
+
+
+def sentence_endings(tokenizer: Any) -> NDArray[numpy.bool_]:
+    """Tells of each token of the vocabulary whether a sentence ends with it (vocabulary): a mark or a line's end."""
+    backend = backend_of(tokenizer)
+    rows = [[token] for token in range(vocabulary_size(tokenizer))]
+    texts = [tokenizer.decode(row) for row in rows] if backend is None else backend.decode_batch(rows)
+    ends = numpy.zeros(len(rows), dtype=bool)
+    for token, text in enumerate(texts):
+        ends[token] = text.endswith("\n") or text.rstrip(_CLOSING).endswith(_SENTENCE_ENDS)
+    ends[list(special_ids(tokenizer))] = False
+    return ends
 
 
 def word_beginnings(tokenizer: Any) -> NDArray[numpy.bool_]:

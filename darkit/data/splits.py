@@ -47,7 +47,12 @@ class Split:
 
 
 def split_records(
-    source: Source, *, val_fraction: float = 0.1, val_files: str | Sequence[str] | None = None, seed: int = 0
+    source: Source,
+    *,
+    val_fraction: float = 0.1,
+    val_files: str | Sequence[str] | None = None,
+    seed: int = 0,
+    by: Sequence[str] | None = None,
 ) -> Split:
     """Splits the records of a source, reading it once and keeping only a number of each.
 
@@ -60,9 +65,12 @@ def split_records(
         val_files: Names or patterns of the files that are for evaluation instead; a pattern is matched with the path
             and with the name alone.
         seed: Seed of the choice by fraction.
+        by: The fields that are the content, such as a text but not its label: the same text with two labels is one
+            content. None takes all fields.
 
     Raises:
-        DataError: The fraction is out of its range, no file matches or all do, or there is too little to split.
+        DataError: There are no records, the fraction is out of its range, no file matches or all do, or there is too
+            little to split.
     """
     if not 0 <= val_fraction < 1:
         raise DataError(f"val_fraction must lie between 0 and 1, not be {val_fraction}.")
@@ -70,9 +78,12 @@ def split_records(
     salt = "" if chosen else str(seed)
     keys, sizes, inside = [], [], []
     for record in source.records():
-        keys.append(content_key(record.values, salt))
+        content = record.values if by is None else {name: record.values[name] for name in by}
+        keys.append(content_key(content, salt))
         sizes.append(sum(len(str(value)) for value in record.values.values()))
         inside.append(record.file in chosen)
+    if not keys:
+        raise DataError(f"There are no records in {listing(source.files)}.")
     if chosen:
         parts = _by_file(keys, inside)
         how: dict[str, Any] = {"by": "files", "files": [source.files[number] for number in sorted(chosen)]}
@@ -106,7 +117,10 @@ def choose_validation(keys: Sequence[int], sizes: Sequence[int], fraction: float
     for key, size in zip(keys, sizes, strict=True):
         amounts[key] = amounts.get(key, 0) + size
     if len(amounts) < 2:
-        raise DataError(f"A split needs two different documents at least, not {len(amounts)}.")
+        raise DataError(
+            f"A split needs two different documents at least, not {len(amounts)}: give more, let every paragraph or "
+            "line of a text be one (documents), or evaluate on none (val_fraction=0)."
+        )
     wanted = fraction * sum(sizes)
     chosen: set[int] = set()
     amount = 0.0

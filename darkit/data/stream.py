@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from darkit.data.tokenizers import (
     vocabulary_size,
 )
 from darkit.data.windows import filled
-from darkit.errors import DataError
+from darkit.errors import DataError, listing
 
 _BLOCK_TEXTS = 256  # that are tokenised together
 _BLOCK_CHARACTERS = 1_000_000
+_MIXED_CHARACTERS = 16_000_000  # of texts whose windows are mixed
 _TRAINING_CHARACTERS = 50_000_000  # that a tokenizer is trained on
+_RECORDS = 64  # that make the fingerprint
 
 Ids = NDArray[numpy.int64]
 
@@ -53,10 +56,13 @@ class TokenStream(IterableDataset[Any]):
         vocabulary: Tokens in the vocabulary.
         pad: What the last window is filled up with, where nothing is asked for (-100); None leaves a rest out.
         named: Whether a sample is the dict that transformers' models take; see `TokenWindows`.
+        shuffle: Of how many texts in a row the windows come in a random order, another one in each epoch; of fewer
+            where they have more than 16 million characters. 0 keeps the order of the texts.
+        seed: Seed of that order, which is a function of it, the epoch and the place: a run that goes on has the same.
         facts: What ``run.json`` tells of the data.
 
     Raises:
-        DataError: The length is below 1, or 2 with ``named``.
+        DataError: The length is below 1, or 2 with ``named``, or ``shuffle`` is below 0.
     """
 
     def __init__(
@@ -69,18 +75,24 @@ class TokenStream(IterableDataset[Any]):
         vocabulary: int,
         pad: int | None = None,
         named: bool = False,
+        shuffle: int = 0,
+        seed: int = 0,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         if length < 1 + named:
             raise DataError(f"A window must have {'2 tokens' if named else '1 token'} at least, not {length}.")
+        if shuffle < 0:
+            raise DataError(f"shuffle must be at least 0, not {shuffle}.")
         self.texts = texts
         self.tokenizer = tokenizer
         self.length = length
         self.end = end
         self.pad = pad
         self.named = named
+        self.shuffle, self.seed = shuffle, seed
         self.vocabulary = vocabulary
         self.facts = dict(facts or {})
+        self.epoch = 0
         self.rank, self.world_size = 0, 1
         self._size = length if named else length + 1  # tokens to read for a window, of which the next begins with one
         self._state: dict[str, Any] = {}
@@ -94,6 +106,10 @@ class TokenStream(IterableDataset[Any]):
     def set_rank(self, rank: int, world_size: int) -> None:
         """Tells which of how many processes this is, before the data is read."""
         self.rank, self.world_size = rank, world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tells which epoch begins, for the order of its windows."""
+        self.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Tells where the iteration is: nothing at the beginning or the end of an epoch."""
@@ -120,26 +136,33 @@ class TokenStream(IterableDataset[Any]):
         for text, block in self._blocks(int(state.get("text", 0))):
             place = {"text": text, "rest": rest.tolist()}
             tokens = numpy.concatenate([rest, self._encode(block)])
-            rounds = max(0, len(tokens) - 1) // span
-            for number in range(done, rounds):
+            order = self._order(text, max(0, len(tokens) - 1) // span)
+            for number in range(done, len(order)):
                 self._state = place | {"rounds": number + 1}
-                yield self._sample(tokens, number * span + self.rank * step)
-            done, rest = 0, tokens[rounds * span :]
+                yield self._sample(tokens, int(order[number]) * span + self.rank * step)
+            done, rest = 0, tokens[len(order) * span :]
         if self.pad is not None and self.world_size == 1 and len(rest) > 1:
             self._state = {"ended": True}
             yield self._sample(rest, 0)
+
+    def _order(self, text: int, rounds: int) -> Ids:
+        """Returns the order of a block's rounds (rounds)."""
+        if not self.shuffle:
+            return numpy.arange(rounds)
+        return numpy.random.default_rng((self.seed % 2**63, self.epoch, text)).permutation(rounds)
 
     def _blocks(self, first: int) -> Iterator[tuple[int, list[str]]]:
         """Yields texts in blocks, each with the number of its first text in the whole, from that text on."""
         worker = get_worker_info()
         mine, every = (worker.id, worker.num_workers) if worker else (0, 1)
+        most = (self.shuffle, _MIXED_CHARACTERS) if self.shuffle else (_BLOCK_TEXTS, _BLOCK_CHARACTERS)
         begin, block, characters = first, [], 0
         for number, text in enumerate(self.texts()):
             if number < first or number % every != mine:
                 continue
             block.append(text)
             characters += len(text)
-            if len(block) == _BLOCK_TEXTS or characters >= _BLOCK_CHARACTERS:
+            if len(block) == most[0] or characters >= most[1]:
                 yield begin, block
                 begin, block, characters = number + 1, [], 0
         if block:
@@ -180,6 +203,7 @@ def streamed_text(
     vocab_size: int = 2048,
     context_length: int = 128,
     named: bool = False,
+    shuffle: int = 1000,
     field: str = "text",
     documents: str = "line",
     split: str = "train",
@@ -198,20 +222,24 @@ def streamed_text(
         vocab_size: Tokens of the tokenizer that is trained.
         context_length: Tokens per window.
         named: Whether batches are the dicts that transformers' models take.
+        shuffle: Of how many texts in a row the windows come in a random order in training; 0 keeps their order.
         field: The field with the text.
         documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
         split: Which split of a Hugging Face dataset.
         val_fraction: About which part of the texts to evaluate on, from 0 to below 1; 0 evaluates on none.
-        seed: Seed of the split.
+        seed: Seed of the split and of the order.
 
     Raises:
-        DataError: The text, the tokenizer or a setting is not what this needs.
+        DataError: The text, the tokenizer or a setting is not what this needs. All but the first records are looked at
+            when they are read.
     """
     if not 0 <= val_fraction < 1:
         raise DataError(f"val_fraction must be at least 0 and below 1, not {val_fraction}.")
     if path is None:
         raise DataError("data.path must say where the text is: a file, a folder or a pattern.")
     source = open_source(path, fields=(field,), documents=documents, split=split)
+    how: dict[str, Any] = {"by": "content", "val_fraction": val_fraction, "seed": seed}
+    how["fingerprint"] = _fingerprint(source, [documents, how])
     parts = [_Share(source, field, val_fraction, seed, val) for val in (False, True)]
     if tokenizer is None:
         found = train_tokenizer(_first_texts(parts[0]), kind, vocab_size, (END_OF_TEXT, "[UNK]", "[PAD]"))
@@ -219,10 +247,6 @@ def streamed_text(
         found = load_tokenizer(tokenizer)
     end = needed_token(found, "end", "packing texts one after the other")
     pad = special_token(found, "pad")
-    how: dict[str, Any] = {"by": "content", "val_fraction": val_fraction, "seed": seed}
-    sizes = [(file, Path(file).stat().st_size if Path(file).is_file() else None) for file in source.files]
-    digest = hashlib.sha256(json.dumps([sizes, field, documents, how]).encode())  # to read all of it takes too long
-    how["fingerprint"] = digest.hexdigest()
     train, val = (
         TokenStream(
             part,
@@ -232,12 +256,23 @@ def streamed_text(
             vocabulary=vocabulary_size(found),
             pad=end if pad is None else pad,
             named=named,
+            shuffle=0 if part.val else shuffle,
+            seed=seed,
             facts={"files": list(source.files[:16]), "split": how},
         )
         for part in parts
     )
     settings = {"vocab_size": vocabulary_size(found)}
     return DataChoice(train, val if val_fraction else None, tokenizer=found, settings=settings)
+
+
+def _fingerprint(source: Source, options: list[Any]) -> str:
+    """Returns a sha256 over the sizes of the files, the first records and options: to read all of it takes too long."""
+    sizes = [Path(file).stat().st_size if Path(file).is_file() else file for file in source.files]
+    first = [content_key(record.values) for record in islice(source.records(), _RECORDS)]
+    if not first:
+        raise DataError(f"There are no records in {listing(source.files)}.")
+    return hashlib.sha256(json.dumps([sizes, first, options]).encode()).hexdigest()
 
 
 def _first_texts(texts: Callable[[], Iterator[str]]) -> Iterator[str]:

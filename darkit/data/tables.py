@@ -70,7 +70,9 @@ def table_data(
         raise DataError("A table needs the names of its fields: data.features=[...] and data.target=NAME.")
     if set(names) & set(wanted):
         raise DataError(f"A target cannot be a feature too, as {sorted(set(names) & set(wanted))[0]!r} is.")
-    parts = read_parts(path, (*names, *wanted), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split)
+    parts = read_parts(
+        path, (*names, *wanted), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split, by=names
+    )
     targets = read_targets(parts, wanted, task)
     check_size("input_size", input_size, len(names))
     check_size("output_size", output_size, targets.size)

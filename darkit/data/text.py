@@ -11,7 +11,7 @@ from torch import Tensor
 
 from darkit.data.choice import DataChoice
 from darkit.data.sources import text_source
-from darkit.data.splits import TRAIN, VAL, split_records
+from darkit.data.splits import TRAIN, VAL, Split, split_records
 from darkit.data.tokenizers import encode_batch, needed_token, train_bpe, vocabulary_size
 from darkit.data.windows import TokenWindows, unigram_cross_entropy
 from darkit.errors import DataError
@@ -36,9 +36,16 @@ def split_documents(documents: Sequence[str], val_fraction: float, seed: int) ->
     Raises:
         DataError: The fraction is out of its range, or there are too few documents.
     """
+    return _parts(documents, _split(documents, val_fraction, seed))
+
+
+def _split(documents: Sequence[str], val_fraction: float, seed: int) -> Split:
     if not 0 < val_fraction < 1:
         raise DataError(f"val_fraction must lie between 0 and 1, not be {val_fraction}.")
-    split = split_records(text_source(documents), val_fraction=val_fraction, seed=seed)
+    return split_records(text_source(documents), val_fraction=val_fraction, seed=seed)
+
+
+def _parts(documents: Sequence[str], split: Split) -> tuple[list[str], list[str]]:
     train, val = (
         [document for document, where in zip(documents, split.parts, strict=True) if where == part]
         for part in (TRAIN, VAL)
@@ -67,12 +74,18 @@ def text_data(
     Returns:
         Windows of tokens and next tokens, the tokenizer, and as baseline the cross-entropy of a unigram model.
     """
-    train_documents, val_documents = split_documents(embedded_documents(), val_fraction, seed)
+    documents = embedded_documents()
+    split = _split(documents, val_fraction, seed)
+    train_documents, val_documents = _parts(documents, split)
     tokenizer = train_bpe(train_documents, vocab_size)
     train, val = (encode_documents(tokenizer, documents) for documents in (train_documents, val_documents))
-    windows = TokenWindows(train, context_length), TokenWindows(val, context_length)
+    windows, val_windows = (TokenWindows(row, context_length, facts={"split": split.facts}) for row in (train, val))
     size = vocabulary_size(tokenizer)
     unigram = unigram_cross_entropy(*(torch.bincount(row, minlength=size).numpy() for row in (train, val)))
     return DataChoice(
-        *windows, tokenizer=tokenizer, baselines={"unigram model": unigram}, settings={"vocab_size": size}
+        windows,
+        val_windows,
+        tokenizer=tokenizer,
+        baselines={"unigram model": unigram},
+        settings={"vocab_size": size},
     )

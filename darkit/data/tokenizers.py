@@ -153,15 +153,23 @@ def vocabulary_size(tokenizer: Any) -> int:
 
 def encode_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Encodes texts without the special tokens that a tokenizer puts around them, and without cutting or padding."""
-    backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer):
+    backend = backend_of(tokenizer)
+    if backend is None:
         found = tokenizer(list(texts), add_special_tokens=False, truncation=False, padding=False)["input_ids"]
         return [list(ids) for ids in found]
+    return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def backend_of(tokenizer: Any) -> Tokenizer | None:
+    """Returns the `tokenizers.Tokenizer` of a tokenizer, which neither cuts nor pads, or None where it has none."""
+    backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        return None
     if backend.truncation is not None or backend.padding is not None:
         backend = Tokenizer.from_str(backend.to_str())
         backend.no_truncation()
         backend.no_padding()
-    return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    return backend
 
 
 def _vocabulary(tokenizer: Any) -> dict[str, int]:

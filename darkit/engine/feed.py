@@ -24,7 +24,8 @@ class Feed:
     and ``load_state_dict`` and no worker processes. Everything else is read forward to the place, with a progress bar
     and a warning.
 
-    An iterable dataset with a method ``set_rank(rank, world_size)`` is told which of how many processes this is.
+    An iterable dataset with a method ``set_rank(rank, world_size)`` is told which of how many processes this is, and
+    one with ``set_epoch(epoch)``, as those of Hugging Face have it, which epoch begins.
 
     Args:
         loader: A DataLoader or any iterable of batches.
@@ -182,9 +183,10 @@ def _own_generators(loader: Any) -> list[torch.Generator]:
 
 
 def _tell_epoch(loader: Any, epoch: int) -> None:
-    """Tells the samplers of somebody's loader the epoch, as `torch.utils.data.distributed.DistributedSampler` wants."""
+    """Tells the dataset and the samplers of somebody's loader the epoch, as e.g. a ``DistributedSampler`` wants."""
     batch_sampler = getattr(loader, "batch_sampler", None)
-    for sampler in (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)):
-        set_epoch = getattr(sampler, "set_epoch", None)
+    samplers = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    for part in (getattr(loader, "dataset", None), *samplers):
+        set_epoch = getattr(part, "set_epoch", None)
         if callable(set_epoch):
             set_epoch(epoch)

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset, default_collate
 
+from darkit.engine.device import generator_states, restore_generators
 from darkit.errors import BatchError, DataError
 
 if TYPE_CHECKING:
@@ -56,16 +58,17 @@ def check_fits(model: nn.Module, values: Mapping[str, Any], loaders: Loaders, *,
         loaders: What the run trains and is evaluated on.
         direct: Whether a batch goes into the model's ``forward`` as it is, and not into a loss or a method.
     """
-    check_fit(model, values, loaders.dataset, direct=direct and _keeps_names(loaders.train.loader))
-    val = getattr(loaders.val, "dataset", None)
-    if val is not None:
-        direct = direct and _keeps_names(loaders.val)
-        check_fit(model, values, val, purpose="validation", direct=direct)
+    for loader, data, purpose in (
+        (loaders.train.loader, loaders.dataset, "training"),
+        (loaders.val, getattr(loaders.val, "dataset", None), "validation"),
+    ):
+        if data is not None:
+            check_fit(model, values, data, purpose=purpose)
+            if direct:
+                _check_names(model, data, getattr(loader, "collate_fn", None))
 
 
-def check_fit(
-    model: nn.Module, values: Mapping[str, Any], data: Any, *, purpose: str = "training", direct: bool = False
-) -> None:
+def check_fit(model: nn.Module, values: Mapping[str, Any], data: Any, *, purpose: str = "training") -> None:
     """Checks what can be known without a step.
 
     A dataset that tells its ``vocabulary`` (its largest id and one) and its ``context_length`` is taken at its word.
@@ -77,11 +80,9 @@ def check_fit(
         values: The values of its config.
         data: What the samples are taken from, or None where that cannot be known.
         purpose: What the data is for, as the sentence says it.
-        direct: Whether a batch goes into the model's ``forward`` as the samples are.
 
     Raises:
         DataError: The data's vocabulary or context is larger than the model's, or an id is out of its range.
-        BatchError: ``forward`` does not take what the samples have.
     """
     limits = limits_of(values)
     vocabulary, context = (_whole(getattr(data, name, None)) for name in ("vocabulary", "context_length"))
@@ -90,18 +91,11 @@ def check_fit(
     if limits.vocabulary is None and limits.context is None:
         return
     for sample in _samples(data, most=1 if vocabulary is not None else _MOST_SAMPLES):
-        if direct and isinstance(sample, Mapping):
-            _check_names(model, sample)
         ids = list(_ids(sample))
         if ids and context is None:
             _compare_context(ids[0].shape[-1], limits, purpose)
         if ids and vocabulary is None:
             _check_ids(ids, limits, purpose)
-
-
-def _keeps_names(loader: Any) -> bool:
-    """Says whether a batch has the names that its samples have: nobody's own function makes something else of them."""
-    return getattr(loader, "collate_fn", None) is default_collate
 
 
 def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, int | None]:
@@ -158,7 +152,7 @@ def _samples(data: Any, most: int) -> Iterator[Any]:
 
 
 def _ids(sample: Any) -> Iterator[Tensor]:
-    """Yields the tensor of ids of a sample, the inputs, and then the others of its shape, such as what comes next."""
+    """Yields the ids of a sample, the inputs, and then the others of their shape, such as what comes next."""
     if isinstance(sample, Mapping):
         first = next((sample[name] for name in _ID_NAMES if name in sample), None)
         others = [sample[name] for name in ("labels", "targets") if name in sample]
@@ -166,23 +160,48 @@ def _ids(sample: Any) -> Iterator[Tensor]:
         first, *others = sample
     else:
         first, others = sample, []
-    if not isinstance(first, Tensor) or first.dtype not in _WHOLE or not first.ndim:
+    inputs = _whole_numbers(first)
+    if inputs is None or not inputs.ndim:
         return
-    yield first
-    for other in others:
-        if isinstance(other, Tensor) and other.dtype in _WHOLE and other.shape == first.shape:
+    yield inputs
+    for other in map(_whole_numbers, others):
+        if other is not None and other.shape == inputs.shape:
             yield other
 
 
-def _check_names(model: nn.Module, sample: Mapping[str, Any]) -> None:
+def _whole_numbers(value: Any) -> Tensor | None:
+    """Returns a tensor, an array or a list of whole numbers as a tensor, or None for anything else."""
+    if isinstance(value, list) and not all(isinstance(item, int) for item in value):
+        return None
+    if isinstance(value, list | numpy.ndarray) and len(value):
+        value = torch.as_tensor(value)
+    return value if isinstance(value, Tensor) and value.dtype in _WHOLE else None
+
+
+def _check_names(model: nn.Module, data: Any, collate: Any) -> None:
     try:
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):  # made in C
         return
-    names = [str(name) for name in sample]
+    before = generator_states()
+    names = next((_names(sample, collate) for sample in _samples(data, most=1)), [])
+    restore_generators(before)
+    if not names:
+        return
     try:
         signature.bind(**dict.fromkeys(names))
     except TypeError as error:
         raise BatchError(
             f"The batches have {', '.join(names)}, which {type(model).__name__}.forward does not take so: {error}."
         ) from error
+
+
+def _names(sample: Any, collate: Any) -> list[str]:
+    """Returns the names that a batch of such samples has; none where it has no names, or they cannot be known."""
+    batch = sample
+    if callable(collate) and collate is not default_collate:
+        try:
+            batch = collate([sample])
+        except Exception:  # whatever somebody's function raises of one sample alone: it is made for a batch
+            return []
+    return [str(name) for name in batch] if isinstance(batch, Mapping) else []

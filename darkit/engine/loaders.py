@@ -191,8 +191,6 @@ def _dataset(data: Any, purpose: str) -> Any:
 
 def _loader(dataset: Any, config: TrainerConfig, *, persistent: bool = True) -> DataLoader[Any]:
     """Makes a loader that takes the samples as they come."""
-    if isinstance(dataset, Sized) and not len(dataset):
-        raise DataError(f"The data is empty: the {type(dataset).__name__} has no samples.")
     return DataLoader(
         dataset,
         batch_size=config.batch_size,

@@ -63,6 +63,9 @@ def test_every_option_of_the_preparation_counts(tmp_path: Path, capsys: pytest.C
         "val": 10,
         "fingerprint": "",
     }
+    special = ("--special-tokens", "<|endoftext|>", "[PAD]", "[UNK]")
+    more = json.loads(done(capsys, "data", "prepare", str(path), *options, *special))
+    assert (more["vocabulary"], more["key"] != one["key"]) == (one["vocabulary"] + 1, True)
     tokenizer = cache_folder() / one["key"] / "tokenizer.json"
     again = json.loads(
         done(capsys, "data", "prepare", str(path), "--field", "message", "--tokenizer", str(tokenizer), "--json")

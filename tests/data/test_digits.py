@@ -24,6 +24,8 @@ def test_all_digits_are_there_once() -> None:
 
 
 def test_a_seed_is_a_split() -> None:
+    fingerprints = [digits(seed=seed).train.facts["split"]["fingerprint"] for seed in (1, 1, 2)]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
     assert torch.equal(digits(seed=1).val[:][0], digits(seed=1).val[:][0])
     assert not torch.equal(digits(seed=1).val[:][0], digits(seed=2).val[:][0])
 

@@ -34,12 +34,26 @@ def test_no_token_is_lost_and_each_is_asked_for_once(texts: Path) -> None:
     assert set(choice.baselines) == {"unigram model"}
 
 
+def test_documents_that_are_not_packed_have_windows_of_their_own_and_are_padded(texts: Path) -> None:
+    options = {"context_length": 16, "vocab_size": 280, "val_fraction": 0.4, "documents": "line", "packed": False}
+    longest, fixed = text_files(texts, **options), text_files(texts, **options, fixed=True)
+    store = longest.train.tokens
+    targets = [longest.train[index][1] for index in range(len(longest.train))]
+    wanted = [token for number in range(store.documents) for token in store.document(number)[1:].tolist()]
+    assert torch.cat(targets).tolist() == wanted, "all but what each document begins with"
+    short = sorted(range(len(targets)), key=lambda index: len(targets[index]))[:2]
+    shapes = [choice.train.collate_fn([choice.train[index] for index in short])[0].shape for choice in (longest, fixed)]
+    assert shapes == [(2, len(targets[short[1]])), (2, 16)]
+
+
 def test_named_batches_are_as_transformers_takes_them(texts: Path) -> None:
     sample = text_files(texts, context_length=10, vocab_size=280, named=True).train[0]
     assert sorted(sample) == ["input_ids", "labels"]
 
 
-@pytest.mark.parametrize("options", [(), ("data.kind=characters", "data.documents=line"), ("data.tokenizer=own.json",)])
+@pytest.mark.parametrize(
+    "options", [(), ("data.kind=characters", "data.documents=line", "data.packed=false"), ("data.tokenizer=own.json",)]
+)
 def test_the_model_gets_the_vocabulary_that_the_tokenizer_really_has(
     texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
 ) -> None:

@@ -38,6 +38,16 @@ def test_a_sample_is_what_the_tokenizer_makes_of_the_text(kind: str) -> None:
     assert len(choice.train) + len(choice.val) == 20
 
 
+def test_a_text_is_in_one_part_whatever_labels_it_has() -> None:
+    rows = ROWS + [{"text": row["text"], "label": "maybe"} for row in ROWS]
+    choice = labelled_text(rows, vocab_size=300, val_fraction=0.4)
+    texts = [
+        {tuple(part[index]["input_ids"].tolist()) for index in range(len(part))} for part in (choice.train, choice.val)
+    ]
+    assert not texts[0] & texts[1]
+    assert len(choice.train) + len(choice.val) == len(rows)
+
+
 def test_numbers_are_predicted_from_texts() -> None:
     rows = [{"text": row["text"], "score": number / 2} for number, row in enumerate(ROWS)]
     choice = labelled_text(rows, label="score", task="regression", vocab_size=300)

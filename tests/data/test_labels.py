@@ -31,6 +31,10 @@ def test_labels_are_numbered_in_an_order_that_a_person_would_choose() -> None:
         assert [found.names[number] for number in numbers] == [record.values["label"] for record in split.records(part)]
 
 
+def test_labels_that_look_like_numbers_but_are_none_come_behind_those_that_are() -> None:
+    assert targets(["nan", "2", "inf", "a", "1"]).names == ("1", "2", "a", "inf", "nan")
+
+
 def test_truth_values_and_whole_numbers_are_labels_too() -> None:
     assert targets([True, False, True, False]).names == ("False", "True")
     assert targets([3, 1, 3, 1]).names == ("1", "3")

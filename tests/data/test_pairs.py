@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy
 import pytest
 import torch
 
@@ -14,7 +17,7 @@ from darkit.errors import DataError
 SPECIALS = Specials(vocabulary=1004, ids=frozenset({0, 1, 2, 3}), mask=3, pad=0, cls=1, sep=2)
 
 
-def pairs(sizes: tuple[int, ...] = (40, 1, 25, 60, 0, 7), length: int = 16, **options: int) -> SentencePairs:
+def pairs(sizes: tuple[int, ...] = (40, 1, 25, 60, 0, 7), length: int = 16, **options: Any) -> SentencePairs:
     """Documents of tokens that count up, the document's number being the hundreds."""
     documents = [[100 * number + 4 + place for place in range(size)] for number, size in enumerate(sizes, 1)]
     return SentencePairs(TokenRow(documents, 1004), length, Masking(SPECIALS), **options)
@@ -50,6 +53,19 @@ def test_half_of_the_second_texts_come_next_and_the_others_are_of_another_docume
             assert two[0] == one[-1] + 1
     assert sum(labels) / len(labels) == pytest.approx(0.5, abs=4 * (0.25 / len(labels)) ** 0.5)
     assert seen == {1, 3, 4, 6}, "all documents with two tokens"
+
+
+def test_the_texts_are_cut_where_sentences_end() -> None:
+    torch.manual_seed(1)
+    endings = numpy.arange(1004) % 5 == 3  # five tokens are a sentence
+    data = pairs((40, 40, 40), endings=endings)
+    for index in list(range(len(data))) * 20:
+        one, two = halves(data[index])
+        assert endings[one[-1]]
+        assert endings[two[0] - 1] or two[0] % 100 == 4, "behind the end of a sentence, or where a document begins"
+        assert len(two) == 13 - len(one) or two[-1] % 100 == 43, "as long as can be, or to the end of a document"
+    none = pairs((40, 40), endings=numpy.zeros(1004, dtype=bool))
+    assert len({len(halves(none[0])[0]) for _ in range(60)}) > 8, "anywhere"
 
 
 def test_every_piece_is_there_once() -> None:

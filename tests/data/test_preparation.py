@@ -6,18 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from darkit.data import preparation as module
 from darkit.data.preparation import open_prepared, prepare
 from darkit.data.tokenizers import END_OF_TEXT, train_tokenizer
 from darkit.errors import DataError, StorageError
-from tests.faults.parts import wait_until
+from tests.faults.parts import LIMIT, wait_until
 
 TEXTS = {f"{name}.txt": f"The {name} of the file is {name}.\n" * 9 for name in ("one", "two", "three", "four", "five")}
 
@@ -118,6 +120,18 @@ def test_a_tokenizer_without_an_end_is_refused_before_anything_is_made(folder: P
     assert not cache.exists()
 
 
+def test_the_special_tokens_of_a_tokenizer_are_part_of_it_but_not_how_it_cuts_and_pads(
+    folder: Path, cache: Path
+) -> None:
+    backend = train_tokenizer(["the file"], special_tokens=["<one>", "<two>"])
+    one, two = (PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=token) for token in ("<one>", "<two>"))
+    first, second = (prepare(folder, tokenizer, cache=cache) for tokenizer in (one, two))
+    assert [prepared.train.document(0)[-1] for prepared in (first, second)] == [0, 1]
+    assert [prepared.tokenizer.eos_token for prepared in (first, second)] == ["<one>", "<two>"]
+    one(["a long text"], truncation=True, max_length=2)
+    assert prepare(folder, one, cache=cache).folder == first.folder
+
+
 def test_text_that_is_wrong_leaves_nothing(folder: Path, cache: Path) -> None:
     (folder / "z.txt").write_bytes(b"good \xff bad")
     with pytest.raises(DataError, match=r"z\.txt is not text: the byte 0xff at offset 5"):
@@ -164,13 +178,19 @@ print(module.prepare(sys.argv[1], vocab_size=300, cache=Path(sys.argv[2])).folde
 """
 
 
-def start(folder: Path, cache: Path) -> subprocess.Popen[str]:
+@contextmanager
+def started(folder: Path, cache: Path) -> Iterator[subprocess.Popen[str]]:
+    """A preparation in another process, which is gone in the end whatever happens."""
     command = [sys.executable, "-c", SLOW, str(folder), str(cache)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_killed_preparation_is_never_read_and_begins_anew(folder: Path, cache: Path) -> None:
-    with start(folder, cache) as process:
+    with started(folder, cache) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         os.kill(process.pid, signal.SIGKILL)
@@ -182,18 +202,19 @@ def test_a_killed_preparation_is_never_read_and_begins_anew(folder: Path, cache:
 
 
 def test_two_at_once_make_it_once(folder: Path, cache: Path) -> None:
-    with start(folder, cache) as one:
+    with started(folder, cache) as one:
         assert one.stdout is not None
         assert one.stdout.readline() == "begun\n"
-        with start(folder, cache) as other:
+        with started(folder, cache) as other:
             lock = next(cache.glob(".*.lock"))
             wait_until(lambda: _waits_for(other.pid, lock))
-            out, _ = one.communicate("go\n", timeout=30)
-            second, _ = other.communicate("go\n", timeout=30)
+            out, _ = one.communicate("go\n", timeout=LIMIT)
+            second, _ = other.communicate("go\n", timeout=LIMIT)
     assert second == out, "the second one finds it, and says nothing of having begun"
 
 
 def _waits_for(pid: int, lock: Path) -> bool:
     """Says whether a process has a lock file open."""
-    links = Path(f"/proc/{pid}/fd")
-    return links.is_dir() and any(link.exists() and link.resolve() == lock.resolve() for link in links.iterdir())
+    with suppress(OSError):  # it opens and closes other files meanwhile
+        return any(link.readlink() == lock.resolve() for link in Path(f"/proc/{pid}/fd").iterdir())
+    return False

@@ -25,6 +25,12 @@ def test_the_decoder_sees_what_comes_before_each_label() -> None:
     assert (data.vocabulary, data.context_length) == (15, 4)
 
 
+def test_batches_may_have_a_fixed_length_of_both_texts() -> None:
+    data = TextPairs(TokenRow([[5, 6]]), TokenRow([[9]]), 7, 4, end=1, start=2, fixed=True)
+    shapes = {name: tuple(value.shape) for name, value in data.collate_fn([data[0]]).items()}
+    assert shapes == {"input_ids": (1, 7), "attention_mask": (1, 7), "decoder_input_ids": (1, 4), "labels": (1, 4)}
+
+
 def test_the_tokenizer_brings_both_texts_back() -> None:
     choice = text_pairs(ROWS, vocab_size=300, context_length=32)
     decode = choice.tokenizer.decode

@@ -115,13 +115,32 @@ def test_datasets_and_memory_are_sources_too(where: Any) -> None:
 
 
 def test_load_dataset_is_asked_for_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: (name, split) == ("own/set", "dev") and DATASET)
-    for name in ("own/set", "hf:own/set"):
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda **wanted: asked.append(wanted) or DATASET)
+    for name in ("own/set", "hf:own/set", "hf:own/set:small", {"path": "own/set", "split": "test", "revision": "1"}):
         assert list(open_source(name, split="dev").texts()) == TEXTS
+    assert asked == [
+        {"path": "own/set", "split": "dev"},
+        {"path": "own/set", "split": "dev"},
+        {"path": "own/set", "name": "small", "split": "dev"},
+        {"path": "own/set", "split": "test", "revision": "1"},
+    ]
+    assert open_source("hf:own/set:small").files == ("hf:own/set:small",)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_load_dataset_really_loads_what_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    write_jsonl(tmp_path / "rows.json", [{"text": text} for text in TEXTS])
+    source = open_source({"path": "json", "data_files": str(tmp_path / "rows.json"), "streaming": streaming})
+    assert list(source.texts()) == list(source.texts()) == TEXTS
+    assert source.files == ("json",)
 
 
 def test_a_name_that_the_hub_does_not_know_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(name: str, split: str) -> None:
+    def refuse(path: str, split: str) -> None:
         raise ConnectionError("no network\nand more")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
@@ -143,6 +162,15 @@ def test_the_fingerprint_is_of_content_and_options_and_not_of_names(tmp_path: Pa
     assert fingerprint(path.rename(tmp_path / "b.txt")) == first
     (tmp_path / "b.txt").write_text("one\n\ntwo.")
     assert fingerprint(tmp_path / "b.txt") != first
+
+
+def test_a_file_that_is_gone_meanwhile_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", b"a")
+    source = open_source(path)
+    path.unlink()
+    for ask in (source.fingerprint, lambda: list(source.texts())):
+        with pytest.raises(DataError, match=r"^The file .*a\.txt cannot be read: No such file or directory\.$"):
+            ask()
 
 
 def empty(folder: Path) -> Path:

@@ -6,7 +6,7 @@ import pytest
 import transformers
 from tokenizers import Tokenizer
 
-from darkit.data.specials import special_ids, specials_of, word_beginnings
+from darkit.data.specials import sentence_endings, special_ids, specials_of, word_beginnings
 from darkit.data.tokenizers import KINDS, train_tokenizer
 from darkit.errors import DataError
 
@@ -53,6 +53,23 @@ def test_the_words_that_are_told_are_those_of_the_text(kind: str) -> None:
     assert [tokenizer.decode(word).strip() for word in words] == text.split()
     assert len(ids) > len(words)
     assert all(begins[list(special_ids(tokenizer))])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sentences_end_with_their_marks_and_lines(kind: str) -> None:
+    tokenizer = trained(kind)
+    ends = sentence_endings(tokenizer)
+    ids = tokenizer.encode("the believers. other tokens, and\nlines", add_special_tokens=False).ids
+    pieces, start = [], 0
+    for place, token in enumerate(ids, 1):
+        if ends[token] or place == len(ids):
+            pieces.append(tokenizer.decode(ids[start:place]).strip())
+            start = place
+    lines = (
+        ["other tokens, and", "lines"] if kind != "wordpiece" else ["other tokens, and lines"]
+    )  # which has no line ends
+    assert pieces == ["the believers.", *lines]
+    assert not ends[list(special_ids(tokenizer))].any()
 
 
 def test_characters_tell_no_words() -> None:

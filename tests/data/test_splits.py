@@ -80,6 +80,24 @@ def test_what_cannot_be_split_is_refused(folder: Path, options: dict[str, Any], 
         split_records(open_source(folder), **options)
 
 
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("xy")), min_size=1), st.integers(0, 99))
+def test_a_text_with_two_labels_is_in_one_part(rows: list[tuple[str, str]], seed: int) -> None:
+    records = [{"text": text, "label": label} for text, label in [*rows, ("e", "x"), ("f", "y")]]
+    source = open_source(records, fields=("text", "label"))
+    split = split_records(source, val_fraction=0.4, seed=seed, by=("text",))
+    train, val = ({record.values["text"] for record in split.records(source, part)} for part in (TRAIN, VAL))
+    assert train
+    assert val
+    assert not train & val
+
+
+def test_what_has_no_records_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\n")
+    for fraction in (0, 0.1):
+        with pytest.raises(DataError, match=r"^There are no records in .*a\.csv\.$"):
+            split_records(open_source(tmp_path / "a.csv"), val_fraction=fraction)
+
+
 def test_one_content_cannot_be_in_two_parts() -> None:
     with pytest.raises(DataError, match="needs two different documents at least, not 1"):
         split_records(text_source(["same", "same"]))

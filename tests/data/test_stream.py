@@ -39,8 +39,12 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BLOCK_TEXTS", 3)
 
 
-def stream(sizes: list[int], length: int = 4, pad: int | None = 9, named: bool = False) -> TokenStream:
-    return TokenStream(Texts(sizes), TOKENIZER, length, end=END, vocabulary=257, pad=pad, named=named)
+def stream(
+    sizes: list[int], length: int = 4, pad: int | None = 9, named: bool = False, shuffle: int = 0, epoch: int = 0
+) -> TokenStream:
+    data = TokenStream(Texts(sizes), TOKENIZER, length, end=END, vocabulary=257, pad=pad, named=named, shuffle=shuffle)
+    data.set_epoch(epoch)
+    return data
 
 
 def plain(samples: Any) -> list[Any]:
@@ -62,18 +66,39 @@ def test_it_gives_what_windows_over_the_whole_would(sizes: list[int], length: in
     assert plain(data) == wanted, "and again in the next epoch"
 
 
-@given(sizes_of_texts, st.integers(2, 6), st.data())
-def test_it_goes_on_from_any_place(sizes: list[int], length: int, data: st.DataObject) -> None:
-    whole = plain(stream(sizes, length))
+@given(sizes_of_texts, st.integers(2, 6), st.integers(0, 5), st.data())
+def test_it_goes_on_from_any_place(sizes: list[int], length: int, shuffle: int, data: st.DataObject) -> None:
+    whole = plain(stream(sizes, length, shuffle=shuffle, epoch=2))
     place = data.draw(st.integers(0, len(whole)))
-    first = stream(sizes, length)
+    first = stream(sizes, length, shuffle=shuffle, epoch=2)
     samples = iter(first)
     taken = plain(next(samples) for _ in range(place))
-    second = stream(sizes, length)
+    second = stream(sizes, length, shuffle=shuffle, epoch=2)
     second.load_state_dict(first.state_dict())
     assert taken + plain(second) == whole
     assert plain(second) == whole, "the next epoch is whole again"
     assert second.state_dict() == {}
+
+
+@given(sizes_of_texts, st.integers(2, 6), st.integers(1, 30), st.integers(1, 2))
+def test_shuffled_it_gives_the_same_windows(sizes: list[int], length: int, shuffle: int, world: int) -> None:
+    found, wanted = [], []
+    for rank in range(world):
+        for mixed, windows in ((shuffle, found), (0, wanted)):
+            data = stream(sizes, length, shuffle=mixed)
+            data.set_rank(rank, world)
+            windows += plain(data)
+    assert sorted(found) == sorted(wanted)
+
+
+def test_each_epoch_has_an_order_of_its_own_and_mixes_as_many_texts_as_was_asked_for() -> None:
+    sizes = [9] * 30
+    orders = [plain(stream(sizes, shuffle=10, epoch=epoch)) for epoch in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2] != plain(stream(sizes))
+    whole = plain(stream(sizes))
+    for order in orders:
+        assert sorted(order[:24]) == sorted(whole[:24]), "of the first ten texts, a hundred tokens"
+        assert order[:24] != whole[:24]
 
 
 def test_what_is_broken_off_begins_anew_unless_a_state_is_loaded() -> None:
@@ -131,8 +156,29 @@ def test_a_text_goes_to_training_or_evaluation_by_what_it_says(tmp_path: Path) -
     assert not set(parts[0]) & set(parts[1]), "not even the ten lines that are there twice"
     assert len(parts[1]) in range(8, 30)
     assert choice.train.facts["split"]["by"] == "content"
-    text = choice.tokenizer.decode([token for tokens, _ in choice.train for token in tokens.tolist()])
+    straight = streamed_text(written(tmp_path), vocab_size=300, context_length=8, val_fraction=0.3, seed=3, shuffle=0)
+    text = choice.tokenizer.decode([token for tokens, _ in straight.train for token in tokens.tolist()])
     assert text.startswith(parts[0][0])
+    assert sorted(plain(straight.train)) == sorted(plain(choice.train)) != plain(choice.train)
+
+
+def test_the_fingerprint_is_of_what_is_read_and_not_of_where_it_lies(tmp_path: Path) -> None:
+    def fingerprint(where: Any, **options: Any) -> str:
+        choice = streamed_text(where, tokenizer=TOKENIZER, context_length=8, **options)
+        return str(choice.train.facts["split"]["fingerprint"])
+
+    first = fingerprint(written(tmp_path))
+    assert fingerprint(written(tmp_path).rename(tmp_path / "moved.txt")) == first
+    assert fingerprint(written(tmp_path), seed=1) != first
+    assert fingerprint(written(tmp_path, count=61)) != first
+    rows = [{"text": str(number)} for number in range(9)]
+    assert fingerprint(rows) != fingerprint(rows[::-1])
+
+
+def test_nothing_to_read_is_refused_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n\n")
+    with pytest.raises(DataError, match=r"^There are no records in .*a\.jsonl\.$"):
+        streamed_text(tmp_path / "a.jsonl", tokenizer=TOKENIZER)
 
 
 def test_no_evaluation_and_a_tokenizer_of_ones_own(tmp_path: Path) -> None:
@@ -158,5 +204,7 @@ def test_only_the_first_texts_train_the_tokenizer(tmp_path: Path, monkeypatch: p
 def test_wrong_settings_of_a_stream_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^val_fraction must be at least 0 and below 1, not 1\.$"):
         streamed_text(written(tmp_path), val_fraction=1)
+    with pytest.raises(DataError, match=r"^shuffle must be at least 0, not -1\.$"):
+        streamed_text(written(tmp_path), shuffle=-1)
     with pytest.raises(DataError, match=r"^The tokenizer has no end token, which packing texts one after the other"):
         streamed_text(written(tmp_path), tokenizer=train_bpe(["x"], 257, ["[PAD]"]))

@@ -60,7 +60,12 @@ def test_another_seed_is_another_split() -> None:
         (["a", "b"], 0.0, "val_fraction must lie between 0 and 1, not be 0.0."),
         (["a", "b"], 1.0, "val_fraction must lie between 0 and 1, not be 1.0."),
         (["a", "b"], float("nan"), "val_fraction must lie between 0 and 1, not be nan."),
-        (["a"], 0.5, "A split needs two different documents at least, not 1."),
+        (
+            ["a"],
+            0.5,
+            "A split needs two different documents at least, not 1: give more, let every paragraph or line of a text "
+            "be one (documents), or evaluate on none (val_fraction=0).",
+        ),
     ],
 )
 def test_what_cannot_be_split_is_refused(documents: list[str], part: float, said: str) -> None:
@@ -104,5 +109,7 @@ def test_the_baseline_is_the_unigram_models_cross_entropy_on_the_same_split(choi
 
 def test_it_is_the_same_for_the_same_seed(choice: DataChoice) -> None:
     again, other = text_data(32, 300), text_data(32, 300, seed=1)
+    fingerprints = [data.train.facts["split"]["fingerprint"] for data in (choice, again, other)]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
     assert torch.equal(again.val.tokens, choice.val.tokens)
     assert not torch.equal(other.val.tokens[:100], choice.val.tokens[:100])

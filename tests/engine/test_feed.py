@@ -167,6 +167,21 @@ def test_samplers_are_told_the_epoch_before_it_begins() -> None:
         assert sampler.epoch == 7
 
 
+def test_a_stream_is_told_the_epoch_before_it_begins() -> None:
+    class Told(Continuing):
+        epoch = -1
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+    data = Told()
+    feed = own(data)
+    for epoch in (0, 3):
+        feed.next_epoch(epoch)
+        next(iter(feed))
+        assert data.epoch == epoch
+
+
 def test_the_length_is_the_loaders_but_a_stream_with_a_state_is_read_to_its_end() -> None:
     assert len(own(xy())) == 3
     assert len(Feed(Listed())) == 3

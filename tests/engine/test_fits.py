@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from darkit.data import MaskedTokens, Masking, TokenRow
+from darkit.data.specials import Specials
 from darkit.engine.fits import check_fit, limits_of
 from darkit.errors import BatchError, DataError
 from darkit.models.gpt import GPT, GPTConfig
@@ -64,6 +67,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "long tensors": (ids(length=9), "has 9 tokens in a row, but"),
     "a list of samples": (list(zip(*ids(10), strict=True)), "has the id 10, but"),
     "a list of dicts": ([{"tokens": ids(11)[0][-1], "targets": ids()[1][0]}], "has the id 11, but"),
+    "a list of dicts of lists": ([{"input_ids": [0, 12], "labels": [0, 0]}], "has the id 12, but"),
+    "arrays": ([(numpy.array([0, 13]), numpy.array([0, 0]))], "has the id 13, but"),
     "somebody's loader": (DataLoader(list(zip(*ids(10), strict=True)), batch_size=2), "has the id 10, but"),  # type: ignore[arg-type]
 }
 
@@ -92,6 +97,26 @@ def test_names_that_the_model_does_not_take_are_told() -> None:
         "The batches have input_ids, labels, which GPT.forward does not take so: missing a required argument: 'tokens'."
     )
     assert run_names() == []
+
+
+def test_the_names_are_those_that_the_batches_really_have() -> None:
+    tokens, _ = ids()
+    samples = [{"input_ids": row} for row in tokens]
+    wrong = DataLoader(samples, collate_fn=default_collate)  # type: ignore[arg-type]
+    renamed = DataLoader(
+        samples, collate_fn=lambda batch: {"tokens": batch[0]["input_ids"][None], "targets": tokens[:1]}
+    )  # type: ignore[arg-type]
+    only_whole = DataLoader(
+        samples, batch_size=2, collate_fn=lambda batch: {"tokens": batch[1]["input_ids"][None], "targets": tokens[:1]}
+    )  # type: ignore[arg-type]
+    for loader in (renamed, only_whole):
+        assert train(gpt(), loader, max_step=1).status == "finished"
+    before = run_names()
+    padded = MaskedTokens(TokenRow([[5, 6, 7]], 10), 8, Masking(Specials(10, frozenset({0}), 0)))
+    for data in (wrong, padded):
+        with pytest.raises(BatchError, match=r"^The batches have input_ids.*, which GPT\.forward does not take so:"):
+            train(gpt(), data, name="x")
+    assert run_names() == before
 
 
 def test_what_fits_to_the_last_id_trains() -> None:
