@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import re
 import subprocess
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from darkit import TrainerConfig
 from darkit.errors import ConfigError
 
 CHECKOUT = Path(__file__).parents[1]
+PAGES = ("README.md", *sorted(str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "docs").rglob("*.md")))
 GUIDES = ("docs/guide.md", "docs/guide.zh.md")
 
 
@@ -66,9 +69,8 @@ def program(page: str, language: str) -> str:
 
 def pages_with(language: str) -> list[str]:
     """The pages with such blocks; of pages with the same code, in several languages, the first."""
-    pages = ["README.md", *sorted(str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "docs").glob("*.md"))]
     first: dict[tuple[str, ...], str] = {}
-    for page in pages:
+    for page in PAGES:
         codes = tuple(block.code for block in blocks(page) if block.language == language)
         if codes:
             first.setdefault(codes, page)
@@ -168,6 +170,22 @@ def test_the_table_tells_all_choices(page: str, name: str) -> None:
     assert f"one of {', '.join(choices)}, not" in str(refused.value)
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/models/")])
+def test_the_page_of_a_model_lists_exactly_its_settings_with_their_defaults(page: str) -> None:
+    module = importlib.import_module(f"darkit.models.{Path(page).stem}")
+    (config,) = (found for name, found in vars(module).items() if name.endswith("Config"))
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", (CHECKOUT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name: yaml.safe_load(shown) for name, shown in rows} == {
+        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+        for field in dataclasses.fields(config)
+    }
+
+
+def test_every_model_has_a_page() -> None:
+    choices = {path.stem for path in (CHECKOUT / "configs/model").glob("*.yaml")} - {"mymodel"}
+    assert {Path(page).stem for page in PAGES if page.startswith("docs/models/")} == choices
+
+
 # Links
 
 
@@ -177,7 +195,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", [*GUIDES, "docs/architecture.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     path = CHECKOUT / page
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_SIZES = ("vocab_size", "context_length", "num_layers", "num_heads", "num_kv_heads", "hidden_size")
+from .checks import check_choice, check_flag, check_multiple, check_share, check_sizes
+
 _NORMS = ("rms", "layer")
 _POSITIONS = ("rotary", "learned")
 _INIT_STD = 0.02  # GPT-2's
@@ -53,26 +54,17 @@ class GPTConfig:
     """Whether the output layer shares the embedding's weight."""
 
     def __post_init__(self) -> None:
-        for name in _SIZES:
-            value = getattr(self, name)
-            if name == "num_kv_heads" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}.")
-        if self.hidden_size % self.num_heads:
-            raise ValueError(f"hidden_size ({self.hidden_size}) must be a multiple of num_heads ({self.num_heads}).")
-        if self.num_heads % self.kv_heads:
-            raise ValueError(f"num_heads ({self.num_heads}) must be a multiple of num_kv_heads ({self.kv_heads}).")
+        check_sizes(self, "vocab_size", "context_length", "num_layers", "num_heads", "hidden_size")
+        if self.num_kv_heads is not None:
+            check_sizes(self, "num_kv_heads")
+            check_multiple(self, "num_heads", "num_kv_heads")
+        check_multiple(self, "hidden_size", "num_heads")
+        check_share(self, "dropout")
+        check_choice(self, "norm", _NORMS)
+        check_choice(self, "positions", _POSITIONS)
+        check_flag(self, "tie_embeddings")
         if self.positions == "rotary" and (self.hidden_size // self.num_heads) % 2:
             raise ValueError(f"Rotary positions need heads of even size, not {self.hidden_size // self.num_heads}.")
-        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be a number from 0 to below 1, not {self.dropout!r}.")
-        if self.norm not in _NORMS:
-            raise ValueError(f"norm must be one of {', '.join(_NORMS)}, not {self.norm!r}.")
-        if self.positions not in _POSITIONS:
-            raise ValueError(f"positions must be one of {', '.join(_POSITIONS)}, not {self.positions!r}.")
-        if not isinstance(self.tie_embeddings, bool):
-            raise ValueError(f"tie_embeddings must be true or false, not {self.tie_embeddings!r}.")
 
     @property
     def kv_heads(self) -> int:

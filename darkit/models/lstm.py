@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import check_flag, check_share, check_sizes
+
 _TIED_STD = 0.2  # between what suits the input and what suits the output
 
 
@@ -36,14 +38,9 @@ class LSTMConfig:
     """Whether the output layer shares the embedding's weight; a small model learns faster without."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context_length", "num_layers", "hidden_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}.")
-        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be a number from 0 to below 1, not {self.dropout!r}.")
-        if not isinstance(self.tie_embeddings, bool):
-            raise ValueError(f"tie_embeddings must be true or false, not {self.tie_embeddings!r}.")
+        check_sizes(self, "vocab_size", "context_length", "num_layers", "hidden_size")
+        check_share(self, "dropout")
+        check_flag(self, "tie_embeddings")
 
 
 class State:

@@ -11,6 +11,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from .checks import check_choice, check_layers, check_share, check_sizes
+
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
 
@@ -34,15 +36,10 @@ class MLPConfig:
     """Probability of dropping an activation while training, from 0 to below 1."""
 
     def __post_init__(self) -> None:
-        sizes = {"input_size": self.input_size, "output_size": self.output_size}
-        sizes |= {f"hidden_sizes[{place}]": size for place, size in enumerate(self.hidden_sizes)}
-        for name, value in sizes.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}.")
-        if self.activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, not {self.activation!r}.")
-        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be a number from 0 to below 1, not {self.dropout!r}.")
+        check_sizes(self, "input_size", "output_size")
+        check_layers(self, "hidden_sizes")
+        check_choice(self, "activation", tuple(_ACTIVATIONS))
+        check_share(self, "dropout")
 
 
 class MLP(nn.Module):

@@ -8,13 +8,13 @@ Shapes: B batch, S steps of time, F features, O classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor, nn
 
+from .checks import check_layers, check_positive, check_share, check_sizes
 from .spiking import LeakyNeurons, snntorch
 
 
@@ -40,17 +40,12 @@ class SNNConfig:
     """The potential at which a neuron fires, above 0."""
 
     def __post_init__(self) -> None:
-        sizes = {name: getattr(self, name) for name in ("input_size", "output_size", "time_steps")}
-        sizes |= {f"hidden_sizes[{place}]": size for place, size in enumerate(self.hidden_sizes)}
-        for name, value in sizes.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}.")
+        check_sizes(self, "input_size", "output_size", "time_steps")
+        check_layers(self, "hidden_sizes")
         if not self.hidden_sizes:
             raise ValueError("hidden_sizes must name one layer of neurons at least.")
-        if not isinstance(self.beta, int | float) or not 0 <= self.beta < 1:
-            raise ValueError(f"beta must be a number from 0 to below 1, not {self.beta!r}.")
-        if not isinstance(self.threshold, int | float) or not 0 < self.threshold < math.inf:
-            raise ValueError(f"threshold must be a number above 0, not {self.threshold!r}.")
+        check_share(self, "beta")
+        check_positive(self, "threshold")
 
 
 class SNN(nn.Module):

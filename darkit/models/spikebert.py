@@ -11,26 +11,16 @@ Shapes: S steps of time, B batch, T tokens, C hidden size, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import check_multiple, check_positive, check_share, check_sizes
 from .spiking import share_saved, snntorch
 
 _INIT_STD = 0.02  # BERT's
-_SIZES = (
-    "vocab_size",
-    "context_length",
-    "num_layers",
-    "num_heads",
-    "hidden_size",
-    "feed_forward_size",
-    "type_vocab_size",
-    "time_steps",
-)
 
 
 @dataclass
@@ -63,16 +53,11 @@ class SpikeBERTConfig:
     """The potential, either way, at which a neuron fires when the training begins, above 0."""
 
     def __post_init__(self) -> None:
-        for name in _SIZES:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}.")
-        if self.hidden_size % self.num_heads:
-            raise ValueError(f"hidden_size ({self.hidden_size}) must be a multiple of num_heads ({self.num_heads}).")
-        if not isinstance(self.beta, int | float) or not 0 <= self.beta < 1:
-            raise ValueError(f"beta must be a number from 0 to below 1, not {self.beta!r}.")
-        if not isinstance(self.threshold, int | float) or not 0 < self.threshold < math.inf:
-            raise ValueError(f"threshold must be a number above 0, not {self.threshold!r}.")
+        check_sizes(self, "vocab_size", "context_length", "num_layers", "num_heads", "hidden_size")
+        check_sizes(self, "feed_forward_size", "type_vocab_size", "time_steps")
+        check_multiple(self, "hidden_size", "num_heads")
+        check_share(self, "beta")
+        check_positive(self, "threshold")
 
 
 class SpikeBERT(nn.Module):

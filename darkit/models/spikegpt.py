@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import check_flag, check_positive, check_share, check_sizes
 from .spiking import LeakyNeurons, share_saved, snntorch
 
 _INIT_STD = 0.02
@@ -55,16 +56,10 @@ class SpikeGPTConfig:
     """Whether the output layer shares the embedding's weight."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context_length", "num_layers", "hidden_size", "feed_forward_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}.")
-        if not isinstance(self.beta, int | float) or not 0 <= self.beta < 1:
-            raise ValueError(f"beta must be a number from 0 to below 1, not {self.beta!r}.")
-        if not isinstance(self.threshold, int | float) or not 0 < self.threshold < math.inf:
-            raise ValueError(f"threshold must be a number above 0, not {self.threshold!r}.")
-        if not isinstance(self.tie_embeddings, bool):
-            raise ValueError(f"tie_embeddings must be true or false, not {self.tie_embeddings!r}.")
+        check_sizes(self, "vocab_size", "context_length", "num_layers", "hidden_size", "feed_forward_size")
+        check_share(self, "beta")
+        check_positive(self, "threshold")
+        check_flag(self, "tie_embeddings")
 
 
 class State:

@@ -41,6 +41,7 @@ def test_digits_are_learnt_logged_with_their_accuracy_and_predicted(capsys: pyte
     ("changes", "said"),
     [
         ({"input_size": 0}, "input_size must be a whole number, at least 1, not 0"),
+        ({"hidden_sizes": 128}, "hidden_sizes must be a list of whole numbers, not 128"),
         ({"hidden_sizes": (3, 0)}, r"hidden_sizes\[1\] must be a whole number, at least 1, not 0"),
         ({"activation": "relo"}, "activation must be one of relu, gelu, tanh, not 'relo'"),
         ({"dropout": 1}, "dropout must be a number from 0 to below 1, not 1"),
