@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkit.cli.example import first_input
 from darkit.cli.rows import ENDINGS, TEXT, Rows, as_csv, as_json, read_rows, rows_of, write_rows
 from darkit.errors import BatchError, DarkitError, DataError
 from darkit.runs import Run, files
+from darkit.runs.example import first_input
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +98,7 @@ def _predictions(predicter: Predicter, run: Run, rows: Rows) -> Iterator[Any]:
         values = torch.from_numpy(rows.array)
     else:
         features, _ = column_names(run)
-        first = first_input(run)
+        first = first_input(run.info)
         width = first[1][0] if first is not None and len(first[1]) == 1 else None
         values = torch.tensor(rows.numbers(features, width), dtype=torch.float64)
     values = values.to(float_type(run, predicter.model) or torch.int64)
@@ -116,7 +116,7 @@ def float_type(run: Run, model: nn.Module) -> torch.dtype | None:
     """Returns the type that numbers are read as for a model that takes floats; None takes what JSON says."""
     from torch.nn import Embedding
 
-    first = first_input(run)
+    first = first_input(run.info)
     whole = any(isinstance(part, Embedding) for part in model.modules()) if first is None else first[0] != "float"
     parameter = next(model.parameters(), None)
     return None if whole or parameter is None or not parameter.is_floating_point() else parameter.dtype

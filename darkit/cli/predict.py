@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkit.cli.errors import show_warnings
-from darkit.cli.example import example_input
 from darkit.cli.parsers import Subparsers, add_command
 from darkit.cli.rows import check_ending
 from darkit.errors import BatchError, ConfigError, DarkitError, ModelError
 from darkit.runs import Run, load
+from darkit.runs.example import example_input
 
 if TYPE_CHECKING:
     from torch import nn
@@ -191,7 +191,7 @@ def _predict(predicter: Predicter, inputs: Any) -> Any:
 
 
 def _example(run: Run) -> str:
-    example = example_input(run)
+    example = example_input(run.path, run.info)
     return example if example != "INPUT" else '"[[1.0, 2.0]]"'
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import polars
 
-from darkit.cli.example import example_input
 from darkit.runs import Run
+from darkit.runs.example import example_input
 
 
 def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mapping[str, float]) -> str:
@@ -36,7 +36,7 @@ def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mappin
     more = 2 * (details.max_step or details.step)
     lines += [
         "go on with",
-        f"  {command} predict {name} {example_input(run)}",
+        f"  {command} predict {name} {example_input(run.path, run.info)}",
         f"  {command} start",
         f"  {command} train resume={name} trainer.max_step={more}",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,10 +13,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from darkit.dashboard import export
 from darkit.dashboard.charts import Charts
 from darkit.dashboard.compare import parallel
-from darkit.dashboard.facts import readable
+from darkit.dashboard.facts import Facts, readable
 from darkit.dashboard.library import Library
 from darkit.dashboard.predict import Prompts
-from darkit.dashboard.views import read_names, read_texts, read_view
+from darkit.dashboard.views import read_names, read_text, read_texts, read_view
 from darkit.errors import ConfigError, DarkitError, RunNotFoundError
 from darkit.runs.checkpoints import find_checkpoint
 
@@ -64,7 +64,7 @@ def add_routes(
     async def parallel_coordinates(request: Request) -> JSONResponse:
         asked = await request.json()
         names, keys = read_names(asked.get("runs")), read_texts(asked.get("keys", []), 20)
-        metric, dark = str(asked.get("metric", "")), asked.get("dark") is True
+        metric, dark = read_text(asked, "metric"), asked.get("dark") is True
         return JSONResponse(await run_in_threadpool(parallel, charts, names, keys, metric, dark))
 
     @server.post("/api/csv")
@@ -72,7 +72,7 @@ def add_routes(
         asked = await request.json()
         view, names = read_view(asked.get("view")), read_names(asked.get("runs"))
         shown = await run_in_threadpool(charts.chosen, names, view.source)
-        return StreamingResponse(export.chart_csv(str(asked.get("chart", "")), shown, view), media_type="text/csv")
+        return StreamingResponse(export.chart_csv(read_text(asked, "chart"), shown, view), media_type="text/csv")
 
     @server.post("/api/page")
     async def page(request: Request) -> Response:
@@ -123,8 +123,18 @@ def table_rows(library: Library, asked: Mapping[str, Any]) -> dict[str, Any]:
         "version": version,
         "rows": rows,
         "names": [entry.facts.name for entry in entries] if rows or not since or version != since else None,
-        "keys": sorted(set().union(*(entry.facts.config_values() for entry in entries))) if rows else None,
+        "keys": config_keys([entry.facts for entry in entries]) if rows else None,
     }
+
+
+def config_keys(all_facts: Iterable[Facts]) -> dict[str, bool]:
+    """Every config key that any of the runs has, in order, and whether its values are all numbers."""
+    found: dict[str, bool] = {}
+    for facts in all_facts:
+        for key, value in facts.config_values().items():
+            numeric = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+            found[key] = numeric and found.get(key, True)
+    return dict(sorted(found.items()))
 
 
 def read_cursors(values: object) -> dict[str, dict[str, list[int]]]:

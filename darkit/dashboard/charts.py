@@ -74,7 +74,9 @@ class Charts:
         """Returns figures as JSON: those of the wanted charts, or, with None, of the first two and the list of all."""
         shown = self.chosen(names, view.source)
         key = json.dumps([names, view.__dict__, wanted])
-        state = [(run.index, run.table.generation, run.table.rows, run.facts.state) for run in shown]
+        state = [
+            (run.index, run.table.generation, run.table.rows, run.facts.state, run.facts.notes.tags) for run in shown
+        ]
         with self._lock:
             known = self._answers.get(key)
             if known is not None and known[0] == state:

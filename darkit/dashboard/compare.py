@@ -80,7 +80,7 @@ def parallel(charts: Charts, names: Sequence[str], keys: Sequence[str], metric: 
 
 
 def differing_keys(shown: Sequence[Shown]) -> list[str]:
-    """The keys worth an axis: those whose values differ and are not different in every way, such as seeds are."""
+    """The keys in which the runs do not agree."""
     return [row.key for row in config_rows(shown) if row.differs]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from darkit.dashboard.columns import Numbers
 from darkit.dashboard.downsample import MOST_POINTS, pick, smooth
+from darkit.dashboard.facts import readable
 from darkit.dashboard.tail import Table
 from darkit.dashboard.views import View
 
@@ -108,7 +109,7 @@ def usable_series(series: Mapping[str, object], table: Table) -> dict[str, list[
     found = {}
     for name, columns in series.items():
         if isinstance(columns, list) and len(columns) == 2 and all(isinstance(column, str) for column in columns):
-            found[name] = list(columns)
+            found[readable(name)] = list(columns)
     if found or not table.columns:
         return found
     x = "step" if "step" in table.columns else table.columns[0]

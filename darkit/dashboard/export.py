@@ -19,6 +19,7 @@ from darkit.dashboard.texts import text
 from darkit.dashboard.views import View
 
 _AT_ONCE = 5_000  # rows written at a time
+_X_NAMES = {"wall": "time", "relative": "seconds"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _STYLE = """
 body{font:14px/1.5 system-ui,sans-serif;margin:24px auto;max-width:1200px;padding:0 16px;color:#212529}
@@ -34,13 +35,16 @@ for (const [id, figure] of Object.entries(JSON.parse(document.getElementById("fi
 
 
 def chart_csv(title: str, shown: Sequence[Shown], view: View) -> Iterator[str]:
-    """Yields all points of a chart, of every run, as CSV: run, x, y; not thinned and not smoothed."""
+    """Yields all points of a chart, of every run, as CSV: run, x, y; not thinned and not smoothed.
+
+    On the axis of the clock x is the time in seconds since 1970, whatever the reader's time zone.
+    """
     runs = [run for run in shown if title in run.series]
-    x_name = runs[0].series[title][0] if view.axis == "step" and runs else view.axis
-    yield _csv_lines([["run", harmless(x_name), harmless(readable(title))]])
+    x_name = runs[0].series[title][0] if view.axis == "step" and runs else _X_NAMES.get(view.axis, view.axis)
+    yield _csv_lines([["run", harmless(readable(x_name)), harmless(title)]])
     for run in runs:
         name, y = harmless(run.facts.name), run.table.column(run.series[title][1])
-        x = position_of(run.table, run.series[title][0], view)
+        x = run.table.column("time") if view.axis == "wall" else position_of(run.table, run.series[title][0], view)
         if x is None or y is None:
             continue
         odd = run.table.odd(run.series[title][1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,8 @@ def signature(folder: Path) -> Signature:
     return tuple(_stamp(f"{prefix}/{name}") for name in _WATCHED)
 
 
-def read_facts(folder: Path) -> Facts:
-    """Reads the small files of a run directory."""
+def read_facts(folder: Path, status_of: Callable[[Path], Status] = read_status) -> Facts:
+    """Reads the small files of a run directory; ``status_of`` reads its status."""
     try:
         check_name(folder.name)
     except DarkitError as error:
@@ -93,7 +93,7 @@ def read_facts(folder: Path) -> Facts:
     trainer = _read(folder / files.TRAINER_CONFIG, problems)
     _read(folder / files.STATUS, problems, missing="It has no status.json")
     try:
-        status = _sound(read_status(folder))
+        status = _sound(status_of(folder))
     except (OSError, TypeError, ValueError, AttributeError):  # its values have other types than they should
         status = Status()
     state = BROKEN if problems else status.state
@@ -160,13 +160,13 @@ def _read(path: Path, problems: list[str], missing: str = "") -> dict[str, Any]:
 def _sound(status: Status) -> Status:
     maximum = number(status.max_step)
     return Status(
-        state=str(status.state),
+        state=readable(str(status.state)),
         step=int(number(status.step) or 0),
         max_step=int(maximum) if maximum is not None else None,
         started=number(status.started) or 0.0,
         heartbeat=number(status.heartbeat) or 0.0,
-        host=str(status.host),
+        host=readable(str(status.host)),
         pid=int(number(status.pid) or 0),
-        reason=str(status.reason),
-        traceback=str(status.traceback)[:100_000],
+        reason=readable(str(status.reason)),
+        traceback=readable(str(status.traceback)[:100_000]),
     )

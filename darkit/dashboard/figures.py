@@ -82,7 +82,7 @@ def chart_figure(
     for line in lines:
         traces.extend(_line_traces(line))
     for band in bands:
-        traces.extend(_band_traces(band))
+        traces.extend(_band_traces(band, view.log))
     for line in lines:
         traces.extend(_odd_traces(line.run, line.run, line.index, line.curve))
         traces.extend(_checkpoint_traces(line, view.language))
@@ -96,7 +96,8 @@ def chart_figure(
     )
     if view.low is not None and view.high is not None:
         layout["xaxis"].update(range=[view.low, view.high], autorange=False)
-    layout["yaxis"].update({"type": "log", "exponentformat": "none"} if view.log else {"type": "linear"})
+    # whole numbers at each tick: plotly's own labels of a logarithmic axis leave all but the digit out
+    layout["yaxis"].update({"type": "log", "tickformat": ".3~g"} if view.log else {"type": "linear"})
     if scale is not None:
         layout["yaxis"].update(range=_range(scale, view.log), autorange=False)
     layout["meta"] = {"title": inert(title)}
@@ -270,14 +271,18 @@ def _line_traces(line: Line) -> list[Figure]:
     return [raw, smoothed]
 
 
-def _band_traces(group: GroupBand) -> list[Figure]:
+def _band_traces(group: GroupBand, log: bool) -> list[Figure]:
     band = group.band
+    low = band.mean - band.deviation
+    positive = band.mean[band.mean > 0]
+    if log and len(positive):  # such an axis goes down without end: the band ends a decade below the means
+        low = np.maximum(low, positive.min() / 10)
     name = inert(f"{group.label} ({group.count})")
     shared = {"type": "scatter", "mode": "lines", "x": numbers(band.x), "meta": {"run": group.label, "kind": "band"}}
     edge = {**shared, "line": {"width": 0}, "hoverinfo": "skip", "name": name}
     fill = colour(group.index)
     return [
-        {**edge, "y": numbers(band.mean - band.deviation)},
+        {**edge, "y": numbers(low)},
         {**edge, "y": numbers(band.mean + band.deviation), "fill": "tonexty", "fillcolor": _translucent(fill, 0.16)},
         {
             **shared,
@@ -295,6 +300,7 @@ def _odd_traces(name: str, run: str, index: int, curve: Curve) -> list[Figure]:
     if not len(curve.odd_x):
         return []
     words = ["NaN" if np.isnan(value) else "∞" if value > 0 else "−∞" for value in curve.odd_y]
+    few = len(words) <= _FEW_MARKS  # of many, which lie upon each other, the ring would be all that is seen
     symbols = {"NaN": "x", "∞": "triangle-up", "−∞": "triangle-down"}
     return [
         {
@@ -308,9 +314,9 @@ def _odd_traces(name: str, run: str, index: int, curve: Curve) -> list[Figure]:
             "hovertemplate": "%{text}",
             "marker": {
                 "symbol": [symbols[word] for word in words],
-                "size": 9,
+                "size": 9 if few else 6,
                 "color": "#e03131",
-                "line": {"width": 1.5, "color": colour(index)},
+                "line": {"width": 1 if few else 0, "color": colour(index)},
             },
             "meta": {"run": run, "kind": "odd"},
         }

@@ -19,7 +19,7 @@ from darkit.dashboard.tail import Table
 from darkit.errors import RunNotFoundError
 from darkit.runs import files
 from darkit.runs.names import run_path
-from darkit.runs.status import ALIVE
+from darkit.runs.status import ALIVE, Watcher
 
 _HIGHER_IS_BETTER = (
     "acc", "accuracy", "f1", "auc", "score", "precision", "recall", "bleu", "rouge", "reward", "return", "r2", "psnr",
@@ -61,6 +61,7 @@ class Library:
         self._entries: dict[str, tuple[tuple[Any, ...], Entry]] = {}
         self._version = 0
         self._looked = 0.0
+        self._watcher = Watcher()  # tells that a run on another host is gone
 
     def facts(self, name: str) -> Facts:
         """Returns what is known of one run.
@@ -125,7 +126,7 @@ class Library:
         known = self._facts.get(folder)
         if known is not None and known[0] == now and known[1].status.state not in ALIVE:
             return known[1]
-        facts = read_facts(folder)
+        facts = read_facts(folder, self._watcher.read)
         if known is not None and known[1] == facts:
             facts = known[1]
         self._facts[folder] = (now, facts)

@@ -8,11 +8,11 @@ import json
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +22,7 @@ PATIENCE = 20.0  # seconds for a body to come
 COOKIE = "darkit_token"
 _PAGES = ("/", "/compare")
 _RUN_PAGE = "/run/"
+_ELSEWHERE = {"0.0.0.0": (socket.AF_INET, "192.0.2.1"), "::": (socket.AF_INET6, "2001:db8::1")}  # noqa: S104
 _PROTECTION = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -57,7 +58,7 @@ def own_hosts(host: str) -> frozenset[str]:
     names = {*LOOPBACK, host.lower()}
     if host not in LOOPBACK:
         names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
-        if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
+        if host in _ELSEWHERE:
             names |= _own_addresses()
     return frozenset(names)
 
@@ -66,14 +67,18 @@ def _own_addresses() -> set[str]:
     found = set()
     with suppress(OSError):  # a machine that cannot look itself up is asked by the names it has
         found |= {str(entry[4][0]).lower() for entry in socket.getaddrinfo(socket.gethostname(), None)}
-    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:  # sends nothing; asks which address would be used
-                probe.connect((elsewhere, 9))
-                found.add(str(probe.getsockname()[0]).lower())
-        except OSError:
-            continue
-    return found
+    return found | {address for host in _ELSEWHERE if (address := outgoing_address(host))}
+
+
+def outgoing_address(host: str) -> str:
+    """This machine's address for others, of the kind that ``0.0.0.0`` or ``::`` stands for; empty without one."""
+    family, elsewhere = _ELSEWHERE[host]
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # sends nothing; asks which address would be used
+            probe.connect((elsewhere, 9))
+            return str(probe.getsockname()[0]).lower()
+    except OSError:
+        return ""
 
 
 class Guard:
@@ -156,7 +161,7 @@ class Guard:
         if scope["method"] == "GET" and is_page(scope["path"]) and same_secret(given, self._token):
             rest = urlencode(query, doseq=True)
             answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
-            answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", max_age=30 * 86400)
+            answer.set_cookie(_cookie_name(headers), self._token, httponly=True, samesite="strict", max_age=30 * 86400)
             return answer
         return _refuse(401, "Open the address with the token that `darkit start` printed.")
 
@@ -209,12 +214,17 @@ def _is_navigation(scope: Scope, headers: Headers) -> bool:
     )
 
 
-def _cookie(headers: Headers) -> str:
+def _cookie_name(headers: Headers) -> str:
+    """The cookie's name: a browser gives the cookies of a host to all of its ports, and each may have a server."""
     try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return morsel.value if morsel is not None else ""
+        port = urlsplit(f"//{headers['host']}").port
+    except ValueError:
+        port = None
+    return f"{COOKIE}_{port or 80}"
+
+
+def _cookie(headers: Headers) -> str:
+    return cookie_parser(headers.get("cookie", "")).get(_cookie_name(headers), "")
 
 
 def same_secret(given: str, secret: str) -> bool:

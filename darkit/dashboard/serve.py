@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from darkit.errors import DarkitError, ServerError, StorageError
 from darkit.runs import files
@@ -68,7 +67,7 @@ def serve(home: Path, host: str, port: int, announce: Callable[[str], None]) -> 
         return 0
     with mine:
         listening = _listen(host, port)
-        shown = f"[{host}]" if ":" in host else host
+        shown = _name_for_others(host)
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         token = None if host in _LOOPBACK else secrets.token_urlsafe(32)
         key = secrets.token_urlsafe(32)
@@ -119,8 +118,7 @@ def stop(home: Path) -> str | None:
     body = json.dumps({"key": place.key}).encode()
     origin = place.address.rstrip("/")
     headers = {"content-type": "application/json", "origin": origin}
-    request = urllib.request.Request(f"{_reachable(origin)}/api/shutdown", body, headers)  # noqa: S310 - http, our own
-    request.add_unredirected_header("host", urlsplit(origin).netloc)
+    request = urllib.request.Request(f"{origin}/api/shutdown", body, headers)  # noqa: S310 - http, our own
     with suppress(OSError):
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5).close()
     deadline = time.monotonic() + _PATIENCE
@@ -176,6 +174,15 @@ def server_of(app: ASGIApp) -> uvicorn.Server:
         workers=1,
     )
     return uvicorn.Server(config)
+
+
+def _name_for_others(host: str) -> str:
+    """The host in the address that is told; for a server bound to all addresses one under which others find it."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
+        from darkit.dashboard.security import outgoing_address
+
+        host = outgoing_address(host) or {"0.0.0.0": "127.0.0.1"}.get(host, "::1")  # noqa: S104
+    return f"[{host}]" if ":" in host else host
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -238,6 +245,7 @@ class _Mine:
             self._descriptor = None
 
     def __enter__(self) -> _Mine:
+        self._place.unlink(missing_ok=True)  # of a server that was killed
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -267,17 +275,12 @@ def _running(home: Path) -> Place:
         time.sleep(0.05)  # it has begun, but not told yet
 
 
-def _reachable(origin: str) -> str:
-    return origin.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
-
-
 def _wait_for(address: str) -> None:
-    parts = urlsplit(_reachable(address.partition("?")[0].rstrip("/")))
     deadline = time.monotonic() + _PATIENCE
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < deadline:
         try:
-            opener.open(parts.geturl(), timeout=5).close()
+            opener.open(address.partition("?")[0], timeout=5).close()
             return
         except urllib.error.HTTPError:  # it asks for its token, so it is there
             return

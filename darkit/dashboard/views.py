@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from darkit.dashboard.facts import readable
 from darkit.errors import ConfigError
 from darkit.runs.names import check_name
 
@@ -63,7 +64,7 @@ def read_view(values: object) -> View:
         robust=values.get("robust") is True,
         low=low,
         high=high,
-        group=_text(values, "group"),
+        group=read_text(values, "group"),
         unfold=tuple(read_texts(values.get("unfold", []), MOST_RUNS)),
         dark=values.get("dark") is True,
         language=_choice(values, "language", ("en", "zh")),
@@ -84,7 +85,7 @@ def read_texts(values: object, most: int) -> list[str]:
     for value in values:
         if not isinstance(value, str) or len(value) > 1000:
             raise ConfigError("Expected texts of at most 1000 characters.")
-    return list(values)
+    return [readable(value) for value in values]
 
 
 def _choice(values: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str:
@@ -94,11 +95,12 @@ def _choice(values: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str:
     return str(value)
 
 
-def _text(values: Mapping[str, Any], key: str) -> str:
+def read_text(values: Mapping[str, Any], key: str) -> str:
+    """Checks a text that a page sent. Raises `ConfigError`."""
     value = values.get(key, "")
     if not isinstance(value, str) or len(value) > 1000:
         raise ConfigError(f"{key} must be a text of at most 1000 characters.")
-    return value
+    return readable(value)
 
 
 def _optional_number(values: Mapping[str, Any], key: str) -> float | None:

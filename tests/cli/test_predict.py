@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from darkit.cli.example import example_input
 from darkit.cli.main import main
 from darkit.core import Predicter
 from darkit.runs import load
+from darkit.runs.example import example_input
 from tests.cli.parts import NUMBERS, done, refused
 
 ROW = "[[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]]"
@@ -84,7 +84,7 @@ def test_whole_numbers_stay_so_for_a_model_of_tokens(runs: Path, capsys: pytest.
 
 def test_the_example_that_is_given_for_a_run_works(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("numbers", "text"):
-        (given,) = shlex.split(example_input(load(name)))
+        (given,) = shlex.split(example_input(load(name).path, load(name).info))
         done(capsys, "predict", name, given)
 
 

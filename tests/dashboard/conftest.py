@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from darkit.dashboard.serve import server_of
 from darkit.dashboard.server import create_app
-from darkit.runs import files
+from darkit.runs import files, status
 from tests.dashboard.parts import make_run
 
 SPIKE = 1234  # the step at which one of the runs jumps
@@ -47,6 +47,12 @@ def served(root: Path, token: str | None = None) -> Iterator[Served]:
     yield Served(root, f"http://127.0.0.1:{port}", port)
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that are made by hand and run elsewhere do not beat."""
+    monkeypatch.setattr(status, "SILENCE", 3600.0)
 
 
 @pytest.fixture
@@ -104,12 +110,11 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda asked: _check_request(asked.url, address, wrong))
 
-    def open_one(
-        address: str, *, wide: bool = True, dark: bool = False, locale: str = "en-US", downloads: bool = False
-    ) -> Page:
+    def open_one(address: str, *, wide: bool = True, dark: bool = False, downloads: bool = False, **more: str) -> Page:
         size = {"width": 1400, "height": 900} if wide else {"width": 390, "height": 844}
         scheme = "dark" if dark else "light"
-        context = browser.new_context(viewport=size, color_scheme=scheme, locale=locale, accept_downloads=downloads)
+        options = {"locale": "en-US", **more}
+        context = browser.new_context(viewport=size, color_scheme=scheme, accept_downloads=downloads, **options)
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()

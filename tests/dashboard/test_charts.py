@@ -16,6 +16,7 @@ from darkit.dashboard.library import Library
 from darkit.dashboard.machine import measure
 from darkit.dashboard.views import View
 from darkit.runs import files
+from darkit.runs.notes import Notes, write_notes
 from tests.dashboard.parts import make_run
 
 
@@ -47,6 +48,27 @@ def test_a_group_marks_the_nan_of_any_of_its_runs_until_it_is_unfolded_and_the_r
     assert decoded(marks["x"]) == [41, 42]
     unfolded = figure(charts, names, View(group="trainer.lr", unfold=("0.001",)), "train_loss")
     assert {trace["meta"]["run"]: decoded(trace["x"]) for trace in traces(unfolded, "odd")} == {"r1": [41], "r2": [42]}
+
+
+def test_a_tag_that_is_written_meanwhile_makes_other_groups(home: Path, charts: Charts) -> None:
+    folders = [make_run(home / "base", name, 20) for name in ("a", "b")]
+
+    def groups() -> list[str]:
+        return [group["label"] for group in json.loads(charts.draw(["a", "b"], View(group="tags"), None))["groups"]]
+
+    assert groups() == ["–"]
+    write_notes(folders[0], Notes(("fast",)))
+    assert sorted(groups()) == ["fast", "–"]
+
+
+def test_a_band_that_goes_below_zero_ends_on_a_logarithmic_axis_a_decade_below_the_means(
+    home: Path, charts: Charts
+) -> None:
+    for name, loss in {"a": 0.001, "b": 2.0}.items():
+        make_run(home / "base", name, 20, losses=dict.fromkeys(range(1, 21), loss))
+    for log, lowest in ((False, 1.0005 - 2**0.5 * 0.9995), (True, 0.10005)):
+        shown = figure(charts, ["a", "b"], View(group="trainer.lr", log=log), "train_loss")
+        assert min(decoded(traces(shown, "band")[0]["y"])) == pytest.approx(lowest)
 
 
 def test_very_many_checkpoints_are_some_marks_and_a_zoom_shows_those_between(home: Path, charts: Charts) -> None:

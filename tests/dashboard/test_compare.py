@@ -92,6 +92,63 @@ def test_the_view_is_in_the_address_and_a_reload_shows_the_same(runs: Served, op
     expect(page.get_by_label("All keys")).to_be_checked()
 
 
+def drag(page: Page, chart: str) -> None:
+    """Drags a rectangle over the middle of a chart."""
+    box = page.locator(f"[data-chart={chart}] .nsewdrag").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.3)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.7, steps=4)
+    page.mouse.up()
+
+
+def range_of(page: Page, chart: str, axis: str) -> list[float]:
+    return page.evaluate(f"document.querySelector('[data-chart={chart}] .plot').layout.{axis}.range")
+
+
+def test_a_rectangle_that_is_zoomed_to_is_in_the_address_and_a_double_click_shows_the_whole_after_a_reload_too(
+    runs: Served, open_page: Open
+) -> None:
+    page = open_page(runs.address + "/compare?run=mlp-0&run=mlp-1")
+    drawn(page, 2)
+    drag(page, "train_loss")
+    page.wait_for_url("**low=**")
+    shown = {axis: range_of(page, "train_loss", axis) for axis in ("xaxis", "yaxis")}
+    page.reload()
+    drawn(page, 2)
+    for axis, edges in shown.items():
+        assert range_of(page, "train_loss", axis) == pytest.approx(edges)
+    page.locator("[data-chart=train_loss] .nsewdrag").first.dblclick()
+    page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').data[0].x[0] === 1")
+    assert not {"low", "high", "y"} & parse_qs(urlsplit(page.url).query).keys()
+    expect(page.locator("#reset-zoom")).to_be_hidden()
+
+
+def test_another_scale_forgets_the_stretch_of_y_that_was_zoomed_to(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/compare?run=mlp-0&y=100,200,train_loss&y=1,x,val_loss")
+    drawn(page, 2)
+    assert range_of(page, "train_loss", "yaxis") == [100, 200]
+    page.get_by_label("Log scale").click(force=True)
+    page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').layout.yaxis.type === 'log'")
+    assert max(range_of(page, "train_loss", "yaxis")) < 10
+    assert "y=" not in page.url
+
+
+def test_a_chart_that_was_made_large_is_large_again_after_a_reload(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/compare?run=mlp-0")
+    drawn(page, 2)
+    page.locator("[data-chart=val_loss]").get_by_role("button", name="Enlarge or shrink").click()
+    page.reload()
+    expect(page.locator(".chart-card.large")).to_have_attribute("data-chart", "val_loss")
+    page.locator("[data-chart=val_loss]").get_by_role("button", name="Enlarge or shrink").click()
+    assert "large" not in page.url
+
+
+def test_runs_that_are_all_gone_are_named(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/compare?run=once&run=upon")
+    expect(page.get_by_text("No longer there: once, upon")).to_be_visible()
+
+
 def test_groups_show_mean_and_deviation_and_unfold_into_single_runs(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/compare?run=mlp-0&run=mlp-4&run=mlp-1&group=trainer.lr")
     drawn(page, 2)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dash.development.base_component import Component
 
 from darkit.dashboard.address import read_address
 from darkit.dashboard.api import table_rows
@@ -83,21 +84,53 @@ KINDS: dict[str, Callable[[Path], None]] = {
 }
 
 
+def sent(value: object) -> None:
+    """Makes bytes of an answer as the server does."""
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+
+
 def everything(library: Library, names: list[str], language: str = "en") -> None:
     """Makes everything that the pages could ask of these runs."""
     charts = Charts(library)
-    json.dumps(table_rows(library, {"since": 0, "columns": ["model.a"]}), allow_nan=False)
+    sent(table_rows(library, {"since": 0, "columns": ["model.a"]}))
     shown = charts.chosen(names, "log")
     _, state = read_address("/compare?" + "&".join(f"run={name}" for name in names))
     for view in (View(), View(axis="wall", smooth=0.5), View(group="model.a", log=True), View(source="system")):
         json.loads(charts.draw(names, view, None))
-        json.dumps(charts.news(names, view, {"train_loss": {name: [0, 1] for name in names}}), allow_nan=False)
-        "".join(chart_csv("train_loss", charts.chosen(names, view.source), view))
+        cursors = {title: {name: [0, 1] for name in names} for run in shown for title in run.series}
+        sent(charts.news(names, view, cursors))
+        for title in cursors:
+            "".join(chart_csv(title, charts.chosen(names, view.source), view)).encode()
     comparison_page(charts, names, View())
-    compare_page(language, names, shown, state)
-    parallel(charts, names, ["model.a"], "train_loss", False)
+    sent(as_plain(compare_page(language, names, shown, state)))
+    sent(parallel(charts, names, ["model.a"], "train_loss", False))
     for run in shown:
-        run_page(language, run, state)
+        sent(as_plain(run_page(language, run, state)))
+
+
+def as_plain(components: list[Component]) -> object:
+    return json.loads(json.dumps(components, default=lambda one: one.to_plotly_json()))
+
+
+def test_text_that_is_no_unicode_is_shown_with_marks_in_its_place(home: Path) -> None:
+    root, odd = home / "base", "\ud800"
+    folder = make_run(
+        root, "odd", 30, state=odd, reason=odd, traceback=odd, host=odd, series={odd: ["step", "train_loss"]}
+    )
+    for file in (files.MODEL_CONFIG, files.TRAINER_CONFIG):
+        (folder / file).write_text(json.dumps({odd: odd, "a": [odd], "device": odd}))
+    info = files.read_json(folder / files.RUN)
+    strange = dict.fromkeys(("seed", "git", "command", "model", "host"), odd)
+    (folder / files.RUN).write_text(json.dumps({**info, **strange, "data": {odd: odd}, "versions": {odd: odd}}))
+    note = {"tags": [odd], "note": odd, "evaluations": [{"data": odd, "checkpoint": odd, "metrics": {odd: 1}}]}
+    (folder / files.NOTES).write_text(json.dumps(note))
+    (folder / "iter-5-ckpt.pth").write_bytes(b"1")
+    (folder / "iter-5-ckpt.json").write_text(json.dumps({"size": 1, "sha256": odd, "metrics": {odd: 1}}))
+    (folder / files.TOKENIZER).write_text(json.dumps({"model": {"type": odd}, "added_tokens": [{"content": odd}]}))
+    library = Library(root, LogCache())
+    everything(library, ["odd"])
+    assert library.entries()[1][0].row["state"] == "?"
+    assert read_view({"group": odd}).group == "?"
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

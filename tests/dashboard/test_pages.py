@@ -49,6 +49,13 @@ def test_every_page_speaks_the_browsers_language_in_its_colours_and_nothing_is_c
     assert brightness(page) < 100 if dark else brightness(page) > 200
 
 
+def test_every_page_has_a_title_of_its_own(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/run/mlp-1")
+    expect(page).to_have_title("mlp-1 · darkit")
+    page.locator("a.brand").click()
+    expect(page).to_have_title("Runs · darkit")
+
+
 def test_the_language_is_switched_and_stays(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/")
     page.get_by_role("button", name="Language: zh").click()

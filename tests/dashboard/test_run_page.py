@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from darkit.dashboard.cache import LogCache
+from darkit.dashboard.layout.run import commands
+from darkit.dashboard.library import Library
 from darkit.runs import files
 from darkit.runs.notes import Evaluation, add_evaluation
 from tests.dashboard.conftest import Served
@@ -23,7 +27,7 @@ def test_the_run_page_tells_reason_traceback_commands_checkpoints_and_source(run
     expect(page.locator("#run-ending pre")).to_be_visible()
     page.get_by_role("tab", name="Overview").click()
     expect(page.get_by_role("tabpanel")).to_contain_text("python train.py 'a b'")
-    expect(page.get_by_role("tabpanel")).to_contain_text("darkit train resume=broken-off")
+    expect(page.get_by_role("tabpanel")).to_contain_text("name='broken-off', resume=True")
     page.get_by_text("Uncommitted changes").click()
     expect(page.get_by_role("tabpanel").locator("pre", has_text="-old")).to_be_visible()
     page.get_by_role("tab", name="Checkpoints").click()
@@ -37,6 +41,37 @@ def test_the_run_page_tells_reason_traceback_commands_checkpoints_and_source(run
     page.get_by_role("tab", name="Machine").click()
     expect(page.locator("#system-charts .plot[data-drawn]")).to_have_count(3)
     assert "tab=machine" in page.url
+
+
+def test_commands_fit_how_a_run_was_begun_and_what_its_model_takes(home: Path) -> None:
+    root = home / "base"
+    library = Library(root, LogCache())
+    complete = make_run(root, "from python", 20)
+    broken = make_run(root, "composed", 20, state="crashed", max_step=50)
+    for folder in (complete, broken):
+        info = files.read_json(folder / files.RUN)
+        files.write_json(folder / files.RUN, {**info, "data": {"sample": "(float32[2], float32[1])"}})
+    (broken / files.COMPOSED_CONFIG).write_text("overrides: []\n")
+    said = {name: dict(commands(library.facts(name), "en")) for name in ("from python", "composed")}
+    assert said["from python"]["Resume"] == "darkit.fit(model, data, name='from python', resume=True, max_step=40)"
+    assert said["from python"]["Predict"] == """darkit predict 'from python' "[[0.5, 0.5]]\""""
+    assert said["composed"]["Resume"] == "darkit train resume=composed"
+    status = files.read_json(broken / files.STATUS)
+    files.write_json(broken / files.STATUS, {**status, "state": "finished"})
+    assert dict(commands(library.facts("composed"), "en"))["Resume"] == (
+        "darkit train resume=composed trainer.max_step=100"
+    )
+
+
+def test_times_are_told_by_the_clock_and_in_the_language_of_the_reader(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/run/mlp-0?tab=overview", timezone_id="Asia/Shanghai", locale="zh-CN")
+    expect(page.locator("dd", has_text="2025-10-09 16:53")).to_be_visible()
+    expect(page.locator("dd", has_text="1 小时 40 分")).to_be_visible()
+
+
+def test_an_address_that_is_no_text_is_no_run(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/run/%ff")
+    expect(page.get_by_text("There is no run of this name")).to_be_visible()
 
 
 def test_evaluations_are_shown_with_the_newest_first(dashboard: Served, open_page: Open) -> None:

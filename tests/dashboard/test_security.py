@@ -7,6 +7,7 @@ import http.client
 import itertools
 import json
 import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -207,8 +208,22 @@ def test_with_a_token_nothing_is_answered_before_it_was_shown(home: Path) -> Non
         assert "samesite=strict" in cookie.lower()
         own = {"Cookie": cookie.partition(";")[0]}
         assert ask(one, "GET", "/", own)[0] == 200
+        assert ask(one, "GET", "/", {"Cookie": f'other={{"a": "b"}}; {own["Cookie"]}'})[0] == 200, (
+            "whatever else is there"
+        )
         assert ask(one, "POST", "/api/runs", own, {})[0] == 200
-        assert ask(one, "GET", "/", {"Cookie": "darkit_token=wrong"})[0] == 401
+        assert ask(one, "GET", "/", {"Cookie": f"{security.COOKIE}_{one.port}=wrong"})[0] == 401
+
+
+def test_two_servers_of_one_host_keep_their_readers_apart(home: Path, tmp_path: Path) -> None:
+    jar = urllib.request.HTTPCookieProcessor()  # which, as a browser does, knows hosts and no ports
+    browser = urllib.request.build_opener(jar, urllib.request.ProxyHandler({}))
+    with served(home / "base", TOKEN) as one, served(tmp_path / "base", "another-token") as other:
+        for address, token in ((one.address, TOKEN), (other.address, "another-token")):
+            browser.open(f"{address}/?token={token}", timeout=20).close()
+        for address in (one.address, other.address):
+            with browser.open(f"{address}/", timeout=20) as page:
+                assert page.status == 200
 
 
 def test_the_environment_changes_neither_debugging_nor_paths(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from darkit.dashboard.serve import Place
+from darkit.dashboard.serve import Place, _Mine
 from darkit.runs import files
 from tests.dashboard.parts import make_run
 
@@ -63,6 +63,14 @@ def test_a_server_in_the_background_prints_its_address_and_nothing_else(home: Pa
     assert "No dashboard" in nothing.stdout
 
 
+def test_where_a_killed_server_was_is_forgotten_when_the_next_one_begins(home: Path) -> None:
+    place = home / ".dashboard" / "place.json"
+    place.parent.mkdir(parents=True)
+    files.write_json(place, {"address": "http://127.0.0.1:1/", "key": "old"})
+    with _Mine(home):
+        assert not place.exists()
+
+
 def test_the_key_that_ends_the_server_is_for_the_owner_only(started: str, home: Path) -> None:
     place = home / ".dashboard" / "place.json"
     assert place.stat().st_mode & 0o077 == 0
@@ -103,12 +111,12 @@ def test_another_host_needs_the_token_that_is_printed(home: Path) -> None:
     answer = darkit("start", "--daemon", "--port", "0", "--host", "0.0.0.0")
     try:
         address, _, token = answer.stdout.strip().partition("?token=")
-        local = address.replace("0.0.0.0", "127.0.0.1")
+        assert "0.0.0.0" not in address, "which no other machine could open"
         assert len(token) >= 32
-        assert code_of(local) == 401
+        assert code_of(address) == 401
         assert token not in "".join(path.read_text() for path in (home / ".dashboard").iterdir() if path.is_file())
         cookies = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(), urllib.request.ProxyHandler({}))
-        with cookies.open(f"{local}?token={token}", timeout=20) as page:
+        with cookies.open(f"{address}?token={token}", timeout=20) as page:
             assert page.status == 200
             assert "token" not in page.url
     finally:

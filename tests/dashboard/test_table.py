@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from playwright.sync_api import Page, expect
 
@@ -48,6 +49,48 @@ def test_sorting_searching_and_columns_are_in_the_address_and_come_back_with_it(
     page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('config:model.width') !== null")
 
 
+def test_runs_without_a_value_come_last_whichever_way_is_sorted_and_numbers_in_names_count(
+    dashboard: Served, open_page: Open
+) -> None:
+    for name, rows in {"r-9": 100, "r-10": 150, "r-11": 20}.items():  # a loss on other data comes every 50 steps
+        make_run(dashboard.root, name, rows)
+
+    def shown(sort: str) -> list[str]:
+        page = open_page(f"{dashboard.address}/?col=name&col=best:val_loss&sort={sort}")
+        expect(page.locator("#grid-box[data-filled='3']")).to_have_count(1)
+        return page.evaluate(
+            """() => { const grid = dash_ag_grid.getApi('grid');
+            return [0, 1, 2].map((place) => grid.getDisplayedRowAtIndex(place).data.name); }"""
+        )
+
+    assert shown("best:val_loss.asc")[-1] == shown("best:val_loss.desc")[-1] == "r-11"
+    assert shown("name.asc") == ["r-9", "r-10", "r-11"]
+
+
+def test_the_choice_of_runs_is_in_the_address_and_comes_back_with_it(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/?archived=1")
+    for name in ("mlp-1", "mlp-4"):
+        page.locator(f'.ag-row[row-id="{name}"] input[type=checkbox]').click()
+    expect(page.get_by_role("button", name="Compare 2")).to_be_enabled()
+    page.reload()
+    expect(page.get_by_role("button", name="Compare 2")).to_be_enabled()
+    page.get_by_role("button", name="Compare 2").click()
+    drawn(page, 2)
+    assert set(parse_qs(urlsplit(page.url).query)["run"]) == {"mlp-1", "mlp-4"}
+
+
+def test_config_keys_whose_values_are_numbers_are_filtered_as_numbers(dashboard: Served, open_page: Open) -> None:
+    for name, rate in {"a": 1e-4, "b": 1e-2, "c": 1.0}.items():
+        make_run(dashboard.root, name, 20, lr=rate)
+    model = {"filterType": "number", "type": "greaterThan", "filter": 0.001}
+    chosen = quote(json.dumps({"config:trainer.lr": model}))
+    page = open_page(f"{dashboard.address}/?col=name&col=config:trainer.lr&col=config:model.act&filter={chosen}")
+    expect(page.locator("#run-count")).to_have_text("2 of 3")
+    kind = "(key) => dash_ag_grid.getApi('grid').getColumn(key).getColDef().filter"
+    assert page.evaluate(kind, "config:trainer.lr") == "agNumberColumnFilter"
+    assert page.evaluate(kind, "config:model.act") is True
+
+
 def test_chosen_runs_are_compared_and_a_click_on_a_name_opens_its_page(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/")
     for name in ("mlp-0", "mlp-3"):
@@ -72,6 +115,17 @@ def test_tags_and_notes_are_written_and_shown(dashboard: Served, open_page: Open
     expect(page.locator(".tag", has_text="good")).to_be_visible()
     assert read_notes(folder).tags == ("good",)
     assert read_notes(folder).note == "keep this\none"
+
+
+def test_a_run_that_went_away_meanwhile_is_told_when_its_notes_are_saved(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "one", 20)
+    page = open_page(dashboard.address + "/")
+    page.locator('.ag-row[row-id="one"] input[type=checkbox]').click()
+    page.get_by_role("button", name="Tags and note").click()
+    page.locator("#notes-text").fill("too late")
+    folder.rename(dashboard.root.parent / "elsewhere")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("There is no run 'one'")).to_be_visible()
 
 
 def test_an_archived_run_is_out_of_sight_until_it_is_asked_for(dashboard: Served, open_page: Open) -> None:

@@ -87,6 +87,15 @@ window.darkit = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
+  /* Does what a click asks for; what went wrong is said in the corner. */
+  async function attempt(act) {
+    try {
+      await act();
+    } catch (error) {
+      dash_clientside.set_props("notify", {sendNotifications: [{action: "show", message: error.message, color: "red"}]});
+    }
+  }
+
   const fileName = (text) => text.replace(/[^\p{L}\p{N}._-]+/gu, "-").slice(0, 80) || "chart";
 
   /* Calls `step` again and again, never while the tab is hidden; `step` returns how many milliseconds to wait. */
@@ -146,9 +155,16 @@ window.darkit = (() => {
   function moment(seconds) {
     if (!seconds) return "";
     const date = new Date(seconds * 1000);
+    if (Number.isNaN(date.getTime())) return "";
     const two = (value) => String(value).padStart(2, "0");
     const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
     return `${day} ${two(date.getHours())}:${two(date.getMinutes())}`;
+  }
+
+  /* What a page's layout holds as seconds, by the reader's clock and in the reader's language. */
+  function showTimes() {
+    for (const place of document.querySelectorAll("[data-moment]")) place.textContent = moment(Number(place.dataset.moment));
+    for (const place of document.querySelectorAll("[data-duration]")) place.textContent = duration(Number(place.dataset.duration));
   }
 
   let gridComing = null;
@@ -226,8 +242,8 @@ window.darkit = (() => {
   }
 
   return {
-    parameters, remember, go, runAddress, ask, say, language, dark, element, keep, fileName, repeat, stateBadge,
-    number, count, rate, duration, moment, plotly, grid, pages: [],
+    parameters, remember, go, runAddress, ask, say, language, dark, element, keep, attempt, fileName, repeat, stateBadge,
+    number, count, rate, duration, moment, plotly, grid, pages: [showTimes],
   };
 })();
 
@@ -237,6 +253,8 @@ window.dash_clientside.darkit = {
   mounted() {
     requestAnimationFrame(() => {
       document.documentElement.lang = darkit.language();
+      const heading = document.querySelector("main h1")?.textContent;
+      document.title = heading ? `${heading} · darkit` : "darkit";
       darkit.pages.forEach((page) => page());
     });
     return window.dash_clientside.no_update;

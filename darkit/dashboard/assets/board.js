@@ -3,7 +3,7 @@
 (() => {
   const {element, say} = darkit;
   const MOST_GROWN = 5000; // points of a trace after which the chart is asked for anew
-  const options = {locale: "darkit", displaylogo: false, responsive: true, displayModeBar: false, doubleClick: "reset"};
+  const options = {locale: "darkit", displaylogo: false, responsive: true, displayModeBar: false, doubleClick: false};
   const boards = new Map();
 
   function decode(value) {
@@ -26,6 +26,18 @@
     if (typeof value !== "string") return value;
     const text = value.replace(" ", "T");
     return Date.parse(text.length <= 10 ? `${text}T00:00Z` : `${text}Z`);
+  }
+
+  /* The stretch of y that a chart is zoomed to, as the address says it: "low,high,series". */
+  const seriesOf = (text) => text.split(",").slice(2).join(",");
+  function zoomOfY(title) {
+    const range = darkit.parameters().getAll("y").find((text) => seriesOf(text) === title)?.split(",").slice(0, 2).map(Number);
+    return range?.every(Number.isFinite) ? range : null;
+  }
+
+  function rememberY(title, range) {
+    const others = darkit.parameters().getAll("y").filter((text) => seriesOf(text) !== title);
+    darkit.remember({y: range ? [...others, [...range.map((edge) => Number(edge.toPrecision(10))), title].join(",")] : others});
   }
 
   class Board {
@@ -124,8 +136,10 @@
       const enlarge = element("button", "icon-button", "⤢", {"aria-label": say("enlarge"), title: say("enlarge")});
       const plot = element("div", "plot", "", {role: "img", "aria-label": title});
       const card = {id, title, box, plot, stale: true, visible: false, cursors: {}};
+      box.classList.toggle("large", darkit.parameters().getAll("large").includes(id));
       enlarge.onclick = () => {
-        box.classList.toggle("large");
+        const others = darkit.parameters().getAll("large").filter((one) => one !== id);
+        darkit.remember({large: box.classList.toggle("large") ? [...others, id] : others});
         if (plot.data) Plotly.Plots.resize(plot);
       };
       head.append(heading, darkit.chartMenu(this, card), enlarge);
@@ -142,13 +156,14 @@
         for (const key of ["x", "y", "customdata"]) if (trace[key]) trace[key] = decode(trace[key]);
         if (hidden.has(trace.meta.run)) trace.visible = false;
       }
-      if (card.yRange && figure.layout.yaxis.autorange !== false) {
-        Object.assign(figure.layout.yaxis, {range: card.yRange, autorange: false});
-      }
+      const range = this.source === "log" ? zoomOfY(card.id) : null;
+      if (range) Object.assign(figure.layout.yaxis, {range, autorange: false});
       const first = !card.plot.data;
       Plotly.react(card.plot, figure.data, figure.layout, options);
       card.plot.dataset.drawn = String(Number(card.plot.dataset.drawn || 0) + 1);
-      if (first) card.plot.on("plotly_relayout", (change) => this.zoom(card, change));
+      if (!first) return;
+      card.plot.on("plotly_relayout", (change) => this.zoom(card, change));
+      card.plot.on("plotly_doubleclick", () => this.showAll());
     }
 
     zoom(card, change) {
@@ -156,22 +171,24 @@
         const range = change[`${axis}.range`];
         if (range) change = {...change, [`${axis}.range[0]`]: range[0], [`${axis}.range[1]`]: range[1]};
       }
-      if ("yaxis.range[0]" in change) card.yRange = [change["yaxis.range[0]"], change["yaxis.range[1]"]];
-      if (change["yaxis.autorange"]) card.yRange = null;
-      let low = null;
-      let high = null;
-      if ("xaxis.range[0]" in change) [low, high] = [change["xaxis.range[0]"], change["xaxis.range[1]"]].map(position);
-      else if (!change["xaxis.autorange"]) return;
       if (this.source !== "log") return;
-      darkit.remember({low, high});
-      if (low === null) for (const other of this.cards.values()) other.yRange = null;
+      if ("yaxis.range[0]" in change) rememberY(card.id, [change["yaxis.range[0]"], change["yaxis.range[1]"]]);
       this.showReset();
+      if (!("xaxis.range[0]" in change)) return;
+      const [low, high] = [change["xaxis.range[0]"], change["xaxis.range[1]"]].map(position);
+      darkit.remember({low, high});
       this.refresh();
+    }
+
+    /* The whole range again, in all charts. */
+    showAll() {
+      if (this.source === "log") darkit.remember({low: null, high: null, y: null});
+      return this.refresh();
     }
 
     showReset() {
       const button = document.getElementById("reset-zoom");
-      if (button) button.hidden = !this.zoomed;
+      if (button) button.hidden = !this.zoomed && !darkit.parameters().has("y");
     }
 
     /* Everything is shown another way: what is in view is asked for now, the rest when it comes into view. */
@@ -289,11 +306,7 @@
 
   document.addEventListener("click", (event) => {
     if (event.target.id !== "reset-zoom") return;
-    darkit.remember({low: null, high: null});
-    eachBoard((board) => {
-      for (const card of board.cards.values()) card.yRange = null;
-      board.refresh();
-    });
+    eachBoard((board) => board.showAll());
   });
 
   function showWeight(weight = Number(darkit.parameters().get("smooth")) || 0) {
@@ -313,6 +326,7 @@
         group: group || null,
       };
       if ((before.get("axis") || "step") !== axis) Object.assign(changes, {low: null, high: null});
+      if ((before.get("log") === "1") !== log || (before.get("robust") === "1") !== robust) changes.y = null;
       if ((before.get("group") || "") !== (group || "")) changes.unfold = null;
       const address = location.search;
       showWeight(smooth || 0);

@@ -1,12 +1,15 @@
 "use strict";
 /* What the page of several runs has below its charts: config keys against a metric, values as they grow, one file of all. */
 (() => {
-  document.addEventListener("click", async (event) => {
-    if (event.target.id !== "export-page") return;
+  document.addEventListener("click", (event) => {
+    if (event.target.id === "export-page") darkit.attempt(savePage);
+  });
+
+  async function savePage() {
     const board = darkit.logBoard();
     const answer = await darkit.ask("/api/page", {runs: board.runs, view: board.view()});
     darkit.keep(await answer.blob(), "darkit-comparison.html");
-  });
+  }
 
   let parallelTurn = 0;
   async function drawParallel() {

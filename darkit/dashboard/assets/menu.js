@@ -10,7 +10,7 @@
       const item = element("button", "menu-item", say(key));
       item.onclick = () => {
         menu.open = false;
-        act();
+        darkit.attempt(act);
       };
       items.append(item);
     };

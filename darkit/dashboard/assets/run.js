@@ -2,7 +2,15 @@
 /* The page of one run: which run the buttons mean, its state as it changes, and the prompt. */
 (() => {
   const {say} = darkit;
-  const here = () => (location.pathname.startsWith("/run/") ? decodeURIComponent(location.pathname.slice(5)) : null);
+
+  function here() {
+    if (!location.pathname.startsWith("/run/")) return null;
+    try {
+      return decodeURIComponent(location.pathname.slice(5));
+    } catch { // somebody changed the address by hand
+      return null;
+    }
+  }
 
   let watch = null;
   darkit.pages.push(() => {

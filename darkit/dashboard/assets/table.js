@@ -5,6 +5,8 @@
   const h = (...parts) => React.createElement(...parts);
   const fixed = ["state", "name", "progress", "eta", "model", "rate", "duration", "started", "device", "tags", "note", "problem"];
   const hiddenAtFirst = new Set(["note", "problem"]);
+  const MOST_KEYS = 100; // columns of config values that the server gives
+  const MOST_REMEMBERED = 200; // chosen runs that an address names, which is as many as can be compared
   const onPhone = ["name", "state", "progress"];
 
   window.dashAgGridFunctions = window.dashAgGridFunctions || {};
@@ -59,7 +61,14 @@
     problem: {width: 260, tooltipField: "problem"},
   };
 
-  const compareNumbers = (a, b) => (a ?? -Infinity) - (b ?? -Infinity) || String(a ?? "").localeCompare(String(b ?? ""));
+  const isEmpty = (value) => value === null || value === undefined || value === "";
+
+  /* Numbers by size, words by their letters and the numbers in them; what is empty comes last either way. */
+  function order(a, b, nodeA, nodeB, descending) {
+    if (isEmpty(a) || isEmpty(b)) return isEmpty(a) === isEmpty(b) ? 0 : isEmpty(a) === descending ? -1 : 1;
+    if (typeof a === "number" && typeof b === "number") return a - b;
+    return String(a).localeCompare(String(b), darkit.language(), {numeric: true});
+  }
 
   class Table {
     constructor(box) {
@@ -67,6 +76,7 @@
       this.rows = new Map();
       this.series = [];
       this.keys = [];
+      this.numeric = new Set();
       this.version = 0;
       this.first = true;
       this.start();
@@ -78,6 +88,7 @@
       if (!this.box.isConnected) return;
       const saved = darkit.parameters();
       this.chosen = saved.has("col") ? saved.getAll("col") : null;
+      this.picked = saved.getAll("run");
       this.grid.updateGridOptions({
         defaultColDef: {sortable: true, filter: true, resizable: true, comparator: undefined, suppressHeaderMenuButton: false},
         isExternalFilterPresent: () => true,
@@ -108,7 +119,7 @@
 
     wantedKeys() {
       const query = darkit.parameters();
-      return query.getAll("col").filter((name) => name.startsWith("config:")).map((name) => name.slice(7));
+      return query.getAll("col").filter((name) => name.startsWith("config:")).map((name) => name.slice(7)).slice(0, MOST_KEYS);
     }
 
     async fetch() {
@@ -145,13 +156,17 @@
           this.rows.delete(name);
         }
       }
-      this.keys = answer.keys || this.keys;
+      if (answer.keys) {
+        this.keys = Object.keys(answer.keys);
+        this.numeric = new Set(this.keys.filter((key) => answer.keys[key]));
+      }
       const columnsChanged = this.findSeries(answer.rows);
       if (this.first || columnsChanged) this.setColumns();
       if (this.first) {
         this.grid.setGridOption("rowData", answer.rows);
         this.restoreGrid();
         this.first = false;
+        this.restoreChoice();
       } else if (changed.length || added.length || removed.length) {
         this.grid.applyTransaction({update: changed, add: added, addIndex: 0, remove: removed});
       }
@@ -198,11 +213,13 @@
     }
 
     definition(id) {
-      const shared = {colId: id, headerName: this.title(id), headerTooltip: this.title(id), comparator: compareNumbers};
+      const shared = {colId: id, headerName: this.title(id), headerTooltip: this.title(id), comparator: order};
       if (id.includes(":")) {
         const name = id.slice(id.indexOf(":") + 1);
         if (id.startsWith("config:")) {
-          return {...shared, width: Math.max(130, Math.min(290, 50 + 7.2 * name.length)), valueGetter: ({data}) => data.config[name], valueFormatter: ({value}) => (value === undefined ? "" : String(value))};
+          const width = Math.max(130, Math.min(290, 50 + 7.2 * name.length));
+          const filter = this.numeric.has(name) ? "agNumberColumnFilter" : true;
+          return {...shared, width, filter, valueGetter: ({data}) => data.config[name], valueFormatter: ({value}) => (value === undefined ? "" : String(value))};
         }
         const place = id.startsWith("last:") ? 0 : 1;
         return {
@@ -262,6 +279,11 @@
       } catch { /* an address that somebody changed by hand */ }
     }
 
+    restoreChoice() {
+      const ids = this.picked.filter((name) => this.rows.has(name));
+      if (ids.length) dash_clientside.set_props("grid", {selectedRows: {ids}});
+    }
+
     rememberGrid() {
       if (this.first) return;
       const sorted = this.grid.getColumnState().filter((one) => one.sort).sort((a, b) => a.sortIndex - b.sortIndex);
@@ -285,8 +307,10 @@
     }
 
     selected() {
+      if (this.first || location.pathname !== "/") return; // nothing was chosen yet, or another page is coming
       const names = this.grid.getSelectedRows().filter((row) => row.opens).map((row) => row.name);
       this.names = names;
+      darkit.remember({run: names.length <= MOST_REMEMBERED ? names : []});
       dash_clientside.set_props("selection", {data: names});
       const set = dash_clientside.set_props;
       const away = names.length > 0 && names.every((name) => this.rows.get(name)?.archived);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -42,9 +43,9 @@ def _add_notes(app: Dash, library: Library) -> None:
         prevent_initial_call=True,
     )
     def open_notes(clicks: int | None, names: list[str]) -> tuple[Any, Any, Any, Any]:
-        if not clicks or not names:
+        all_notes = _all_notes(library, names)
+        if not clicks or not all_notes:
             return no_update, no_update, no_update, no_update
-        all_notes = [_notes(library, name) for name in names]
         everywhere = sorted({readable(tag) for entry in library.entries()[1] for tag in entry.facts.notes.tags})
         note = readable(all_notes[0].note) if len(names) == 1 else ""
         return True, list(map(readable, _shared_tags(all_notes))), note, everywhere
@@ -64,8 +65,7 @@ def _add_notes(app: Dash, library: Library) -> None:
     ) -> tuple[Messages, Any]:
         if not clicks:
             return [], no_update
-
-        shared = _shared_tags([_notes(library, name) for name in names])
+        shared = _shared_tags(_all_notes(library, names))
 
         def save(name: str) -> None:
             old = _notes(library, name)
@@ -126,7 +126,7 @@ def _add_archive(app: Dash, library: Library) -> None:
     def archive(clicks: int | None, names: list[str], language: str) -> Messages:
         if not clicks or not names:
             return []
-        away = not all(_notes(library, name).archived for name in names)
+        away = not all(notes.archived for notes in _all_notes(library, names))
 
         def put(name: str) -> None:
             write_notes(library.facts(name).folder, replace(_notes(library, name), archived=away))
@@ -217,6 +217,15 @@ def _shared_tags(all_notes: Sequence[Notes]) -> list[str]:
 
 def _notes(library: Library, name: str) -> Notes:
     return read_notes(library.facts(name).folder)
+
+
+def _all_notes(library: Library, names: Sequence[str]) -> list[Notes]:
+    """The notes of the chosen runs; those that are gone are left out."""
+    found = []
+    for name in names:
+        with suppress(DarkitError):
+            found.append(_notes(library, name))
+    return found
 
 
 def _each(names: list[str], act: Callable[[str], object], done: str) -> Messages:

@@ -17,7 +17,7 @@ from darkit.dashboard.layout.shell import lost, page
 from darkit.dashboard.library import Library
 from darkit.dashboard.texts import LANGUAGES, preferred, text
 from darkit.errors import DarkitError, RunNotFoundError
-from darkit.runs.names import check_name
+from darkit.runs.names import check_name, is_name
 
 _LANGUAGE_COOKIE = "darkit_language"
 
@@ -40,10 +40,11 @@ def page_content(
     if path == "/":
         return runs_page(language, readable(str(library.root)), state["search"], state["archived"]), True
     if path == "/compare":
-        names = [name for name in state["runs"] if _is_name(name)]
+        names = [name for name in state["runs"] if is_name(name)]
         shown = charts.chosen(names, "log")
         if not shown:
-            return lost(language, text(language, "compare_none")), False
+            gone = text(language, "compare_gone", names=", ".join(names)) if names else ""
+            return lost(language, gone or text(language, "compare_none")), False
         return compare_page(language, names, shown, state), False
     if path.startswith("/run/"):
         try:
@@ -62,14 +63,3 @@ def _language(in_address: str, chosen: str | None) -> str:
         if language in LANGUAGES:
             return str(language)
     return preferred(str(ctx.headers.get("accept-language", "")))
-
-
-def _is_name(name: str) -> bool:
-    try:
-        check_name(name)
-    except DarkitError:
-        return False
-    return True
-
-
-__all__ = ["add", "page_content"]

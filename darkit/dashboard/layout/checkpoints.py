@@ -38,7 +38,8 @@ def checkpoints_card(facts: Facts, language: str) -> Component:
                 ]
             )
         )
-    titles = [html.Th(word, className="number" if 0 < place < 3 else "") for place, word in enumerate(head)]
+    kinds = ("", "number", "number", "verification", "")
+    titles = [html.Th(word, className=kind) for word, kind in zip(head, kinds, strict=True)]
     table = html.Table([html.Thead(html.Tr(titles)), html.Tbody(rows)], className="values")
     return card(
         say("tab_checkpoints"),
@@ -62,7 +63,7 @@ def _verification(checkpoint: Checkpoint, language: str) -> tuple[str, str, str]
         return "", readable(checkpoint.problem), "bad"
     if not manifest_path(checkpoint.path).is_file():
         return "", text(language, "ckpt_unverified"), "plain"
-    return f"sha256 {checkpoint.sha256}", text(language, "ckpt_whole"), "good"
+    return readable(f"sha256 {checkpoint.sha256}"), text(language, "ckpt_whole"), "good"
 
 
 def _size(size: int) -> str:

@@ -14,7 +14,7 @@ from darkit.dashboard.figures import colour
 from darkit.dashboard.layout.mantine import dmc
 from darkit.dashboard.texts import text
 
-Part = Component | str | None
+_YEAR_3000 = 32_503_680_000.0  # seconds since 1970
 
 
 def card(title: str, *children: Any, id: str | None = None) -> Component:
@@ -154,6 +154,16 @@ def chart_controls(language: str, state: Mapping[str, Any], group_keys: Sequence
         role="toolbar",
         **{"aria-label": say("axis")},
     )
+
+
+def moment(seconds: float) -> Component | None:
+    """A moment, which the page's script says by the reader's clock; None where it is none."""
+    return html.Span(**{"data-moment": repr(seconds)}) if 0 < seconds < _YEAR_3000 else None
+
+
+def duration(seconds: float) -> Component | None:
+    """A length of time, which the page's script says in the reader's language; None where it is none."""
+    return html.Span(**{"data-duration": repr(seconds)}) if 0 <= seconds < _YEAR_3000 else None
 
 
 def run_dot(index: int) -> Component:

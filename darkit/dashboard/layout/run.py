@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,9 @@ from darkit.dashboard.layout.parts import (
     chart_controls,
     code_block,
     command_row,
+    duration,
     facts_list,
+    moment,
     state_badge,
     values_table,
 )
@@ -30,6 +31,7 @@ from darkit.dashboard.layout.runs import delete_dialog, notes_dialog
 from darkit.dashboard.texts import text
 from darkit.dashboard.tokenizers import tokenizer_facts
 from darkit.runs import files
+from darkit.runs.example import example_input, has_tokenizer
 from darkit.runs.safe import read_text
 from darkit.runs.status import ALIVE, Status
 
@@ -98,13 +100,21 @@ def commands(facts: Facts, language: str) -> list[tuple[str, str]]:
     recorded = facts.info.get("command")
     words = recorded if isinstance(recorded, list) and all(isinstance(word, str) for word in recorded) else []
     found = [("cmd_reproduce", shlex.join(words))] if words else []
-    found.append(("cmd_resume", f"darkit train resume={name}"))
-    given = '"…"' if _has_tokenizer(facts) else '"[[0.0, 1.0]]"'
-    found.append(("cmd_predict", f"darkit predict {name} {given}"))
+    found.append(("cmd_resume", _resuming(facts)))
+    found.append(("cmd_predict", f"darkit predict {name} {example_input(facts.folder, facts.info)}"))
     found.append(("cmd_verify", f"darkit verify {name}"))
     if (facts.folder / files.TENSORBOARD).is_dir():
         found.append(("cmd_tensorboard", f"tensorboard --logdir {shlex.quote(str(facts.folder / files.TENSORBOARD))}"))
     return [(text(language, key), readable(command)) for key, command in found]
+
+
+def _resuming(facts: Facts) -> str:
+    """How to go on with a run; one that is complete needs a later end."""
+    later = 2 * facts.status.max_step if facts.state == "finished" and facts.status.max_step else None
+    if not (facts.folder / files.COMPOSED_CONFIG).is_file():  # begun from Python, where its model and data are
+        more = f", max_step={later}" if later else ""
+        return f"darkit.fit(model, data, name={facts.folder.name!r}, resume=True{more})"
+    return f"darkit train resume={shlex.quote(facts.folder.name)}" + (f" trainer.max_step={later}" if later else "")
 
 
 def _tab_word(tab: str, language: str) -> str:
@@ -157,8 +167,8 @@ def _overview(facts: Facts, language: str) -> list[Component]:
             facts_list(
                 [
                     (say("col_model"), readable(str(facts.model))),
-                    (say("began"), _moment(status.started)),
-                    (say("last_beat"), _moment(status.heartbeat)),
+                    (say("began"), moment(status.started)),
+                    (say("last_beat"), moment(status.heartbeat)),
                     (say("col_duration"), _duration(status)),
                     (say("host"), readable(f"{status.host or host.get('name', '')} {host.get('system', '')}".strip())),
                     (say("process"), str(status.pid) if status.pid else ""),
@@ -207,7 +217,7 @@ def _source(facts: Facts, language: str) -> list[Component]:
 
 def _prompt(facts: Facts, language: str) -> Component:
     say = partial(text, language)
-    if not _has_tokenizer(facts):
+    if not has_tokenizer(facts.folder):
         return card(say("tab_prompt"), html.P(say("prompt_none"), className="muted"))
     names = [checkpoint.name for checkpoint in reversed(safe_checkpoints(facts.folder))]
     return card(
@@ -302,10 +312,6 @@ def _stop_dialog(language: str) -> Component:
     )
 
 
-def _has_tokenizer(facts: Facts) -> bool:
-    return (facts.folder / files.TOKENIZER).is_file() or (facts.folder / files.TOKENIZER_FOLDER).is_dir()
-
-
 def _unprefixed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix("."): value for key, value in flatten(values, "").items()} if values else {}
 
@@ -314,17 +320,5 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _moment(seconds: float) -> str:
-    if not 0 < seconds < 32_503_680_000:
-        return ""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def _duration(status: Status) -> str:
-    seconds = int(status.heartbeat - status.started) if 0 < status.started <= status.heartbeat else -1
-    if not 0 <= seconds < 10**10:
-        return ""
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-
-
-__all__: Sequence[str] = ("TABS", "commands", "run_ending", "run_page")
+def _duration(status: Status) -> Component | None:
+    return duration(status.heartbeat - status.started) if 0 < status.started <= status.heartbeat else None

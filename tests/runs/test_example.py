@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from darkit.cli.example import example_input
-from darkit.runs import Run
+from darkit.runs.example import example_input
 
 
 @pytest.mark.parametrize(
@@ -30,14 +28,18 @@ from darkit.runs import Run
     ],
 )
 def test_an_example_has_the_shape_of_a_batch_of_one(sample: str, example: str, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(json.dumps({"data": {"kind": "TensorDataset", "sample": sample}}))
-    assert example_input(Run(tmp_path)) == example
+    assert example_input(tmp_path, {"data": {"kind": "TensorDataset", "sample": sample}}) == example
 
 
 def test_a_run_with_a_tokenizer_takes_a_prompt(tmp_path: Path) -> None:
-    assert example_input(Run(tmp_path)) == "INPUT"
+    assert example_input(tmp_path, {}) == "INPUT"
     (tmp_path / "tokenizer").mkdir()
-    assert example_input(Run(tmp_path)) == '"The import statement"'
+    assert example_input(tmp_path, {}) == '"The import statement"'
     (tmp_path / "tokenizer").rmdir()
     (tmp_path / "tokenizer.json").touch()
-    assert example_input(Run(tmp_path)) == '"The import statement"'
+    assert example_input(tmp_path, {}) == '"The import statement"'
+
+
+def test_data_that_is_not_described_as_it_should_be_gives_no_example(tmp_path: Path) -> None:
+    for data in (None, "float32[1]", [1], {"sample": None}, {"sample": f"float32[{'9' * 5000}]"}):
+        assert example_input(tmp_path, {"data": data}) == "INPUT"
