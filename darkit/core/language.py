@@ -19,6 +19,7 @@ from darkit.engine.loss import describe
 from darkit.errors import BatchError, ConfigError, DarkitError, ModelError
 
 _MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
+_LOGITS = ("logits", "prediction_logits")  # the second of transformers' models that also tell what follows what
 _CACHES = ("cache", "past_key_values")  # what transformers' models call theirs, the newer name first
 
 
@@ -170,9 +171,8 @@ def device_of(model: nn.Module) -> torch.device:
 
 def logits_of(output: Any) -> Any:
     """Returns the logits in what a model returned: as ``logits``, first, or itself."""
-    found = getattr(output, "logits", None)
-    if found is None and isinstance(output, Mapping):
-        found = output.get("logits")
-    if found is None:
-        found = output[0] if isinstance(output, tuple | list) and output else output
-    return found
+    for name in _LOGITS:
+        found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+        if found is not None:
+            return found
+    return output[0] if isinstance(output, tuple | list) and output else output

@@ -13,6 +13,7 @@ from darkit.runs import files
 
 _MOST_NUMBERS = 64
 _LONGEST = 1000  # characters of what is told of a sample
+_MASKED = ("MaskedTokens", "SentencePairs")  # data of which a model learns what is hidden
 _TENSOR = re.compile(r"\(*(\w+?)\d*\[([\d, ]*)\]")
 
 
@@ -23,8 +24,10 @@ def example_input(folder: Path, info: Mapping[str, Any]) -> str:
         folder: The run directory.
         info: What its ``run.json`` tells.
     """
+    data = info.get("data")
     if has_tokenizer(folder):
-        return '"The import statement"'
+        masked = isinstance(data, dict) and data.get("kind") in _MASKED
+        return '"The [MASK] statement"' if masked else '"The import statement"'
     first = first_input(info)
     if first is None:
         return "INPUT"

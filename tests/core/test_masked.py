@@ -54,6 +54,15 @@ def test_the_model_sees_what_it_saw_in_training() -> None:
     assert model.seen == words().encode("the [MASK] is wide").ids  # with [CLS] before and [SEP] behind
 
 
+def test_a_model_of_transformers_that_also_tells_what_follows_what_is_asked_alike() -> None:
+    class Two(Expecting):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+            logits = super().forward(input_ids, attention_mask)["logits"]
+            return {"prediction_logits": logits, "seq_relationship_logits": torch.zeros(1, 2)}
+
+    assert fill_masks(Two(), words(), "the [MASK] is wide") == fill_masks(Expecting(), words(), "the [MASK] is wide")
+
+
 def test_a_tokenizers_own_name_for_what_is_hidden_counts_too() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens(["<mask>"])

@@ -40,6 +40,12 @@ def test_a_run_with_a_tokenizer_takes_a_prompt(tmp_path: Path) -> None:
     assert example_input(tmp_path, {}) == '"The import statement"'
 
 
+def test_a_masked_model_takes_a_text_in_which_something_is_hidden(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").touch()
+    for kind in ("MaskedTokens", "SentencePairs"):
+        assert example_input(tmp_path, {"data": {"kind": kind}}) == '"The [MASK] statement"'
+
+
 def test_data_that_is_not_described_as_it_should_be_gives_no_example(tmp_path: Path) -> None:
     for data in (None, "float32[1]", [1], {"sample": None}, {"sample": f"float32[{'9' * 5000}]"}):
         assert example_input(tmp_path, {"data": data}) == "INPUT"
