@@ -259,6 +259,7 @@ RANKS = """
 import sys, torch, darkit
 from darkit.data import masked_text, streamed_text, text_files
 from darkit.models.gpt import GPT, GPTConfig
+from darkit.models.spikebert import SpikeBERT, SpikeBERTConfig
 
 if __name__ == "__main__":
     case, workers, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -268,11 +269,8 @@ if __name__ == "__main__":
     choice = make("text.txt", documents="line", vocab_size=300, context_length=8, val_fraction=0.2)
     size = choice.settings["vocab_size"]
     if case == "masked":
-        import transformers
-
-        sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-        config = transformers.BertConfig(vocab_size=size, max_position_embeddings=8, **sizes)
-        model = transformers.BertForMaskedLM(config)
+        sizes = dict(num_layers=1, num_heads=2, hidden_size=16, feed_forward_size=16)
+        model = SpikeBERT(SpikeBERTConfig(vocab_size=size, context_length=8, **sizes))
     else:
         sizes = dict(num_layers=1, num_heads=2, hidden_size=16, dropout=0.1)
         model = GPT(GPTConfig(vocab_size=size, context_length=8, **sizes))

@@ -71,6 +71,13 @@ def text_of(record: Record, field: str) -> str:
     value = record.values[field]
     if not isinstance(value, str):
         raise DataError(f"{record.where}: the field {field!r} must be text, not {value!r}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON can write one half of a pair of surrogates
+        half = f"U+{ord(value[error.start]):04X}"
+        raise DataError(
+            f"{record.where}: the field {field!r} is not text: its character {error.start} is half of one, {half}."
+        ) from error
     return value
 
 
@@ -189,12 +196,15 @@ def _from_rows(rows: Iterable[Mapping[str, Any]], fields: tuple[str, ...], what:
     """
 
     def read() -> Iterator[Record]:
-        for number, row in enumerate(rows):
-            where = f"{what} {number}"
-            for field in fields:
-                if field not in row:
-                    raise DataError(f"{where}: there is no field {field!r}; {nearest(field, map(str, row))}.")
-            yield Record({field: row[field] for field in fields}, 0, where)
+        try:
+            for number, row in enumerate(rows):
+                where = f"{what} {number}"
+                for field in fields:
+                    if field not in row:
+                        raise DataError(f"{where}: there is no field {field!r}; {nearest(field, map(str, row))}.")
+                yield Record({field: row[field] for field in fields}, 0, where)
+        except OSError as error:  # of the network or the disk, where a dataset comes from there
+            raise DataError(f"The data {name} cannot be read: {error.strerror or error}.") from error
 
     def fingerprint() -> str:
         digest = hashlib.sha256(json.dumps(fields).encode())
@@ -249,4 +259,22 @@ def _from_dataset(data: Any, fields: tuple[str, ...], split: str, name: str) -> 
             if field not in known:
                 raise DataError(f"The dataset has no field {field!r}; {nearest(field, known)}.")
         data = data.select_columns(list(fields))
-    return _from_rows(data.with_format(None), fields, f"{split} row", name)
+    features = getattr(data, "features", None) or {}
+    labels = {field: feature.names for field, feature in features.items() if type(feature).__name__ == "ClassLabel"}
+    return _from_rows(_Labelled(data.with_format(None), labels), fields, f"{split} row", name)
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """The rows of a dataset with the names of labels for their numbers; a number below 0 stands for none."""
+
+    rows: Iterable[Mapping[str, Any]]
+    labels: Mapping[str, Sequence[str]]
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for row in self.rows:
+            named = {
+                field: None if row[field] is None or row[field] < 0 else names[row[field]]
+                for field, names in self.labels.items()
+            }
+            yield {**row, **named}

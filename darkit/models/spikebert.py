@@ -163,6 +163,8 @@ class SpikeBERT(nn.Module):
             losses.append(F.cross_entropy(found["logits"].flatten(0, 1), labels.flatten()))
         if next_sentence_label is not None:
             losses.append(F.cross_entropy(found["next_sentence_logits"], next_sentence_label.flatten()))
+        elif losses:  # so that all parameters have a gradient, which training on several devices asks for
+            losses.append(0 * found["next_sentence_logits"].sum())
         if losses:
             found["loss"] = torch.stack(losses).sum()
         return found, torch.stack(rates)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,15 @@ def test_load_dataset_is_asked_for_what_is_no_file(tmp_path: Path, monkeypatch: 
     assert open_source("hf:own/set:small").files == ("hf:own/set:small",)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_labels_of_a_dataset_have_their_names(stream: bool) -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    data = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features)
+    source = open_source(data.to_iterable_dataset() if stream else data, fields=("text", "label"))
+    for _ in range(2):
+        assert [record.values["label"] for record in source.records()] == ["pos", "neg", None]
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_load_dataset_really_loads_what_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
@@ -173,6 +182,16 @@ def test_a_file_that_is_gone_meanwhile_is_said(tmp_path: Path) -> None:
             ask()
 
 
+def test_a_dataset_that_breaks_off_is_said() -> None:
+    def rows() -> Iterator[dict[str, str]]:
+        yield {"text": "a"}
+        raise ConnectionError("the network is gone")
+
+    source = open_source(datasets.IterableDataset.from_generator(rows))
+    with pytest.raises(DataError, match=r"^The data IterableDataset cannot be read: the network is gone\.$"):
+        list(source.records())
+
+
 def empty(folder: Path) -> Path:
     return write(folder / "a.txt", b"")
 
@@ -204,6 +223,10 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a later line without the field": (
         lambda folder: write(folder / "a.jsonl", b'{"text": "a"}\n\n{"other": "a"}'),
         r"a\.jsonl, line 3: there is no field 'text'; there is: other\.",
+    ),
+    "half a character": (
+        lambda folder: write(folder / "a.jsonl", b'{"text": "ab\\ud800"}'),
+        r"line 1: the field 'text' is not text: its character 2 is half of one, U\+D800\.$",
     ),
     "no string": (
         lambda folder: write(folder / "a.jsonl", b'{"text": 7}'),

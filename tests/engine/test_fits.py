@@ -16,7 +16,7 @@ from darkit.data.specials import Specials
 from darkit.engine.fits import check_fit, limits_of
 from darkit.errors import BatchError, DataError
 from darkit.models.gpt import GPT, GPTConfig
-from tests.engine.parts import MLP, Numbers, made, run_names, train, xy
+from tests.engine.parts import MLP, LossMLP, Numbers, made, run_names, train, xy
 
 TINY = {"vocab_size": 10, "context_length": 8, "num_layers": 1, "num_heads": 1, "hidden_size": 8}
 
@@ -117,6 +117,18 @@ def test_the_names_are_those_that_the_batches_really_have() -> None:
         with pytest.raises(BatchError, match=r"^The batches have input_ids.*, which GPT\.forward does not take so:"):
             train(gpt(), data, name="x")
     assert run_names() == before
+
+
+def test_a_sampler_may_ask_by_anything() -> None:
+    class ByName(Dataset[Any]):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, name: str) -> dict[str, Tensor]:
+            return {"x": torch.ones(4) * {"one": 1, "two": 2}[name], "y": torch.ones(1)}
+
+    loader = DataLoader(ByName(), sampler=["one", "two"])  # type: ignore[arg-type]
+    assert train(made(LossMLP), loader, max_step=3).status == "finished"
 
 
 def test_what_fits_to_the_last_id_trains() -> None:

@@ -50,6 +50,13 @@ def test_every_parameter_learns() -> None:
     assert silent == []
 
 
+def test_without_pairs_every_parameter_has_a_gradient_still_as_several_devices_need_it() -> None:
+    model = made()
+    model.training_step(batch(token_type_ids=torch.ones(3, 20).long()))["loss"].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not model.next_sentence.weight.grad.any()
+
+
 def test_it_sees_both_ways_but_no_padding() -> None:
     model = made().eval()
     given = batch()
