@@ -10,9 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+_FROM_WORKER = "Caught "  # how torch begins an error of a worker process that loads data, with its traceback behind
+
 
 class DarkitError(Exception):
     """Base of all errors that a user can mend."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if not text.startswith(_FROM_WORKER):
+            return text
+        kind = type(self)
+        return text.rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")[2].strip()
 
 
 class NameInvalidError(DarkitError, ValueError):

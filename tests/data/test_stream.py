@@ -181,6 +181,17 @@ def test_nothing_to_read_is_refused_before_the_training(tmp_path: Path) -> None:
         streamed_text(tmp_path / "a.jsonl", tokenizer=TOKENIZER)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_wrong_further_on_is_one_sentence_also_from_a_worker(tmp_path: Path, workers: int) -> None:
+    path = written(tmp_path, count=100)
+    path.write_bytes(path.read_bytes() + b"\nbad \xff")
+    loader = DataLoader(streamed_text(path, tokenizer=TOKENIZER, val_fraction=0).train, num_workers=workers)
+    with pytest.raises(DataError) as refused:
+        list(loader)
+    offset = path.stat().st_size - 1
+    assert str(refused.value) == f"The file {path} is not text: the byte 0xff at offset {offset} is not in UTF-8 text."
+
+
 def test_no_evaluation_and_a_tokenizer_of_ones_own(tmp_path: Path) -> None:
     choice = streamed_text(written(tmp_path), tokenizer=TOKENIZER, context_length=8, val_fraction=0, named=True)
     assert choice.val is None

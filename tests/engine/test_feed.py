@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import datasets
 import numpy
 import pytest
 import torch
@@ -51,6 +52,12 @@ FEEDS: dict[str, Callable[[], Feed]] = {
     "stream": lambda: own(Shuffled()),
     "stream with a state": lambda: own(Continuing()),
     "loader of a stream with a state": lambda: own(DataLoader(Continuing(), batch_size=5)),
+    "stream of Hugging Face": lambda: own(
+        datasets.Dataset.from_dict({"x": list(range(16))})
+        .to_iterable_dataset(num_shards=8)
+        .shuffle(seed=1, buffer_size=1)
+        .with_format("torch")
+    ),
     "iterable": lambda: Feed(Listed()),
 }
 
@@ -83,6 +90,8 @@ class Training:
 
 
 def _plain(batch: Any) -> Any:
+    if isinstance(batch, dict):
+        batch = list(batch.values())
     return batch.tolist() if isinstance(batch, torch.Tensor) else [part.tolist() for part in batch]
 
 
