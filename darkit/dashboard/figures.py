@@ -23,6 +23,7 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 _PALE = 0.28
 _FEW_MARKS = 20
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', sans-serif"
+_FEW_DIGITS, _MANY_DECADES = 5, 1000  # between these the values of a logarithmic axis have ticks at 1, 2 and 5
 _UNIFIED_HOVER = 8  # lines up to which one box shows all values
 
 Figure = dict[str, Any]
@@ -96,13 +97,23 @@ def chart_figure(
     )
     if view.low is not None and view.high is not None:
         layout["xaxis"].update(range=[view.low, view.high], autorange=False)
-    # whole numbers at each tick: plotly's own labels of a logarithmic axis leave all but the digit out
-    layout["yaxis"].update({"type": "log", "tickformat": ".3~g"} if view.log else {"type": "linear"})
+    layout["yaxis"].update(_log_axis(lines, bands) if view.log else {"type": "linear"})
     if scale is not None:
         layout["yaxis"].update(range=_range(scale, view.log), autorange=False)
     layout["meta"] = {"title": inert(title)}
     _mend_axes(layout, lines, bands, view)
     return {"data": traces, "layout": layout}
+
+
+def _log_axis(lines: Sequence[Line], bands: Sequence[GroupBand]) -> Figure:
+    """A logarithmic axis with the number in full at each tick, of which plotly would write the digit alone.
+
+    Over some decades there are ticks at 1, 2 and 5, since at every digit they would lie upon each other.
+    """
+    values = np.concatenate([np.empty(0), *(line.curve.y for line in lines), *(band.band.mean for band in bands)])
+    values = values[values > 0]
+    some = len(values) > 0 and _FEW_DIGITS < values.max() / values.min() < _MANY_DECADES
+    return {"type": "log", "tickformat": ".3~g", **({"dtick": "D2"} if some else {})}
 
 
 def _mend_axes(layout: Figure, lines: Sequence[Line], bands: Sequence[GroupBand], view: View) -> None:

@@ -137,6 +137,13 @@ def test_outliers_leave_the_scale_and_stay_in_the_data() -> None:
     assert figure["layout"]["yaxis"]["range"][1] < 2
 
 
+@pytest.mark.parametrize(("highest", "ticks"), [(3, None), (100, "D2"), (1e6, None)])
+def test_a_logarithmic_axis_has_no_more_ticks_than_can_be_read(highest: float, ticks: str | None) -> None:
+    line = Line("a", 0, Curve(np.arange(3.0), np.array([-1, 1, highest]), np.empty(0), np.empty(0)))
+    axis = chart_figure("loss", [line], [], View(log=True))["layout"]["yaxis"]
+    assert (axis["type"], axis.get("dtick")) == ("log", ticks)
+
+
 def test_names_are_inert_in_figures() -> None:
     evil = "<b onclick=x>&amp;"
     line = Line(

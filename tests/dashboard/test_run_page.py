@@ -69,6 +69,18 @@ def test_times_are_told_by_the_clock_and_in_the_language_of_the_reader(runs: Ser
     expect(page.locator("dd", has_text="1 小时 40 分")).to_be_visible()
 
 
+def test_a_run_is_deleted_from_its_own_page_which_leads_to_the_others_then(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "one", 20)
+    make_run(dashboard.root, "two", 20)
+    page = open_page(dashboard.address + "/run/one")
+    page.locator("#delete").click()
+    expect(page.locator("#delete-text")).to_have_text("one")
+    page.locator("#delete-name").fill("one")
+    page.locator("#delete-now").click()
+    expect(page.locator(".ag-row .run-link")).to_have_text("two")
+    assert not folder.exists()
+
+
 def test_an_address_that_is_no_text_is_no_run(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/run/%ff")
     expect(page.get_by_text("There is no run of this name")).to_be_visible()

@@ -157,7 +157,7 @@
         if (hidden.has(trace.meta.run)) trace.visible = false;
       }
       const range = this.source === "log" ? zoomOfY(card.id) : null;
-      if (range) Object.assign(figure.layout.yaxis, {range, autorange: false});
+      if (range) Object.assign(figure.layout.yaxis, {range, autorange: false, dtick: undefined});
       const first = !card.plot.data;
       Plotly.react(card.plot, figure.data, figure.layout, options);
       card.plot.dataset.drawn = String(Number(card.plot.dataset.drawn || 0) + 1);
@@ -173,11 +173,11 @@
       }
       if (this.source !== "log") return;
       if ("yaxis.range[0]" in change) rememberY(card.id, [change["yaxis.range[0]"], change["yaxis.range[1]"]]);
-      this.showReset();
-      if (!("xaxis.range[0]" in change)) return;
-      const [low, high] = [change["xaxis.range[0]"], change["xaxis.range[1]"]].map(position);
-      darkit.remember({low, high});
-      this.refresh();
+      if ("xaxis.range[0]" in change) {
+        const [low, high] = [change["xaxis.range[0]"], change["xaxis.range[1]"]].map(position);
+        darkit.remember({low, high});
+      }
+      if ("xaxis.range[0]" in change || "yaxis.range[0]" in change) this.refresh();
     }
 
     /* The whole range again, in all charts. */

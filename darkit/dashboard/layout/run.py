@@ -27,7 +27,7 @@ from darkit.dashboard.layout.parts import (
     state_badge,
     values_table,
 )
-from darkit.dashboard.layout.runs import delete_dialog, notes_dialog
+from darkit.dashboard.layout.runs import delete_dialog
 from darkit.dashboard.texts import text
 from darkit.dashboard.tokenizers import tokenizer_facts
 from darkit.runs import files
@@ -90,7 +90,6 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
         tabs,
         _stop_dialog(language),
         delete_dialog(language),
-        html.Div(notes_dialog(language), hidden=True),
     ]
 
 
