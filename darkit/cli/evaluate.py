@@ -15,6 +15,7 @@ from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.errors import ConfigError
 from darkit.runs import Run, files, load
 from darkit.runs.names import split_reference
+from darkit.runs.notes import OWN_DATA
 
 _EXAMPLES = """\
   darkit eval NAME                                   the data it was trained with: the part for evaluation
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     show_warnings()
     wanted, changes = (arguments.data or [None])[0], arguments.data[1:]
     settings = compose_data(_data_settings(found, wanted), wanted, changes)
-    described = " ".join([wanted or "the run's own data", *changes])
+    described = " ".join([wanted or OWN_DATA, *changes])
     metrics = evaluate_run(
         arguments.name,
         make_choice(settings),

@@ -61,6 +61,7 @@ ENGLISH = {
     "notes": "Notes",
     "evaluations": "Evaluations",
     "eval_data": "On",
+    "eval_own": "the run's own data",
     "eval_checkpoint": "Checkpoint",
     "eval_time": "When",
     "delete_title": "Delete this run?",

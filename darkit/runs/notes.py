@@ -19,6 +19,7 @@ LONGEST_TAG = 60  # characters
 MOST_TAGS = 30
 LONGEST_NOTE = 20_000  # characters
 MOST_EVALUATIONS = 200
+OWN_DATA = "the run's own data"  # what an evaluation on that is called
 _LONGEST_WORD = 500  # characters of what an evaluation is called
 
 

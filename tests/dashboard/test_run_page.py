@@ -12,7 +12,7 @@ from darkit.dashboard.cache import LogCache
 from darkit.dashboard.layout.run import commands
 from darkit.dashboard.library import Library
 from darkit.runs import files
-from darkit.runs.notes import Evaluation, add_evaluation
+from darkit.runs.notes import OWN_DATA, Evaluation, add_evaluation
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import make_run
 from tests.dashboard.screen import drawn
@@ -96,6 +96,9 @@ def test_evaluations_are_shown_with_the_newest_first(dashboard: Served, open_pag
     expect(table.locator("tbody tr").nth(0)).to_contain_text("<b>new</b>.txt")
     expect(table.locator("tbody tr").nth(0)).to_contain_text("2.25")
     expect(table.locator("tbody tr").nth(1)).to_contain_text("2023-11-1")
+    add_evaluation(folder, Evaluation(1.8e9, f"{OWN_DATA} seed=1", "iter-4-ckpt", {"loss": 2.5}))
+    page.goto(dashboard.address + "/run/one?tab=overview&lang=zh")
+    expect(page.get_by_text("该运行自己的数据 seed=1")).to_be_visible()
 
 
 def test_the_texts_of_a_run_follow_it_while_another_tab_than_its_charts_is_open(

@@ -10,6 +10,7 @@ from dash.development.base_component import Component
 from darkit.dashboard.facts import Facts, readable
 from darkit.dashboard.layout.parts import card, moment
 from darkit.dashboard.texts import text
+from darkit.runs.notes import OWN_DATA
 
 
 def evaluations(facts: Facts, language: str) -> list[Component]:
@@ -28,7 +29,7 @@ def evaluations(facts: Facts, language: str) -> list[Component]:
     rows = [
         html.Tr(
             [
-                html.Td(readable(evaluation.data), className="long"),
+                html.Td(readable(evaluation.data.replace(OWN_DATA, say("eval_own"), 1)), className="long"),
                 html.Td(readable(evaluation.checkpoint)),
                 *(html.Td(_shown(evaluation.metrics.get(name)), className="number") for name in metrics),
                 html.Td(moment(evaluation.time), className="when"),
