@@ -45,7 +45,24 @@ def test_a_reader_needs_no_torch_at_all() -> None:
     assert run(script) == "crashed [0.5] iter-1-ckpt {'id': 'x'}"
 
 
+def test_a_prediction_does_not_load_what_only_training_needs() -> None:
+    script = """
+        import sys
+        import torch
+        from darkit.core import Predicter
+        from torch import nn
+        predicter = Predicter("none", nn.Linear(2, 1), "cpu")
+        assert predicter.predict(torch.zeros(3, 2)).shape == (3, 1)
+        print(sorted({"lightning", "tensorboard", "transformers"} & set(sys.modules)))
+    """
+    assert run(script) == "[]"
+
+
 def test_everything_public_is_there() -> None:
+    core = import_module("darkit.core")
+    assert {name: getattr(core, name).__name__ for name in core.__all__} == {name: name for name in core.__all__}
+    with pytest.raises(AttributeError, match=r"^module 'darkit.core' has no attribute 'Predictor'$"):
+        core.Predictor  # noqa: B018
     for name in darkit.__all__:
         assert getattr(darkit, name) is not None
     assert set(darkit.__all__) <= set(dir(darkit))

@@ -54,16 +54,19 @@ def label_file(predicter: Predicter, run: Run, path: Path, out: Path | None, *, 
 
 
 def label_json(predicter: Predicter, run: Run, text: str) -> bool:
-    """Prints predictions for what was given as JSON: objects with named columns, or rows of a known classification.
+    """Prints predictions for what was given as JSON: objects with named columns, or rows of a known table or labels.
 
     Returns:
         Whether it was that.
     """
+    from darkit.core.tasks import column_names
+
     try:
         rows = rows_of(json.loads(text), "INPUT")
     except ValueError:
         return False
-    if rows is None or not (rows.names or predicter.label_names):
+    features, _ = column_names(run)
+    if rows is None or not (rows.names or features or predicter.label_names):
         return False
     print(as_json(label_rows(predicter, run, rows)))
     return True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkit.cli.errors import show_warnings
 from darkit.cli.parsers import Subparsers, add_command
-from darkit.cli.rows import check_ending
+from darkit.cli.rows import check_out
 from darkit.errors import BatchError, ConfigError, DarkitError, ModelError
 from darkit.runs import Run, load
 from darkit.runs.example import example_input
@@ -26,7 +26,7 @@ _EXAMPLES = """\
   darkit predict NAME "A list of names:" --top-p 0.9 --stop "." --seed 1
   echo "The import statement" | darkit predict NAME -
   darkit predict NAME "The [MASK] statement"     for a masked model: what may be hidden there
-  darkit predict NAME rows.csv --out labels.csv  for a classification or regression; also .npy and .json
+  darkit predict NAME rows.csv --out labels.csv  for a classification or regression; also .npy, .json and .jsonl
   darkit predict NAME "[[1, 2, 3, 4]]"           numbers, as JSON, for a model without a tokenizer
 """
 _MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
@@ -56,14 +56,14 @@ def add_parser(commands: Subparsers) -> None:
     text.add_argument("--ctx-len", type=int, metavar="N", help="tokens that the model is to see at most")
     other = parser.add_argument_group("other models")
     other.add_argument("--top", type=int, default=5, metavar="N", help="candidates for each [MASK] (default: 5)")
-    other.add_argument("--out", type=Path, metavar="FILE", help="write predictions to a .csv, .npy or .json")
+    other.add_argument("--out", type=Path, metavar="FILE", help="write predictions to a .csv, .npy, .json or .jsonl")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Predicts: text is streamed, candidates and tables are printed, anything else is printed as JSON."""
     found = load(arguments.name)  # before torch is paid for
     if arguments.out is not None:
-        check_ending(arguments.out)
+        check_out(arguments.out)
     from darkit.core import Predicter
     from darkit.core.tasks import CLASSIFICATION, MASKED, REGRESSION
 
@@ -136,7 +136,7 @@ def _label(predicter: Predicter, found: Run, given: str, arguments: argparse.Nam
         label_file(predicter, found, Path(arguments.input), arguments.out, as_objects=arguments.json)
         return
     if arguments.out is not None:
-        raise ConfigError(f"--out is for a file of rows, a .csv, .npy or .json, not for {given[:60]!r}.")
+        raise ConfigError(f"--out is for a file of rows, a .csv, .npy, .json or .jsonl, not for {given[:60]!r}.")
     if predicter.tokenizer is not None:
         prediction = predicter.predict(given)
         if arguments.json or not hasattr(prediction, "label"):

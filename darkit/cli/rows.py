@@ -1,4 +1,4 @@
-"""Tables in and out of ``darkit predict``: ``.csv``, ``.npy`` and JSON."""
+"""Tables in and out of ``darkit predict``: ``.csv``, ``.npy``, ``.json`` and ``.jsonl``."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darkit.errors import ConfigError, DataError, StorageError, listing
+from darkit.errors import ConfigError, DataError, listing
 from darkit.runs import files
 
-ENDINGS = (".csv", ".npy", ".json")
+ENDINGS = (".csv", ".npy", ".json", ".jsonl")
 TEXT = "text"  # what a column of texts is called where nobody says
 
 
@@ -94,15 +94,11 @@ def read_rows(path: Path) -> Rows:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     if path.suffix == ".csv":
         return _read_csv(path, text)
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}.") from error
-    rows = rows_of(value, str(path))
+    lines = path.suffix == ".jsonl"
+    rows = rows_of(_read_lines(path, text) if lines else _loads(str(path), text), str(path))
     if rows is None:
-        raise DataError(
-            f"{path} must hold a list of rows, each a list of numbers or an object with a value per column."
-        )
+        what = "a row on every line" if lines else "a list of rows"
+        raise DataError(f"{path} must hold {what}, each a list of numbers or an object with a value per column.")
     return rows
 
 
@@ -129,23 +125,22 @@ def write_rows(path: Path, rows: Rows) -> None:
     """Writes a file: all of it, or the old one stays.
 
     Raises:
-        ConfigError: Its ending is none of those that can be written.
+        ConfigError: Its ending is none of those that can be written, or there is no such folder.
         StorageError: The file system refused.
     """
-    check_ending(path)
-    try:
-        if path.suffix == ".npy":
-            files.write_bytes(path, _as_array(rows))
-        else:
-            files.write_text(path, as_csv(rows) if path.suffix == ".csv" else as_json(rows) + "\n")
-    except FileNotFoundError as error:
-        raise StorageError(error.errno, f"There is no folder {path.parent} to write {path.name} into.") from error
+    check_out(path)
+    if path.suffix == ".npy":
+        files.write_bytes(path, _as_array(rows))
+    else:
+        files.write_text(path, _WRITERS[path.suffix](rows))
 
 
-def check_ending(path: Path) -> None:
-    """Refuses a file that cannot be written. Raises `ConfigError`."""
+def check_out(path: Path) -> None:
+    """Refuses a file that cannot be written, before anything is predicted. Raises `ConfigError`."""
     if path.suffix not in ENDINGS:
         raise ConfigError(f"--out must end with {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, not be {path.name!r}.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--out: there is no folder {path.parent} to write {path.name} into.")
 
 
 def as_csv(rows: Rows) -> str:
@@ -160,6 +155,30 @@ def as_csv(rows: Rows) -> str:
 def as_json(rows: Rows) -> str:
     """Writes rows as a list of objects."""
     return json.dumps([dict(zip(rows.names, row, strict=True)) for row in rows.values], ensure_ascii=False)
+
+
+def _as_lines(rows: Rows) -> str:
+    objects = (dict(zip(rows.names, row, strict=True)) for row in rows.values)
+    return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in objects)
+
+
+_WRITERS: dict[str, Callable[[Rows], str]] = {
+    ".csv": as_csv,
+    ".json": lambda rows: as_json(rows) + "\n",
+    ".jsonl": _as_lines,
+}
+
+
+def _loads(where: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where} is not JSON: {error}.") from error
+
+
+def _read_lines(path: Path, text: str) -> list[Any]:
+    lines = enumerate(text.split("\n"), 1)
+    return [_loads(f"{path}, line {number},", line) for number, line in lines if line.strip()]
 
 
 def _read_csv(path: Path, text: str) -> Rows:

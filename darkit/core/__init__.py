@@ -3,9 +3,32 @@
 Subclass `Trainer` for a loop of one's own, or leave ``train`` alone and have the engine's; both leave the same files.
 """
 
-from darkit.core.logger import LogFieldnames
-from darkit.core.predicter import Predicter
-from darkit.core.trainer import Trainer
-from darkit.engine.config import TrainerConfig
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from darkit.core.logger import LogFieldnames
+    from darkit.core.predicter import Predicter
+    from darkit.core.trainer import Trainer
+    from darkit.engine.config import TrainerConfig
 
 __all__ = ["LogFieldnames", "Predicter", "Trainer", "TrainerConfig"]
+
+_LAZY = {  # a prediction does not pay for what only training needs
+    "LogFieldnames": "darkit.core.logger",
+    "Predicter": "darkit.core.predicter",
+    "Trainer": "darkit.core.trainer",
+    "TrainerConfig": "darkit.engine.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'darkit.core' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

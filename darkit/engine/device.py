@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy
 import torch
-from lightning.fabric.utilities import move_data_to_device
 
 from darkit.engine.config import TrainerConfig
 from darkit.errors import DeviceWarning
@@ -36,6 +35,10 @@ def resolve_device(config: TrainerConfig) -> str:
 
 def move_to_device(batch: Any, device: str | torch.device) -> Any:
     """Moves a batch: a tensor, anything with ``.to(device)``, or tuples, lists and dicts of them."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device)
+    from lightning.fabric.utilities import move_data_to_device  # slow to load, and most predictions need no more
+
     return move_data_to_device(batch, torch.device(device))
 
 

@@ -17,13 +17,15 @@ import inspect
 import itertools
 import numbers
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning
 import torch
 from torch import Tensor, nn
 
 from darkit.errors import BatchError, LossError
+
+if TYPE_CHECKING:
+    import lightning
 
 Step = Callable[[Any], dict[str, Any]]
 _ADVICE = (
@@ -105,6 +107,8 @@ def finds_own_loss(model: nn.Module) -> bool:
 
 
 def _own_method(model: nn.Module) -> Callable[[Any], Any] | None:
+    import lightning  # slow to load, and a prediction needs no loss
+
     for name in ("training_step", "loss"):
         function = getattr(type(model), name, None)
         if inspect.isfunction(function) and function is not getattr(lightning.LightningModule, name, None):
