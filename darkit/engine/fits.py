@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, TensorDataset, default_collate
+from torch.utils.data import TensorDataset, default_collate
 
 from darkit.engine.device import generator_states, restore_generators
-from darkit.engine.order import BatchOrder
 from darkit.errors import BatchError, DataError
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def check_fits(model: nn.Module, values: Mapping[str, Any], loaders: Loaders, *,
     ):
         if data is not None:
             check_fit(model, values, data, purpose=purpose)
-            if direct and _counts(loader):
-                _check_names(model, data, loader.collate_fn)
+            if direct:
+                _check_names(model, data, getattr(loader, "collate_fn", None))
 
 
 def check_fit(model: nn.Module, values: Mapping[str, Any], data: Any, *, purpose: str = "training") -> None:
@@ -147,7 +147,7 @@ def _samples(data: Any, most: int) -> Iterator[Any]:
         return
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         return
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), suppress(LookupError):  # somebody's own sampler may ask by anything else
         for index in range(0, len(data), max(1, -(-len(data) // most))):
             yield data[index]
 
@@ -177,12 +177,6 @@ def _whole_numbers(value: Any) -> Tensor | None:
     if isinstance(value, list | numpy.ndarray) and len(value):
         value = torch.as_tensor(value)
     return value if isinstance(value, Tensor) and value.dtype in _WHOLE else None
-
-
-def _counts(loader: Any) -> bool:
-    """Says whether a loader asks for its samples by numbers from 0; somebody's own sampler may ask by anything."""
-    samplers = type(getattr(loader, "sampler", None)), type(getattr(loader, "batch_sampler", None))
-    return samplers[0] in (SequentialSampler, RandomSampler) and samplers[1] in (BatchSampler, BatchOrder)
 
 
 def _check_names(model: nn.Module, data: Any, collate: Any) -> None:

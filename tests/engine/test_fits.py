@@ -129,6 +129,7 @@ def test_a_sampler_may_ask_by_anything() -> None:
 
     loader = DataLoader(ByName(), sampler=["one", "two"])  # type: ignore[arg-type]
     assert train(made(LossMLP), loader, max_step=3).status == "finished"
+    check_fit(gpt(), TINY, ByName())
 
 
 def test_what_fits_to_the_last_id_trains() -> None:
