@@ -81,6 +81,11 @@ def test_a_run_is_deleted_from_its_own_page_which_leads_to_the_others_then(dashb
     assert not folder.exists()
 
 
+def test_the_open_tab_is_on_the_screen_of_a_phone(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/run/mlp-0?tab=notes", wide=False)
+    expect(page.get_by_role("tab", name="Notes")).to_be_in_viewport(ratio=0.9)
+
+
 def test_an_address_that_is_no_text_is_no_run(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/run/%ff")
     expect(page.get_by_text("There is no run of this name")).to_be_visible()

@@ -67,6 +67,25 @@ def test_runs_without_a_value_come_last_whichever_way_is_sorted_and_numbers_in_n
     assert shown("name.asc") == ["r-9", "r-10", "r-11"]
 
 
+def test_columns_that_were_moved_stay_where_they_are_when_more_are_chosen_and_after_a_reload(
+    runs: Served, open_page: Open
+) -> None:
+    page = open_page(runs.address + "/?col=name&col=progress&col=model")
+    expect(page.locator("#grid-box[data-filled='7']")).to_have_count(1)
+    order = """() => dash_ag_grid.getApi('grid').getAllDisplayedColumns().map((one) => one.getColId())
+        .filter((id) => !id.startsWith('ag-Grid'))"""
+    page.evaluate("() => dash_ag_grid.getApi('grid').moveColumns(['model'], 2)")
+    page.wait_for_url("**col=name&col=model&col=progress**")
+    page.locator("#columns").click()
+    page.locator("#columns").fill("Device")
+    page.get_by_role("option", name="Device", exact=True).click()
+    page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('device') !== null")
+    assert page.evaluate(order) == ["name", "model", "progress", "device"]
+    page.reload()
+    expect(page.locator("#grid-box[data-filled='7']")).to_have_count(1)
+    assert page.evaluate(order) == ["name", "model", "progress", "device"]
+
+
 def test_the_choice_of_runs_is_in_the_address_and_comes_back_with_it(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/?archived=1")
     for name in ("mlp-1", "mlp-4"):

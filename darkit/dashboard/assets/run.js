@@ -19,7 +19,10 @@
       watch?.loop.end();
       watch = name === null ? null : {name, loop: darkit.repeat(() => look(name))};
     }
-    if (name !== null) dash_clientside.set_props("selection", {data: [name]});
+    if (name === null) return;
+    dash_clientside.set_props("selection", {data: [name]});
+    const tab = document.querySelector(".tabs-list [aria-selected=true]"); // on a phone it may be beside the screen
+    tab?.scrollIntoView({inline: "center", block: "nearest"});
   });
 
   /* Asks how the run is while no chart on the screen does. */

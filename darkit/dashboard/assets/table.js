@@ -100,6 +100,7 @@
       });
       this.grid.addEventListener("selectionChanged", () => this.selected());
       this.grid.addEventListener("sortChanged", () => this.rememberGrid());
+      this.grid.addEventListener("columnMoved", (event) => this.rememberOrder(event));
       this.grid.addEventListener("filterChanged", () => {
         this.rememberGrid();
         this.countRows();
@@ -258,10 +259,13 @@
     choose(ids) {
       const standard = this.chosen === null && JSON.stringify(ids) === JSON.stringify(this.shownColumns());
       if (standard) return;
-      const before = JSON.stringify(this.shownColumns());
-      const order = this.allColumns();
-      this.chosen = [...ids].sort((a, b) => order.indexOf(a) - order.indexOf(b));
-      if (JSON.stringify(this.chosen) === before) return;
+      const before = this.shownColumns();
+      const places = this.allColumns();
+      const sorted = (columns) => [...columns].sort((a, b) => places.indexOf(a) - places.indexOf(b));
+      const moved = JSON.stringify(sorted(before)) !== JSON.stringify(before); // by hand: new ones come behind then
+      const kept = before.filter((id) => ids.includes(id));
+      this.chosen = moved ? [...kept, ...ids.filter((id) => !kept.includes(id))] : sorted(ids);
+      if (JSON.stringify(this.chosen) === JSON.stringify(before)) return;
       darkit.remember({col: this.chosen});
       this.grid.setGridOption("columnDefs", this.definitions(this.chosen));
       if (this.wantedKeys().join("\n") !== this.columnKey) this.loop?.now();
@@ -292,6 +296,13 @@
         sort: sorted.map((one) => `${one.colId}.${one.sort}`),
         filter: Object.keys(filter).length ? JSON.stringify(filter) : null,
       });
+    }
+
+    rememberOrder({finished, source}) {
+      if (this.first || !finished || !["uiColumnMoved", "api"].includes(source)) return;
+      const known = new Set(this.allColumns());
+      this.chosen = this.grid.getAllDisplayedColumns().map((one) => one.getColId()).filter((id) => known.has(id));
+      darkit.remember({col: this.chosen});
     }
 
     filter() {
