@@ -111,6 +111,8 @@ def stop(home: Path) -> str | None:
     Raises:
         ServerError: It does not end.
     """
+    if not (home / FOLDER).is_dir():
+        return None
     mine = _Mine(home)
     if mine.free():
         return None

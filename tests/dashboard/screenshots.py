@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import sys
@@ -79,7 +80,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         home = Path(folder)
         os.environ["DARWIN_KIT_HOME"] = str(home)
-        names = train(home)
+        with contextlib.redirect_stderr(io.StringIO()):  # a line per step
+            names = train(home)
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1400, "height": 860}, color_scheme="light", locale="en-US")
         with served(home / "base") as dashboard:

@@ -63,6 +63,12 @@ def test_a_server_in_the_background_prints_its_address_and_nothing_else(home: Pa
     assert "No dashboard" in nothing.stdout
 
 
+def test_to_stop_where_nothing_ever_was_makes_nothing(home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    assert darkit("stop-server").returncode == 1
+    assert list(home.iterdir()) == []
+
+
 def test_where_a_killed_server_was_is_forgotten_when_the_next_one_begins(home: Path) -> None:
     place = home / ".dashboard" / "place.json"
     place.parent.mkdir(parents=True)
