@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -36,7 +37,7 @@ class LabelledTexts(Dataset[dict[str, Tensor]]):
         facts: What ``run.json`` tells of the data.
 
     Raises:
-        DataError: The length leaves no place, or there are not as many labels as texts.
+        DataError: The length leaves no place, there are not as many labels as texts, or a sample would have no token.
     """
 
     def __init__(
@@ -57,6 +58,12 @@ class LabelledTexts(Dataset[dict[str, Tensor]]):
             raise DataError(f"A sample must have {length - self.room + 1} tokens at least, not {length}.")
         if len(labels) != tokens.documents:
             raise DataError(f"There are {tokens.documents} texts, but {len(labels)} labels.")
+        empty = numpy.flatnonzero(numpy.diff(tokens.bounds) == 0)
+        if len(empty) and self.room == length:
+            raise DataError(
+                f"Text {empty[0]} has no token, and nothing is put around it: leave it out, or take a tokenizer with "
+                "[CLS] and [SEP]."
+            )
         self.tokens = tokens
         self.labels = labels
         self.before, self.behind = (torch.tensor(list(part), dtype=torch.int64) for part in (before, behind))

@@ -55,6 +55,11 @@ def test_numbers_are_predicted_from_texts() -> None:
     assert choice.loss is regression_loss
 
 
+def test_a_sample_without_a_token_is_refused() -> None:
+    with pytest.raises(DataError, match=r"^Text 1 has no token, and nothing is put around it: leave it out, or take a"):
+        LabelledTexts(TokenRow([[5], [], [6]]), torch.zeros(3), 5)
+
+
 @pytest.mark.parametrize(
     ("length", "labels", "said"),
     [
