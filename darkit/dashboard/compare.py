@@ -8,8 +8,9 @@ from typing import Any
 
 from darkit.dashboard.charts import Charts, Shown
 from darkit.dashboard.facts import readable
-from darkit.dashboard.figures import base_layout, parallel_figure
+from darkit.dashboard.figures import base_layout
 from darkit.dashboard.library import higher_is_better, series_values
+from darkit.dashboard.parallel import parallel_figure
 
 MISSING = "–"
 FEWEST_PARALLEL = 5

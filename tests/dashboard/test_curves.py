@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from darkit.dashboard.charts import points_each
 from darkit.dashboard.curves import Curve, band_of, curve_of, usable_series
 from darkit.dashboard.downsample import memory_of, pick, smooth
-from darkit.dashboard.figures import Line, chart_figure, inert, numbers, parallel_figure, robust_scale
+from darkit.dashboard.figures import Line, chart_figure, inert, numbers, robust_scale
 from darkit.dashboard.library import higher_is_better
+from darkit.dashboard.parallel import parallel_figure
 from darkit.dashboard.tail import LogTail, Table
 from darkit.dashboard.views import View
 
