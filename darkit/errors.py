@@ -96,7 +96,7 @@ class DeviceWarning(UserWarning):
 
 
 class ReproductionWarning(UserWarning):
-    """Something of a run could not be recorded, so that it can only be repeated or used with help."""
+    """Something of a run could not be recorded, or is not as it was: it can only be repeated or used with help."""
 
 
 class ServerError(DarkitError, OSError):

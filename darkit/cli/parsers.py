@@ -14,9 +14,16 @@ Subparsers = Any  # argparse has no public name for what add_subparsers returns
 _PIPE_WIDTH = 10_000  # characters; a pipe takes lines of any length, and whoever reads it wants whole ones
 
 
+class _Output(Console):
+    """Leaves it to `darkit.cli.main.main` what a reader that has read enough means; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def output() -> Console:
     """Returns standard output, for tables and styled text."""
-    console = Console(highlight=False, emoji=False)
+    console = _Output(highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     return console

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 from darkit.engine.checkpoint import read_run_checkpoint
 from darkit.engine.config import AUTO, TrainerConfig
-from darkit.errors import ConfigError, RunLockedError, StorageError
+from darkit.errors import ConfigError, ReproductionWarning, RunLockedError, StorageError
 from darkit.runs import Run, files, load
 from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path
 from darkit.runs.configs import public_values
@@ -33,6 +34,7 @@ _MATHEMATICS = (
     "device_num",
     "seed",
 )
+_DRAWN = ("sample", "fingerprint")
 _EXPECTED_TO_DIFFER = ("name", "max_step", "device")
 Changes = Mapping[str, tuple[Any, Any]]
 
@@ -104,6 +106,23 @@ class Resume:
             raise StorageError(
                 error.errno, f"Cannot set later checkpoints of {self.run.name!r} aside: {error.strerror}."
             ) from error
+
+
+def warn_of_other_data(run: Run, facts: Mapping[str, Any]) -> None:
+    """Warns of data that is not what a run had before, by what both tell of it.
+
+    Samples are not compared: a dataset may draw them.
+    """
+    before = run.info.get("data")
+    known = {key: value for key, value in before.items() if key not in _DRAWN} if isinstance(before, dict) else {}
+    changed = [key for key, value in known.items() if key in facts and facts[key] != value]
+    if changed:
+        warnings.warn(
+            f"The data is not what the run {run.name!r} was trained with before (by its {', '.join(changed)}): it goes "
+            "on, but not as it would have.",
+            ReproductionWarning,
+            stacklevel=2,
+        )
 
 
 def _new_folder(run: Path) -> Path:

@@ -33,7 +33,7 @@ from darkit.engine.loop import (
     run_loop,
 )
 from darkit.engine.loss import finds_own_loss, make_step
-from darkit.engine.resume import Resume, check_settings, describe_changes, find_resume
+from darkit.engine.resume import Resume, check_settings, describe_changes, find_resume, warn_of_other_data
 from darkit.engine.session import DEFAULT_SERIES, Session, refuse_existing
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
@@ -185,7 +185,10 @@ def train_run(
             resume=state or None,
             changed=changes,
         )
-        session.describe(described, config, series or DEFAULT_SERIES, describe_data(loaders), composed, changes)
+        facts = describe_data(loaders)
+        if state and same is not None and session.writes:
+            warn_of_other_data(same.run, facts)
+        session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes)
         session.begin(config.max_step, columns, lambda: make_sinks(session, config), retention_of(config))
         session.guard.install()
         if started is not None:

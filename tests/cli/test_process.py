@@ -98,12 +98,14 @@ def test_a_training_that_is_asked_to_stop_says_how_to_go_on(
     assert found.step == run.details.step
 
 
-def test_output_that_nobody_reads_any_more_is_no_error(trained: Path, empty: Path) -> None:
+@pytest.mark.parametrize("words", [("runs", "--json"), ("runs",), ("show", "numbers"), ("verify", "numbers")])
+def test_output_that_nobody_reads_any_more_is_no_error(words: tuple[str, ...], trained: Path, empty: Path) -> None:
     environment = os.environ | {"DARWIN_KIT_HOME": str(trained.parent)}
     with subprocess.Popen(
-        [DARKIT, "runs", "--json"], cwd=empty, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [DARKIT, *words], cwd=empty, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout
         process.stdout.close()
         assert process.stderr
         assert process.stderr.read() == b""
+    assert process.returncode == 0

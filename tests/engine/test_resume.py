@@ -22,8 +22,9 @@ from torch.optim.lr_scheduler import (
 )
 from torch.utils.data import DataLoader
 
+from darkit.errors import ReproductionWarning
 from darkit.runs import base
-from tests.engine.parts import train, weights_at, xy
+from tests.engine.parts import MLP, train, weights_at, xy
 from tests.engine.resuming import (
     STEPS,
     Augmented,
@@ -261,3 +262,10 @@ def test_auto_on_a_finished_run_says_so_and_loads_what_it_became(capsys: pytest.
     assert {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()} == files
     weights = weights_at(run, 3)
     assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
+
+
+def test_data_that_is_not_what_it_was_is_warned_of() -> None:
+    train(MLP(), xy(), name="same", max_step=2)
+    train(MLP(), xy(), name="same", max_step=4, resume=True)
+    with pytest.warns(ReproductionWarning, match=r"The data is not what the run 'same' .*\(by its samples\)"):
+        train(MLP(), xy(15), name="same", max_step=6, resume=True)
