@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 import darkit
 from darkit.core import Predicter
+from darkit.core.evaluation import evaluate_run
 from darkit.data import labelled_text, masked_text, text_files, train_tokenizer
 from darkit.engine.checkpoint import read_checkpoint
 from darkit.engine.compare import differences
@@ -99,6 +100,7 @@ def test_bert_classifies_texts_and_names_the_labels() -> None:
     found = Predicter.from_pretrained("run", "cpu").predict(["cat 7", "dog 9"])
     assert "cat" in str(found[0])
     assert "dog" in str(found[1])
+    assert evaluate_run("run", data, device="cpu")["accuracy"] == 1
 
 
 def numbers(count: int = 24) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +108,15 @@ def _stream(predicter: Predicter, given: str, arguments: argparse.Namespace) -> 
     if predicter.task != PAIRS:
         print(given, end="", flush=True)
     for piece in pieces:
-        print(piece, end="", flush=True)
+        print(_shown(piece), end="", flush=True)
     print()
+
+
+def _shown(piece: str) -> str:
+    """Returns a model's text as a terminal may have it: characters that would steer it are written as escapes."""
+    if not sys.stdout.isatty():
+        return piece
+    return "".join(repr(one)[1:-1] if unicodedata.category(one) == "Cc" and one not in "\n\t" else one for one in piece)
 
 
 def _fill(predicter: Predicter, given: str, arguments: argparse.Namespace) -> None:

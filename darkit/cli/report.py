@@ -24,14 +24,15 @@ def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mappin
         baselines: Losses to compare with: what it is -> its loss.
     """
     details, log = run.details, run.log()
-    lines = [
-        f"{run.name}: {details.state} at step {details.step} of {details.max_step}",
-        f"  run directory  {run.path}",
+    told = [
+        ("run directory", str(run.path)),
+        *_losses(log, baselines),
+        *_measures(log),
+        ("speed", f"{_speed(log, first_step, details.step, seconds):.1f} steps/s, {seconds:.1f} s in all"),
     ]
-    lines += [f"  {name:<13}  {text}" for name, text in _losses(log, baselines)]
-    lines.append(
-        f"  speed          {_speed(log, first_step, details.step, seconds):.1f} steps/s, {seconds:.1f} s in all"
-    )
+    width = max(len(name) for name, _ in told)
+    lines = [f"{run.name}: {details.state} at step {details.step} of {details.max_step}"]
+    lines += [f"  {name:<{width}}  {text}" for name, text in told]
     command, name = darkit_command(), shlex.quote(run.name)
     more = 2 * (details.max_step or details.step)
     lines += [
@@ -73,6 +74,17 @@ def _losses(log: polars.DataFrame, baselines: Mapping[str, float]) -> list[tuple
             if column == "val_loss" and baselines:
                 text += f" ({', '.join(f'{name}: {value:.4f}' for name, value in baselines.items())})"
             found.append((column.replace("_", " "), text))
+    return found
+
+
+def _measures(log: polars.DataFrame) -> list[tuple[str, str]]:
+    """Returns what else an evaluation found last, such as an accuracy; what there is once per layer is too much."""
+    found = []
+    for column in log.columns:
+        if column.startswith("val_") and column != "val_loss" and not column[-1].isdigit():
+            values = log[column].drop_nulls()
+            if len(values) and values.dtype.is_numeric():
+                found.append((column.replace("_", " "), f"last {values[-1]:.4f}"))
     return found
 
 

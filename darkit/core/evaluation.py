@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor, nn
+
 from darkit.core.predicter import Predicter
-from darkit.core.tasks import CAUSAL, MASKED, PAIRS, label_names
+from darkit.core.tasks import CAUSAL, CLASSIFICATION, MASKED, PAIRS, label_names
 from darkit.data.choice import DataChoice
 from darkit.engine.callbacks.evaluate import evaluate
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import move_to_device, seed_generators
 from darkit.engine.fits import check_fits
 from darkit.engine.loaders import make_loaders
-from darkit.engine.loss import finds_own_loss, make_step
+from darkit.engine.loss import Step, finds_own_loss, make_step
 from darkit.errors import DataError
 from darkit.runs import load
 from darkit.runs.notes import Evaluation, add_evaluation
@@ -66,6 +68,8 @@ def evaluate_run(
     try:
         check_fits(model, run.config, loaders, direct=function is None and not finds_own_loss(model))
         step = make_step(model, function)
+        if predicter.task == CLASSIFICATION:
+            step = _with_accuracy(step, model)
         batches = (move_to_device(batch, predicter.device) for batch in loaders.val)
         means = evaluate(model, batches, lambda batch, _: step(batch), 0)
     finally:
@@ -78,6 +82,23 @@ def evaluate_run(
         kind = described or type(samples).__name__
         add_evaluation(run.path, Evaluation(time.time(), kind, checkpoint, metrics))
     return metrics
+
+
+def _with_accuracy(step: Step, model: nn.Module) -> Step:
+    """Adds the accuracy of a classifier that tells no more than its loss, as transformers' do."""
+    outputs: list[Any] = []
+    model.register_forward_hook(lambda module, arguments, output: outputs.append(output))
+
+    def compute(batch: Any) -> dict[str, Any]:
+        outputs.clear()
+        values = step(batch)
+        logits = getattr(outputs[-1], "logits", None) if outputs else None
+        labels = batch.get("labels") if isinstance(batch, Mapping) else None
+        if isinstance(logits, Tensor) and isinstance(labels, Tensor) and logits.shape[:-1] == labels.shape:
+            return {"accuracy": (logits.argmax(-1) == labels).float().mean(), **values}
+        return values
+
+    return compute
 
 
 def _compare_labels(run: list[str], data: list[str] | None) -> None:

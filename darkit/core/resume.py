@@ -94,7 +94,7 @@ def go_on(owner: Trainer, resume: bool | str | None, allowed: bool) -> GoingOn |
         return None
     changes: Changes = {}
     if found.same_run:
-        changes = check_settings(found, owner.config, describe_model(owner.model).values, allowed)
+        changes = check_settings(found, owner.config, describe_model(owner.model).values, owner.tokenizer, allowed)
     going_on = GoingOn(owner, found, changes)
     announce(found.description + (f" Changed: {describe_changes(changes)}." if changes else ""))
     return going_on

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -138,6 +140,27 @@ def _arguments_from_attributes(model: nn.Module) -> dict[str, Any] | None:
         elif parameter.default is parameter.empty:
             return None
     return arguments
+
+
+def tokenizer_digest(tokenizer: Any) -> str | None:
+    """Returns a short digest of what a tokenizer makes of a text, or None where there is none in a ``tokenizer.json``.
+
+    Padding and truncation do not count: they are the caller's.
+
+    Args:
+        tokenizer: A tokenizer as `write_exports` takes it, or the path of a ``tokenizer.json`` that may not be there.
+
+    Raises:
+        ConfigError: The file is no tokenizer.
+    """
+    if isinstance(tokenizer, str | Path):
+        tokenizer = Tokenizer.from_str(_tokenizer_text(Path(tokenizer))) if Path(tokenizer).is_file() else None
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not callable(getattr(backend, "to_str", None)):
+        return None
+    content = json.loads(backend.to_str())
+    counting = {key: value for key, value in content.items() if key not in ("padding", "truncation")}
+    return hashlib.sha256(json.dumps(counting, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _write_tokenizer(folder: Path, tokenizer: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from darkit.engine.checkpoint import read_run_checkpoint
 from darkit.engine.config import AUTO, TrainerConfig
+from darkit.engine.exports import tokenizer_digest
 from darkit.errors import ConfigError, ReproductionWarning, RunLockedError, StorageError
 from darkit.runs import Run, files, load
 from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path
@@ -33,6 +34,7 @@ _MATHEMATICS = (
     "precision",
     "device_num",
     "seed",
+    "tokenizer",
 )
 _DRAWN = ("sample", "fingerprint")
 _EXPECTED_TO_DIFFER = ("name", "max_step", "device")
@@ -171,13 +173,16 @@ def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) ->
     return Resume(run, checkpoint, content, same_run, known, automatic=resume == AUTO)
 
 
-def check_settings(found: Resume, config: TrainerConfig, model_config: Mapping[str, Any], allowed: bool) -> Changes:
+def check_settings(
+    found: Resume, config: TrainerConfig, model_config: Mapping[str, Any], tokenizer: Any, allowed: bool
+) -> Changes:
     """Compares the settings of a run that goes on with those it was trained with.
 
     Args:
         found: The run.
         config: The trainer's config now.
         model_config: The model's config now.
+        tokenizer: The tokenizer now, or None.
         allowed: Whether settings that change the mathematics may differ.
 
     Returns:
@@ -192,6 +197,9 @@ def check_settings(found: Resume, config: TrainerConfig, model_config: Mapping[s
         if key not in _EXPECTED_TO_DIFFER
     }
     changes |= {f"model.{key}": pair for key, pair in _changes(found.run.config, model_config).items()}
+    digests = tokenizer_digest(found.run.path / files.TOKENIZER), tokenizer_digest(tokenizer)
+    if None not in digests and digests[0] != digests[1]:
+        changes["tokenizer"] = digests
     serious = {key: pair for key, pair in changes.items() if key in _MATHEMATICS or key.startswith("model.")}
     if serious and not allowed and found.checkpoint is not None:
         raise ConfigError(

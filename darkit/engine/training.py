@@ -154,7 +154,7 @@ def train_run(
     loaders = make_loaders(data, val_data, config)
     described = describe_model(model)
     check_fits(model, described.values, loaders, direct=loss is None and not finds_own_loss(model))
-    changes = check_settings(same, config, described.values, resume_overrides) if same else {}
+    changes = check_settings(same, config, described.values, tokenizer, resume_overrides) if same else {}
     if found is not None and found.content:
         load_weights(model, found.content)
     if same is not None and same.has_nothing_to_do(config.max_step):

@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,23 @@ def test_the_text_is_written_piece_by_piece(runs: Path, monkeypatch: pytest.Monk
     grown = sorted(set(map(len, Screen.shown)))
     assert grown[0] == len("The")
     assert len(grown) > 4
+
+
+def test_on_a_terminal_what_would_steer_it_is_written_as_escapes(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steering(text: str) -> set[str]:
+        return {one for one in text if unicodedata.category(one) == "Cc"} - {"\n", "\t"}
+
+    words = ("predict", "text", "The", "--temperature", "50", "--seed", "0")
+    raw = done(capsys, *words)
+    assert len(steering(raw)) > 5, "a model that knows nothing says every byte"
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert main(words) == 0
+    assert steering(screen.getvalue()) == set()
+    assert screen.getvalue() == "".join(repr(one)[1:-1] if one in steering(raw) else one for one in raw)
 
 
 def test_a_dash_reads_standard_input_without_its_last_line_end(

@@ -27,6 +27,16 @@ def test_losses_are_the_best_and_the_last_beside_the_baselines(logged: Path) -> 
     assert "  val loss       best 4.0000, last 4.5000 (unigram model: 5.5000, nothing: 6.0000)\n" in report
 
 
+def test_what_else_an_evaluation_found_is_told_but_not_layer_by_layer(logged: Path) -> None:
+    (logged / "text" / "train_log.csv").write_text(
+        "step,val_loss,val_accuracy,val_firing_rate_0,val_note\n1,4.0,0.25,0.1,a\n2,3.0,0.5,0.1,\n3,,,,\n"
+    )
+    report = final_report(load("text"), first_step=0, seconds=9.0, baselines={})
+    assert "  val accuracy   last 0.5000\n" in report
+    assert "rate" not in report
+    assert "note" not in report
+
+
 def test_the_speed_is_that_of_the_steps_this_training_made(logged: Path) -> None:
     def speed(first_step: int, seconds: float) -> str:
         report = final_report(load("text"), first_step=first_step, seconds=seconds, baselines={})

@@ -9,6 +9,8 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -22,7 +24,7 @@ from torch.optim.lr_scheduler import (
 )
 from torch.utils.data import DataLoader
 
-from darkit.errors import ReproductionWarning
+from darkit.errors import ConfigError, ReproductionWarning
 from darkit.runs import base
 from tests.engine.parts import MLP, train, weights_at, xy
 from tests.engine.resuming import (
@@ -269,3 +271,19 @@ def test_data_that_is_not_what_it_was_is_warned_of() -> None:
     train(MLP(), xy(), name="same", max_step=4, resume=True)
     with pytest.warns(ReproductionWarning, match=r"The data is not what the run 'same' .*\(by its samples\)"):
         train(MLP(), xy(15), name="same", max_step=6, resume=True)
+
+
+def test_another_tokenizer_than_the_runs_is_refused_and_the_runs_kept() -> None:
+    mine, other = (Tokenizer(WordLevel({"[UNK]": 0, word: 1}, unk_token="[UNK]")) for word in ("mine", "other"))
+    run = train(MLP(), xy(), name="run", max_step=2, tokenizer=mine)
+    text = (run.path / "tokenizer.json").read_text()
+    mine.enable_padding(length=7)
+    train(MLP(), xy(), name="run", max_step=4, tokenizer=mine, resume=True)
+    with pytest.raises(ConfigError, match=r"The run 'run' .*: tokenizer '\w{12}' -> '\w{12}'\."):
+        train(MLP(), xy(), name="run", max_step=6, tokenizer=other, resume=True)
+    assert run.details.step == 4
+    assert Tokenizer.from_file(str(run.path / "tokenizer.json")).get_vocab() == Tokenizer.from_str(text).get_vocab()
+    assert (
+        train(MLP(), xy(), name="run", max_step=6, tokenizer=other, resume=True, resume_overrides=True).details.step
+        == 6
+    )
