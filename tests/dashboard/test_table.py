@@ -163,6 +163,7 @@ def test_a_run_is_deleted_only_when_its_name_is_typed_and_lies_in_the_trash_then
     dashboard: Served, open_page: Open
 ) -> None:
     folder = make_run(dashboard.root, "gone", 20)
+    write_notes(make_run(dashboard.root, "kept", 20), Notes(note="look again"))
     page = open_page(dashboard.address + "/")
     page.locator('.ag-row[row-id="gone"] input[type=checkbox]').click()
     page.locator("#delete").click()
@@ -171,9 +172,14 @@ def test_a_run_is_deleted_only_when_its_name_is_typed_and_lies_in_the_trash_then
     page.locator("#delete-name").fill("gon")
     expect(confirm).to_be_disabled()
     page.locator("#delete-name").fill("gone")
+    page.route("**/api/runs", lambda route: None)  # no news for now
     confirm.click()
     expect(page.locator('.ag-row[row-id="gone"]')).to_have_count(0)
     assert not folder.exists()
+    page.locator('.ag-row[row-id="kept"] input[type=checkbox]').click()
+    page.locator("#edit-notes").click()
+    expect(page.locator("#notes-text")).to_have_value("look again")
+    page.unroute_all(behavior="ignoreErrors")
     assert (dashboard.root.parent / ".trash" / "gone" / files.RUN).is_file()
 
 

@@ -261,10 +261,6 @@ window.dash_clientside.darkit = {
   },
   openDialog: (clicks) => (clicks ? true : window.dash_clientside.no_update),
   sameName: (typed, names) => !(names && names.length === 1 && names[0] === typed),
-  leaveDeleted(data) {
-    if (data && location.pathname.startsWith("/run/")) darkit.go("/");
-    return window.dash_clientside.no_update;
-  },
   follow_tab(tab) {
     darkit.remember({tab: tab === "charts" ? null : tab});
     requestAnimationFrame(() => darkit.pages.forEach((page) => page()));

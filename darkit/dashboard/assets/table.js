@@ -171,11 +171,24 @@
       } else if (changed.length || added.length || removed.length) {
         this.grid.applyTransaction({update: changed, add: added, addIndex: 0, remove: removed});
       }
+      this.showCount();
+    }
+
+    showCount() {
       const empty = this.rows.size === 0;
       document.getElementById("empty-home").hidden = !empty;
       this.box.hidden = empty;
       this.countRows();
       this.box.dataset.filled = String(this.rows.size);
+    }
+
+    /* A run that was just deleted is gone and no longer chosen, before the news says so. */
+    forget(name) {
+      const row = this.rows.get(name);
+      if (!row) return;
+      this.rows.delete(name);
+      this.grid.applyTransaction({remove: [row]});
+      this.showCount();
     }
 
     findSeries(rows) {
@@ -373,6 +386,11 @@
         table.filter();
       }
       return search || "";
+    },
+    leaveDeleted(data) {
+      if (data && location.pathname.startsWith("/run/")) darkit.go("/");
+      if (data) table?.forget(data.deleted);
+      return dash_clientside.no_update;
     },
   });
 })();
