@@ -46,18 +46,21 @@ def test_the_guides_model_trains_on_a_regression_and_the_report_says_all(capsys:
     assert val[-1] < 0.5
     lines = out.splitlines()
     assert lines[0] == "first: finished at step 200 of 200"
-    assert lines[1] == f"  run directory  {run.path}"
-    assert lines[2] == f"  train loss     best {log['train_loss'].min():.4f}, last {log['train_loss'][-1]:.4f}"
-    assert re.fullmatch(
-        rf"  val loss       best {val.min():.4f}, last {val[-1]:.4f} \(always the mean: 0\.6\d+\)", lines[3]
+    assert lines[1] == f"  run directory            {run.path}"
+    assert (
+        lines[2] == f"  train loss               best {log['train_loss'].min():.4f}, last {log['train_loss'][-1]:.4f}"
     )
-    assert re.fullmatch(r"  speed          \d+\.\d steps/s, \d+\.\d s in all", lines[4])
-    assert lines[5] == "go on with"
+    assert re.fullmatch(
+        rf"  val loss                 best {val.min():.4f}, last {val[-1]:.4f} \(always the mean: 0\.6\d+\)", lines[3]
+    )
+    assert lines[4] == f"  val mean absolute error  last {log['val_mean_absolute_error'].drop_nulls()[-1]:.4f}"
+    assert re.fullmatch(r"  speed                    \d+\.\d steps/s, \d+\.\d s in all", lines[5])
+    assert lines[6] == "go on with"
     row = ", ".join(["0.5"] * 12)
-    assert re.fullmatch(rf'  \S+ predict first "\[\[{row}\]\]"', lines[6])
-    assert re.fullmatch(r"  \S+ start", lines[7])
-    assert re.fullmatch(r"  \S+ train resume=first trainer\.max_step=400", lines[8])
-    assert len(lines) == 9
+    assert re.fullmatch(rf'  \S+ predict first "\[\[{row}\]\]"', lines[7])
+    assert re.fullmatch(r"  \S+ start", lines[8])
+    assert re.fullmatch(r"  \S+ train resume=first trainer\.max_step=400", lines[9])
+    assert len(lines) == 10
 
 
 def test_the_default_model_trains_on_text_with_its_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:

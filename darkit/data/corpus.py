@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from darkit.data.sources import Record, Source, open_source, text_of
 from darkit.data.specials import add_marks
 from darkit.data.splits import TRAIN, VAL, Split, split_records
-from darkit.data.tokenizers import encode_batch, load_tokenizer, train_tokenizer, vocabulary_size
+from darkit.data.tokenizers import encode_batch, load_tokenizer, vocabulary_size
+from darkit.data.trained import trained_tokenizer
 from darkit.data.windows import TokenRow
 from darkit.errors import DataError
 
@@ -58,16 +59,21 @@ def read_parts(
 
 
 def find_tokenizer(
-    tokenizer: Any, texts: Iterable[str], *, kind: str, vocab_size: int, special_tokens: Sequence[str] | None = None
+    tokenizer: Any,
+    texts: Callable[[], Iterable[str]],
+    *,
+    kind: str,
+    vocab_size: int,
+    special_tokens: Sequence[str] | None = None,
 ) -> Any:
-    """Loads the tokenizer that is meant, or trains one of a kind on texts where none is.
+    """Loads the tokenizer that is meant, or one of a kind that is trained once on what ``texts`` gives.
 
     One that is trained with ``[CLS]`` and ``[SEP]`` puts them around a text when it is asked for special tokens, as the
     samples have them.
     """
     if tokenizer is not None:
         return load_tokenizer(tokenizer)
-    trained = train_tokenizer(texts, kind, vocab_size, special_tokens)
+    trained = trained_tokenizer(texts, kind, vocab_size, special_tokens)
     add_marks(trained)
     return trained
 

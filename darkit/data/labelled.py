@@ -134,7 +134,7 @@ def labelled_text(
     check_size("output_size", output_size, targets.size)
     special = None if kind == "wordpiece" else ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
     found = find_tokenizer(
-        tokenizer, texts_of(parts, TRAIN, field), kind=kind, vocab_size=vocab_size, special_tokens=special
+        tokenizer, lambda: texts_of(parts, TRAIN, field), kind=kind, vocab_size=vocab_size, special_tokens=special
     )
     cls, sep = special_token(found, "cls"), special_token(found, "sep")
     options: dict[str, Any] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import math
@@ -20,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from darkit.data.locks import locked
 from darkit.data.shards import PartFacts, ShardWriter, TokenStore
 from darkit.data.sources import Record, Source, open_source, text_of
 from darkit.data.splits import TRAIN, VAL, Split, split_records
@@ -251,7 +251,7 @@ def _only_one(root: Path, key: str) -> Iterator[Path]:
     """Waits until no other process prepares the same, and gives an empty folder that is gone afterwards."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f".{key}.lock"):
+        with locked(root / f".{key}.lock"):
             temporary = root / f".{key}.tmp"
             shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
             temporary.mkdir()
@@ -263,28 +263,6 @@ def _only_one(root: Path, key: str) -> Iterator[Path]:
         if isinstance(error, StorageError):
             raise
         raise StorageError(error.errno, f"Cannot prepare data in {root}: {error.strerror or error}.") from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock file, which is free again however the process ends, and gone if it ends well."""
-    while True:
-        with path.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _is_at(path, lock.fileno()):
-                continue  # whoever had it has removed it meanwhile
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _take_place(temporary: Path, folder: Path) -> None:

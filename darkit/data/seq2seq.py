@@ -129,9 +129,14 @@ def text_pairs(
     parts = read_parts(
         path, (source, target), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split, by=(source,)
     )
-    both = chain(texts_of(parts, TRAIN, source), texts_of(parts, TRAIN, target))
     special = ("[PAD]", "[UNK]", "<|endoftext|>", "[CLS]")
-    found = find_tokenizer(tokenizer, both, kind=kind, vocab_size=vocab_size, special_tokens=special)
+    found = find_tokenizer(
+        tokenizer,
+        lambda: chain(texts_of(parts, TRAIN, source), texts_of(parts, TRAIN, target)),
+        kind=kind,
+        vocab_size=vocab_size,
+        special_tokens=special,
+    )
     end, start = needed_token(found, "end", "sequence to sequence"), special_token(found, "cls")
     pad = special_token(found, "pad")
     options: dict[str, Any] = {

@@ -23,9 +23,9 @@ from darkit.data.tokenizers import (
     load_tokenizer,
     needed_token,
     special_token,
-    train_tokenizer,
     vocabulary_size,
 )
+from darkit.data.trained import trained_tokenizer
 from darkit.data.windows import filled
 from darkit.errors import DataError, listing
 
@@ -242,7 +242,7 @@ def streamed_text(
     how["fingerprint"] = _fingerprint(source, [documents, how])
     parts = [_Share(source, field, val_fraction, seed, val) for val in (False, True)]
     if tokenizer is None:
-        found = train_tokenizer(_first_texts(parts[0]), kind, vocab_size, (END_OF_TEXT, "[UNK]", "[PAD]"))
+        found = trained_tokenizer(lambda: _first_texts(parts[0]), kind, vocab_size, (END_OF_TEXT, "[UNK]", "[PAD]"))
     else:
         found = load_tokenizer(tokenizer)
     end = needed_token(found, "end", "packing texts one after the other")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from darkit.errors import DataError, nearest
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "[UNK]"
+_WITHIN = "##"  # what is before a piece within a word
 _BERT = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 _HUB_EXTRA = "pip install 'darkit[hf]'"
 _NAMES: dict[str, tuple[str, ...]] = {  # what a special token is for -> how it is called, the likeliest first
@@ -203,23 +205,48 @@ def _train_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tok
 
 
 def _train_wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    """Trains so that the same texts give the same ids, which the trainer's own order of characters does not."""
+    kept = texts if isinstance(texts, Sequence) else list(texts)
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
+    most = max(1, (vocab_size - len(special)) // 2)  # a character is there twice, at the start and within
+    alphabet = _alphabet(tokenizer.normalizer, kept, most)
+    within = [_WITHIN + character for character in alphabet if _goes_on(tokenizer, character)]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
-        special_tokens=special,
-        limit_alphabet=max(1, (vocab_size - len(special)) // 2),  # a character is there twice, at the start and within
+        special_tokens=[*special, *within],  # what is special has its place before anything is counted
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    cls, sep = special_token(tokenizer, "cls"), special_token(tokenizer, "sep")
+    tokenizer.train_from_iterator(kept, trainer)
+    vocabulary = tokenizer.get_vocab()
+    trained = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token=UNKNOWN))
+    trained.normalizer, trained.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    trained.decoder = tokenizer.decoder
+    trained.add_special_tokens(special)
+    cls, sep = special_token(trained, "cls"), special_token(trained, "sep")
     if cls is not None and sep is not None:
-        tokenizer.post_processor = processors.TemplateProcessing(
+        trained.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
         )
-    return tokenizer
+    return trained
+
+
+def _alphabet(normalizer: Any, texts: Iterable[str], most: int) -> list[str]:
+    """Returns the most frequent characters of texts in their order; of equally frequent ones, the first."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(normalizer.normalize_str(text))
+    found = sorted((one for one in counts if not one.isspace()), key=lambda one: (-counts[one], one))
+    return sorted(found[:most])
+
+
+def _goes_on(tokenizer: Tokenizer, character: str) -> bool:
+    """Says whether a character can stand within a word, as punctuation and Chinese do not."""
+    return len(tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(f"a{character}"))) == 1
 
 
 def _train_unigram(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:

@@ -23,7 +23,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_all_texts_are_in_one_part_each_and_encoded_in_their_order(file: Path) -> None:
     parts = read_parts(file, ("text",), val_fraction=0.2, val_files=None, seed=1, documents="line")
-    tokenizer = find_tokenizer(None, texts_of(parts, TRAIN, "text"), kind="bpe", vocab_size=280)
+    tokenizer = find_tokenizer(None, lambda: texts_of(parts, TRAIN, "text"), kind="bpe", vocab_size=280)
     train, val = encode_parts(parts, tokenizer, "text")
     assert val is not None
     found = [[tokenizer.decode(row.document(index)) for index in range(row.documents)] for row in (train, val)]
@@ -48,10 +48,10 @@ def test_what_is_encoded_has_the_ending_behind_and_the_tokenizers_vocabulary() -
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram"])
 def test_a_tokenizer_that_is_trained_puts_its_marks_around_a_text(kind: str) -> None:
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-    tokenizer = find_tokenizer(None, TEXTS, kind=kind, vocab_size=300, special_tokens=special)
+    tokenizer = find_tokenizer(None, lambda: TEXTS, kind=kind, vocab_size=300, special_tokens=special)
     tokens = tokenizer.encode("the text").tokens
     assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
-    assert find_tokenizer(tokenizer, [], kind="none", vocab_size=0) is tokenizer
+    assert find_tokenizer(tokenizer, list, kind="none", vocab_size=0) is tokenizer
 
 
 def test_data_that_is_nowhere_is_refused() -> None:

@@ -211,3 +211,10 @@ def test_what_is_no_tokenizer_is_refused(
 def test_a_kind_or_size_that_cannot_be_is_refused(kind: str, size: int, said: str) -> None:
     with pytest.raises(DataError, match=said):
         train_tokenizer(TEXTS, kind, size)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "characters"])
+def test_the_same_texts_give_the_same_ids_each_time(kind: str) -> None:
+    texts = [f"{word} {other}s, {word}ing" for word in ("read", "call", "open") for other in ("file", "loop", "é中")]
+    first, *others = (train_tokenizer(iter(texts), kind, 300).to_str() for _ in range(4))
+    assert others == [first] * 3
