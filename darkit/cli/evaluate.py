@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from darkit.cli.errors import show_warnings
 from darkit.cli.parsers import Subparsers, add_command, output
@@ -53,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     show_warnings()
     wanted, changes = (arguments.data or [None])[0], arguments.data[1:]
     settings = compose_data(_data_settings(found, wanted), wanted, changes)
+    if wanted is not None and settings.get("tokenizer", "") is None:
+        settings.tokenizer = _tokenizer(found)
     described = " ".join([wanted or OWN_DATA, *changes])
     metrics = evaluate_run(
         arguments.name,
@@ -68,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     table.add_column()
     table.add_column(justify="right")
     for key, value in metrics.items():
-        table.add_row(key, f"{value:.4f}")
+        table.add_row(Text(key), f"{value:.4f}")
     console = output()
     console.print(f"{arguments.name} on {described}", style="bold", markup=False)
     console.print(table)
@@ -98,6 +101,11 @@ def _data_settings(found: Run, wanted: str | None) -> dict[str, Any] | None:
         raise ConfigError(f"The run {found.name!r} was not trained with files, but with {data['_target_']}.")
     whole = {"path": str(Path(wanted).expanduser()), "val_fraction": 0, "val_files": None}
     known = {key: value for key, value in whole.items() if key in data or key in ("path", "val_fraction")}
-    folder = found.path / files.TOKENIZER_FOLDER
-    tokenizer = folder if folder.is_dir() else found.path / files.TOKENIZER
-    return {**data, **known, **({"tokenizer": str(tokenizer)} if tokenizer.exists() else {})}
+    tokenizer = _tokenizer(found)
+    return {**data, **known, **({"tokenizer": tokenizer} if tokenizer else {})}
+
+
+def _tokenizer(found: Run) -> str | None:
+    """Returns where the run's tokenizer is, or None where it has none."""
+    places = (found.path / files.TOKENIZER_FOLDER, found.path / files.TOKENIZER)
+    return next((str(place) for place in places if place.exists()), None)

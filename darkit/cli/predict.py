@@ -113,7 +113,7 @@ def _stream(predicter: Predicter, given: str, arguments: argparse.Namespace) -> 
 
 
 def _shown(piece: str) -> str:
-    """Returns a model's text as a terminal may have it: characters that would steer it are written as escapes."""
+    """Returns a model's word as a terminal may have it: characters that would steer it are written as escapes."""
     if not sys.stdout.isatty():
         return piece
     return "".join(repr(one)[1:-1] if unicodedata.category(one) == "Cc" and one not in "\n\t" else one for one in piece)
@@ -134,7 +134,7 @@ def _fill(predicter: Predicter, given: str, arguments: argparse.Namespace) -> No
         before = MASK.join(written[: number + 1])
         after = MASK.join(written[number + 1 :])
         for item in candidates:
-            print(f"{item.probability:6.1%}  {before}{item.token.strip()}{after}")
+            print(f"{item.probability:6.1%}  {before}{_shown(item.token.strip())}{after}")
 
 
 def _label(predicter: Predicter, found: Run, given: str, arguments: argparse.Namespace) -> None:
@@ -150,7 +150,7 @@ def _label(predicter: Predicter, found: Run, given: str, arguments: argparse.Nam
         if arguments.json or not hasattr(prediction, "label"):
             print(json.dumps(as_plain(prediction), ensure_ascii=False))
         else:
-            print(f"{prediction.label}  ({prediction.probability:.1%})")
+            print(f"{_shown(str(prediction.label))}  ({prediction.probability:.1%})")
     elif not label_json(predicter, found, given):
         _print_raw(predicter, found, given)
 

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from darkit.core.predicter import Predicter
 from darkit.core.tasks import CAUSAL, CLASSIFICATION, MASKED, PAIRS, label_names
 from darkit.data.choice import DataChoice
+from darkit.data.pairs import SentencePairs
 from darkit.engine.callbacks.evaluate import evaluate
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import move_to_device, seed_generators
+from darkit.engine.exports import tokenizer_digest
 from darkit.engine.fits import check_fits
 from darkit.engine.loaders import make_loaders
 from darkit.engine.loss import Step, finds_own_loss, make_step
 from darkit.errors import DataError
-from darkit.runs import load
+from darkit.runs import Run, files, load
 from darkit.runs.notes import Evaluation, add_evaluation
 
 _PERPLEXITY = (CAUSAL, MASKED, PAIRS)  # what has a loss in nats per token
@@ -48,10 +50,10 @@ def evaluate_run(
 
     Returns:
         ``loss`` and whatever else a step returns, each the mean over samples, and ``perplexity``, e to the power of the
-        loss, for language models.
+        loss, for language models; not for pairs of sentences, whose loss is that of the hidden tokens and of the pair.
 
     Raises:
-        DataError: The data does not fit the run, or is empty.
+        DataError: The data does not fit the run, has another tokenizer or other labels, or is empty.
         LossError: Nothing says what the loss is.
         ConfigError: The run's notes cannot be written to.
     """
@@ -60,6 +62,7 @@ def evaluate_run(
     model = predicter.model
     choice = data if isinstance(data, DataChoice) else DataChoice(data, loss=loss)
     samples = choice.train if choice.val is None else choice.val
+    _compare_tokenizers(run, choice.tokenizer)
     _compare_labels(label_names(run, model), getattr(samples, "facts", {}).get("label_names"))
     function = loss or (None if finds_own_loss(model) else choice.loss_for(model))
     config = TrainerConfig(batch_size=batch_size, device=predicter.device.partition(":")[0])
@@ -75,7 +78,7 @@ def evaluate_run(
     finally:
         loaders.close()
     metrics = {key: float(value) for key, value in means.items()}
-    if predicter.task in _PERPLEXITY:
+    if predicter.task in _PERPLEXITY and not isinstance(samples, SentencePairs):  # whose loss is a sum of two
         metrics["perplexity"] = math.exp(metrics["loss"]) if metrics["loss"] < 700 else math.inf
     if note:
         checkpoint = predicter.get_checkpoint(name).stem
@@ -99,6 +102,16 @@ def _with_accuracy(step: Step, model: nn.Module) -> Step:
         return values
 
     return compute
+
+
+def _compare_tokenizers(run: Run, data: Any) -> None:
+    """Raises `DataError` where the ids of the data would stand for other text than those of the run."""
+    mine, theirs = tokenizer_digest(run.path / files.TOKENIZER), tokenizer_digest(data)
+    if None not in (mine, theirs) and mine != theirs:
+        raise DataError(
+            f"The tokenizer of this data is not the one of the run {run.name!r}: give data that takes a tokenizer, and "
+            f"{run.path / files.TOKENIZER} as that."
+        )
 
 
 def _compare_labels(run: list[str], data: list[str] | None) -> None:

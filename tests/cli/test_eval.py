@@ -15,6 +15,16 @@ from tests.cli.parts import TEXT, done, refused
 FILES = ("data=files", "data.path=texts", *(word for word in TEXT[1:] if not word.startswith("data.vocab")))
 
 
+ODD = """import torch
+class Odd(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(12, 12)
+    def training_step(self, batch):
+        loss = (self(batch[0]) - batch[1]).square().mean()
+        return {"loss": loss, "[red]gap[/red]": loss}
+"""
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "texts").mkdir()
@@ -55,6 +65,26 @@ def test_other_files_are_evaluated_whole_with_the_runs_tokenizer_and_noted(
         ("other.txt", "iter-4-ckpt"),
     ]
     assert set(notes.evaluations[0].metrics) == {"loss", "perplexity"}
+
+
+def test_a_choice_takes_the_runs_tokenizer_and_one_with_its_own_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, *TEXT, "name=run")
+    choice = ("files", "path=texts", "context_length=16", "documents=line")
+    found = metrics(capsys, "run", "--data", *choice, "val_fraction=0")
+    assert found["loss"] == pytest.approx(metrics(capsys, "run", "--data", "texts")["loss"], rel=0.05)
+    said = refused(capsys, "eval", "run", "--data", "text", "vocab_size=290", "context_length=16")
+    assert said.startswith("The tokenizer of this data is not the one of the run 'run': give data that takes ")
+    assert len(read_notes(darkit.load("run").path).evaluations) == 2
+
+
+def test_the_loss_of_pairs_is_no_perplexity(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(20):
+        (folder / f"texts/{number}.txt").write_text(f"This is text {number}. It has two sentences.\n" * 9)
+    sizes = [f"model.config.{name}=16" for name in ("hidden_size", "feed_forward_size")]
+    pairs = ("data=pairs", "data.path=texts", "data.vocab_size=90", "data.context_length=16")
+    little = ("model.config.num_layers=1", "trainer.max_step=1", "name=run")
+    done(capsys, "train", "model=spikebert", *sizes, *pairs, *little)
+    assert "perplexity" not in metrics(capsys, "run")
 
 
 def test_a_choice_with_settings_gives_the_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +129,15 @@ def test_other_labels_are_refused(folder: Path, capsys: pytest.CaptureFixture[st
     done(capsys, "train", "model=mlp", *table, "trainer.max_step=2", "name=run")
     said = refused(capsys, "eval", "run", "--data", "other.csv")
     assert said == "The labels of this data are b, c, but the model tells a, b."
+
+
+def test_what_a_model_calls_its_measures_is_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "odd.py").write_text(ODD)
+    darkit_train = ("train", "data=regression", "model=odd", "trainer.max_step=1", "name=run")
+    (folder / "configs/model").mkdir(parents=True)
+    (folder / "configs/model/odd.yaml").write_text("_target_: odd.Odd\n")
+    done(capsys, *darkit_train)
+    assert "[red]gap[/red]" in done(capsys, "eval", "run")
 
 
 def test_notes_that_cannot_be_read_are_kept(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -130,7 +131,6 @@ def test_a_token_costs_the_same_however_long_the_text_and_even_when_nothing_can_
 
 
 def test_a_transformers_tokenizer_is_decoded_without_special_tokens_and_without_tidying() -> None:
-    transformers = pytest.importorskip("transformers")
     backend = tokenizer_of("wordpiece")
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend, cls_token="[CLS]", clean_up_tokenization_spaces=True

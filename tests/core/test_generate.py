@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, processors
@@ -211,7 +212,6 @@ def test_a_word_piece_tokenizer_keeps_spaces_and_adds_no_special_token_to_a_prom
 
 
 def test_the_token_that_a_text_begins_with_is_given_where_the_tokenizer_says_so() -> None:
-    transformers = pytest.importorskip("transformers")
     tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens(["<s>"])
     first = tokenizer.token_to_id("<s>")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from darkit.core.language import CachedReader, Reader, TransformersReader, make_reader
@@ -58,7 +59,6 @@ class Counter(nn.Module):
 
 
 def transformers_gpt2() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.GPT2Config(
         vocab_size=VOCABULARY,

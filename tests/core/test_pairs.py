@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from darkit.core.pairs import stream_target
@@ -31,7 +32,6 @@ def test_a_target_is_told_piece_by_piece_up_to_its_end() -> None:
 
 
 def test_a_model_of_transformers_encodes_the_source_once() -> None:
-    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
     model = transformers.T5ForConditionalGeneration(
