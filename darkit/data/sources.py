@@ -154,8 +154,13 @@ def _find(where: str | Path) -> list[Path]:
             return [_check_ending(file) for file in found]
         raise DataError(f"No file matches {str(where)!r}.")
     there = sorted(file.name for file in path.parent.iterdir()) if path.parent.is_dir() else []
-    hint = "" if path.suffix else f" A dataset on the Hugging Face hub is written {_HUB_PREFIX}{where}."
-    raise DataError(f"There is no file {path}; {nearest(path.name, there)}.{hint}")
+    hint = (
+        ""
+        if path.suffix or path.parent != Path()
+        else f" A dataset on the Hugging Face hub is written {_HUB_PREFIX}{where}."
+    )
+    known = f"; {nearest(path.name, there)}" if there else ""
+    raise DataError(f"There is no file {path}{known}.{hint}")
 
 
 def _is_wanted(file: Path, folder: Path) -> bool:

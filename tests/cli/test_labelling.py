@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from torch import Tensor, nn
 
 import darkit
+from darkit.cli.main import main
 from darkit.data import labelled_text, table_data
 from tests.cli.parts import done, names, refused
 
@@ -105,6 +108,24 @@ def test_texts_of_a_file_get_labels_too(
     found = json.loads(done(capsys, "predict", "texts", "rows.jsonl"))
     assert [row["text"] for row in found] == [row["text"] for row in rows]
     assert {row["prediction"] for row in found} <= {"good", "bad"}
+
+
+def test_a_label_cannot_steer_the_terminal(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"text": f"{word} number {number}", "label": f"\x1b[31m{word}"} for number in range(9) for word in ("a", "b")
+    ]
+    data = labelled_text(rows, vocab_size=60, context_length=8)
+    model = Bag(data.settings["vocab_size"])
+    darkit.fit(model, data.train, data.val, tokenizer=data.tokenizer, max_step=2, tensorboard=False, name="texts")
+    assert "\x1b[31m" in done(capsys, "predict", "texts", "number 3")
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert main(["predict", "texts", "number 3"]) == 0
+    assert "\x1b" not in screen.getvalue()
+    assert "\\x1b[31m" in screen.getvalue()
 
 
 @pytest.mark.parametrize(
