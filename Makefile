@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c const
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check format tools chromium screenshots bench soak start wheel clean
+.PHONY: help train test check docs format tools chromium screenshots bench soak start wheel clean
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -17,10 +17,14 @@ train: $(VENV)/run ## Train the default run: a small GPT on English text (ARGS="
 test: $(VENV)/test tools chromium ## Run all tests (ARGS="tests/runs -k lock")
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
-check: $(VENV)/test ## Check format, lint and types
+check: $(VENV)/test docs ## Check format, lint, types and the documentation's links
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+docs: $(VENV)/test ## Build the documentation site into build/site; a broken link is an error
+	@$(BIN)/python docs/stage.py
+	@cd build && ../$(BIN)/zensical build --clean --strict
 
 format: $(VENV)/test ## Put the code into its format and mend what can be mended
 	@$(BIN)/ruff format .
