@@ -24,8 +24,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 WRONG = [
     (
-        ("trainer.max_steps=10",),
-        r"There is no trainer setting 'max_steps'; did you mean 'max_step'\? There is: max_step, .*\.",
+        ("trainer.max_stepz=10",),
+        r"There is no trainer setting 'max_stepz'; did you mean 'max_step'\? There is: max_step, .*\.",
     ),
     (("max_step=10",), r"There is no setting 'max_step'; did you mean 'trainer\.max_step'\?"),
     (("modl=gpt",), r"There is no setting 'modl'; did you mean 'model'\? There is: model, .*"),

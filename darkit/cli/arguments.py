@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 
 from omegaconf import OmegaConf
 
-from darkit.engine.config import AUTO
+from darkit.engine.aliases import field_of
+from darkit.engine.config import AUTO, TrainerConfig
 from darkit.errors import ConfigError
 from darkit.runs import Run, base, files, load
 from darkit.runs.names import run_path
@@ -22,14 +24,16 @@ def prepare(words: Sequence[str]) -> list[str]:
     """Returns the words that Hydra gets.
 
     Flags come first, because Hydra takes settings only in one piece; then what a run to be resumed was begun with;
-    then what was given, which wins.
+    then what was given, which wins. Trainer settings under a name from another library get darkit's.
 
     Raises:
-        ConfigError: It is not said which run to resume, or what it was begun with cannot be read.
+        ConfigError: It is not said which run to resume, or what it was begun with cannot be read, or a setting is given
+            under two names with different values.
         RunNotFoundError: There is no such run.
     """
     overrides = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith("-"))]
     flags = [word for word in words if word not in overrides]
+    overrides = _with_fields(overrides)
     given = [_with_name_quoted(word, sweep=is_sweep(words)) for word in overrides]
     return [*flags, *_earlier_overrides(overrides), *given]
 
@@ -77,6 +81,27 @@ def _earlier_overrides(given: Sequence[str]) -> list[str]:
     overrides = content.get("overrides") if isinstance(content, dict) else None
     replaced = {*_OF_ONE_RUN, *map(_key, given)}
     return [str(item) for item in overrides or [] if _key(str(item)) not in replaced]
+
+
+def _with_fields(words: Sequence[str]) -> list[str]:
+    """Replaces ``trainer.max_steps=`` and other usual names by the fields that they mean."""
+    known = [field.name for field in fields(TrainerConfig)]
+    found: list[str] = []
+    given: dict[str, tuple[str, str, str]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        group, dot, name = key.rpartition(".")
+        if group.lstrip("+~") != "trainer":
+            found.append(word)
+            continue
+        field = field_of(name, known)
+        other, other_value, earlier = given.setdefault(field, (name, value, word))
+        if other != name and other_value != value:
+            raise ConfigError(
+                f"{earlier} and {word} are the same setting (trainer.{field}) with different values. Give one of them."
+            )
+        found.append(f"{group}{dot}{field}{equals}{value}")
+    return found
 
 
 def _key(word: str) -> str:

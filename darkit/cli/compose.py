@@ -27,6 +27,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from darkit.engine.aliases import field_of
 from darkit.engine.config import TrainerConfig
 from darkit.errors import ConfigError, StorageError, nearest
 from darkit.runs.home import home
@@ -152,8 +153,9 @@ def _describe_override(override: str, message: str) -> str:
 
 def _describe_key(error: OmegaConfBaseException) -> str:
     path, _, key = str(error.full_key).rpartition(".")
-    if not path and key in _TRAINER_SETTINGS:
-        return f"There is no setting {key!r}; did you mean 'trainer.{key}'?"
+    setting = field_of(str(key), _TRAINER_SETTINGS)
+    if not path and setting in _TRAINER_SETTINGS:
+        return f"There is no setting {key!r}; did you mean 'trainer.{setting}'?"
     known = list(error.parent_node or {}) if isinstance(error.parent_node, DictConfig) else []
     what = "trainer setting" if path == "trainer" else f"setting {path}." if path else "setting"
     name = f"{what}{key}" if what.endswith(".") else f"{what} {key!r}"

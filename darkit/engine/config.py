@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+from darkit.engine.aliases import field_of, plain_number, with_fields
 from darkit.errors import ConfigError, nearest
 from darkit.runs.names import check_name
 
@@ -59,7 +61,8 @@ class TrainerConfig:
     """What a run is trained with.
 
     A subclass may add fields, and may give a new default with or without an annotation (``lr = 1e-3``), with or
-    without ``@dataclass``.
+    without ``@dataclass``. `darkit.engine.aliases` has usual names from other libraries that the constructor also
+    takes, such as ``max_steps`` and ``learning_rate``. A number may be a scalar of NumPy or torch.
 
     Raises:
         ConfigError: A value is of the wrong type or out of its range.
@@ -136,8 +139,11 @@ class TrainerConfig:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Makes subclasses that were not decorated dataclasses, or their fields would not count."""
         for part in reversed(cls.__mro__):
-            if issubclass(part, TrainerConfig) and "__dataclass_fields__" not in part.__dict__:
+            if not issubclass(part, TrainerConfig):
+                continue
+            if "__dataclass_fields__" not in part.__dict__:
                 dataclass(part)
+            _take_aliases(part)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -146,7 +152,10 @@ class TrainerConfig:
     def validate(self) -> None:
         """Checks every field of `TrainerConfig`. Raises `ConfigError`."""
         for field in dataclasses.fields(TrainerConfig):
-            value = getattr(self, field.name)
+            given = getattr(self, field.name)
+            value = plain_number(given)
+            if value is not given:
+                setattr(self, field.name, value)
             if field.name == "betas":
                 self.betas = _check_betas(value)
             else:
@@ -166,13 +175,30 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     """
     known = [field.name for field in dataclasses.fields(config)]
     for key in overrides:
-        if key not in known:
+        if field_of(key, known) not in known:
             raise ConfigError(f"There is no trainer setting {key!r}; {nearest(key, known)}.")
+    overrides = with_fields(overrides, known)
     changed = copy.copy(config) if overrides else config
     for key, value in overrides.items():
         setattr(changed, key, value)
     changed.validate()
     return changed
+
+
+def _take_aliases(cls: type[TrainerConfig]) -> None:
+    """Lets a class's constructor take aliases, unless it was written by hand with parameters of those names."""
+    made: Any = cls.__dict__.get("__init__")
+    if made is None or hasattr(made, "takes_aliases"):
+        return
+    own = inspect.signature(made).parameters
+    known = {field.name for field in dataclasses.fields(cls)}.union(own)
+
+    @functools.wraps(made)
+    def init(self: TrainerConfig, *args: Any, **kwargs: Any) -> None:
+        made(self, *args, **with_fields(kwargs, known))
+
+    init.takes_aliases = True  # type: ignore[attr-defined]
+    cls.__init__ = init  # type: ignore[method-assign]
 
 
 def _check_value(name: str, kind: str, value: Any) -> None:

@@ -13,6 +13,7 @@ import lightning
 from torch import nn
 
 from darkit.engine.adapter import Adapter
+from darkit.engine.aliases import refuse_shadows
 from darkit.engine.callbacks import StepEvaluate
 from darkit.engine.checkpoint import load_weights
 from darkit.engine.config import TrainerConfig, with_overrides
@@ -146,6 +147,7 @@ def train_run(
     caller has opened one, which it then also ends; ``started`` is told of the session once it is open; ``composed`` is
     the whole composed config as YAML, for ``config.yaml``.
     """
+    refuse_shadows(config, [field.name for field in fields(TrainerConfig)])
     found = resume if isinstance(resume, Resume) else find_resume(root, config, resume)
     same = found if found is not None and found.same_run else None
     if config.name is not None and session is None and same is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
 from darkit.cli.arguments import is_sweep, prepare, sweeps_names
+from darkit.errors import ConfigError
 
 
 def test_flags_come_first_and_settings_keep_their_order() -> None:
@@ -54,3 +56,27 @@ def test_a_sweep_is_known_by_its_flag_and_one_over_names_by_their_number() -> No
     assert sweeps_names(["-m", "name=a,b", "lr=1"])
     assert not sweeps_names(["-m", "name='a,b'", "lr=1,2"])
     assert not sweeps_names(["-m", "lr=1,2"])
+
+
+def test_a_trainer_setting_under_another_librarys_name_becomes_darkits() -> None:
+    words = [
+        "trainer.max_steps=3",
+        "+trainer.learning_rate=1e-3",
+        "trainer.lr=1e-3",
+        "model.max_steps=4",
+        "max_steps=5",
+    ]
+    assert prepare(words) == [
+        "trainer.max_step=3",
+        "+trainer.lr=1e-3",
+        "trainer.lr=1e-3",
+        "model.max_steps=4",
+        "max_steps=5",
+    ]
+    assert prepare(["-m", "trainer.learning_rate=1,2"]) == ["-m", "trainer.lr=1,2"]
+
+
+def test_one_trainer_setting_under_two_names_with_different_values_is_refused() -> None:
+    for words in (["trainer.max_steps=3", "trainer.max_step=4"], ["trainer.grad_clip=1", "trainer.max_grad_norm=2"]):
+        with pytest.raises(ConfigError, match="are the same setting"):
+            prepare(words)

@@ -43,11 +43,11 @@ def test_python_m_darkit_train_prints_the_report_to_standard_output_and_progress
 def test_both_commands_refuse_a_mistake_with_exit_code_2_and_one_sentence(
     command: str, empty: Path, home: Path
 ) -> None:
-    words = [DARKIT.with_name(command), "train", "trainer.max_steps=10"]
+    words = [DARKIT.with_name(command), "train", "trainer.max_stepz=10"]
     result = subprocess.run(words, cwd=empty, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stdout == ""
-    assert re.fullmatch(r"Error: There is no trainer setting 'max_steps'; did you mean 'max_step'\?.*\n", result.stderr)
+    assert re.fullmatch(r"Error: There is no trainer setting 'max_stepz'; did you mean 'max_step'\?.*\n", result.stderr)
     assert not home.exists()
 
 

@@ -138,7 +138,7 @@ def test_a_seed_that_torch_cannot_take_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "meant"), [("max_steps", "max_step"), ("learning_rat", "lr"), ("batchsize", "batch_size")]
+    ("wrong", "meant"), [("max_stepz", "max_step"), ("learning_rat", "lr"), ("batchsize", "batch_size")]
 )
 def test_an_unknown_override_is_refused_by_name_with_the_nearest(wrong: str, meant: str) -> None:
     with pytest.raises(ConfigError, match=f"There is no trainer setting {wrong!r}") as caught:

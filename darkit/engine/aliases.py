@@ -1,0 +1,96 @@
+"""Usual names of other libraries for the trainer's settings. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from darkit.errors import ConfigError
+
+ALIASES: Mapping[str, str] = {
+    "max_steps": "max_step",
+    "max_epochs": "max_epoch",
+    "num_epochs": "max_epoch",
+    "num_train_epochs": "max_epoch",
+    "epochs": "max_epoch",
+    "devices": "device_num",
+    "learning_rate": "lr",
+    "per_device_train_batch_size": "batch_size",
+    "per_device_batch_size": "batch_size",
+    "dataloader_num_workers": "num_workers",
+    "warmup_steps": "warmup_step",
+    "num_warmup_steps": "warmup_step",
+    "accumulate_grad_batches": "gradient_accumulation_steps",
+    "gradient_clip_val": "gradient_clip",
+    "max_grad_norm": "gradient_clip",
+    "grad_clip": "gradient_clip",
+    "eval_steps": "eval_step_interval",
+    "save_steps": "save_step_interval",
+    "logging_steps": "log_step_interval",
+    "log_every_n_steps": "log_step_interval",
+    "torch_compile": "compile",
+    "early_stopping_patience": "early_stop_patience",
+    "load_best_model_at_end": "load_best_at_end",
+}
+"""Name elsewhere -> field of `TrainerConfig`. Each takes the same values with the same meaning in both places."""
+
+
+def field_of(name: str, known: Collection[str]) -> str:
+    """Returns the field that a name means: itself where it is a known field, else what it is an alias of."""
+    field = ALIASES.get(name, name)
+    return field if name not in known and field in known else name
+
+
+def with_fields(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Replaces aliases by the fields that they mean.
+
+    Args:
+        values: Values by field or alias.
+        known: The fields there are; one that has an alias's name is itself.
+
+    Raises:
+        ConfigError: A field is given twice, under two names and with different values.
+    """
+    found: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for name, value in values.items():
+        field = field_of(name, known)
+        if field in found and not _same(found[field], value):
+            raise ConfigError(
+                f"{name}={value!r} and {names[field]}={found[field]!r} are the same setting ({field}) with different "
+                "values. Give one of them."
+            )
+        found[field], names[field] = value, name
+    return found
+
+
+def refuse_shadows(config: Any, fields: Collection[str]) -> None:
+    """Refuses a config whose own attribute has an alias's name and another value than the field that is trained with.
+
+    Args:
+        config: The config; of a subclass that may have added ``learning_rate``, which the engine does not read.
+        fields: The fields that are read.
+
+    Raises:
+        ConfigError: There is such an attribute.
+    """
+    for alias, field in ALIASES.items():
+        value = getattr(config, alias, None)
+        if field in fields and alias not in fields and value is not None and not _same(value, getattr(config, field)):
+            raise ConfigError(
+                f"{type(config).__name__} has {alias}={value!r} of its own, but {field}={getattr(config, field)!r} is "
+                f"used in training. Rename {alias} to {field}."
+            )
+
+
+def plain_number(value: Any) -> Any:
+    """Turns a scalar of NumPy or torch into the Python number that it is, and returns anything else as it is."""
+    if not isinstance(value, bool | int | float | str) and getattr(value, "ndim", None) == 0:
+        item = getattr(value, "item", None)
+        return item() if callable(item) else value
+    return float(value) if isinstance(value, float) and type(value) is not float else value
+
+
+def _same(one: Any, other: Any) -> bool:
+    one, other = plain_number(one), plain_number(other)
+    return (type(one) is type(other) and bool(one == other)) or (one == other) is True
