@@ -17,7 +17,7 @@ from darkit.engine.device import move_to_device
 from darkit.engine.feed import Feed
 from darkit.engine.loss import Step
 from darkit.engine.optim import MakeOptimizer, MakeScheduler, make_optimizer, make_scheduler, restore_optimizer
-from darkit.errors import DataError
+from darkit.errors import ConfigError, DataError
 
 _STRETCH = 0.1  # seconds
 _PLAIN = frozenset((type(None), bool, int, str, list))  # what is never a parameter, a buffer or a module
@@ -80,6 +80,13 @@ class Adapter(lightning.LightningModule):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+    def log(self, name: str, *arguments: Any, **settings: Any) -> None:
+        """Refuses what a callback logs: Lightning would keep it, but the run would not. Raises `ConfigError`."""
+        raise ConfigError(
+            f"A callback logged {name!r} with pl_module.log, which does not reach the run's log. Set "
+            f"outputs[{name!r}] in its on_train_batch_end instead."
+        )
 
     def configure_optimizers(self) -> Optimizer:
         """Makes the optimizer, and the schedule that this adapter steps itself."""

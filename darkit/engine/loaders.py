@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -135,6 +136,11 @@ def _from_module(data: LightningDataModule, val_data: Any, config: TrainerConfig
     data.prepare_data()
     data.setup("fit")
     train = data.train_dataloader()
+    if isinstance(train, CombinedLoader | Mapping | list | tuple):
+        raise DataError(
+            f"A run is trained on one loader, but train_dataloader of {type(data).__name__} returned a "
+            f"{type(train).__name__}. Combine the datasets in one Dataset."
+        )
     if val_data is None and type(data).val_dataloader is not LightningDataModule.val_dataloader:
         val_data = _only_loader(data.val_dataloader())
     if isinstance(train, DataLoader):

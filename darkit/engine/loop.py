@@ -110,7 +110,7 @@ def make_trainer(session: Session, config: TrainerConfig, callbacks: list[lightn
             limit_val_batches=0,
             num_sanity_val_steps=0,
         )
-    except (ValueError, TypeError, MisconfigurationException) as error:
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         settings = ", ".join(f"{name}={getattr(config, name)!r}" for name in _LIGHTNINGS_SETTINGS)
         raise ConfigError(f"These settings do not go together ({settings}): {error}") from error
 

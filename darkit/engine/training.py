@@ -22,6 +22,7 @@ from darkit.engine.display import announce
 from darkit.engine.exports import describe_model
 from darkit.engine.fingerprint import describe_data
 from darkit.engine.fits import check_fits
+from darkit.engine.foreign import refuse_callbacks, refuse_module, with_data_module
 from darkit.engine.loaders import make_loaders
 from darkit.engine.loop import (
     Watched,
@@ -119,6 +120,7 @@ def fit(
     )
 
 
+@with_data_module
 def train_run(
     model: nn.Module,
     data: Any,
@@ -147,6 +149,8 @@ def train_run(
     caller has opened one, which it then also ends; ``started`` is told of the session once it is open; ``composed`` is
     the whole composed config as YAML, for ``config.yaml``.
     """
+    refuse_module(model)
+    refuse_callbacks(callbacks)
     refuse_shadows(config, [field.name for field in fields(TrainerConfig)])
     found = resume if isinstance(resume, Resume) else find_resume(root, config, resume)
     same = found if found is not None and found.same_run else None

@@ -1,0 +1,176 @@
+"""What of a LightningModule, a LightningDataModule or a Lightning callback darkit's loop would ignore: refused by name.
+
+`darkit.fit` trains a LightningModule as a plain module by its ``training_step`` (with ``self.log`` in it), ``forward``
+and ``hparams``. Whatever else it overrides would be ignored, so it is refused, unless Lightning itself does not call it
+in a training (``test_step``, ``predict_step`` and their hooks).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import lightning
+from lightning.pytorch import callbacks as stock
+from torch import nn
+
+from darkit.errors import ConfigError, DataError, ModelError, listing
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_NOT_IN_TRAINING = ("on_test_", "on_predict_")
+_MODULE_METHODS = (
+    "backward",
+    "clip_gradients",
+    "log",
+    "log_dict",
+    "lr_scheduler_step",
+    "manual_backward",
+    "optimizer_step",
+    "optimizer_zero_grad",
+    "prepare_data",
+    "setup",
+    "teardown",
+    "train_dataloader",
+    "training_epoch_end",
+    "training_step_end",
+    "transfer_batch_to_device",
+    "val_dataloader",
+    "validation_epoch_end",
+    "validation_step",
+    "validation_step_end",
+)
+_DATA_METHODS = (
+    "load_state_dict",
+    "on_after_batch_transfer",
+    "on_before_batch_transfer",
+    "state_dict",
+    "transfer_batch_to_device",
+)
+NEVER_CALLED = (
+    "on_before_zero_grad",
+    "on_load_checkpoint",
+    "on_sanity_check_end",
+    "on_sanity_check_start",
+    "on_save_checkpoint",
+    "on_validation_batch_end",
+    "on_validation_batch_start",
+    "on_validation_end",
+    "on_validation_epoch_end",
+    "on_validation_epoch_start",
+    "on_validation_start",
+)
+"""Hooks of a callback that Lightning calls in a training, and darkit's loop does not."""
+
+_INSTEAD: Sequence[tuple[tuple[type, ...], str]] = (
+    ((stock.Checkpoint,), "use save_step_interval, keep_last and keep_best"),
+    ((stock.GradientAccumulationScheduler,), "use gradient_accumulation_steps"),
+    ((stock.LearningRateMonitor,), "the log has the learning rate in its column lr"),
+    ((stock.DeviceStatsMonitor, stock.ThroughputMonitor), "the run's system_log.csv has the use of the machine"),
+    ((stock.LearningRateFinder,), "set lr"),
+    ((stock.BatchSizeFinder,), "set batch_size"),
+    ((stock.ProgressBar,), "darkit shows the progress itself"),
+    ((stock.BackboneFinetuning,), "freeze the backbone with requires_grad_(False)"),
+    (
+        (stock.EarlyStopping,),
+        "set trainer.should_stop in the on_train_batch_end of a callback, where outputs has the metrics",
+    ),
+    ((stock.StochasticWeightAveraging, stock.WeightAveraging), "average the weights in a callback"),
+)
+_ONLY_MEASURES = (stock.Timer,)  # its hooks of a validation only add up seconds
+
+
+def refuse_module(model: nn.Module) -> None:
+    """Refuses a LightningModule of which something would be ignored.
+
+    Raises:
+        ModelError: It overrides something besides what darkit honours, or belongs to another package than `lightning`.
+    """
+    name = type(model).__name__
+    if any(part.__module__.startswith("pytorch_lightning.") for part in type(model).__mro__):
+        raise ModelError(
+            f"{name} is a LightningModule of the package pytorch_lightning, which darkit does not know. Import "
+            "LightningModule from lightning.pytorch, or give a plain torch.nn.Module."
+        )
+    if not isinstance(model, lightning.LightningModule):
+        return
+    hooks = [hook for hook in dir(lightning.LightningModule) if hook.startswith(("on_", "configure_"))]
+    wanted = sorted({*hooks, *_MODULE_METHODS})
+    ignored = [hook for hook in wanted if not hook.startswith(_NOT_IN_TRAINING) and _overrides(model, hook)]
+    if not model.automatic_optimization:
+        ignored.append("automatic_optimization=False")
+    if "dataloader_iter" in inspect.signature(model.training_step).parameters:
+        ignored.append("dataloader_iter of training_step")
+    if ignored:
+        raise ModelError(
+            f"fit would train the LightningModule {name} with darkit's optimizer and loop and ignore its "
+            f"{listing(ignored)}. Train it with lightning.Trainer and the callbacks of darkit.engine.callbacks, or "
+            "give fit a module without them and optimizer=, scheduler= and val_data=."
+        )
+
+
+def refuse_data_module(data: lightning.LightningDataModule) -> None:
+    """Refuses a LightningDataModule of which something would be ignored. Raises `DataError`."""
+    ignored = [name for name in _DATA_METHODS if _overrides(data, name)]
+    if ignored:
+        raise DataError(
+            f"fit would ignore {listing(ignored)} of the LightningDataModule {type(data).__name__}. Do that work in "
+            "the dataset, in collate_fn or in the model, or train with lightning.Trainer."
+        )
+
+
+def refuse_callbacks(callbacks: Any) -> None:
+    """Refuses callbacks that would do nothing, or something else than they say, under darkit's loop.
+
+    Raises:
+        ConfigError: There is one, or something that is no Lightning callback.
+    """
+    if not isinstance(callbacks, Sequence) or not all(isinstance(item, lightning.Callback) for item in callbacks):
+        raise ConfigError(f"callbacks must be a list of lightning.Callback objects, not {callbacks!r}.")
+    for callback in callbacks:
+        name = type(callback).__name__
+        for kinds, instead in _INSTEAD:
+            if isinstance(callback, kinds):
+                raise ConfigError(f"The callback {name} does not work with darkit's loop: {instead}.")
+        ignored = [hook for hook in NEVER_CALLED if _overrides(callback, hook)]
+        if ignored:
+            raise ConfigError(
+                f"darkit's loop would not call {listing(ignored)} of the callback {name}. Use on_train_batch_end, "
+                "where outputs has the metrics of an evaluation (val_loss, ...)."
+            )
+
+
+def with_data_module(train: Callable[P, R]) -> Callable[P, R]:
+    """Wraps a function whose ``data`` (its second argument) may be a LightningDataModule, which it sets up.
+
+    It is told of an error and torn down however the training ends.
+    """
+
+    @functools.wraps(train)
+    def trained(*args: P.args, **kwargs: P.kwargs) -> R:
+        data = args[1]
+        if not isinstance(data, lightning.LightningDataModule):
+            return train(*args, **kwargs)
+        refuse_data_module(data)
+        try:
+            return train(*args, **kwargs)
+        except BaseException as error:
+            data.on_exception(error)
+            raise
+        finally:
+            data.teardown("fit")
+
+    return trained
+
+
+def _overrides(thing: Any, name: str) -> bool:
+    """Says whether an object has a method of its own in place of Lightning's, by its class or set on itself."""
+    if name in vars(thing):
+        return True
+    owner = next((part for part in type(thing).__mro__ if name in vars(part)), None)
+    if owner is None or owner in _ONLY_MEASURES:
+        return False
+    bases = (lightning.LightningModule, lightning.LightningDataModule, lightning.Callback)
+    return not any(isinstance(thing, base) and issubclass(base, owner) for base in bases)

@@ -1,0 +1,263 @@
+"""What `fit` would ignore of Lightning's modules, data modules and callbacks is refused by name; the rest works."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import lightning
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import callbacks as stock
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.utilities import CombinedLoader
+from torch import Tensor, nn
+
+import darkit
+from darkit.engine.foreign import NEVER_CALLED
+from darkit.errors import ConfigError, DataError, ModelError
+from tests.engine.parts import DataModule, equal_weights, in_order, made, run_names, train, xy
+
+
+class Plain(lightning.LightningModule):
+    """Overrides only what is honoured, or what Lightning does not call in a training either."""
+
+    def __init__(self, width: int = 1) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = nn.Linear(4, width)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layer(x)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = F.mse_loss(self(batch[0]), batch[1])
+        self.log("root", loss.sqrt())
+        return loss
+
+    def test_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    def predict_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    def on_test_start(self) -> None: ...
+
+    def on_predict_epoch_end(self) -> None: ...
+
+
+def test_a_module_that_overrides_only_what_is_honoured_trains_with_what_is_given() -> None:
+    ours, theirs = made(Plain), made(Plain)
+    run = train(ours, in_order(), optimizer="sgd", lr=0.1, max_step=4)
+    assert run.config == {"width": 1}
+    assert "root" in run.log().columns
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
+    for x, y in in_order():
+        optimizer.zero_grad()
+        F.mse_loss(theirs(x), y).backward()
+        optimizer.step()
+    assert equal_weights(ours, theirs)
+
+
+def overriding(name: str) -> lightning.LightningModule:
+    model: lightning.LightningModule = made(type("Overriding", (Plain,), {name: lambda self, *rest: None}))
+    return model
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "configure_optimizers",
+        "configure_model",
+        "configure_callbacks",
+        "configure_gradient_clipping",
+        "validation_step",
+        "on_train_epoch_end",
+        "on_before_optimizer_step",
+        "on_after_batch_transfer",
+        "on_save_checkpoint",
+        "optimizer_step",
+        "lr_scheduler_step",
+        "backward",
+        "setup",
+        "train_dataloader",
+        "transfer_batch_to_device",
+        "log",
+    ],
+)
+def test_a_module_that_overrides_more_is_refused_by_that_name_and_leaves_nothing(name: str) -> None:
+    with pytest.raises(ModelError, match=rf"LightningModule Overriding .* ignore its {name}\."):
+        train(overriding(name), xy())
+    assert run_names() == []
+
+
+def test_all_that_would_be_ignored_is_named_also_when_a_base_class_or_the_object_has_it() -> None:
+    with pytest.raises(ModelError, match=r"ignore its configure_optimizers, .*train_dataloader"):
+        train(BoringModel(), xy())
+    patched = made(Plain)
+    patched.configure_optimizers = lambda: None
+    manual = made(Plain)
+    manual.automatic_optimization = False
+    iterating = made(type("Iterating", (Plain,), {"training_step": lambda self, dataloader_iter: None}))
+    for model, said in (
+        (patched, "configure_optimizers"),
+        (manual, "automatic_optimization=False"),
+        (iterating, "dataloader_iter of training_step"),
+    ):
+        with pytest.raises(ModelError, match=rf"ignore its {said}\."):
+            train(model, xy())
+    assert run_names() == []
+
+
+def test_a_module_of_the_older_package_is_refused() -> None:
+    older = type("LightningModule", (nn.Module,), {"__module__": "pytorch_lightning.core.module"})
+    model = type("Theirs", (older,), {"training_step": lambda self, batch, batch_idx: None})()
+    with pytest.raises(ModelError, match=r"Theirs is a LightningModule of the package pytorch_lightning"):
+        train(model, xy())
+
+
+@pytest.mark.filterwarnings("ignore:No config of Sequential")
+def test_a_lightning_module_inside_a_plain_one_is_the_plain_ones_business() -> None:
+    assert train(nn.Sequential(overriding("configure_optimizers")), xy(), loss=F.mse_loss).status == "finished"
+
+
+# Data modules
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "on_after_batch_transfer",
+        "on_before_batch_transfer",
+        "transfer_batch_to_device",
+        "state_dict",
+        "load_state_dict",
+    ],
+)
+def test_a_data_module_whose_hooks_would_be_ignored_is_refused_by_name(name: str) -> None:
+    data = type("Theirs", (DataModule,), {name: lambda self, *rest: None})()
+    with pytest.raises(DataError, match=rf"ignore {name} of the LightningDataModule Theirs"):
+        train(made(), data)
+    assert run_names() == []
+
+
+class Noting(DataModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[Any] = []
+
+    def teardown(self, stage: str) -> None:
+        self.noted.append(stage)
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.noted.append(exception)
+
+
+def test_a_data_module_is_torn_down_and_told_of_an_error() -> None:
+    data = Noting()
+    train(made(), data)
+    assert data.noted == ["fit"]
+    failing = Noting()
+    with pytest.raises(ConfigError) as caught:
+        train(made(), failing, optimizer="none such")
+    assert failing.noted == [caught.value, "fit"]
+
+
+@pytest.mark.parametrize("kind", [dict, list, CombinedLoader])
+def test_several_training_loaders_are_refused(kind: Any) -> None:
+    class Several(DataModule):
+        def train_dataloader(self) -> Any:
+            loaders = {"a": in_order(), "b": in_order()}
+            return [*loaders.values()] if kind is list else kind(loaders)
+
+    with pytest.raises(DataError, match=rf"train_dataloader of Several returned a {kind.__name__}"):
+        train(made(), Several())
+    assert run_names() == []
+
+
+# Callbacks
+
+
+class EveryHook(lightning.Callback):
+    """Notes which of its hooks are called."""
+
+    def __init__(self) -> None:
+        self.called: set[str] = set()
+        self.hooks = [name for name in dir(lightning.Callback) if name.startswith("on_")]
+
+    def listen(self) -> None:
+        for name in self.hooks:
+            setattr(self, name, lambda *rest, _name=name: self.called.add(_name))
+
+
+def test_the_hooks_that_are_refused_are_those_that_the_loop_does_not_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("darkit.engine.foreign.NEVER_CALLED", ())
+    callback = EveryHook()
+    callback.listen()
+    train(made(), xy(), xy(), callbacks=[callback], eval_step_interval=2, save_step_interval=2)
+    elsewhere = ("on_test_", "on_predict_", "on_exception")
+    expected = {name for name in callback.hooks if not name.startswith(elsewhere)}
+    assert expected - callback.called == set(NEVER_CALLED)
+
+
+@pytest.mark.parametrize("hook", NEVER_CALLED)
+def test_a_callback_with_a_hook_that_is_never_called_is_refused_by_name(hook: str) -> None:
+    with pytest.raises(ConfigError, match=rf"would not call {hook} of the callback Theirs"):
+        train(made(), xy(), callbacks=[type("Theirs", (lightning.Callback,), {hook: lambda *rest: None})()])
+    assert run_names() == []
+
+
+def test_so_is_one_of_lambdas() -> None:
+    with pytest.raises(ConfigError, match="would not call on_validation_end of the callback LambdaCallback"):
+        train(made(), xy(), callbacks=[stock.LambdaCallback(on_validation_end=lambda *rest: None)])
+    called: list[int] = []
+    train(made(), xy(), callbacks=[stock.LambdaCallback(on_train_epoch_end=lambda trainer, _: called.append(1))])
+    assert called
+
+
+@pytest.mark.parametrize(
+    ("callback", "instead"),
+    [
+        (lambda: stock.ModelCheckpoint(), "save_step_interval"),
+        (lambda: stock.OnExceptionCheckpoint("."), "save_step_interval"),
+        (lambda: stock.EarlyStopping("val_loss"), "should_stop"),
+        (lambda: stock.StochasticWeightAveraging(1e-2), "average the weights"),
+        (lambda: stock.EMAWeightAveraging(), "average the weights"),
+        (lambda: stock.GradientAccumulationScheduler({0: 2}), "gradient_accumulation_steps"),
+        (lambda: stock.LearningRateMonitor(), "column lr"),
+        (lambda: stock.DeviceStatsMonitor(), "system_log.csv"),
+        (lambda: stock.ThroughputMonitor(lambda batch: 1), "system_log.csv"),
+        (lambda: stock.LearningRateFinder(), "set lr"),
+        (lambda: stock.BatchSizeFinder(), "set batch_size"),
+        (lambda: stock.TQDMProgressBar(), "progress"),
+        (lambda: stock.RichProgressBar(), "progress"),
+        (lambda: stock.BackboneFinetuning(), "requires_grad_"),
+        (lambda: stock.ModelPruning("l1_unstructured"), "on_save_checkpoint"),
+    ],
+)
+def test_lightnings_callbacks_that_cannot_work_are_refused_with_what_to_use(callback: Any, instead: str) -> None:
+    made_callback = callback()
+    with pytest.raises(ConfigError, match=f"{type(made_callback).__name__}.*{re.escape(instead)}|{instead}.*of the"):
+        train(made(), xy(), callbacks=[made_callback])
+    assert run_names() == []
+
+
+def test_lightnings_callbacks_that_work_are_taken() -> None:
+    timer = stock.Timer({"hours": 1})
+    assert train(made(), xy(), callbacks=[timer, stock.ModelSummary()]).details.step == 6
+    assert timer.time_elapsed() > 0
+
+
+@pytest.mark.parametrize("wrong", [3, "x", [3], stock.Timer(), [darkit.TrainerConfig()]])
+def test_what_is_no_list_of_callbacks_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"callbacks must be a list of lightning.Callback objects"):
+        train(made(), xy(), callbacks=wrong)
+    assert run_names() == []
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_after_backward", "on_train_start"])
+def test_what_a_callback_logs_through_the_module_is_refused_and_not_lost(hook: str) -> None:
+    class Logging(lightning.Callback): ...
+
+    setattr(Logging, hook, lambda self, trainer, pl_module, *rest: pl_module.log("norm", 1.0))
+    with pytest.raises(ConfigError, match=r"logged 'norm' with pl_module.log.*outputs\['norm'\]"):
+        train(made(), xy(), callbacks=[Logging()])
