@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from darkit.cli.arguments import is_sweep, prepare, sweeps_names
 from darkit.cli.compose import describe_error, run_composed
 from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error, show_warnings
+from darkit.cli.pipes import say, until_nobody_reads
 from darkit.cli.report import final_report, how_to_go_on
 from darkit.engine.config import TrainerConfig
 from darkit.errors import BatchError, ConfigError, DarkitError
@@ -60,7 +61,8 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) 
     try:
         prepared = prepare(given)
         number_names = number_names and not sweeps_names(prepared)
-        run_composed(task, prepared)
+        with until_nobody_reads():  # Hydra's help and configs; a training says what it has to say in any case
+            run_composed(task, prepared)
     except DarkitError as error:
         print_error(error)
         return USAGE_ERROR
@@ -135,7 +137,7 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
         return  # and that was said
     seconds = time.monotonic() - started
     baselines = choice.baselines if settings.loss is None else {}  # they are in the unit of the data's own loss
-    print(final_report(run, first_step=first, seconds=seconds, baselines=baselines))
+    say(final_report(run, first_step=first, seconds=seconds, baselines=baselines))
 
 
 def _resolved(settings: DictConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -89,7 +90,7 @@ def run_composed(task: Callable[[DictConfig], bool], arguments: Sequence[str]) -
     Plugins.instance().register(_OwnConfigs)
     OmegaConf.register_new_resolver("darkit.sweep", lambda: str(sweep), replace=True)
     original, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    fruitful = False
+    fruitful, reports = False, logging.raiseExceptions
 
     def enter(settings: DictConfig) -> None:
         nonlocal fruitful
@@ -98,15 +99,19 @@ def run_composed(task: Callable[[DictConfig], bool], arguments: Sequence[str]) -
 
     program = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(enter)
     sys.argv = ["darkit train", *arguments]
+    # what --info tells goes through logging, which would report a closed pipe once per line
+    logging.raiseExceptions = reports and not any(word.startswith("--info") or word == "-i" for word in arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as exceptions, and are not printed by Hydra
     try:
         program()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(describe_error(error)) from error
+    except BrokenPipeError:  # of Hydra's own output
+        raise
     except OSError as error:
         raise StorageError(error.errno, f"Cannot write to {error.filename}: {error.strerror}.") from error
     finally:
-        sys.argv = original
+        sys.argv, logging.raiseExceptions = original, reports
         os.environ.pop("HYDRA_FULL_ERROR")
         if full is not None:
             os.environ["HYDRA_FULL_ERROR"] = full

@@ -39,8 +39,15 @@ def show_warnings() -> None:
     warnings.showwarning = show
 
 
+class _Errors(Console):
+    """Standard error. Rich would end the process when nobody reads it."""
+
+    def on_broken_pipe(self) -> None:
+        """Drops the sentence."""
+
+
 def _print(text: str, style: str) -> None:
-    Console(file=sys.stderr, emoji=False).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    _Errors(file=sys.stderr, emoji=False).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _place(error: BaseException) -> str:

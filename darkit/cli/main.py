@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from darkit import __version__
 from darkit.cli import data, evaluate, export, new, predict, runs, show, start, stop, stop_server, verify, verify_resume
 from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error
+from darkit.cli.pipes import until_nobody_reads
 from darkit.errors import DarkitError
 
 _EXAMPLES = """\
@@ -38,6 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from darkit.train import main as train
 
         return train(words[1:])
+    code = 0
+    with until_nobody_reads():
+        code = _run(words)
+    return code  # noqa: RET504 - 0 also where whoever read the output has read enough
+
+
+def _run(words: Sequence[str]) -> int:
     parser = _parser()
     chosen = parser.parse_args(words)
     if chosen.run is None:
@@ -50,9 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has read enough
-        sys.stderr.close()
-        return 0
     return code
 
 

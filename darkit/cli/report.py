@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars
 
+from darkit.engine.rate import speed
 from darkit.runs import Run
 from darkit.runs.example import example_input
 
@@ -28,7 +29,7 @@ def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mappin
         ("run directory", str(run.path)),
         *_losses(log, baselines),
         *_measures(log),
-        ("speed", f"{_speed(log, first_step, details.step, seconds):.1f} steps/s, {seconds:.1f} s in all"),
+        ("speed", f"{speed(_speed(log, first_step, details.step, seconds))}, {seconds:.1f} s in all"),
     ]
     width = max(len(name) for name, _ in told)
     lines = [f"{run.name}: {details.state} at step {details.step} of {details.max_step}"]

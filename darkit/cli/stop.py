@@ -6,6 +6,7 @@ import argparse
 import time
 
 from darkit.cli.parsers import Subparsers, add_command
+from darkit.cli.pipes import say
 from darkit.errors import ConfigError
 from darkit.runs import load
 from darkit.runs.requests import request_stop
@@ -33,14 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"The run {found.name!r} does not train: it is {found.status}.")
     request_stop(found.path, "darkit stop")
     if arguments.no_wait:
-        print(f"Asked {found.name} to stop.")
+        say(f"Asked {found.name} to stop.")
         return 0
     deadline = time.monotonic() + arguments.timeout
     while found.status in ALIVE:
         if time.monotonic() > deadline:
-            print(f"{found.name} has not stopped after {arguments.timeout:g} s; the request stays.")
+            say(f"{found.name} has not stopped after {arguments.timeout:g} s; the request stays.")
             return 1
         time.sleep(_POLL)
     details = found.details
-    print(f"{found.name} is {details.state} at step {details.step}.")
+    say(f"{found.name} is {details.state} at step {details.step}.")
     return 0

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from darkit.cli.parsers import Subparsers, add_command, output
+from darkit.cli.pipes import until_nobody_reads
 from darkit.runs import load
 from darkit.runs.checkpoints import Checkpoint
 from darkit.runs.verify import find_problem
@@ -38,7 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
         problem = find_problem(checkpoint)
         failed += bool(problem)
         table.add_row(checkpoint.name, decimal(checkpoint.size), _verdict(checkpoint, problem))
-    console.print(table)
+    with until_nobody_reads():  # what was found is the exit code too
+        console.print(table)
     return 1 if failed else 0
 
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from darkit.cli.parsers import Subparsers, add_command
+from darkit.cli.pipes import say
 from darkit.errors import ConfigError
 from darkit.runs import Run, load
 
@@ -65,7 +66,7 @@ def _verify(folder: Path, overrides: list[str], kills: int, seed: int | None) ->
     from darkit.engine.compare import first_difference
 
     trial = _Trial(folder, overrides)
-    print("Training straight through ...", flush=True)
+    say("Training straight through ...")
     trial.finish(_STRAIGHT)
     straight = trial.run_of(_STRAIGHT)
     last = straight.details.step
@@ -78,16 +79,16 @@ def _verify(folder: Path, overrides: list[str], kills: int, seed: int | None) ->
         if reached is None:
             break
         killed += 1
-        print(f"Killed after step {reached}; going on from its last checkpoint ...", flush=True)
+        say(f"Killed after step {reached}; going on from its last checkpoint ...")
     trial.finish(_BROKEN)
     if not killed:
-        print("It finished before it could be killed: nothing was verified. More steps (trainer.max_step) may help.")
+        say("It finished before it could be killed: nothing was verified. More steps (trainer.max_step) may help.")
         return 1
     difference = first_difference(straight, trial.run_of(_BROKEN), trial.record(_STRAIGHT), trial.record(_BROKEN))
     if difference:
-        print(f"DIFFERENT: {difference}")
+        say(f"DIFFERENT: {difference}")
         return 1
-    print(
+    say(
         f"EQUAL: after {killed} kills, weights, optimizer, schedule, generators, batches and log of all {last} steps "
         "are the same bit for bit."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 
 _PATIENCE = 60.0  # seconds
 
@@ -28,5 +29,6 @@ def start_dashboard() -> str:
         warnings.warn(f"The dashboard could not be started. {reason[0]}", stacklevel=3)
         return ""
     address = done.stdout.strip()
-    print(f"The dashboard is at {address}", flush=True)
+    with suppress(BrokenPipeError):  # nobody reads it: the training goes on
+        print(f"The dashboard is at {address}", flush=True)
     return address

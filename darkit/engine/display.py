@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, plain lines elsewhere."""
+"""What a person sees while a run trains: a bar on a terminal, a live chart in a notebook, a few lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
+from darkit.engine.notebook import NotebookView, in_notebook
+from darkit.engine.rate import Rate, duration, speed
+
 _REDRAW = 0.5  # seconds
+_REDRAW_NOTEBOOK = 1.0  # seconds
+_LINE_INTERVAL = 5.0  # seconds between lines where there is no terminal
 _WIDE = 100  # characters; on a narrower terminal the labels are short
 _NARROW = 72  # characters; below, only steps and losses are shown
 
@@ -30,52 +35,75 @@ class Screen(Console):
 class Display:
     """Shows step, loss, rate and time left. A screen that cannot be written to is given up: the run is worth more.
 
+    On a terminal it redraws a bar, in a notebook an output with a chart. Elsewhere, such as in a file, it prints the
+    first row, then at most one line every few seconds, then the last row.
+
     Args:
         max_step: The step at which the run ends.
         progress: Returns the last completed step.
-        console: Where to; by default standard error.
+        console: Where to; by default standard error, or the notebook's cell.
     """
 
     def __init__(self, max_step: int, progress: Callable[[], int], console: Console | None = None) -> None:
         self._console = console or Screen()
         self._max_step = max_step
         self._progress = progress
-        self._first = (time.monotonic(), progress())
+        self._rate = Rate(progress)
         self._drawn = 0.0
+        self._row: Mapping[str, Any] = {}
         self._values: dict[str, float] = {}
+        self._printed: float | None = None
+        self._pending = False
         self._bar: Progress | None = None
+        self._notebook: NotebookView | None = None
         self._wide = self._console.width >= _WIDE
-        if self._console.is_terminal:
-            count = MofNCompleteColumn(table_column=Column(no_wrap=True))  # the bar is what gives way
-            columns = [count, BarColumn(), TextColumn("{task.fields[loss]}")]
-            if self._wide:
-                columns.insert(0, TextColumn("step"))
-            if self._console.width >= _NARROW:
-                columns += [TextColumn("{task.fields[rate]}"), TextColumn("left")]
-                columns += [TimeRemainingColumn(table_column=Column(no_wrap=True))]
-            self._bar = Progress(*columns, console=self._console, auto_refresh=False)
-            self._task = self._bar.add_task("", total=max_step, completed=progress(), loss="", rate="")
-            self._bar.start()
+        if console is None and in_notebook():
+            with self._given_up_if_gone():
+                self._notebook = NotebookView(max_step)
+                self._draw_notebook(self._notebook)
+        elif self._console.is_terminal:
+            self._bar = self._make_bar()
+
+    def _make_bar(self) -> Progress:
+        count = MofNCompleteColumn(table_column=Column(no_wrap=True))  # the bar is what gives way
+        columns = [count, BarColumn(), TextColumn("{task.fields[loss]}")]
+        if self._wide:
+            columns.insert(0, TextColumn("step"))
+        if self._console.width >= _NARROW:
+            columns += [TextColumn("{task.fields[rate]}"), TextColumn("left")]
+            columns += [TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True))]
+        bar = Progress(*columns, console=self._console, auto_refresh=False)
+        self._task = bar.add_task("", total=self._max_step, completed=self._progress(), loss="", rate="", left="")
+        bar.start()
+        return bar
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Redraws the bar when it is time, or prints a line per row."""
-        if self._progress() == self._first[1]:  # until the first step is done, nothing is a step's time
-            self._first = (time.monotonic(), self._first[1])
+        """Redraws, or prints a line, when it is time."""
+        self._rate.measure()
         with self._given_up_if_gone():
-            if self._bar is None:
-                self._print_lines(rows)
-                return
             for row in rows:
-                self._values.update(_losses(row))
-            if time.monotonic() - self._drawn > _REDRAW:
-                self._draw(self._bar)
+                self._take(row)
+            since = time.monotonic() - self._drawn
+            if self._bar is not None:
+                if since > _REDRAW:
+                    self._draw(self._bar)
+            elif self._notebook is not None:
+                if since > _REDRAW_NOTEBOOK:
+                    self._draw_notebook(self._notebook)
+            elif self._pending and (self._printed is None or time.monotonic() - self._printed > _LINE_INTERVAL):
+                self._print_line()
 
     def close(self) -> None:
-        """Leaves the bar as it ended."""
+        """Leaves what it shows as it ended."""
+        self._rate.measure()
         with self._given_up_if_gone():
             if self._bar is not None:
                 self._draw(self._bar)
                 self._bar.stop()
+            elif self._notebook is not None:
+                self._draw_notebook(self._notebook)
+            elif self._pending:
+                self._print_line()
 
     @contextmanager
     def _given_up_if_gone(self) -> Iterator[None]:
@@ -84,44 +112,58 @@ class Display:
         except (OSError, ValueError):  # the terminal went away, or somebody closed the file
             self._console.quiet = True
 
-    def rate(self) -> float:
-        """Returns the steps per second so far."""
-        started, first = self._first
-        return (self._progress() - first) / max(1e-9, time.monotonic() - started)
+    def _take(self, row: Mapping[str, Any]) -> None:
+        self._row, self._pending = row, True
+        self._values.update(_losses(row))
+        if self._notebook is not None:
+            self._notebook.add(row.get("step", self._progress()), _losses(row))
+        elif self._bar is None and self._printed is None:
+            self._print_line()
 
-    def _print_lines(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Prints all lines at once, past the console: what lays out a line for a terminal takes longer than a step."""
-        if rows and not self._console.quiet:
-            self._console.file.write("".join(f"{self._line(row)}\n" for row in rows))
+    def _print_line(self) -> None:
+        """Prints past the console: what lays out a line for a terminal takes longer than a step."""
+        self._printed, self._pending = time.monotonic(), False
+        line, self._values = self._line(self._row), {}
+        if not self._console.quiet:
+            self._console.file.write(f"{line}\n")
             self._console.file.flush()
 
     def _draw(self, bar: Progress) -> None:
         self._drawn = time.monotonic()
+        step = self._progress()
         labels = {key: key if self._wide else key.removesuffix("_loss") for key in self._values}
         loss = " ".join(f"{labels[key]} {value:.4g}" for key, value in self._values.items())
-        bar.update(self._task, completed=self._progress(), loss=loss, rate=f"{self.rate():.1f} steps/s")
+        bar.update(self._task, completed=step, loss=loss, rate=speed(self._rate.value), left=self._left(step))
         bar.refresh()
+
+    def _draw_notebook(self, view: NotebookView) -> None:
+        self._drawn = time.monotonic()
+        step = self._progress()
+        view.show(step, [*_shown(self._values), *self._pace(step)])
 
     def _line(self, row: Mapping[str, Any]) -> str:
         step = row.get("step", self._progress())
-        rate = self.rate()
-        parts = [f"step {step}/{self._max_step}"]
-        parts += [f"{key} {value:.4g}" for key, value in _losses(row).items()]
-        if rate and isinstance(step, int):
-            parts += [f"{rate:.1f} steps/s", f"{_duration((self._max_step - step) / rate)} left"]
+        parts = [f"step {step}/{self._max_step}", *_shown(self._values)]
+        if isinstance(step, int):
+            parts += self._pace(step)
         return "  ".join(parts)
+
+    def _pace(self, step: int) -> list[str]:
+        """Rate and time left, as soon as they are known."""
+        return [speed(self._rate.value), f"{self._left(step)} left"] if self._rate.value else []
+
+    def _left(self, step: int) -> str:
+        return duration((self._max_step - step) / self._rate.value) if self._rate.value else "-:--:--"
+
+
+def _shown(values: Mapping[str, float]) -> list[str]:
+    return [f"{key} {value:.4g}" for key, value in values.items()]
 
 
 def _losses(row: Mapping[str, Any]) -> dict[str, float]:
     return {key: row[key] for key in ("train_loss", "val_loss") if isinstance(row.get(key), float | int)}
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def announce(text: str) -> None:
     """Prints a line for the person at the terminal, before the display begins."""
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+    Screen().print(text, markup=False, soft_wrap=True)

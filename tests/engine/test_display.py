@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import subprocess
@@ -11,9 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
-from darkit.engine.display import Display, Screen
+from darkit.engine.display import Display, Screen, announce
+from darkit.engine.rate import Rate, speed
 
 SCRIPT = """
 import torch, darkit
@@ -32,16 +36,15 @@ def run(steps: int, every: int, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_a_terminal_there_is_one_plain_line_per_logged_step_and_no_word_of_lightnings(home: Path) -> None:
+def test_without_a_terminal_there_are_the_first_and_the_last_line_and_no_word_of_lightnings(home: Path) -> None:
     result = run(25, 4, home)
     assert result.returncode == 0
     lines = result.stderr.splitlines()
-    assert [int(re.match(r"step (\d+)/25  train_loss ", line)[1]) for line in lines] == [4, 8, 10, 12, 16, 20, 24, 25]
+    assert [int(re.match(r"step (\d+)/25  train_loss ", line)[1]) for line in lines] == [4, 25]
+    pace = r"(  \d+\.\d steps/s  (\d+:)?\d+:\d\d left)?"
     for line in lines:
-        assert re.fullmatch(
-            r"step \d+/25  train_loss \S+(  val_loss \S+)?  \d+\.\d steps/s  (\d+:)?\d+:\d\d left", line
-        ), line
-    assert ["val_loss" in line for line in lines] == [False, False, True, False, False, True, False, True]
+        assert re.fullmatch(rf"step \d+/25  train_loss \S+(  val_loss \S+)?{pace}", line), line
+    assert ["val_loss" in line for line in lines] == [False, True]
     assert result.stdout == ""
 
 
@@ -61,8 +64,83 @@ def test_a_long_line_is_not_broken_and_brackets_are_no_markup() -> None:
 def test_losses_that_are_not_finite_are_shown_as_such() -> None:
     display, text = plain()
     display.write([{"step": 4, "train_loss": float("nan")}, {"step": 5, "train_loss": float("-inf")}])
+    display.close()
     assert "train_loss nan" in text.getvalue()
     assert "train_loss -inf" in text.getvalue()
+
+
+class Clock:
+    """A clock that tells what it is set to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("darkit.engine.display.time.monotonic", lambda: self.now)
+
+
+def test_two_thousand_steps_in_a_file_are_a_line_every_few_seconds_and_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, text, step = Clock(monkeypatch), io.StringIO(), 0
+    display = Display(2000, lambda: step, Console(file=text))
+    for step in range(1, 2001):  # ten a second, of which two come in a block
+        clock.now = step / 10
+        display.write([{"step": step, "train_loss": 1.0, "val_loss": 2.0 if step == 60 else None}] if step % 2 else [])
+    display.write([{"step": 2000, "train_loss": 0.5}])
+    display.close()
+    steps = [int(re.match(r"step (\d+)/2000 ", line)[1]) for line in text.getvalue().splitlines()]
+    assert len(steps) <= 2 + 200 / 5
+    assert (steps[0], steps[-1]) == (1, 2000)
+    assert all(later - earlier >= 50 for earlier, later in itertools.pairwise(steps[:-1]))
+
+
+def test_a_validation_loss_between_two_lines_is_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, text, step = Clock(monkeypatch), io.StringIO(), 0
+    display = Display(100, lambda: step, Console(file=text))
+    for step in (1, 2, 3):
+        display.write([{"step": step, "train_loss": 1.0, **({"val_loss": 2.0} if step == 2 else {})}])
+    clock.now = 6.0
+    display.write([])
+    assert text.getvalue().splitlines()[1].startswith("step 3/100  train_loss 1  val_loss 2")
+    display.close()
+    assert len(text.getvalue().splitlines()) == 2, "what was printed is not printed again at the end"
+
+
+def test_a_rate_is_shown_when_it_is_known_and_leaves_out_what_comes_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, text, step = Clock(monkeypatch), io.StringIO(), 0
+    display = Display(100, lambda: step, Console(file=text))
+    for look in range(200):  # four looks a second; the first step takes 30 seconds, then each takes one
+        clock.now = look / 4
+        step = max(0, int(clock.now) - 29)
+        display.write([{"step": step, "train_loss": 1.0}] if step and look % 4 == 0 else [])
+    rates = re.findall(r"(\S+) (steps/s|s/step)", text.getvalue())
+    assert text.getvalue().splitlines()[0] == "step 1/100  train_loss 1"
+    assert rates
+    assert set(rates) == {("1.0", "steps/s")}
+
+
+def test_a_step_that_takes_long_is_told_by_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [speed(rate) for rate in (None, 1234.56, 1.0, 0.25, 1 / 90, 0.0)] == [
+        "",
+        "1234.6 steps/s",
+        "1.0 steps/s",
+        "4.0 s/step",
+        "90.0 s/step",
+        "0.0 steps/s",
+    ]
+
+
+@given(st.floats(0.01, 1000), st.integers(0, 5), st.floats(0, 0.25))
+def test_any_rate_that_is_shown_is_right_within_a_tenth(seconds: float, start: int, offset: float) -> None:
+    now = 0.0
+    rate = Rate(lambda: start + int(now / seconds), lambda: now)
+    for look in range(200):
+        now = look / 4 + offset
+        rate.measure()
+        assert rate.value is None or abs(rate.value * seconds - 1) <= 0.12
+    if 0.3 < seconds < 4:
+        assert rate.value is not None
 
 
 def test_a_row_without_step_or_loss_is_a_line_too() -> None:
@@ -83,8 +161,7 @@ def test_on_a_terminal_there_is_one_bar_with_steps_losses_rate_and_time_left() -
     assert "500/1000" in last
     assert "train_loss 0.25" in last
     assert "val_loss 0.5" in last
-    assert re.search(r"\d+\.\d steps/s", last)
-    assert re.search(r"left .*\d:\d\d", last)
+    assert re.search(r"(\d+\.\d steps/s)? +left (-:--:--|\d:\d\d)", last)
     assert shown.count("500/1000") <= 3
     assert shown.count("/1000") < 100
 
@@ -137,5 +214,15 @@ def test_a_bar_shows_the_steps_and_both_losses_whole_on_any_terminal(width: int)
     last = re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", text.getvalue()).replace("\r", "\n").strip().splitlines()[-1]
     assert "34567/100000" in last.replace(" ", "")
     assert all(f"{value:.4g}" in last for value in (0.012345, 0.0456789))
-    assert ("steps/s left" in last) == (width >= 72)
+    assert ("left -:--:--" in last) == (width >= 72)
     assert len(last) <= width
+
+
+def test_announcing_to_nobody_does_not_end_the_training() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    file = os.fdopen(writer, "w")
+    with contextlib.redirect_stderr(file):
+        announce("The run goes on.")
+    with contextlib.suppress(BrokenPipeError):
+        file.close()
