@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from darkit.errors import DarkitError, StorageError
-from darkit.runs.safe import UnreadableError, read_bytes
+from darkit.runs.safe import UnreadableError, open_for_writing, read_object
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[byt
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{threading.get_ident()}")
     try:
         try:
-            with temporary.open("w+b") as file:
+            with os.fdopen(open_for_writing(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC), "w+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -117,13 +117,12 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object; a file that is not there, or is no whole JSON object, counts as an empty one."""
     try:
-        value = json.loads(read_bytes(path))
+        return read_object(path)
     except FileNotFoundError:
         return {}
     except UnreadableError as error:
         cause = error.__cause__
-        logger.warning("Cannot read %s: %s.", path, cause.strerror if isinstance(cause, OSError) else error.reason)
+        if not isinstance(cause, ValueError | RecursionError):  # a file that is half written says nothing yet
+            reason = cause.strerror if isinstance(cause, OSError) else error.reason
+            logger.warning("Cannot read %s: %s.", path, reason)
         return {}
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

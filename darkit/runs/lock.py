@@ -11,6 +11,7 @@ from pathlib import Path
 
 from darkit.errors import RunLockedError, StorageError
 from darkit.runs import files
+from darkit.runs.safe import is_strange, open_for_writing
 
 _PATIENCE = 0.2  # seconds; a reader that looks whether the lock is free holds it for microseconds
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
@@ -30,7 +31,9 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         self._descriptor: int | None = None
         try:
-            descriptor = os.open(folder / files.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = open_for_writing(folder / files.LOCK, os.O_RDWR | os.O_CREAT)
+        except StorageError:
+            raise
         except OSError as error:
             raise StorageError(error.errno, f"Cannot lock the run in {folder}: {error.strerror}.") from error
         try:
@@ -73,8 +76,10 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 def is_locked(folder: Path) -> bool:
     """Says whether some process on this host is training the run in this folder; True where one cannot look."""
+    if is_strange(folder / files.LOCK):  # no trainer holds such a lock
+        return False
     try:
-        descriptor = os.open(folder / files.LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder / files.LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:

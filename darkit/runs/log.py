@@ -7,16 +7,18 @@ are not, and a missing value is an empty field. Rows are only ever appended, who
 
 from __future__ import annotations
 
+import errno
 import io
 import os
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkit.errors import LogError, StorageError, nearest
+from darkit.errors import DarkitError, LogError, StorageError, nearest
 from darkit.runs import files
 from darkit.runs.records import check_column, format_header, format_value, parse_fields, parse_header
+from darkit.runs.safe import UnreadableError, open_for_writing, open_regular
 from darkit.runs.table import make_table
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 DEFAULT_COLUMNS = ("step", "epoch", "time", "lr", "train_loss", "val_loss")
 _TAIL = 65536  # bytes; the end of a log's last line is looked for in blocks of so many
 _RECENT = 131072  # bytes; the last values of a log are looked for in so many
+LONGEST_LOG = 2**32  # bytes
+LONGEST_HEADER = 2**20  # bytes; some 50,000 columns
 Row = Mapping[str, Any]
 
 
@@ -105,10 +109,12 @@ class CsvLog:
         try:
             columns = _header(self.path)
             if columns:
-                with self.path.open("r+b") as file:
+                with os.fdopen(open_for_writing(self.path, os.O_RDWR), "r+b") as file:
                     _cut_torn_line(file)
         except FileNotFoundError:
             return []
+        except DarkitError:
+            raise
         except OSError as error:
             raise StorageError(error.errno, f"Cannot continue the log {self.path}: {error.strerror}.") from error
         return columns
@@ -116,12 +122,12 @@ class CsvLog:
     def _read(self) -> bytes:
         try:
             return _whole_lines(self.path)
-        except OSError as error:
-            raise _unreadable(self.path, error) from error
+        except FileNotFoundError as error:
+            raise StorageError(error.errno, f"Cannot read the log {self.path}: {os.strerror(errno.ENOENT)}.") from error
 
     def _write(self, data: bytes) -> None:
         try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            descriptor = open_for_writing(self.path, os.O_WRONLY | os.O_APPEND)
             try:
                 size = os.fstat(descriptor).st_size
                 try:
@@ -134,6 +140,8 @@ class CsvLog:
                     raise
             finally:
                 os.close(descriptor)
+        except DarkitError:
+            raise
         except OSError as error:
             raise StorageError(error.errno, f"Cannot write the log {self.path}: {error.strerror}.") from error
 
@@ -154,10 +162,8 @@ def read_log(path: Path) -> polars.DataFrame:
 
     try:
         whole = _whole_lines(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return polars.DataFrame()
-    except OSError as error:
-        raise _unreadable(path, error) from error
     if not whole:
         return polars.DataFrame()
     return make_table(whole, path)
@@ -174,14 +180,12 @@ def last_values(path: Path) -> dict[str, str]:
     """
     try:
         header = _header(path)
-        with path.open("rb") as file:
+        with _reading(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _RECENT))
             lines = file.read().split(b"\n")
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return {}
-    except OSError as error:
-        raise _unreadable(path, error) from error
     found: dict[str, str] = {}
     missing = list(enumerate(header))
     for line in reversed(lines[1:-1]):  # the first is the header or torn by the seek, the last is torn or empty
@@ -197,12 +201,28 @@ def last_values(path: Path) -> dict[str, str]:
     return {name: found[name] for name in header if name in found}
 
 
-def _unreadable(path: Path, error: OSError) -> StorageError:
-    return StorageError(error.errno, f"Cannot read the log {path}: {error.strerror}.")
+@contextmanager
+def _reading(path: Path) -> Iterator[io.BufferedReader]:
+    """Opens a log for reading. Raises `FileNotFoundError`, or `StorageError` where it cannot be read."""
+    try:
+        with open_regular(path) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
+            if os.fstat(descriptor).st_size > LONGEST_LOG:
+                raise UnreadableError(path, f"it has more than {LONGEST_LOG} bytes")
+            if len(file.readline(LONGEST_HEADER)) == LONGEST_HEADER:
+                raise UnreadableError(path, f"its first line has more than {LONGEST_HEADER} bytes")
+            file.seek(0)
+            yield file
+    except FileNotFoundError:
+        raise
+    except (UnreadableError, OSError) as error:
+        reason = error.reason if isinstance(error, UnreadableError) else error.strerror
+        cause = error.__cause__ if isinstance(error, UnreadableError) else error
+        raise StorageError(getattr(cause, "errno", None), f"Cannot read the log {path}: {reason}.") from error
 
 
 def _whole_lines(path: Path) -> bytes:
-    data = path.read_bytes()
+    with _reading(path) as file:
+        data = file.read()
     return data[: data.rfind(b"\n") + 1]
 
 
@@ -221,8 +241,8 @@ def _cut_torn_line(file: io.BufferedRandom) -> None:
 
 
 def _header(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        first = file.readline()
+    with _reading(path) as file:
+        first = file.readline(LONGEST_HEADER)
     return parse_header(first) if first.endswith(b"\n") else []
 
 

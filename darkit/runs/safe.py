@@ -1,7 +1,12 @@
-"""Reading files that somebody else may have put there: regular files only, no links followed, never without a bound."""
+"""Files that somebody else may have put there: regular files only, no link followed, never read without a bound.
+
+A run directory may be a copy from a stranger. Everything that reads or writes below one opens its files here. The run
+directory itself is checked by `darkit.runs.names.run_path`; what stands above it is the person's own and may be a link.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -10,8 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from darkit.errors import StorageError
+
 LONGEST_JSON = 16 * 2**20  # bytes
 LONGEST_TEXT = 2 * 2**20  # bytes
+DEEPEST = 100  # values within values; deeper ones would exhaust the stack of whoever walks them
 
 
 class UnreadableError(Exception):
@@ -50,6 +58,69 @@ def open_regular(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def open_for_writing(path: Path, flags: int = os.O_WRONLY) -> int:
+    """Opens a regular file of a run directory for writing, and returns its descriptor.
+
+    Args:
+        path: The file.
+        flags: How, such as ``os.O_WRONLY | os.O_CREAT``.
+
+    Raises:
+        StorageError: A link, a folder or something else that is not a regular file stands in its place.
+        OSError: The file system refused.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if is_strange(path):
+            raise _strange(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _strange(path)
+    return descriptor
+
+
+def make_folder(path: Path) -> Path:
+    """Makes a folder in a run directory, unless it exists.
+
+    Raises:
+        StorageError: It, or something below it, is a link, or there is something else in its place.
+        OSError: The file system refused.
+    """
+    refuse_links(path)
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def refuse_links(path: Path) -> None:
+    """Checks a file or a folder with everything below it before something that opens files by name writes there.
+
+    Raises:
+        StorageError: It is, or holds, something other than regular files and folders.
+    """
+    if is_strange(path):
+        raise _strange(path)
+    for folder, folders, names in os.walk(path):  # follows no link
+        for name in (*folders, *names):
+            if is_strange(Path(folder, name)):
+                raise _strange(Path(folder, name))
+
+
+def is_strange(path: Path) -> bool:
+    """Says whether a link, a pipe, a device or a socket stands at a path, rather than a file, a folder or nothing."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _strange(path: Path) -> StorageError:
+    what = "a link" if path.is_symlink() else "not a regular file"
+    return StorageError(errno.ELOOP, f"{path} is {what}, which darkit does not write through: remove it.")
 
 
 def read_bytes(path: Path, limit: int = LONGEST_JSON) -> bytes:
@@ -92,4 +163,22 @@ def read_object(path: Path, limit: int = LONGEST_JSON) -> dict[str, Any]:
         raise UnreadableError(path, "it is no whole JSON") from error
     if not isinstance(value, dict):
         raise UnreadableError(path, "it holds no JSON object")
+    if is_too_deep(value):
+        raise UnreadableError(path, f"it has values within values more than {DEEPEST} deep")
     return value
+
+
+def is_too_deep(value: Any) -> bool:
+    """Says whether a value from JSON or YAML holds others more than `DEEPEST` deep."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            item
+            for one in level
+            if isinstance(one, dict | list)
+            for item in (one.values() if isinstance(one, dict) else one)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return True

@@ -39,10 +39,12 @@ def make_table(whole: bytes, path: Path) -> polars.DataFrame:
 
 def _unique(names: Iterable[str]) -> list[str]:
     unique: dict[str, None] = {}
+    used: dict[str, int] = {}
     for name in names:
-        candidate, count = name, 0
+        candidate = name
         while candidate in unique:
-            candidate, count = f"{name}_duplicated_{count}", count + 1
+            count = used.get(name, 0)
+            candidate, used[name] = f"{name}_duplicated_{count}", count + 1
         unique[candidate] = None
     return list(unique)
 

@@ -17,9 +17,9 @@ def test_a_log_that_cannot_be_read_or_written_is_one_sentence(tmp_path: Path) ->
     for refusing, said in (
         (read_log, "Cannot read the log"),
         (last_values, "Cannot read"),
-        (CsvLog, "Cannot continue"),
+        (CsvLog, "Cannot read"),
     ):
-        with pytest.raises(StorageError, match=rf"^{said} .*: Is a directory\.$"):
+        with pytest.raises(StorageError, match=rf"^{said} .*: it is no regular file\.$"):
             refusing(tmp_path)
     with pytest.raises(StorageError, match=r"^Cannot write .*: No such file or directory\.$"):
         CsvLog(tmp_path / "folder" / "log.csv")
