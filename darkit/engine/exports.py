@@ -20,6 +20,7 @@ from darkit.engine.checkpoint import class_path
 from darkit.errors import ConfigError, ReproductionWarning
 from darkit.runs import files
 from darkit.runs.configs import plain, public_values
+from darkit.runs.safe import make_folder
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def tokenizer_digest(tokenizer: Any) -> str | None:
 
 def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
     if callable(getattr(tokenizer, "save_pretrained", None)):  # transformers
-        tokenizer.save_pretrained(folder / files.TOKENIZER_FOLDER)
+        tokenizer.save_pretrained(make_folder(folder / files.TOKENIZER_FOLDER))
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is not None:
             files.write_text(folder / files.TOKENIZER, backend.to_str(pretty=True) + "\n")

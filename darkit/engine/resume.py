@@ -151,6 +151,7 @@ def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) ->
         RunNotFoundError: There is no such run.
         CheckpointNotFoundError: It has no such checkpoint.
         CheckpointCorruptError: The checkpoint that is meant is damaged.
+        StorageError: A file of the run to be continued is a link, or cannot be read.
     """
     if not resume:
         return None
@@ -162,10 +163,13 @@ def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) ->
         folder = run_path(root, name)
         if not folder.exists():
             return None
+        files.refuse_linked_run(folder)
         if not list_checkpoints(folder):
             return Resume(Run(folder), None, {}, same_run=True)
     run = load(name, root=root)
     same_run = config.name in (None, name)
+    if same_run:
+        files.refuse_linked_run(run.path)
     known = frozenset(checkpoint.step for checkpoint in list_checkpoints(run.path))
     checkpoint, content = read_run_checkpoint(run.path, wanted)
     if same_run:

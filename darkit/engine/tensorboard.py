@@ -13,6 +13,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from darkit.runs.safe import make_folder, open_for_writing
+
 _X_COLUMNS = ("step", "time")
 
 
@@ -25,9 +27,10 @@ class TensorBoardSink:
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (folder / name).open("wb")
+        self._file = os.fdopen(open_for_writing(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
         self._writer = RecordWriter(self._file)
         self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
         if purge_step is not None:

@@ -152,9 +152,11 @@ def _what_there_is(name: str, existing: list[Checkpoint]) -> str:
 def describe_checkpoint(path: Path, step: int = 0) -> Checkpoint | None:
     """Returns what size and manifest tell of a checkpoint file; None if it is none, or was deleted since."""
     try:
-        found = path.stat()
+        found = path.lstat()
     except OSError:
         return None
+    if stat.S_ISLNK(found.st_mode):
+        return Checkpoint(step, path, found.st_size, problem="it is a link, which is not followed")
     if not stat.S_ISREG(found.st_mode):
         return None
     manifest = files.read_json(manifest_path(path))

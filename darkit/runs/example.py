@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from darkit.runs import files
+from darkit.runs.safe import is_strange
 
 _MOST_NUMBERS = 64
 _LONGEST = 1000  # characters of what is told of a sample
@@ -42,7 +43,8 @@ def example_input(folder: Path, info: Mapping[str, Any]) -> str:
 
 def has_tokenizer(folder: Path) -> bool:
     """Says whether a run's model is asked in words."""
-    return (folder / files.TOKENIZER).is_file() or (folder / files.TOKENIZER_FOLDER).is_dir()
+    places = folder / files.TOKENIZER, folder / files.TOKENIZER_FOLDER
+    return any(place.exists() and not is_strange(place) for place in places)
 
 
 def first_input(info: Mapping[str, Any]) -> tuple[str, tuple[int, ...]] | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from darkit.errors import DarkitError, StorageError
-from darkit.runs.safe import UnreadableError, open_for_writing, read_object
+from darkit.runs.safe import UnreadableError, open_for_writing, read_object, refuse_links
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,11 @@ STOP = "stop.json"
 NOTES = "notes.json"
 SYSTEM_LOG = "system_log.csv"
 LOCK = ".lock"
+_OWN = frozenset(
+    {MODEL_CONFIG, TRAINER_CONFIG, TOKENIZER, TOKENIZER_FOLDER, COMPOSED_CONFIG, RUN, MODEL_SOURCE, STATUS, LOG}
+    | {TENSORBOARD, STOP, NOTES, SYSTEM_LOG, LOCK}
+)
+_CHECKPOINT = "iter-"  # what the names of checkpoints and their manifests begin with
 
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')  # a text is one token, so what stands in it is let alone
 _VALID_JSON = {"Infinity": "1e999", "-Infinity": "-1e999", "NaN": "null"}
@@ -72,6 +77,17 @@ def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[byt
         raise
     except OSError as error:
         raise StorageError(error.errno, f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def refuse_linked_run(folder: Path) -> None:
+    """Checks everything of darkit's in a run directory before the run is written to again.
+
+    Raises:
+        StorageError: One of the files is a link, a pipe or a device, or one of the folders holds such a thing.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.name in _OWN or path.name.startswith(_CHECKPOINT):
+            refuse_links(path)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,9 @@ def list_runs(*, root: Path | None = None) -> list[Run]:
     dated = []
     for path in paths:
         try:
-            dated.append(((path / files.RUN).stat().st_mtime_ns, path.name, path))
+            found = (path / files.RUN).lstat()
         except OSError:  # no run, or one that this person must not read
             continue
+        if stat.S_ISREG(found.st_mode):
+            dated.append((found.st_mtime_ns, path.name, path))
     return [Run(path) for _, _, path in sorted(dated, reverse=True)]

@@ -25,6 +25,7 @@ from darkit.errors import (
     CheckpointNotFoundError,
     ConfigError,
     RunNotFoundError,
+    StorageError,
 )
 from darkit.runs import Run
 from tests.engine.parts import MLP, Numbers, equal_weights, made, run_names, train, xy
@@ -239,3 +240,34 @@ def test_two_runs_from_one_checkpoint_do_not_share_their_models(run: Run) -> Non
         train(model, Numbers(), resume="run", name=f"run-{id(model)}", max_step=2, eval_step_interval=0)
     assert equal_weights(one, other)
     assert one.layers[0].weight.data_ptr() != other.layers[0].weight.data_ptr()
+
+
+@pytest.mark.parametrize("resume", [True, "auto", "run"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".lock",
+        "tensorboard",
+        "train_log.csv",
+        "status.json",
+        "notes.json",
+        "run.json",
+        "iter-3-ckpt.json",
+        "iter-9-ckpt.pth",
+    ],
+)
+def test_a_copied_run_with_a_link_is_refused_before_anything_is_written(
+    run: Run, tmp_path: Path, name: str, resume: bool | str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    path = run.path / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(outside)
+    before = {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    with pytest.raises(StorageError, match=rf"{name} is a link, which darkit does not write through: remove it\.$"):
+        run_one(xy, "run", resume=resume, max_step=5)
+    assert {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
+    assert not list(outside.iterdir())

@@ -70,7 +70,6 @@ def test_other_files_are_no_checkpoints(folder: Path) -> None:
     ):
         (folder / name).write_bytes(b"x")
     (folder / "iter-8-ckpt.pth").mkdir()
-    (folder / "iter-9-ckpt.pth").symlink_to("deleted since")
     assert list_checkpoints(folder) == []
     assert latest_checkpoint(folder) is None
     assert list_checkpoints(folder / "missing") == []
@@ -155,3 +154,13 @@ def test_what_is_no_step_lists_what_there_is(folder: Path, wanted: str) -> None:
     with pytest.raises(CheckpointNotFoundError, match="here is: iter-300-ckpt") as caught:
         find_checkpoint(folder, wanted)
     assert ("did you mean 'iter-300-ckpt'?" in str(caught.value)) == wanted.endswith("300-ckpt")
+
+
+def test_a_linked_checkpoint_is_listed_with_its_problem_and_never_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "gpt"
+    folder.mkdir()
+    (tmp_path / "elsewhere.pth").write_bytes(b"1")
+    for step, target in ((5, tmp_path / "elsewhere.pth"), (9, tmp_path / "nothing")):
+        (folder / f"iter-{step}-ckpt.pth").symlink_to(target)
+    assert [one.problem for one in list_checkpoints(folder)] == ["it is a link, which is not followed"] * 2
+    assert latest_checkpoint(folder) is None
