@@ -44,6 +44,11 @@ class Adapter(lightning.LightningModule):
         scheduler: The user's schedule or a callable of the optimizer, or None.
         resume: A checkpoint's content to go on from, or None.
         changed: Names of the settings that differ from those of the checkpoint.
+
+    Attributes:
+        settled: False while a step is being made: weights, schedule and position are then those of no step.
+        outputs: What the last completed step returned, with what the callbacks have added to it.
+        data_ended: Whether the training ends because an epoch gave no batch.
     """
 
     def __init__(
@@ -70,6 +75,9 @@ class Adapter(lightning.LightningModule):
         self._changed = changed
         self._window: list[dict[str, Any]] = []
         self._stretching = False
+        self.settled = True
+        self.outputs: dict[str, Any] = {}
+        self.data_ended = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Skips `nn.Module`'s search for parameters for plain values.
@@ -114,13 +122,20 @@ class Adapter(lightning.LightningModule):
         self._backward = self.manual_backward if heard or not self._stretching else Tensor.backward
 
     def on_train_epoch_end(self) -> None:
-        """Moves the data order to the next epoch."""
+        """Moves the data order to the next epoch, or ends the training when an epoch gave no batch.
+
+        Raises:
+            DataError: There is no data at all, or, for several processes, none in this one any more.
+        """
         if not self.feed.batches:
-            raise DataError(
-                f"The training data is empty: its loader gave no batch in epoch {self.trainer.current_epoch}, after "
-                f"step {self.trainer.global_step} of {self.trainer.max_steps}; data must be iterable anew for every "
-                "epoch."
-            )
+            trainer = self.trainer
+            if not trainer.global_step or trainer.world_size > 1:  # the others would wait for this one
+                raise DataError(
+                    f"The training data is empty: its loader gave no batch in epoch {trainer.current_epoch}, after "
+                    f"step {trainer.global_step} of {trainer.max_steps}."
+                )
+            self.data_ended = trainer.should_stop = True
+            return
         if not self.trainer.should_stop:  # else the epoch may be incomplete, and is gone on with later
             self.feed.next_epoch(self.trainer.current_epoch + 1)
             if not self._window:
@@ -174,12 +189,15 @@ class Adapter(lightning.LightningModule):
         self._window.append(outputs)
         if len(self._window) < size:
             return {}
+        self.settled = False
         self._step()
         if self.schedule is not None:
             self.schedule.step()
         self.feed.mark()
         window, self._window = self._window, []
-        return outputs if size == 1 else _mean(window)
+        self.__dict__["outputs"] = outputs if size == 1 else _mean(window)
+        self.settled = True
+        return self.outputs
 
     def _step_directly(self) -> None:
         """Does what Lightning does around an optimizer's step on one device, without looking up who listens."""

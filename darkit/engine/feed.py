@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -42,6 +43,8 @@ class Feed:
         self._epoch = 0
         self._start: dict[str, Any] | None = None  # all generators as they were when this epoch's iteration began
         self._mark: dict[str, Any] = {"epoch": 0, "batches": 0}
+        self._begun = -1  # the epoch that was entered last
+        self._anchor: dict[str, Any] | None = None  # where a dataset that tells its position was known to be last
         self._batches: Iterator[Any] = iter(())
         self._resumed: Mapping[str, Any] | None = None
         self._restored: dict[str, Any] | None = None
@@ -64,19 +67,44 @@ class Feed:
         """Notes that the batches taken so far are in the weights: whoever trains calls it after every step."""
         self._mark = {"epoch": self._epoch, "batches": self.batches, "start": self._start}
 
-    def position(self) -> dict[str, Any]:
-        """Tells where the training was at the last `mark`, for a checkpoint."""
+    def position(self, *, broken_off: bool = False) -> dict[str, Any]:
+        """Tells where the training was at the last `mark`, for a checkpoint.
+
+        Args:
+            broken_off: Whether more may have been read since: then nothing is asked of the data as it is now.
+        """
         place = {key: self._mark[key] for key in ("epoch", "batches")}
+        if broken_off and self.order is None and self._begun == place["epoch"]:
+            return place | self._position_before()
         if self.order is None:
             stateful = self._stateful()
             if stateful is not None:
                 fetcher = getattr(self._batches, "_dataset_fetcher", None)
                 place["dataset"] = stateful.state_dict()
                 place["ended"] = bool(getattr(fetcher, "ended", False))  # with a last batch that was not full
+                self._set_anchor(place["dataset"], place["batches"], ended=place["ended"])
             elif place["batches"]:
                 place["start"] = self._mark["start"]
             place["own_generators"] = [generator.get_state() for generator in _own_generators(self.loader)]
         return place
+
+    def _position_before(self) -> dict[str, Any]:
+        """Tells where the data was at the last `mark` by what was known of it before."""
+        if self._anchor is not None:
+            return dict(self._anchor)
+        start = self._start or {}
+        return {"start": start, "own_generators": start.get("own")}
+
+    def _set_anchor(self, state: Any, read: int, *, ended: bool = False) -> None:
+        """Remembers the state of a dataset after so many batches of the epoch, to read forward from."""
+        own = [generator.get_state() for generator in _own_generators(self.loader)]
+        self._anchor = {
+            "dataset": copy.deepcopy(state),
+            "read": read,
+            "ended": ended,
+            "start": generator_states() | {"own": own},
+            "own_generators": own,
+        }
 
     def resume(self, position: Mapping[str, Any], generators: dict[str, Any]) -> None:
         """Lets the next iteration go on at a checkpoint's position, with the generators as they were there."""
@@ -125,6 +153,9 @@ class Feed:
         own = [generator.get_state() for generator in _own_generators(self.loader)]
         self._start = generator_states() | {"own": own}
         _tell_epoch(self.loader, self._epoch)
+        self._begun = self._epoch
+        if (stateful := self._stateful()) is not None:
+            self._set_anchor(stateful.state_dict(), 0)
         return iter(self.loader)
 
     def _go_on(self, position: Mapping[str, Any], generators: dict[str, Any] | None) -> Iterator[Any]:
@@ -132,11 +163,13 @@ class Feed:
         stateful = self._stateful() if "dataset" in position else None
         if stateful is not None:
             stateful.load_state_dict(position["dataset"])
-        if not position["batches"]:
+        if not position["batches"] or position.get("read") == 0:
             self._set_own(position.get("own_generators"))
-            if generators is not None:
-                restore_generators(generators)
-            return self._begin()
+            if (before := position.get("start") or generators) is not None:
+                restore_generators(before)
+            batches = self._begin()
+            self._skip(batches, position["batches"])
+            return batches
         if stateful is None:
             return self._read_forward(position)
         if position["ended"]:  # the dataset's state is that of the next epoch already
@@ -144,6 +177,11 @@ class Feed:
             return iter(())
         batches = self._begin()
         self._set_own(position.get("own_generators"))
+        read, start = position.get("read", position["batches"]), position.get("start") or generators
+        if start is not None:
+            restore_generators(start)
+        self._set_anchor(position["dataset"], read)
+        self._skip(batches, position["batches"] - read)
         return batches
 
     def _read_forward(self, position: Mapping[str, Any]) -> Iterator[Any]:
@@ -157,9 +195,13 @@ class Feed:
             restore_generators(start)
             self._set_own(start["own"])
         batches = self._begin()
-        for _ in track(islice(batches, count), "reading forward", total=count, transient=True):
-            pass
+        self._skip(batches, count)
         return batches
+
+    def _skip(self, batches: Iterator[Any], count: int) -> None:
+        if count:
+            for _ in track(islice(batches, count), "reading forward", total=count, transient=True):
+                pass
 
     def _set_own(self, states: Any) -> None:
         for generator, state in zip(_own_generators(self.loader), states or (), strict=False):

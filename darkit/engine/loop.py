@@ -65,10 +65,20 @@ class _Restore(lightning.Callback):
 
 
 class _Progress(lightning.Callback):
-    """Keeps the session's step true."""
+    """Keeps the session's step true, and has the last step logged and saved before anybody else hears of an error.
 
-    def __init__(self, session: Session) -> None:
+    Args:
+        session: Whose step it is.
+        savers: Who logs, checks and saves, in this order; they hear of an error once more, when all is done.
+    """
+
+    def __init__(self, session: Session, savers: Sequence[lightning.Callback]) -> None:
         self.session = session
+        self.savers = savers
+
+    def on_exception(self, *arguments: Any) -> None:
+        for callback in self.savers:
+            callback.on_exception(*arguments)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
         self.session.step = trainer.global_step
@@ -129,19 +139,21 @@ def make_callbacks(
     guard = LossGuard(config.nan_policy, stream)
 
     def before_save(step: int) -> None:
-        guard.check_weights(model, step)
+        guard.check_step(model, step)
         if stream is not None:
             stream.flush()
 
+    log = StepLog(stream, config.log_step_interval)
+    save = StepCheckpoint(session.folder, config.save_step_interval, writer=session.writer, before=before_save)
     return [
         *([ExportConfigs(session.folder, config, tokenizer)] if session.writes else []),
-        _Progress(session),
+        _Progress(session, (log, guard, save)),
         *([evaluate] if evaluate else []),
         *own,
-        StepLog(stream, config.log_step_interval),
+        log,
         guard,
         StopOnRequest(session.guard),
-        StepCheckpoint(session.folder, config.save_step_interval, writer=session.writer, before=before_save),
+        save,
         _Restore(state),
     ]
 

@@ -57,6 +57,7 @@ class Session:
         folder: The run directory.
         run_id: A fresh id, or the continued run's.
         step: The last completed step; whoever runs the loop keeps it true.
+        end_reason: Why a training that ended well ended before its last planned step, in one sentence, or empty.
     """
 
     def __init__(self, folder: Path, *, created: bool, writes: bool) -> None:
@@ -64,6 +65,7 @@ class Session:
         self.run_id = uuid.uuid4().hex
         self.step = 0
         self.signs = 0
+        self.end_reason = ""
         self.guard = SignalGuard(StopRequest())
         self.stream: RowStream | None = None
         self._writer: CheckpointWriter | None = None
@@ -292,7 +294,7 @@ class Session:
         if asked and (isinstance(error, _WAYS_OUT) or (error is None and self.step != self._max_step)):
             return status.STOPPED, asked, ""
         if error is None:
-            return status.FINISHED, "", ""
+            return status.FINISHED, self.end_reason, ""
         if isinstance(error, KeyboardInterrupt):
             return status.STOPPED, "It was interrupted from the keyboard.", ""
         text = "".join(traceback.format_exception(error))

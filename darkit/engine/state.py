@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from darkit.engine.adapter import Adapter, bare_module
+from darkit.engine.boundary import Boundary
 from darkit.engine.checkpoint import class_path
 from darkit.engine.device import generator_states
 
@@ -18,8 +19,15 @@ logger = logging.getLogger(__name__)
 _PLAIN = (type(None), bool, int, float, str, bytes, Tensor, nn.Parameter)
 
 
-def collect_state(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+def collect_state(
+    trainer: lightning.Trainer, pl_module: lightning.LightningModule, boundary: Boundary | None = None
+) -> dict[str, Any]:
     """Collects everything that going on needs. All processes of a training have to call it.
+
+    Args:
+        trainer: The trainer.
+        pl_module: The adapter, or someone else's LightningModule.
+        boundary: What was remembered at the end of the last step, when an error broke off the batch after it.
 
     Returns:
         ``state_dict`` of the bare module, ``model_class``, ``current_step``, ``optimizer_state_dict``,
@@ -29,9 +37,15 @@ def collect_state(trainer: lightning.Trainer, pl_module: lightning.LightningModu
     """
     module = bare_module(pl_module)
     optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
-    mine = {"rng": generator_states(), "position": _position(trainer, pl_module)}
+    weights = module.state_dict()
+    if boundary is not None:
+        weights.update({key: value for key, value in boundary.buffers().items() if key in weights})
+    mine = {
+        "rng": generator_states() if boundary is None else boundary.generators(),
+        "position": _position(trainer, pl_module, broken_off=boundary is not None),
+    }
     state = {
-        "state_dict": module.state_dict(),
+        "state_dict": weights,
         "model_class": class_path(type(module)),
         "current_step": trainer.global_step,
         "optimizer_state_dict": optimizers[0] if len(optimizers) == 1 else optimizers,
@@ -62,9 +76,9 @@ def restore_callbacks(trainer: lightning.Trainer, state: Mapping[str, Any]) -> N
             callback.load_state_dict(states[callback.state_key])
 
 
-def _position(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+def _position(trainer: lightning.Trainer, pl_module: lightning.LightningModule, broken_off: bool) -> dict[str, Any]:
     if isinstance(pl_module, Adapter):
-        return pl_module.feed.position()
+        return pl_module.feed.position(broken_off=broken_off)
     return {"epoch": trainer.current_epoch, "batches": trainer.fit_loop.epoch_loop.batch_progress.current.ready}
 
 

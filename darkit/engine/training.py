@@ -210,6 +210,9 @@ def train_run(
                 seed_generators(config.seed + trainer.global_rank)
                 enter(trainer, adapter, state)
                 run_loop(trainer, adapter, config)
+            if adapter.data_ended:
+                session.end_reason = f"The training data ended at step {session.step} of {config.max_step}."
+                announce(session.end_reason)
         finally:
             loaders.close()
             watched.close()

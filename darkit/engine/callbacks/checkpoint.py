@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning
 from torch.optim import Optimizer
 
+from darkit.engine.adapter import bare_module
+from darkit.engine.boundary import Boundary
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due, log_values
 from darkit.engine.state import collect_state
 from darkit.engine.writer import CheckpointWriter
+from darkit.errors import NonFiniteLossError
 from darkit.runs.retention import Retention
 
 
 class StepCheckpoint(StepCallback):
     """Saves ``iter-<step>-ckpt.pth`` and its manifest into a run directory, from a thread of its own.
 
-    The last completed step is saved always: at the end, however it comes about, and after a `KeyboardInterrupt` unless
-    that broke off the optimizer itself. When the training ends, everything is on the disk.
+    The last completed step is saved always: at the end, and after any exception unless that broke off the optimizer
+    itself, the step's loss is not finite, or several processes train: they would have to agree. When the training ends,
+    everything is on the disk. A step that is saved after an exception can be resumed exactly: the generators, the
+    buffers and the position in the data are those of the end of the step.
 
     Args:
         folder: The run directory.
@@ -49,16 +55,17 @@ class StepCheckpoint(StepCallback):
         self.run_id = run_id
         self.retention = retention
         self.before = before
-        self._saved = -1
+        self._saved = self._tried = -1
         self._stepping_from = -1
         self._values: Mapping[str, Any] = {}
+        self._boundary = Boundary()
         self._given = writer
         self._writer: CheckpointWriter | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Takes the step that the training starts from for saved."""
         super().on_train_start(trainer, pl_module)
-        self._saved = trainer.global_step
+        self._saved = self._tried = trainer.global_step
         self._stepping_from = -1
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -79,6 +86,7 @@ class StepCheckpoint(StepCallback):
             self._writer.check()
         if is_due(trainer, step, self.every) or trainer.should_stop:
             self.save(trainer, pl_module)
+        self._boundary.take(bare_module(pl_module))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Saves the last step if that was not done, and waits until everything is on the disk."""
@@ -88,31 +96,54 @@ class StepCheckpoint(StepCallback):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Saves the last completed step when a person stopped the training, and waits for what is being written."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step != self._stepping_from:
-            self._save_last(trainer, pl_module)
+        """Saves the last completed step, and waits for what is being written; adds an error of its own as a note."""
         try:
+            self._save_before(trainer, pl_module, exception)
             self._close()
-        except Exception as late:
+        except BaseException as late:
             if late is not exception:
-                exception.add_note(f"The checkpoint before could not be written either: {late}")
+                exception.add_note(f"The last step could not be saved: {type(late).__name__}: {late}")
+        finally:
+            with suppress(Exception):  # told already
+                self._close()
 
     def save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Saves the step just completed; only the first of several processes writes."""
-        step = trainer.global_step
+        self._save(trainer, pl_module, None)
+
+    def _save(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, boundary: Boundary | None
+    ) -> None:
+        step = self._tried = trainer.global_step
         if self.before is not None:
             self.before(step)
-        state = collect_state(trainer, pl_module)
+        state = collect_state(trainer, pl_module, boundary)
         if self._writer is not None:
             metrics = {key: float(value) for key, value in log_values(trainer, self._values).items()}
             self._writer.save(step, state, metrics)
         self._saved = step
 
+    def _save_before(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Saves the step that was completed before an exception, unless the weights are no finite step's."""
+        step = trainer.global_step
+        broken = step == self._stepping_from or not getattr(pl_module, "settled", True)
+        if self._saved < 0 or step == self._tried or broken or isinstance(exception, NonFiniteLossError):
+            return
+        if trainer.world_size > 1:
+            exception.add_note(
+                f"Step {step} is not saved: of several processes one alone cannot save. The last saved step is kept."
+            )
+            return
+        reached = step == self._last_step
+        if not reached:  # another callback failed before this one, in the same step
+            self._values = getattr(pl_module, "outputs", {})
+        self._save(trainer, pl_module, self._boundary if reached else None)
+
     def _save_last(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self._saved < 0 or trainer.global_step == self._saved:  # no step was made, or that one is saved
             return
-        if trainer.global_step != self._last_step:  # interrupted before its values came here
-            self._values = {}
         self.save(trainer, pl_module)
 
     def _close(self) -> None:

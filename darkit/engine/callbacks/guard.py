@@ -35,6 +35,7 @@ class LossGuard(StepCallback):
         self.policy = policy
         self._first_bad: Tensor | None = None
         self._told = False
+        self._bad_step = -1
         self._waits = stream is None
         if stream is not None:
             stream.watches.append(self.check)
@@ -55,6 +56,19 @@ class LossGuard(StepCallback):
         newly = (self._first_bad < 0) & ~torch.isfinite(loss)
         self._first_bad = torch.where(newly, step, self._first_bad)
 
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Looks at the last completed step if another callback failed before this one."""
+        self.catch_up(trainer, pl_module, exception)
+
+    def check_step(self, module: nn.Module, step: int) -> None:
+        """Looks at the loss and the weights of a step that is about to be saved. Raises `NonFiniteLossError`."""
+        self.check()
+        if self._bad_step == step and self.policy == "stop":
+            raise NonFiniteLossError(f"The loss is not finite at step {step}, so it is not saved.")
+        self.check_weights(module, step)
+
     def check(self) -> None:
         """Waits for the accelerator and tells of a bad step on it. Raises `NonFiniteLossError`."""
         if self._first_bad is not None and not self._told and (step := int(self._first_bad.item())) >= 0:
@@ -72,6 +86,7 @@ class LossGuard(StepCallback):
                 return
 
     def _tell(self, step: int, problem: str) -> None:
+        self._bad_step = step
         if self.policy == "stop":
             raise NonFiniteLossError(
                 f"{problem}; the last checkpoint before it is kept. A smaller learning rate or gradient_clip may help; "

@@ -68,7 +68,8 @@ class StepLog(StepCallback):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Writes what is left."""
+        """Logs the last completed step if another callback failed before this one, and writes what is left."""
+        self.catch_up(trainer, pl_module, exception)
         self._close()
 
     def _close(self) -> None:

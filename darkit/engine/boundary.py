@@ -1,0 +1,120 @@
+"""Generators and buffers as the last step left them: a batch changes them before its own step is done."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+_LARGE = 1 << 24  # bytes; a larger buffer is watched instead of copied
+_NUMPY_STATE = 2500  # bytes of MT19937: 624 words and a position
+
+
+class Boundary:
+    """Copies generators and buffers at the end of every step, so that a step can be saved when the next batch fails.
+
+    By then the forward pass has drawn its dropout and updated its running means. Weights, optimizer and schedule change
+    in the optimizer step only and need no copy. A buffer of more than 16 MiB is not copied either: `buffers` refuses
+    when it has changed.
+    """
+
+    def __init__(self) -> None:
+        self._module: nn.Module | None = None
+        self._places: list[tuple[str, nn.Module, str]] = []
+        self._copies: list[Tensor | None] = []
+        self._marks: list[tuple[int, int]] = []
+        self._python: tuple[Any, ...] = ()
+        self._torch: Tensor | None = None
+        self._cuda: list[Tensor] = []
+        self._numpy_bytes = b""
+        self._numpy: Any = None
+
+    def take(self, module: nn.Module) -> None:
+        """Remembers the state of now.
+
+        Args:
+            module: The module that a checkpoint is of.
+        """
+        self._python = random.getstate()
+        self._torch = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self._take_numpy()
+        if module is not self._module:
+            self._module, self._places = module, list(_places(module))
+            self._copies, self._marks = [None] * len(self._places), [(0, 0)] * len(self._places)
+        if self._places:
+            self._take_buffers()
+
+    def generators(self) -> dict[str, Any]:
+        """Returns the generators' states as `darkit.engine.device.generator_states` does."""
+        version, internal, gauss = self._python
+        kind, keys, position, has_gauss, cached = self._numpy
+        return {
+            "python": [version, list(internal), gauss],
+            "numpy": [kind, keys.tolist(), position, has_gauss, cached],
+            "torch": self._torch,
+            "cuda": self._cuda,
+        }
+
+    def buffers(self) -> Mapping[str, Tensor]:
+        """Returns the buffers by their names in the module's ``state_dict``.
+
+        Raises:
+            ValueError: A large one has changed.
+        """
+        found: dict[str, Tensor] = {}
+        for (name, part, key), copy, mark in zip(self._places, self._copies, self._marks, strict=True):
+            if copy is not None:
+                found[name] = copy
+            elif _mark(part._buffers[key]) != mark:
+                raise ValueError(f"the buffer {name!r} has changed since, and is too large to be kept twice")
+        return found
+
+    def _take_numpy(self) -> None:
+        """Reads numpy's state, slow as that is, only when it may have changed."""
+        generator = numpy.random.mtrand._rand._bit_generator
+        now = b""
+        if isinstance(generator, numpy.random.MT19937):
+            now = ctypes.string_at(generator.ctypes.state_address, _NUMPY_STATE)
+            if now == self._numpy_bytes and not self._numpy[3]:  # a normal number kept for later is not in these bytes
+                return
+        self._numpy_bytes, self._numpy = now, numpy.random.get_state(legacy=True)
+
+    def _take_buffers(self) -> None:
+        copies, values = [], []
+        for index, (_, part, key) in enumerate(self._places):
+            value = part._buffers[key]
+            if value is None or value.numel() * value.element_size() > _LARGE:
+                self._copies[index], self._marks[index] = None, _mark(value)
+                continue
+            copy = self._copies[index]
+            if copy is None or not _alike(copy, value):
+                self._copies[index] = value.detach().clone()
+                continue
+            copies.append(copy)
+            values.append(value)
+        if copies:
+            with torch.no_grad():
+                torch._foreach_copy_(copies, values)
+
+
+def _places(module: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Finds the buffers that a ``state_dict`` holds: name, the module they are in, and their name there."""
+    for prefix, part in module.named_modules(remove_duplicate=False):
+        for key, value in part._buffers.items():
+            if value is not None and key not in part._non_persistent_buffers_set:
+                yield f"{prefix}.{key}" if prefix else key, part, key
+
+
+def _alike(copy: Tensor, value: Tensor) -> bool:
+    same = copy.shape == value.shape and copy.dtype == value.dtype and copy.device == value.device
+    return same and value.layout is torch.strided
+
+
+def _mark(value: Tensor | None) -> tuple[int, int]:
+    return (0, 0) if value is None else (id(value), value._version)

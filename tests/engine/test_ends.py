@@ -1,0 +1,258 @@
+"""However a training ends, its last completed finite step is saved, and can be resumed exactly."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+import darkit
+from darkit.errors import DataError, NonFiniteLossError
+from tests.engine.parts import made, run_names, train, xy
+from tests.engine.resuming import (
+    Augmented,
+    Continuing,
+    OwnSampler,
+    Shuffled,
+    assert_same,
+    run_one,
+    shuffling,
+)
+
+DATA: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "tensors": (xy, {}),
+    "augmented": (Augmented, {}),
+    "workers": (Augmented, {"num_workers": 1}),
+    "stream from its start": (Shuffled, {}),
+    "stream that knows its place": (Continuing, {}),
+    "sized stream": (lambda: Continuing(sized=True), {}),
+    "own loader": (lambda: shuffling(generator=torch.Generator().manual_seed(3)), {}),
+    "own sampler": (lambda: DataLoader(Augmented(), batch_size=6, sampler=OwnSampler()), {}),
+    "accumulation": (Augmented, {"gradient_accumulation_steps": 3}),
+}
+
+
+class Fails(Exception):
+    """Somebody's bug."""
+
+
+class Breaks(lightning.Callback):
+    """Fails once at a place of the batch after so many steps, with random numbers drawn before."""
+
+    def __init__(self, place: str, after: int, error: BaseException | None = None) -> None:
+        self.place, self.after = place, after
+        self.error = error or Fails("theirs")
+
+    def fail(self, trainer: lightning.Trainer, place: str) -> None:
+        if place == self.place and trainer.global_step == self.after:
+            if place != "end":  # what callbacks draw after a step is part of the training
+                torch.randn(3)
+            raise self.error
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        def hook(*arguments: Any) -> None:
+            self.fail(trainer, "forward")
+
+        self.handle = pl_module.module.layers[3].register_forward_hook(hook)
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *rest: Any) -> None:
+        self.fail(trainer, "start")
+
+    def on_before_backward(self, trainer: lightning.Trainer, *rest: Any) -> None:
+        self.fail(trainer, "backward")
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, *rest: Any) -> None:
+        if outputs:
+            self.fail(trainer, "end")
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, *rest: Any) -> None:
+        self.fail(trainer, "epoch")
+
+
+def broken_and_resumed(data: Callable[[], Any], place: str, after: int, **options: Any) -> darkit.Run:
+    with pytest.raises(Fails):
+        run_one(data, "broken", save_step_interval=0, callbacks=lambda: [Breaks(place, after)], **options)
+    run = darkit.load("broken")
+    assert (run.status, run.details.step) == ("crashed", after)
+    assert [checkpoint.step for checkpoint in run.checkpoints()] == [after]
+    assert run.checkpoints()[-1].metrics["train_loss"] == run.log()["train_loss"][-1]
+    assert run.log()["step"].to_list() == list(range(1, after + 1))
+    return run_one(data, "broken", save_step_interval=0, resume=True, **options)
+
+
+@pytest.mark.filterwarnings("ignore:The data is not what")
+@pytest.mark.parametrize("kind", DATA)
+def test_a_training_that_an_error_broke_off_goes_on_as_if_it_had_not_been(kind: str) -> None:
+    data, options = DATA[kind]
+    straight = run_one(data, "straight", save_step_interval=0, **options)
+    for place, after in (("forward", 4), ("forward", 3)):
+        assert_same(straight, broken_and_resumed(data, place, after, **options))
+        darkit.load("broken").path.rename(straight.path.parent / f"{place}-{after}")
+
+
+@pytest.mark.parametrize("place", ["start", "backward", "end", "epoch"])
+def test_the_place_of_the_error_makes_no_difference(place: str) -> None:
+    straight = run_one(Augmented, "straight", save_step_interval=0)
+    assert_same(straight, broken_and_resumed(Augmented, place, 4))
+
+
+def test_an_error_after_a_save_in_the_same_epoch_reads_on_from_there() -> None:
+    straight = run_one(Continuing, "straight", save_step_interval=2)
+    with pytest.raises(Fails):
+        run_one(Continuing, "broken", save_step_interval=2, callbacks=lambda: [Breaks("forward", 3)])
+    assert [checkpoint.step for checkpoint in darkit.load("broken").checkpoints()] == [2, 3]
+    with pytest.raises(Fails):
+        run_one(Continuing, "broken", resume=True, save_step_interval=9, callbacks=lambda: [Breaks("forward", 7)])
+    assert_same(straight, run_one(Continuing, "broken", resume=True, save_step_interval=2))
+
+
+def test_inside_the_optimizer_nothing_is_saved_and_what_was_saved_stays() -> None:
+    class Torn(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            super().step(closure)
+            if self.state_dict()["param_groups"][0]["lr"] and (calls := next(count)) == 4:
+                raise Fails(calls)
+
+    for interval, expected in ((0, []), (2, [2, 4])):
+        count = itertools.count()
+        with pytest.raises(Fails):
+            train(
+                made(), xy(), name=f"torn{interval}", save_step_interval=interval, optimizer=lambda p: Torn(p, lr=0.1)
+            )
+        assert [saved.step for saved in darkit.load(f"torn{interval}").checkpoints()] == expected
+
+
+def test_a_schedule_that_fails_leaves_no_step_of_which_a_half_was_made() -> None:
+    def rate(step: int) -> float:
+        if step == 4:
+            raise Fails
+        return 1.0
+
+    def schedule(optimizer: torch.optim.Optimizer) -> Any:
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+
+    with pytest.raises(Fails):
+        train(made(), xy(), name="half", save_step_interval=3, scheduler=schedule)
+    assert [saved.step for saved in darkit.load("half").checkpoints()] == [3]
+
+
+def test_weights_that_are_not_finite_are_not_saved_by_an_error_either() -> None:
+    class Spoils(lightning.Callback):
+        def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *rest: Any) -> None:
+            if trainer.global_step == 5:
+                with torch.no_grad():
+                    next(pl_module.module.parameters()).fill_(float("inf"))
+                raise Fails
+
+    with pytest.raises(Fails) as caught:
+        train(made(), xy(), name="spoilt", save_step_interval=2, callbacks=[Spoils()])
+    assert [saved.step for saved in darkit.load("spoilt").checkpoints()] == [2, 4]
+    assert any("not finite after step 5" in note for note in caught.value.__notes__)
+
+
+def test_a_loss_that_is_not_finite_is_no_step_to_save_though_the_weights_are() -> None:
+    def loss(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        value = torch.nn.functional.mse_loss(outputs, target)
+        return value if next(calls) != 4 else value * 0 + float("inf") + outputs.sum() * 0
+
+    calls = itertools.count()
+    with pytest.raises(NonFiniteLossError):
+        train(made(), xy(), name="inf", loss=loss, save_step_interval=2)
+    assert [saved.step for saved in darkit.load("inf").checkpoints()] == [2, 4]
+
+
+class InTheWay(lightning.Callback):
+    """Puts a folder in the way of the next checkpoint, and fails."""
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *rest: Any) -> None:
+        if trainer.global_step == 3:
+            folder = darkit.load("full").path / "iter-3-ckpt.pth"
+            folder.mkdir()
+            (folder / "file").touch()
+            raise Fails("mine")
+
+
+def test_an_error_while_saving_is_a_note_on_the_error_and_does_not_take_its_place() -> None:
+    with pytest.raises(Fails, match="mine") as caught:
+        train(made(), xy(), name="full", callbacks=[InTheWay()])
+    assert any(note.startswith("The last step could not be saved: StorageError") for note in caught.value.__notes__)
+    assert darkit.load("full").details.reason == "Fails: mine"
+
+
+def test_another_callback_that_fails_on_the_error_does_not_keep_the_step_from_being_saved() -> None:
+    class Worse(Breaks):
+        def on_exception(self, *arguments: Any) -> None:
+            raise KeyError("worse")
+
+    with pytest.raises(KeyError):
+        run_one(xy, "worse", save_step_interval=0, callbacks=lambda: [Worse("forward", 4)])
+    assert [saved.step for saved in darkit.load("worse").checkpoints()] == [4]
+
+
+def test_an_exit_of_the_program_in_a_callback_saves_too() -> None:
+    with pytest.raises(SystemExit):
+        run_one(xy, "exit", save_step_interval=0, callbacks=lambda: [Breaks("start", 3, SystemExit(5))])
+    assert [saved.step for saved in darkit.load("exit").checkpoints()] == [3]
+
+
+class Once(IterableDataset[Any]):
+    """Samples that can be read once."""
+
+    def __init__(self, batches: int, first: int = 0) -> None:
+        x, y = xy(64)
+        self.samples = iter([(x[index % 64], y[index % 64]) for index in range(first, first + 4 * batches)])
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.samples
+
+
+def test_data_that_ends_is_an_end_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    model = made()
+    run = train(model, Once(10), xy(), name="ended", max_step=100, eval_step_interval=5)
+    assert (run.status, run.details.step) == ("finished", 10)
+    assert run.details.reason == "The training data ended at step 10 of 100."
+    assert run.details.reason in capsys.readouterr().err
+    assert [saved.step for saved in run.checkpoints()] == [10]
+    assert run.log()["step"].to_list() == list(range(1, 11))
+    straight = made()
+    again = train(straight, Once(17), name="straight", max_step=17)
+    run = train(made(seed=7), Once(7, first=40), name="ended", resume=True, max_step=17)
+    assert (run.status, run.details.step, run.details.reason) == ("finished", 17, "")
+    assert run.log()["train_loss"].to_list() == again.log()["train_loss"].to_list()
+    assert all(torch.equal(one, two) for one, two in zip(straight.parameters(), _weights(run), strict=True))
+
+
+def _weights(run: darkit.Run) -> list[torch.Tensor]:
+    content = torch.load(run.checkpoints()[-1].path, weights_only=True)
+    return list(content["state_dict"].values())
+
+
+def test_a_run_that_is_resumed_with_no_more_data_ends_as_it_ended_before() -> None:
+    for _ in range(2):
+        run = train(made(), Once(3), name="ended", resume="auto", max_step=100)
+        assert run.status == "finished"
+    assert (run.details.step, run.details.reason) == (6, "The training data ended at step 6 of 100.")
+    run = train(made(), Once(0), name="ended", resume="auto", max_step=100)
+    assert (run.status, run.details.step) == ("finished", 6)
+    assert [saved.step for saved in run.checkpoints()] == [3, 6]
+
+
+def test_data_that_ends_within_a_window_of_accumulation_ends_after_the_last_whole_step() -> None:
+    run = train(made(), Once(10), name="window", max_step=100, gradient_accumulation_steps=4)
+    assert (run.status, run.details.step, run.details.reason) == (
+        "finished",
+        2,
+        "The training data ended at step 2 of 100.",
+    )
+    assert [saved.step for saved in run.checkpoints()] == [2]
+
+
+def test_no_data_at_all_is_an_error_that_leaves_nothing() -> None:
+    with pytest.raises(DataError, match="training data is empty"):
+        train(made(), Once(0), name="nothing")
+    assert run_names() == []
