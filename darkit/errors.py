@@ -76,6 +76,10 @@ class LossError(DarkitError, ValueError):
     """No loss could be found, or what was found cannot be trained on."""
 
 
+class OutOfMemoryError(DarkitError, MemoryError):
+    """The memory of the host did not suffice for a batch; on an accelerator it is torch's own ``OutOfMemoryError``."""
+
+
 class NonFiniteLossError(DarkitError, ArithmeticError):
     """The loss became NaN or infinite."""
 

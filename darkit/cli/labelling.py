@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkit.cli.rows import ENDINGS, TEXT, Rows, as_csv, as_json, read_rows, rows_of, write_rows
-from darkit.errors import BatchError, DarkitError, DataError
+from darkit.errors import DarkitError, DataError
 from darkit.runs import Run, files
 from darkit.runs.example import first_input
 
@@ -91,7 +91,7 @@ def _predictions(predicter: Predicter, run: Run, rows: Rows) -> Iterator[Any]:
 
     from darkit.core.labels import read_off
     from darkit.core.tasks import column_names
-    from darkit.engine.loss import describe
+    from darkit.engine.loss import describe, misfit
 
     if predicter.tokenizer is not None:
         texts = rows.column(rows.names[0] if len(rows.names) == 1 else _text_field(run))
@@ -111,7 +111,7 @@ def _predictions(predicter: Predicter, run: Run, rows: Rows) -> Iterator[Any]:
         except DarkitError:
             raise
         except _MISFITS as error:
-            raise BatchError(f"The model failed on {describe(part)}: {type(error).__name__}: {error}") from error
+            raise misfit(error, describe(part)) from error
         yield from read_off(output, predicter.task, predicter.label_names)
 
 

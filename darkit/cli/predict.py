@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from darkit.cli.errors import show_warnings
 from darkit.cli.parsers import Subparsers, add_command
 from darkit.cli.rows import check_out
-from darkit.errors import BatchError, ConfigError, DarkitError, ModelError
+from darkit.errors import ConfigError, DarkitError, ModelError
 from darkit.runs import Run, load
 from darkit.runs.example import example_input
 
@@ -188,14 +188,14 @@ def _tensors(text: str, run: Run, model: nn.Module) -> Any:
 
 
 def _predict(predicter: Predicter, inputs: Any) -> Any:
-    from darkit.engine.loss import describe
+    from darkit.engine.loss import describe, misfit
 
     try:
         return predicter.predict(inputs)
     except DarkitError:
         raise
     except _MISFITS as error:
-        raise BatchError(f"The model failed on {describe(inputs)}: {type(error).__name__}: {error}") from error
+        raise misfit(error, describe(inputs)) from error
 
 
 def _example(run: Run) -> str:

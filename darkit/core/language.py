@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from darkit.engine.fits import CONTEXT_NAMES
-from darkit.engine.loss import describe
-from darkit.errors import BatchError, ConfigError, DarkitError, ModelError
+from darkit.engine.loss import describe, misfit
+from darkit.errors import ConfigError, DarkitError, ModelError
 
 _MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
 _LOGITS = ("logits", "prediction_logits")  # the second of transformers' models that also tell what follows what
@@ -55,8 +55,7 @@ class Reader:
         except _MISFITS as error:
             if isinstance(error, DarkitError):
                 raise
-            what = describe(tokens[0] if tokens else settings)
-            raise BatchError(f"The model failed on {what}: {type(error).__name__}: {error}") from error
+            raise misfit(error, describe(tokens[0] if tokens else settings)) from error
 
     def _logits(self, output: Any, tokens: Tensor) -> Tensor:
         logits = logits_of(output)

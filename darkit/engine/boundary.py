@@ -24,6 +24,7 @@ class Boundary:
     """
 
     def __init__(self) -> None:
+        self._has_cuda = torch.cuda.is_available()
         self._module: nn.Module | None = None
         self._places: list[tuple[str, nn.Module, str]] = []
         self._copies: list[Tensor | None] = []
@@ -42,7 +43,7 @@ class Boundary:
         """
         self._python = random.getstate()
         self._torch = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self._cuda = torch.cuda.get_rng_state_all() if self._has_cuda else []
         self._take_numpy()
         if module is not self._module:
             self._module, self._places = module, list(_places(module))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from darkit.errors import BatchError, LossError
+from darkit.errors import BatchError, LossError, OutOfMemoryError
 
 if TYPE_CHECKING:
     import lightning
@@ -33,6 +33,12 @@ _ADVICE = (
     "loss(batch) method to the model, or let it return out.loss, out['loss'], (logits, loss) or a scalar"
 )
 _LOSSES = ("loss", "train_loss", "val_loss")  # what darkit logs itself, and tells apart when it evaluates
+_NO_MEMORY = (  # of the CPU (POSIX, Windows), MPS, CUDA's libraries
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "ALLOC_FAILED",
+)
 _MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
 
 
@@ -67,14 +73,28 @@ def make_step(model: nn.Module, loss: Callable[..., Any] | None = None) -> Step:
             output = compute(batch)
         except torch.OutOfMemoryError:
             raise
-        except _MISFITS as error:
+        except (*_MISFITS, MemoryError, StopIteration) as error:
             if isinstance(error, LossError):
                 raise
-            described = f"{type(error).__name__}: {error}"
-            raise BatchError(f"The model failed on a batch of {describe(batch)}: {described}") from error
+            raise misfit(error, f"a batch of {describe(batch)}") from error
         return scalars(output, meant=meant)
 
     return step
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Says whether memory ran out, on a device or on the host, where torch raises a bare ``RuntimeError``."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def misfit(error: BaseException, what: str) -> BatchError | OutOfMemoryError:
+    """Returns the error that says in one sentence how a model failed on something, and whether memory ran out."""
+    described = f"{type(error).__name__}: {error}"
+    if is_out_of_memory(error):
+        return OutOfMemoryError(f"Out of memory on {what}: use smaller batches or a smaller model. {described}")
+    return BatchError(f"The model failed on {what}: {described}")
 
 
 def call_model(model: nn.Module, batch: Any) -> Any:

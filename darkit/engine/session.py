@@ -12,17 +12,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.exports import ModelDescription
+from darkit.engine.forks import forget_in_child
+from darkit.engine.loss import is_out_of_memory
 from darkit.engine.resume import Changes
 from darkit.engine.stop import SignalGuard, StopRequest, StopTraining
 from darkit.engine.stream import RowStream, Sink
 from darkit.engine.system import SystemLog
 from darkit.engine.writer import CheckpointWriter
-from darkit.errors import ConfigError, DarkitError, NonFiniteLossError, RunExistsError, StorageError
+from darkit.errors import ConfigError, NonFiniteLossError, RunExistsError, StorageError
 from darkit.runs import files, status
 from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.lock import RunLock
@@ -45,8 +46,8 @@ class Session:
     """One training of a run, from its first file to its last.
 
     Used as a context manager it ends the run with the state that the block's outcome means: ``finished``, ``stopped``
-    after Ctrl-C, or ``crashed`` with the traceback. A new run whose first step failed for a reason that the user can
-    mend leaves nothing behind. On the other processes of a training on several devices it touches no file.
+    after Ctrl-C, or ``crashed`` with the traceback. A new run that fails before its first step is completed leaves
+    nothing behind. On the other processes of a training on several devices it touches no file.
 
     While it is open it listens to requests to stop (``stop.json``; signals, once `guard` is installed), keeps the
     status and the log of the machine's use, and notices when nothing moves any more.
@@ -57,6 +58,7 @@ class Session:
         folder: The run directory.
         run_id: A fresh id, or the continued run's.
         step: The last completed step; whoever runs the loop keeps it true.
+        forked: Whether this is a copy in a forked child, which leaves the run alone.
         end_reason: Why a training that ended well ended before its last planned step, in one sentence, or empty.
     """
 
@@ -77,6 +79,12 @@ class Session:
         self._writes = writes
         self._status: status.StatusWriter | None = None
         self._lock = RunLock(folder) if writes else None
+        self.forked = False
+        forget_in_child(self)
+
+    def forget(self) -> None:
+        """Leaves the run to the parent: a forked child neither writes into it nor ends it."""
+        self.forked, self._writes, self._lock = True, False, None
 
     @classmethod
     def create(cls, root: Path, config: TrainerConfig, model_name: str) -> Self:
@@ -301,11 +309,14 @@ class Session:
         return status.CRASHED, describe_failure(error), text
 
     def _remove_if_nothing_began(self, error: BaseException | None) -> None:
-        mendable = isinstance(error, DarkitError) and not isinstance(error, StorageError)
-        if not mendable or not self._created or self.step != self._first_step:
+        """Removes a new run whose training failed, in whatever way, before it had completed a step."""
+        if error is None or not self._created or self.step != self._first_step:
             return
-        if not list_checkpoints(self.folder) and not last_values(self.folder / files.LOG):
-            shutil.rmtree(self.folder)
+        try:
+            if not list_checkpoints(self.folder) and not last_values(self.folder / files.LOG):
+                shutil.rmtree(self.folder)
+        except OSError as late:
+            error.add_note(f"The run's folder {self.folder} could not be removed: {late.strerror}.")
 
 
 def _rank() -> int:
@@ -336,7 +347,7 @@ def refuse_existing(root: Path, name: str) -> Path:
 def describe_failure(error: BaseException) -> str:
     """Says in one sentence what ended a training, and first of what kind it was where people know it by a name."""
     text = f"{type(error).__name__}: {error}"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if is_out_of_memory(error):
         return f"Out of memory: {text}"
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return f"A data worker died: {text}"

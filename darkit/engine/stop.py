@@ -12,6 +12,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from darkit.engine.forks import forget_in_child
+
 logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -59,6 +61,11 @@ class SignalGuard:
         self.request = request
         self._before: dict[signal.Signals, Any] = {}
         self._received = 0
+        forget_in_child(self)
+
+    def forget(self) -> None:
+        """Gives the signals back: a forked child, such as a pool's worker, must end when it is terminated."""
+        self.uninstall()
 
     def install(self) -> None:
         """Begins to listen, or listens again after somebody else has taken the signals."""

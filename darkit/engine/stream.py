@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from darkit.engine.forks import forget_in_child
 from darkit.errors import LogError, StorageError
 from darkit.runs.log import CsvLog
 
@@ -45,9 +46,17 @@ class RowStream:
         self._writing = threading.Lock()
         self._ended = threading.Event()
         self._closed = False
+        self._forked = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="darkit-log", daemon=True)
         self._thread.start()
+        forget_in_child(self)
+
+    def forget(self) -> None:
+        """Takes and writes nothing any more: a forked child must not write its parent's rows again."""
+        self._forked = self._closed = True
+        self._rows.clear()
+        self._sinks.clear()
 
     def add(self, sinks: Sequence[Sink]) -> None:
         """Gives the rows that come to further sinks too."""
@@ -62,6 +71,8 @@ class RowStream:
         """
         if self._error is not None:
             self._raise()
+        if self._forked:
+            return
         if self._closed:
             raise LogError("The log is closed: the run has ended.")
         self.log.check(row)
@@ -72,7 +83,8 @@ class RowStream:
     def flush(self) -> None:
         """Writes all rows that were put so far, and runs the watches."""
         self._raise()
-        self._write()
+        if not self._forked:
+            self._write()
 
     def close(self) -> None:
         """Writes what is left and closes the sinks, all of them even if one fails."""

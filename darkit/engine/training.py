@@ -23,6 +23,7 @@ from darkit.engine.exports import describe_model
 from darkit.engine.fingerprint import describe_data
 from darkit.engine.fits import check_fits
 from darkit.engine.foreign import refuse_callbacks, refuse_module, with_data_module
+from darkit.engine.forks import keep
 from darkit.engine.loaders import make_loaders
 from darkit.engine.loop import (
     Watched,
@@ -214,8 +215,11 @@ def train_run(
                 session.end_reason = f"The training data ended at step {session.step} of {config.max_step}."
                 announce(session.end_reason)
         finally:
-            loaders.close()
-            watched.close()
+            if session.forked:
+                keep(loaders, watched)
+            else:
+                loaders.close()
+                watched.close()
     if session.writes:
         session.guard.request.end_process()
     return Run(session.folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from darkit.engine.checkpoint import write_checkpoint
+from darkit.engine.forks import forget_in_child
 from darkit.engine.snapshot import Snapshot
 from darkit.runs.checkpoints import checkpoint_path, list_checkpoints
 from darkit.runs.retention import Retention, remove_files
@@ -30,9 +31,17 @@ class BackgroundWriter:
         self._snapshot = Snapshot()
         self._thread: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
+        self._forked = False
+        forget_in_child(self)
+
+    def forget(self) -> None:
+        """Writes nothing any more: the thread is the parent's, and so are the files."""
+        self._forked, self._thread, self._pending = True, None, None
 
     def submit(self, content: Mapping[str, Any], write: Callable[[dict[str, Any]], None]) -> None:
         """Takes a copy and returns; ``write`` gets it in the thread."""
+        if self._forked:
+            return
         started = time.monotonic()
         self.wait()
         waited = time.monotonic() - started
@@ -51,6 +60,8 @@ class BackgroundWriter:
 
     def then(self, action: Callable[[], None]) -> None:
         """Lets the thread do something after what it has to do now."""
+        if self._forked:
+            return
         earlier = self._pending
 
         def work() -> None:

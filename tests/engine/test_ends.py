@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import darkit
-from darkit.errors import DataError, NonFiniteLossError
+from darkit.errors import BatchError, DataError, NonFiniteLossError, OutOfMemoryError, RunExistsError
 from tests.engine.parts import made, run_names, train, xy
 from tests.engine.resuming import (
     Augmented,
@@ -256,3 +259,120 @@ def test_no_data_at_all_is_an_error_that_leaves_nothing() -> None:
     with pytest.raises(DataError, match="training data is empty"):
         train(made(), Once(0), name="nothing")
     assert run_names() == []
+
+
+class TooMuch(nn.Module):
+    """Asks for more memory than there is, once it has trained for some steps."""
+
+    def __init__(self, after: int = 0, where: str = "forward") -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.after, self.where, self.calls = after, where, 0
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        self.calls += 1
+        loss = nn.functional.mse_loss(self.layer(batch[0]), batch[1])
+        if self.calls > self.after and self.where == "forward":
+            torch.empty(1 << 55, dtype=torch.uint8)
+        if self.calls > self.after and self.where == "backward":
+            loss.register_hook(lambda gradient: gradient + torch.empty(1 << 55, dtype=torch.uint8).sum())
+        if self.calls > self.after and self.where == "python":
+            raise MemoryError
+        if self.calls > self.after and self.where == "iterator":
+            next(iter(()))
+        return loss
+
+
+@pytest.mark.parametrize("where", ["forward", "backward", "python"])
+def test_memory_of_the_host_that_runs_out_is_told_as_that(where: str) -> None:
+    with pytest.raises((OutOfMemoryError, RuntimeError)) as caught:
+        train(TooMuch(2, where), xy(), name="memory")
+    run = darkit.load("memory")
+    assert run.details.reason.startswith("Out of memory: ")
+    assert [saved.step for saved in run.checkpoints()] == [2]
+    assert not isinstance(caught.value, BatchError)
+    if where != "backward":
+        assert str(caught.value).startswith("Out of memory on a batch of (float32[4, 4], float32[4, 1]): use smaller")
+
+
+def test_a_stop_iteration_of_a_model_is_an_error_and_no_end_of_the_data() -> None:
+    with pytest.raises(BatchError, match="StopIteration"):
+        train(TooMuch(2, "iterator"), xy(), name="iterator")
+    assert darkit.load("iterator").details.step == 2
+
+
+class Ragged(Dataset[Any]):
+    """Samples of different lengths, which the usual collating cannot stack."""
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.zeros(index + 1), torch.zeros(1)
+
+
+class BadBackward(nn.Module):
+    """A gradient of a wrong shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        loss = nn.functional.mse_loss(self.layer(batch[0]), batch[1])
+        loss.register_hook(lambda gradient: torch.zeros(3))
+        return loss
+
+
+class Early(lightning.Callback):
+    """A bug before the first step."""
+
+    def __init__(self, hook: str) -> None:
+        setattr(self, hook, self.fail)
+
+    def fail(self, *arguments: Any) -> None:
+        raise Fails("early")
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "options"),
+    [
+        (made, Ragged, {}),
+        (made, Ragged, {"num_workers": 1}),
+        (BadBackward, xy, {}),
+        (made, xy, {"callbacks": [Early("on_train_start")]}),
+        (made, xy, {"callbacks": [Early("on_before_optimizer_step")]}),
+        (made, xy, {"optimizer": lambda parameters: 1 / 0}),
+        (made, lambda: [object()] * 8, {}),
+        (made, lambda: [{"x": torch.zeros(4), "n": None}] * 8, {}),
+    ],
+)
+def test_a_run_without_a_completed_step_leaves_nothing_whatever_the_error_was(
+    model: Callable[[], Any], data: Callable[[], Any], options: dict[str, Any]
+) -> None:
+    for _ in range(2):  # the name is free
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each kind has its own
+            train(model(), data(), name="early", **options)
+        assert not isinstance(caught.value, RunExistsError)
+    assert run_names() == []
+
+
+def test_a_child_that_a_callback_forks_and_that_exits_changes_nothing_of_the_run() -> None:
+    class Forks(lightning.Callback):
+        def on_train_batch_end(self, trainer: lightning.Trainer, *rest: Any) -> None:
+            if trainer.global_step == 3 and not os.fork():
+                sys.exit(5)
+
+    parent = os.getpid()
+    try:
+        run = train(made(), Augmented(), name="forks", num_workers=1, callbacks=[Forks()], save_step_interval=2)
+    except SystemExit:
+        assert os.getpid() != parent
+        os._exit(7)  # what the child does: nothing more
+    finally:
+        if os.getpid() != parent:
+            os._exit(6)
+    assert os.WEXITSTATUS(os.wait()[1]) == 7
+    assert (run.status, run.details.step) == ("finished", 6)
+    assert run.log()["step"].to_list() == [1, 2, 3, 4, 5, 6]
+    assert [saved.step for saved in run.checkpoints()] == [2, 4, 6]

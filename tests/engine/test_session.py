@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,7 @@ def test_an_exception_is_a_crash_with_reason_and_traceback_and_goes_on() -> None
 
 def test_ctrl_c_is_a_stop() -> None:
     with pytest.raises(KeyboardInterrupt), opened() as session:
+        session.step = 1
         raise KeyboardInterrupt
     assert (Run(session.folder).status, Run(session.folder).details.traceback) == ("stopped", "")
 
@@ -95,20 +97,38 @@ def test_however_it_ends_no_row_is_lost(error: BaseException | None) -> None:
     assert Run(session.folder).log()["step"].to_list() == list(range(50))
 
 
-def test_what_a_user_can_mend_leaves_nothing_before_the_first_step_and_a_crash_after_it() -> None:
-    with pytest.raises(ConfigError), opened("first"):
-        raise ConfigError("wrong")
-    with pytest.raises(ConfigError), opened("second") as session:
+@pytest.mark.parametrize("error", [ConfigError("wrong"), ZeroDivisionError(), KeyboardInterrupt(), SystemExit(3)])
+def test_any_error_before_the_first_step_leaves_nothing_and_after_it_a_run(error: BaseException) -> None:
+    with pytest.raises(type(error)), opened("first"):
+        raise error
+    with pytest.raises(type(error)), opened("second") as session:
         session.step = 1
-        raise ConfigError("wrong")
+        raise error
     assert run_names() == ["second"]
-    assert Run(base() / "second").status == "crashed"
+    assert Run(base() / "second").status == ("stopped" if isinstance(error, KeyboardInterrupt) else "crashed")
 
 
-def test_an_error_of_anybody_else_keeps_the_folder_even_before_the_first_step() -> None:
-    with pytest.raises(ZeroDivisionError), opened():
-        raise ZeroDivisionError
-    assert run_names() == ["a"]
+def test_a_forked_child_that_leaves_by_an_error_changes_nothing() -> None:
+    with opened() as session:
+        assert session.stream is not None
+        assert session.writer is not None
+        session.stream.put({"step": 1, "train_loss": 0.5})
+        session.guard.install()
+        child = os.fork()
+        if not child:
+            try:
+                session.stream.put({"step": 2, "train_loss": 0.5})
+                session.stream.flush()
+                session.writer.save(2, {"state_dict": {}}, {})
+                session.end(SystemExit(3))
+            finally:
+                os._exit(signal.getsignal(signal.SIGTERM) != signal.SIG_DFL)
+        assert os.waitpid(child, 0)[1] == 0
+        run = Run(session.folder)
+        assert (run.status, run.details.pid) == ("running", os.getpid())
+        session.step = 1
+    assert run.log()["step"].to_list() == [1]
+    assert (run.status, run.checkpoints()) == ("finished", [])
 
 
 def test_an_end_after_the_end_does_nothing() -> None:

@@ -1,0 +1,37 @@
+"""What a forked child of a training must leave alone: everything that its parent writes, and the parent's signals."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol
+from weakref import WeakSet
+
+_kept: list[Any] = []
+
+
+class Forgets(Protocol):
+    """Something that only the process which made it may use."""
+
+    def forget(self) -> None:
+        """Called in a forked child: from now on nothing is written, and nothing is waited for."""
+
+
+_known: WeakSet[Forgets] = WeakSet()
+
+
+def forget_in_child(part: Forgets) -> None:
+    """Has ``part.forget()`` called in every child that is forked while it lives."""
+    _known.add(part)
+
+
+def keep(*parts: Any) -> None:
+    """Keeps things for as long as this process lives: letting go of a loader would end its parent's workers."""
+    _kept.extend(parts)
+
+
+def _forget() -> None:
+    for part in list(_known):
+        part.forget()
+
+
+os.register_at_fork(after_in_child=_forget)
