@@ -1,13 +1,13 @@
-"""The words of ``darkit train``, made ready for Hydra: names kept as they were written, and those of a resumed run."""
+"""The words of ``darkit train``, made ready for Hydra: names and paths as they were written, and a resumed run's."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import fields
 
 from omegaconf import OmegaConf
 
+from darkit.cli.quoting import unquoted, with_text_quoted
 from darkit.engine.aliases import field_of
 from darkit.engine.config import AUTO, TrainerConfig
 from darkit.errors import ConfigError
@@ -15,9 +15,7 @@ from darkit.runs import Run, base, files, load
 from darkit.runs.names import run_path
 
 SWEEP_FLAGS = ("-m", "--multirun")
-_NAMES = ("name", "resume")  # settings that hold a name, which Hydra would read as a number or an expression
-_OF_ONE_RUN = (*_NAMES, "trainer.name")  # what a resumed run does not take over from the command that began it
-_WORDS = {"name": ("", "null"), "resume": ("", "null", "true", "false", AUTO)}
+_OF_ONE_RUN = ("name", "resume", "trainer.name")  # what a resumed run does not take over from the command that began it
 
 
 def prepare(words: Sequence[str]) -> list[str]:
@@ -34,7 +32,7 @@ def prepare(words: Sequence[str]) -> list[str]:
     overrides = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith("-"))]
     flags = [word for word in words if word not in overrides]
     overrides = _with_fields(overrides)
-    given = [_with_name_quoted(word, sweep=is_sweep(words)) for word in overrides]
+    given = [with_text_quoted(word, sweep=is_sweep(words)) for word in overrides]
     return [*flags, *_earlier_overrides(overrides), *given]
 
 
@@ -53,14 +51,14 @@ def sweeps_names(words: Sequence[str]) -> bool:
 
 def resumed(words: Sequence[str]) -> Run | None:
     """Finds the run that is to be resumed, or None."""
-    values = {_key(word): _unquoted(word.partition("=")[2]) for word in words if "=" in word}
+    values = {_key(word): unquoted(word.partition("=")[2]) for word in words if "=" in word}
     wanted = values.get("resume", "")
     if wanted.lower() in ("", "null", "false"):
         return None
     if wanted.lower() not in ("true", AUTO):
         return load(wanted)
     name = values.get("name", "null")
-    if name in _WORDS["name"]:
+    if name in ("", "null"):
         raise ConfigError(
             f"resume={wanted} goes on with the run called name=, but no name was given: write resume=NAME."
         )
@@ -107,18 +105,3 @@ def _with_fields(words: Sequence[str]) -> list[str]:
 def _key(word: str) -> str:
     """Returns what an override sets, without the signs before it and the place behind it."""
     return word.lstrip("+~").partition("=")[0].partition("@")[0]
-
-
-def _unquoted(value: str) -> str:
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
-
-
-def _with_name_quoted(word: str, *, sweep: bool) -> str:
-    """Puts a name into Hydra's quotes, so that 1e-3, 007, a(b) or one in another script stays what it is."""
-    key, _, value = word.partition("=")
-    if key.lstrip("+") not in _NAMES or value.lower() in _WORDS[key.lstrip("+")]:
-        return word
-    if _unquoted(value) != value or "${" in value or (sweep and re.search(r"[,(]", value)):
-        return word
-    escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
-    return f"{key}='{escaped}'"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -15,6 +14,7 @@ from darkit.cli.errors import show_warnings
 from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.errors import ConfigError
 from darkit.runs import Run, files, load
+from darkit.runs.home import expanded
 from darkit.runs.names import split_reference
 from darkit.runs.notes import OWN_DATA
 
@@ -99,7 +99,7 @@ def _data_settings(found: Run, wanted: str | None) -> dict[str, Any] | None:
         data = {"_target_": "darkit.data.text_files", "context_length": data["context_length"]}
     elif "path" not in data:
         raise ConfigError(f"The run {found.name!r} was not trained with files, but with {data['_target_']}.")
-    whole = {"path": str(Path(wanted).expanduser()), "val_fraction": 0, "val_files": None}
+    whole = {"path": str(expanded(wanted)), "val_fraction": 0, "val_files": None}
     known = {key: value for key, value in whole.items() if key in data or key in ("path", "val_fraction")}
     tokenizer = _tokenizer(found)
     return {**data, **known, **({"tokenizer": tokenizer} if tokenizer else {})}

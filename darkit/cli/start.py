@@ -8,6 +8,7 @@ from pathlib import Path
 
 from darkit.cli.parsers import Subparsers, add_command
 from darkit.runs import home
+from darkit.runs.home import expanded
 
 _EXAMPLES = """\
   darkit start                            show the runs on http://127.0.0.1:8000/
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def chosen_home(arguments: argparse.Namespace) -> Path:
     """The home that is meant."""
-    return arguments.home.expanduser().absolute() if arguments.home else home()
+    return expanded(arguments.home).absolute() if arguments.home else home()
 
 
 def _port(text: str) -> int:

@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from darkit.cli.parsers import Subparsers, add_command
 from darkit.cli.pipes import say
 from darkit.errors import ConfigError
 from darkit.runs import Run, load
+from darkit.runs.child import environment, python_module
 
 _EXAMPLES = """\
   darkit verify-resume                                     the default run, shortened to 60 steps
@@ -101,7 +101,7 @@ class _Trial:
     def __init__(self, folder: Path, overrides: list[str]) -> None:
         self.folder = folder
         self.overrides = overrides
-        self.environment = os.environ | {"DARWIN_KIT_HOME": str(folder)}
+        self.environment = environment({"DARWIN_KIT_HOME": str(folder)})
 
     def record(self, name: str) -> Path:
         """Returns where the digests of a run's batches are."""
@@ -151,7 +151,7 @@ class _Trial:
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         resumed = (self.folder / "base" / name).exists()
         which = f"resume={name}" if resumed else f"name={name}"
-        command = [sys.executable, "-m", "darkit.cli.verify_child", str(self.record(name)), *self.overrides, which]
+        command = python_module("darkit.cli.verify_child", str(self.record(name)), *self.overrides, which)
         with (self.folder / _OUTPUT).open("wb") as output:  # a pipe that nobody reads would stop it when it is full
             return subprocess.Popen(
                 command,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import warnings
 from contextlib import suppress
+from typing import Any
+
+from darkit.runs.child import environment, python_module
 
 _PATIENCE = 60.0  # seconds
 
@@ -16,11 +18,12 @@ def start_dashboard() -> str:
     Returns:
         The address, or nothing where it cannot be served: that is warned of, and no reason not to train.
     """
-    command = [sys.executable, "-m", "darkit", "start", "--daemon"]
+    command = python_module("darkit", "start", "--daemon")
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _PATIENCE, "env": environment({})}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
+        done = subprocess.run(command, **options)
         if done.returncode:  # its usual port is taken: a free one does as well
-            done = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, timeout=_PATIENCE)
+            done = subprocess.run([*command, "--port", "0"], **options)
     except (OSError, subprocess.SubprocessError) as error:
         warnings.warn(f"The dashboard could not be started: {error}", stacklevel=3)
         return ""
@@ -28,7 +31,7 @@ def start_dashboard() -> str:
         reason = done.stderr.strip().splitlines()[-1:] or ["it gave no reason."]
         warnings.warn(f"The dashboard could not be started. {reason[0]}", stacklevel=3)
         return ""
-    address = done.stdout.strip()
+    address: str = done.stdout.strip()
     with suppress(BrokenPipeError):  # nobody reads it: the training goes on
         print(f"The dashboard is at {address}", flush=True)
     return address

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
 from darkit.errors import ConfigError
 from darkit.runs.checkpoints import Checkpoint
+from darkit.runs.child import environment, python_module
 
 LONGEST_PROMPT = 20_000  # characters
 LONGEST_ANSWER = 200_000  # characters
@@ -56,7 +55,7 @@ class Prompts:
         """
         reference = f"{name}:{checkpoint.name}" if checkpoint is not None else name
         limits = ("--max-new-tokens", str(tokens), "--temperature", str(temperature))
-        command = (sys.executable, "-m", "darkit", "predict", *limits, "--", reference, "-")
+        command = python_module("darkit", "predict", *limits, "--", reference, "-")
         self._running += 1
         process = None
         try:
@@ -65,7 +64,7 @@ class Prompts:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "DARWIN_KIT_HOME": str(self._home), "PYTHONUNBUFFERED": "1"},
+                env=environment({"DARWIN_KIT_HOME": str(self._home), "PYTHONUNBUFFERED": "1"}),
             )
             async for piece in _talk(process, prompt):
                 yield piece

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from darkit.errors import DarkitError, ServerError, StorageError
 from darkit.runs import files
+from darkit.runs.child import environment, python_module
 from darkit.runs.safe import UnreadableError, read_object
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def start_in_background(home: Path, host: str = "127.0.0.1", port: int = 8000) -
     """
     if not _Mine(home).free():
         return _running(home).address
-    command = [sys.executable, "-m", "darkit.dashboard.serve", str(home), host, str(port)]
+    command = python_module("darkit.dashboard.serve", str(home), host, str(port))
     folder = _folder(home)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
@@ -93,7 +94,7 @@ def start_in_background(home: Path, host: str = "127.0.0.1", port: int = 8000) -
             stdout=subprocess.PIPE,
             stderr=log,
             start_new_session=True,
-            env={**os.environ, "DARWIN_KIT_HOME": str(home)},
+            env=environment({"DARWIN_KIT_HOME": str(home)}),
         )
     assert process.stdout is not None  # noqa: S101 - it is a pipe by the call above
     with process.stdout:

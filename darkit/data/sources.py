@@ -13,6 +13,7 @@ from typing import Any
 
 from darkit.data.readers import DOCUMENTS, ENDINGS, TEXT_FIELD, digest_file, read_file
 from darkit.errors import DataError, listing, nearest
+from darkit.runs.home import expanded
 
 _WILD = re.compile(r"[*?\[]")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -133,13 +134,13 @@ def text_source(texts: Sequence[str]) -> Source:
 
 def is_place(text: str) -> bool:
     """Says whether a word can only mean files or a dataset on the hub, and not a name of something else."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     return path.exists() or bool(_WILD.search(text) or path.suffix or path.parent != Path() or _hub_name(text))
 
 
 def _find(where: str | Path) -> list[Path]:
     """Finds the files that a path or a pattern means, in an order that does not depend on the file system."""
-    path = Path(where).expanduser()
+    path = expanded(where)
     if path.is_dir():
         found = [file for file in sorted(path.rglob("*")) if _is_wanted(file, path)]
         if not found:

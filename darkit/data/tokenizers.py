@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from darkit.errors import DataError, nearest
+from darkit.runs.home import expanded
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "[UNK]"
@@ -94,7 +95,7 @@ def load_tokenizer(where: Any) -> Any:
             "A tokenizer must be a tokenizers.Tokenizer, a transformers tokenizer, the path of a tokenizer.json or a "
             f"name on the Hugging Face hub, not {type(where).__name__}."
         )
-    path = Path(where).expanduser()
+    path = expanded(where)
     if path.is_dir():
         if (path / "tokenizer_config.json").is_file():
             return _from_transformers(path, "The folder")

@@ -36,3 +36,11 @@ def home() -> Path:
 def base() -> Path:
     """Returns the root of all runs, ``<home>/base``: a run is a direct child of it."""
     return home() / "base"
+
+
+def expanded(path: str | Path) -> Path:
+    """Returns a path with ``~`` or ``~user`` at its beginning replaced; of a user without a home, as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

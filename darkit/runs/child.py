@@ -1,0 +1,28 @@
+"""How darkit starts Python processes of its own: without importing what happens to lie in the working directory."""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+_PACKAGE_PARENT = Path(__file__).parents[2]
+
+
+def python_module(module: str, *words: str) -> list[str]:
+    """Returns the command that runs a module as ``python -m`` does, but not from the working directory.
+
+    ``-P`` keeps an ``http.py`` there from being imported in place of the library's. What a process needs from the
+    working directory, such as a person's model, it adds to the path itself once its own imports are done.
+    """
+    return [sys.executable, "-P", "-m", module, *words]
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Returns the environment for such a process, in which it finds this darkit also where it is not installed."""
+    found = {**os.environ, **more}
+    if str(_PACKAGE_PARENT) not in (*site.getsitepackages(), site.getusersitepackages()):
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, [found.get("PYTHONPATH"), str(_PACKAGE_PARENT)]))
+    return found
