@@ -1,7 +1,8 @@
 """Paths and names on the command line, put into quotes where Hydra would read something else or nothing.
 
 Hydra's grammar has no ``~/texts``, ``a=b``, ``x (1).txt`` or ``模型``.
-It takes ``1e-3`` for a number and ``a,b`` for two values. Its own syntax keeps its meaning: quotes, lists, interpolations, ``null`` and, with ``-m``, sweeps.
+It takes ``1e-3`` for a number and ``a,b`` for two values. Its own syntax keeps its meaning: quotes, lists,
+interpolations, ``null`` and, with ``-m``, sweeps.
 """
 
 from __future__ import annotations

@@ -30,8 +30,11 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_dashboard_in_the_background_imports_nothing_of_the_working_directory(home: Path, planted: Path) -> None:
-    assert main(["start", "--daemon", "--port", "0"]) == 0
+    started = subprocess.run(
+        python_module("darkit", "start", "--daemon", "--port", "0"), env=environment({}), capture_output=True, text=True
+    )
     try:
+        assert started.stdout.startswith("http://127.0.0.1:"), started.stderr
         assert not planted.exists(), planted.read_text()
     finally:
         assert main(["stop-server"]) == 0
