@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from darkit.core.predicter import Predicter
 from darkit.core.tasks import CAUSAL, CLASSIFICATION, MASKED, PAIRS, label_names
 from darkit.data.choice import DataChoice
+from darkit.data.collate import IGNORED
 from darkit.data.pairs import SentencePairs
 from darkit.engine.callbacks.evaluate import evaluate
 from darkit.engine.config import TrainerConfig
@@ -19,7 +20,7 @@ from darkit.engine.device import move_to_device, seed_generators
 from darkit.engine.exports import tokenizer_digest
 from darkit.engine.fits import check_fits
 from darkit.engine.loaders import make_loaders
-from darkit.engine.loss import Step, finds_own_loss, make_step
+from darkit.engine.loss import Compute, finds_own_loss, make_step
 from darkit.errors import DataError
 from darkit.runs import Run, files, load
 from darkit.runs.notes import Evaluation, add_evaluation
@@ -49,8 +50,9 @@ def evaluate_run(
         note: Whether to append the result to the run's notes.
 
     Returns:
-        ``loss`` and whatever else a step returns, each the mean over samples, and ``perplexity``, e to the power of the
-        loss, for language models; not for pairs of sentences, whose loss is that of the hidden tokens and of the pair.
+        ``loss`` and whatever else a step returns, each the mean over the samples or targets that it counts, as
+        `darkit.engine.means` says, and ``perplexity``, e to the power of the loss, for language models; not for pairs
+        of sentences, whose loss is that of the hidden tokens and of the pair.
 
     Raises:
         DataError: The data does not fit the run, has another tokenizer or other labels, or is empty.
@@ -70,15 +72,17 @@ def evaluate_run(
     loaders = make_loaders(samples, samples, config)
     try:
         check_fits(model, run.config, loaders, direct=function is None and not finds_own_loss(model))
-        step = make_step(model, function)
+        step: Compute = make_step(model, function).evaluation
         if predicter.task == CLASSIFICATION:
             step = _with_accuracy(step, model)
         batches = (move_to_device(batch, predicter.device) for batch in loaders.val)
-        means = evaluate(model, batches, lambda batch, _: step(batch), 0)
+        means = evaluate(model, batches, step, 0)
     finally:
         loaders.close()
     metrics = {key: float(value) for key, value in means.items()}
-    if predicter.task in _PERPLEXITY and not isinstance(samples, SentencePairs):  # whose loss is a sum of two
+    if (
+        "loss" in metrics and predicter.task in _PERPLEXITY and not isinstance(samples, SentencePairs)
+    ):  # whose loss is a sum of two
         metrics["perplexity"] = math.exp(metrics["loss"]) if metrics["loss"] < 700 else math.inf
     if note:
         checkpoint = predicter.get_checkpoint(name).stem
@@ -87,18 +91,19 @@ def evaluate_run(
     return metrics
 
 
-def _with_accuracy(step: Step, model: nn.Module) -> Step:
+def _with_accuracy(step: Compute, model: nn.Module) -> Compute:
     """Adds the accuracy of a classifier that tells no more than its loss, as transformers' do."""
     outputs: list[Any] = []
     model.register_forward_hook(lambda module, arguments, output: outputs.append(output))
 
-    def compute(batch: Any) -> dict[str, Any]:
+    def compute(batch: Any, index: int) -> dict[str, Any]:
         outputs.clear()
-        values = step(batch)
+        values: dict[str, Any] = step(batch, index)
         logits = getattr(outputs[-1], "logits", None) if outputs else None
         labels = batch.get("labels") if isinstance(batch, Mapping) else None
         if isinstance(logits, Tensor) and isinstance(labels, Tensor) and logits.shape[:-1] == labels.shape:
-            return {"accuracy": (logits.argmax(-1) == labels).float().mean(), **values}
+            asked = labels != IGNORED
+            return {"accuracy": (logits.argmax(-1) == labels)[asked].double().mean(), **values}
         return values
 
     return compute

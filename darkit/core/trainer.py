@@ -208,15 +208,15 @@ class Trainer:
             val_dataloader: A loader, or any iterable of batches.
 
         Returns:
-            ``{"val_loss": ..., ...}``: means over the samples.
+            ``{"val_loss": ..., ...}``: means; `darkit.engine.means` says how much each batch counts.
 
         Raises:
             LossError: Neither the model nor ``loss=`` gives a loss.
         """
-        compute = make_step(self.model, self._loss)
+        compute = make_step(self.model, self._loss).evaluation
         batches = (move_to_device(batch, self.config.device) for batch in val_dataloader)
-        means = evaluate(self.model, batches, lambda batch, _: compute(batch), self.config.eval_iters)
-        return {f"val_{key}": value.item() for key, value in means.items()}
+        means = evaluate(self.model, batches, compute, self.config.eval_iters)
+        return {key if key.startswith("val_") else f"val_{key}": value.item() for key, value in means.items()}
 
     def log(self, row: Any = None, /, **values: Any) -> None:
         """Appends a row to the log, as ``csv_logger.log`` does."""

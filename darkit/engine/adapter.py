@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import lightning
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -16,6 +15,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.device import move_to_device
 from darkit.engine.feed import Feed
 from darkit.engine.loss import Step
+from darkit.engine.means import Weigher, Window, divide_gradients
 from darkit.engine.optim import MakeOptimizer, MakeScheduler, make_optimizer, make_scheduler, restore_optimizer
 from darkit.errors import ConfigError, DataError
 
@@ -73,7 +73,8 @@ class Adapter(lightning.LightningModule):
         self._given = (optimizer, scheduler)
         self._resume = resume
         self._changed = changed
-        self._window: list[dict[str, Any]] = []
+        self._window = Window(config.gradient_accumulation_steps)
+        self._weigh = Weigher(module)
         self._stretching = False
         self.settled = True
         self.outputs: dict[str, Any] = {}
@@ -178,26 +179,31 @@ class Adapter(lightning.LightningModule):
 
     def _take(self, batch: Any) -> dict[str, Any]:
         """Takes one batch into the window, and steps the optimizer when that is full."""
+        index = self.feed.batches
         self.feed.batches += 1
-        size = self.config.gradient_accumulation_steps
         if not self._window:
             self._optimizer.zero_grad()
-        outputs = self.compute(batch)
-        loss = outputs["loss"]
-        self._backward(loss if size == 1 else loss / size)
-        outputs["loss"] = loss.detach()
-        self._window.append(outputs)
-        if len(self._window) < size:
-            return {}
+        if self._window.size == 1:
+            outputs = self.compute(batch, index)
+            self._backward(outputs["loss"])
+            outputs["loss"] = outputs["loss"].detach()
+        else:
+            weighed = self._weigh(lambda: self.compute(batch, index), batch)
+            part = self._window.take(weighed)
+            if part is not None:
+                self._backward(part)
+            if len(self._window) < self._window.size:
+                return {}
+            divisor, outputs = self._window.close()
+            divide_gradients(self._optimizer, divisor)
         self.settled = False
         self._step()
         if self.schedule is not None:
             self.schedule.step()
         self.feed.mark()
-        window, self._window = self._window, []
-        self.__dict__["outputs"] = outputs if size == 1 else _mean(window)
+        self.__dict__["outputs"] = outputs
         self.settled = True
-        return self.outputs
+        return outputs
 
     def _step_directly(self) -> None:
         """Does what Lightning does around an optimizer's step on one device, without looking up who listens."""
@@ -213,15 +219,6 @@ class Adapter(lightning.LightningModule):
 def bare_module(pl_module: lightning.LightningModule) -> nn.Module:
     """Returns the user's module inside the adapter, or someone else's LightningModule itself."""
     return pl_module.module if isinstance(pl_module, Adapter) else pl_module
-
-
-def _mean(window: list[dict[str, Any]]) -> dict[str, Any]:
-    means = {}
-    for key in window[-1]:
-        values = [outputs[key] for outputs in window if key in outputs]
-        tensors = [value for value in values if isinstance(value, Tensor)]
-        means[key] = torch.stack(tensors).mean() if len(tensors) == len(values) else sum(values) / len(values)
-    return means
 
 
 def _is_asked_to_stop(trainer: lightning.Trainer) -> bool:

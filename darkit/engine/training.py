@@ -36,6 +36,7 @@ from darkit.engine.loop import (
     run_loop,
 )
 from darkit.engine.loss import finds_own_loss, make_step
+from darkit.engine.metrics import Metrics
 from darkit.engine.resume import Resume, check_settings, describe_changes, find_resume, warn_of_other_data
 from darkit.engine.session import DEFAULT_SERIES, Session, refuse_existing
 from darkit.errors import ConfigError, ModelError
@@ -50,6 +51,7 @@ def fit(
     name: str | None = None,
     config: TrainerConfig | None = None,
     loss: Callable[..., Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
     tokenizer: Any = None,
     optimizer: Any = None,
     scheduler: Any = None,
@@ -71,6 +73,8 @@ def fit(
         config: The trainer's config; its ``device`` then says what was really used. Nothing else of it is changed, so
             that several runs may share one.
         loss: A callable of outputs and target, or of model and batch; `darkit.engine.loss` says what is done without.
+        metrics: What else to compute of every batch, by name: callables of outputs and target, or of model and batch,
+            or torchmetrics objects, which an evaluation computes over all of its batches.
         tokenizer: A `tokenizers.Tokenizer`, a transformers tokenizer or the path of a ``tokenizer.json``; exported.
         optimizer: A torch optimizer, a callable of the parameters, or a name as in the config; None takes the config's.
         scheduler: A torch schedule, a callable of the optimizer, or a name as in the config; None takes the config's.
@@ -110,6 +114,7 @@ def fit(
         own,
         root=base(),
         loss=loss,
+        metrics=metrics,
         tokenizer=tokenizer,
         optimizer=None if isinstance(optimizer, str) else optimizer,
         scheduler=None if isinstance(scheduler, str) else scheduler,
@@ -130,6 +135,7 @@ def train_run(
     *,
     root: Path,
     loss: Callable[..., Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
     tokenizer: Any = None,
     optimizer: Any = None,
     scheduler: Any = None,
@@ -153,6 +159,7 @@ def train_run(
     refuse_module(model)
     refuse_callbacks(callbacks)
     refuse_shadows(config, [field.name for field in fields(TrainerConfig)])
+    compute = make_step(model, loss, Metrics(metrics))
     found = resume if isinstance(resume, Resume) else find_resume(root, config, resume)
     same = found if found is not None and found.same_run else None
     if config.name is not None and session is None and same is None:
@@ -181,7 +188,6 @@ def train_run(
         if found is not None and session.writes:
             announce(found.description + (f" Changed: {describe_changes(changes)}." if changes else ""))
         state = same.content if same is not None else {}
-        compute = make_step(model, loss)
         adapter = Adapter(
             model,
             compute,
@@ -203,7 +209,7 @@ def train_run(
         evaluation = None
         watched = Watched(loaders.val, session)
         if loaders.val is not None:
-            evaluation = evaluate(watched, config.eval_step_interval, config.eval_iters, compute)
+            evaluation = evaluate(watched, config.eval_step_interval, config.eval_iters, compute.evaluation)
         try:
             with quiet_lightning():
                 composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks, state)

@@ -8,6 +8,8 @@ from typing import Any
 import lightning
 from torch import Tensor
 
+from darkit.engine.values import number_of
+
 
 class StepCallback(lightning.Callback):
     """Calls `on_step` once after every optimizer step, and after nothing else.
@@ -77,10 +79,15 @@ def is_due(trainer: lightning.Trainer, step: int, every: int) -> bool:
 
 
 def log_values(trainer: lightning.Trainer, outputs: Any) -> dict[str, Any]:
-    """Names what a step returned as the log does: ``loss`` is ``train_loss``; only scalars.
+    """Names what a step returned as the log does: ``loss`` is ``train_loss``, whatever else has that name.
+
+    Only single numbers are taken.
 
     In someone else's LightningModule that Lightning accumulates gradients for, the loss is that of the last batch of
     the step; Lightning hands it over divided by the number of batches, and it is multiplied again here.
+
+    Raises:
+        LogError: A number is complex or too large.
     """
     if isinstance(outputs, Tensor):
         outputs = {"loss": outputs}
@@ -89,11 +96,14 @@ def log_values(trainer: lightning.Trainer, outputs: Any) -> dict[str, Any]:
     batches = trainer.accumulate_grad_batches
     if batches > 1 and isinstance(outputs.get("loss"), Tensor):
         outputs = {**outputs, "loss": outputs["loss"] * batches}
-    return {
-        "train_loss" if key == "loss" else key: value
-        for key, value in outputs.items()
-        if isinstance(value, float | int) or (isinstance(value, Tensor) and value.ndim == 0)
-    }
+    values = {}
+    for key, value in outputs.items():
+        name = "train_loss" if key == "loss" else str(key)
+        if (key == "loss" or name != "train_loss" or "loss" not in outputs) and (
+            number := number_of(name, value)
+        ) is not None:
+            values[name] = number
+    return values
 
 
 def check_interval(name: str, value: Any, least: int) -> int:

@@ -8,11 +8,15 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from darkit.engine.adapter import bare_module
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due
 from darkit.engine.device import generator_states, move_to_device, restore_generators
-from darkit.engine.loss import scalars
+from darkit.engine.loss import Step, scalars
+from darkit.engine.means import Means, Weigher
+from darkit.engine.metrics import fresh_metrics
+from darkit.engine.undisturbed import evaluating
 from darkit.errors import DataError, LossError
 
 
@@ -56,11 +60,14 @@ class StepEvaluate(StepCallback):
         """Evaluates now.
 
         Returns:
-            The means over all samples (a batch counts as often as it has samples), ``val_`` before their names.
+            The means, ``val_`` before their names; `darkit.engine.means` says how much each batch counts. Where several
+            processes evaluate, the means are over what all of them saw.
         """
 
         def compute(batch: Any, index: int) -> dict[str, Any]:
             with trainer.precision_plugin.val_step_context():
+                if isinstance(self.compute, Step):
+                    return self.compute(batch, index)
                 if self.compute is not None:
                     return self.compute(batch)
                 output = pl_module.validation_step(batch, index)
@@ -74,50 +81,52 @@ class StepEvaluate(StepCallback):
         def prepare(batch: Any) -> Any:
             return move_to_device(trainer.precision_plugin.convert_input(batch), pl_module.device)
 
-        means = evaluate(pl_module, map(prepare, self.batches), compute, self.iters)
-        if trainer.world_size > 1:
-            means = {key: trainer.strategy.reduce(value, reduce_op="mean") for key, value in means.items()}
-        return {f"val_{key}": value for key, value in means.items()}
+        def everywhere(means: Means) -> Means:
+            if trainer.world_size == 1:
+                return means
+            found: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(found, means.on_host())
+            return Means().merge(found)
+
+        module = bare_module(pl_module)
+        means = evaluate(module, map(prepare, self.batches), compute, self.iters, everywhere)
+        return {key if key.startswith("val_") else f"val_{key}": value for key, value in means.items()}
 
 
 def evaluate(
-    module: torch.nn.Module, batches: Iterable[Any], compute: Callable[[Any, int], dict[str, Any]], iters: int
+    module: nn.Module,
+    batches: Iterable[Any],
+    compute: Callable[[Any, int], dict[str, Any]],
+    iters: int,
+    everywhere: Callable[[Means], Means] | None = None,
 ) -> dict[str, Tensor]:
     """Averages what ``compute`` returns over batches, with the module in evaluation mode and without gradients.
 
+    Modes, buffers and the state that a module keeps in attributes are put back; its torchmetrics objects begin anew and
+    get their own states back.
+
     Args:
-        module: Whose mode is changed, and put back for every submodule.
+        module: What is evaluated.
         batches: The batches, on their device.
         compute: Turns a batch and its index into ``{"loss": ..., ...}``.
         iters: How many batches at most; 0 takes all.
+        everywhere: Makes of this process's means those of all processes.
 
     Returns:
-        Mean by name, each a tensor without dimensions.
+        Mean by name, each a tensor without dimensions in double precision; of ``count`` the sum. A value is averaged
+        over the batches that have it.
 
     Raises:
         DataError: There was no batch.
     """
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    sums: dict[str, Any] = {}
-    samples = 0
-    try:
-        with torch.no_grad():
-            for index, batch in enumerate(islice(batches, iters or None)):
-                size = _samples(batch)
-                samples += size
-                for key, value in compute(batch, index).items():
-                    sums[key] = sums.get(key, 0.0) + value * size
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-    if not sums:
-        raise DataError("The validation data is empty: its loader gave no batch.")
-    return {key: torch.as_tensor(total / samples) for key, total in sums.items()}
-
-
-def _samples(batch: Any) -> int:
-    if isinstance(batch, Tensor):
-        return len(batch) if batch.ndim else 1
-    parts = batch.values() if hasattr(batch, "values") else batch if isinstance(batch, list | tuple) else ()
-    return next((_samples(part) for part in parts if isinstance(part, Tensor)), 1)
+    weigh = Weigher(module)
+    means = Means()
+    seen = False
+    with evaluating(module), fresh_metrics(module), torch.no_grad():
+        for index, batch in enumerate(islice(batches, iters or None)):
+            means.add(weigh(lambda batch=batch, index=index: compute(batch, index), batch))  # type: ignore[misc]
+            seen = True
+        if not seen:
+            raise DataError("The validation data is empty: its loader gave no batch.")
+        gathered = means.compute_metrics()
+    return (means if everywhere is None else everywhere(means)).result() | gathered

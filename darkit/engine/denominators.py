@@ -1,0 +1,250 @@
+"""What a loss or a metric averaged over, seen while it is computed.
+
+A mean of means is only right when each counts as often as what it averaged over: samples, target tokens, pixels. That
+number is not in the batch: it depends on ``ignore_index``, class weights, masks and on what a model shifts or drops. So
+the torch functions that reduce to one number are watched, and what is done to that number afterwards is followed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+Weight = float | Tensor
+"""How much a mean counts: a number, or on an accelerator a tensor without dimensions, which nobody has to wait for."""
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """A mean over ``weight`` things; ``divided`` where it was made by dividing a sum, which may go in several steps."""
+
+    weight: Weight
+    divided: bool = False
+
+
+_SUM, _CONSTANT = (object(), object())  # a sum over a batch; what depends on the weights of the model alone
+
+
+class Denominators(TorchFunctionMode):
+    """Watches what is computed in its block. Its answers hold until the block is entered again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: dict[int, tuple[Any, Any]] = {}  # by id; the value is kept, so that its id stays its own
+        self._counts: dict[Any, Weight] = {}
+        self._targets: list[Tensor] = []
+
+    def weight_of(self, value: Any) -> Weight | None:
+        """Returns what a value averaged over, or None where that is not known."""
+        found = self._of(value)
+        return found.weight if isinstance(found, _Mean) else None
+
+    def is_sum(self, value: Any) -> bool:
+        """Whether a value is a sum over the batch."""
+        return self._of(value) is _SUM
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.l1_loss and "weight" not in kwargs and len(args) < 6:  # torch 2.13 drops it on the way here
+            kwargs = {**kwargs, "weight": _third_argument(sys._getframe(1))}
+        result = func(*args, **kwargs)
+        rule = _RULES.get(func)
+        if rule is not None:
+            found = rule(self, func, args, kwargs, result)
+            if found is not None:
+                self._found[id(result)] = (result, found)
+                return result
+        if id(result) in self._found:  # changed in place, in a way that is not followed
+            self._found.pop(id(result), None)
+        return result
+
+    def _of(self, value: Any) -> Any:
+        entry = self._found.get(id(value))
+        if entry is not None and entry[0] is value:
+            return entry[1]
+        return _CONSTANT if isinstance(value, nn.Parameter | int | float) else None
+
+    def _count(self, target: Tensor, ignored: int, weight: Tensor | None) -> Weight:
+        """Counts the targets that are asked for; the same targets give the same object."""
+        key = (target.data_ptr(), target.numel(), target._version, ignored, id(weight))
+        if key not in self._counts:
+            self._targets.append(target)  # so that its memory stays its own
+            asked = target != ignored
+            self._counts[key] = _light(asked.sum() if weight is None else weight[target[asked]].sum())
+        return self._counts[key]
+
+
+def _third_argument(frame: Any) -> Any:
+    relevant = frame.f_locals.get("relevant_args", ())
+    return relevant[2] if len(relevant) > 2 else None
+
+
+def _light(weight: Any) -> Weight:
+    """Returns a number where that costs nothing, and leaves what is on an accelerator there."""
+    if not isinstance(weight, Tensor):
+        return float(weight)
+    weight = weight.detach()
+    return float(weight.item()) if weight.device.type == "cpu" else weight.reshape(())
+
+
+def _same(one: Weight, other: Weight) -> bool:
+    return one is other or (not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other)
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.numel() == 1
+
+
+def _loss(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    given = inspect.signature(func).bind(*args, **kwargs).arguments
+    reduction = given.get("reduction", "mean")
+    if given.get("size_average") is not None or given.get("reduce") is not None:
+        reduction = nn._reduction.legacy_get_string(given.get("size_average"), given.get("reduce"), emit_warning=False)
+    if reduction == "sum":
+        return _SUM
+    if reduction == "none" or not _is_one(result):
+        return None
+    tensors = [value for value in given.values() if isinstance(value, Tensor)]
+    target = given.get("target")
+    if func in _OF_CLASSES and isinstance(target, Tensor) and not target.is_floating_point():
+        ignored = given.get("ignore_index", -100)
+        return _Mean(seen._count(target, -100 if ignored is None else ignored, given.get("weight")))
+    if func is F.ctc_loss:
+        return _Mean(float(given["log_probs"].shape[1] if given["log_probs"].ndim == 3 else 1))
+    if func in _OF_CLASSES or func in _OF_SAMPLES or reduction == "batchmean":
+        return _Mean(float(tensors[0].shape[0]))
+    shape: Any = torch.broadcast_shapes(*(tensor.shape for tensor in tensors[:2]))  # type: ignore[no-untyped-call]
+    return _Mean(float(math.prod(shape)))
+
+
+def _mean(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    value = args[0] if args else kwargs.get("input")
+    found = seen._of(value)
+    if found is not None:
+        return None if found is _SUM else found
+    if not isinstance(value, Tensor):
+        return None
+    if result.ndim == 0:
+        return _Mean(float(value.numel()))
+    return _Mean(float(value.shape[0])) if _reduces_first(value, args, kwargs) else None
+
+
+def _sum(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    value = args[0] if args else kwargs.get("input")
+    found = seen._of(value)
+    if found is not None:
+        return found
+    return _SUM if result.ndim == 0 or _reduces_first(value, args, kwargs) else None
+
+
+def _reduces_first(value: Tensor, args: Any, kwargs: Any) -> bool:
+    wanted = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
+    dims = wanted if isinstance(wanted, tuple | list) else (wanted,)
+    return value.ndim > 0 and any(dim in (0, -value.ndim) for dim in dims)
+
+
+def _keep(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    return seen._of(args[0]) if args else None
+
+
+def _of_constants(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    constant = args and all(seen._of(value) is _CONSTANT for value in args)
+    return _CONSTANT if constant else None
+
+
+def _add(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    found = [seen._of(value) for value in args[:2]]
+    return _joined(found) if len(found) == 2 else None
+
+
+def _joined(found: list[Any]) -> Any:
+    """Says what a sum of several is."""
+    varying = [one for one in found if one is not _CONSTANT]
+    if not varying:
+        return _CONSTANT
+    if all(one is _SUM for one in varying):
+        return _SUM if len(varying) == len(found) else None
+    if not all(isinstance(one, _Mean) for one in varying):
+        return None
+    first = varying[0].weight
+    return _Mean(first) if all(_same(one.weight, first) for one in varying) else None
+
+
+def _mul(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    if any(isinstance(value, int | float) and value == 0 for value in args):
+        return _CONSTANT
+    found = [seen._of(value) for value in args[:2]]
+    varying = [one for one in found if one is not _CONSTANT]
+    if not varying:
+        return _CONSTANT
+    return varying[0] if len(varying) == 1 else None
+
+
+def _div(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    if len(args) < 2 or kwargs.get("rounding_mode") is not None:
+        return None
+    found, by = seen._of(args[0]), args[1]
+    if not _is_one(by) and not isinstance(by, int | float):
+        return None
+    if found is _SUM or (isinstance(found, _Mean) and found.divided):
+        weight = _light(by.detach().abs() if isinstance(by, Tensor) else abs(by))
+        return _Mean(found.weight * weight if isinstance(found, _Mean) else weight, divided=True)
+    return found if seen._of(by) is _CONSTANT else None
+
+
+def _stack(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    parts = args[0] if args else kwargs.get("tensors")
+    return _joined([seen._of(part) for part in parts]) if isinstance(parts, tuple | list) and parts else None
+
+
+_OF_CLASSES = {F.cross_entropy, F.nll_loss}
+_OF_SAMPLES = {
+    F.triplet_margin_loss,
+    F.triplet_margin_with_distance_loss,
+    F.cosine_embedding_loss,
+    F.multi_margin_loss,
+    F.multilabel_margin_loss,
+    F.multilabel_soft_margin_loss,
+}
+_BY_NAME: dict[Callable[..., Any], str] = {
+    _mean: "mean",
+    _sum: "sum",
+    _keep: "detach detach_ clone contiguous float double half bfloat16 to cpu cuda type_as reshape view squeeze "
+    "unsqueeze flatten neg negative __neg__ item __float__ requires_grad_ positive neg_ squeeze_ tolist",
+    _of_constants: "pow square abs exp log sqrt norm vector_norm linalg_vector_norm softplus sigmoid __pow__",
+    _add: "add sub add_ sub_ subtract __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ rsub",
+    _mul: "mul mul_ multiply __mul__ __rmul__ __imul__",
+    _div: "div div_ divide true_divide __truediv__ __itruediv__",
+    _stack: "stack cat hstack concat",
+}
+
+
+def _rules() -> dict[Any, Callable[..., Any]]:
+    rules: dict[Any, Callable[..., Any]] = {}
+    for rule, names in _BY_NAME.items():
+        for name in names.split():
+            for owner in (Tensor, torch, torch.linalg):
+                if callable(function := getattr(owner, name, None)):
+                    rules[function] = rule
+    for name, function in vars(F).items():
+        if inspect.isfunction(function) and not name.startswith("_"):
+            try:
+                if "reduction" in inspect.signature(function).parameters:
+                    rules[function] = _loss
+            except (TypeError, ValueError):
+                continue
+    for function in (F.ctc_loss, *_OF_CLASSES, *_OF_SAMPLES):
+        rules[function] = _loss
+    return rules
+
+
+_RULES = _rules()

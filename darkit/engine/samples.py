@@ -1,0 +1,105 @@
+"""How many samples a batch has, and how many targets it asks for, where a batch tells."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+IGNORED = -100
+"""What a label is where nothing is asked for, as torch and transformers have it."""
+_COUNTS = ("num_graphs", "batch_size")  # what graph libraries, and TensorDict, call the number of samples
+_SHIFTED = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel")  # transformers' classes that predict labels[..., 1:]
+
+
+def count_samples(batch: Any) -> int | None:
+    """Counts the samples of a batch.
+
+    Args:
+        batch: A tensor, an array, or mappings, tuples, lists, dataclasses and objects with attributes of them, nested
+            at will; a list of mappings or objects has one for each sample; a batch of graphs has as many as graphs.
+
+    Returns:
+        The number, or None where the parts of the batch do not agree on one or none tells.
+    """
+    if (graphs := _graphs(batch)) is not None:
+        return graphs
+    if isinstance(batch, PackedSequence):
+        return int(batch.batch_sizes[0])
+    if isinstance(batch, Tensor | numpy.ndarray):
+        return int(batch.shape[0]) if batch.ndim else None
+    if isinstance(batch, list | tuple) and not hasattr(batch, "_fields"):
+        if batch and all(_is_sample(part) for part in batch):
+            return len(batch)
+        return _agreed(batch)
+    fields = _fields(batch)
+    return None if fields is None else _agreed(fields)
+
+
+def count_targets(batch: Any, model: Any) -> Tensor | None:
+    """Counts the labels of tokens that are asked for, -100 being none: all but the first where a model shifts them."""
+    labels = batch.get("labels") if isinstance(batch, Mapping) else batch[-1] if _is_row(batch) else None
+    if not isinstance(labels, Tensor) or labels.ndim < 2 or labels.is_floating_point() or labels.is_complex():
+        return None
+    if isinstance(batch, Mapping) and type(model).__name__.endswith(_SHIFTED):
+        labels = labels[..., 1:]
+    return (labels != IGNORED).sum()
+
+
+def _is_row(batch: Any) -> bool:
+    return isinstance(batch, tuple | list) and len(batch) > 1
+
+
+def _graphs(batch: Any) -> int | None:
+    if isinstance(batch, Tensor | numpy.ndarray | str | int | float):
+        return None
+    for name in _COUNTS:
+        value = batch.get(name) if isinstance(batch, Mapping) else getattr(batch, name, None)
+        value = value[0] if isinstance(value, tuple) and value else value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    pointers = batch.get("ptr") if isinstance(batch, Mapping) else getattr(batch, "ptr", None)
+    if isinstance(pointers, Tensor) and pointers.ndim == 1 and len(pointers):
+        return len(pointers) - 1
+    edges, owners = (
+        batch.get(name) if isinstance(batch, Mapping) else getattr(batch, name, None)
+        for name in ("edge_index", "batch")
+    )
+    if isinstance(edges, Tensor) and isinstance(owners, Tensor) and owners.ndim == 1 and len(owners):
+        return int(owners.max()) + 1
+    return None
+
+
+def _is_sample(part: Any) -> bool:
+    return isinstance(part, Mapping | str | bytes | int | float) or (
+        not isinstance(part, Tensor | numpy.ndarray | list | tuple) and _fields(part) is not None
+    )
+
+
+def _fields(batch: Any) -> list[Any] | None:
+    if isinstance(batch, Mapping):
+        return list(batch.values())
+    if hasattr(batch, "_fields"):  # a named tuple
+        return list(batch)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return [getattr(batch, field.name) for field in dataclasses.fields(batch)]
+    return list(vars(batch).values()) if hasattr(batch, "__dict__") and not callable(batch) else None
+
+
+def _agreed(parts: Any) -> int | None:
+    found = {size for part in parts if (size := _size_of_field(part)) is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+def _size_of_field(part: Any) -> int | None:
+    if isinstance(part, str | bytes):
+        return None
+    if isinstance(part, list | tuple) and not hasattr(part, "_fields") and part:
+        tensors = [item for item in part if isinstance(item, Tensor | numpy.ndarray)]
+        if len(tensors) == len(part) and len({tensor.shape[:1] for tensor in tensors}) > 1:
+            return len(part)  # tensors of different lengths: one for each sample
+    return count_samples(part)
