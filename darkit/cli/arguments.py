@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
-from omegaconf import OmegaConf
-
 from darkit.cli.quoting import unquoted, with_text_quoted
+from darkit.cli.recorded import believed_overrides, key_of
 from darkit.engine.aliases import field_of
 from darkit.engine.config import AUTO, TrainerConfig
 from darkit.errors import ConfigError
-from darkit.runs import Run, base, files, load
+from darkit.runs import Run, base, load
 from darkit.runs.names import run_path
 
 SWEEP_FLAGS = ("-m", "--multirun")
@@ -45,13 +44,13 @@ def sweeps_names(words: Sequence[str]) -> bool:
     """Says whether each run of a sweep is given a name of its own."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    named = [word for word in words if _key(word) == "name"]
+    named = [word for word in words if key_of(word) == "name"]
     return any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides(named))
 
 
 def resumed(words: Sequence[str]) -> Run | None:
     """Finds the run that is to be resumed, or None."""
-    values = {_key(word): unquoted(word.partition("=")[2]) for word in words if "=" in word}
+    values = {key_of(word): unquoted(word.partition("=")[2]) for word in words if "=" in word}
     wanted = values.get("resume", "")
     if wanted.lower() in ("", "null", "false"):
         return None
@@ -69,16 +68,7 @@ def resumed(words: Sequence[str]) -> Run | None:
 
 def _earlier_overrides(given: Sequence[str]) -> list[str]:
     run = resumed(given)
-    path = run.path / files.COMPOSED_CONFIG if run else None
-    if path is None or not path.is_file():
-        return []
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # whatever a YAML parser raises
-        raise ConfigError(f"What the run was begun with cannot be read from {path}: {error}") from error
-    overrides = content.get("overrides") if isinstance(content, dict) else None
-    replaced = {*_OF_ONE_RUN, *map(_key, given)}
-    return [str(item) for item in overrides or [] if _key(str(item)) not in replaced]
+    return believed_overrides(run, given, {*_OF_ONE_RUN, *map(key_of, given)}) if run else []
 
 
 def _with_fields(words: Sequence[str]) -> list[str]:
@@ -100,8 +90,3 @@ def _with_fields(words: Sequence[str]) -> list[str]:
             )
         found.append(f"{group}{dot}{field}{equals}{value}")
     return found
-
-
-def _key(word: str) -> str:
-    """Returns what an override sets, without the signs before it and the place behind it."""
-    return word.lstrip("+~").partition("=")[0].partition("@")[0]

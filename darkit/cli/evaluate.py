@@ -17,6 +17,7 @@ from darkit.runs import Run, files, load
 from darkit.runs.home import expanded
 from darkit.runs.names import split_reference
 from darkit.runs.notes import OWN_DATA
+from darkit.runs.safe import is_strange
 
 _EXAMPLES = """\
   darkit eval NAME                                   the data it was trained with: the part for evaluation
@@ -80,23 +81,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _data_settings(found: Run, wanted: str | None) -> dict[str, Any] | None:
     """Returns the settings of the data that are to be evaluated on, or None where the name of a choice was given."""
-    from omegaconf import OmegaConf
-
+    from darkit.cli.recorded import believed_data
     from darkit.data.sources import is_place
 
     if wanted is not None and not is_place(wanted):
         return None
-    path = found.path / files.COMPOSED_CONFIG
-    recorded: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
-    data = recorded.get("data") if isinstance(recorded, dict) else None
-    if not isinstance(data, dict) or "_target_" not in data:
-        raise ConfigError(
-            f"The run {found.name!r} does not tell what data it was trained with: name a choice, --data NAME KEY=VALUE."
-        )
+    data = believed_data(found, elsewhere=wanted is not None)
     if wanted is None:
+        if data.get("tokenizer") is not None:  # the run's own, wherever the recorded one is
+            data["tokenizer"] = _tokenizer(found)
         return data
     if data["_target_"] == "darkit.data.text_data":  # the text that Python carries: other text is in files
-        data = {"_target_": "darkit.data.text_files", "context_length": data["context_length"]}
+        data = {"_target_": "darkit.data.text_files", "context_length": data.get("context_length", 128)}
     elif "path" not in data:
         raise ConfigError(f"The run {found.name!r} was not trained with files, but with {data['_target_']}.")
     whole = {"path": str(expanded(wanted)), "val_fraction": 0, "val_files": None}
@@ -108,4 +104,4 @@ def _data_settings(found: Run, wanted: str | None) -> dict[str, Any] | None:
 def _tokenizer(found: Run) -> str | None:
     """Returns where the run's tokenizer is, or None where it has none."""
     places = (found.path / files.TOKENIZER_FOLDER, found.path / files.TOKENIZER)
-    return next((str(place) for place in places if place.exists()), None)
+    return next((str(place) for place in places if place.exists() and not is_strange(place)), None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkit.cli.rows import ENDINGS, TEXT, Rows, as_csv, as_json, read_rows, rows_of, write_rows
 from darkit.errors import DarkitError, DataError
-from darkit.runs import Run, files
+from darkit.runs import Run
 from darkit.runs.example import first_input
 
 if TYPE_CHECKING:
@@ -139,11 +139,8 @@ def _columns(predictions: Sequence[Any]) -> tuple[list[str], list[list[Any]]]:
 
 def _text_field(run: Run) -> str:
     """Returns what the run's data calls its texts."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from darkit.cli.recorded import read_composed
 
-    try:
-        found = OmegaConf.select(OmegaConf.load(run.path / files.COMPOSED_CONFIG), "data.field")
-    except (OSError, ValueError, OmegaConfBaseException):  # it was begun from Python, or this is no longer YAML
-        return TEXT
-    return str(found or TEXT)
+    data = read_composed(run).get("data")
+    found = data.get("field") if isinstance(data, dict) else None
+    return found if isinstance(found, str) and found else TEXT

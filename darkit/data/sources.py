@@ -138,6 +138,11 @@ def is_place(text: str) -> bool:
     return path.exists() or bool(_WILD.search(text) or path.suffix or path.parent != Path() or _hub_name(text))
 
 
+def is_on_hub(text: str) -> bool:
+    """Says whether a word means a dataset on the Hugging Face hub."""
+    return bool(_hub_name(text))
+
+
 def _find(where: str | Path) -> list[Path]:
     """Finds the files that a path or a pattern means, in an order that does not depend on the file system."""
     path = expanded(where)

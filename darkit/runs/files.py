@@ -6,7 +6,6 @@ import errno
 import json
 import logging
 import os
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from darkit.errors import DarkitError, StorageError
+from darkit.runs.inert import valid_json
 from darkit.runs.safe import UnreadableError, open_for_writing, read_object, refuse_links
 
 logger = logging.getLogger(__name__)
@@ -37,9 +37,6 @@ _OWN = frozenset(
     | {TENSORBOARD, STOP, NOTES, SYSTEM_LOG, LOCK}
 )
 _CHECKPOINT = "iter-"  # what the names of checkpoints and their manifests begin with
-
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')  # a text is one token, so what stands in it is let alone
-_VALID_JSON = {"Infinity": "1e999", "-Infinity": "-1e999", "NaN": "null"}
 
 
 @contextmanager
@@ -125,8 +122,7 @@ def write_json(path: Path, value: Any) -> None:
     JSON has no word for infinity or NaN. An infinity becomes ``1e999``, which is a valid number and which every reader
     takes for infinity or its largest one; NaN becomes ``null``.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    text = _JSON_TOKEN.sub(lambda token: _VALID_JSON.get(token[0], token[0]), text)
+    text = valid_json(json.dumps(value, indent=2, ensure_ascii=False))
     write_text(path, text + "\n")  # escapes of lone surrogates are JSON's own
 
 
