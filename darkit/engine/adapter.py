@@ -9,14 +9,15 @@ from typing import Any
 import lightning
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import move_to_device
+from darkit.engine.display import announce
 from darkit.engine.feed import Feed
 from darkit.engine.loss import Step
 from darkit.engine.means import Weigher, Window, divide_gradients
-from darkit.engine.optim import MakeOptimizer, MakeScheduler, make_optimizer, make_scheduler, restore_optimizer
+from darkit.engine.optim import MakeOptimizer, make_optimizer, restore_optimizer
+from darkit.engine.schedule import Schedule, make_schedule
 from darkit.errors import ConfigError, DataError
 
 _STRETCH = 0.1  # seconds
@@ -41,7 +42,7 @@ class Adapter(lightning.LightningModule):
         config: Optimizer, schedule, accumulation and clipping.
         feed: The training data.
         optimizer: The user's optimizer or a callable of the parameters, or None.
-        scheduler: The user's schedule or a callable of the optimizer, or None.
+        scheduler: The user's schedule in a form that `make_schedule` takes, or None.
         resume: A checkpoint's content to go on from, or None.
         changed: Names of the settings that differ from those of the checkpoint.
 
@@ -59,7 +60,7 @@ class Adapter(lightning.LightningModule):
         *,
         feed: Feed,
         optimizer: Optimizer | MakeOptimizer | None = None,
-        scheduler: LRScheduler | MakeScheduler | None = None,
+        scheduler: Any = None,
         resume: Mapping[str, Any] | None = None,
         changed: Collection[str] = (),
     ) -> None:
@@ -69,7 +70,7 @@ class Adapter(lightning.LightningModule):
         self.compute = step
         self.config = config
         self.feed = feed
-        self.schedule: LRScheduler | None = None
+        self.schedule: Schedule | None = None
         self._given = (optimizer, scheduler)
         self._resume = resume
         self._changed = changed
@@ -101,10 +102,26 @@ class Adapter(lightning.LightningModule):
         """Makes the optimizer, and the schedule that this adapter steps itself."""
         optimizer, scheduler = self._given
         made = make_optimizer(self.module, self.config, optimizer)
-        self.schedule = make_scheduler(made, self.config, scheduler)
+        self.schedule = make_schedule(made, self.config, scheduler)
+        torchs = None if self.schedule is None else self.schedule.scheduler
+        step = 0
         if self._resume:
-            restore_optimizer(made, self.schedule, self._resume, self._changed, own_schedule=scheduler is None)
+            restore_optimizer(made, torchs, self._resume, self._changed, own_schedule=scheduler is None)
+            step = self._resume["current_step"]
+        if self.schedule is not None:
+            self._enter_schedule(self.schedule, step)
         return made
+
+    def _enter_schedule(self, schedule: Schedule, step: int) -> None:
+        """Puts the time of a schedule to a step, and says what a person may not expect of it."""
+        resumed = self._resume or {}
+        schedule.restore(resumed.get("schedule_progress"), resumed.get("position", {}).get("epoch", 0))
+        schedule.check(self.config, step)
+        if step:  # a resumed run may begin with the end of an epoch, and torch would warn of a step before the first
+            schedule.scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]
+        if not schedule.said and not resumed and self.trainer.is_global_zero:
+            name = type(schedule.scheduler).__name__
+            announce(f"{name} is stepped after every step. (scheduler, 'epoch') steps it after every epoch.")
 
     def on_train_start(self) -> None:
         """Decides how many steps a call may do, and finds the callbacks that want to hear of each."""
@@ -137,10 +154,17 @@ class Adapter(lightning.LightningModule):
                 )
             self.data_ended = trainer.should_stop = True
             return
+        if self.schedule is not None and self._epoch_is_complete():
+            self.schedule.after_epoch(self.trainer.current_epoch)
         if not self.trainer.should_stop:  # else the epoch may be incomplete, and is gone on with later
             self.feed.next_epoch(self.trainer.current_epoch + 1)
             if not self._window:
                 self.feed.mark()
+
+    def _epoch_is_complete(self) -> bool:
+        """Says whether an epoch ends with its data, and not because the training ends."""
+        loop = self.trainer.fit_loop
+        return self.feed.batches >= self.trainer.num_training_batches or bool(loop._data_fetcher.done)  # type: ignore[union-attr]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips the gradients, which are unscaled by now."""
@@ -199,7 +223,7 @@ class Adapter(lightning.LightningModule):
         self.settled = False
         self._step()
         if self.schedule is not None:
-            self.schedule.step()
+            self.schedule.after_step(self.trainer.global_step)
         self.feed.mark()
         self.__dict__["outputs"] = outputs
         self.settled = True

@@ -15,6 +15,7 @@ from torch import nn
 
 from darkit.engine.adapter import Adapter
 from darkit.engine.callbacks import ExportConfigs, LossGuard, StepCheckpoint, StepEvaluate, StepLog, StopOnRequest
+from darkit.engine.callbacks.base import StepCallback, log_values
 from darkit.engine.config import TrainerConfig
 from darkit.engine.display import Display
 from darkit.engine.session import Session
@@ -85,6 +86,29 @@ class _Progress(lightning.Callback):
         self.session.signs += 1
 
 
+class _StepSchedule(StepCallback):
+    """Gives a schedule that waits for a metric the values of a step, before they are logged and saved."""
+
+    def __init__(self, validates: bool) -> None:
+        self.validates = validates
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        monitor = pl_module.schedule.monitor if pl_module.schedule is not None else None
+        if monitor is not None and monitor.startswith("val_") and not self.validates:
+            raise ConfigError(f"The schedule waits for {monitor!r}, but there is no validation data: give val_data=.")
+        self._waits = monitor is not None
+
+    def on_step(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, step: int) -> None:
+        if self._waits:
+            pl_module.schedule.after_values(step, log_values(trainer, outputs))
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        self.catch_up(trainer, pl_module, exception)
+
+
 def retention_of(config: TrainerConfig) -> Retention:
     """Returns which checkpoints a config keeps."""
     return Retention(config.keep_last, config.keep_best, config.monitor, config.mode)
@@ -143,13 +167,15 @@ def make_callbacks(
         if stream is not None:
             stream.flush()
 
+    schedule = _StepSchedule(evaluate is not None)
     log = StepLog(stream, config.log_step_interval)
     save = StepCheckpoint(session.folder, config.save_step_interval, writer=session.writer, before=before_save)
     return [
         *([ExportConfigs(session.folder, config, tokenizer)] if session.writes else []),
-        _Progress(session, (log, guard, save)),
+        _Progress(session, (schedule, log, guard, save)),
         *([evaluate] if evaluate else []),
         *own,
+        schedule,
         log,
         guard,
         StopOnRequest(session.guard),

@@ -11,15 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from darkit.engine.config import TrainerConfig
 from darkit.errors import CheckpointMismatchError, ConfigError, ModelError, nearest
 
 logger = logging.getLogger(__name__)
 _SETTINGS = ("lr", "weight_decay", "betas")
+_CLOSURE = (
+    "{0} computes the loss several times a step through a closure, which fit does not give it. Use another optimizer, "
+    "or write the loop in the train method of a darkit.core.Trainer subclass."
+)
 MakeOptimizer = Callable[[Any], Optimizer]
-MakeScheduler = Callable[[Optimizer], LRScheduler]
 
 
 def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | MakeOptimizer | None) -> Optimizer:
@@ -49,14 +52,19 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
         except (TypeError, ValueError) as error:
             raise ConfigError(f"The optimizer {config.optimizer!r} cannot be made for this model: {error}") from error
     made = given(parameters) if callable(given) else given
+    if isinstance(made, list | tuple | Mapping) and any(isinstance(part, Optimizer) for part in _parts(made)):
+        raise ConfigError(
+            f"fit steps one optimizer, not {len(made)}. Give the parameters to one optimizer as groups, or write the "
+            "loop in the train method of a darkit.core.Trainer subclass."
+        )
     if not isinstance(made, Optimizer):
         raise ConfigError(f"optimizer= must be or make a torch optimizer, not {type(made).__name__}.")
     return _check_given(made, model)
 
 
 def _check_given(optimizer: Optimizer, model: nn.Module) -> Optimizer:
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise ConfigError("optimizer= must make a step of one pass, but LBFGS needs a closure for several.")
+    if needs_closure(type(optimizer)):
+        raise ConfigError(_CLOSURE.format(type(optimizer).__name__))
     known = set(model.parameters())
     if not any(parameter in known for group in optimizer.param_groups for parameter in group["params"]):
         raise ConfigError(
@@ -66,6 +74,17 @@ def _check_given(optimizer: Optimizer, model: nn.Module) -> Optimizer:
     return optimizer
 
 
+def needs_closure(cls: type[Optimizer]) -> bool:
+    """Says whether an optimizer's step must be given a function that computes the loss anew, as that of LBFGS."""
+    own = list(inspect.signature(cls.step).parameters.values())[1:]
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return any(parameter.default is parameter.empty and parameter.kind not in variable for parameter in own)
+
+
+def _parts(made: Any) -> Any:
+    return made.values() if isinstance(made, Mapping) else made
+
+
 def optimizer_class(name: str) -> type[Optimizer]:
     """Finds a class of `torch.optim` by its name in any case. Raises `ConfigError`."""
     classes = {
@@ -73,33 +92,12 @@ def optimizer_class(name: str) -> type[Optimizer]:
         for key, cls in vars(torch.optim).items()
         if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
     }
-    classes.pop("lbfgs", None)  # it needs a closure, and so several forward passes a step
-    if name.lower() not in classes:
+    found = classes.get(name.lower())
+    if found is not None and needs_closure(found):
+        raise ConfigError(_CLOSURE.format(found.__name__))
+    if found is None:
         raise ConfigError(f"There is no optimizer {name!r} in torch.optim; {nearest(name.lower(), classes)}.")
-    return classes[name.lower()]
-
-
-def make_scheduler(
-    optimizer: Optimizer, config: TrainerConfig, given: LRScheduler | MakeScheduler | None
-) -> LRScheduler | None:
-    """Returns the schedule of the learning rate, which is stepped once after every step; None for a constant one.
-
-    Raises:
-        ConfigError: What was given neither is nor makes a schedule of this optimizer that steps without a metric.
-    """
-    if given is None:
-        if config.scheduler == "constant" and not config.warmup_step:
-            return None
-        return LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
-    made = given if isinstance(given, LRScheduler) or not callable(given) else given(optimizer)
-    if not isinstance(made, LRScheduler) or isinstance(made, ReduceLROnPlateau):
-        raise ConfigError(f"scheduler= must be or make a torch schedule by steps, not {type(made).__name__}.")
-    if made.optimizer is not optimizer:
-        raise ConfigError(
-            "scheduler= is the schedule of another optimizer than the run's: give that one as optimizer=, or give a "
-            "callable of the optimizer."
-        )
-    return made
+    return found
 
 
 def learning_rate_factor(step: int, config: TrainerConfig) -> float:

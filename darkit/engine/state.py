@@ -31,7 +31,8 @@ def collect_state(
 
     Returns:
         ``state_dict`` of the bare module, ``model_class``, ``current_step``, ``optimizer_state_dict``,
-        ``scheduler_state_dict``, ``precision`` (the gradient scaler's), ``callbacks`` (state by key), ``rng`` (every
+        ``scheduler_state_dict``, ``schedule_progress`` (see `darkit.engine.schedule`), ``precision`` (the gradient
+        scaler's), ``callbacks`` (state by key), ``rng`` (every
         generator's state) and ``position`` (epoch, batches of it that were taken, and what the data needs besides).
         Where several processes train, ``rng`` and ``position`` of all of them are in ``ranks``, in their order.
     """
@@ -50,6 +51,7 @@ def collect_state(
         "current_step": trainer.global_step,
         "optimizer_state_dict": optimizers[0] if len(optimizers) == 1 else optimizers,
         "scheduler_state_dict": _schedule(trainer, pl_module),
+        "schedule_progress": _progress(pl_module),
         "precision": trainer.precision_plugin.state_dict(),
         "callbacks": _callback_states(trainer),
         **mine,
@@ -84,10 +86,15 @@ def _position(trainer: lightning.Trainer, pl_module: lightning.LightningModule, 
 
 def _schedule(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any] | None:
     if isinstance(pl_module, Adapter):
-        schedule: Any = pl_module.schedule
+        schedule: Any = pl_module.schedule and pl_module.schedule.scheduler
     else:
         schedule = trainer.lr_scheduler_configs[0].scheduler if trainer.lr_scheduler_configs else None
     return schedule.state_dict() if schedule is not None else None
+
+
+def _progress(pl_module: lightning.LightningModule) -> dict[str, Any] | None:
+    schedule = pl_module.schedule if isinstance(pl_module, Adapter) else None
+    return schedule.progress() if schedule is not None else None
 
 
 def _callback_states(trainer: lightning.Trainer) -> dict[str, Any]:

@@ -77,7 +77,9 @@ def fit(
             or torchmetrics objects, which an evaluation computes over all of its batches.
         tokenizer: A `tokenizers.Tokenizer`, a transformers tokenizer or the path of a ``tokenizer.json``; exported.
         optimizer: A torch optimizer, a callable of the parameters, or a name as in the config; None takes the config's.
-        scheduler: A torch schedule, a callable of the optimizer, or a name as in the config; None takes the config's.
+        scheduler: A name as in the config, a torch schedule or a callable of the optimizer, all stepped after every
+            step; or ``(schedule, "step")``, ``(schedule, "epoch")`` or Lightning's dict, which say when. A
+            `ReduceLROnPlateau` is stepped when there is a new value of its metric. None takes the config's.
         log_fieldnames: A dataclass whose fields are the log's only columns; None takes the default ones and whatever a
             step returns.
         visual_series: The curves to show: name -> [x column, y column].

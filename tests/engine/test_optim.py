@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.optim import learning_rate_factor, make_optimizer, make_scheduler, optimizer_class
+from darkit.engine.optim import learning_rate_factor, make_optimizer, optimizer_class
+from darkit.engine.schedule import make_schedule
 from darkit.errors import ConfigError, ModelError
 from tests.engine.parts import equal_weights, hand_loop, in_order, made, run_names, train, xy
 
@@ -44,7 +45,11 @@ def test_the_config_gives_what_the_optimizers_class_knows() -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("adamm", "did you mean 'adam'"), ("lbfgs", "no optimizer 'lbfgs'"), ("optimizer", "no optimizer")],
+    [
+        ("adamm", "did you mean 'adam'"),
+        ("lbfgs", "LBFGS computes the loss several times"),
+        ("optimizer", "no optimizer"),
+    ],
 )
 def test_an_unknown_optimizer_is_refused_with_the_nearest_and_leaves_nothing(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
@@ -65,9 +70,30 @@ def test_what_is_no_optimizer_is_refused_and_leaves_nothing(wrong: Any) -> None:
     assert run_names() == []
 
 
-def test_an_optimizer_that_needs_several_passes_a_step_is_refused_and_leaves_nothing() -> None:
-    with pytest.raises(ConfigError, match="LBFGS needs a closure"):
-        train(made(), xy(), optimizer=torch.optim.LBFGS)
+class Sharp(torch.optim.SGD):
+    """As optimizers that look around the weights are written: its step needs a closure."""
+
+    def step(self, closure: Any) -> Any:  # type: ignore[override]
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("way", [torch.optim.LBFGS, lambda parameters: torch.optim.LBFGS(parameters), Sharp, "LBFGS"])
+def test_an_optimizer_that_needs_several_passes_is_refused_with_what_to_use_and_leaves_nothing(way: Any) -> None:
+    with pytest.raises(ConfigError, match=r"(LBFGS|Sharp) computes the loss several times .* darkit.core.Trainer"):
+        train(made(), xy(), optimizer=way)
+    model = made()
+    with pytest.raises(ConfigError, match="LBFGS computes the loss several times"):
+        train(model, xy(), optimizer=torch.optim.LBFGS(model.parameters()))
+    assert run_names() == []
+
+
+@pytest.mark.parametrize("kind", [list, tuple, lambda found: dict(zip("ab", found, strict=True))])
+def test_several_optimizers_are_refused_with_what_to_use_and_leave_nothing(kind: Any) -> None:
+    model = made()
+    several = kind([SGD(model.layers[0].parameters()), SGD(model.layers[2].parameters())])
+    for way in (several, lambda parameters: several):
+        with pytest.raises(ConfigError, match=r"steps one optimizer, not 2.* as groups, .* darkit.core.Trainer"):
+            train(model, xy(), optimizer=way)
     assert run_names() == []
 
 
@@ -145,13 +171,6 @@ def test_an_unknown_schedule_is_refused_with_the_choices_and_leaves_nothing() ->
     assert run_names() == []
 
 
-@pytest.mark.parametrize("wrong", [3, lambda optimizer: None, lambda optimizer: ReduceLROnPlateau(optimizer)])
-def test_what_is_no_schedule_by_steps_is_refused_and_leaves_nothing(wrong: Any) -> None:
-    with pytest.raises(ConfigError, match="scheduler= must be or make a torch schedule by steps, not "):
-        train(made(), xy(), scheduler=wrong)
-    assert run_names() == []
-
-
 def test_the_schedule_of_another_optimizer_is_refused_and_leaves_nothing() -> None:
     model = made()
     schedule = StepLR(SGD(model.parameters()), 1)
@@ -167,7 +186,7 @@ def factors(**settings: Any) -> list[float]:
 
 def test_a_constant_rate_is_constant() -> None:
     assert factors() == [1.0] * 10
-    assert make_scheduler(SGD(made().parameters()), TrainerConfig(), None) is None
+    assert make_schedule(SGD(made().parameters()), TrainerConfig(), None) is None
 
 
 def test_the_warm_up_grows_in_equal_parts_to_the_peak() -> None:

@@ -151,20 +151,6 @@ class StopAtEpoch(StopAt):
         self.look(trainer)
 
 
-class EarlyStopping(StopAtEpoch, lightning.pytorch.callbacks.EarlyStopping):
-    """Lightning calls those that monitor something after the module."""
-
-    def __init__(self, step: int) -> None:
-        lightning.pytorch.callbacks.EarlyStopping.__init__(self, "train_loss", strict=False)
-        self.step = step
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def on_train_start(self, *arguments: Any) -> None:
-        """Nothing to look up."""
-
-
 @pytest.mark.parametrize(
     ("stop", "data", "accumulate"),
     [
@@ -174,8 +160,6 @@ class EarlyStopping(StopAtEpoch, lightning.pytorch.callbacks.EarlyStopping):
         (StopAtEpoch, xy, 1),
         (StopAtEpoch, xy, 2),
         (StopAtEpoch, Shuffled, 1),
-        (EarlyStopping, xy, 1),
-        (EarlyStopping, Shuffled, 1),
     ],
 )
 def test_a_training_that_a_callback_ended_early_goes_on_exactly(

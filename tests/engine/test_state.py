@@ -53,6 +53,7 @@ def test_a_checkpoint_holds_everything_under_the_names_that_people_know() -> Non
         "current_step",
         "optimizer_state_dict",
         "scheduler_state_dict",
+        "schedule_progress",
         "precision",
         "callbacks",
         "rng",
