@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -17,6 +16,7 @@ from darkit.cli.compose import describe_error, run_composed
 from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error, show_warnings
 from darkit.cli.pipes import say, until_nobody_reads
 from darkit.cli.report import final_report, how_to_go_on
+from darkit.cli.terminal import print_traceback
 from darkit.engine.config import TrainerConfig
 from darkit.errors import BatchError, ConfigError, DarkitError
 from darkit.runs import base, load
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) 
             print_error(ConfigError(describe_error(error)))
             code = code or USAGE_ERROR
         except Exception:
-            traceback.print_exc()
+            print_traceback()
             code = _UNEXPECTED
         else:
             return True

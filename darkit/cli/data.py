@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.errors import DataError, nearest
+from darkit.runs.inert import format_json
 
 if TYPE_CHECKING:
     from darkit.data import Prepared
@@ -101,7 +101,7 @@ def run_show(arguments: argparse.Namespace) -> int:
 def _print_all(rows: list[dict[str, Any]], root: Path, *, as_json: bool) -> None:
     rows.sort(key=lambda row: -row["time"])
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print(format_json(rows))
         return
     console = output()
     if not rows:
@@ -143,7 +143,7 @@ def _summary(folder: Path) -> dict[str, Any]:
 def _print_one(prepared: Prepared, *, as_json: bool) -> None:
     meta = prepared.meta
     if as_json:
-        print(json.dumps({**meta, "folder": str(prepared.folder)}, indent=2, ensure_ascii=False))
+        print(format_json({**meta, "folder": str(prepared.folder)}))
         return
     console = output()
     console.print(f"{prepared.folder.name}", style="bold", markup=False)

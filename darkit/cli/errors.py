@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
+from darkit.cli.terminal import InertConsole, make_logging_inert
 
 USAGE_ERROR = 2  # the exit code of what a user can mend
 INTERRUPTED = 130  # what shells give to a process that Ctrl-C ended
@@ -24,7 +24,8 @@ def print_error(error: BaseException) -> None:
 
 
 def show_warnings() -> None:
-    """Lets warnings be a sentence that stands out, without the place in the code."""
+    """Lets warnings be a sentence that stands out, without the place in the code, and log records inert text."""
+    make_logging_inert()
 
     def show(
         message: Warning | str,
@@ -39,7 +40,7 @@ def show_warnings() -> None:
     warnings.showwarning = show
 
 
-class _Errors(Console):
+class _Errors(InertConsole):
     """Standard error. Rich would end the process when nobody reads it."""
 
     def on_broken_pipe(self) -> None:

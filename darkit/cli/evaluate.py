@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
@@ -15,6 +14,7 @@ from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.errors import ConfigError
 from darkit.runs import Run, files, load
 from darkit.runs.home import expanded
+from darkit.runs.inert import format_json, inert
 from darkit.runs.names import split_reference
 from darkit.runs.notes import OWN_DATA
 from darkit.runs.safe import is_strange
@@ -66,13 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
     )
     if arguments.json:
-        print(json.dumps({"name": arguments.name, "data": described, "metrics": metrics}, ensure_ascii=False))
+        print(format_json({"name": arguments.name, "data": described, "metrics": metrics}, indent=None))
         return 0
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for key, value in metrics.items():
-        table.add_row(Text(key), f"{value:.4f}")
+        table.add_row(Text(inert(key)), f"{value:.4f}")
     console = output()
     console.print(f"{arguments.name} on {described}", style="bold", markup=False)
     console.print(table)

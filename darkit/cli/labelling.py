@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkit.cli.rows import ENDINGS, TEXT, Rows, as_csv, as_json, read_rows, rows_of, write_rows
+from darkit.cli.terminal import text_for_output
 from darkit.errors import DarkitError, DataError
 from darkit.runs import Run
 from darkit.runs.example import first_input
@@ -44,7 +45,7 @@ def label_file(predicter: Predicter, run: Run, path: Path, out: Path | None, *, 
     found = label_rows(predicter, run, rows)
     if out is None:
         as_table = path.suffix == ".csv" and not as_objects
-        print(as_csv(found) if as_table else as_json(found), end="" if as_table else "\n")
+        print(text_for_output(as_csv(found)) if as_table else as_json(found), end="" if as_table else "\n")
         return
     if out.suffix == ".npy":  # numbers alone, or labels
         places = [place for place, name in enumerate(found.names) if name.startswith("prediction")]

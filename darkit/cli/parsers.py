@@ -8,13 +8,15 @@ from typing import Any
 
 from rich.console import Console
 
+from darkit.cli.terminal import InertConsole
+
 Subparsers = Any  # argparse has no public name for what add_subparsers returns
 
 
 _PIPE_WIDTH = 10_000  # characters; a pipe takes lines of any length, and whoever reads it wants whole ones
 
 
-class _Output(Console):
+class _Output(InertConsole):
     """Leaves it to `darkit.cli.main.main` what a reader that has read enough means; rich would exit with 1."""
 
     def on_broken_pipe(self) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkit.cli.errors import show_warnings
 from darkit.cli.parsers import Subparsers, add_command
 from darkit.cli.rows import check_out
+from darkit.cli.terminal import text_for_output
 from darkit.errors import ConfigError, DarkitError, ModelError
 from darkit.runs import Run, load
 from darkit.runs.example import example_input
+from darkit.runs.inert import format_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,20 +104,13 @@ def _stream(predicter: Predicter, given: str, arguments: argparse.Namespace) -> 
         settings["ctx_len"] = arguments.ctx_len
     pieces = predicter.predict(given, **settings)
     if arguments.json:
-        print(json.dumps({"prompt": given, "text": "".join(pieces)}, ensure_ascii=False))
+        print(format_json({"prompt": given, "text": "".join(pieces)}, indent=None))
         return
     if predicter.task != PAIRS:
         print(given, end="", flush=True)
     for piece in pieces:
-        print(_shown(piece), end="", flush=True)
+        print(text_for_output(piece), end="", flush=True)
     print()
-
-
-def _shown(piece: str) -> str:
-    """Returns a model's word as a terminal may have it: characters that would steer it are written as escapes."""
-    if not sys.stdout.isatty():
-        return piece
-    return "".join(repr(one)[1:-1] if unicodedata.category(one) == "Cc" and one not in "\n\t" else one for one in piece)
 
 
 def _fill(predicter: Predicter, given: str, arguments: argparse.Namespace) -> None:
@@ -125,7 +119,7 @@ def _fill(predicter: Predicter, given: str, arguments: argparse.Namespace) -> No
     places = predicter.predict(given, top=arguments.top)
     if arguments.json:
         found = [[{"token": item.token, "probability": item.probability} for item in place] for place in places]
-        print(json.dumps({"text": given, "masks": found}, ensure_ascii=False))
+        print(format_json({"text": given, "masks": found}, indent=None))
         return
     written = given.replace(MASK, mask_name(predicter.tokenizer)).split(mask_name(predicter.tokenizer))
     for number, candidates in enumerate(places):
@@ -134,7 +128,7 @@ def _fill(predicter: Predicter, given: str, arguments: argparse.Namespace) -> No
         before = MASK.join(written[: number + 1])
         after = MASK.join(written[number + 1 :])
         for item in candidates:
-            print(f"{item.probability:6.1%}  {before}{_shown(item.token.strip())}{after}")
+            print(f"{item.probability:6.1%}  {before}{text_for_output(item.token.strip())}{after}")
 
 
 def _label(predicter: Predicter, found: Run, given: str, arguments: argparse.Namespace) -> None:
@@ -148,15 +142,15 @@ def _label(predicter: Predicter, found: Run, given: str, arguments: argparse.Nam
     if predicter.tokenizer is not None:
         prediction = predicter.predict(given)
         if arguments.json or not hasattr(prediction, "label"):
-            print(json.dumps(as_plain(prediction), ensure_ascii=False))
+            print(format_json(as_plain(prediction), indent=None))
         else:
-            print(f"{_shown(str(prediction.label))}  ({prediction.probability:.1%})")
+            print(f"{text_for_output(str(prediction.label))}  ({prediction.probability:.1%})")
     elif not label_json(predicter, found, given):
         _print_raw(predicter, found, given)
 
 
 def _print_raw(predicter: Predicter, found: Run, given: str) -> None:
-    print(json.dumps(_as_json(_predict(predicter, _tensors(given, found, predicter.model))), default=str))
+    print(format_json(_as_json(_predict(predicter, _tensors(given, found, predicter.model))), indent=None))
 
 
 def _given(word: str) -> str:

@@ -13,6 +13,7 @@ import polars
 from darkit.engine.rate import speed
 from darkit.runs import Run
 from darkit.runs.example import example_input
+from darkit.runs.inert import inert
 
 
 def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mapping[str, float]) -> str:
@@ -32,7 +33,7 @@ def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mappin
         ("speed", f"{speed(_speed(log, first_step, details.step, seconds))}, {seconds:.1f} s in all"),
     ]
     width = max(len(name) for name, _ in told)
-    lines = [f"{run.name}: {details.state} at step {details.step} of {details.max_step}"]
+    lines = [f"{run.name}: {inert(details.state)} at step {details.step} of {details.max_step}"]
     lines += [f"  {name:<{width}}  {text}" for name, text in told]
     command, name = darkit_command(), shlex.quote(run.name)
     more = 2 * (details.max_step or details.step)
@@ -51,7 +52,7 @@ def how_to_go_on(run: Run) -> str:
     if not run.checkpoints():
         return f"{run.name}: stopped before there was a checkpoint."
     command = f"{darkit_command()} train resume={shlex.quote(run.name)}"
-    return f"{run.name}: {details.state} at step {details.step} of {details.max_step}; go on with\n  {command}"
+    return f"{run.name}: {inert(details.state)} at step {details.step} of {details.max_step}; go on with\n  {command}"
 
 
 def darkit_command() -> str:
@@ -69,7 +70,7 @@ def darkit_command() -> str:
 def _losses(log: polars.DataFrame, baselines: Mapping[str, float]) -> list[tuple[str, str]]:
     found = []
     for column in ("train_loss", "val_loss"):
-        values = log[column].drop_nulls().to_list() if column in log.columns else []
+        values = log[column].drop_nulls().to_list() if _is_numeric(log, column) else []
         if values:
             text = f"best {min(values):.4f}, last {values[-1]:.4f}"
             if column == "val_loss" and baselines:
@@ -85,16 +86,20 @@ def _measures(log: polars.DataFrame) -> list[tuple[str, str]]:
         if column.startswith("val_") and column != "val_loss" and not column[-1].isdigit():
             values = log[column].drop_nulls()
             if len(values) and values.dtype.is_numeric():
-                found.append((column.replace("_", " "), f"last {values[-1]:.4f}"))
+                found.append((inert(column.replace("_", " ")), f"last {values[-1]:.4f}"))
     return found
 
 
 def _speed(log: polars.DataFrame, first_step: int, last_step: int, seconds: float) -> float:
     """Returns the steps per second between the first and the last row that this training logged, or on the whole."""
-    if {"step", "time"} <= set(log.columns):
+    if _is_numeric(log, "step") and _is_numeric(log, "time"):
         rows = log.filter(polars.col("step") > first_step)
         if rows.height > 1:
             steps, elapsed = (rows[name][-1] - rows[name][0] for name in ("step", "time"))
             if elapsed > 0:
                 return float(steps / elapsed)
     return (last_step - first_step) / max(seconds, 1e-9)
+
+
+def _is_numeric(log: polars.DataFrame, column: str) -> bool:
+    return column in log.columns and log[column].dtype.is_numeric()

@@ -13,6 +13,7 @@ from typing import Any
 
 from darkit.errors import ConfigError, DataError, listing
 from darkit.runs import files
+from darkit.runs.inert import format_json
 
 ENDINGS = (".csv", ".npy", ".json", ".jsonl")
 TEXT = "text"  # what a column of texts is called where nobody says
@@ -154,7 +155,7 @@ def as_csv(rows: Rows) -> str:
 
 def as_json(rows: Rows) -> str:
     """Writes rows as a list of objects."""
-    return json.dumps([dict(zip(rows.names, row, strict=True)) for row in rows.values], ensure_ascii=False)
+    return format_json([dict(zip(rows.names, row, strict=True)) for row in rows.values], indent=None)
 
 
 def _as_lines(rows: Rows) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from typing import Any
 
 from rich.cells import cell_len
@@ -13,10 +11,13 @@ from rich.text import Text
 
 from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.runs import Run, base, files, list_runs
+from darkit.runs.home import format_time
+from darkit.runs.inert import format_json, inert
 from darkit.runs.log import last_values
 
 STATE_STYLES = {"running": "green", "finished": "blue", "stopped": "yellow", "crashed": "red", "stalled": "magenta"}
 _GAP = 2
+_LONGEST_CELL = 60  # characters of what a run says of itself
 _RIGHT = ("step", "train loss", "val loss")
 _FIRST_TO_GO = ("model", "started", "train loss", "step", "val loss")  # where a terminal is too narrow for all
 _EXAMPLES = """\
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints a row for each run."""
     rows = [summary(found) for found in list_runs()]
     if arguments.json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print(format_json(rows))
         return 0
     console = output()
     if not rows:
@@ -48,18 +49,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def summary(found: Run) -> dict[str, Any]:
     """Collects what a list of runs shows of one."""
-    details, info = found.details, found.info
+    details = found.details
     last = last_values(found.path / files.LOG)
     return {
         "name": found.name,
         "state": details.state,
         "reason": details.reason,
-        "model": str(info.get("model", {}).get("class", "")).rpartition(".")[2],
+        "model": found.model_class.rpartition(".")[2],
         "step": details.step,
         "max_step": details.max_step,
         "train_loss": _parsed(last.get("train_loss")),
         "val_loss": _parsed(last.get("val_loss")),
-        "created": info.get("created", 0.0),
+        "created": found.created,
         "path": str(found.path),
     }
 
@@ -67,12 +68,12 @@ def summary(found: Run) -> dict[str, Any]:
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     return {
         "name": row["name"],
-        "state": row["state"],
-        "model": row["model"],
+        "state": inert(row["state"][:_LONGEST_CELL]),
+        "model": inert(row["model"][:_LONGEST_CELL]),
         "step": f"{row['step']}/{row['max_step'] or '?'}",
         "train loss": _number(row["train_loss"]),
         "val loss": _number(row["val_loss"]),
-        "started": time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"])),
+        "started": format_time(row["created"], "%Y-%m-%d %H:%M"),
     }
 
 

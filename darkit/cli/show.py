@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +15,8 @@ from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.cli.runs import STATE_STYLES
 from darkit.runs import Run, load
 from darkit.runs.checkpoints import Checkpoint
+from darkit.runs.home import format_time
+from darkit.runs.inert import format_json, inert
 
 _MOST_CHECKPOINTS = 5
 _EXAMPLES = """\
@@ -36,21 +36,21 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints what there is to know."""
     found = load(arguments.name)
     if arguments.json:
-        print(json.dumps(_as_json(found), indent=2, ensure_ascii=False, default=str))
+        print(format_json(_as_json(found)))
         return 0
     console = output()
     details = found.details
-    console.print(Text(found.name, "bold"), Text(details.state, STATE_STYLES.get(details.state, "")))
+    console.print(Text(found.name, "bold"), Text(inert(details.state), STATE_STYLES.get(details.state, "")))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in _facts(found):
-        table.add_row(name, Text(value))
+        table.add_row(Text(inert(name)), Text(inert(value)))
     console.print(table)
     for title, values in (("config", found.config), ("trainer config", found.trainer_config)):
         if values:
             console.print(Text(title, "bold"))
-            shown = ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
+            shown = ", ".join(f"{inert(key)}={format_json(value, indent=None)}" for key, value in values.items())
             console.print(Text(shown))
     if details.traceback:
         console.print(Text("traceback", "bold"))
@@ -61,12 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _facts(found: Run) -> Iterator[tuple[str, str]]:
     details, info = found.details, found.info
     yield "path", str(found.path)
-    yield "model", str(info.get("model", {}).get("class", ""))
+    yield "model", found.model_class
     yield "step", f"{details.step} of {details.max_step or '?'}"
     if details.reason:
         yield "reason", details.reason
-    if info.get("created"):
-        yield "started", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(info["created"]))
+    if found.created:
+        yield "started", format_time(found.created, "%Y-%m-%d %H:%M:%S")
     log = found.log()
     for name, (_, column) in found.series.items():
         values = log[column].drop_nulls() if column in log.columns else None
@@ -78,10 +78,11 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
         yield "checkpoint", f"{len(checkpoints) - _MOST_CHECKPOINTS} earlier ones, which --json lists"
     for checkpoint in checkpoints[-_MOST_CHECKPOINTS:]:
         yield "checkpoint", _checkpoint(checkpoint)
-    if info.get("command"):
-        yield "command", shlex.join(map(str, info["command"]))
-    if info.get("git"):
-        yield "git", info["git"]["commit"] + (" with changes" if info["git"].get("diff") else "")
+    command, git = info.get("command"), info.get("git")
+    if isinstance(command, list) and command:
+        yield "command", shlex.join(map(str, command))
+    if isinstance(git, dict) and git.get("commit"):
+        yield "git", str(git["commit"]) + (" with changes" if git.get("diff") else "")
 
 
 def _checkpoint(checkpoint: Checkpoint) -> str:

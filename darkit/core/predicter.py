@@ -81,7 +81,7 @@ class Predicter:
         reference, wanted = cls._refer(name, checkpoint)
         chosen: type[Any] = cls
         if cls is Predicter:
-            class_name = cls._run(reference).info.get("model", {}).get("class", "").rpartition(".")[2]
+            class_name = cls._run(reference).model_class.rpartition(".")[2]
             chosen = Predicter._registry.get(class_name, cls)
         if model is None:
             model = chosen.get_model(reference, wanted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from darkit.runs import files
 from darkit.runs.names import check_name
 from darkit.runs.notes import Notes, read_notes
 from darkit.runs.safe import UnreadableError, read_object
+from darkit.runs.safe import finite_number as number
 from darkit.runs.status import Status, read_status
 
 BROKEN = "broken"
@@ -129,13 +129,6 @@ def plain_value(value: Any) -> Any:
 def readable(text: str) -> str:
     """The same text where bytes that are no UTF-8 are replaced by a mark."""
     return text.encode("utf-8", "replace").decode()
-
-
-def number(value: object) -> float | None:
-    """The value if it is a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) < 1e300 and math.isfinite(value) else None
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:

@@ -14,11 +14,12 @@ import numpy as np
 
 from darkit.dashboard.cache import LogCache
 from darkit.dashboard.curves import usable_series
-from darkit.dashboard.facts import Facts, Signature, number, read_facts, readable, signature
+from darkit.dashboard.facts import Facts, Signature, read_facts, readable, signature
 from darkit.dashboard.tail import Table
 from darkit.errors import RunNotFoundError
 from darkit.runs import files
 from darkit.runs.names import run_path
+from darkit.runs.safe import finite_number as number
 from darkit.runs.status import ALIVE, Watcher
 
 _HIGHER_IS_BETTER = (

@@ -13,6 +13,7 @@ from rich.table import Column
 
 from darkit.engine.notebook import NotebookView, in_notebook
 from darkit.engine.rate import Rate, duration, speed
+from darkit.runs.inert import inert
 
 _REDRAW = 0.5  # seconds
 _REDRAW_NOTEBOOK = 1.0  # seconds
@@ -166,4 +167,4 @@ def _losses(row: Mapping[str, Any]) -> dict[str, float]:
 
 def announce(text: str) -> None:
     """Prints a line for the person at the terminal, before the display begins."""
-    Screen().print(text, markup=False, soft_wrap=True)
+    Screen().print(inert(text, lines=True), markup=False, soft_wrap=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 from darkit.errors import CheckpointNotFoundError, listing, nearest
 from darkit.runs import files
+from darkit.runs.inert import inert
 
 logger = logging.getLogger(__name__)
 _NAME = re.compile(r"iter-(0|[1-9][0-9]*)-ckpt\.pth")
@@ -162,7 +163,7 @@ def describe_checkpoint(path: Path, step: int = 0) -> Checkpoint | None:
     manifest = files.read_json(manifest_path(path))
     size, digest = found.st_size, manifest.get("sha256")
     expected = manifest.get("size", size)
-    problem = "" if size == expected else f"it has {size} bytes where its manifest says {expected}"
+    problem = "" if size == expected else f"it has {size} bytes where its manifest says {inert(expected)[:40]}"
     return Checkpoint(step, path, size, digest if isinstance(digest, str) else "", _metrics(manifest), problem)
 
 
@@ -172,7 +173,15 @@ def _metrics(manifest: dict[str, Any]) -> dict[str, float]:
     if not isinstance(metrics, dict):
         return {}
     return {
-        name: math.nan if value is None else value
+        name: math.nan if value is None else _as_float(value)
         for name, value in metrics.items()
         if value is None or isinstance(value, int | float)
     }
+
+
+def _as_float(value: float) -> float:
+    """Returns a number, infinite where it is whole and larger than a float holds."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

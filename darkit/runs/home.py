@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from platformdirs import user_data_path
@@ -31,6 +32,14 @@ def home() -> Path:
                     f"{variable} is {value!r}, and there is no such home; give it a whole path."
                 ) from error
     return user_data_path("darkit", appauthor=False)
+
+
+def format_time(seconds: float, pattern: str) -> str:
+    """Formats a moment in Unix seconds as local time; a moment that no calendar has is empty."""
+    try:
+        return time.strftime(pattern, time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return ""
 
 
 def base() -> Path:

@@ -20,6 +20,7 @@ MOST_TAGS = 30
 LONGEST_NOTE = 20_000  # characters
 MOST_EVALUATIONS = 200
 OWN_DATA = "the run's own data"  # what an evaluation on that is called
+_LARGEST = 1e300  # a whole number in JSON may be larger than a float holds
 _LONGEST_WORD = 500  # characters of what an evaluation is called
 
 
@@ -142,7 +143,7 @@ def _read_evaluations(values: Any) -> tuple[Evaluation, ...]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, float) or (type(value) is int and abs(value) < _LARGEST)
 
 
 def _clean_tags(tags: Iterable[Any]) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ from darkit.errors import RunNotFoundError, StorageError, nearest
 from darkit.runs import files
 from darkit.runs.checkpoints import Checkpoint, latest_checkpoint, list_checkpoints
 from darkit.runs.home import base
+from darkit.runs.inert import inert
 from darkit.runs.log import read_log
 from darkit.runs.names import is_name, run_path, split_reference
+from darkit.runs.safe import finite_number
 from darkit.runs.status import Status, read_status
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Run:
 
     def __repr__(self) -> str:
         details = self.details
-        return f"Run({self.name!r}, {details.state}, step {details.step}, {str(self.path)!r})"
+        return f"Run({self.name!r}, {inert(details.state)}, step {details.step}, {str(self.path)!r})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and other.path == self.path
@@ -67,6 +69,18 @@ class Run:
     def trainer_config(self) -> dict[str, Any]:
         """The trainer's config."""
         return files.read_json(self.path / files.TRAINER_CONFIG)
+
+    @property
+    def model_class(self) -> str:
+        """Where the model's class is imported from, or empty."""
+        model = self.info.get("model")
+        path = model.get("class") if isinstance(model, dict) else None
+        return path if isinstance(path, str) else ""
+
+    @property
+    def created(self) -> float:
+        """When the run was begun, in Unix seconds, or 0."""
+        return finite_number(self.info.get("created")) or 0.0
 
     @property
     def series(self) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from darkit.errors import StorageError
 
 LONGEST_JSON = 16 * 2**20  # bytes
 LONGEST_TEXT = 2 * 2**20  # bytes
+_LARGEST = 1e300
 DEEPEST = 100  # values within values; deeper ones would exhaust the stack of whoever walks them
 
 
@@ -166,6 +168,13 @@ def read_object(path: Path, limit: int = LONGEST_JSON) -> dict[str, Any]:
     if is_too_deep(value):
         raise UnreadableError(path, f"it has values within values more than {DEEPEST} deep")
     return value
+
+
+def finite_number(value: object) -> float | None:
+    """Returns a value from JSON if it is a finite number that a float holds, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < _LARGEST and math.isfinite(value) else None
 
 
 def is_too_deep(value: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 from darkit.errors import StorageError
 from darkit.runs import files
 from darkit.runs.lock import is_locked
+from darkit.runs.safe import finite_number
 
 logger = logging.getLogger(__name__)
 
@@ -133,8 +134,16 @@ def _read(folder: Path) -> Status | None:
     values = files.read_json(folder / files.STATUS)
     if not isinstance(values.get("state"), str):
         return None
-    known: dict[str, Any] = {key: value for key, value in values.items() if isinstance(value, _KINDS.get(key, ()))}
+    known: dict[str, Any] = {
+        key: value
+        for key, value in values.items()
+        if isinstance(value, _KINDS.get(key, ())) and (value is None or isinstance(value, str) or _is_sound(value))
+    }
     return Status(**known)
+
+
+def _is_sound(value: object) -> bool:
+    return finite_number(value) is not None
 
 
 class StatusWriter:

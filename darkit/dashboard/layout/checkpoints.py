@@ -10,10 +10,11 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
-from darkit.dashboard.facts import Facts, number, readable
+from darkit.dashboard.facts import Facts, readable
 from darkit.dashboard.layout.parts import card, code_block
 from darkit.dashboard.texts import text
 from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path
+from darkit.runs.safe import finite_number as number
 
 
 def checkpoints_card(facts: Facts, language: str) -> Component:
