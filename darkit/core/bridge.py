@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
-from torch import Tensor
 
 from darkit.engine.callbacks.evaluate import StepEvaluate
+from darkit.engine.metrics import fresh_metrics
+from darkit.engine.undisturbed import evaluating
+from darkit.engine.values import number_of
 
 if TYPE_CHECKING:
     from darkit.core.trainer import Trainer
@@ -48,24 +49,18 @@ def follow(owner: Trainer, trainer: lightning.Trainer) -> None:
 
 
 def validation_metrics(owner: Trainer, batches: Any) -> dict[str, float]:
-    """Calls a trainer's ``validate`` in evaluation mode and without gradients; every part's mode is put back after it.
+    """Calls a trainer's ``validate`` in evaluation mode and without gradients; the model is as before afterwards.
 
     Returns:
         Its numbers by name; a bare number is ``val_loss``.
+
+    Raises:
+        LogError: A number is complex or too large.
     """
-    modes = {part: part.training for part in owner.model.modules()}
-    owner.model.eval()
-    try:
-        with torch.no_grad():
-            result = owner.validate(batches)
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with evaluating(owner.model), fresh_metrics(owner.model), torch.no_grad():
+        result = owner.validate(batches)
     if result is None:
         return {}
     values = result if isinstance(result, Mapping) else {"val_loss": result}
-    return {
-        str(key): float(value)
-        for key, value in values.items()
-        if isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
-    }
+    numbers = {str(key): number_of(str(key), value) for key, value in values.items()}
+    return {key: float(value) for key, value in numbers.items() if value is not None}

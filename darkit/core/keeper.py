@@ -7,11 +7,8 @@ import copy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
 
 from darkit.engine.checkpoint import read_checkpoint, write_checkpoint
 from darkit.engine.exports import describe_model, write_exports
@@ -20,6 +17,7 @@ from darkit.engine.session import Session
 from darkit.engine.stop import StopTraining
 from darkit.engine.stream import RowStream, Sink
 from darkit.engine.tensorboard import TensorBoardSink
+from darkit.engine.values import number_of
 from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError, ConfigError
 from darkit.runs import files
 from darkit.runs.checkpoints import checkpoint_path, find_checkpoint, manifest_path
@@ -223,11 +221,8 @@ class RunKeeper:
         return [TensorBoardSink(self.folder / files.TENSORBOARD, self.step + 1 if self.step else None)]
 
     def _metrics(self) -> dict[str, float]:
-        return {
-            key: float(value)
-            for key, value in self._values.items()
-            if key not in _NO_METRICS and isinstance(value, Real | Tensor)
-        }
+        numbers = {key: number_of(key, value) for key, value in self._values.items() if key not in _NO_METRICS}
+        return {key: float(number) for key, number in numbers.items() if number is not None}
 
     def _end_at_exit(self) -> None:
         """Ends a run that nobody ended, as the process ends: by an exception that nobody caught, or well."""

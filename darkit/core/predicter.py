@@ -19,6 +19,7 @@ from darkit.engine.checkpoint import load_weights, read_checkpoint
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import move_to_device, resolve_device
 from darkit.engine.loss import call_model
+from darkit.engine.undisturbed import kept, undisturbed
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base, files, load
 from darkit.runs.checkpoints import find_checkpoint
@@ -170,7 +171,7 @@ class Predicter:
         self.model.eval()
         several = isinstance(input, list) and bool(input) and all(isinstance(item, str) for item in input)
         if not several and not isinstance(input, str):
-            with torch.inference_mode():
+            with torch.inference_mode(), undisturbed(self.model):
                 return call_model(self.model, move_to_device(input, self.device))
         if self.tokenizer is None:
             raise ConfigError(f"The run {self.name!r} has no tokenizer, so it cannot take text: give it a tensor.")
@@ -178,13 +179,16 @@ class Predicter:
         return found if several else found[0]
 
     def _predict_texts(self, texts: list[str], settings: dict[str, Any]) -> list[Any]:
-        if self.task == MASKED:
-            return [fill_masks(self.model, self.tokenizer, text, **settings) for text in texts]
-        if self.task in (CLASSIFICATION, REGRESSION):
-            return list(label_texts(self.model, self.tokenizer, texts, self.task, self.label_names, **settings))
+        with undisturbed(self.model):
+            if self.task == MASKED:
+                return [fill_masks(self.model, self.tokenizer, text, **settings) for text in texts]
+            if self.task in (CLASSIFICATION, REGRESSION):
+                return list(label_texts(self.model, self.tokenizer, texts, self.task, self.label_names, **settings))
         if self.task == PAIRS:
-            return [stream_target(self.model, self.tokenizer, text, **settings) for text in texts]
-        return stream_texts(self.model, self.tokenizer, texts, **settings)
+            streams = [stream_target(self.model, self.tokenizer, text, **settings) for text in texts]
+        else:
+            streams = stream_texts(self.model, self.tokenizer, texts, **settings)
+        return [kept(self.model, stream) for stream in streams]
 
     @classmethod
     def _run(cls, name: str) -> Run:

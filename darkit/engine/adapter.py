@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import lightning
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from darkit.engine.config import TrainerConfig
+from darkit.engine.denominators import Weight
 from darkit.engine.device import move_to_device
 from darkit.engine.display import announce
 from darkit.engine.feed import Feed
@@ -49,6 +51,7 @@ class Adapter(lightning.LightningModule):
     Attributes:
         settled: False while a step is being made: weights, schedule and position are then those of no step.
         outputs: What the last completed step returned, with what the callbacks have added to it.
+        share: How much of the last step's weight this process had, as a multiple of the processes' mean.
         data_ended: Whether the training ends because an epoch gave no batch.
     """
 
@@ -76,6 +79,8 @@ class Adapter(lightning.LightningModule):
         self._changed = changed
         self._window = Window(config.gradient_accumulation_steps)
         self._weigh = Weigher(module)
+        self._agree: Callable[[Weight], Weight] | None = None
+        self.share: Weight = 1.0
         self._stretching = False
         self.settled = True
         self.outputs: dict[str, Any] = {}
@@ -130,6 +135,7 @@ class Adapter(lightning.LightningModule):
         self._stretching = alone and self.config.precision.endswith("-true")
         self._starting = _listeners(trainer, "on_train_batch_start")
         self._ending = _listeners(trainer, "on_train_batch_end")
+        self._agree = self._average if trainer.world_size > 1 else None
         optimizer: Any = self.optimizers()
         self._optimizer = optimizer
         self._step: Callable[[], Any] = self._step_directly if self._stretching else optimizer.step
@@ -207,19 +213,22 @@ class Adapter(lightning.LightningModule):
         self.feed.batches += 1
         if not self._window:
             self._optimizer.zero_grad()
-        if self._window.size == 1:
+        if self._window.size == 1 and self._agree is None:
             outputs = self.compute(batch, index)
             self._backward(outputs["loss"])
             outputs["loss"] = outputs["loss"].detach()
         else:
             weighed = self._weigh(lambda: self.compute(batch, index), batch)
-            part = self._window.take(weighed)
+            part = self._window.take(weighed, self._agree)
             if part is not None:
                 self._backward(part)
             if len(self._window) < self._window.size:
                 return {}
-            divisor, outputs = self._window.close()
-            divide_gradients(self._optimizer, divisor)
+            mine, outputs = self._window.close()
+            divisor = mine if self._agree is None or self._window.size == 1 else self._agree(mine)
+            self.share = mine if self._window.size == 1 else mine / divisor
+            if self._window.size > 1:
+                divide_gradients(self._optimizer, divisor)
         self.settled = False
         self._step()
         if self.schedule is not None:
@@ -228,6 +237,13 @@ class Adapter(lightning.LightningModule):
         self.__dict__["outputs"] = outputs
         self.settled = True
         return outputs
+
+    def _average(self, weight: Weight) -> Weight:
+        """Averages a weight over the processes."""
+        wide = torch.float32 if self.device.type == "mps" else torch.float64
+        mine = torch.as_tensor(weight, dtype=wide, device=self.device).clone()
+        found: Any = self.trainer.strategy.reduce(mine, reduce_op="mean")
+        return float(found.item()) if self.device.type == "cpu" else found
 
     def _step_directly(self) -> None:
         """Does what Lightning does around an optimizer's step on one device, without looking up who listens."""

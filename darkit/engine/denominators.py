@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, nn, overrides
 from torch.overrides import TorchFunctionMode
 
 Weight = float | Tensor
@@ -81,6 +81,27 @@ class Denominators(TorchFunctionMode):
             asked = target != ignored
             self._counts[key] = _light(asked.sum() if weight is None else weight[target[asked]].sum())
         return self._counts[key]
+
+
+def unwatched(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps what `torch.compile` made: it would compile the watching too, and again without it."""
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if not isinstance(overrides._get_current_function_mode(), Denominators):  # type: ignore[no-untyped-call]
+            return call(*args, **kwargs)
+        with overrides._pop_mode_temporarily():
+            return call(*args, **kwargs)
+
+    called.is_unwatched = True  # type: ignore[attr-defined]
+    return called
+
+
+def can_be_watched(model: nn.Module) -> bool:
+    """Whether no part of a model is compiled, other than in a way that `unwatched` has wrapped."""
+    calls = [part.__dict__.get("_compiled_call_impl") for part in model.modules()]
+    if any(call is not None and not hasattr(call, "is_unwatched") for call in calls):
+        return False
+    return not any(type(part).__name__ == "OptimizedModule" for part in model.modules())
 
 
 def _third_argument(frame: Any) -> Any:

@@ -17,7 +17,9 @@ from darkit.engine.adapter import Adapter
 from darkit.engine.callbacks import ExportConfigs, LossGuard, StepCheckpoint, StepEvaluate, StepLog, StopOnRequest
 from darkit.engine.callbacks.base import StepCallback, log_values
 from darkit.engine.config import TrainerConfig
-from darkit.engine.display import Display
+from darkit.engine.denominators import unwatched
+from darkit.engine.display import Display, announce
+from darkit.engine.metrics import restore_metrics
 from darkit.engine.session import Session
 from darkit.engine.state import of_rank, restore_callbacks
 from darkit.engine.stream import Sink
@@ -27,6 +29,7 @@ from darkit.runs import files
 from darkit.runs.retention import Retention
 
 logger = logging.getLogger(__name__)
+_MODES_MATTER = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 _LIGHTNINGS_SETTINGS = ("device", "device_num", "strategy", "precision")
 
 
@@ -215,16 +218,33 @@ def enter(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]
         for counted in (batches.current, batches.total):
             counted.ready = counted.started = counted.processed = counted.completed = taken
         loop.restarting = True
+    restore_metrics(adapter.module, mine.get("metrics") or {})
     if state.get("precision"):
         trainer.precision_plugin.load_state_dict(state["precision"])
+
+
+def begin_training(module: nn.Module) -> None:
+    """Puts a model that is in evaluation mode as a whole into training mode.
+
+    Otherwise its parts stay as they are: somebody froze a normalisation or turned off a dropout on purpose.
+    """
+    if not any(part.training for part in module.modules()):
+        module.train()
+        if any(isinstance(part, _MODES_MATTER) for part in module.modules()):
+            announce(
+                "The whole model was in evaluation mode and is trained in training mode. To keep parts of it in "
+                "evaluation mode, call train() on the model and then eval() on those parts."
+            )
 
 
 def run_loop(trainer: lightning.Trainer, adapter: Adapter, config: TrainerConfig) -> None:
     """Trains until the last step, or until somebody asks to stop."""
     module = adapter.module
-    module.train()
+    begin_training(module)
     if config.compile:
         module.compile()
+        if module._compiled_call_impl is not None:
+            module._compiled_call_impl = unwatched(module._compiled_call_impl)
     try:
         trainer.fit(adapter, adapter.feed)
     except SystemExit as error:  # how Lightning ends after a KeyboardInterrupt

@@ -17,6 +17,7 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from darkit.engine.denominators import Denominators, Weight
+from darkit.engine.denominators import Denominators, Weight, can_be_watched
 from darkit.engine.metrics import computed, is_metric
 from darkit.engine.samples import count_samples, count_targets
 from darkit.engine.values import number_of
@@ -59,6 +60,7 @@ class Weigher:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._unknown = 0
+        self._watches: bool | None = None
 
     def __call__(self, compute: Callable[[], Mapping[str, Any]], batch: Any) -> Weighed:
         """Computes one batch.
@@ -70,8 +72,10 @@ class Weigher:
         Raises:
             LossError: ``count`` is not a number of at least 0, or names something that was not returned.
         """
+        if self._watches is None:
+            self._watches = can_be_watched(self.model)
         seen = Denominators()
-        with seen:
+        with seen if self._watches else nullcontext():
             values = dict(compute())
         said = _said(values)
         weights: dict[str, Weight] = {}
@@ -248,7 +252,7 @@ class Window:
         if self._first is None and not (first is None and not isinstance(weight, Tensor) and weight == 0):
             self._first = weight if first is None else first(weight)
         if not isinstance(weight, Tensor) and weight == 0:
-            return None if first is None else 0.0 * torch.nan_to_num(loss)
+            return None if first is None else 0.0 * torch.nan_to_num(loss)  # the other processes wait for gradients
         share = weight / _positive(self._first)
         self._shares = self._shares + share
         if isinstance(weight, Tensor):

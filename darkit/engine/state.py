@@ -14,6 +14,7 @@ from darkit.engine.adapter import Adapter, bare_module
 from darkit.engine.boundary import Boundary
 from darkit.engine.checkpoint import class_path
 from darkit.engine.device import generator_states
+from darkit.engine.metrics import collect_metrics
 
 logger = logging.getLogger(__name__)
 _PLAIN = (type(None), bool, int, float, str, bytes, Tensor, nn.Parameter)
@@ -34,7 +35,9 @@ def collect_state(
         ``scheduler_state_dict``, ``schedule_progress`` (see `darkit.engine.schedule`), ``precision`` (the gradient
         scaler's), ``callbacks`` (state by key), ``rng`` (every
         generator's state) and ``position`` (epoch, batches of it that were taken, and what the data needs besides).
-        Where several processes train, ``rng`` and ``position`` of all of them are in ``ranks``, in their order.
+        ``metrics`` are the states of torchmetrics objects, if the module has any.
+        Where several processes train, ``rng``, ``position`` and ``metrics`` of all of them are in ``ranks``, in their
+        order.
     """
     module = bare_module(pl_module)
     optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
@@ -45,6 +48,8 @@ def collect_state(
         "rng": generator_states() if boundary is None else boundary.generators(),
         "position": _position(trainer, pl_module, broken_off=boundary is not None),
     }
+    if metrics := collect_metrics(module):
+        mine["metrics"] = metrics
     state = {
         "state_dict": weights,
         "model_class": class_path(type(module)),

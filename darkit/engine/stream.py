@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from darkit.engine.forks import forget_in_child
+from darkit.engine.values import number_of
 from darkit.errors import LogError, StorageError
 from darkit.runs.log import CsvLog
 
@@ -67,7 +68,8 @@ class RowStream:
         """Takes one row: numbers, text or tensors with one element, which are read later.
 
         Raises:
-            LogError: The columns are fixed and the row has another, or the log is closed.
+            LogError: The columns are fixed and the row has another, a number is complex or too large for a float, or
+                the log is closed.
         """
         if self._error is not None:
             self._raise()
@@ -76,6 +78,9 @@ class RowStream:
         if self._closed:
             raise LogError("The log is closed: the run has ended.")
         self.log.check(row)
+        for name, value in row.items():
+            if type(value) is not float and value is not None and not isinstance(value, str):
+                number_of(name, value)
         self._rows.append(row)
         if len(self._rows) > _MOST_WAITING:
             self.flush()
@@ -144,6 +149,7 @@ def _with_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _number(value: Any, numbers: dict[int, float]) -> Any:
-    if not hasattr(value, "item"):
-        return value
-    return numbers[id(value)] if id(value) in numbers else value.item()
+    if id(value) in numbers:
+        return numbers[id(value)]
+    number = number_of("", value)
+    return value if number is None else number.item() if isinstance(number, Tensor) else number

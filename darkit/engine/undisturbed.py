@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Piece = TypeVar("Piece")
 _NOT_STATE = frozenset(("_parameters", "_modules", "_buffers", "training"))
 _DEPTH = 6  # of containers in containers that are looked into for tensors
 
@@ -38,6 +39,12 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         before.restore()
+
+
+def kept(module: nn.Module, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Yields what a module makes; when that ends, the module is as it was when it began."""
+    with undisturbed(module):
+        yield from pieces
 
 
 class _State:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -54,7 +55,11 @@ class StepLog(StepCallback):
         if not (step % self.every == 0 or "val_loss" in values or is_due(trainer, step, self.every)):
             return
         if trainer.world_size > 1 and "train_loss" in values:
-            values["train_loss"] = trainer.strategy.reduce(values["train_loss"], reduce_op="mean")
+            share = getattr(pl_module, "share", 1.0)  # of the step's samples or targets that this process had
+            loss = values["train_loss"] * share
+            values["train_loss"] = trainer.strategy.reduce(
+                torch.where(loss.isnan() & (share == 0), 0.0, loss), reduce_op="mean"
+            )
         if self._stream is not None:
             clock = {"step": step, "epoch": trainer.current_epoch, "time": time.time(), "lr": self._rate}
             row = clock | values | clock  # whatever a step returns, it does not set the clock
