@@ -227,8 +227,16 @@ class Trainer:
 
         Returns:
             The checkpoint file.
+
+        Raises:
+            ConfigError: The run is over and the model has other weights than those of its last step.
         """
         if self._keeper.is_over and self._keeper.step:
+            if self.config.load_best_at_end and type(self).train is Trainer.train:
+                raise ConfigError(
+                    "The model has the weights of the best step (load_best_at_end), so they cannot be saved as the "
+                    "last one. Every step of the run that counts is saved already."
+                )
             return self._save(self._keeper.step)
         if self._going_on is not None and not self._going_on.moved:
             return self._save(self._going_on.first)

@@ -42,6 +42,7 @@ _AT_LEAST: dict[str, float] = {
     "save_step_interval": 0,
     "keep_last": 1,
     "keep_best": 0,
+    "early_stop_patience": 0,
     "log_step_interval": 1,
     "seed": 0,
 }
@@ -114,6 +115,10 @@ class TrainerConfig:
     """The metric of the same step by which checkpoints are the best."""
     mode: str = "min"
     """Whether a small or a large value of `monitor` is good: ``min`` or ``max``."""
+    early_stop_patience: int = 0
+    """Evaluations in a row without a better `monitor` after which the training ends, at least 0; 0 never ends it."""
+    load_best_at_end: bool = False
+    """Whether the model has the best checkpoint's weights after the training. Every new best step is then saved too."""
     log_step_interval: int = 1
     """Steps between rows of the log, at least 1; evaluated steps and the last one are always logged."""
     tensorboard: bool = True

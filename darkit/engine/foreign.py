@@ -73,10 +73,7 @@ _INSTEAD: Sequence[tuple[tuple[type, ...], str]] = (
     ((stock.BatchSizeFinder,), "set batch_size"),
     ((stock.ProgressBar,), "darkit shows the progress itself"),
     ((stock.BackboneFinetuning,), "freeze the backbone with requires_grad_(False)"),
-    (
-        (stock.EarlyStopping,),
-        "set trainer.should_stop in the on_train_batch_end of a callback, where outputs has the metrics",
-    ),
+    ((stock.EarlyStopping,), "use early_stop_patience, monitor and mode"),
     ((stock.StochasticWeightAveraging, stock.WeightAveraging), "average the weights in a callback"),
 )
 _ONLY_MEASURES = (stock.Timer,)  # its hooks of a validation only add up seconds

@@ -14,7 +14,16 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from darkit.engine.adapter import Adapter
-from darkit.engine.callbacks import ExportConfigs, LossGuard, StepCheckpoint, StepEvaluate, StepLog, StopOnRequest
+from darkit.engine.callbacks import (
+    EarlyStop,
+    ExportConfigs,
+    LossGuard,
+    SaveBest,
+    StepCheckpoint,
+    StepEvaluate,
+    StepLog,
+    StopOnRequest,
+)
 from darkit.engine.callbacks.base import StepCallback, log_values
 from darkit.engine.config import TrainerConfig
 from darkit.engine.denominators import unwatched
@@ -113,8 +122,11 @@ class _StepSchedule(StepCallback):
 
 
 def retention_of(config: TrainerConfig) -> Retention:
-    """Returns which checkpoints a config keeps."""
-    return Retention(config.keep_last, config.keep_best, config.monitor, config.mode)
+    """Returns which checkpoints a config keeps; the best one too where its weights are loaded at the end."""
+    best = config.keep_best
+    if config.load_best_at_end and config.keep_last is not None:
+        best = max(1, best)
+    return Retention(config.keep_last, best, config.monitor, config.mode)
 
 
 def make_sinks(session: Session, config: TrainerConfig) -> list[Sink]:
@@ -171,17 +183,22 @@ def make_callbacks(
             stream.flush()
 
     schedule = _StepSchedule(evaluate is not None)
+    watch = (config.monitor, config.mode, config.eval_step_interval)
+    early = [EarlyStop(config.early_stop_patience, *watch)] if config.early_stop_patience else []
     log = StepLog(stream, config.log_step_interval)
     save = StepCheckpoint(session.folder, config.save_step_interval, writer=session.writer, before=before_save)
+    best = [SaveBest(save, *watch)] if config.load_best_at_end else []
     return [
         *([ExportConfigs(session.folder, config, tokenizer)] if session.writes else []),
-        _Progress(session, (schedule, log, guard, save)),
+        _Progress(session, (schedule, *early, log, guard, *best, save)),
         *([evaluate] if evaluate else []),
         *own,
         schedule,
+        *early,
         log,
         guard,
         StopOnRequest(session.guard),
+        *best,
         save,
         _Restore(state),
     ]

@@ -14,7 +14,9 @@ from torch import nn
 
 from darkit.engine.adapter import Adapter
 from darkit.engine.aliases import refuse_shadows
-from darkit.engine.callbacks import StepEvaluate
+from darkit.engine.best import load_best, refuse_without_validation
+from darkit.engine.callbacks import EarlyStop, StepEvaluate
+from darkit.engine.callbacks.early_stop import stopped_early
 from darkit.engine.checkpoint import load_weights
 from darkit.engine.config import TrainerConfig, with_overrides
 from darkit.engine.device import resolve_device, seed_generators
@@ -173,9 +175,12 @@ def train_run(
     changes = check_settings(same, config, described.values, tokenizer, resume_overrides) if same else {}
     if found is not None and found.content:
         load_weights(model, found.content)
-    if same is not None and same.has_nothing_to_do(config.max_step):
+    refuse_without_validation(config, loaders.val is not None)
+    if same is not None and (complete := _why_complete(same, config)):
         loaders.close()
-        announce(f"The run {same.run.name!r} has its {same.step} steps already: there is nothing to do.")
+        announce(complete)
+        if config.load_best_at_end:
+            announce(load_best(same.run, model, config, writes=False))
         return same.run
     around: AbstractContextManager[Session]
     if session is not None:
@@ -221,7 +226,12 @@ def train_run(
                 run_loop(trainer, adapter, config)
             if adapter.data_ended:
                 session.end_reason = f"The training data ended at step {session.step} of {config.max_step}."
+            elif early := next((part for part in composition if isinstance(part, EarlyStop)), None):
+                session.end_reason = early.reason
+            if session.end_reason and session.writes:
                 announce(session.end_reason)
+            if config.load_best_at_end and not session.guard.request.reason:
+                _load_best(trainer, session, model, config)
         finally:
             if session.forked:
                 keep(loaders, watched)
@@ -231,6 +241,32 @@ def train_run(
     if session.writes:
         session.guard.request.end_process()
     return Run(session.folder)
+
+
+def _why_complete(same: Resume, config: TrainerConfig) -> str:
+    """Says why a run that is resumed has nothing to do, or nothing.
+
+    Raises:
+        ConfigError: It was stopped early, and a person asked for more of it.
+    """
+    if same.has_nothing_to_do(config.max_step):
+        return f"The run {same.run.name!r} has its {same.step} steps already: there is nothing to do."
+    early = stopped_early(same.content, config.early_stop_patience)
+    if early and not same.automatic:
+        raise ConfigError(
+            f"The run {same.run.name!r} has ended. {early} To resume it, give a larger early_stop_patience, or 0."
+        )
+    return early and f"The run {same.run.name!r} has ended. {early}"
+
+
+def _load_best(trainer: lightning.Trainer, session: Session, model: nn.Module, config: TrainerConfig) -> None:
+    """Loads the best checkpoint's weights into the model once all checkpoints are on the disk."""
+    if session.writer is not None:
+        session.writer.wait()
+    trainer.strategy.barrier()
+    said = load_best(Run(session.folder), model, config, writes=session.writes)
+    if session.writes:
+        announce(said)
 
 
 def column_names(log_fieldnames: Any) -> list[str] | None:

@@ -45,14 +45,18 @@ class Retention:
             return []
         whole = [checkpoint for checkpoint in ordered if not checkpoint.problem]  # a damaged one takes no one's place
         kept = {checkpoint.step for checkpoint in whole[-(self.last or 1) :]}
+        kept |= {checkpoint.step for checkpoint in self.ranked(whole)[: self.best]}
+        return [checkpoint for checkpoint in ordered if checkpoint.step not in kept]
+
+    def ranked(self, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+        """Returns those with a finite score, best first; of equal ones the lowest step first."""
         sign = 1 if self.mode == "min" else -1
         scored = [
-            (sign * value, checkpoint.step)
-            for checkpoint in whole
+            (sign * value, checkpoint.step, checkpoint)
+            for checkpoint in checkpoints
             if (value := checkpoint.metrics.get(self.monitor)) is not None and math.isfinite(value)
         ]
-        kept |= {step for _, step in sorted(scored)[: self.best]}
-        return [checkpoint for checkpoint in ordered if checkpoint.step not in kept]
+        return [checkpoint for _, _, checkpoint in sorted(scored, key=lambda item: item[:2])]
 
 
 def remove_files(checkpoint: Path) -> None:

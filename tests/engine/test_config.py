@@ -30,6 +30,7 @@ LEAST = {
     "eval_step_interval": 0,
     "save_step_interval": 0,
     "keep_best": 0,
+    "early_stop_patience": 0,
     "log_step_interval": 1,
     "seed": 0,
 }
@@ -41,7 +42,7 @@ CHOICES = {
     "mode": ("min", "max"),
     "nan_policy": ("stop", "warn"),
 }
-FLAGS = ("tensorboard", "deterministic", "compile")
+FLAGS = ("load_best_at_end", "tensorboard", "deterministic", "compile")
 TEXTS = ("strategy", "optimizer", "monitor")
 
 

@@ -219,7 +219,7 @@ def test_so_is_one_of_lambdas() -> None:
     [
         (lambda: stock.ModelCheckpoint(), "save_step_interval"),
         (lambda: stock.OnExceptionCheckpoint("."), "save_step_interval"),
-        (lambda: stock.EarlyStopping("val_loss"), "should_stop"),
+        (lambda: stock.EarlyStopping("val_loss"), "early_stop_patience"),
         (lambda: stock.StochasticWeightAveraging(1e-2), "average the weights"),
         (lambda: stock.EMAWeightAveraging(), "average the weights"),
         (lambda: stock.GradientAccumulationScheduler({0: 2}), "gradient_accumulation_steps"),

@@ -36,6 +36,9 @@ class StepCheckpoint(StepCallback):
         before: Called with the step before every save, so that what the checkpoint claims is on the disk and is true;
             an error that it raises prevents the save.
 
+    Attributes:
+        wanted: A step that is to be saved besides; a callback before this one sets it.
+
     Raises:
         StorageError: From the step after a save that could not be written, or at the end.
     """
@@ -55,6 +58,7 @@ class StepCheckpoint(StepCallback):
         self.run_id = run_id
         self.retention = retention
         self.before = before
+        self.wanted = -1
         self._saved = self._tried = -1
         self._stepping_from = -1
         self._values: Mapping[str, Any] = {}
@@ -84,7 +88,7 @@ class StepCheckpoint(StepCallback):
         self._values = outputs
         if self._writer is not None:
             self._writer.check()
-        if is_due(trainer, step, self.every) or trainer.should_stop:
+        if is_due(trainer, step, self.every) or trainer.should_stop or self.wanted == step:
             self.save(trainer, pl_module)
         self._boundary.take(bare_module(pl_module))
 

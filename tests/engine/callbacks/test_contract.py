@@ -21,15 +21,26 @@ import pytest
 import torch
 
 from darkit.engine import callbacks as room
-from darkit.engine.callbacks import ExportConfigs, LossGuard, StepCheckpoint, StepEvaluate, StepLog, StopOnRequest
+from darkit.engine.callbacks import (
+    EarlyStop,
+    ExportConfigs,
+    LossGuard,
+    SaveBest,
+    StepCheckpoint,
+    StepEvaluate,
+    StepLog,
+    StopOnRequest,
+)
 from darkit.engine.callbacks.base import StepCallback
 from darkit.engine.callbacks.record import RecordBatches
 from tests.engine.callbacks.stock import Foreign, stock_fit
 from tests.engine.parts import Stream, equal_weights, in_order, made, train, xy
 
 CALLBACKS: dict[str, Callable[[Path], lightning.Callback]] = {
+    "EarlyStop": lambda folder: EarlyStop(100, "train_loss"),
     "ExportConfigs": lambda folder: ExportConfigs(folder, {"lr": 0.1}),
     "LossGuard": lambda folder: LossGuard("stop"),
+    "SaveBest": lambda folder: SaveBest(StepCheckpoint(folder), "train_loss"),
     "StepCheckpoint": lambda folder: StepCheckpoint(folder, 2),
     "StepEvaluate": lambda folder: StepEvaluate(in_order(8), 2),
     "StepLog": lambda folder: StepLog(folder),

@@ -1,0 +1,73 @@
+"""Ends the training when a metric does not improve any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+
+from darkit.engine.callbacks.base import StepCallback, check_interval
+from darkit.engine.callbacks.monitor import Best
+
+
+class EarlyStop(StepCallback):
+    """Sets ``trainer.should_stop`` after so many values of a metric in a row that are not better than the best.
+
+    Its state is saved and restored with a checkpoint, so that a resumed training stops at the same step.
+
+    Args:
+        patience: How many values that are not better end the training, at least 1.
+        monitor: The metric, by its name in the log.
+        mode: ``min`` or ``max``: whether a small or a large value is good.
+        every: Steps between values of a metric that is not the validation's; 0 looks at the last step only.
+
+    Attributes:
+        reason: Why the training was ended, or empty.
+    """
+
+    def __init__(self, patience: int, monitor: str = "val_loss", mode: str = "min", every: int = 1) -> None:
+        self.patience = check_interval("patience", patience, 1)
+        self.every = check_interval("every", every, 0)
+        self.best = Best(monitor, mode)
+        self.waited = 0
+        self.reason = ""
+
+    def on_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
+    ) -> None:
+        """Compares a new value with the best."""
+        value = self.best.read(trainer, outputs, step, self.every)
+        if value is None:
+            return
+        self.waited = 0 if self.best.take(value, step) else self.waited + 1
+        if self.waited >= self.patience:
+            trainer.should_stop = True
+            self.reason = describe_stop(self.state_dict(), step)
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Looks at the last completed step if another callback failed before this one."""
+        self.catch_up(trainer, pl_module, exception)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best value and how many came after it."""
+        return {**self.best.state_dict(), "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on counting, unless another metric was counted."""
+        self.best.load_state_dict(state)
+        self.waited = state["waited"] if self.best.value == state["best"] else 0
+
+
+def describe_stop(state: dict[str, Any], step: int) -> str:
+    """Says why a training was ended, from an `EarlyStop`'s state."""
+    monitor, best = state["monitor"], state["best"]
+    before = f"the best is {best:.6g} at step {state['best_step']}" if best is not None else "it was never finite"
+    return f"Stopped early at step {step}: {state['waited']} values of {monitor} in a row were not better ({before})."
+
+
+def stopped_early(state: dict[str, Any], patience: int) -> str:
+    """Says why a checkpoint's training was ended early, or nothing if it was not, or has more patience now."""
+    found = (state.get("callbacks") or {}).get(EarlyStop.__qualname__)
+    return describe_stop(found, state["current_step"]) if found and 0 < patience <= found["waited"] else ""

@@ -1,0 +1,79 @@
+"""The best value of a metric so far, for callbacks that watch one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+from torch import Tensor
+
+from darkit.engine.callbacks.base import is_due, log_values
+from darkit.errors import ConfigError, nearest
+
+
+class Best:
+    """The best value of a metric so far; a value that is not finite is never the best.
+
+    Args:
+        monitor: The metric, by its name in the log.
+        mode: ``min`` or ``max``: whether a small or a large value is good.
+
+    Attributes:
+        value: The best value, or None.
+        step: The step that has it.
+
+    Raises:
+        ConfigError: The mode is neither.
+    """
+
+    def __init__(self, monitor: str, mode: str = "min") -> None:
+        if mode not in ("min", "max"):
+            raise ConfigError(f"mode must be one of min, max, not {mode!r}.")
+        self.monitor = monitor
+        self.mode = mode
+        self.value: float | None = None
+        self.step = 0
+
+    def read(self, trainer: lightning.Trainer, outputs: Mapping[str, Any], step: int, every: int) -> float | None:
+        """Returns the metric of a step at which it counts, or None.
+
+        A metric of the validation counts when there is one; another one every so many steps, because reading it makes
+        an accelerator wait.
+
+        Raises:
+            ConfigError: An evaluation does not have it.
+        """
+        validation = self.monitor.startswith("val_")
+        if not validation and not is_due(trainer, step, every):
+            return None
+        values = log_values(trainer, outputs)
+        if self.monitor not in values:
+            if (validation and any(name.startswith("val_") for name in values)) or (not validation and self.step == 0):
+                raise ConfigError(
+                    f"The monitor {self.monitor!r} is not among the metrics of step {step}; "
+                    f"{nearest(self.monitor, values)}."
+                )
+            return None
+        value = values[self.monitor]
+        if trainer.world_size > 1 and not validation:
+            value = trainer.strategy.reduce(value, reduce_op="mean")
+        return value.item() if isinstance(value, Tensor) else float(value)
+
+    def take(self, value: float, step: int) -> bool:
+        """Notes a value; says whether it is the best so far."""
+        better = self.value is None or (value < self.value if self.mode == "min" else value > self.value)
+        if not math.isfinite(value) or not better:
+            return False
+        self.value, self.step = value, step
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what `load_state_dict` takes."""
+        return {"monitor": self.monitor, "mode": self.mode, "best": self.value, "best_step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes the best value so far, unless it is that of another metric."""
+        if (state["monitor"], state["mode"]) == (self.monitor, self.mode):
+            self.value, self.step = state["best"], state["best_step"]

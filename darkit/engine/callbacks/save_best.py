@@ -1,0 +1,51 @@
+"""Saves a step that is the best so far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+
+from darkit.engine.callbacks.base import StepCallback, check_interval
+from darkit.engine.callbacks.checkpoint import StepCheckpoint
+from darkit.engine.callbacks.monitor import Best
+
+
+class SaveBest(StepCallback):
+    """Lets a `StepCheckpoint` that comes after it save every step whose metric is the best so far.
+
+    Args:
+        checkpoint: What saves.
+        monitor: The metric, by its name in the log.
+        mode: ``min`` or ``max``: whether a small or a large value is good.
+        every: Steps between values of a metric that is not the validation's; 0 looks at the last step only.
+    """
+
+    def __init__(
+        self, checkpoint: StepCheckpoint, monitor: str = "val_loss", mode: str = "min", every: int = 1
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.every = check_interval("every", every, 0)
+        self.best = Best(monitor, mode)
+
+    def on_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
+    ) -> None:
+        """Asks for a checkpoint of a step that is the best so far."""
+        value = self.best.read(trainer, outputs, step, self.every)
+        if value is not None and self.best.take(value, step):
+            self.checkpoint.wanted = step
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Looks at the last completed step if another callback failed before this one."""
+        self.catch_up(trainer, pl_module, exception)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best value so far."""
+        return self.best.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from the best value so far."""
+        self.best.load_state_dict(state)
