@@ -95,6 +95,14 @@ class StorageError(DarkitError, OSError):
         return self.strerror or super().__str__()  # the sentence, without an "[Errno 28]" before it
 
 
+class RunReplacedError(StorageError):
+    """The folder that a training writes into was deleted, moved or replaced while it trained."""
+
+
+class NotesChangedError(DarkitError, ValueError):
+    """Somebody else has changed a run's note since it was read."""
+
+
 class DeviceWarning(UserWarning):
     """The device that was asked for is not there, and the CPU is used instead."""
 

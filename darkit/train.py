@@ -20,6 +20,7 @@ from darkit.cli.terminal import print_traceback
 from darkit.engine.config import TrainerConfig
 from darkit.errors import BatchError, ConfigError, DarkitError
 from darkit.runs import base, load
+from darkit.runs.names import refuse_existing
 
 _UNEXPECTED = 1
 
@@ -84,19 +85,20 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
     from darkit.cli.instantiate import make_choice, make_loss, make_model
     from darkit.engine.device import seed_generators
     from darkit.engine.loss import finds_own_loss
+    from darkit.engine.processes import find_place
     from darkit.engine.resume import find_resume
-    from darkit.engine.session import refuse_existing
     from darkit.engine.training import train_run
 
     trainer = cast(TrainerConfig, OmegaConf.to_object(settings.trainer))
     job = HydraConfig.get()
     if number_names and trainer.name is not None:
         trainer.name = f"{trainer.name}-{job.job.num}"
+    place = find_place(trainer)
     resume = settings.resume if settings.resume is None or isinstance(settings.resume, bool) else str(settings.resume)
     found = find_resume(base(), trainer, resume)  # before the work of making data and model
     goes_on = found is not None and found.same_run
     first = found.step if found is not None and goes_on else 0
-    if trainer.name is not None and not goes_on:
+    if trainer.name is not None and not goes_on and not place.rank:
         refuse_existing(base(), trainer.name)
     overrides = list(job.overrides.task)
     OmegaConf.to_container(settings, resolve=True)  # what does not fit is said before the work

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from darkit.engine.checkpoint import read_checkpoint, write_checkpoint
 from darkit.engine.exports import describe_model, write_exports
 from darkit.engine.loop import retention_of
+from darkit.engine.processes import own_rank
 from darkit.engine.session import Session
 from darkit.engine.stop import StopTraining
 from darkit.engine.stream import RowStream, Sink
@@ -95,15 +96,16 @@ class RunKeeper:
             owner, config = self.owner, copy.copy(self.owner.config)
             going_on = owner._going_on
             same = going_on.found if going_on is not None and going_on.found.same_run else None
+            rank = own_rank(config)
             if self.folder is not None:
-                session = Session.reopen(self.folder, self.step, keep_log=True)
+                session = Session.reopen(self.folder, self.step, keep_log=True, rank=rank)
             elif owner._resume and going_on is None and not owner._begins_anew:
                 raise ConfigError("resume= takes effect when train() is called: before that nothing can be written.")
             elif same is not None:
-                session = Session.reopen(same.run.path, same.step)
+                session = Session.reopen(same.run.path, same.step, rank=rank)
                 self.step = same.step
             else:
-                session = Session.create(Path(owner.root), config, type(owner.model).__name__)
+                session = Session.create(Path(owner.root), config, type(owner.model).__name__, rank)
             created = self.folder is None
             self.session, self.folder = session, session.folder
             try:
@@ -191,7 +193,7 @@ class RunKeeper:
         return checkpoint_path(session.folder, step)
 
     def _save_again(self, folder: Path, step: int, content: Mapping[str, Any]) -> Path:
-        with Session.reopen(folder, step) as session:
+        with Session.reopen(folder, step, rank=own_rank(self.owner.config)) as session:
             metrics = self._metrics()
             manifest = files.read_json(manifest_path(checkpoint_path(folder, step)))
             metrics = metrics or manifest.get("metrics") or {}
@@ -206,7 +208,7 @@ class RunKeeper:
             self.owner._save(self.step)
 
     def _append(self, folder: Path, row: dict[str, Any]) -> None:
-        with Session.reopen(folder, self.step) as session:
+        with Session.reopen(folder, self.step, rank=own_rank(self.owner.config)) as session:
             if session.writes:
                 fixed = self.columns is not None
                 stream = RowStream(CsvLog(folder / files.LOG, self.columns or DEFAULT_COLUMNS, fixed=fixed))

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import lightning
-from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -29,11 +28,13 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.device import generator_states, move_to_device, resolve_device, seed_generators
 from darkit.engine.loss import make_step
 from darkit.engine.optim import make_optimizer
-from darkit.engine.session import DEFAULT_SERIES, check_series, refuse_existing
+from darkit.engine.processes import own_rank
+from darkit.engine.session import DEFAULT_SERIES, check_series
 from darkit.engine.state import collect_state
 from darkit.engine.training import column_names, train_run
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
+from darkit.runs.names import refuse_existing
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,8 @@ class Trainer:
         self.config.validate()
         columns = column_names(log_fieldnames)
         series = check_series(visual_series or self._visual_series or DEFAULT_SERIES)
-        if self.config.name is not None and not resume:
+        first = not own_rank(self.config)
+        if self.config.name is not None and not resume and first:
             refuse_existing(Path(self.root), self.config.name)
         self.model = model.to(resolve_device(self.config))
         self.optimizer: Optimizer | None = None
@@ -123,7 +125,7 @@ class Trainer:
         self._block: AbstractContextManager[None] | None = None
         self._training = 0
         self._guard = LossGuard(self.config.nan_policy)
-        if enable_server and not getattr(rank_zero_only, "rank", 0):
+        if enable_server and first:
             start_dashboard()
 
     @classmethod

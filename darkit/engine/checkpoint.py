@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -31,7 +31,13 @@ _READABLE = frozenset((type(None), bool, int, float, complex, str, bytes, Tensor
 
 
 def write_checkpoint(
-    folder: Path, step: int, content: Mapping[str, Any], *, metrics: Mapping[str, float], run_id: str
+    folder: Path,
+    step: int,
+    content: Mapping[str, Any],
+    *,
+    metrics: Mapping[str, float],
+    run_id: str,
+    check: Callable[[], None] = lambda: None,
 ) -> Path:
     """Writes a checkpoint and then its manifest, each whole or not at all.
 
@@ -41,6 +47,7 @@ def write_checkpoint(
         content: What `torch.load` gives back; ``state_dict``, ``model_class`` and ``current_step`` at least.
         metrics: The values logged at this step.
         run_id: The run's id.
+        check: Called between the two; an error that it raises keeps the manifest from being written.
 
     Returns:
         The checkpoint file.
@@ -49,17 +56,20 @@ def write_checkpoint(
         StorageError: The file system refused; what was there before is whole.
     """
     path = checkpoint_path(folder, step)
-    write_file(path, content, {"step": step, "metrics": dict(metrics), "run_id": run_id})
+    write_file(path, content, {"step": step, "metrics": dict(metrics), "run_id": run_id}, check)
     return path
 
 
-def write_file(path: Path, content: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def write_file(
+    path: Path, content: Mapping[str, Any], facts: Mapping[str, Any], check: Callable[[], None] = lambda: None
+) -> None:
     """Writes a file that `torch.load` reads and, once it is durable, its manifest beside it.
 
     Args:
         path: The file.
         content: What it holds.
         facts: What the manifest tells besides size, sha256 and time.
+        check: As in `write_checkpoint`.
 
     Raises:
         CheckpointUnreadableError: It holds something that ``torch.load(weights_only=True)`` would refuse.
@@ -77,6 +87,7 @@ def write_file(path: Path, content: Mapping[str, Any], facts: Mapping[str, Any])
             raise
         sha256 = digested.finish()
     manifest = {"size": digested.size, "sha256": sha256, **facts, "time": time.time()}
+    check()
     files.write_json(manifest_file, manifest)
 
 

@@ -29,6 +29,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.denominators import unwatched
 from darkit.engine.display import Display, announce
 from darkit.engine.metrics import restore_metrics
+from darkit.engine.processes import Place
 from darkit.engine.session import Session
 from darkit.engine.state import of_rank, restore_callbacks
 from darkit.engine.stream import Sink
@@ -138,10 +139,16 @@ def make_sinks(session: Session, config: TrainerConfig) -> list[Sink]:
     return sinks
 
 
-def make_trainer(session: Session, config: TrainerConfig, callbacks: list[lightning.Callback]) -> lightning.Trainer:
-    """Makes Lightning's trainer. Raises `ConfigError` when it does not take the settings together."""
+def make_trainer(
+    session: Session, config: TrainerConfig, callbacks: list[lightning.Callback], place: Place
+) -> lightning.Trainer:
+    """Makes Lightning's trainer.
+
+    Raises:
+        ConfigError: Lightning does not take the settings together, or would start other processes than `place` says.
+    """
     try:
-        return lightning.Trainer(
+        trainer = lightning.Trainer(
             accelerator=config.device,
             devices=config.device_num,
             strategy=config.strategy,
@@ -158,10 +165,13 @@ def make_trainer(session: Session, config: TrainerConfig, callbacks: list[lightn
             use_distributed_sampler=False,
             limit_val_batches=0,
             num_sanity_val_steps=0,
+            plugins=[place.environment],
         )
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         settings = ", ".join(f"{name}={getattr(config, name)!r}" for name in _LIGHTNINGS_SETTINGS)
         raise ConfigError(f"These settings do not go together ({settings}): {error}") from error
+    place.check(trainer)
+    return trainer
 
 
 def make_callbacks(

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from darkit.engine.config import TrainerConfig
 from darkit.engine.exports import ModelDescription
 from darkit.engine.forks import forget_in_child
@@ -23,12 +21,12 @@ from darkit.engine.stop import SignalGuard, StopRequest, StopTraining
 from darkit.engine.stream import RowStream, Sink
 from darkit.engine.system import SystemLog
 from darkit.engine.writer import CheckpointWriter
-from darkit.errors import ConfigError, NonFiniteLossError, RunExistsError, StorageError
+from darkit.errors import ConfigError, NonFiniteLossError, RunReplacedError, StorageError
 from darkit.runs import files, status
 from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.lock import RunLock
 from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_values
-from darkit.runs.names import create_fresh, run_path
+from darkit.runs.names import create_fresh, create_named, remove_unused, run_path
 from darkit.runs.provenance import describe_environment
 from darkit.runs.requests import forget_stop, read_stop
 from darkit.runs.retention import Retention
@@ -86,47 +84,60 @@ class Session:
         """Leaves the run to the parent: a forked child neither writes into it nor ends it."""
         self.forked, self._writes, self._lock = True, False, None
 
+    def check(self) -> None:
+        """Makes sure that what is written goes into this run's folder, and not into a successor of the same name.
+
+        Raises:
+            RunReplacedError: The folder was deleted, moved or replaced.
+        """
+        if self._lock is not None:
+            self._lock.check()
+
     @classmethod
-    def create(cls, root: Path, config: TrainerConfig, model_name: str) -> Self:
+    def create(cls, root: Path, config: TrainerConfig, model_name: str, rank: int = 0) -> Self:
         """Creates a run's folder under ``config.name``, or under a fresh name which is then set there.
+
+        Args:
+            root: Where the runs are.
+            config: The trainer's config.
+            model_name: What a fresh name begins with.
+            rank: Which of the training's processes this is: only the first, 0, writes.
 
         Raises:
             NameInvalidError: The name is not one.
             RunExistsError: It is taken.
             StorageError: The root cannot be written to.
         """
-        if _rank():
+        if rank:
             config.name = config.name or os.environ.get(_SHARED_NAME)
+            if config.name is None:
+                raise ConfigError("Several processes that train together need a name= for their run.")
             return cls(run_path(root, config.name), created=False, writes=False)
         if config.name is None:
             folder = create_fresh(root, model_name)
             config.name = os.environ[_SHARED_NAME] = folder.name
         else:
-            folder = refuse_existing(root, config.name)
-            try:
-                folder.mkdir(parents=True)
-            except FileExistsError as error:
-                if root.is_dir():
-                    refuse_existing(root, config.name)
-                raise StorageError(f"The runs' root {root} is not a folder.") from error
-            except OSError as error:
-                raise StorageError(f"Cannot create the run {config.name!r} in {root}: {error.strerror}.") from error
-        files.sync_folder(root)
-        return cls(folder, created=True, writes=True)
+            folder = create_named(root, config.name)
+        try:
+            return cls(folder, created=True, writes=True)
+        except StorageError:  # the file system cannot lock it
+            remove_unused(folder)
+            raise
 
     @classmethod
-    def reopen(cls, folder: Path, step: int, *, keep_log: bool = False) -> Self:
+    def reopen(cls, folder: Path, step: int, *, keep_log: bool = False, rank: int = 0) -> Self:
         """Goes on with a run after ``step``.
 
         Args:
             folder: The run directory.
             step: The last completed step that counts.
             keep_log: Whether rows of later steps stay, because they are not going to be done again.
+            rank: As in `create`.
 
         Raises:
             RunLockedError: Another process trains it.
         """
-        session = cls(folder, created=False, writes=not _rank())
+        session = cls(folder, created=False, writes=not rank)
         if session.writes:
             files.remove_leftovers(folder)
         session.run_id = Run(folder).info.get("id", session.run_id)
@@ -160,6 +171,7 @@ class Session:
         """
         if not self._writes:
             return
+        self.check()
         if not self._created and (self.step or self._keeps_log) and Run(self.folder).info:
             self._note_continued(changes or {})
             return
@@ -212,7 +224,7 @@ class Session:
         log = CsvLog(self.folder / files.LOG, columns or DEFAULT_COLUMNS, fixed=columns is not None)
         if not self._created and not self._keeps_log:
             log.cut_after(self.step)
-        self._writer = CheckpointWriter(self.folder, run_id=self.run_id, retention=retention)
+        self._writer = CheckpointWriter(self.folder, run_id=self.run_id, retention=retention, check=self.check)
         forget_stop(self.folder)
         self._status = status.StatusWriter(
             self.folder,
@@ -220,8 +232,9 @@ class Session:
             lambda: self.step,
             signs=lambda: (self.step, self.signs),
             watches=(self._look_for_request, SystemLog(self.folder, lambda: self.step)),
+            check=self.check,
         )
-        self.stream = RowStream(log, sinks())
+        self.stream = RowStream(log, sinks(), check=self.check)
 
     def __enter__(self) -> Self:
         return self
@@ -282,7 +295,7 @@ class Session:
             except Exception as late:
                 if error is None:
                     error = late
-                elif late is not error:
+                elif str(late) != str(error):
                     error.add_note(f"The {name} could not be completed either: {late}")
         return error
 
@@ -294,7 +307,8 @@ class Session:
         except StorageError as late:
             if error is None:
                 return late
-            error.add_note(f"The status could not be completed either: {late}")
+            if str(late) != str(error):
+                error.add_note(f"The status could not be completed either: {late}")
         return error
 
     def _outcome(self, error: BaseException | None) -> tuple[str, str, str]:
@@ -313,15 +327,13 @@ class Session:
         if error is None or not self._created or self.step != self._first_step:
             return
         try:
+            self.check()
             if not list_checkpoints(self.folder) and not last_values(self.folder / files.LOG):
                 shutil.rmtree(self.folder)
+        except RunReplacedError:  # what is there now is not this run's
+            return
         except OSError as late:
             error.add_note(f"The run's folder {self.folder} could not be removed: {late.strerror}.")
-
-
-def _rank() -> int:
-    """Returns which of several training processes this one is."""
-    return int(getattr(rank_zero_only, "rank", 0))
 
 
 def check_series(series: Any) -> Mapping[str, Sequence[str]]:
@@ -331,17 +343,6 @@ def check_series(series: Any) -> Mapping[str, Sequence[str]]:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(item, str) for item in pair):
             raise ConfigError(f"visual_series must be like {{'train_loss': ['step', 'train_loss']}}, not {series!r}.")
     return series  # type: ignore[no-any-return]
-
-
-def refuse_existing(root: Path, name: str) -> Path:
-    """Returns where a new run of this name goes. Raises `RunExistsError` when it is taken.
-
-    Of several processes that train together only the first one looks: the others find what it made.
-    """
-    folder = run_path(root, name)
-    if folder.exists() and not _rank():
-        raise RunExistsError(f"There is a run {name!r} already in {root}; choose another name, or resume it.")
-    return folder
 
 
 def describe_failure(error: BaseException) -> str:

@@ -37,10 +37,12 @@ class RowStream:
     Args:
         log: The CSV log.
         sinks: What else takes the rows.
+        check: Called before every block; an error that it raises keeps the block from being written.
     """
 
-    def __init__(self, log: CsvLog, sinks: Sequence[Sink] = ()) -> None:
+    def __init__(self, log: CsvLog, sinks: Sequence[Sink] = (), *, check: Callable[[], None] = lambda: None) -> None:
         self.log = log
+        self._check = check
         self.watches: list[Callable[[], None]] = []
         self._sinks = list(sinks)
         self._rows: deque[dict[str, Any]] = deque()
@@ -117,6 +119,7 @@ class RowStream:
                 return
 
     def _write(self) -> None:
+        self._check()
         with self._writing:
             rows = [self._rows.popleft() for _ in range(len(self._rows))]
             if rows:
@@ -124,6 +127,7 @@ class RowStream:
                 try:
                     self.log.append(rows)
                 except StorageError:
+                    self._check()  # says it better where the folder is gone
                     self._rows.extendleft(reversed(rows))  # rows that come later must not be written in their place
                     raise
             for sink in self._sinks:

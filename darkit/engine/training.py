@@ -39,10 +39,12 @@ from darkit.engine.loop import (
 )
 from darkit.engine.loss import finds_own_loss, make_step
 from darkit.engine.metrics import Metrics
+from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, describe_changes, find_resume, warn_of_other_data
-from darkit.engine.session import DEFAULT_SERIES, Session, refuse_existing
+from darkit.engine.session import DEFAULT_SERIES, Session
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
+from darkit.runs.names import refuse_existing
 
 
 def fit(
@@ -164,9 +166,10 @@ def train_run(
     refuse_callbacks(callbacks)
     refuse_shadows(config, [field.name for field in fields(TrainerConfig)])
     compute = make_step(model, loss, Metrics(metrics))
+    place = find_place(config)
     found = resume if isinstance(resume, Resume) else find_resume(root, config, resume)
     same = found if found is not None and found.same_run else None
-    if config.name is not None and session is None and same is None:
+    if config.name is not None and session is None and same is None and not place.rank:
         refuse_existing(root, config.name)
     resolve_device(config)
     loaders = make_loaders(data, val_data, config)
@@ -186,9 +189,9 @@ def train_run(
     if session is not None:
         around = nullcontext(session)
     elif same is not None:
-        around = Session.reopen(same.run.path, same.step)
+        around = Session.reopen(same.run.path, same.step, rank=place.rank)
     else:
-        around = Session.create(root, config, type(model).__name__)
+        around = Session.create(root, config, type(model).__name__, place.rank)
     with around as session:
         if same is not None and session.writes:
             same.set_aside_later()
@@ -218,9 +221,9 @@ def train_run(
         if loaders.val is not None:
             evaluation = evaluate(watched, config.eval_step_interval, config.eval_iters, compute.evaluation)
         try:
-            with quiet_lightning():
+            with quiet_lightning(), place.taken():
                 composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks, state)
-                trainer = make_trainer(session, config, composition)
+                trainer = make_trainer(session, config, composition, place)
                 seed_generators(config.seed + trainer.global_rank)
                 enter(trainer, adapter, state)
                 run_loop(trainer, adapter, config)

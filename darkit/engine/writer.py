@@ -12,6 +12,7 @@ from typing import Any
 from darkit.engine.checkpoint import write_checkpoint
 from darkit.engine.forks import forget_in_child
 from darkit.engine.snapshot import Snapshot
+from darkit.errors import StorageError
 from darkit.runs.checkpoints import checkpoint_path, list_checkpoints
 from darkit.runs.retention import Retention, remove_files
 
@@ -108,10 +109,19 @@ class CheckpointWriter(BackgroundWriter):
         folder: The run directory.
         run_id: The run's id, for the manifests.
         retention: Which ones are kept.
+        check: Called before anything is written or deleted; an error that it raises prevents that.
     """
 
-    def __init__(self, folder: Path, *, run_id: str = "", retention: Retention | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        run_id: str = "",
+        retention: Retention | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
+        self._check = check
         self.folder = folder
         self.run_id = run_id
         self.retention = retention or Retention()
@@ -129,7 +139,13 @@ class CheckpointWriter(BackgroundWriter):
         """
 
         def write(copied: dict[str, Any]) -> None:
-            write_checkpoint(self.folder, step, copied, metrics=metrics, run_id=self.run_id)
+            self._check()
+            try:
+                write_checkpoint(self.folder, step, copied, metrics=metrics, run_id=self.run_id, check=self._check)
+            except StorageError:
+                self._check()  # says it better where the folder is gone
+                raise
+            self._check()  # a checkpoint takes its time to write, and what is deleted now must be this run's
             for checkpoint in self.retention.superseded(list_checkpoints(self.folder)):
                 remove_files(checkpoint.path)
 

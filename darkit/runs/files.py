@@ -6,7 +6,7 @@ import errno
 import json
 import logging
 import os
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +37,7 @@ _OWN = frozenset(
     | {TENSORBOARD, STOP, NOTES, SYSTEM_LOG, LOCK}
 )
 _CHECKPOINT = "iter-"  # what the names of checkpoints and their manifests begin with
+_OLD = 3600.0  # seconds after which nobody is writing a small file any more
 
 
 @contextmanager
@@ -54,10 +55,10 @@ def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[byt
     Raises:
         StorageError: The file system refused, for example because it is full.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{threading.get_ident()}")
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{os.urandom(6).hex()}")
     try:
         try:
-            with os.fdopen(open_for_writing(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC), "w+b") as file:
+            with os.fdopen(open_for_writing(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL), "w+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -88,9 +89,22 @@ def refuse_linked_run(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes temporary files of writers that were killed; whoever calls it holds the run's lock."""
+    """Removes temporary files of trainers that were killed; whoever calls it holds the run's lock.
+
+    Notes and requests are written without that lock: theirs go only when they are old.
+
+    Raises:
+        StorageError: The file system refused.
+    """
+    others = tuple(f".{name}.tmp-" for name in (NOTES, STOP))
     for path in folder.glob(".*.tmp-*"):
-        path.unlink(missing_ok=True)
+        try:
+            if not path.name.startswith(others) or time.time() - path.lstat().st_mtime > _OLD:
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StorageError(error.errno, f"Cannot delete {path}: {error.strerror}.") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import threading
 import time
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from darkit.errors import RunLockedError, StorageError
+from darkit.errors import RunLockedError, RunReplacedError, StorageError
 from darkit.runs import files
 from darkit.runs.safe import is_strange, open_for_writing
 
 _PATIENCE = 0.2  # seconds; a reader that looks whether the lock is free holds it for microseconds
+_LONGEST_WRITE = 10.0  # seconds that one writer of a folder's small files waits for another
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS)
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
 
 
@@ -29,49 +34,106 @@ class RunLock:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._changing = threading.Lock()
         self._descriptor: int | None = None
+        self._directory: int | None = None
+        descriptor = _take(folder)
         try:
-            descriptor = open_for_writing(folder / files.LOCK, os.O_RDWR | os.O_CREAT)
-        except StorageError:
-            raise
+            self._directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise StorageError(error.errno, f"Cannot lock the run in {folder}: {error.strerror}.") from error
-        try:
-            _lock(descriptor, folder)
-        except BaseException:
             os.close(descriptor)
-            raise
+            raise _cannot_lock(folder, error) from error
         self._descriptor = descriptor
+        # some file systems in user space give a file another number at every look: then nothing can be compared
+        self._comparable = _is_at(folder / files.LOCK, descriptor) and _is_at(folder, self._directory)
         _held.add(self)
+
+    def check(self) -> None:
+        """Makes sure that the folder is still the one whose lock is held; after `release` it does nothing.
+
+        Where only the lock file was removed it is made and locked anew.
+
+        Raises:
+            RunReplacedError: The folder was deleted, moved or replaced, or another process holds its lock.
+        """
+        with self._changing:
+            if self._descriptor is None or self._directory is None or not self._comparable:
+                return
+            if _is_at(self._folder / files.LOCK, self._descriptor):
+                return
+            reason = "it was deleted, moved or replaced"
+            if _is_at(self._folder, self._directory):
+                try:
+                    again = _take(self._folder)
+                except (RunLockedError, StorageError) as error:
+                    reason = f"its lock is lost ({error})"
+                else:
+                    os.close(self._descriptor)
+                    self._descriptor = again
+                    return
+        raise RunReplacedError(
+            errno.ESTALE,
+            f"The folder {self._folder} is no longer the one that this training writes into: {reason}. The training "
+            "ends and writes nothing more.",
+        )
 
     def release(self) -> None:
         """Frees the lock; a second call does nothing."""
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
+        with self._changing:
             _held.discard(self)
-            os.close(descriptor)
+            self._close()
 
     def _forget(self) -> None:
         """Closes a forked child's copy, so that a data worker that outlives the trainer does not keep the lock."""
-        if self._descriptor is not None:
-            with suppress(OSError):
-                os.close(self._descriptor)
-            self._descriptor = None
+        self._changing = threading.Lock()  # another thread of the parent may hold the old one for ever
+        with suppress(OSError):
+            self._close()
+
+    def _close(self) -> None:
+        descriptors, self._descriptor, self._directory = (self._descriptor, self._directory), None, None
+        for descriptor in descriptors:
+            if descriptor is not None:
+                os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _take(folder: Path) -> int:
+    """Opens and locks the lock file that is in the folder now; returns its descriptor."""
     deadline = time.monotonic() + _PATIENCE
     while True:
+        descriptor = None
         try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = open_for_writing(folder / files.LOCK, os.O_RDWR | os.O_CREAT)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(folder / files.LOCK, descriptor) or time.monotonic() > deadline:
+                return descriptor
+            os.close(descriptor)  # the run was moved away meanwhile, and the lock with it
         except BlockingIOError as error:
+            if descriptor is not None:
+                os.close(descriptor)
             if time.monotonic() > deadline:
                 raise RunLockedError(
                     f"The run {folder.name!r} is being trained already; wait until that ends, or choose another name."
                 ) from error
             time.sleep(0.01)
         except OSError as error:  # some network file systems know no locks
-            raise StorageError(error.errno, f"Cannot lock the run in {folder}: {error.strerror}.") from error
+            if descriptor is not None:
+                os.close(descriptor)
+            if isinstance(error, StorageError):
+                raise
+            raise _cannot_lock(folder, error) from error
+
+
+def _cannot_lock(folder: Path, error: OSError) -> StorageError:
+    return StorageError(error.errno, f"Cannot lock the run in {folder}: {error.strerror}.")
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Says whether an open file or folder is still what a path names; a link does not count."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def is_locked(folder: Path) -> bool:
@@ -93,9 +155,42 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Lets one process or thread at a time read, change and write small files of a folder, such as its notes.
+
+    The folder itself is locked, so that no file is left behind. Where the file system cannot do that, nobody waits.
+
+    Raises:
+        StorageError: The folder cannot be opened, or another process has been writing for ten seconds.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StorageError(error.errno, f"Cannot write to {folder}: {error.strerror}.") from error
+    try:
+        deadline = time.monotonic() + _LONGEST_WRITE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise StorageError(errno.EBUSY, f"Another process is writing to {folder}; try again.") from error
+                time.sleep(0.002)
+            except OSError as error:
+                if error.errno not in _WITHOUT_LOCKS:
+                    raise StorageError(error.errno, f"Cannot lock {folder}: {error.strerror}.") from error
+                break
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _forget_in_child() -> None:
     for lock in list(_held):
         lock._forget()
+    _held.clear()
 
 
 os.register_at_fork(after_in_child=_forget_in_child)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
-from darkit.errors import NameInvalidError, StorageError
+from darkit.errors import NameInvalidError, RunExistsError, StorageError
+from darkit.runs import files
 
 LONGEST_NAME = 100
 _LONGEST_ENCODED = 240  # bytes; file systems take 255, and a suffix must fit
@@ -97,6 +99,7 @@ def create_fresh(root: Path, model_name: str) -> Path:
     while True:
         try:
             path.mkdir(parents=True)
+            files.sync_folder(root)
             return path
         except FileExistsError as error:
             if not root.is_dir():
@@ -105,6 +108,43 @@ def create_fresh(root: Path, model_name: str) -> Path:
             path = root / f"{stem}-{count}"
         except OSError as error:
             raise StorageError(f"Cannot create a run in {root}: {error.strerror}.") from error
+
+
+def refuse_existing(root: Path, name: str) -> Path:
+    """Returns where a new run of this name goes. Raises `RunExistsError` when it is taken."""
+    folder = run_path(root, name)
+    if folder.exists():
+        raise RunExistsError(f"There is a run {name!r} already in {root}; choose another name, or resume it.")
+    return folder
+
+
+def create_named(root: Path, name: str) -> Path:
+    """Creates the folder of a new run.
+
+    Raises:
+        NameInvalidError: The name is not one.
+        RunExistsError: It is taken.
+        StorageError: The root cannot be written to.
+    """
+    folder = refuse_existing(root, name)
+    try:
+        folder.mkdir(parents=True)
+        files.sync_folder(root)
+    except FileExistsError as error:
+        if root.is_dir():
+            refuse_existing(root, name)
+        raise StorageError(f"The runs' root {root} is not a folder.") from error
+    except OSError as error:
+        remove_unused(folder)
+        raise StorageError(f"Cannot create the run {name!r} in {root}: {error.strerror}.") from error
+    return folder
+
+
+def remove_unused(folder: Path) -> None:
+    """Removes the folder of a run that could not begin; where that fails, what is reported is why it could not."""
+    with suppress(OSError):
+        (folder / files.LOCK).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def split_reference(reference: object) -> tuple[str, str | None]:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from darkit.errors import ConfigError
+from darkit.errors import ConfigError, NotesChangedError
 from darkit.runs import files
+from darkit.runs.lock import one_writer
 from darkit.runs.safe import UnreadableError, read_object
 
 LONGEST_TAG = 60  # characters
@@ -51,6 +52,7 @@ class Notes:
         archived: Whether the run is put away: kept, but not shown by default.
         evaluations: How it was evaluated after its training, the newest last.
         problem: Why the file cannot be read, or empty; it is not written.
+        revision: How often the words were changed until they were read; None for words that were not read.
     """
 
     tags: tuple[str, ...] = ()
@@ -58,6 +60,7 @@ class Notes:
     archived: bool = False
     evaluations: tuple[Evaluation, ...] = ()
     problem: str = ""
+    revision: int | None = field(default=None, compare=False)
 
 
 def read_notes(folder: Path) -> Notes:
@@ -65,29 +68,87 @@ def read_notes(folder: Path) -> Notes:
     try:
         values = read_object(folder / files.NOTES, 2**20)
     except FileNotFoundError:
-        return Notes()
+        return Notes(revision=0)
     except (OSError, UnreadableError) as error:
         return Notes(problem=str(error))
-    tags, note = values.get("tags"), values.get("note")
+    tags, note, revision = values.get("tags"), values.get("note"), values.get("revision")
     return Notes(
         tags=_clean_tags(tags) if isinstance(tags, list) else (),
         note=note[:LONGEST_NOTE] if isinstance(note, str) else "",
         archived=values.get("archived") is True,
         evaluations=_read_evaluations(values.get("evaluations")),
+        revision=revision if type(revision) is int and revision >= 0 else 0,
     )
 
 
 def write_notes(folder: Path, notes: Notes) -> Notes:
-    """Writes a person's words about a run; its evaluations stay as they are.
+    """Writes a person's words about a run in place of those there; its evaluations stay as they are.
+
+    Args:
+        folder: The run directory.
+        notes: The words. If they have a revision it must be the one there.
 
     Returns:
         What was written: tags without doubles and without spaces around them.
 
     Raises:
+        NotesChangedError: The words were changed since `notes` were read; `merge_notes` keeps both changes.
         ConfigError: A tag or the note is too long, there are too many tags, or what is there cannot be read and would
             be lost.
         StorageError: The file system refused.
     """
+
+    def replaced(there: Notes) -> Notes:
+        if notes.revision not in (None, there.revision):
+            raise NotesChangedError(f"The notes of {folder.name!r} were changed since they were read; read them again.")
+        return notes
+
+    return _change(folder, replaced)
+
+
+def merge_notes(folder: Path, before: Notes, after: Notes) -> Notes:
+    """Changes in a run's notes what `after` changes of `before`; what others changed meanwhile stays.
+
+    Args:
+        folder: The run directory.
+        before: The words as they were shown.
+        after: The words as they should be.
+
+    Returns:
+        What was written.
+
+    Raises:
+        NotesChangedError: The note was changed both here and elsewhere.
+        ConfigError: As `write_notes`.
+        StorageError: The file system refused.
+    """
+
+    def merged(there: Notes) -> Notes:
+        changed = after.note != before.note
+        if changed and there.note not in (before.note, after.note):
+            raise NotesChangedError(
+                f"The note of {folder.name!r} was changed elsewhere since it was shown here and was not replaced: copy "
+                "your text, open the note again and add it."
+            )
+        wanted = (tag for tag in after.tags if tag in there.tags or tag not in before.tags)
+        others = (tag for tag in there.tags if tag not in before.tags)
+        archived = after.archived if after.archived != before.archived else there.archived
+        return Notes((*wanted, *others), after.note if changed else there.note, archived)
+
+    return _change(folder, merged)
+
+
+def _change(folder: Path, change: Callable[[Notes], Notes]) -> Notes:
+    """Reads the notes, changes the words and writes them, without another writer in between."""
+    with one_writer(folder):
+        there = _readable(folder)
+        clean = replace(_clean(change(there)), evaluations=there.evaluations, revision=(there.revision or 0) + 1)
+        _write(folder, clean)
+    return clean
+
+
+def _clean(notes: Notes) -> Notes:
+    """Returns the words in the form that is written. Raises `ConfigError`."""
     tags = tuple(dict.fromkeys(" ".join(tag.split()) for tag in notes.tags if tag.strip()))
     if len(tags) > MOST_TAGS:
         raise ConfigError(f"A run has at most {MOST_TAGS} tags, not {len(tags)}.")
@@ -96,10 +157,7 @@ def write_notes(folder: Path, notes: Notes) -> Notes:
             raise ConfigError(f"A tag has at most {LONGEST_TAG} characters; {tag[:20]!r}... has {len(tag)}.")
     if len(notes.note) > LONGEST_NOTE:
         raise ConfigError(f"A note has at most {LONGEST_NOTE} characters, not {len(notes.note)}.")
-    there = _readable(folder)
-    clean = Notes(tags, notes.note, notes.archived, there.evaluations)
-    _write(folder, clean)
-    return clean
+    return Notes(tags, notes.note, notes.archived)
 
 
 def add_evaluation(folder: Path, evaluation: Evaluation) -> None:
@@ -109,8 +167,9 @@ def add_evaluation(folder: Path, evaluation: Evaluation) -> None:
         ConfigError: What is there cannot be read and would be lost.
         StorageError: The file system refused.
     """
-    there = _readable(folder)
-    _write(folder, replace(there, evaluations=(*there.evaluations, evaluation)[-MOST_EVALUATIONS:]))
+    with one_writer(folder):
+        there = _readable(folder)
+        _write(folder, replace(there, evaluations=(*there.evaluations, evaluation)[-MOST_EVALUATIONS:]))
 
 
 def _readable(folder: Path) -> Notes:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from darkit.errors import StorageError
+from darkit.errors import RunReplacedError, StorageError
 from darkit.runs import files
 from darkit.runs.lock import is_locked
 from darkit.runs.safe import finite_number
@@ -156,6 +156,7 @@ class StatusWriter:
         signs: Returns something that differs whenever anything has moved, such as a count of batches; by default the
             step.
         watches: Called every second from the writer's thread; the first error of each is told.
+        check: Called before anything is written; where it raises `RunReplacedError` the thread ends.
     """
 
     def __init__(
@@ -166,8 +167,10 @@ class StatusWriter:
         *,
         signs: Callable[[], object] | None = None,
         watches: Sequence[Callable[[], None]] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._path = folder / files.STATUS
+        self._check = check
         self._progress = progress
         self._signs = signs or progress
         self._watches = watches
@@ -189,6 +192,10 @@ class StatusWriter:
         written, told = time.monotonic(), RUNNING
         failed: list[Callable[[], None]] = []
         while not self._ended.wait(min(LOOK, HEARTBEAT)):
+            try:
+                self._check()
+            except RunReplacedError:  # whoever trains hears of it too, and ends
+                return
             for watch in self._watches:
                 try:
                     watch()
@@ -202,6 +209,8 @@ class StatusWriter:
             try:
                 self._write(state, reason)
                 written, told = time.monotonic(), state
+            except RunReplacedError:
+                return
             except StorageError as error:
                 logger.warning("The status of the run could not be written and will be tried again: %s", error)
 
@@ -227,4 +236,5 @@ class StatusWriter:
             reason=reason,
             traceback=traceback,
         )
+        self._check()
         files.write_json(self._path, asdict(status))

@@ -136,6 +136,27 @@ def test_tags_and_notes_are_written_and_shown(dashboard: Served, open_page: Open
     assert read_notes(folder).note == "keep this\none"
 
 
+def test_a_stale_page_does_not_erase_what_others_wrote(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "one", 20)
+    write_notes(folder, Notes(("shown",), "first"))
+    page = open_page(dashboard.address + "/")
+    page.locator('.ag-row[row-id="one"] input[type=checkbox]').click()
+    page.get_by_role("button", name="Tags and note").click()
+    expect(page.locator("#notes-text")).to_have_value("first")
+    write_notes(folder, Notes(("shown", "theirs"), "their words"))
+    page.locator("#notes-text").fill("my words")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("was changed elsewhere")).to_be_visible()
+    expect(page.locator("#notes-text")).to_have_value("my words")
+    page.locator("#notes-text").fill("first")
+    page.locator("#notes-tags").fill("mine")
+    page.locator("#notes-tags").press("Enter")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert read_notes(folder).note == "their words"
+    assert set(read_notes(folder).tags) == {"shown", "theirs", "mine"}
+
+
 def test_a_run_that_went_away_meanwhile_is_told_when_its_notes_are_saved(dashboard: Served, open_page: Open) -> None:
     folder = make_run(dashboard.root, "one", 20)
     page = open_page(dashboard.address + "/")

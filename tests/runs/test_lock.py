@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from contextlib import ExitStack
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from darkit.errors import RunLockedError, StorageError
+from darkit.errors import RunLockedError, RunReplacedError, StorageError
 from darkit.runs.lock import RunLock, is_locked
 from tests.runs.parts import line_of, names_in, python, wait_until
 
@@ -151,3 +152,49 @@ def test_a_refused_lock_leaks_no_descriptor(tmp_path: Path) -> None:
 
 def test_who_cannot_look_takes_it_for_locked(tmp_path: Path) -> None:
     assert is_locked(tmp_path / ("x" * 300))
+
+
+def test_a_run_that_is_moved_while_somebody_opens_its_lock_has_no_second_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, trash = tmp_path / "run", tmp_path / "trash"
+    folder.mkdir()
+    original, holders = fcntl.flock, []
+
+    def move_first(descriptor: int, how: int) -> None:
+        monkeypatch.setattr("fcntl.flock", original)
+        folder.rename(trash)
+        folder.mkdir()
+        holders.append(RunLock(folder))
+        original(descriptor, how)
+
+    monkeypatch.setattr("fcntl.flock", move_first)
+    with pytest.raises(RunLockedError):
+        RunLock(folder)
+    assert is_locked(folder)
+    assert not is_locked(trash)
+    holders[0].release()
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / ".lock").symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="link"):
+        RunLock(folder)
+    assert not elsewhere.exists()
+
+
+def test_a_lock_checks_that_it_is_still_there_and_a_freed_one_does_not(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path)
+    lock.check()
+    (tmp_path / ".lock").unlink()
+    other = RunLock(tmp_path)
+    with pytest.raises(RunReplacedError, match="its lock is lost"):
+        lock.check()
+    other.release()
+    lock.check()  # nobody else has it now
+    assert is_locked(tmp_path)
+    lock.release()
+    lock.check()
+    assert not is_locked(tmp_path)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from darkit.errors import ConfigError
+from darkit.errors import ConfigError, NotesChangedError
 from darkit.runs import files
 from darkit.runs.notes import (
     LONGEST_NOTE,
@@ -14,10 +17,12 @@ from darkit.runs.notes import (
     Evaluation,
     Notes,
     add_evaluation,
+    merge_notes,
     read_notes,
     write_notes,
 )
 from darkit.runs.requests import request_stop
+from tests.runs.parts import line_of, names_in, python
 
 
 def test_notes_read_back_as_they_were_written_with_tags_cleaned(tmp_path: Path) -> None:
@@ -78,3 +83,77 @@ def test_of_many_evaluations_the_oldest_go(tmp_path: Path) -> None:
 def test_what_has_not_the_form_of_an_evaluation_is_left_out(tmp_path: Path, wrong: object) -> None:
     (tmp_path / "notes.json").write_text(json.dumps({"evaluations": wrong, "note": "kept"}))
     assert read_notes(tmp_path) == Notes(note="kept")
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from darkit.runs.notes import Evaluation, Notes, add_evaluation, merge_notes, read_notes
+folder, who = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(50):
+    add_evaluation(folder, Evaluation(float(number), who, "c"))
+    before = read_notes(folder)
+    if number < 10:
+        merge_notes(folder, before, Notes((*before.tags, f"{who}{number}"), before.note))
+print("done", flush=True)
+"""
+
+
+def test_two_processes_that_write_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    with python(WRITE, tmp_path, "a") as one, python(WRITE, tmp_path, "b") as other:
+        for process in (one, other):
+            assert line_of(process) == "ready"
+        for process in (one, other):
+            print(file=process.stdin, flush=True)
+        assert [line_of(process) for process in (one, other)] == ["done", "done"]
+    notes = read_notes(tmp_path)
+    for who in "ab":
+        assert [each.time for each in notes.evaluations if each.data == who] == [float(number) for number in range(50)]
+        assert {tag for tag in notes.tags if tag[0] == who} == {f"{who}{number}" for number in range(10)}
+    assert notes.revision == 20
+    assert names_in(tmp_path) == ["notes.json"]
+
+
+def test_words_that_are_not_those_that_were_read_are_not_written_over(tmp_path: Path) -> None:
+    stale = read_notes(tmp_path)
+    write_notes(tmp_path, Notes(note="of another page"))
+    with pytest.raises(NotesChangedError, match="changed since they were read"):
+        write_notes(tmp_path, replace(stale, note="mine"))
+    assert read_notes(tmp_path).note == "of another page"
+    write_notes(tmp_path, replace(read_notes(tmp_path), note="mine"))
+    assert read_notes(tmp_path).note == "mine"
+
+
+def test_a_merge_changes_only_what_was_changed(tmp_path: Path) -> None:
+    before = write_notes(tmp_path, Notes(("a", "b"), "shown"))
+    write_notes(tmp_path, Notes(("a", "b", "theirs"), "their words", True))
+    merged = merge_notes(tmp_path, before, replace(before, tags=("mine", "b")))
+    assert merged == read_notes(tmp_path) == Notes(("mine", "b", "theirs"), "their words", True)
+
+
+def test_a_note_that_both_changed_stays_and_the_second_is_told(tmp_path: Path) -> None:
+    before = write_notes(tmp_path, Notes(note="shown"))
+    write_notes(tmp_path, Notes(note="theirs"))
+    with pytest.raises(NotesChangedError, match="was changed elsewhere"):
+        merge_notes(tmp_path, before, Notes(("tag",), "mine"))
+    assert read_notes(tmp_path) == Notes(note="theirs")
+    assert merge_notes(tmp_path, before, Notes(note="theirs")).note == "theirs", "the same change is no conflict"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EBADF])
+def test_notes_are_written_where_the_file_system_knows_no_locks(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert write_notes(tmp_path, Notes(note="written")) == read_notes(tmp_path)
+
+
+@pytest.mark.parametrize("revision", [-1, "7", True, None, 1.5])
+def test_a_revision_of_another_form_counts_as_the_first(tmp_path: Path, revision: object) -> None:
+    (tmp_path / "notes.json").write_text(json.dumps({"revision": revision, "note": "kept"}))
+    assert read_notes(tmp_path).revision == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ from darkit.dashboard.facts import readable
 from darkit.dashboard.library import Library
 from darkit.dashboard.texts import text
 from darkit.errors import DarkitError
-from darkit.runs.notes import Notes, read_notes, write_notes
+from darkit.runs.notes import Notes, merge_notes, read_notes
 from darkit.runs.requests import request_stop
 from darkit.runs.status import ALIVE
 from darkit.runs.trash import move_to_trash
@@ -38,17 +38,21 @@ def _add_notes(app: Dash, library: Library) -> None:
         Output("notes-tags", "value"),
         Output("notes-text", "value"),
         Output("tag-old", "data"),
+        Output("notes-shown", "data"),
         Input("edit-notes", "n_clicks"),
         _SELECTED,
         prevent_initial_call=True,
     )
-    def open_notes(clicks: int | None, names: list[str]) -> tuple[Any, Any, Any, Any]:
-        all_notes = _all_notes(library, names)
+    def open_notes(clicks: int | None, names: list[str]) -> tuple[Any, Any, Any, Any, Any]:
+        notes_of = _all_notes(library, names)
+        all_notes = list(notes_of.values())
         if not clicks or not all_notes:
-            return no_update, no_update, no_update, no_update
+            return no_update, no_update, no_update, no_update, no_update
         everywhere = sorted({readable(tag) for entry in library.entries()[1] for tag in entry.facts.notes.tags})
         note = readable(all_notes[0].note) if len(names) == 1 else ""
-        return True, list(map(readable, _shared_tags(all_notes))), note, everywhere
+        tags = list(map(readable, _shared_tags(all_notes)))
+        shown = {"tags": tags, "notes": {name: readable(notes.note) for name, notes in notes_of.items()}}
+        return True, tags, note, everywhere, shown
 
     @app.callback(
         Output("notify", "sendNotifications", allow_duplicate=True),
@@ -57,39 +61,48 @@ def _add_notes(app: Dash, library: Library) -> None:
         _SELECTED,
         State("notes-tags", "value"),
         State("notes-text", "value"),
+        State("notes-shown", "data"),
         _WORDS,
         prevent_initial_call=True,
     )
     def save_notes(
-        clicks: int | None, names: list[str], tags: list[str], note: str, language: str
+        clicks: int | None, names: list[str], tags: list[str], note: str, shown: Any, language: str
     ) -> tuple[Messages, Any]:
         if not clicks:
             return [], no_update
-        shared = _shared_tags(_all_notes(library, names))
 
         def save(name: str) -> None:
-            old = _notes(library, name)
-            own = [tag for tag in old.tags if tag not in shared]  # what the chosen runs do not share stays with each
-            kept = note or "" if len(names) == 1 else note or old.note
-            write_notes(library.facts(name).folder, replace(old, tags=(*(tags or ()), *own), note=kept))
+            before = _shown_notes(_notes(library, name), shown, name)
+            words = note or "" if len(names) == 1 else note or before.note
+            merge_notes(library.facts(name).folder, before, replace(before, tags=tuple(tags or ()), note=words))
 
-        return _each(names, save, text(language, "saved")), False
+        messages = _each(names, save, text(language, "saved"))
+        return messages, False if _went_well(messages) else no_update  # what was written is not lost with the dialog
 
     @app.callback(
         Output("notify", "sendNotifications", allow_duplicate=True),
+        Output("own-shown", "data"),
         Input("own-save", "n_clicks"),
         _SELECTED,
         State("own-tags", "value"),
         State("own-note", "value"),
+        State("own-shown", "data"),
         _WORDS,
         prevent_initial_call=True,
     )
-    def save_own(clicks: int | None, names: list[str], tags: list[str], note: str, language: str) -> Messages:
-        def save(name: str) -> None:
-            notes = replace(_notes(library, name), tags=tuple(tags or ()), note=note or "")
-            write_notes(library.facts(name).folder, notes)
+    def save_own(
+        clicks: int | None, names: list[str], tags: list[str], note: str, shown: Any, language: str
+    ) -> tuple[Messages, Any]:
+        if not clicks:
+            return [], no_update
 
-        return _each(names, save, text(language, "saved")) if clicks else []
+        def save(name: str) -> None:
+            before = _shown_notes(_notes(library, name), shown, name)
+            merge_notes(library.facts(name).folder, before, replace(before, tags=tuple(tags or ()), note=note or ""))
+
+        messages = _each(names, save, text(language, "saved"))
+        seen = {"tags": tags or [], "notes": dict.fromkeys(names, note or "")}
+        return messages, seen if _went_well(messages) else no_update
 
 
 def _add_rename(app: Dash, library: Library) -> None:
@@ -110,7 +123,7 @@ def _add_rename(app: Dash, library: Library) -> None:
         def put(name: str) -> None:
             notes = _notes(library, name)
             tags = tuple(str(new) if tag == old else tag for tag in notes.tags)
-            write_notes(library.facts(name).folder, replace(notes, tags=tags))
+            merge_notes(library.facts(name).folder, notes, replace(notes, tags=tags))
 
         return _each(tagged, put, text(language, "renamed", count=len(tagged))), False
 
@@ -126,10 +139,11 @@ def _add_archive(app: Dash, library: Library) -> None:
     def archive(clicks: int | None, names: list[str], language: str) -> Messages:
         if not clicks or not names:
             return []
-        away = not all(notes.archived for notes in _all_notes(library, names))
+        away = not all(notes.archived for notes in _all_notes(library, names).values())
 
         def put(name: str) -> None:
-            write_notes(library.facts(name).folder, replace(_notes(library, name), archived=away))
+            notes = _notes(library, name)
+            merge_notes(library.facts(name).folder, notes, replace(notes, archived=away))
 
         return _each(names, put, text(language, "archived_count" if away else "unarchived_count", count=len(names)))
 
@@ -171,7 +185,7 @@ def _add_delete(app: Dash, library: Library) -> None:
         messages = _each(
             names, lambda name: move_to_trash(library.root, name), text(language, "deleted", name=readable(typed))
         )
-        return messages, False, {"deleted": typed} if messages[0]["color"] == "teal" else no_update
+        return messages, False, {"deleted": typed} if _went_well(messages) else no_update
 
     app.clientside_callback(
         ClientsideFunction("darkit", "leaveDeleted"),
@@ -219,13 +233,33 @@ def _notes(library: Library, name: str) -> Notes:
     return read_notes(library.facts(name).folder)
 
 
-def _all_notes(library: Library, names: Sequence[str]) -> list[Notes]:
-    """The notes of the chosen runs; those that are gone are left out."""
-    found = []
+def _all_notes(library: Library, names: Sequence[str]) -> dict[str, Notes]:
+    """The notes of the chosen runs by name; those that are gone are left out."""
+    found = {}
     for name in names:
         with suppress(DarkitError):
-            found.append(_notes(library, name))
+            found[name] = _notes(library, name)
     return found
+
+
+def _shown_notes(there: Notes, shown: Any, name: str) -> Notes:
+    """The words that a page showed before a person changed them; none where it does not tell.
+
+    Where they are those there now, they have the form in the file, which a page cannot show in every detail.
+    """
+    shown = shown if isinstance(shown, Mapping) else {}
+    tags, notes = shown.get("tags"), shown.get("notes")
+    note = notes.get(name) if isinstance(notes, Mapping) else None
+    known = {readable(tag): tag for tag in there.tags}
+    return Notes(
+        tuple(known.get(tag, tag) for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else (),
+        there.note if note == readable(there.note) else note if isinstance(note, str) else "",
+        there.archived,
+    )
+
+
+def _went_well(messages: Messages) -> bool:
+    return all(message["color"] == "teal" for message in messages)
 
 
 def _each(names: list[str], act: Callable[[str], object], done: str) -> Messages:

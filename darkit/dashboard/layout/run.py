@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from dash import html
+from dash import dcc, html
 from dash.development.base_component import Component
 
 from darkit.dashboard.charts import Shown
@@ -272,13 +272,15 @@ def _prompt(facts: Facts, language: str) -> Component:
 
 def _notes(facts: Facts, language: str) -> Component:
     say = partial(text, language)
+    tags, note = list(map(readable, facts.notes.tags)), readable(facts.notes.note)
     return card(
         say("notes"),
+        dcc.Store(id="own-shown", data={"tags": tags, "notes": {facts.folder.name: note}}),
         dmc.TagsInput(
             id="own-tags",
             label=say("tags"),
             placeholder=say("tags_hint"),
-            value=list(map(readable, facts.notes.tags)),
+            value=tags,
             maxTags=30,
         ),
         dmc.Textarea(
@@ -287,7 +289,7 @@ def _notes(facts: Facts, language: str) -> Component:
             autosize=True,
             minRows=6,
             maxRows=30,
-            value=readable(facts.notes.note),
+            value=note,
             mt="sm",
         ),
         html.Div(html.Button(say("save"), id="own-save", className="small-button primary"), className="dialog-foot"),

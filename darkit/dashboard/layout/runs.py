@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import dash_ag_grid as dag
-from dash import html
+from dash import dcc, html
 from dash.development.base_component import Component
 
 from darkit.dashboard.layout.mantine import dmc
@@ -99,6 +99,7 @@ def notes_dialog(language: str) -> Component:
         centered=True,
         closeButtonProps={"aria-label": say("close")},
         children=[
+            dcc.Store(id="notes-shown"),
             dmc.TagsInput(id="notes-tags", label=say("tags"), placeholder=say("tags_hint"), value=[], maxTags=30),
             dmc.Textarea(id="notes-text", label=say("note"), autosize=True, minRows=4, maxRows=14, value="", mt="sm"),
             html.Div(

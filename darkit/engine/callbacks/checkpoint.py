@@ -105,7 +105,7 @@ class StepCheckpoint(StepCallback):
             self._save_before(trainer, pl_module, exception)
             self._close()
         except BaseException as late:
-            if late is not exception:
+            if str(late) != str(exception):
                 exception.add_note(f"The last step could not be saved: {type(late).__name__}: {late}")
         finally:
             with suppress(Exception):  # told already
