@@ -16,7 +16,7 @@ from darkit.runs import Run, files, load
 from darkit.runs.home import expanded
 from darkit.runs.inert import format_json, inert
 from darkit.runs.names import split_reference
-from darkit.runs.notes import OWN_DATA
+from darkit.runs.notes import OWN_DATA, Evaluation, add_evaluation
 from darkit.runs.safe import is_strange
 
 _EXAMPLES = """\
@@ -43,12 +43,16 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluates, prints a table and appends the result to the run's notes."""
+    """Evaluates, prints a table and appends the result to the run's notes.
+
+    Raises:
+        StorageError: The result was printed, but cannot be noted.
+    """
     name, _ = split_reference(arguments.name)
     found = load(name)  # before torch is paid for
     from darkit.cli.compose import compose_data
     from darkit.cli.instantiate import make_choice
-    from darkit.core.evaluation import evaluate_run
+    from darkit.core.evaluation import measure_run
 
     if "" not in sys.path:
         sys.path.insert(0, "")  # data of the working directory's
@@ -58,25 +62,35 @@ def run(arguments: argparse.Namespace) -> int:
     if wanted is not None and settings.get("tokenizer", "") is None:
         settings.tokenizer = _tokenizer(found)
     described = " ".join([wanted or OWN_DATA, *changes])
-    metrics = evaluate_run(
+    evaluation = measure_run(
         arguments.name,
         make_choice(settings),
         described=described,
         device=arguments.device,
         batch_size=arguments.batch_size,
     )
+    _show(arguments, evaluation)
+    sys.stdout.flush()  # the result is there before a home that cannot be written to is told
+    add_evaluation(found.path, evaluation)
+    return 0
+
+
+def _show(arguments: argparse.Namespace, evaluation: Evaluation) -> None:
+    checkpoint, metrics = evaluation.checkpoint, evaluation.metrics
     if arguments.json:
-        print(format_json({"name": arguments.name, "data": described, "metrics": metrics}, indent=None))
-        return 0
+        told = {"name": arguments.name, "checkpoint": checkpoint, "data": evaluation.data, "metrics": dict(metrics)}
+        print(format_json(told, indent=None))
+        return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for key, value in metrics.items():
         table.add_row(Text(inert(key)), f"{value:.4f}")
     console = output()
-    console.print(f"{arguments.name} on {described}", style="bold", markup=False)
+    name, _ = split_reference(arguments.name)
+    evaluated = f"{name}:{checkpoint}" if checkpoint else name
+    console.print(f"{evaluated} on {evaluation.data}", style="bold", markup=False)
     console.print(table)
-    return 0
 
 
 def _data_settings(found: Run, wanted: str | None) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from darkit.engine.loaders import make_loaders
 from darkit.engine.loss import Compute, finds_own_loss, make_step
 from darkit.errors import DataError
 from darkit.runs import Run, files, load
+from darkit.runs.names import split_reference
 from darkit.runs.notes import Evaluation, add_evaluation
 
 _PERPLEXITY = (CAUSAL, MASKED, PAIRS)  # what has a loss in nats per token
@@ -58,6 +59,28 @@ def evaluate_run(
         DataError: The data does not fit the run, has another tokenizer or other labels, or is empty.
         LossError: Nothing says what the loss is.
         ConfigError: The run's notes cannot be written to.
+        StorageError: Likewise.
+    """
+    evaluation = measure_run(name, data, described=described, device=device, batch_size=batch_size, loss=loss)
+    if note:
+        run, _ = split_reference(name)
+        add_evaluation(load(run, root=Predicter.get_root()).path, evaluation)
+    return dict(evaluation.metrics)
+
+
+def measure_run(
+    name: str,
+    data: Any,
+    *,
+    described: str = "",
+    device: str | None = None,
+    batch_size: int = 16,
+    loss: Callable[..., Any] | None = None,
+) -> Evaluation:
+    """Evaluates a run's model on data as `evaluate_run` does, and writes nothing.
+
+    Returns:
+        The metrics, the checkpoint whose weights were evaluated, and when.
     """
     predicter = Predicter.from_pretrained(name, device)
     run = load(predicter.name, root=predicter.get_root())
@@ -84,11 +107,8 @@ def evaluate_run(
         "loss" in metrics and predicter.task in _PERPLEXITY and not isinstance(samples, SentencePairs)
     ):  # whose loss is a sum of two
         metrics["perplexity"] = math.exp(metrics["loss"]) if metrics["loss"] < 700 else math.inf
-    if note:
-        checkpoint = predicter.get_checkpoint(name).stem
-        kind = described or type(samples).__name__
-        add_evaluation(run.path, Evaluation(time.time(), kind, checkpoint, metrics))
-    return metrics
+    checkpoint = predicter.checkpoint.name if predicter.checkpoint else ""
+    return Evaluation(time.time(), described or type(samples).__name__, checkpoint, metrics)
 
 
 def _with_accuracy(step: Compute, model: nn.Module) -> Compute:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -15,15 +16,18 @@ from darkit.core.masked import fill_masks
 from darkit.core.pairs import stream_target
 from darkit.core.rebuild import build_model
 from darkit.core.tasks import CLASSIFICATION, MASKED, PAIRS, REGRESSION, label_names, task_of
-from darkit.engine.checkpoint import load_weights, read_checkpoint
+from darkit.engine.checkpoint import load_weights, read_run_checkpoint
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import move_to_device, resolve_device
 from darkit.engine.loss import call_model
 from darkit.engine.undisturbed import kept, undisturbed
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base, files, load
-from darkit.runs.checkpoints import find_checkpoint
+from darkit.runs.checkpoints import Checkpoint, find_checkpoint
 from darkit.runs.names import split_reference
+
+_LOADED: WeakKeyDictionary[nn.Module, Checkpoint] = WeakKeyDictionary()
+"""Which checkpoint a model's weights are from: `Predicter.get_model` may be overridden and returns the model alone."""
 
 
 class Predicter:
@@ -36,8 +40,12 @@ class Predicter:
         name: The run's name.
         model: The model with its weights.
         device: Where it predicts.
+
+    Attributes:
+        checkpoint: Whose weights `from_pretrained` loaded; None where a subclass loaded them in a way of its own.
     """
 
+    checkpoint: Checkpoint | None = None
     _registry: ClassVar[dict[str, type[Predicter]]] = {}
 
     def __init__(self, name: str, model: nn.Module, device: str = "cpu") -> None:
@@ -88,7 +96,9 @@ class Predicter:
             model = chosen.get_model(reference, wanted)
         else:
             cls._load(reference, wanted, model)
-        return chosen(reference, model, _resolve(device))  # type: ignore[no-any-return]
+        predicter = chosen(reference, model, _resolve(device))
+        predicter.checkpoint = _LOADED.get(model)
+        return predicter  # type: ignore[no-any-return]
 
     @classmethod
     def get_root(cls) -> Path:
@@ -201,8 +211,9 @@ class Predicter:
 
     @classmethod
     def _load(cls, name: str, checkpoint: str | int | None, model: nn.Module) -> None:
-        found = find_checkpoint(cls._run(name).path, checkpoint)
-        load_weights(model, read_checkpoint(found))
+        found, content = read_run_checkpoint(cls._run(name).path, checkpoint)
+        load_weights(model, content)
+        _LOADED[model] = found
 
 
 def _resolve(device: str | torch.device | None) -> str:

@@ -218,12 +218,16 @@ class _Mine:
     def held(self) -> bool:
         """Takes the lock if it is free, and says whether it is ours."""
         if self._descriptor is None:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = None
             try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                return False
+            except OSError as error:
+                if descriptor is not None:
+                    os.close(descriptor)
+                if isinstance(error, BlockingIOError):
+                    return False
+                raise _cannot_write(self._path.parent.parent, error) from error
             self._descriptor = descriptor
         return True
 
@@ -262,8 +266,16 @@ def _folder(home: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(error.errno, f"Cannot write to the darkit home {home}: {error.strerror}.") from error
+        raise _cannot_write(home, error) from error
     return folder
+
+
+def _cannot_write(home: Path, error: OSError) -> StorageError:
+    return StorageError(
+        error.errno,
+        f"The dashboard keeps its lock and its address in the darkit home {home} and cannot write there: "
+        f"{error.strerror}.",
+    )
 
 
 def _running(home: Path) -> Place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
@@ -13,7 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from darkit.engine.digest import DigestedFile
-from darkit.errors import CheckpointCorruptError, CheckpointMismatchError, CheckpointUnreadableError
+from darkit.errors import (
+    CheckpointCorruptError,
+    CheckpointMismatchError,
+    CheckpointNotFoundError,
+    CheckpointUnreadableError,
+)
 from darkit.runs import files
 from darkit.runs.checkpoints import (
     Checkpoint,
@@ -25,7 +31,9 @@ from darkit.runs.checkpoints import (
 )
 from darkit.runs.verify import find_greedy_globals, find_problem
 
+logger = logging.getLogger(__name__)
 _MOST_KEYS = 3
+_LOOKS = 100  # how often the latest checkpoint is looked for beside a training that deletes it meanwhile
 _MAPPINGS = (dict, OrderedDict, Counter)
 _READABLE = frozenset((type(None), bool, int, float, complex, str, bytes, Tensor, nn.Parameter))
 
@@ -150,7 +158,8 @@ def read_run_checkpoint(folder: Path, wanted: str | int | None = None) -> tuple[
     Args:
         folder: The run directory.
         wanted: As `darkit.runs.checkpoints.find_checkpoint` takes it. Where the latest is meant and turns out to be
-            damaged, the one before is taken, and what was skipped is logged.
+            damaged, the one before is taken, and it is logged what was skipped and what is used. One that a training
+            has deleted meanwhile was not the latest: it is looked for again.
 
     Raises:
         CheckpointNotFoundError: There is none, or none of that name.
@@ -158,18 +167,44 @@ def read_run_checkpoint(folder: Path, wanted: str | int | None = None) -> tuple[
     """
     if wanted not in (None, "latest"):
         checkpoint = find_checkpoint(folder, wanted)
-        return checkpoint, read_checkpoint(checkpoint)
-    damage: CheckpointCorruptError | None = None
-    for checkpoint in candidates(folder):
         try:
             return checkpoint, read_checkpoint(checkpoint)
         except CheckpointCorruptError as error:
-            damage = error
-            tell_skipped(checkpoint, str(error))
-    if damage is not None:
+            if checkpoint.path.exists():
+                raise
+            raise CheckpointNotFoundError(
+                f"The checkpoint {checkpoint.name} of the run {folder.name!r} was deleted while it was read."
+            ) from error
+    for _ in range(_LOOKS):
+        found = _read_latest(folder)
+        if found is not None:
+            return found
+    raise CheckpointNotFoundError(
+        f"The run {folder.name!r} deletes its checkpoints faster than one can be read; set keep_last=2, or name one."
+    )
+
+
+def _read_latest(folder: Path) -> tuple[Checkpoint, dict[str, Any]] | None:
+    """Reads the highest step that can be trusted; None when it was deleted meanwhile, as keep_last=1 does."""
+    skipped: list[tuple[Checkpoint, CheckpointCorruptError]] = []
+    for checkpoint in candidates(folder):
+        try:
+            content = read_checkpoint(checkpoint)
+        except CheckpointCorruptError as error:
+            if not checkpoint.path.exists():
+                return None
+            skipped.append((checkpoint, error))
+            continue
+        for damaged, problem in skipped:
+            tell_skipped(damaged, str(problem))
+        if skipped:
+            logger.warning("Using %s of run %r instead.", checkpoint.name, folder.name)
+        return checkpoint, content
+    if skipped:
+        damage = skipped[-1][1]
         raise CheckpointCorruptError(f"No checkpoint of the run {folder.name!r} can be trusted. {damage}") from damage
-    checkpoint = find_checkpoint(folder)  # says that there is none
-    return checkpoint, read_checkpoint(checkpoint)
+    find_checkpoint(folder)  # says that there is none
+    return None
 
 
 def load_weights(model: nn.Module, content: Mapping[str, Any]) -> None:

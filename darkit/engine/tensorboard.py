@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from darkit.errors import StorageError
+from darkit.runs.files import append_block
 from darkit.runs.safe import make_folder, open_for_writing
 
 _X_COLUMNS = ("step", "time")
@@ -24,19 +28,25 @@ class TensorBoardSink:
     Args:
         folder: Where the event file goes; it is created.
         purge_step: First step that is void in earlier event files, when a run goes on from a checkpoint; or None.
+
+    Raises:
+        StorageError: The file system refused; events that were written before are whole.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        make_folder(folder)
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = os.fdopen(open_for_writing(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
-        self._writer = RecordWriter(self._file)
+        self._path = folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._block = io.BytesIO()
+        self._writer = RecordWriter(self._block)
+        self._descriptor: int | None = None
+        with self._storage():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
+            self._descriptor = open_for_writing(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
         if purge_step is not None:
             start = SessionLog(status=SessionLog.START)
             self._add(Event(wall_time=time.time(), step=purge_step, session_log=start))
-        self._writer.flush()
+        self._flush()
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Appends one event per row."""
@@ -54,12 +64,32 @@ class TensorBoardSink:
                     summary=Summary(value=values),
                 )
             )
-        if rows:
-            self._writer.flush()
+        self._flush()
 
     def close(self) -> None:
-        """Closes the event file."""
-        self._writer.close()
+        """Closes the event file; a second call does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with self._storage():
+                os.close(descriptor)
+
+    def _flush(self) -> None:
+        """Writes the events since the last call, all of them or none."""
+        data = self._block.getvalue()
+        self._block.seek(0)
+        self._block.truncate()
+        if data and self._descriptor is not None:
+            with self._storage():
+                append_block(self._descriptor, data)
+
+    @contextmanager
+    def _storage(self) -> Iterator[None]:
+        try:
+            yield
+        except StorageError:
+            raise
+        except OSError as error:
+            raise StorageError(error.errno, f"Cannot write the events {self._path}: {error.strerror}.") from error
 
     def _add(self, event: Event) -> None:
         self._writer.write(event.SerializeToString())

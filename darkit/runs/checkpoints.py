@@ -44,6 +44,10 @@ class Checkpoint:
     metrics: dict[str, float] = field(default_factory=dict)
     problem: str = ""
 
+    def __fspath__(self) -> str:
+        """Returns the file, so that ``torch.load(checkpoint)`` and ``open(checkpoint, "rb")`` work."""
+        return str(self.path)
+
     @property
     def name(self) -> str:
         """The name without ending, such as ``iter-400-ckpt``."""

@@ -37,6 +37,7 @@ _OWN = frozenset(
     | {TENSORBOARD, STOP, NOTES, SYSTEM_LOG, LOCK}
 )
 _CHECKPOINT = "iter-"  # what the names of checkpoints and their manifests begin with
+_BLOCK = 4096  # bytes; file systems give a file its space in such blocks, or larger ones
 _OLD = 3600.0  # seconds after which nobody is writing a small file any more
 
 
@@ -119,6 +120,20 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def append_block(descriptor: int, data: bytes) -> None:
+    """Writes all of the data at the place of an open file, or leaves the file as long as it was. Raises `OSError`."""
+    size = os.fstat(descriptor).st_size
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+    except OSError:
+        with suppress(OSError):  # what is reported is why it could not be written
+            os.ftruncate(descriptor, size)
+            os.lseek(descriptor, size, os.SEEK_SET)
+        raise
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a whole file: all of it, or the old one stays."""
     with open_atomically(path) as file:
@@ -138,6 +153,29 @@ def write_json(path: Path, value: Any) -> None:
     """
     text = valid_json(json.dumps(value, indent=2, ensure_ascii=False))
     write_text(path, text + "\n")  # escapes of lone surrogates are JSON's own
+
+
+def overwrite_json(path: Path, value: Any) -> None:
+    """Writes a JSON object over a file that is there, in one call and in its block: where no new file fits on the disk.
+
+    Raises:
+        StorageError: The file system refused, or the object is too long for that.
+    """
+    data = json.dumps(value).encode()
+    try:
+        descriptor = open_for_writing(path)
+        try:
+            size = os.fstat(descriptor).st_size
+            data = data.ljust(size - 1) + b"\n"  # what was longer must not show its end
+            if len(data) > max(_BLOCK, size) or os.pwrite(descriptor, data, 0) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except DarkitError:
+        raise
+    except OSError as error:
+        raise StorageError(error.errno, f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import errno
 import io
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,15 +129,7 @@ class CsvLog:
         try:
             descriptor = open_for_writing(self.path, os.O_WRONLY | os.O_APPEND)
             try:
-                size = os.fstat(descriptor).st_size
-                try:
-                    written = 0
-                    while written < len(data):
-                        written += os.write(descriptor, data[written:])
-                except OSError:
-                    with suppress(OSError):  # what is reported is why the rows could not be written
-                        os.ftruncate(descriptor, size)
-                    raise
+                files.append_block(descriptor, data)
             finally:
                 os.close(descriptor)
         except DarkitError:

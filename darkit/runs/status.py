@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import UnionType
@@ -15,7 +16,9 @@ from typing import Any
 
 from darkit.errors import RunReplacedError, StorageError
 from darkit.runs import files
+from darkit.runs.checkpoints import checkpoint_steps
 from darkit.runs.lock import is_locked
+from darkit.runs.log import last_values
 from darkit.runs.safe import finite_number
 
 logger = logging.getLogger(__name__)
@@ -31,6 +34,9 @@ LOOK = 1.0  # seconds between two looks at what the watches look at
 SILENCE = 30.0  # seconds without a heartbeat after which a trainer counts as gone, or hung
 STALL = 60.0  # seconds without progress after which a run counts as stalled, at least
 _STALL_FACTOR = 10  # ... and so many times the longest pause that it made so far
+
+
+_DIED = "The process ended without a final status: it was killed, its machine went down, or its disk was full."
 
 
 @dataclass(frozen=True)
@@ -92,8 +98,7 @@ def read_status(folder: Path) -> Status:
     if not is_locked(folder):
         status = _read(folder) or status  # likewise
         if status.state in ALIVE:
-            reason = "The process ended without a word: it was killed, or the machine went down."
-            return replace(status, state=CRASHED, reason=reason)
+            return replace(status, state=CRASHED, step=_last_step(folder, status.step), reason=_DIED)
         return status
     silence = time.time() - status.heartbeat
     if status.state == RUNNING and silence > SILENCE:
@@ -101,6 +106,14 @@ def read_status(folder: Path) -> Status:
             status, state=STALLED, reason=f"The process is there, but has not been heard of for {silence:.0f} s."
         )
     return status
+
+
+def _last_step(folder: Path, step: int) -> int:
+    """Returns the last step that the log or a checkpoint tells of, where the status of a dead process is older."""
+    steps = [step, *checkpoint_steps(folder)]
+    with suppress(StorageError, ValueError):
+        steps.append(int(last_values(folder / files.LOG).get("step", step)))
+    return max(steps)
 
 
 class Watcher:
@@ -237,4 +250,19 @@ class StatusWriter:
             traceback=traceback,
         )
         self._check()
-        files.write_json(self._path, asdict(status))
+        try:
+            files.write_json(self._path, asdict(status))
+        except StorageError as error:
+            self._overwrite(status, error)
+
+    def _overwrite(self, status: Status, error: StorageError) -> None:
+        """Says it within the space that the file has, shorter if need be; `error` says why that is tried."""
+        for reason, traceback in ((2000, 500), (500, 0), (30, 0), (0, 0)):  # characters of each that are kept
+            said = replace(
+                status, reason=status.reason[:reason], traceback=status.traceback[-traceback:] * bool(traceback)
+            )
+            try:
+                return files.overwrite_json(self._path, asdict(said))
+            except StorageError:
+                continue
+        raise error

@@ -138,7 +138,10 @@ def test_a_killed_process_shows_as_crashed_with_its_last_step(tmp_path: Path) ->
         seen = read_status(tmp_path)
     assert left["state"] == "running"
     assert (seen.state, seen.step, seen.max_step, seen.pid) == ("crashed", 42, 100, process.pid)
-    assert seen.reason == "The process ended without a word: it was killed, or the machine went down."
+    assert (
+        seen.reason
+        == "The process ended without a final status: it was killed, its machine went down, or its disk was full."
+    )
     assert on_disk(tmp_path) == left, "a reader writes nothing"
 
 
