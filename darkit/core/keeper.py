@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkit.engine.checkpoint import read_checkpoint, write_checkpoint
-from darkit.engine.exports import describe_model, write_exports
+from darkit.engine.checkpoint import bare, read_checkpoint, write_checkpoint
+from darkit.engine.description import describe_model
+from darkit.engine.exports import write_exports
 from darkit.engine.loop import retention_of
 from darkit.engine.processes import own_rank
 from darkit.engine.session import Session
+from darkit.engine.snapshot import Snapshot
 from darkit.engine.stop import StopTraining
 from darkit.engine.stream import RowStream, Sink
 from darkit.engine.tensorboard import TensorBoardSink
@@ -105,16 +107,17 @@ class RunKeeper:
                 session = Session.reopen(same.run.path, same.step, rank=rank)
                 self.step = same.step
             else:
-                session = Session.create(Path(owner.root), config, type(owner.model).__name__, rank)
+                session = Session.create(Path(owner.root), config, type(bare(owner.model)).__name__, rank)
             created = self.folder is None
             self.session, self.folder = session, session.folder
             try:
                 if same is not None and created and session.writes:
                     same.set_aside_later()
                 changes = going_on.changes if going_on is not None and created else {}
-                session.describe(describe_model(owner.model), config, self.series, {}, changes=changes)
+                description = describe_model(owner.model)
+                session.describe(description, config, self.series, {}, changes=changes)
                 if session.writes and created:
-                    write_exports(session.folder, owner.model, config, owner.tokenizer)
+                    write_exports(session.folder, owner.model, config, owner.tokenizer, description)
                 session.begin(owner.max_step, self.columns, self._sinks, retention_of(config))
             except BaseException as error:
                 self.end(error)
@@ -198,6 +201,7 @@ class RunKeeper:
             manifest = files.read_json(manifest_path(checkpoint_path(folder, step)))
             metrics = metrics or manifest.get("metrics") or {}
             content = _renewed(folder, step, content)
+            content = Snapshot().take(content)
             return write_checkpoint(folder, step, content, metrics=metrics, run_id=session.run_id)
 
     def save_last(self) -> None:

@@ -16,13 +16,14 @@ from darkit.core.masked import fill_masks
 from darkit.core.pairs import stream_target
 from darkit.core.rebuild import build_model
 from darkit.core.tasks import CLASSIFICATION, MASKED, PAIRS, REGRESSION, label_names, task_of
+from darkit.data.pretrained import run_tokenizer
 from darkit.engine.checkpoint import load_weights, read_run_checkpoint
 from darkit.engine.config import TrainerConfig
-from darkit.engine.device import move_to_device, resolve_device
+from darkit.engine.device import floats_like, move_to_device, resolve_device
 from darkit.engine.loss import call_model
 from darkit.engine.undisturbed import kept, undisturbed
 from darkit.errors import ConfigError, ModelError
-from darkit.runs import Run, base, files, load
+from darkit.runs import Run, base, load
 from darkit.runs.checkpoints import Checkpoint, find_checkpoint
 from darkit.runs.names import split_reference
 
@@ -127,24 +128,18 @@ class Predicter:
 
         Returns:
             A transformers tokenizer if the run was given one, else a `tokenizers.Tokenizer`.
+
+        Raises:
+            ConfigError: It cannot be loaded without code of its own, or is not a tokenizer.
         """
-        folder = cls._run(name).path
-        if (folder / files.TOKENIZER_FOLDER).is_dir():
-            from transformers import AutoTokenizer
-
-            return AutoTokenizer.from_pretrained(folder / files.TOKENIZER_FOLDER, local_files_only=True)
-        if (folder / files.TOKENIZER).is_file():
-            from tokenizers import Tokenizer
-
-            return Tokenizer.from_file(str(folder / files.TOKENIZER))
-        return None
+        return run_tokenizer(cls._run(name).path)
 
     @classmethod
     def get_model(cls, name: str, checkpoint: str | int | None = None) -> nn.Module:
         """Builds the run's model and loads its weights strictly."""
         reference, wanted = cls._refer(name, checkpoint)
         model = build_model(cls._run(reference))
-        cls._load(reference, wanted, model)
+        cls._load(reference, wanted, model, own_types=False)
         return model
 
     @cached_property
@@ -182,7 +177,7 @@ class Predicter:
         several = isinstance(input, list) and bool(input) and all(isinstance(item, str) for item in input)
         if not several and not isinstance(input, str):
             with torch.inference_mode(), undisturbed(self.model):
-                return call_model(self.model, move_to_device(input, self.device))
+                return call_model(self.model, floats_like(self.model, move_to_device(input, self.device)))
         if self.tokenizer is None:
             raise ConfigError(f"The run {self.name!r} has no tokenizer, so it cannot take text: give it a tensor.")
         found = self._predict_texts(input if several else [input], settings)
@@ -210,9 +205,9 @@ class Predicter:
         return reference, checkpoint if checkpoint is not None else wanted
 
     @classmethod
-    def _load(cls, name: str, checkpoint: str | int | None, model: nn.Module) -> None:
+    def _load(cls, name: str, checkpoint: str | int | None, model: nn.Module, *, own_types: bool = True) -> None:
         found, content = read_run_checkpoint(cls._run(name).path, checkpoint)
-        load_weights(model, content)
+        load_weights(model, content, own_types=own_types)
         _LOADED[model] = found
 
 

@@ -2,120 +2,153 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
+import importlib.util
 import sys
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from inspect import signature
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from darkit.engine import building, scripts
 from darkit.engine.checkpoint import class_path
 from darkit.errors import ModelError
 from darkit.runs import Run
-from darkit.runs.configs import plain
 
 _ADVICE = "import the module that defines it first, or pass the model itself as model="
-_SCRIPT = "__main__."
+_NO_TYPES: Mapping[str, str] = {}
 
 
 def build_model(run: Run) -> nn.Module:
     """Builds a run's model with its recorded config, with fresh weights.
 
+    A run directory may come from a stranger: classes are imported by name, but only a `torch.nn.Module` is called, with
+    a config that `darkit.engine.building.build_config` builds.
+
     Raises:
         ModelError: Its class cannot be found or is no module, or nothing was recorded that it can be built of.
     """
-    facts = run.info.get("model", {})
-    cls = find_model_class(str(facts.get("class", "")), run.name)
-    kind, values = facts.get("config_kind", "none"), run.config
+    facts = _as_dict(run.info.get("model"))
+    script = _as_dict(facts.get("script"))
+    kind, values, types = facts.get("config_kind", "none"), run.config, _as_dict(facts.get("types"))
+    cls: type[nn.Module] = nn.Module
+    if kind != "parts":
+        cls = find_model_class(str(facts.get("class", "")), run.name, script, run.path)
     if kind == "none":
         raise ModelError(
             f"The run {run.name!r} has no recorded config of {cls.__name__}: pass the model itself as model=."
         )
     try:
-        if kind == "arguments":
-            return cls(**values)
-        return _call_with_config(cls, build_config(kind, str(facts.get("config_class", "")), values, cls, run.name))
-    except ModelError:
+        config_class = None
+        if kind in building.WITH_CLASS:
+            config_class = _find_config_class(str(facts.get("config_class", "")), cls, run.name, run.path)
+        return building.build_from(cls, kind, config_class, values, types)
+    except _NotFoundError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a stranger's constructor says
+        told = str(error).rstrip(".") if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
         raise ModelError(
-            f"{cls.__name__} of run {run.name!r} cannot be built from its config.json ({type(error).__name__}: "
-            f"{error}); pass the model itself as model=."
+            f"{cls.__name__} of run {run.name!r} cannot be built from its config.json ({told}); pass the model itself "
+            "as model=."
         ) from error
 
 
-def find_model_class(path: str, run_name: str) -> type[nn.Module]:
-    """Finds a model's class among those imported, or imports it from where it was.
+def find_model_class(
+    path: str, run_name: str, script: Mapping[str, Any] = _NO_TYPES, folder: Path | None = None
+) -> type[nn.Module]:
+    """Finds a model's class among those imported, in the script that defined it, or imports it from where it was.
 
     What a script defined is also found under the name of the module that the script was imported as later.
+
+    Args:
+        path: Its recorded path.
+        run_name: The run's name, for the error.
+        script: What was recorded of the script that defined it; see `darkit.engine.scripts`.
+        folder: The run directory, from which nothing is imported.
 
     Raises:
         ModelError: It is nowhere, or it is not a module.
     """
     found: Any = _living(nn.Module, path)
-    if found is None and path.startswith(_SCRIPT):
-        name = path.removeprefix(_SCRIPT)
-        found = next((cls for cls in _subclasses(nn.Module) if cls.__qualname__ == name), None)
+    module, name = _split_main(path)
+    if found is None and module:
+        if script:
+            found = _from_script(path, name, script, run_name, folder)
+        else:
+            found = next((cls for cls in _subclasses(nn.Module) if cls.__qualname__ == name), None)
     if found is None:
-        found = _import(path, run_name)
+        found = _import(path, run_name, folder)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise ModelError(f"{path!r}, the recorded class of run {run_name!r}, is not a torch.nn.Module.")
     return found
 
 
-def build_config(kind: str, path: str, values: Mapping[str, Any], model_class: type[nn.Module], run_name: str) -> Any:
-    """Builds a model's config.
-
-    Args:
-        kind: What it is; see `darkit.engine.exports.ModelDescription`.
-        path: Where its class is imported from.
-        values: What ``config.json`` holds.
-        model_class: The model's class, in whose module the config's is looked for if a script defined both.
-        run_name: The run's name, for the error.
-
-    Raises:
-        ModelError: Its class cannot be found.
-    """
-    if kind == "dict":
-        return dict(values)
-    cls = _find_config_class(path, model_class, run_name)
-    if kind == "dataclass":
-        return _build_dataclass(cls, values)
-    if kind == "transformers" and hasattr(cls, "from_dict"):
-        return cls.from_dict(dict(values))
-    if kind in ("pydantic", "transformers"):
-        return cls(**values)
-    config = cls.__new__(cls)
-    _set_changed(config, values)
-    return config
+class _NotFoundError(ModelError):
+    """A class that is nowhere."""
 
 
-def _find_config_class(path: str, model_class: type[nn.Module], run_name: str) -> Any:
-    if path.startswith(_SCRIPT):
-        beside = getattr(sys.modules.get(model_class.__module__), path.removeprefix(_SCRIPT), None)
+def _find_config_class(path: str, model_class: type[nn.Module], run_name: str, folder: Path) -> Any:
+    module, name = _split_main(path)
+    if module:
+        beside = getattr(sys.modules.get(model_class.__module__), name, None)
         if isinstance(beside, type):
             return beside
-    return _living(object, path) or _import(path, run_name)
+    return _living(object, path) or _import(path, run_name, folder)
 
 
-def _import(path: str, run_name: str) -> Any:
+def _from_script(path: str, name: str, script: Mapping[str, Any], run_name: str, folder: Path | None) -> Any:
+    """Finds a class in the script, or the module run with ``python -m``, that was recorded."""
+    if isinstance(script.get("module"), str):
+        return _import(f"{script['module']}.{name}", run_name, folder)
+    try:
+        found: Any = scripts.load_script(script, run_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ModelError, AttributeError) as error:
+        raise _not_found(path, run_name, error) from error
+    return found
+
+
+def _import(path: str, run_name: str, folder: Path | None = None) -> Any:
     parts = path.split(".")
     try:
-        if path.startswith(_SCRIPT) or len(parts) < 2:
+        if _split_main(path)[0] or len(parts) < 2:
             raise ImportError("it was defined in a script")
+        _check_importable(parts, folder)
         found = _import_module(parts)
         for name in parts[found.__name__.count(".") + 1 :]:
             found = getattr(found, name)
     except Exception as error:  # whatever a stranger's module says when it is imported
-        raise ModelError(f"The class {path!r} of run {run_name!r} cannot be found ({error}): {_ADVICE}.") from error
+        raise _not_found(path, run_name, error) from error
     return found
+
+
+def _not_found(path: str, run_name: str, error: Exception) -> ModelError:
+    reason = str(error).rstrip(".")
+    return _NotFoundError(f"The class {path!r} of run {run_name!r} cannot be found ({reason}): {_ADVICE}.")
+
+
+def _check_importable(parts: list[str], folder: Path | None) -> None:
+    """Refuses what is no module of an installed package or of the person's own, before anything of it runs.
+
+    Raises:
+        ImportError: The name is none, is part of Python, or its module lies in the run directory.
+    """
+    if not all(part.isidentifier() for part in parts):
+        raise ImportError("it is no name of a class in a module")
+    first = parts[0]
+    if first in sys.modules:
+        return
+    if first in sys.stdlib_module_names:
+        raise ImportError(f"the module {first!r} of Python has no models")
+    spec = importlib.util.find_spec(first)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {first!r}", name=first)
+    if folder is not None:
+        places = [spec.origin or "", *(spec.submodule_search_locations or ())]
+        if any(Path(place).resolve().is_relative_to(folder.parent.resolve()) for place in places if place):
+            raise ImportError(f"the module {first!r} lies among the runs, from which nothing is imported")
 
 
 def _import_module(parts: list[str]) -> Any:
@@ -128,6 +161,12 @@ def _import_module(parts: list[str]) -> Any:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise  # the module is there, and something that it needs is not
     return import_module(parts[0])
+
+
+def _split_main(path: str) -> tuple[str, str]:
+    """Splits off ``__main__``, or what it is called in a process that was spawned; both are empty for other paths."""
+    module, _, name = path.partition(".")
+    return (module, name) if module in scripts.MAIN else ("", "")
 
 
 def _living(base: type, path: str) -> Any:
@@ -147,49 +186,5 @@ def _subclasses(base: type) -> Iterator[type]:
         yield from reversed(new)
 
 
-def _build_dataclass(cls: Any, values: Mapping[str, Any]) -> Any:
-    """Builds a dataclass from JSON: nested ones, tuples and the like get their types back; other attributes are set."""
-    try:
-        hints = typing.get_type_hints(cls)
-    except NameError:  # annotated for type checkers only
-        hints = {}
-    fields = {field.name: field.init for field in dataclasses.fields(cls)}
-    config = cls(**{name: _typed(hints.get(name), values[name]) for name in fields if fields[name] and name in values})
-    _set_changed(config, {name: value for name, value in values.items() if name not in fields})
-    return config
-
-
-def _set_changed(config: Any, values: Mapping[str, Any]) -> None:
-    """Sets the attributes that the class does not have with these values already."""
-    for name, value in values.items():
-        if not hasattr(config, name) or plain(getattr(config, name)) != value:
-            object.__setattr__(config, name, value)  # also where the dataclass is frozen
-
-
-def _typed(hint: Any, value: Any) -> Any:
-    """Gives what JSON holds the type that an annotation tells, where that is one of those JSON has not."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        candidates = (_typed(argument, value) for argument in arguments)
-        return next((candidate for candidate in candidates if candidate is not value), value)
-    if isinstance(value, Mapping):
-        if dataclasses.is_dataclass(hint):
-            return _build_dataclass(hint, value)
-        if origin is dict:
-            return {key: _typed(arguments[1], item) for key, item in value.items()}
-    if isinstance(value, list) and (origin or hint) in (list, tuple, set, frozenset):
-        if origin is tuple and Ellipsis not in arguments:
-            return tuple(_typed(argument, item) for argument, item in zip(arguments, value, strict=True))
-        return (origin or hint)(_typed(arguments[0] if arguments else None, item) for item in value)
-    if isinstance(hint, type) and issubclass(hint, enum.Enum | PurePath):
-        return hint(value)
-    if hint is torch.dtype and isinstance(value, str):
-        return getattr(torch, value.removeprefix("torch."))
-    return value
-
-
-def _call_with_config(cls: type[nn.Module], config: Any) -> nn.Module:
-    """Calls a model's class with its config: as ``config`` if the constructor has that name, else first."""
-    if "config" in signature(cls).parameters:
-        return cls(config=config)
-    return cls(config)
+def _as_dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

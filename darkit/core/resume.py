@@ -9,9 +9,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from darkit.engine.checkpoint import load_weights
+from darkit.engine.description import describe_model
 from darkit.engine.device import restore_generators
 from darkit.engine.display import announce
-from darkit.engine.exports import describe_model
 from darkit.engine.optim import load_schedule, restore_optimizer
 from darkit.engine.resume import Changes, Resume, check_settings, describe_changes, find_resume
 from darkit.errors import ConfigError

@@ -23,7 +23,7 @@ from darkit.core.resume import TAKEN, GoingOn, go_on
 from darkit.core.server import start_dashboard
 from darkit.engine.callbacks import LossGuard
 from darkit.engine.callbacks.evaluate import StepEvaluate, evaluate
-from darkit.engine.checkpoint import class_path
+from darkit.engine.checkpoint import bare, check_savable, class_path
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import generator_states, move_to_device, resolve_device, seed_generators
 from darkit.engine.loss import make_step
@@ -80,7 +80,8 @@ class Trainer:
 
     def __new__(cls, model: Any = None, *args: Any, **kwargs: Any) -> Self:
         """Builds the subclass that is registered for the model's class when this class itself is called."""
-        chosen = Trainer._registry.get(type(model).__name__, cls) if cls is Trainer else cls
+        kind = type(bare(model) if isinstance(model, nn.Module) else model).__name__
+        chosen = Trainer._registry.get(kind, cls) if cls is Trainer else cls
         return object.__new__(chosen)  # type: ignore[return-value]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -124,6 +125,7 @@ class Trainer:
         self._resume, self._resume_overrides = resume, resume_overrides
         self._block: AbstractContextManager[None] | None = None
         self._training = 0
+        self._checked = False
         self._guard = LossGuard(self.config.nan_policy)
         if enable_server and first:
             start_dashboard()
@@ -254,6 +256,9 @@ class Trainer:
         if not self._keeper.is_over:
             self._keeper.open()
         self._keeper.tell(step)
+        if not self._checked:  # before there is work to lose
+            check_savable(self._state_of_loop(step))
+            self._checked = True
         if step == self.max_step or (every and step % every == 0 and step < self.max_step):
             self._save(step, wait=False)
         elif step == self.max_step + 1:
@@ -306,18 +311,17 @@ class Trainer:
         self._guard.check_weights(self.model, step)
         if self._engine is not None:
             return self._keeper.save(step, collect_state(*self._engine), wait=wait)
-        return self._keeper.save(
-            step,
-            {
-                "state_dict": self.model.state_dict(),
-                "model_class": class_path(type(self.model)),
-                "current_step": step,
-                "optimizer_state_dict": _state(self.optimizer, Optimizer),
-                "scheduler_state_dict": _state(getattr(self, "scheduler", None), LRScheduler),
-                "rng": generator_states(),
-            },
-            wait=wait,
-        )
+        return self._keeper.save(step, self._state_of_loop(step), wait=wait)
+
+    def _state_of_loop(self, step: int) -> dict[str, Any]:
+        return {
+            "state_dict": bare(self.model).state_dict(),
+            "model_class": class_path(type(bare(self.model))),
+            "current_step": step,
+            "optimizer_state_dict": _state(self.optimizer, Optimizer),
+            "scheduler_state_dict": _state(getattr(self, "scheduler", None), LRScheduler),
+            "rng": generator_states(),
+        }
 
 
 def _watched(train: Callable[..., Any]) -> Callable[..., Any]:

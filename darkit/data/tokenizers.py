@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from darkit.data.pretrained import from_pretrained
 from darkit.errors import DataError, nearest
 from darkit.runs.home import expanded
 
@@ -181,14 +182,11 @@ def _vocabulary(tokenizer: Any) -> dict[str, int]:
 
 def _from_transformers(where: str | Path, what: str) -> Any:
     try:
-        from transformers import AutoTokenizer
+        return from_pretrained(where)
     except ImportError as error:
         raise DataError(f"The tokenizer {where} needs transformers: {_HUB_EXTRA}.") from error
-    try:
-        return AutoTokenizer.from_pretrained(where, local_files_only=isinstance(where, Path))
-    except Exception as error:  # whatever transformers, the hub or the network says
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{what} {where} is no tokenizer: {reason}") from error
+    except ValueError as error:
+        raise DataError(f"{what} {where} is no tokenizer: {error}") from error
 
 
 def _train_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:

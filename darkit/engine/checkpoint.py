@@ -12,8 +12,10 @@ from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from darkit.engine.digest import DigestedFile
+from darkit.engine.snapshot import is_array_of_numbers, plain_number, with_arrays
 from darkit.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
@@ -34,6 +36,7 @@ from darkit.runs.verify import find_greedy_globals, find_problem
 logger = logging.getLogger(__name__)
 _MOST_KEYS = 3
 _LOOKS = 100  # how often the latest checkpoint is looked for beside a training that deletes it meanwhile
+_WRAPPERS = ("_orig_mod.", "module.")  # torch.compile's, DataParallel's
 _MAPPINGS = (dict, OrderedDict, Counter)
 _READABLE = frozenset((type(None), bool, int, float, complex, str, bytes, Tensor, nn.Parameter))
 
@@ -99,16 +102,29 @@ def write_file(
     files.write_json(manifest_file, manifest)
 
 
-def _refuse_unreadable(value: Any, path: str = "") -> None:
+def check_savable(content: Mapping[str, Any]) -> None:
+    """Looks for state that no checkpoint can hold, so that it is found before there is work to lose.
+
+    What NumPy has counts as what it becomes in a `darkit.engine.snapshot.Snapshot`.
+
+    Raises:
+        CheckpointUnreadableError: There is some; the text names its place.
+    """
+    _refuse_unreadable(dict(content), numpy=True)
+
+
+def _refuse_unreadable(value: Any, path: str = "", *, numpy: bool = False) -> None:
     """Looks for what ``torch.load(weights_only=True)`` would refuse. Raises `CheckpointUnreadableError`."""
+    if numpy:
+        value = plain_number(value)
     if type(value) in _MAPPINGS:
         for key, item in value.items():
-            _refuse_unreadable(key, path)
-            _refuse_unreadable(item, f"{path}.{key}" if path else str(key))
+            _refuse_unreadable(key, path, numpy=numpy)
+            _refuse_unreadable(item, f"{path}.{key}" if path else str(key), numpy=numpy)
     elif type(value) in (list, tuple):
         for index, item in enumerate(value):
-            _refuse_unreadable(item, f"{path}[{index}]")
-    elif type(value) not in _READABLE:
+            _refuse_unreadable(item, f"{path}[{index}]", numpy=numpy)
+    elif type(value) not in _READABLE and not (numpy and is_array_of_numbers(value)):
         refused = _needs(value)
         if refused:
             raise CheckpointUnreadableError(
@@ -149,7 +165,10 @@ def read_checkpoint(checkpoint: Checkpoint, device: Any = "cpu") -> dict[str, An
         raise CheckpointCorruptError(f"The checkpoint {checkpoint.path} cannot be read: {reason}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise CheckpointCorruptError(f"The file {checkpoint.path} is no checkpoint: it holds no 'state_dict'.")
-    return content
+    try:
+        return with_arrays(content)
+    except (LookupError, TypeError) as error:
+        raise CheckpointCorruptError(f"The checkpoint {checkpoint.path} misplaces a NumPy array: {error}.") from error
 
 
 def read_run_checkpoint(folder: Path, wanted: str | int | None = None) -> tuple[Checkpoint, dict[str, Any]]:
@@ -207,19 +226,26 @@ def _read_latest(folder: Path) -> tuple[Checkpoint, dict[str, Any]] | None:
     return None
 
 
-def load_weights(model: nn.Module, content: Mapping[str, Any]) -> None:
+def load_weights(model: nn.Module, content: Mapping[str, Any], *, own_types: bool = True) -> None:
     """Loads a checkpoint's weights strictly.
+
+    Args:
+        model: The model; of one in a wrapper the bare module counts.
+        content: The checkpoint's content.
+        own_types: Whether the model keeps its types of floats; otherwise it takes those that were saved.
 
     Raises:
         CheckpointMismatchError: They are another model's; the text names both classes and the first differing keys.
     """
+    model = bare(model)
     wanted, found = model.state_dict(), content["state_dict"]
+    found = _without_wrapper(found, wanted)
     differing = [f"{key!r} is missing" for key in wanted if key not in found]
     differing += [f"{key!r} is too much" for key in found if key not in wanted]
     differing += [
         f"{key!r} has shape {tuple(found[key].shape)} where {tuple(value.shape)} fits"
         for key, value in wanted.items()
-        if key in found and hasattr(value, "shape") and found[key].shape != value.shape
+        if isinstance(found.get(key), Tensor) and _is_sized(value) and found[key].shape != value.shape
     ]
     if differing:
         more = f" and {len(differing) - _MOST_KEYS} more" if len(differing) > _MOST_KEYS else ""
@@ -227,7 +253,52 @@ def load_weights(model: nn.Module, content: Mapping[str, Any]) -> None:
             f"The checkpoint of a {content.get('model_class', 'model of unknown class')} does not fit this "
             f"{class_path(type(model))}: {', '.join(differing[:_MOST_KEYS])}{more}."
         )
+    if not own_types:
+        _take_types(model, found)
     model.load_state_dict(found, strict=True)
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """Returns the module inside the wrappers of ``torch.compile``, ``DataParallel`` and its distributed kind."""
+    while True:
+        inner = model._modules.get("_orig_mod")
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner
+
+
+def _without_wrapper(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Takes a wrapper's prefix off the keys of a checkpoint that was saved with it."""
+    for prefix in _WRAPPERS:
+        if found and all(key.startswith(prefix) for key in found) and not any(key.startswith(prefix) for key in wanted):
+            return _without_wrapper({key.removeprefix(prefix): value for key, value in found.items()}, wanted)
+    return found
+
+
+def _is_sized(value: Any) -> bool:
+    return isinstance(value, Tensor) and not is_lazy(value)
+
+
+def _take_types(model: nn.Module, found: Mapping[str, Any]) -> None:
+    """Gives a model the types of floats that its saved weights have; all of it, where they are of one type."""
+    floats = {key: value.dtype for key, value in found.items() if _is_float(value)}
+    kinds = set(floats.values())
+    if len(kinds) == 1:
+        model.to(kinds.pop())
+        return
+    parts = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    for key, dtype in floats.items():
+        if _is_float(parts.get(key)) and parts[key].dtype != dtype:
+            parts[key].data = parts[key].data.to(dtype)
+
+
+def _is_float(value: Any) -> bool:
+    return _is_sized(value) and value.is_floating_point()
 
 
 def class_path(cls: type) -> str:

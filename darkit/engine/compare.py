@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -29,6 +30,8 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, flo
 
     A deviation that has no number, such as another text, another shape or a missing entry, is infinite.
     """
+    if isinstance(one, numpy.ndarray) and isinstance(other, numpy.ndarray):
+        one, other = torch.from_numpy(one), torch.from_numpy(other)
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:
             yield path, torch.inf

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy
 import torch
+from torch import nn
 
 from darkit.engine.config import TrainerConfig
 from darkit.errors import DeviceWarning
@@ -40,6 +42,24 @@ def move_to_device(batch: Any, device: str | torch.device) -> Any:
     from lightning.fabric.utilities import move_data_to_device  # slow to load, and most predictions need no more
 
     return move_data_to_device(batch, torch.device(device))
+
+
+def floats_like(model: nn.Module, batch: Any) -> Any:
+    """Gives the floats of a batch the type of a model's weights, where these have one type that is not float32.
+
+    A trainer of that precision does so too; a model of several types takes its inputs as they are.
+    """
+    types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    dtype = types.pop() if len(types) == 1 else None
+    return batch if dtype in (None, torch.float32) else _with_floats(batch, dtype)
+
+
+def _with_floats(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, Mapping):
+        return {key: _with_floats(item, dtype) for key, item in value.items()}
+    return type(value)(_with_floats(item, dtype) for item in value) if type(value) in (list, tuple) else value
 
 
 def seed_generators(seed: int) -> None:

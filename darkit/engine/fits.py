@@ -138,6 +138,28 @@ def _check_ids(ids: list[Tensor], limits: Limits, purpose: str) -> None:
             )
 
 
+def small_batch(loaders: Loaders) -> Any:
+    """Makes a batch of the first two training samples as the loader would; no generator and no order is moved.
+
+    Returns:
+        The batch; None of data that has no samples by number, or where one cannot be made so.
+    """
+    loader, data = loaders.train.loader, loaders.dataset
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        return None
+    collate = getattr(loader, "collate_fn", None)
+    before = generator_states()
+    try:
+        if getattr(loader, "batch_sampler", None) is None:
+            return collate(data[0]) if callable(collate) else data[0]
+        samples = [data[index] for index in range(min(2, len(data)))]
+        return collate(samples) if callable(collate) else default_collate(samples)
+    except Exception:  # whatever somebody's data says of numbers, or function of two samples alone
+        return None
+    finally:
+        restore_generators(before)
+
+
 def _samples(data: Any, most: int) -> Iterator[Any]:
     """Yields samples spread evenly, or tensors of ids as one; the generator of torch is as before."""
     if isinstance(data, TensorDataset):

@@ -27,6 +27,7 @@ from darkit.engine.callbacks import (
 from darkit.engine.callbacks.base import StepCallback, log_values
 from darkit.engine.config import TrainerConfig
 from darkit.engine.denominators import unwatched
+from darkit.engine.description import ModelDescription
 from darkit.engine.display import Display, announce
 from darkit.engine.metrics import restore_metrics
 from darkit.engine.processes import Place
@@ -182,6 +183,7 @@ def make_callbacks(
     evaluate: StepEvaluate | None,
     own: Sequence[lightning.Callback],
     state: Mapping[str, Any],
+    description: ModelDescription | None = None,
 ) -> list[lightning.Callback]:
     """Composes the callbacks in the order of a step: evaluate, the user's own, log, guard, stop, save."""
     stream = session.stream
@@ -199,7 +201,7 @@ def make_callbacks(
     save = StepCheckpoint(session.folder, config.save_step_interval, writer=session.writer, before=before_save)
     best = [SaveBest(save, *watch)] if config.load_best_at_end else []
     return [
-        *([ExportConfigs(session.folder, config, tokenizer)] if session.writes else []),
+        *([ExportConfigs(session.folder, config, tokenizer, description)] if session.writes else []),
         _Progress(session, (schedule, *early, log, guard, *best, save)),
         *([evaluate] if evaluate else []),
         *own,

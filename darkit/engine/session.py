@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.exports import ModelDescription
+from darkit.engine.description import ModelDescription
 from darkit.engine.forks import forget_in_child
 from darkit.engine.loss import is_out_of_memory
 from darkit.engine.resume import Changes
+from darkit.engine.scripts import refuse_in_script
 from darkit.engine.stop import SignalGuard, StopRequest, StopTraining
 from darkit.engine.stream import RowStream, Sink
 from darkit.engine.system import SystemLog
@@ -107,7 +108,9 @@ class Session:
             NameInvalidError: The name is not one.
             RunExistsError: It is taken.
             StorageError: The root cannot be written to.
+            ModelError: A script that is being loaded for its classes trains.
         """
+        refuse_in_script()
         if rank:
             config.name = config.name or os.environ.get(_SHARED_NAME)
             if config.name is None:
@@ -137,6 +140,7 @@ class Session:
         Raises:
             RunLockedError: Another process trains it.
         """
+        refuse_in_script()
         session = cls(folder, created=False, writes=not rank)
         if session.writes:
             files.remove_leftovers(folder)
@@ -173,7 +177,7 @@ class Session:
             return
         self.check()
         if not self._created and (self.step or self._keeps_log) and Run(self.folder).info:
-            self._note_continued(changes or {})
+            self._note_continued(changes or {}, model)
             return
         facts = {
             "id": self.run_id,
@@ -189,7 +193,7 @@ class Session:
         if composed:
             files.write_text(self.folder / files.COMPOSED_CONFIG, composed)
 
-    def _note_continued(self, changes: Changes) -> None:
+    def _note_continued(self, changes: Changes, model: ModelDescription) -> None:
         if self._noted:  # by whoever opened it
             return
         self._noted = True
@@ -198,7 +202,10 @@ class Session:
         environment["git"].pop("diff", None)
         told = {key: list(pair) for key, pair in changes.items()}
         entry = {"after_step": self.step, "time": time.time(), "changes": told, **environment}
-        files.write_json(self.folder / files.RUN, facts | {"continued": [*facts.get("continued", []), entry]})
+        files.write_json(
+            self.folder / files.RUN,
+            facts | {"model": model.as_dict(), "continued": [*facts.get("continued", []), entry]},
+        )
 
     def begin(
         self,

@@ -12,7 +12,46 @@ import torch
 from torch import Tensor
 
 _Key = tuple[Any, ...]
+_NUMBERS = tuple(map(numpy.dtype, ("bool", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16")))
 _NEVER_CHANGE = frozenset((type(None), bool, int, float, complex, str, bytes))
+
+
+ARRAYS = "numpy_arrays"
+"""Where a checkpoint notes which of its tensors were NumPy arrays, as lists of keys."""
+
+
+def plain_number(value: Any) -> Any:
+    """Returns a NumPy number as Python's, and anything else as it is."""
+    return value.item() if isinstance(value, numpy.generic) else value
+
+
+def is_array_of_numbers(value: Any) -> bool:
+    """Says whether a value is a NumPy array that a tensor can hold."""
+    return type(value) is numpy.ndarray and value.dtype in _NUMBERS
+
+
+def with_arrays(content: dict[str, Any]) -> dict[str, Any]:
+    """Gives the content of a checkpoint its NumPy arrays back, in place.
+
+    Raises:
+        LookupError: A place that is noted is not there.
+        TypeError: A place is none, or holds no tensor.
+    """
+    for place in content.pop(ARRAYS, ()):
+        _put_array(content, list(place))
+    return content
+
+
+def _put_array(value: Any, place: list[Any]) -> Any:
+    if not place:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"no tensor but {type(value).__name__}")
+        return value.cpu().numpy()
+    key, *inner = place
+    if isinstance(value, tuple):
+        return tuple(_put_array(item, inner) if index == key else item for index, item in enumerate(value))
+    value[key] = _put_array(value[key], inner)
+    return value
 
 
 class Snapshot:
@@ -30,7 +69,8 @@ class Snapshot:
     def take(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Copies everything that may change: tensors into buffers, containers and objects as they are.
 
-        A NumPy number becomes Python's: ``torch.load(weights_only=True)`` takes no other.
+        What NumPy has becomes what ``torch.load(weights_only=True)`` takes: a number Python's, also as a key, and an
+        array a tensor, whose place is noted in ``numpy_arrays``.
 
         Returns:
             The same structure. It is overwritten by the next call.
@@ -38,6 +78,7 @@ class Snapshot:
         used: dict[_Key, Tensor] = {}
         shared: dict[_Key, Tensor] = {}
         devices: set[torch.device] = set()
+        arrays: list[list[Any]] = []
 
         def copied(value: Any, path: _Key) -> Any:
             if type(value) in _NEVER_CHANGE:
@@ -51,13 +92,18 @@ class Snapshot:
                     devices.add(value.device)
                 return shared[same]
             if isinstance(value, Mapping):
-                items = {key: copied(item, (*path, key)) for key, item in value.items()}
+                items = {plain_number(key): copied(item, (*path, plain_number(key))) for key, item in value.items()}
                 return _like(value, items)
             if type(value) in (list, tuple):
                 return type(value)(copied(item, (*path, index)) for index, item in enumerate(value))
+            if is_array_of_numbers(value):
+                arrays.append(list(path))
+                return torch.from_numpy(value.copy())
             return value.item() if isinstance(value, numpy.generic) else copy.deepcopy(value)
 
         result = {key: copied(value, (key,)) for key, value in content.items()}
+        if arrays:
+            result[ARRAYS] = arrays
         self._buffers = used
         self._events = []
         for device in devices:
@@ -89,6 +135,7 @@ def _like(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
         ordered.__dict__.update(copy.deepcopy(value.__dict__))
         return ordered
     copied: Any = copy.copy(value)
+    copied.clear()  # keys too may have changed
     for key, item in items.items():  # not update, which adds the counts of a Counter
         copied[key] = item
     return copied

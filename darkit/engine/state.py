@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from darkit.engine.adapter import Adapter, bare_module
 from darkit.engine.boundary import Boundary
-from darkit.engine.checkpoint import class_path
+from darkit.engine.checkpoint import bare, check_savable, class_path
 from darkit.engine.device import generator_states
 from darkit.engine.metrics import collect_metrics
 
@@ -39,7 +39,7 @@ def collect_state(
         Where several processes train, ``rng``, ``position`` and ``metrics`` of all of them are in ``ranks``, in their
         order.
     """
-    module = bare_module(pl_module)
+    module = bare(bare_module(pl_module))
     optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
     weights = module.state_dict()
     if boundary is not None:
@@ -66,6 +66,21 @@ def collect_state(
         torch.distributed.all_gather_object(ranks, mine)
         state["ranks"] = ranks
     return state
+
+
+def check_state(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    """Looks at the state of model, optimizers and schedule as it is now.
+
+    Raises:
+        CheckpointUnreadableError: Something of it cannot be saved; the text names its place.
+    """
+    check_savable(
+        {
+            "state_dict": bare(bare_module(pl_module)).state_dict(),
+            "optimizer_state_dict": [optimizer.state_dict() for optimizer in trainer.optimizers],
+            "scheduler_state_dict": _schedule(trainer, pl_module),
+        }
+    )
 
 
 def of_rank(state: Mapping[str, Any], rank: int) -> Mapping[str, Any]:

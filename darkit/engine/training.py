@@ -17,13 +17,13 @@ from darkit.engine.aliases import refuse_shadows
 from darkit.engine.best import load_best, refuse_without_validation
 from darkit.engine.callbacks import EarlyStop, StepEvaluate
 from darkit.engine.callbacks.early_stop import stopped_early
-from darkit.engine.checkpoint import load_weights
+from darkit.engine.checkpoint import bare, load_weights
 from darkit.engine.config import TrainerConfig, with_overrides
+from darkit.engine.description import describe_model
 from darkit.engine.device import resolve_device, seed_generators
 from darkit.engine.display import announce
-from darkit.engine.exports import describe_model
 from darkit.engine.fingerprint import describe_data
-from darkit.engine.fits import check_fits
+from darkit.engine.fits import check_fits, small_batch
 from darkit.engine.foreign import refuse_callbacks, refuse_module, with_data_module
 from darkit.engine.forks import keep
 from darkit.engine.loaders import make_loaders
@@ -173,10 +173,12 @@ def train_run(
         refuse_existing(root, config.name)
     resolve_device(config)
     loaders = make_loaders(data, val_data, config)
-    described = describe_model(model)
+    described = describe_model(model, lambda: small_batch(loaders))
     check_fits(model, described.values, loaders, direct=loss is None and not finds_own_loss(model))
     changes = check_settings(same, config, described.values, tokenizer, resume_overrides) if same else {}
     if found is not None and found.content:
+        if config.precision == "64-true" and same is not None:
+            model.double()  # as Lightning will: on the way through float32 half of every weight would be lost
         load_weights(model, found.content)
     refuse_without_validation(config, loaders.val is not None)
     if same is not None and (complete := _why_complete(same, config)):
@@ -191,7 +193,7 @@ def train_run(
     elif same is not None:
         around = Session.reopen(same.run.path, same.step, rank=place.rank)
     else:
-        around = Session.create(root, config, type(model).__name__, place.rank)
+        around = Session.create(root, config, type(bare(model)).__name__, place.rank)
     with around as session:
         if same is not None and session.writes:
             same.set_aside_later()
@@ -222,7 +224,7 @@ def train_run(
             evaluation = evaluate(watched, config.eval_step_interval, config.eval_iters, compute.evaluation)
         try:
             with quiet_lightning(), place.taken():
-                composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks, state)
+                composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks, state, described)
                 trainer = make_trainer(session, config, composition, place)
                 seed_generators(config.seed + trainer.global_rank)
                 enter(trainer, adapter, state)

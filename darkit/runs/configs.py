@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import os
 from collections.abc import Mapping, Sequence, Set
 from types import MemberDescriptorType
 from typing import Any
+
+_MOST_NUMBERS = 4096  # of an array that is written into a config
 
 
 def public_values(config: Any) -> dict[str, Any]:
@@ -23,10 +26,15 @@ def public_values(config: Any) -> dict[str, Any]:
     Returns:
         Value by name, JSON all the way down.
     """
-    if callable(getattr(config, "_asdict", None)):  # a named tuple
-        config = config._asdict()
+    return {_key(key): plain(value) for key, value in attributes_of(config).items()}
+
+
+def attributes_of(config: Any) -> dict[Any, Any]:
+    """Collects what `public_values` does, with every value as it is."""
     if isinstance(config, Mapping):
-        return {str(key): plain(value) for key, value in config.items()}
+        return dict(config)
+    if callable(getattr(config, "_asdict", None)):  # a named tuple
+        return dict(config._asdict())
     defaults: dict[str, Any] = {}
     for cls in reversed(type(config).__mro__[:-1]):
         defaults.update(vars(cls))
@@ -36,7 +44,7 @@ def public_values(config: Any) -> dict[str, Any]:
     own.update(getattr(config, "__dict__", {}))
     values = {name: value for name, value in defaults.items() if not _is_behaviour(value)}
     values.update({name: value for name, value in own.items() if not _is_default_behaviour(value, defaults.get(name))})
-    return {name: plain(value) for name, value in values.items() if not name.startswith("_")}
+    return {name: value for name, value in values.items() if not name.startswith("_")}
 
 
 def plain(value: Any) -> Any:
@@ -48,18 +56,30 @@ def plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, Set):
         return [plain(item) for item in sorted(value, key=str)]  # the same in every process
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return [plain(item) for item in value]
     if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):  # a scalar of numpy or torch
         return plain(value.item())
+    if is_short_array(value):
+        return plain(value.tolist())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return public_values(value)
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     return str(value)
+
+
+def is_short_array(value: Any) -> bool:
+    """Says whether a value is an array or a tensor that is short enough to be a setting."""
+    shape = getattr(value, "shape", None)
+    return isinstance(shape, tuple) and callable(getattr(value, "tolist", None)) and math.prod(shape) <= _MOST_NUMBERS
+
+
+def _key(key: Any) -> str:
+    return str(plain(key)) if callable(getattr(key, "item", None)) else str(key)
 
 
 def _is_behaviour(value: Any) -> bool:

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import darkit
-from darkit.core.rebuild import build_config, build_model, find_model_class
-from darkit.engine.exports import describe_model, write_exports
+from darkit.core.rebuild import build_model, find_model_class
+from darkit.engine.building import build_config
+from darkit.engine.description import describe_model
+from darkit.engine.exports import write_exports
 from darkit.errors import ModelError, ReproductionWarning
 from darkit.runs import Run, files
 from tests.core import models
@@ -72,7 +74,8 @@ parts = st.builds(Part, size=st.integers(1, 9), rates=st.lists(st.floats(0, 1), 
 def test_whatever_a_dataclass_holds_comes_back_in_its_types(config: WholeConfig) -> None:
     description = describe_model(Configured(config))
     values = json.loads(json.dumps(description.values))
-    assert build_config("dataclass", description.config_class, values, Configured, "run") == config
+    assert build_config("dataclass", WholeConfig, values, Configured, description.types) == config
+    assert build_config("dataclass", WholeConfig, values, Configured) == config  # as older runs have it
 
 
 def test_attributes_that_are_no_fields_come_back_if_they_were_changed(tmp_path: Path) -> None:

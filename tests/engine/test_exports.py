@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 import darkit
 from darkit.core import TrainerConfig
-from darkit.engine.exports import describe_model, write_exports
+from darkit.engine.description import describe_model
+from darkit.engine.exports import write_exports
 from darkit.errors import ConfigError, ReproductionWarning
 from tests.engine.parts import MLP, LossMLP, made, run_names, train, xy
 

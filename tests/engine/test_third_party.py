@@ -11,6 +11,7 @@ import transformers
 from torch import Tensor, nn
 
 import darkit
+from darkit.core import Predicter
 from darkit.errors import ReproductionWarning
 from tests.engine.parts import equal_weights, hand_loop, made, train, weights_at
 
@@ -130,8 +131,8 @@ def test_torchs_recurrent_networks_train_with_a_loss_of_ones_own(make: Any) -> N
     x = torch.randn(32, 5, 3, generator=generator)
     y = x[:, :, 0].sum(1)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=8)
-    with pytest.warns(ReproductionWarning):  # its constructor takes *args
-        run = train(model, loader, (x, y), loss=last_step_error, optimizer=torch.optim.Adam, max_step=40)
+    run = train(model, loader, (x, y), loss=last_step_error, optimizer=torch.optim.Adam, max_step=40)
+    assert run.config["layer"] == type(model).__name__
     losses = run.log()["train_loss"].to_list()
     assert sum(losses[-4:]) < sum(losses[:4])
     epochs = list(loader) * 10
@@ -150,9 +151,10 @@ def test_a_sequential_of_torchs_own_layers_trains() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
     x, y = torch.randn(24, 3, 4), torch.arange(24) % 3
-    with pytest.warns(ReproductionWarning, match="No config of Sequential"):
-        run = train(model, (x, y), loss=nn.CrossEntropyLoss(), max_step=5)
+    run = train(model, (x, y), loss=nn.CrossEntropyLoss(), max_step=5)
     assert darkit.load(run.name).status == "finished"
+    predicter = Predicter.from_pretrained(run.name, "cpu")
+    assert torch.equal(predicter.predict(x), model.eval()(x))
 
 
 def test_torchs_transformer_layer_with_dropout_trains() -> None:

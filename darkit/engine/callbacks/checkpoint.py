@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from darkit.engine.adapter import bare_module
 from darkit.engine.boundary import Boundary
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due, log_values
-from darkit.engine.state import collect_state
+from darkit.engine.state import check_state, collect_state
 from darkit.engine.writer import CheckpointWriter
 from darkit.errors import NonFiniteLossError
 from darkit.runs.retention import Retention
@@ -63,17 +63,24 @@ class StepCheckpoint(StepCallback):
         self._stepping_from = -1
         self._values: Mapping[str, Any] = {}
         self._boundary = Boundary()
+        self._checked = True
         self._given = writer
         self._writer: CheckpointWriter | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Takes the step that the training starts from for saved."""
+        """Takes the step that the training starts from for saved.
+
+        Raises:
+            CheckpointUnreadableError: The model, an optimizer or the schedule has state that cannot be saved.
+        """
         super().on_train_start(trainer, pl_module)
         self._saved = self._tried = trainer.global_step
         self._stepping_from = -1
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._writer = self._given or CheckpointWriter(self.folder, run_id=self.run_id, retention=self.retention)
+            check_state(trainer, pl_module)
+            self._checked = False
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
@@ -88,6 +95,9 @@ class StepCheckpoint(StepCallback):
         self._values = outputs
         if self._writer is not None:
             self._writer.check()
+            if not self._checked:  # many optimizers have a state from their first step on
+                check_state(trainer, pl_module)
+                self._checked = True
         if is_due(trainer, step, self.every) or trainer.should_stop or self.wanted == step:
             self.save(trainer, pl_module)
         self._boundary.take(bare_module(pl_module))

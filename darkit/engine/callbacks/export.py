@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 
 from darkit.engine.adapter import bare_module
+from darkit.engine.description import ModelDescription
 from darkit.engine.exports import write_exports
 
 
@@ -18,15 +19,19 @@ class ExportConfigs(lightning.Callback):
         folder: The run directory.
         config: The trainer's config, or anything with public values; None writes none.
         tokenizer: A `tokenizers.Tokenizer`, a transformers tokenizer, or None.
+        description: How the model can be built again; None finds that out.
     """
 
-    def __init__(self, folder: Path, config: Any = None, tokenizer: Any = None) -> None:
+    def __init__(
+        self, folder: Path, config: Any = None, tokenizer: Any = None, description: ModelDescription | None = None
+    ) -> None:
         self.folder = folder
         self.config = config
         self.tokenizer = tokenizer
+        self.description = description
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Writes the files."""
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_exports(self.folder, bare_module(pl_module), self.config, self.tokenizer)
+            write_exports(self.folder, bare_module(pl_module), self.config, self.tokenizer, self.description)

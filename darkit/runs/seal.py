@@ -1,0 +1,66 @@
+"""A seal on what a run directory names outside of itself: only who has this home's key can have made it.
+
+A run directory may come from somebody else. A path in it is followed only if this darkit home recorded it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from darkit.runs.home import home
+
+_KEY = "seal.key"
+_LENGTH = 32  # bytes
+
+
+def make(text: str) -> str:
+    """Returns the seal of a text; nothing where no key can be kept. The first call makes the key."""
+    key = _read() or _create()
+    return _digest(key, text) if key else ""
+
+
+def holds(text: str, seal: Any) -> bool:
+    """Says whether `make` gave this seal to this text, in this home."""
+    key = _read()
+    return bool(key) and isinstance(seal, str) and seal.isascii() and hmac.compare_digest(_digest(key, text), seal)
+
+
+def _digest(key: bytes, text: str) -> str:
+    return hmac.new(key, text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()
+
+
+def _read() -> bytes:
+    try:
+        key = _path().read_bytes()
+    except OSError:
+        return b""
+    return key if len(key) == _LENGTH else b""
+
+
+def _create() -> bytes:
+    """Makes the key under a name of its own first, so that of two processes one wins with a whole key."""
+    path = _path()
+    beside = path.with_name(f"{_KEY}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, secrets.token_bytes(_LENGTH))
+        finally:
+            os.close(descriptor)
+        os.link(beside, path)
+    except OSError:  # another process was first, or nothing can be kept here
+        return _read()
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+    return _read()
+
+
+def _path() -> Path:
+    return home() / _KEY
