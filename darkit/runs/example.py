@@ -33,7 +33,7 @@ def example_input(folder: Path, info: Mapping[str, Any]) -> str:
     if first is None:
         return "INPUT"
     kind, shape = first
-    if math.prod(shape) > _MOST_NUMBERS:
+    if max(math.prod(shape), *shape, 0) > _MOST_NUMBERS:
         return "INPUT"
     number: Any = {"float": 0.5, "bool": True}.get(kind, 1)
     for length in reversed((1, *shape)):

@@ -28,7 +28,8 @@ DEFAULT_COLUMNS = ("step", "epoch", "time", "lr", "train_loss", "val_loss")
 _TAIL = 65536  # bytes; the end of a log's last line is looked for in blocks of so many
 _RECENT = 131072  # bytes; the last values of a log are looked for in so many
 LONGEST_LOG = 2**32  # bytes
-LONGEST_HEADER = 2**20  # bytes; some 50,000 columns
+LONGEST_HEADER = 2**20  # bytes
+MOST_COLUMNS = 20_000  # a table of more takes minutes
 Row = Mapping[str, Any]
 
 
@@ -200,8 +201,11 @@ def _reading(path: Path) -> Iterator[io.BufferedReader]:
         with open_regular(path) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
             if os.fstat(descriptor).st_size > LONGEST_LOG:
                 raise UnreadableError(path, f"it has more than {LONGEST_LOG} bytes")
-            if len(file.readline(LONGEST_HEADER)) == LONGEST_HEADER:
+            first = file.readline(LONGEST_HEADER)
+            if len(first) == LONGEST_HEADER:
                 raise UnreadableError(path, f"its first line has more than {LONGEST_HEADER} bytes")
+            if first.count(b",") >= MOST_COLUMNS:
+                raise UnreadableError(path, f"its first line has more than {MOST_COLUMNS} columns")
             file.seek(0)
             yield file
     except FileNotFoundError:

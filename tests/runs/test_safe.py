@@ -129,12 +129,12 @@ def test_what_stands_above_a_run_may_be_a_link(tmp_path: Path) -> None:
     assert last_values(folder / files.LOG) == {"step": "1"}
 
 
-@pytest.mark.parametrize("content", [b"a," * 600_000 + b"b\n1\n", b"a" * 2**21])
+@pytest.mark.parametrize("content", [b"a," * 600_000 + b"b\n1\n", b"a" * 2**21, b"a," * 20_000 + b"b\n"])
 def test_a_header_without_end_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(content)
     for read in (read_log, last_values, CsvLog):
-        with pytest.raises(StorageError, match=r"its first line has more than \d+ bytes"):
+        with pytest.raises(StorageError, match=r"its first line has more than \d+ (bytes|columns)"):
             read(path)
 
 
