@@ -8,8 +8,10 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from darkit.engine.checkpoint import read_run_checkpoint
 from darkit.engine.compare import differences
@@ -77,6 +79,43 @@ def test_two_ranks_killed_and_resumed_end_as_those_that_were_not(script: Path, t
     assert logs[0].drop("time").equals(logs[1].drop("time"))
     assert problems(run) == []
     assert state(run) == "finished"
+
+
+TOKENS = """
+import sys, torch, darkit
+from torch import nn
+from torch.nn import functional as F
+
+torch.set_num_threads(1)
+lengths = [2, 20, 3, 11, 20, 1, 7, 7]
+tokens = torch.randint(0, 5, (8, 20), generator=torch.Generator().manual_seed(0))
+labels = torch.stack([row.where(torch.arange(20) < length, -100) for row, length in zip(tokens, lengths)])
+
+def loss(logits, labels):
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+def train(**settings):
+    torch.manual_seed(0)
+    return darkit.fit(nn.Embedding(5, 5), (tokens, labels), (tokens, labels), loss=loss, device="cpu", optimizer="sgd",
+                      lr=0.5, max_step=4, eval_step_interval=2, tensorboard=False, **settings)
+
+if __name__ == "__main__":
+    train(name="ranks", device_num=2, strategy="ddp", batch_size=1, gradient_accumulation_steps=2)
+"""
+
+
+def test_what_ranks_train_and_log_is_that_of_one_process_however_many_targets_each_has(tmp_path: Path) -> None:
+    script = tmp_path / "tokens.py"
+    script.write_text(TOKENS)
+    assert start(script, tmp_path, 4).wait(LIMIT) == 0, (tmp_path / "output.txt").read_text()
+    scope: dict[str, Any] = {"__name__": "tokens"}
+    exec(TOKENS, scope)
+    one, two = scope["train"](name="one", batch_size=4), Run(tmp_path / "base" / "ranks")
+    for column in ("train_loss", "val_loss"):
+        expected = one.log()[column].drop_nulls().to_list()
+        assert two.log()[column].drop_nulls().to_list() == pytest.approx(expected, rel=1e-5)
+    weights = [read_run_checkpoint(run.path)[1]["state_dict"]["weight"] for run in (one, two)]
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
