@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from darkit.engine.device import generator_states, restore_generators
 from darkit.engine.order import BatchOrder
+from darkit.engine.workers import begin
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class Feed:
         resumed, self._resumed = self._resumed, None
         restored, self._restored = self._restored, None
         if self.order is not None:
-            batches = iter(self.loader)  # it draws from a generator of its own
+            batches = begin(self.loader)  # it draws from a generator of its own
         elif resumed is None:
             batches = self._begin()
         else:
@@ -156,7 +157,7 @@ class Feed:
         self._begun = self._epoch
         if (stateful := self._stateful()) is not None:
             self._set_anchor(stateful.state_dict(), 0)
-        return iter(self.loader)
+        return begin(self.loader)
 
     def _go_on(self, position: Mapping[str, Any], generators: dict[str, Any] | None) -> Iterator[Any]:
         """Enters data that darkit does not order where it was left."""

@@ -24,6 +24,7 @@ from torch.utils.data import (
 from darkit.engine.config import TrainerConfig
 from darkit.engine.feed import Feed
 from darkit.engine.order import BatchOrder, SeededDataset
+from darkit.engine.workers import begin, make_polite, undo_polite
 from darkit.errors import DataError
 
 _KINDS = (
@@ -48,8 +49,14 @@ class Loaders:
     val: Any
     dataset: Any
 
+    def __post_init__(self) -> None:
+        make_polite(self.train.loader)
+        make_polite(self.val)
+
     def close(self) -> None:
         """Lets go of the data, so that worker processes that darkit has started end."""
+        undo_polite(self.train.loader)
+        undo_polite(self.val)
         self.train.close()
         self.val = None
 
@@ -218,7 +225,8 @@ def _refuse_empty(loader: Any, purpose: str) -> None:
     try:
         empty = len(loader) == 0
     except TypeError:  # an iterable dataset without a length: training sees at its first batch, evaluation much later
-        empty = purpose == "validation" and next(iter(loader), loader) is loader
+        make_polite(loader)  # before persistent workers start
+        empty = purpose == "validation" and next(begin(loader), loader) is loader
     if empty:
         raise DataError(f"The {purpose} data is empty: its loader has no batches.")
 

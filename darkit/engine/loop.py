@@ -33,8 +33,10 @@ from darkit.engine.metrics import restore_metrics
 from darkit.engine.processes import Place
 from darkit.engine.session import Session
 from darkit.engine.state import of_rank, restore_callbacks
+from darkit.engine.stop import SignalGuard
 from darkit.engine.stream import Sink
 from darkit.engine.tensorboard import TensorBoardSink
+from darkit.engine.workers import begin, may_follow_a_death
 from darkit.errors import ConfigError
 from darkit.runs import files
 from darkit.runs.retention import Retention
@@ -57,7 +59,7 @@ class Watched:
         self.session = session
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self.batches:
+        for batch in begin(self.batches):
             self.session.signs += 1
             yield batch
 
@@ -266,8 +268,11 @@ def begin_training(module: nn.Module) -> None:
             )
 
 
-def run_loop(trainer: lightning.Trainer, adapter: Adapter, config: TrainerConfig) -> None:
-    """Trains until the last step, or until somebody asks to stop."""
+def run_loop(trainer: lightning.Trainer, adapter: Adapter, config: TrainerConfig, guard: SignalGuard) -> None:
+    """Trains until the last step, or until somebody asks to stop.
+
+    A data worker that died is part of the stop when the signal that asks for it went to the whole process group.
+    """
     module = adapter.module
     begin_training(module)
     if config.compile:
@@ -280,6 +285,9 @@ def run_loop(trainer: lightning.Trainer, adapter: Adapter, config: TrainerConfig
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None
         raise
+    except Exception as error:
+        if not (may_follow_a_death(error) and guard.is_asked_soon()):
+            raise
     finally:
         if config.compile:
             module._compiled_call_impl = None

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from darkit.engine.metrics import Metrics, computed, is_metric, refuse_without_outputs, takes_model
 from darkit.engine.values import number_of
+from darkit.engine.workers import is_worker_death
 from darkit.errors import BatchError, LossError, OutOfMemoryError
 from darkit.runs.log import DEFAULT_COLUMNS
 
@@ -84,7 +85,7 @@ class Step:
         except torch.OutOfMemoryError:
             raise
         except (*_MISFITS, MemoryError, StopIteration) as error:
-            if isinstance(error, LossError):
+            if isinstance(error, LossError) or is_worker_death(error):  # torch tells of a death wherever it finds us
                 raise
             raise misfit(error, f"a batch of {describe(batch)}") from error
         if self._evaluates and (output is None or (isinstance(output, Mapping) and "loss" not in output)):

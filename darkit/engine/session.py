@@ -21,6 +21,7 @@ from darkit.engine.scripts import refuse_in_script
 from darkit.engine.stop import SignalGuard, StopRequest, StopTraining
 from darkit.engine.stream import RowStream, Sink
 from darkit.engine.system import SystemLog
+from darkit.engine.workers import is_worker_death
 from darkit.engine.writer import CheckpointWriter
 from darkit.errors import ConfigError, NonFiniteLossError, RunReplacedError, StorageError
 from darkit.runs import files, status
@@ -357,7 +358,7 @@ def describe_failure(error: BaseException) -> str:
     text = f"{type(error).__name__}: {error}"
     if is_out_of_memory(error):
         return f"Out of memory: {text}"
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+    if is_worker_death(error):
         return f"A data worker died: {text}"
     if isinstance(error, NonFiniteLossError):
         return f"The loss is not finite: {text}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
 import os
 import shutil
@@ -9,13 +10,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 from darkit.engine.forks import forget_in_child
+from darkit.engine.workers import SIGNALS
 
 logger = logging.getLogger(__name__)
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_SAME = 0.2  # seconds within which a second signal is the first: ``timeout`` signals a process and then its group
+_LATE = 1.0  # seconds that a signal may come later than the death of a worker which it was sent to as well
 
 
 class StopRequest:
@@ -54,13 +58,15 @@ class StopRequest:
 class SignalGuard:
     """Turns SIGTERM, SIGINT and SIGUSR1 into a request; a second signal ends the process at once.
 
+    In a notebook or at a prompt the second signal raises `KeyboardInterrupt` instead, and the process lives.
+
     Outside the main thread, where Python allows no handlers, it does nothing.
     """
 
     def __init__(self, request: StopRequest) -> None:
         self.request = request
         self._before: dict[signal.Signals, Any] = {}
-        self._received = 0
+        self._received = 0.0  # when the first signal came
         forget_in_child(self)
 
     def forget(self) -> None:
@@ -80,13 +86,24 @@ class SignalGuard:
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before.clear()
-        self._received = 0
+        self._received = 0.0
+
+    def is_asked_soon(self) -> bool:
+        """Says whether somebody asks to stop, and waits a moment for a signal that may be on its way."""
+        deadline = time.monotonic() + _LATE
+        while not self.request.reason and self._before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return bool(self.request.reason)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         received = signal.Signals(number)
-        self._received += 1
-        if self._received > 1:
+        if self._received and time.monotonic() - self._received < _SAME:
+            return
+        if self._received and is_interactive():
+            raise KeyboardInterrupt
+        if self._received:
             os._exit(128 + number)
+        self._received = time.monotonic()
         self.request.ask(f"It was asked to stop by {received.name}.", received)
         # print() may be running in the frame that was interrupted
         os.write(2, f"\n{received.name}: saving after this step, then stopping; once more stops at once.\n".encode())
@@ -94,7 +111,7 @@ class SignalGuard:
 
 def is_interactive() -> bool:
     """Says whether somebody sits at this interpreter: a prompt, ``python -i`` or a notebook."""
-    return hasattr(sys, "ps1") or bool(sys.flags.interactive)
+    return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__") or bool(sys.flags.interactive)
 
 
 def requeue() -> bool:

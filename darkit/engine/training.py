@@ -228,7 +228,7 @@ def train_run(
                 trainer = make_trainer(session, config, composition, place)
                 seed_generators(config.seed + trainer.global_rank)
                 enter(trainer, adapter, state)
-                run_loop(trainer, adapter, config)
+                run_loop(trainer, adapter, config, session.guard)
             if adapter.data_ended:
                 session.end_reason = f"The training data ended at step {session.step} of {config.max_step}."
             elif early := next((part for part in composition if isinstance(part, EarlyStop)), None):
