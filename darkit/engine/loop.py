@@ -18,6 +18,7 @@ from darkit.engine.callbacks import (
     EarlyStop,
     ExportConfigs,
     LossGuard,
+    RequireMetric,
     SaveBest,
     StepCheckpoint,
     StepEvaluate,
@@ -187,7 +188,7 @@ def make_callbacks(
     state: Mapping[str, Any],
     description: ModelDescription | None = None,
 ) -> list[lightning.Callback]:
-    """Composes the callbacks in the order of a step: evaluate, the user's own, log, guard, stop, save."""
+    """Composes the callbacks in the order of a step: evaluate, the user's own, log, guard, require, stop, save."""
     stream = session.stream
     guard = LossGuard(config.nan_policy, stream)
 
@@ -202,6 +203,9 @@ def make_callbacks(
     log = StepLog(stream, config.log_step_interval)
     save = StepCheckpoint(session.folder, config.save_step_interval, writer=session.writer, before=before_save)
     best = [SaveBest(save, *watch)] if config.load_best_at_end else []
+    wanted = []
+    if config.keep_best:
+        wanted.append(RequireMetric(config.monitor, evaluates=evaluate is not None, others=may_add_metrics(own)))
     return [
         *([ExportConfigs(session.folder, config, tokenizer, description)] if session.writes else []),
         _Progress(session, (schedule, *early, log, guard, *best, save)),
@@ -211,11 +215,26 @@ def make_callbacks(
         *early,
         log,
         guard,
+        *wanted,
         StopOnRequest(session.guard),
         *best,
         save,
         _Restore(state),
     ]
+
+
+def may_add_metrics(callbacks: Sequence[lightning.Callback]) -> bool:
+    """Says whether callbacks that are not darkit's own may add metrics to a step."""
+    return any(not type(callback).__module__.startswith("darkit.") for callback in callbacks)
+
+
+def refuse_unknown_monitor(config: TrainerConfig, evaluates: bool, callbacks: Sequence[lightning.Callback]) -> None:
+    """Refuses a monitor of evaluations in a training that has none. Raises `ConfigError`."""
+    if config.keep_best and config.monitor.startswith("val_") and not evaluates and not may_add_metrics(callbacks):
+        raise ConfigError(
+            f"keep_best={config.keep_best} compares checkpoints by monitor={config.monitor!r}, but without validation "
+            "data there is no such metric: give val_data, or a monitor that the steps return, such as 'train_loss'."
+        )
 
 
 def enter(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]) -> None:

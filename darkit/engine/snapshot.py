@@ -57,8 +57,9 @@ def _put_array(value: Any, place: list[Any]) -> Any:
 class Snapshot:
     """Takes copies of nested state into host buffers that are kept for the next copy.
 
-    The first copy allocates; those after it only copy, which costs a third of a clone. Buffers of what is on an
-    accelerator are pinned and filled without waiting for it: `wait` does that, on whatever thread reads the copy.
+    The first copy allocates; those after it only copy, which costs a third of a clone. Buffers of what is on a CUDA
+    device are pinned and filled without waiting for it: `wait` does that, on whatever thread reads the copy. From any
+    other device the copy is complete when `take` returns.
     Tensors that are the same memory, such as tied weights, are one buffer.
     """
 
@@ -123,7 +124,7 @@ class Snapshot:
         if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
             pinned = value.device.type == "cuda"
             buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=pinned)
-        return buffer.copy_(value, non_blocking=True)
+        return buffer.copy_(value, non_blocking=value.device.type == "cuda")  # of no other is the end known to `wait`
 
 
 def _like(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:

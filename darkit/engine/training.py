@@ -34,6 +34,7 @@ from darkit.engine.loop import (
     make_sinks,
     make_trainer,
     quiet_lightning,
+    refuse_unknown_monitor,
     retention_of,
     run_loop,
 )
@@ -173,6 +174,7 @@ def train_run(
         refuse_existing(root, config.name)
     resolve_device(config)
     loaders = make_loaders(data, val_data, config)
+    refuse_unknown_monitor(config, loaders.val is not None, callbacks)
     described = describe_model(model, lambda: small_batch(loaders))
     check_fits(model, described.values, loaders, direct=loss is None and not finds_own_loss(model))
     changes = check_settings(same, config, described.values, tokenizer, resume_overrides) if same else {}

@@ -125,6 +125,7 @@ class CheckpointWriter(BackgroundWriter):
         self.folder = folder
         self.run_id = run_id
         self.retention = retention or Retention()
+        self._told = False
 
     def save(self, step: int, content: Mapping[str, Any], metrics: Mapping[str, float]) -> Path:
         """Saves a step; returns at once with the path where the checkpoint will be.
@@ -146,8 +147,21 @@ class CheckpointWriter(BackgroundWriter):
                 self._check()  # says it better where the folder is gone
                 raise
             self._check()  # a checkpoint takes its time to write, and what is deleted now must be this run's
+            self._tell_of_a_missing_score(step, metrics)
             for checkpoint in self.retention.superseded(list_checkpoints(self.folder)):
                 remove_files(checkpoint.path)
 
         self.submit(content, write)
         return checkpoint_path(self.folder, step)
+
+    def _tell_of_a_missing_score(self, step: int, metrics: Mapping[str, float]) -> None:
+        wanted = self.retention
+        if wanted.best and wanted.monitor not in metrics and not self._told:
+            self._told = True
+            logger.warning(
+                "The checkpoint of step %d has no %r, by which keep_best=%d compares: such checkpoints are kept. Let "
+                "save_step_interval be a multiple of eval_step_interval.",
+                step,
+                wanted.monitor,
+                wanted.best,
+            )

@@ -15,8 +15,12 @@ from darkit.runs.checkpoints import Checkpoint, manifest_path
 class Retention:
     """Says which checkpoints are kept; the highest step always is.
 
+    A checkpoint whose metrics lack `monitor` cannot be compared and is not deleted for that: it is kept until `last`
+    says otherwise and another one has a score.
+
     Args:
-        last: How many of the highest steps, at least 1; None keeps all, or only the last one where `best` is given.
+        last: How many of the highest steps, at least 1; None keeps all or, where `best` is given, the last one and
+            those without a score.
         best: How many of the best besides.
         monitor: The metric by which they are the best.
         mode: ``min`` or ``max``: whether a small or a large value is good.
@@ -45,7 +49,10 @@ class Retention:
             return []
         whole = [checkpoint for checkpoint in ordered if not checkpoint.problem]  # a damaged one takes no one's place
         kept = {checkpoint.step for checkpoint in whole[-(self.last or 1) :]}
-        kept |= {checkpoint.step for checkpoint in self.ranked(whole)[: self.best]}
+        ranked = self.ranked(whole)
+        kept |= {checkpoint.step for checkpoint in ranked[: self.best]}
+        if self.best and (self.last is None or not ranked):
+            kept |= {checkpoint.step for checkpoint in whole if self.monitor not in checkpoint.metrics}
         return [checkpoint for checkpoint in ordered if checkpoint.step not in kept]
 
     def ranked(self, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:

@@ -112,6 +112,7 @@ def test_training_again_goes_on_with_the_same_run() -> None:
 def test_a_train_that_comes_from_a_mixin_is_kept_too() -> None:
     class Recipe:
         def train(self, train_dataset: Any, val_dataset: Any = None) -> None:
+            self.log(step=1)  # type: ignore[attr-defined]
             raise RuntimeError("in the mixin")
 
     class Mixed(Recipe, Trainer):

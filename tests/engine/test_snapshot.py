@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from darkit.engine.compare import differences
 from darkit.engine.snapshot import Snapshot
@@ -153,3 +154,17 @@ def test_numbers_of_numpy_become_pythons_which_weights_only_reads() -> None:
     copied = Snapshot().take(state)
     assert copied == {"a": 0.1, "b": [3, True]}
     assert [type(copied["a"]), *map(type, copied["b"])] == [float, int, bool]
+
+
+def test_only_copies_from_cuda_are_begun_without_waiting_for_their_end() -> None:
+    waits: list[bool] = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.copy_.default:
+                waits.append(not (len(args) > 2 and args[2]) and not (kwargs or {}).get("non_blocking"))
+            return func(*args, **(kwargs or {}))
+
+    with Copies():
+        Snapshot().take({"weights": torch.ones(3), "more": [torch.ones(2)]})
+    assert waits == [True, True]

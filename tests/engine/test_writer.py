@@ -270,7 +270,7 @@ def test_a_callback_alone_raises_the_error_of_its_thread_once(tmp_path: Path) ->
     with pytest.raises(StorageError, match="Is a directory") as caught:
         trainer.fit(Foreign(), in_order())
     assert getattr(caught.value, "__notes__", []) == []
-    assert steps(folder) == [2]
+    assert steps(folder) in ([2, 5], [2, 6])  # the step at which the error came out
     assert not any(thread.name.startswith("darkit-checkpoint") for thread in threading.enumerate())
 
 

@@ -76,7 +76,8 @@ def test_a_signal_to_the_group_stops_and_saves_whatever_it_does_to_the_workers(
         os.killpg(child.pid, number)
         assert child.wait() == 128 + number, child.output
         assert_stopped(run, number.name)
-        assert "Traceback" not in child.output
+        if options == USUAL:  # workers that are made anew for every epoch may be killed while they end
+            assert "Traceback" not in child.output
 
 
 def test_timeout_which_signals_its_child_twice_stops_it_once(home: Path, tmp_path: Path) -> None:

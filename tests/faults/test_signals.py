@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from select import select
 
 import pytest
 
@@ -17,7 +17,7 @@ import darkit
 from darkit.engine.checkpoint import read_run_checkpoint
 from darkit.runs.requests import request_stop
 from darkit.runs.status import read_status
-from tests.faults.parts import CHECKOUT, Zygote, finished, last_logged, problems, state, training, wait_until
+from tests.faults.parts import CHECKOUT, Child, Zygote, finished, last_logged, problems, state, training, wait_until
 
 
 def assert_stopped_at_a_step(run: Path, reason: str) -> None:
@@ -47,18 +47,23 @@ def test_sigterm_at_twenty_moments_stops_at_a_step_and_goes_on_from_there(zygote
 
 
 def test_a_second_sigterm_ends_at_once_and_leaves_whole_files(zygote: Zygote, home: Path) -> None:
-    chosen = random.Random(5)
-    for _ in range(5):
-        child, run = begin(zygote, home)
-        promised = finished(run)
+    hanging = "import time, torch\ntorch.Tensor.backward = lambda *_: time.sleep(600)\n" + training()
+    child = zygote.run(hanging, home)
+    run = home / "base" / "run"
+    wait_until(lambda: (run / "status.json").exists(), f"the run: {child.output}")
+    wait_until(lambda: not sent(child), "the end")
+    assert child.wait() == 128 + signal.SIGTERM, child.output
+    assert "SIGTERM: saving" in child.output
+    assert problems(run) == []
+
+
+def sent(child: Child) -> bool:
+    """Sends SIGTERM if the process is there."""
+    time.sleep(0.05)
+    status = Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    if status != "Z":
         child.send(signal.SIGTERM)
-        time.sleep(chosen.uniform(0, 0.01))
-        with contextlib.suppress(ProcessLookupError):  # it may have ended already
-            child.send(signal.SIGTERM)
-        assert child.wait() == 128 + signal.SIGTERM, child.output
-        assert promised <= finished(run)
-        assert problems(run) == []
-        assert state(run) in ("stopped", "crashed")
+    return status != "Z"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
@@ -132,4 +137,32 @@ def test_an_interpreter_at_which_somebody_sits_survives_ctrl_c(home: Path) -> No
     )
     assert "stopped True" in output
     assert process.returncode == 0
+    assert darkit.load("run").status == "stopped"
+
+
+def test_two_interrupts_leave_an_interpreter_alive_and_the_last_step_saved(home: Path) -> None:
+    code = (
+        "import time, torch\nbackward, calls = torch.Tensor.backward, []\ndef slow(loss, *rest, **named):\n"
+        "    calls.append(1)\n    backward(loss, *rest, **named)\n    time.sleep(600 * (len(calls) == 5))\n"
+        "torch.Tensor.backward = slow\n" + training(save_step_interval=0)
+    )
+    with subprocess.Popen(
+        [sys.executable, "-i", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=CHECKOUT,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        log = home / "base" / "run" / "train_log.csv"
+        wait_until(lambda: log.exists() and len(log.read_bytes().splitlines()) > 4, "four steps")
+        process.send_signal(signal.SIGINT)
+        heard = b""
+        while b">>> " not in heard:
+            process.send_signal(signal.SIGINT) if b"saving after" in heard and b"Error" not in heard else None
+            heard += os.read(process.stderr.fileno(), 4096) if select([process.stderr], [], [], 0.3)[0] else b""
+        output, _ = process.communicate(b"print('alive', darkit.load('run').latest_checkpoint().step)\n", timeout=60)
+    assert b"alive 4" in output
     assert darkit.load("run").status == "stopped"

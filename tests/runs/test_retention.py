@@ -40,7 +40,8 @@ def gone(retention: Retention, checkpoints: list[Checkpoint]) -> list[int]:
         ({"best": 2}, [1, 2, 4]),
         ({"best": 1, "mode": "max"}, [1, 3, 4, 5]),
         ({"last": 2, "best": 1}, [1, 2, 4]),
-        ({"best": 1, "monitor": "other"}, [1, 2, 3, 4, 5]),
+        ({"best": 1, "monitor": "other"}, []),
+        ({"last": 2, "best": 1, "monitor": "other"}, []),
     ],
     ids=str,
 )
@@ -52,6 +53,15 @@ def test_the_last_the_best_and_always_the_highest_are_kept(settings: dict[str, A
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_a_metric_that_is_not_finite_is_never_the_best(bad: float, mode: str) -> None:
     assert gone(Retention(best=1, mode=mode), [*scored(bad, 0.5, bad), checkpoint(4)]) == [1, 3]
+
+
+def test_without_a_score_one_is_kept_until_the_last_ones_are_counted_and_another_has_a_score() -> None:
+    without = [checkpoint(step) for step in (1, 2, 3)]
+    assert gone(Retention(best=1), [*without, *scored()]) == []
+    last = [checkpoint(4, {"val_loss": 0.5}), checkpoint(5, {"val_loss": 0.7}), checkpoint(6)]
+    assert gone(Retention(best=1), [*without, *last]) == [5]
+    assert gone(Retention(last=1, best=1), without) == []
+    assert gone(Retention(last=1, best=1), [*without, *last]) == [1, 2, 3, 5]
 
 
 def test_of_equal_ones_the_earlier_is_the_best() -> None:
@@ -85,8 +95,11 @@ def test_whatever_is_monitored_the_rules_hold(
         assert lost == []
         return
     assert set(range(len(values))[-(last or 1) :]) <= set(kept)
-    assert len(kept) <= (last or 1) + best
     finite = [value for value in values if value is not None and math.isfinite(value)]
+    if not best or (last is not None and finite):
+        assert len(kept) <= (last or 1) + best
+    else:
+        assert {step for step, value in enumerate(values) if value is None} <= set(kept)
     if best and finite:
         top = min(finite) if mode == "min" else max(finite)
         assert any(values[step] == top for step in kept)

@@ -1,7 +1,7 @@
 """Callbacks that also work alone in a stock ``lightning.Trainer(callbacks=[...])``.
 
-Their order matters and is that of a step: `StepEvaluate`, `EarlyStop`, `StepLog`, `LossGuard`, `StopOnRequest`,
-`SaveBest`, `StepCheckpoint`.
+Their order matters and is that of a step: `StepEvaluate`, `EarlyStop`, `StepLog`, `LossGuard`, `RequireMetric`,
+`StopOnRequest`, `SaveBest`, `StepCheckpoint`.
 """
 
 from darkit.engine.callbacks.checkpoint import StepCheckpoint
@@ -10,6 +10,7 @@ from darkit.engine.callbacks.evaluate import StepEvaluate
 from darkit.engine.callbacks.export import ExportConfigs
 from darkit.engine.callbacks.guard import LossGuard
 from darkit.engine.callbacks.log import StepLog
+from darkit.engine.callbacks.require import RequireMetric
 from darkit.engine.callbacks.save_best import SaveBest
 from darkit.engine.callbacks.stop import StopOnRequest
 
@@ -17,6 +18,7 @@ __all__ = [
     "EarlyStop",
     "ExportConfigs",
     "LossGuard",
+    "RequireMetric",
     "SaveBest",
     "StepCheckpoint",
     "StepEvaluate",

@@ -134,8 +134,9 @@ class StepCheckpoint(StepCallback):
         state = collect_state(trainer, pl_module, boundary)
         if self._writer is not None:
             metrics = {key: float(value) for key, value in log_values(trainer, self._values).items()}
+            self._tried = -1  # an error from here on is that of the save before
             self._writer.save(step, state, metrics)
-        self._saved = step
+        self._saved = self._tried = step
 
     def _save_before(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException

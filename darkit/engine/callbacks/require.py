@@ -1,0 +1,48 @@
+"""Refuses to compare checkpoints by a metric that no step has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+
+from darkit.engine.callbacks.base import StepCallback, log_values
+from darkit.errors import ConfigError, nearest
+
+
+class RequireMetric(StepCallback):
+    """Raises as soon as it is certain that a metric never comes: after the first evaluation, or the first step.
+
+    A metric that only somebody's callback could add is waited for, unless it is named like one of an evaluation.
+
+    Args:
+        name: The metric, such as ``val_loss``.
+        evaluates: Whether the training evaluates.
+        others: Whether somebody's callbacks may add metrics.
+    """
+
+    def __init__(self, name: str, *, evaluates: bool = True, others: bool = False) -> None:
+        self.name = name
+        self.evaluates = evaluates
+        self.others = others
+        self._seen: set[str] = set()
+
+    def on_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
+    ) -> None:
+        """Looks at what the step has, until the metric was there. Raises `ConfigError`."""
+        if self.name in self._seen:
+            return
+        values = log_values(trainer, outputs)
+        self._seen |= values.keys()
+        if self.name in self._seen or (self.others and not self.name.startswith("val_")):
+            return
+        if any(name.startswith("val_") for name in values) or not (self.evaluates or self.others):
+            raise ConfigError(unknown_metric(self.name, self._seen, f"by step {step}"))
+
+
+def unknown_metric(name: str, seen: set[str], when: str) -> str:
+    """Says that checkpoints cannot be compared by a metric, and which ones there are."""
+    return f"keep_best compares checkpoints by monitor={name!r}, but {when} no such metric was logged; " + (
+        f"{nearest(name, seen)}."
+    )
