@@ -240,7 +240,7 @@ def test_a_save_that_fails_ends_the_training_with_its_cause_and_the_earlier_ones
     assert read_checkpoint(find_checkpoint(run.path, saved[0]))["current_step"] == saved[0]
     assert [name for name in names_in(folder) if ".tmp-" in name] == []
     Blocking(folder, step).path.rmdir()
-    assert train(made(), xy(), name="run", resume=True, max_step=6).status == "finished"
+    assert train(made(), xy(), name="run", resume=True, max_step=9).status == "finished"
 
 
 @pytest.mark.filterwarnings("ignore:::lightning")
