@@ -41,10 +41,17 @@ class Place:
     Attributes:
         address: What a browser opens, without the token.
         key: What ends the server; known to who can read the home.
+        token: What a reader must show once, or empty for a server that only this machine can reach.
     """
 
     address: str
     key: str
+    token: str = ""
+
+    @property
+    def link(self) -> str:
+        """What a browser opens, with the token where there is one."""
+        return f"{self.address}?token={self.token}" if self.token else self.address
 
 
 def serve(home: Path, host: str, port: int, announce: Callable[[str], None]) -> int:
@@ -64,7 +71,7 @@ def serve(home: Path, host: str, port: int, announce: Callable[[str], None]) -> 
     """
     mine = _Mine(home)
     if not mine.held:
-        announce(_running(home).address)
+        announce(_running(home).link)
         return 0
     with mine:
         listening = _listen(host, port)
@@ -72,8 +79,9 @@ def serve(home: Path, host: str, port: int, announce: Callable[[str], None]) -> 
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         token = None if host in _LOOPBACK else secrets.token_urlsafe(32)
         key = secrets.token_urlsafe(32)
-        mine.tell(Place(address, key))
-        announce(f"{address}?token={token}" if token else address)
+        place = Place(address, key, token or "")
+        mine.tell(place)
+        announce(place.link)
         return _run(home, host, listening, token, key)
 
 
@@ -84,7 +92,7 @@ def start_in_background(home: Path, host: str = "127.0.0.1", port: int = 8000) -
         ServerError: It did not start; the text says why.
     """
     if not _Mine(home).free():
-        return _running(home).address
+        return _running(home).link
     command = python_module("darkit.dashboard.serve", str(home), host, str(port))
     folder = _folder(home)
     with (folder / "server.log").open("wb") as log:
@@ -136,6 +144,7 @@ def _run(home: Path, host: str, listening: socket.socket, token: str | None, key
     gc.disable()  # while thousands of small objects are made that stay
     import uvicorn  # noqa: F401 - before the thread that imports the rest begins
 
+    from darkit.dashboard.connections import keep_log_short
     from darkit.dashboard.security import own_hosts, same_secret
     from darkit.dashboard.server import create_app
 
@@ -149,6 +158,7 @@ def _run(home: Path, host: str, listening: socket.socket, token: str | None, key
         gc.freeze()
         gc.enable()
 
+    keep_log_short()
     app = create_app(home / "base", hosts=own_hosts(host), token=token, stop=end, made=made)
     server = server_of(app)
     with suppress(KeyboardInterrupt):
@@ -160,12 +170,13 @@ def server_of(app: ASGIApp) -> uvicorn.Server:
     """A server for the dashboard that nothing in the environment changes."""
     import uvicorn  # late: the address is told before the slow imports
 
+    from darkit.dashboard.connections import Server, server_options
+
     config = uvicorn.Config(
         app,
         port=0,
         lifespan="off",
         ws="none",
-        http="h11",
         loop="asyncio",
         interface="asgi3",
         h11_max_incomplete_event_size=_LONGEST_HEAD,
@@ -175,8 +186,9 @@ def server_of(app: ASGIApp) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=2,
         workers=1,
+        **server_options(),
     )
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def _name_for_others(host: str) -> str:
@@ -283,7 +295,9 @@ def _running(home: Path) -> Place:
     while True:
         try:
             values = read_object(home / FOLDER / "place.json")
-            return Place(str(values["address"]), str(values["key"]))
+            return Place(str(values["address"]), str(values["key"]), str(values.get("token", "")))
+        except PermissionError as error:
+            raise ServerError(f"A dashboard of {home} is running, but another user started it.") from error
         except (OSError, UnreadableError, KeyError) as error:
             if time.monotonic() > deadline:
                 raise ServerError(f"A dashboard of {home} is running, but does not say where.") from error
