@@ -13,7 +13,8 @@ from rich.text import Text
 
 from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.cli.runs import STATE_STYLES
-from darkit.runs import Run, load
+from darkit.errors import listing
+from darkit.runs import Run, files, load
 from darkit.runs.checkpoints import Checkpoint
 from darkit.runs.home import format_time
 from darkit.runs.inert import format_json, inert
@@ -81,8 +82,19 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
     command, git = info.get("command"), info.get("git")
     if isinstance(command, list) and command:
         yield "command", shlex.join(map(str, command))
-    if isinstance(git, dict) and git.get("commit"):
-        yield "git", str(git["commit"]) + (" with changes" if git.get("diff") else "")
+    if isinstance(git, dict) and git:
+        yield "git", _git(git)
+    packages = found.environment.get("packages")
+    if isinstance(packages, dict) and packages:
+        yield "packages", f"{len(packages)}, with their versions in {files.ENVIRONMENT}"
+
+
+def _git(told: dict[str, Any]) -> str:
+    text = str(told.get("commit") or "no commit yet") + (" with changes" if told.get("diff") else "")
+    untracked = told.get("untracked")
+    if isinstance(untracked, list) and untracked:
+        text += f", untracked files: {listing([str(name) for name in untracked])}"
+    return text
 
 
 def _checkpoint(checkpoint: Checkpoint) -> str:
@@ -97,6 +109,7 @@ def _as_json(found: Run) -> dict[str, Any]:
         "path": found.path,
         "status": vars(details),
         "info": found.info,
+        "packages": found.environment.get("packages", {}),
         "config": found.config,
         "trainer_config": found.trainer_config,
         "checkpoints": [

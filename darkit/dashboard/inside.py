@@ -74,6 +74,7 @@ class Inside:
         from darkit.dashboard.callbacks import add_callbacks
         from darkit.dashboard.charts import Charts
         from darkit.dashboard.dash_app import make_dash
+        from darkit.dashboard.dash_requests import CheckedCallbacks
         from darkit.dashboard.layout.shell import frame
         from darkit.dashboard.predict import Prompts
 
@@ -82,8 +83,7 @@ class Inside:
         app.layout = frame
         add_callbacks(app, library, charts)
         add_routes(app.server, library, charts, Prompts(root.parent), stop)
-        server: ASGIApp = app.server
-        return server
+        return CheckedCallbacks(app.server, app)
 
 
 def warm(library: Library, page: str, query: str) -> None:

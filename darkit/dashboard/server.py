@@ -12,16 +12,17 @@ from pathlib import Path
 
 from dash import html
 from fastapi import FastAPI
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from darkit.dashboard import plotly
 from darkit.dashboard.dash_app import make_dash, page_asked
+from darkit.dashboard.dash_requests import SUITES, is_script
 from darkit.dashboard.inside import Inside
 from darkit.dashboard.security import LOOPBACK, Guard, content_policy, is_page
 
 DEFAULT_BOUND = 2**30  # bytes
-_SHELL = ("/assets/", "/_dash-component-suites/", "/plotly-")
+_SHELL = ("/assets/", SUITES, "/plotly-")
 
 
 def create_app(
@@ -53,15 +54,18 @@ def create_app(
         return FileResponse(plotly.SCRIPT, media_type="text/javascript", headers=cached)
 
     inside = Inside(root, stop, bound, made)
-    return Guard(_Front(shell, inside), hosts, content_policy(app.csp_hashes()), token)
+    return Guard(
+        _Front(shell, inside, lambda path: is_script(app, path)), hosts, content_policy(app.csp_hashes()), token
+    )
 
 
 class _Front:
     """Answers with the page and its scripts, and has the rest answered from inside."""
 
-    def __init__(self, shell: ASGIApp, inside: Inside) -> None:
+    def __init__(self, shell: ASGIApp, inside: Inside, is_script: Callable[[str], bool]) -> None:
         self._shell = shell
         self._inside = inside
+        self._is_script = is_script
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         page = scope.get("darkit_page")
@@ -72,6 +76,8 @@ class _Front:
                 await self._shell(scope, receive, send)
             finally:
                 page_asked.reset(asked)
+        elif scope["path"].startswith(SUITES) and not self._is_script(scope["path"]):
+            await PlainTextResponse("There is no such script.", 404)(scope, receive, send)
         elif scope["path"].startswith(_SHELL):
             await self._shell(scope, receive, send)
         else:

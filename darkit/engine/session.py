@@ -29,6 +29,7 @@ from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.lock import RunLock
 from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_values
 from darkit.runs.names import create_fresh, create_named, remove_unused, run_path
+from darkit.runs.packages import changed_packages
 from darkit.runs.provenance import describe_environment
 from darkit.runs.requests import forget_stop, read_stop
 from darkit.runs.retention import Retention
@@ -180,6 +181,8 @@ class Session:
         if not self._created and (self.step or self._keeps_log) and Run(self.folder).info:
             self._note_continued(changes or {}, model)
             return
+        described = describe_environment()
+        environment = described.pop("environment")
         facts = {
             "id": self.run_id,
             "name": self.folder.name,
@@ -188,8 +191,9 @@ class Session:
             "series": {name: list(columns) for name, columns in check_series(series).items()},
             "seed": config.seed,
             "data": dict(data),
-            **describe_environment(),
+            **described,
         }
+        files.write_json(self.folder / files.ENVIRONMENT, environment)
         files.write_json(self.folder / files.RUN, facts)
         if composed:
             files.write_text(self.folder / files.COMPOSED_CONFIG, composed)
@@ -201,6 +205,8 @@ class Session:
         facts = Run(self.folder).info
         environment = describe_environment()
         environment["git"].pop("diff", None)
+        packages = environment.pop("environment")["packages"]
+        environment["packages"] = changed_packages(Run(self.folder).environment.get("packages"), packages)
         told = {key: list(pair) for key, pair in changes.items()}
         entry = {"after_step": self.step, "time": time.time(), "changes": told, **environment}
         files.write_json(

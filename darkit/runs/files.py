@@ -24,6 +24,7 @@ TOKENIZER = "tokenizer.json"
 TOKENIZER_FOLDER = "tokenizer"
 COMPOSED_CONFIG = "config.yaml"
 RUN = "run.json"
+ENVIRONMENT = "environment.json"
 MODEL_SOURCE = "model.py"
 STATUS = "status.json"
 LOG = "train_log.csv"
@@ -34,7 +35,7 @@ SYSTEM_LOG = "system_log.csv"
 LOCK = ".lock"
 _OWN = frozenset(
     {MODEL_CONFIG, TRAINER_CONFIG, TOKENIZER, TOKENIZER_FOLDER, COMPOSED_CONFIG, RUN, MODEL_SOURCE, STATUS, LOG}
-    | {TENSORBOARD, STOP, NOTES, SYSTEM_LOG, LOCK}
+    | {ENVIRONMENT, TENSORBOARD, STOP, NOTES, SYSTEM_LOG, LOCK}
 )
 _CHECKPOINT = "iter-"  # what the names of checkpoints and their manifests begin with
 _BLOCK = 4096  # bytes; file systems give a file its space in such blocks, or larger ones

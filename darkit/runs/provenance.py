@@ -6,9 +6,12 @@ import platform
 import socket
 import subprocess
 import sys
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from darkit.runs.packages import installed_packages
+from darkit.runs.untracked import imported_untracked
 
 _PACKAGES = ("darkit", "torch", "lightning", "numpy", "tokenizers", "transformers")
 _LONGEST_DIFF = 200_000  # characters
@@ -22,36 +25,41 @@ def describe_environment(folder: Path | None = None) -> dict[str, Any]:
         folder: Whose git repository counts; by default the working directory.
 
     Returns:
-        ``versions``, ``git`` (commit and diff, or empty outside a repository), ``command`` and ``host``.
+        ``versions``, ``git`` (commit, diff and the names of imported files that it does not track, or empty outside a
+        repository), ``command`` and ``host``; and ``environment``, which has a file of its own: ``packages`` (the
+        versions of all that is installed), ``files`` (the content of those untracked files) and ``left_out``.
     """
+    git, untracked = _git(folder or Path())
+    packages = installed_packages()
     return {
-        "versions": {"python": platform.python_version(), **_versions()},
-        "git": _git(folder or Path()),
+        "environment": {"packages": packages, **untracked},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: packages[name] for name in _PACKAGES if name in packages},
+        },
+        "git": git,
         "command": [sys.executable, *sys.orig_argv[1:]],
         "host": {"name": socket.gethostname(), "system": platform.platform()},
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _git(folder: Path) -> dict[str, str]:
-    commit = _ask_git(folder, "rev-parse", "HEAD")
-    if not commit:
-        return {}
+def _git(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what git tells of a folder, and the imported files that it does not track."""
+    nothing: dict[str, Any] = {"files": {}, "left_out": {}}
+    top, _, commit = (_ask_git(folder, "rev-parse", "--show-toplevel", "HEAD") or "").partition("\n")
+    if not commit:  # before the first commit everything is untracked
+        top = (_ask_git(folder, "rev-parse", "--show-toplevel") or "").rstrip("\n")
+        untracked = imported_untracked(Path(top), partial(_ask_git, Path(top))) if top else nothing
+        names = [*untracked["files"], *untracked["left_out"]]
+        return ({"commit": "", "diff": "", "untracked": names} if names else {}), untracked
     diff = _ask_git(folder, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
     if diff is None:
         diff = "[git could not tell]\n"
     if len(diff) > _LONGEST_DIFF:
         diff = f"{diff[:_LONGEST_DIFF]}\n[{len(diff) - _LONGEST_DIFF} more characters left out]"
-    return {"commit": commit.strip(), "diff": diff}
+    untracked = imported_untracked(Path(top), partial(_ask_git, Path(top)))
+    names = [*untracked["files"], *untracked["left_out"]]
+    return {"commit": commit.strip(), "diff": diff, **({"untracked": names} if names else {})}, untracked
 
 
 def _ask_git(folder: Path, *arguments: str) -> str | None:

@@ -61,6 +61,11 @@ class Run:
         return files.read_json(self.path / files.RUN)
 
     @property
+    def environment(self) -> dict[str, Any]:
+        """What ``environment.json`` tells: ``packages`` (name -> version), ``files`` and ``left_out``; or nothing."""
+        return files.read_json(self.path / files.ENVIRONMENT)
+
+    @property
     def config(self) -> dict[str, Any]:
         """The model's config."""
         return files.read_json(self.path / files.MODEL_CONFIG)

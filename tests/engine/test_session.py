@@ -18,8 +18,9 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.exports import describe_model
 from darkit.engine.session import Session
 from darkit.errors import ConfigError, NameInvalidError, RunExistsError, RunLockedError, StorageError
-from darkit.runs import Run, base
+from darkit.runs import Run, base, files
 from darkit.runs.lock import is_locked
+from darkit.runs.packages import installed_packages
 from tests.engine.parts import made, run_names, train, xy
 from tests.runs.parts import line_of, python
 
@@ -304,3 +305,22 @@ def test_a_signal_while_the_end_is_being_written_does_not_cut_it_off(home: Path)
         assert line_of(process) == "It was asked to stop by SIGTERM."
         assert process.wait(60) == 143
     assert (darkit.load("a").status, darkit.load("a").details.step) == ("finished", 10)
+
+
+def test_a_run_keeps_the_versions_of_all_packages_and_a_resumed_one_those_that_differ(home: Path) -> None:
+    run = train(made(), xy(), max_step=2, name="one")
+    kept = run.environment
+    assert kept["packages"] == installed_packages()
+    assert set(kept) == {"packages", "files", "left_out"}
+    assert "environment" not in run.info
+    kept["packages"]["numpy"] = "0.1"
+    kept["packages"]["gone"] = "1.0"
+    files.write_json(run.path / files.ENVIRONMENT, kept)
+    train(made(), xy(), max_step=4, resume="one")
+    (told,) = run.info["continued"]
+    assert told["packages"] == {"gone": ["1.0", None], "numpy": ["0.1", installed_packages()["numpy"]]}
+    assert run.environment == kept, "which tells of the start"
+    (run.path / files.ENVIRONMENT).unlink()  # as of a run from before
+    assert run.environment == {}
+    train(made(), xy(), max_step=6, resume="one")
+    assert run.info["continued"][1]["packages"] == {}

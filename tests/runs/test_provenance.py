@@ -103,5 +103,6 @@ def test_a_working_folder_that_was_deleted_is_no_error(tmp_path: Path) -> None:
 def test_everything_told_can_be_written_as_json(repository: Path, tmp_path: Path) -> None:
     (repository / "model.py").write_bytes(b"# caf\xe9 is not UTF-8\n")
     facts = describe_environment(repository)
+    assert facts["environment"]["files"] == {}
     files.write_json(tmp_path / "run.json", facts)
     assert files.read_json(tmp_path / "run.json") == facts

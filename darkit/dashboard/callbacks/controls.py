@@ -41,8 +41,8 @@ def add_config_switch(app: Dash, charts: Charts) -> None:
         State("url", "href"),
         prevent_initial_call=True,
     )
-    def switch(everything: bool, href: str) -> tuple[list[dict[str, str]], bool, dict[str, str], bool]:
-        _, state = read_address(href)
+    def switch(everything: bool, href: str | None) -> tuple[list[dict[str, str]], bool, dict[str, str], bool]:
+        _, state = read_address(href or "/")
         shown = charts.chosen(state["runs"], "log")
         rows = config_rows_for(shown, everything)
         return rows, not rows, config_box_style(shown, len(rows)), bool(rows)

@@ -40,8 +40,8 @@ def add(app: Dash, charts: Charts) -> None:
         _WORDS,
         prevent_initial_call=True,
     )
-    def renew_values(_: Any, href: str, language: str) -> Component:
-        return values_table(charts.chosen(_names(read_address(href)[1]["runs"]), "log"), language)
+    def renew_values(_: Any, href: str | None, language: str) -> Component:
+        return values_table(charts.chosen(_names(read_address(href or "/")[1]["runs"]), "log"), language)
 
 
 def _names(names: list[Any]) -> list[str]:

@@ -1,0 +1,99 @@
+"""The code that a run imported and that git does not know yet: without it a commit and a diff are not the program."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from darkit.runs.safe import UnreadableError, open_regular
+
+MOST_FILES = 50
+LONGEST_FILE = 100_000  # bytes
+MOST_BYTES = 500_000  # of all files together
+_MOST_ASKED = 500  # files that git is asked about
+_SECRET = re.compile(
+    r"(^|[._-])(env|secrets?|credentials?|creds|passwords?|passwd|private|api_?keys?|access_?tokens?)([._-]|$)",
+    re.IGNORECASE,
+)
+
+Git = Callable[..., str | None]
+
+
+def imported_untracked(top: Path, ask_git: Git) -> dict[str, Any]:
+    """Collects the imported files below a repository that are not in its history.
+
+    Args:
+        top: The repository's folder.
+        ask_git: Asks git in that folder; returns its answer, or None.
+
+    Returns:
+        ``files`` (path -> content) and ``left_out`` (path -> why its content is not kept): what git ignores, what is
+        named like a secret, what is no text, and what is too long or too many.
+    """
+    paths = imported_files(top)
+    if not paths:
+        return {"files": {}, "left_out": {}}
+    answer = ask_git(
+        "--literal-pathspecs", "ls-files", "-z", "-t", "--cached", "--others", "--exclude-standard", "--", *paths
+    )
+    if answer is None:
+        return {"files": {}, "left_out": dict.fromkeys(paths, "git could not tell whether it is tracked")}
+    tags = {entry[2:]: entry[0] for entry in answer.split("\0") if len(entry) > 2}
+    found: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    size = 0
+    for path in paths:
+        tag = tags.get(path, "ignored")
+        if tag not in ("?", "ignored"):
+            continue
+        content, reason = (None, "git ignores it") if tag == "ignored" else _read(top / path)
+        if content is not None and (len(found) >= MOST_FILES or size + len(content) > MOST_BYTES):
+            content, reason = None, "there are too many"
+        if content is None:
+            left_out[path] = reason
+        else:
+            found[path] = content.decode()
+            size += len(content)
+    return {"files": found, "left_out": left_out}
+
+
+def imported_files(top: Path) -> list[str]:
+    """Returns the Python files below a folder that this process has imported, relative to it, in order."""
+    root = f"{os.path.realpath(top)}{os.sep}"
+    libraries = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    found = set()
+    for module in list(sys.modules.values()):
+        with suppress(Exception):  # whatever somebody has put in place of a module
+            file = vars(module).get("__file__")
+            if not isinstance(file, str) or not file.endswith(".py") or file.startswith(libraries):
+                continue
+            if "site-packages" in file or "dist-packages" in file:
+                continue
+            real = os.path.realpath(file)
+            if real.startswith(root):
+                found.add(real[len(root) :])
+    return sorted(found)[:_MOST_ASKED]
+
+
+def _read(path: Path) -> tuple[bytes | None, str]:
+    """Returns a file's content, or None and why it is not kept."""
+    if any(_SECRET.search(part) for part in (path.stem, path.parent.name)):
+        return None, "it is named like a secret"
+    try:
+        with open_regular(path) as descriptor:
+            content = os.read(descriptor, LONGEST_FILE + 1)
+    except (OSError, UnreadableError):
+        return None, "it cannot be read"
+    if len(content) > LONGEST_FILE:
+        return None, f"it is longer than {LONGEST_FILE} bytes"
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None, "it is no text in UTF-8"
+    return (None, "it is no text") if "\0" in text else (content, "")
