@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from darkit.engine.averages import raw_weights
 from darkit.engine.checkpoint import load_weights
 from darkit.engine.description import describe_model
 from darkit.engine.device import restore_generators
@@ -47,7 +48,7 @@ class GoingOn:
         self.first = found.step if found.same_run else 0
         self.moved = False
         if found.content:
-            load_weights(owner.model, found.content)
+            load_weights(owner.model, raw_weights(found.content) if found.same_run else found.content)
 
     def restore(self) -> None:
         """Puts every generator back to where the checkpoint left it."""

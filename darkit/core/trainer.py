@@ -236,10 +236,11 @@ class Trainer:
             ConfigError: The run is over and the model has other weights than those of its last step.
         """
         if self._keeper.is_over and self._keeper.step:
-            if self.config.load_best_at_end and type(self).train is Trainer.train:
+            other = [name for name in ("load_best_at_end", "ema_decay") if getattr(self.config, name)]
+            if other and type(self).train is Trainer.train:
                 raise ConfigError(
-                    "The model has the weights of the best step (load_best_at_end), so they cannot be saved as the "
-                    "last one. Every step of the run that counts is saved already."
+                    f"The model has other weights than those of the last step ({other[0]}), so it cannot be saved as "
+                    "that step. Every step of the run that counts is saved already."
                 )
             return self._save(self._keeper.step)
         if self._going_on is not None and not self._going_on.moved:

@@ -37,6 +37,7 @@ _AT_LEAST: dict[str, float] = {
     "warmup_step": 0,
     "gradient_accumulation_steps": 1,
     "gradient_clip": 0,
+    "ema_decay": 0,
     "eval_iters": 0,
     "eval_step_interval": 0,
     "save_step_interval": 0,
@@ -101,6 +102,8 @@ class TrainerConfig:
     """Batches per step, at least 1; they count as in one large batch (see `darkit.engine.means`)."""
     gradient_clip: float = 0.0
     """Largest norm of all gradients together, at least 0; 0 does not clip."""
+    ema_decay: float = 0.0
+    """Decay of averaged weights that are evaluated, saved and predicted with, from 0 to below 1; 0 averages none."""
     eval_iters: int = 100
     """Batches per evaluation, at least 0; 0 takes all of the validation data."""
     eval_step_interval: int = 100
@@ -216,6 +219,8 @@ def _check_value(name: str, kind: str, value: Any) -> None:
         raise ConfigError(f"{name} must be at least {_AT_LEAST[name]}, not {value!r}.")
     if name in _AT_MOST and value > _AT_MOST[name]:
         raise ConfigError(f"{name} must be at most {_AT_MOST[name]}, not {value!r}.")
+    if name == "ema_decay" and value >= 1:
+        raise ConfigError(f"ema_decay must be below 1, not {value!r}.")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise ConfigError(f"{name} must be one of {', '.join(_CHOICES[name])}, not {value!r}.")
 

@@ -16,6 +16,7 @@ import lightning
 from lightning.pytorch import callbacks as stock
 from torch import nn
 
+from darkit.engine.callbacks import EmaWeights
 from darkit.errors import ConfigError, DataError, ModelError, listing
 
 P = ParamSpec("P")
@@ -74,7 +75,7 @@ _INSTEAD: Sequence[tuple[tuple[type, ...], str]] = (
     ((stock.ProgressBar,), "darkit shows the progress itself"),
     ((stock.BackboneFinetuning,), "freeze the backbone with requires_grad_(False)"),
     ((stock.EarlyStopping,), "use early_stop_patience, monitor and mode"),
-    ((stock.StochasticWeightAveraging, stock.WeightAveraging), "average the weights in a callback"),
+    ((stock.StochasticWeightAveraging, stock.WeightAveraging, EmaWeights), "use ema_decay"),
 )
 _ONLY_MEASURES = (stock.Timer,)  # its hooks of a validation only add up seconds
 

@@ -14,8 +14,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from darkit.engine.adapter import Adapter
+from darkit.engine.averages import Averages
 from darkit.engine.callbacks import (
     EarlyStop,
+    EmaWeights,
     ExportConfigs,
     LossGuard,
     RequireMetric,
@@ -197,7 +199,8 @@ def make_callbacks(
         if stream is not None:
             stream.flush()
 
-    schedule = _StepSchedule(evaluate is not None)
+    schedule = _StepSchedule(evaluate is not None or may_add_metrics(own))
+    averages = [EmaWeights(_averages(model, config, state))] if config.ema_decay else []
     watch = (config.monitor, config.mode, config.eval_step_interval)
     early = [EarlyStop(config.early_stop_patience, *watch)] if config.early_stop_patience else []
     log = StepLog(stream, config.log_step_interval)
@@ -208,7 +211,8 @@ def make_callbacks(
         wanted.append(RequireMetric(config.monitor, evaluates=evaluate is not None, others=may_add_metrics(own)))
     return [
         *([ExportConfigs(session.folder, config, tokenizer, description)] if session.writes else []),
-        _Progress(session, (schedule, *early, log, guard, *best, save)),
+        _Progress(session, (*averages, schedule, *early, log, guard, *best, save)),
+        *averages,
         *([evaluate] if evaluate else []),
         *own,
         schedule,
@@ -235,6 +239,14 @@ def refuse_unknown_monitor(config: TrainerConfig, evaluates: bool, callbacks: Se
             f"keep_best={config.keep_best} compares checkpoints by monitor={config.monitor!r}, but without validation "
             "data there is no such metric: give val_data, or a monitor that the steps return, such as 'train_loss'."
         )
+
+
+def _averages(model: nn.Module, config: TrainerConfig, state: Mapping[str, Any]) -> Averages:
+    """Makes the averages of the weights, from where a checkpoint left them if it has any."""
+    averages = Averages(config.ema_decay)
+    if "raw_state_dict" in state:
+        averages.start(model, state)
+    return averages
 
 
 def enter(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ _MATHEMATICS = (
     "warmup_step",
     "gradient_accumulation_steps",
     "gradient_clip",
+    "ema_decay",
     "precision",
     "device_num",
     "seed",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from darkit.engine.adapter import Adapter, bare_module
+from darkit.engine.averages import averages_of
 from darkit.engine.boundary import Boundary
 from darkit.engine.checkpoint import bare, check_savable, class_path
 from darkit.engine.device import generator_states
@@ -35,15 +36,19 @@ def collect_state(
         ``scheduler_state_dict``, ``schedule_progress`` (see `darkit.engine.schedule`), ``precision`` (the gradient
         scaler's), ``callbacks`` (state by key), ``rng`` (every
         generator's state) and ``position`` (epoch, batches of it that were taken, and what the data needs besides).
+        Where a callback averages the weights, ``state_dict`` has the averages, and ``raw_state_dict`` the weights that
+        the training goes on with.
         ``metrics`` are the states of torchmetrics objects, if the module has any.
         Where several processes train, ``rng``, ``position`` and ``metrics`` of all of them are in ``ranks``, in their
         order.
     """
     module = bare(bare_module(pl_module))
     optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
-    weights = module.state_dict()
+    averages = averages_of(trainer)
+    weights = [module.state_dict(), *([averages.state_of(module)] if averages is not None else [])]
     if boundary is not None:
-        weights.update({key: value for key, value in boundary.buffers().items() if key in weights})
+        for part in weights:
+            part.update({key: value for key, value in boundary.buffers().items() if key in part})
     mine = {
         "rng": generator_states() if boundary is None else boundary.generators(),
         "position": _position(trainer, pl_module, broken_off=boundary is not None),
@@ -51,7 +56,8 @@ def collect_state(
     if metrics := collect_metrics(module):
         mine["metrics"] = metrics
     state = {
-        "state_dict": weights,
+        "state_dict": weights[-1],
+        **({"raw_state_dict": weights[0]} if averages is not None else {}),
         "model_class": class_path(type(module)),
         "current_step": trainer.global_step,
         "optimizer_state_dict": optimizers[0] if len(optimizers) == 1 else optimizers,

@@ -14,6 +14,7 @@ from torch import nn
 
 from darkit.engine.adapter import Adapter
 from darkit.engine.aliases import refuse_shadows
+from darkit.engine.averages import averages_of, raw_weights
 from darkit.engine.best import load_best, refuse_without_validation
 from darkit.engine.callbacks import EarlyStop, StepEvaluate
 from darkit.engine.callbacks.early_stop import stopped_early
@@ -33,6 +34,7 @@ from darkit.engine.loop import (
     make_callbacks,
     make_sinks,
     make_trainer,
+    may_add_metrics,
     quiet_lightning,
     refuse_unknown_monitor,
     retention_of,
@@ -181,11 +183,12 @@ def train_run(
     if found is not None and found.content:
         if config.precision == "64-true" and same is not None:
             model.double()  # as Lightning will: on the way through float32 half of every weight would be lost
-        load_weights(model, found.content)
-    refuse_without_validation(config, loaders.val is not None)
+        load_weights(model, found.content if same is None else raw_weights(found.content))
+    refuse_without_validation(config, loaders.val is not None or may_add_metrics(callbacks))
     if same is not None and (complete := _why_complete(same, config)):
         loaders.close()
         announce(complete)
+        load_weights(model, same.content)  # those that predict
         if config.load_best_at_end:
             announce(load_best(same.run, model, config, writes=False))
         return same.run
@@ -237,6 +240,8 @@ def train_run(
                 session.end_reason = early.reason
             if session.end_reason and session.writes:
                 announce(session.end_reason)
+            if (averages := averages_of(trainer)) is not None:
+                averages.copy_to_module()
             if config.load_best_at_end and not session.guard.request.reason:
                 _load_best(trainer, session, model, config)
         finally:

@@ -34,7 +34,7 @@ LEAST = {
     "log_step_interval": 1,
     "seed": 0,
 }
-NOT_NEGATIVE = ("lr", "weight_decay", "gradient_clip")
+NOT_NEGATIVE = ("lr", "weight_decay", "gradient_clip", "ema_decay")
 CHOICES = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
@@ -113,6 +113,12 @@ def test_texts_are_text(field: str) -> None:
 def test_betas_are_two_numbers_below_one(wrong: Any) -> None:
     with pytest.raises(ConfigError, match=r"^betas must "):
         TrainerConfig(betas=wrong)
+
+
+def test_the_decay_of_averaged_weights_is_below_one() -> None:
+    assert TrainerConfig(ema_decay=0.999).ema_decay == 0.999
+    with pytest.raises(ConfigError, match=r"^ema_decay must be below 1, not 1.$"):
+        TrainerConfig(ema_decay=1)
 
 
 def test_betas_from_a_file_become_a_tuple() -> None:

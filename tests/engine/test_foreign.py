@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 
 import darkit
+from darkit.engine.callbacks import EmaWeights
 from darkit.engine.foreign import NEVER_CALLED
 from darkit.errors import ConfigError, DataError, ModelError
 from tests.engine.parts import DataModule, equal_weights, in_order, made, run_names, train, xy
@@ -220,8 +221,9 @@ def test_so_is_one_of_lambdas() -> None:
         (lambda: stock.ModelCheckpoint(), "save_step_interval"),
         (lambda: stock.OnExceptionCheckpoint("."), "save_step_interval"),
         (lambda: stock.EarlyStopping("val_loss"), "early_stop_patience"),
-        (lambda: stock.StochasticWeightAveraging(1e-2), "average the weights"),
-        (lambda: stock.EMAWeightAveraging(), "average the weights"),
+        (lambda: stock.StochasticWeightAveraging(1e-2), "ema_decay"),
+        (lambda: stock.EMAWeightAveraging(), "ema_decay"),
+        (lambda: EmaWeights(0.5), "ema_decay"),
         (lambda: stock.GradientAccumulationScheduler({0: 2}), "gradient_accumulation_steps"),
         (lambda: stock.LearningRateMonitor(), "column lr"),
         (lambda: stock.DeviceStatsMonitor(), "system_log.csv"),

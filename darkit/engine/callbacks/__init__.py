@@ -1,11 +1,12 @@
 """Callbacks that also work alone in a stock ``lightning.Trainer(callbacks=[...])``.
 
-Their order matters and is that of a step: `StepEvaluate`, `EarlyStop`, `StepLog`, `LossGuard`, `RequireMetric`,
-`StopOnRequest`, `SaveBest`, `StepCheckpoint`.
+Their order matters and is that of a step: `EmaWeights`, `StepEvaluate`, `EarlyStop`, `StepLog`, `LossGuard`,
+`RequireMetric`, `StopOnRequest`, `SaveBest`, `StepCheckpoint`.
 """
 
 from darkit.engine.callbacks.checkpoint import StepCheckpoint
 from darkit.engine.callbacks.early_stop import EarlyStop
+from darkit.engine.callbacks.ema import EmaWeights
 from darkit.engine.callbacks.evaluate import StepEvaluate
 from darkit.engine.callbacks.export import ExportConfigs
 from darkit.engine.callbacks.guard import LossGuard
@@ -16,6 +17,7 @@ from darkit.engine.callbacks.stop import StopOnRequest
 
 __all__ = [
     "EarlyStop",
+    "EmaWeights",
     "ExportConfigs",
     "LossGuard",
     "RequireMetric",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from darkit.engine.adapter import bare_module
+from darkit.engine.averages import evaluated_weights
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due
 from darkit.engine.device import generator_states, move_to_device, restore_generators
 from darkit.engine.loss import Step, scalars
@@ -52,7 +53,8 @@ class StepEvaluate(StepCallback):
         if is_due(trainer, step, self.every):
             states = generator_states()  # even a loader that does not shuffle draws a seed for its workers
             try:
-                outputs.update(self.evaluate(trainer, pl_module))
+                with evaluated_weights(trainer):
+                    outputs.update(self.evaluate(trainer, pl_module))
             finally:
                 restore_generators(states)
 
