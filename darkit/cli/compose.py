@@ -31,6 +31,7 @@ from omegaconf.errors import (
 from darkit.engine.aliases import field_of
 from darkit.engine.config import TrainerConfig
 from darkit.errors import ConfigError, StorageError, nearest
+from darkit.runs.archive import refuse_archive
 from darkit.runs.home import home
 
 _OWN_CONFIGS = "configs"
@@ -63,13 +64,18 @@ def config_dir() -> Path:
     """Returns the folder of darkit's configs: beside the package's modules in a wheel, or the checkout's.
 
     Raises:
-        ConfigError: It is in neither place.
+        ConfigError: It is in neither place, or in an archive.
     """
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "configs", package.parent / "configs"):
         if (folder / "train.yaml").is_file():
             return folder
-    raise ConfigError(f"The configs of darkit are neither in {package} nor beside it: install it again.")
+    refuse_archive("its configs", package)
+    raise ConfigError(
+        f"The configs of darkit are missing: there is no train.yaml in {package / 'configs'} or "
+        f"{package.parent / 'configs'}. "
+        "Install darkit with pip, or use a whole checkout, with its configs folder."
+    )
 
 
 def run_composed(task: Callable[[DictConfig], bool], arguments: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from darkit.cli.parsers import Subparsers, add_command
 from darkit.errors import DarkitError, RunExistsError, StorageError
+from darkit.runs.archive import refuse_archive
 
 _EXAMPLES = """\
   darkit new my-project       then: cd my-project && darkit train model=mine
@@ -24,7 +25,8 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Copies the template: all of it, or nothing."""
+    """Copies the template: all of it, or nothing. Raises `ConfigError` when darkit is in an archive."""
+    refuse_archive("its template")
     folder: Path = arguments.path
     there = folder.exists()
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from darkit.cli.parsers import Subparsers, add_command
 from darkit.runs import home
+from darkit.runs.archive import refuse_archive
 from darkit.runs.home import expanded
 
 _EXAMPLES = """\
@@ -30,6 +31,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serves until it is stopped, or starts a server in the background; prints the address and nothing else."""
+    refuse_archive("the scripts of its pages")
     from darkit.dashboard.serve import serve, start_in_background
 
     def announce(address: str) -> None:

@@ -6,6 +6,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console, ConsoleOptions
@@ -33,7 +34,8 @@ def text_for_output(text: str) -> str:
 
 def print_traceback() -> None:
     """Prints the traceback of the exception that is handled to standard error."""
-    print(inert(traceback.format_exc().rstrip(), lines=True), file=sys.stderr)
+    with suppress(BrokenPipeError):  # nobody reads it; the exit code tells too
+        print(inert(traceback.format_exc().rstrip(), lines=True), file=sys.stderr, flush=True)
 
 
 class _InertFormatter(logging.Formatter):

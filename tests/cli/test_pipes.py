@@ -111,3 +111,14 @@ def test_errors_and_warnings_to_nobody_are_dropped(monkeypatch: pytest.MonkeyPat
         show_warnings()
         print_error(ConfigError("It is wrong."))
         warnings.warn("It is odd.", stacklevel=1)
+
+
+def test_a_crash_that_nobody_reads_of_is_not_taken_for_success(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "breaking.py").write_text("def data():\n    raise KeyError('odd')\n")
+    (tmp_path / "configs" / "data").mkdir(parents=True)
+    (tmp_path / "configs" / "data" / "odd.yaml").write_text("_target_: breaking.data\n")
+    with nobody_reads("stderr", monkeypatch), nobody_reads("stdout", monkeypatch):
+        assert main(["train", "model=mymodel", "data=odd"]) in (1, 2)
