@@ -200,7 +200,7 @@ def test_the_watch_trips_on_what_it_is_for(place: Place) -> None:
     def connect() -> None:
         with socket.socket() as one:
             one.settimeout(0.01)
-            one.connect(("127.0.0.1", 9))
+            one.connect(("192.0.2.1", 9))
 
     for act in (
         lambda: (place.outside / "secret.txt").read_text(),
