@@ -10,6 +10,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.denominators import Weight
@@ -20,7 +21,7 @@ from darkit.engine.loss import Step
 from darkit.engine.means import Weigher, Window, divide_gradients
 from darkit.engine.optim import MakeOptimizer, make_optimizer, restore_optimizer
 from darkit.engine.schedule import Schedule, make_schedule
-from darkit.errors import ConfigError, DataError
+from darkit.errors import ConfigError, DataError, LossError
 
 _STRETCH = 0.1  # seconds
 _PLAIN = frozenset((type(None), bool, int, str, list))  # what is never a parameter, a buffer or a module
@@ -133,6 +134,7 @@ class Adapter(lightning.LightningModule):
         trainer = self.trainer
         alone = isinstance(trainer.strategy, lightning.pytorch.strategies.SingleDeviceStrategy)
         self._stretching = alone and self.config.precision.endswith("-true")
+        self._compute: Callable[[Any, int], dict[str, Any]] = self._compute_first
         self._starting = _listeners(trainer, "on_train_batch_start")
         self._ending = _listeners(trainer, "on_train_batch_end")
         self._agree = self._average if trainer.world_size > 1 else None
@@ -214,11 +216,11 @@ class Adapter(lightning.LightningModule):
         if not self._window:
             self._optimizer.zero_grad()
         if self._window.size == 1 and self._agree is None:
-            outputs = self.compute(batch, index)
+            outputs = self._compute(batch, index)
             self._backward(outputs["loss"])
             outputs["loss"] = outputs["loss"].detach()
         else:
-            weighed = self._weigh(lambda: self.compute(batch, index), batch)
+            weighed = self._weigh(lambda: self._compute(batch, index), batch)
             part = self._window.take(weighed, self._agree)
             if part is not None:
                 self._backward(part)
@@ -244,6 +246,29 @@ class Adapter(lightning.LightningModule):
         mine = torch.as_tensor(weight, dtype=wide, device=self.device).clone()
         found: Any = self.trainer.strategy.reduce(mine, reduce_op="mean")
         return float(found.item()) if self.device.type == "cpu" else found
+
+    def _compute_first(self, batch: Any, index: int) -> dict[str, Any]:
+        """Computes the first batch, and refuses a model that steps an optimizer itself meanwhile.
+
+        Raises:
+            LossError: It does; that optimizer's state would not be saved, and the weights would be stepped twice.
+        """
+        name = type(self.module).__name__
+
+        def refuse(optimizer: Optimizer, *arguments: Any) -> None:
+            raise LossError(
+                f"{name} steps a {type(optimizer).__name__} itself while its loss is computed, and fit steps one too. "
+                "Return the loss and give optimizer=, or write the loop in the train method of a darkit.core.Trainer "
+                "subclass."
+            )
+
+        handle = register_optimizer_step_pre_hook(refuse)
+        try:
+            outputs = self.compute(batch, index)
+        finally:
+            handle.remove()
+        self._compute = self.compute
+        return outputs
 
     def _step_directly(self) -> None:
         """Does what Lightning does around an optimizer's step on one device, without looking up who listens."""

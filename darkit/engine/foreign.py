@@ -1,8 +1,8 @@
 """What of a LightningModule, a LightningDataModule or a Lightning callback darkit's loop would ignore: refused by name.
 
-`darkit.fit` trains a LightningModule as a plain module by its ``training_step`` (with ``self.log`` in it), ``forward``
-and ``hparams``. Whatever else it overrides would be ignored, so it is refused, unless Lightning itself does not call it
-in a training (``test_step``, ``predict_step`` and their hooks).
+`darkit.fit` trains a LightningModule as a plain module by its ``training_step`` and ``validation_step`` (with
+``self.log`` in them), ``forward`` and ``hparams``. Whatever else it overrides would be ignored, so it is refused,
+unless Lightning itself does not call it in a training (``test_step``, ``predict_step`` and their hooks).
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ _MODULE_METHODS = (
     "transfer_batch_to_device",
     "val_dataloader",
     "validation_epoch_end",
-    "validation_step",
     "validation_step_end",
 )
 _DATA_METHODS = (

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from darkit.engine.aliases import plain_number
 from darkit.engine.config import TrainerConfig
 from darkit.engine.optim import learning_rate_factor
 from darkit.errors import ConfigError, nearest
@@ -167,7 +168,7 @@ def make_schedule(optimizer: Optimizer, config: TrainerConfig, given: Any) -> Sc
     return Schedule(
         made,
         settings.get("interval", "step"),
-        settings.get("frequency", 1),
+        plain_number(settings.get("frequency", 1)),
         (settings.get("monitor") or config.monitor) if waits else None,
         strict=settings.get("strict", True),
         said="interval" in settings or waits,
@@ -193,7 +194,7 @@ def _unpack(given: Any) -> dict[str, Any]:
         settings = {"scheduler": given}
     if settings.get("interval", "step") not in INTERVALS:
         raise ConfigError(f"The interval of scheduler= must be 'step' or 'epoch', not {settings['interval']!r}.")
-    frequency = settings.get("frequency", 1)
+    frequency = plain_number(settings.get("frequency", 1))
     if not isinstance(frequency, int) or isinstance(frequency, bool) or frequency < 1:
         raise ConfigError(f"The frequency of scheduler= must be a whole number of at least 1, not {frequency!r}.")
     if not isinstance(settings.get("monitor") or "", str):

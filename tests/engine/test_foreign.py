@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import darkit
 from darkit.engine.callbacks import EmaWeights
 from darkit.engine.foreign import NEVER_CALLED
-from darkit.errors import ConfigError, DataError, ModelError
+from darkit.errors import ConfigError, DataError, LossError, ModelError
 from tests.engine.parts import DataModule, equal_weights, in_order, made, run_names, train, xy
 
 
@@ -59,6 +59,53 @@ def test_a_module_that_overrides_only_what_is_honoured_trains_with_what_is_given
     assert equal_weights(ours, theirs)
 
 
+def test_its_validation_step_is_how_it_is_evaluated() -> None:
+    class Validates(Plain):
+        def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+            self.log("val_loss", (self(batch[0]) - batch[1]).abs().mean())
+
+    model = made(Validates)
+    run = train(model, in_order(), in_order(), max_step=4)
+    x, y = xy()
+    assert run.log()["val_loss"][-1] == pytest.approx(F.l1_loss(model(x), y).item(), rel=1e-6)
+
+
+class Driving(nn.Module):
+    """Steps an optimizer of its own, and returns the loss as it is, detached, or from a closure."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.way = way
+        kind: Any = torch.optim.LBFGS if way == "closure" else torch.optim.SGD
+        self.optimizers = [kind(self.layer.parameters(), lr=0.1)]
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        def closure() -> Tensor:
+            self.optimizers[0].zero_grad()
+            loss = F.mse_loss(self.layer(batch[0]), batch[1])
+            loss.backward()
+            return loss
+
+        if self.way == "closure":
+            return torch.as_tensor(self.optimizers[0].step(closure))
+        loss = closure()
+        self.optimizers[0].step()
+        return loss.detach() if self.way == "detached" else loss
+
+
+@pytest.mark.parametrize("way", ["plain", "detached", "closure"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.filterwarnings("ignore:No config of Driving")
+def test_a_model_that_steps_an_optimizer_itself_is_refused_before_the_first_step(way: str, accumulate: int) -> None:
+    model = made(Driving, way=way)
+    before = model.layer.weight.clone()
+    with pytest.raises(LossError, match=r"Driving steps a (SGD|LBFGS) itself .* darkit.core.Trainer"):
+        train(model, xy(), gradient_accumulation_steps=accumulate)
+    assert torch.equal(before, model.layer.weight)
+    assert run_names() == []
+
+
 def overriding(name: str) -> lightning.LightningModule:
     model: lightning.LightningModule = made(type("Overriding", (Plain,), {name: lambda self, *rest: None}))
     return model
@@ -71,7 +118,7 @@ def overriding(name: str) -> lightning.LightningModule:
         "configure_model",
         "configure_callbacks",
         "configure_gradient_clipping",
-        "validation_step",
+        "validation_epoch_end",
         "on_train_epoch_end",
         "on_before_optimizer_step",
         "on_after_batch_transfer",

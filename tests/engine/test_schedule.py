@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ def by_hand(model: nn.Module, steps: int, schedule: Any, after: Callable[[int, b
         (lambda make: {"scheduler": make}, "epoch", 1),
         (lambda make: lambda optimizer: {"scheduler": make(optimizer), "interval": "step"}, "step", 1),
         (lambda make: {"scheduler": make, "interval": "step", "frequency": 3, "name": "mine"}, "step", 3),
-        (lambda make: {"scheduler": make, "interval": "epoch", "frequency": 2}, "epoch", 2),
+        (lambda make: {"scheduler": make, "interval": "epoch", "frequency": numpy.int64(2)}, "epoch", 2),
     ],
 )
 def test_a_schedule_is_stepped_when_the_person_says(form: Any, interval: str, frequency: int) -> None:
