@@ -14,6 +14,7 @@ from darkit.engine.rate import speed
 from darkit.runs import Run
 from darkit.runs.example import example_input
 from darkit.runs.inert import inert
+from darkit.runs.names import resume_words
 
 
 def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mapping[str, float]) -> str:
@@ -41,7 +42,7 @@ def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mappin
         "go on with",
         f"  {command} predict {name} {example_input(run.path, run.info)}",
         f"  {command} start",
-        f"  {command} train resume={name} trainer.max_step={more}",
+        f"  {command} train {resume_words(run.name)} trainer.max_step={more}",
     ]
     return "\n".join(lines)
 
@@ -51,7 +52,7 @@ def how_to_go_on(run: Run) -> str:
     details = run.details
     if not run.checkpoints():
         return f"{run.name}: stopped before there was a checkpoint."
-    command = f"{darkit_command()} train resume={shlex.quote(run.name)}"
+    command = f"{darkit_command()} train {resume_words(run.name)}"
     return f"{run.name}: {inert(details.state)} at step {details.step} of {details.max_step}; go on with\n  {command}"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from darkit.errors import CheckpointNotFoundError, listing, nearest
 from darkit.runs import files
 from darkit.runs.inert import inert
+from darkit.runs.lock import is_locked
 
 logger = logging.getLogger(__name__)
 _NAME = re.compile(r"iter-(0|[1-9][0-9]*)-ckpt\.pth")
@@ -100,7 +101,7 @@ def candidates(folder: Path) -> list[Checkpoint]:
     ordered = sorted(usable, key=lambda checkpoint: not checkpoint.verified)  # stable: the steps keep their order
     best = ordered[0].step if ordered else -1
     for checkpoint in reversed(list_checkpoints(folder)):
-        if checkpoint.step > best:
+        if checkpoint.step > best and (checkpoint.problem or not is_locked(folder)):  # a trainer may be writing it
             tell_skipped(checkpoint, checkpoint.problem or "it has no manifest, so nothing vouches for it")
     return ordered
 

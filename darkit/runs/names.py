@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 import unicodedata
 from contextlib import suppress
@@ -14,6 +15,7 @@ from darkit.runs import files
 LONGEST_NAME = 100
 _LONGEST_ENCODED = 240  # bytes; file systems take 255, and a suffix must fit
 _UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp"})  # shown by a terminal as something else
+_NOT_NAMES = ("true", "false", "null", "auto")  # what resume= does not take for a name
 _UNSAFE = re.compile("[/\\\\:]")
 
 
@@ -145,6 +147,15 @@ def remove_unused(folder: Path) -> None:
     with suppress(OSError):
         (folder / files.LOCK).unlink(missing_ok=True)
         folder.rmdir()
+
+
+def resume_words(name: str) -> str:
+    """Returns the words with which ``darkit train`` resumes a run, as a shell takes them.
+
+    A run may be called ``true`` or ``auto``, which ``resume=`` takes for something else.
+    """
+    quoted = shlex.quote(name)
+    return f"name={quoted} resume=true" if name.lower() in _NOT_NAMES else f"resume={quoted}"
 
 
 def split_reference(reference: object) -> tuple[str, str | None]:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from darkit.errors import NameInvalidError, StorageError
-from darkit.runs.names import check_name, create_fresh, fresh_name, is_name, run_path, split_reference
+from darkit.runs.names import check_name, create_fresh, fresh_name, is_name, resume_words, run_path, split_reference
 from tests.runs.parts import line_of, names_in, python
 
 anything = st.text(st.characters(), max_size=130)
@@ -165,3 +165,13 @@ def test_a_reference_is_a_name_and_perhaps_a_checkpoint(reference: str, parts: t
 def test_a_reference_without_a_proper_name_is_refused(reference: object) -> None:
     with pytest.raises(NameInvalidError):
         split_reference(reference)
+
+
+@pytest.mark.parametrize("name", ["true", "False", "null", "AUTO"])
+def test_a_run_whose_name_resume_takes_for_something_else_is_resumed_by_its_name(name: str) -> None:
+    assert resume_words(name) == f"name={name} resume=true"
+
+
+def test_other_runs_are_resumed_as_a_shell_takes_it() -> None:
+    assert resume_words("a b") == "resume='a b'"
+    assert resume_words("truer") == "resume=truer"

@@ -32,6 +32,7 @@ from darkit.dashboard.texts import text
 from darkit.dashboard.tokenizers import tokenizer_facts
 from darkit.runs import files
 from darkit.runs.example import example_input, has_tokenizer
+from darkit.runs.names import resume_words
 from darkit.runs.safe import read_text
 from darkit.runs.status import ALIVE, Status
 
@@ -113,7 +114,7 @@ def _resuming(facts: Facts) -> str:
     if not (facts.folder / files.COMPOSED_CONFIG).is_file():  # begun from Python, where its model and data are
         more = f", max_step={later}" if later else ""
         return f"darkit.fit(model, data, name={facts.folder.name!r}, resume=True{more})"
-    return f"darkit train resume={shlex.quote(facts.folder.name)}" + (f" trainer.max_step={later}" if later else "")
+    return f"darkit train {resume_words(facts.folder.name)}" + (f" trainer.max_step={later}" if later else "")
 
 
 def _tab_word(tab: str, language: str) -> str:
