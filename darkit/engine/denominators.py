@@ -25,10 +25,18 @@ Weight = float | Tensor
 
 @dataclass(frozen=True)
 class _Mean:
-    """A mean over ``weight`` things; ``divided`` where it was made by dividing a sum, which may go in several steps."""
+    """A mean over ``weight`` things, or a sum of so many of these.
+
+    It is ``divided`` where it was made by dividing a sum, which may go in several steps.
+    """
 
     weight: Weight
     divided: bool = False
+    terms: int = 1
+
+    def averaged(self) -> _Mean:
+        """Returns the mean of the terms."""
+        return _Mean(self.weight * self.terms) if self.terms > 1 else self
 
 
 _SUM, _CONSTANT = (object(), object())  # a sum over a batch; what depends on the weights of the model alone
@@ -151,7 +159,7 @@ def _mean(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) ->
     value = args[0] if args else kwargs.get("input")
     found = seen._of(value)
     if found is not None:
-        return None if found is _SUM else found
+        return found.averaged() if isinstance(found, _Mean) else None if found is _SUM else found
     if not isinstance(value, Tensor):
         return None
     if result.ndim == 0:
@@ -197,7 +205,8 @@ def _joined(found: list[Any]) -> Any:
     if not all(isinstance(one, _Mean) for one in varying):
         return None
     first = varying[0].weight
-    return _Mean(first) if all(_same(one.weight, first) for one in varying) else None
+    same = all(_same(one.weight, first) for one in varying)
+    return _Mean(first, terms=sum(one.terms for one in varying)) if same else None
 
 
 def _mul(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
@@ -219,6 +228,8 @@ def _div(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> 
     if found is _SUM or (isinstance(found, _Mean) and found.divided):
         weight = _light(by.detach().abs() if isinstance(by, Tensor) else abs(by))
         return _Mean(found.weight * weight if isinstance(found, _Mean) else weight, divided=True)
+    if isinstance(found, _Mean) and found.terms > 1 and isinstance(by, int | float) and by == found.terms:
+        return found.averaged()
     return found if seen._of(by) is _CONSTANT else None
 
 
