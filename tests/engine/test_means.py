@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from darkit.engine.callbacks.evaluate import evaluate
 from darkit.engine.loss import make_step
-from darkit.engine.means import Weigher, Window, divide_gradients
+from darkit.engine.means import Weighed, Weigher, Window, divide_gradients
 from darkit.errors import LossError
 from tests.engine.parts import LossMLP, made, train, xy
 
@@ -191,3 +191,22 @@ def test_what_the_loss_is_the_mean_of_is_asked_for_once_where_it_cannot_be_known
 def test_nothing_is_asked_where_it_is_known(caplog: pytest.LogCaptureFixture) -> None:
     train(made(LossMLP), xy(), xy(), gradient_accumulation_steps=2, eval_step_interval=1)
     assert not caplog.records
+
+
+def test_weights_that_stay_on_an_accelerator_give_the_same_step() -> None:
+    rows, grads, losses = padded(lines([3, 1, 6]), 1), [], []
+    rows.insert(0, (rows[0][0], torch.full_like(rows[0][1], -100)))  # nobody knows there that it asks for nothing
+    for kind in (float, torch.tensor):
+        model, window = made(Tagger), Window(len(rows))
+        for tokens, labels in rows:
+            weight = kind(float((labels != -100).sum()))
+            part = window.take(Weighed({"loss": model(tokens, labels)["loss"]}, {"loss": weight}))
+            if part is not None:
+                part.backward()
+        divisor, means = window.close()
+        divide_gradients(torch.optim.SGD(model.parameters()), divisor)
+        grads.append(model.scores.weight.grad)
+        losses.append(means["loss"].item())
+    torch.testing.assert_close(grads[0], grads[1])
+    assert losses[0] == pytest.approx(losses[1])
+    assert math.isfinite(losses[0])
