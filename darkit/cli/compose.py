@@ -28,6 +28,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from darkit.cli.quoting import path_given
 from darkit.engine.aliases import field_of
 from darkit.engine.config import TrainerConfig
 from darkit.errors import ConfigError, StorageError, nearest
@@ -112,9 +113,9 @@ def run_composed(task: Callable[[DictConfig], bool], arguments: Sequence[str]) -
         program()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(describe_error(error)) from error
-    except BrokenPipeError:  # of Hydra's own output
-        raise
     except OSError as error:
+        if error.filename is None:  # of Hydra's own output
+            raise
         raise StorageError(error.errno, f"Cannot write to {error.filename}: {error.strerror}.") from error
     finally:
         sys.argv, logging.raiseExceptions = original, reports
@@ -208,7 +209,10 @@ def compose_data(settings: Any, choice: str | None, changes: Sequence[str]) -> D
                 f"There is no setting {key!r} of this data; {nearest(key, (str(item) for item in found))}."
             )
         try:
-            OmegaConf.update(found, key, OmegaConf.from_dotlist([f"value={value}"]).value)
-        except (OmegaConfBaseException, ValueError) as error:
+            read = path_given(change)
+            if read is NotImplemented:
+                read = OmegaConf.from_dotlist([f"value={value}"]).value
+            OmegaConf.update(found, key, read)
+        except (OmegaConfBaseException, HydraException, ValueError) as error:
             raise ConfigError(f"The value of {key} cannot be read: {str(error).splitlines()[0]}") from error
     return found

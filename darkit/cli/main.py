@@ -10,7 +10,7 @@ from darkit import __version__
 from darkit.cli import data, evaluate, export, new, predict, runs, show, start, stop, stop_server, verify, verify_resume
 from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error
 from darkit.cli.pipes import until_nobody_reads
-from darkit.errors import DarkitError
+from darkit.errors import DarkitError, StorageError
 
 _EXAMPLES = """\
 examples:
@@ -40,9 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return train(words[1:])
     code = 0
-    with until_nobody_reads():
-        code = _run(words)
-    return code  # noqa: RET504 - 0 also where whoever read the output has read enough
+    try:
+        with until_nobody_reads():
+            code = _run(words)
+    except StorageError as error:  # of what was printed last
+        print_error(error)
+        return USAGE_ERROR
+    return code
 
 
 def _run(words: Sequence[str]) -> int:

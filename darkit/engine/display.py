@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from rich.table import Column
 from darkit.engine.notebook import NotebookView, in_notebook
 from darkit.engine.rate import Rate, duration, speed
 from darkit.runs.inert import inert
+
+logger = logging.getLogger(__name__)
 
 _REDRAW = 0.5  # seconds
 _REDRAW_NOTEBOOK = 1.0  # seconds
@@ -140,7 +143,11 @@ class Display:
     def _draw_notebook(self, view: NotebookView) -> None:
         self._drawn = time.monotonic()
         step = self._progress()
-        view.show(step, [*_shown(self._values), *self._pace(step)])
+        try:
+            view.show(step, [*_shown(self._values), *self._pace(step)])
+        except Exception as error:  # whatever a kernel raises that nobody is connected to
+            self._notebook = None
+            logger.warning("The notebook's output cannot be updated any more: %s", error)
 
     def _line(self, row: Mapping[str, Any]) -> str:
         step = row.get("step", self._progress())

@@ -122,3 +122,25 @@ def test_a_crash_that_nobody_reads_of_is_not_taken_for_success(
     (tmp_path / "configs" / "data" / "odd.yaml").write_text("_target_: breaking.data\n")
     with nobody_reads("stderr", monkeypatch), nobody_reads("stdout", monkeypatch):
         assert main(["train", "model=mymodel", "data=odd"]) in (1, 2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["show", "numbers"], ["show", "numbers", "--json"], ["train", "--cfg", "job"]])
+def test_output_to_a_full_disk_is_one_sentence(
+    words: list[str], runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch, Path("/dev/full").open("w") as full:
+        patch.setattr(sys, "stdout", full)
+        assert main(words) == 2
+    assert capsys.readouterr().err == "Error: Cannot write to standard output: No space left on device.\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_training_whose_report_finds_a_full_disk_ends_well_and_says_so(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch, Path("/dev/full").open("w") as full:
+        patch.setattr(sys, "stdout", full)
+        assert main([*NUMBERS, "name=one"]) == 0
+    assert load("one").status == "finished"
+    assert "Error: Cannot write to standard output: No space left on device." in capsys.readouterr().err

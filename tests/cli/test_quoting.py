@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkit.cli.arguments import prepare
+from darkit.cli.compose import compose_data
 from darkit.cli.quoting import with_text_quoted
 from tests.cli.parts import refused
 
@@ -109,3 +110,11 @@ def test_a_home_is_found_and_one_that_is_not_there_is_one_sentence(
     assert sentence.startswith(f"There is no file {tmp_path}/no such folder/a=1.txt")
     sentence = refused(capsys, "train", "data=files", "data.path=~nobody-of-this-name/texts.txt")
     assert sentence.startswith("There is no file ~nobody-of-this-name/texts.txt")
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [("~/x", "~/x"), ("1e-3", "1e-3"), ("a: b", "a: b"), ("[a,~/b]", ["a", "~/b"]), ("null", None)]
+)
+def test_eval_reads_a_path_as_train_does(value: str, read: object) -> None:
+    settings = compose_data({"path": "x", "seed": 0}, None, [f"path={value}", "seed=3"])
+    assert (settings.path, settings.seed) == (read, 3)

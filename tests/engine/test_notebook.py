@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jupyter_client.manager import KernelManager
 
+from darkit.engine import display
 from darkit.engine.notebook import Curve, chart, in_notebook
 
 CELL = """
@@ -75,3 +76,23 @@ def test_a_curve_stays_short_and_a_chart_holds_numbers_only(points: list[tuple[i
     assert "nan" not in drawn
     assert "inf" not in drawn
     assert bool(drawn) == (len(curve.points) > 1)
+
+
+def test_an_output_that_cannot_be_updated_is_given_up_and_lines_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Gone:
+        def __init__(self, max_step: int) -> None: ...
+
+        def add(self, step: object, values: object) -> None: ...
+
+        def show(self, step: int, parts: object) -> None:
+            raise RuntimeError("nobody is connected")
+
+    monkeypatch.setattr(display, "in_notebook", lambda: True)
+    monkeypatch.setattr(display, "NotebookView", Gone)
+    shown = display.Display(10, lambda: 4)
+    shown.write([{"step": 4, "train_loss": 0.5}])
+    shown.close()
+    assert "nobody is connected" in caplog.text
+    assert capsys.readouterr().err.startswith("step 4/10  train_loss 0.5")
