@@ -18,7 +18,6 @@ def main():
         loss=data.loss,  # with the accuracy, which so becomes a column of the log
         max_step=400,
         lr=2e-3,
-        eval_iters=0,
         log_step_interval=100,
     )
 

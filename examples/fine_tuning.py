@@ -43,9 +43,7 @@ def main():
         label2id={"question": 0, "statement": 1},
     )
     model = transformers.BertForSequenceClassification(config)
-    run = darkit.fit(
-        model, data.train, data.val, tokenizer=data.tokenizer, max_step=150, lr=2e-3, eval_iters=0, log_step_interval=50
-    )
+    run = darkit.fit(model, data.train, data.val, tokenizer=data.tokenizer, max_step=150, lr=2e-3, log_step_interval=50)
 
     print(f"{run.name} is {run.status}: {run.path}")
     print(f"val_loss {run.log()['val_loss'].drop_nulls()[-1]:.3f}")

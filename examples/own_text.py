@@ -35,7 +35,6 @@ def main():
         max_step=200,
         lr=2e-3,
         warmup_step=20,
-        eval_iters=0,
         log_step_interval=50,
     )
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from darkit.engine.checkpoint import read_checkpoint
+from darkit.engine.fingerprint import dense_parts
 from darkit.runs import Run
 
 _NOT_OF_THE_MATHEMATICS = ("time",)  # a log column that differs between any two runs
@@ -33,8 +34,10 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, flo
     if isinstance(one, numpy.ndarray) and isinstance(other, numpy.ndarray):
         one, other = torch.from_numpy(one), torch.from_numpy(other)
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        if one.shape != other.shape or one.dtype != other.dtype:
+        if one.shape != other.shape or one.dtype != other.dtype or one.layout != other.layout:
             yield path, torch.inf
+        elif one.layout is not torch.strided:
+            yield from differences(dense_parts(one), dense_parts(other), path)
         elif not _same_bits(one, other):
             deviation = (one.double() - other.double()).abs()
             yield path, float(deviation.nan_to_num(torch.inf, torch.inf).max())

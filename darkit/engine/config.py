@@ -104,7 +104,7 @@ class TrainerConfig:
     """Largest norm of all gradients together, at least 0; 0 does not clip."""
     ema_decay: float = 0.0
     """Decay of averaged weights that are evaluated, saved and predicted with, from 0 to below 1; 0 averages none."""
-    eval_iters: int = 100
+    eval_iters: int = 0
     """Batches per evaluation, at least 0; 0 takes all of the validation data."""
     eval_step_interval: int = 100
     """Steps between evaluations, at least 0; 0 evaluates at the last step only."""

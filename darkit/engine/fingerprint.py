@@ -43,7 +43,10 @@ def describe_data(loaders: Loaders) -> dict[str, Any]:
 
 def add_to_digest(digest: Any, value: Any) -> None:
     """Adds a sample or a batch, however nested, to a digest of `hashlib`."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and (value.layout is not torch.strided or value.is_nested):
+        digest.update(f"{value.dtype}{value.layout}".encode())
+        add_to_digest(digest, dense_parts(value.detach()))
+    elif isinstance(value, Tensor):
         value = value.detach().cpu()
         digest.update(f"{value.dtype}{list(value.shape)}".encode())
         digest.update(value.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
@@ -60,3 +63,17 @@ def add_to_digest(digest: Any, value: Any) -> None:
         digest.update(repr(value).encode("utf-8", "surrogateescape"))
     else:  # its text may hold an address, which differs from process to process
         digest.update(type(value).__name__.encode())
+
+
+def dense_parts(value: Tensor) -> list[Any]:
+    """Returns the dense tensors that a sparse or nested one consists of."""
+    if value.is_nested:
+        return list(value.unbind())
+    if value.layout is torch.sparse_coo:
+        joined = value.coalesce()
+        return [list(value.shape), joined.indices(), joined.values()]
+    if value.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [list(value.shape), value.crow_indices(), value.col_indices(), value.values()]
+    if value.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [list(value.shape), value.ccol_indices(), value.row_indices(), value.values()]
+    return [value.to_dense()]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset, default_collate
 
 from darkit.engine.device import generator_states, restore_generators
-from darkit.errors import BatchError, DataError
+from darkit.errors import BatchError, DataError, ModelError
 
 if TYPE_CHECKING:
     from darkit.engine.loaders import Loaders
@@ -48,6 +48,16 @@ def limits_of(values: Mapping[str, Any]) -> Limits:
     """Finds what a model can take in the values of its config."""
     vocabulary, context = (_first(values, names) for names in (VOCABULARY_NAMES, CONTEXT_NAMES))
     return Limits(vocabulary[1], context[1], (vocabulary[0], context[0]))
+
+
+def refuse_uninitialized(model: nn.Module) -> None:
+    """Refuse a model with lazy modules that have not seen a batch. Raises `ModelError` with the first one's name."""
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if torch.nn.parameter.is_lazy(value):
+            raise ModelError(
+                f"{name} of the {type(model).__name__} has no shape yet: call the model with one batch before "
+                "training, so that its lazy modules get their shapes."
+            )
 
 
 def check_fits(model: nn.Module, values: Mapping[str, Any], loaders: Loaders, *, direct: bool) -> None:
@@ -162,7 +172,7 @@ def small_batch(loaders: Loaders) -> Any:
 
 def _samples(data: Any, most: int) -> Iterator[Any]:
     """Yields samples spread evenly, or tensors of ids as one; the generator of torch is as before."""
-    if isinstance(data, TensorDataset):
+    if isinstance(data, TensorDataset) and all(tensor.layout is torch.strided for tensor in data.tensors):
         rows = max(1, sum(tensor[:1].numel() for tensor in data.tensors))
         every = max(1, -(-len(data) * rows // _MOST_IDS))
         yield tuple(tensor[::every] for tensor in data.tensors)

@@ -18,20 +18,21 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     Subset,
-    TensorDataset,
 )
 
+from darkit.engine.arrays import as_dataset, holds_arrays
 from darkit.engine.config import TrainerConfig
 from darkit.engine.feed import Feed
-from darkit.engine.order import BatchOrder, SeededDataset
+from darkit.engine.order import BatchOrder, PlacedBatches, SeededDataset
 from darkit.engine.workers import begin, make_polite, undo_polite
 from darkit.errors import DataError
 
 _KINDS = (
-    "a Dataset, a list of samples, a tuple of tensors, a DataLoader, a LightningDataModule, or a dict with 'train' and "
-    "'val'"
+    "a Dataset, a list of samples, a tensor or array, a tuple or dict of them, a DataLoader, a LightningDataModule, or "
+    "a dict with 'train' and 'val'"
 )
 _KEPT = ("collate_fn", "pin_memory", "timeout", "worker_init_fn")  # of a loader that is made again
+_KEPT_WITH_WORKERS = ("prefetch_factor", "multiprocessing_context", "persistent_workers")
 _NO_DATASETS = (str, bytes, Tensor, tuple, Mapping)
 
 
@@ -65,9 +66,9 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
     """Makes the loaders of a run.
 
     Args:
-        data: A Dataset (map-style or iterable), a list of samples, a tuple of tensors, a DataLoader, a
-            LightningDataModule, or a dict with ``train`` and perhaps ``val``. A dataset's own ``collate_fn`` makes its
-            batches.
+        data: A Dataset (map-style or iterable), a list of samples, a tensor or array, a tuple or dict of them, a
+            DataLoader, a LightningDataModule, or a dict with ``train`` and perhaps ``val``. A dataset's own
+            ``collate_fn`` makes its batches.
         val_data: Likewise but for the last two, or None.
         config: Batch size, workers, seed and device.
 
@@ -76,7 +77,7 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
     """
     if isinstance(data, LightningDataModule):
         return _from_module(data, val_data, config)
-    if isinstance(data, Mapping):
+    if isinstance(data, Mapping) and not (holds_arrays(data) and "train" not in data):
         if "train" not in data:
             raise DataError(
                 f"A dict of data needs the key 'train' (and perhaps 'val'), but has {sorted(map(str, data))}."
@@ -88,7 +89,7 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
     if isinstance(dataset, Sized) and not len(dataset):
         raise DataError(f"The training data is empty: the {type(dataset).__name__} has no samples.")
     if isinstance(dataset, IterableDataset):
-        feed = Feed(_loader(dataset, config, persistent=False))  # workers that start anew can be put where they were
+        feed = Feed(_loader(dataset, config))
     else:
         order = BatchOrder(len(dataset), config.batch_size, config.seed)
         feed = _ordered(dataset, order, config.num_workers, config, _collating(dataset))
@@ -108,8 +109,7 @@ def _ordered(dataset: Any, order: BatchOrder, workers: int, config: TrainerConfi
         batch_sampler=order,
         generator=torch.Generator().manual_seed(config.seed % 2**63),  # else beginning an epoch draws from torch's
         num_workers=workers,
-        persistent_workers=workers > 0,
-        **{"pin_memory": config.device == "cuda", **settings},
+        **{"pin_memory": config.device == "cuda", "persistent_workers": workers > 0, **settings},
     )
     return Feed(loader, order)
 
@@ -117,26 +117,62 @@ def _ordered(dataset: Any, order: BatchOrder, workers: int, config: TrainerConfi
 def _adopt(loader: DataLoader[Any], config: TrainerConfig) -> Feed:
     """Makes the feed of somebody's loader.
 
-    One that shuffles with torch's own sampler, or takes the samples as they come, is made again in an order that can be
-    entered anywhere; everything else of it is kept. Any other loader is taken as it is.
+    One whose order is what torch's own shuffling, or none, makes of the dataset is made again in an order that can be
+    entered anywhere; everything else of it is kept. Any other loader is kept whole.
     """
     _refuse_empty(loader, "training")
-    sampler = loader.sampler
-    shuffles = type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
-    usual = type(loader) is DataLoader and type(loader.batch_sampler) is BatchSampler and loader.generator is None
-    if not usual or not (shuffles or type(sampler) is SequentialSampler) or getattr(sampler, "generator", None):
-        return Feed(loader)
+    shuffle = _known_order(loader)
+    if shuffle is None:
+        return Feed(_place(loader, config))
     order = BatchOrder(
         len(loader.dataset),  # type: ignore[arg-type]
         loader.batch_size or 1,
         config.seed,
-        shuffle=shuffles,
+        shuffle=shuffle,
         drop_last=loader.drop_last,
     )
-    kept = {name: getattr(loader, name) for name in _KEPT}
-    if loader.num_workers:
-        kept |= {"prefetch_factor": loader.prefetch_factor, "multiprocessing_context": loader.multiprocessing_context}
-    return _ordered(loader.dataset, order, loader.num_workers, config, kept)
+    return _ordered(loader.dataset, order, loader.num_workers, config, _kept_settings(loader))
+
+
+def _known_order(loader: DataLoader[Any]) -> bool | None:
+    """Returns whether a loader shuffles its whole dataset; None where its batches may be anything else."""
+    sampler: Any = loader.sampler
+    batches: Any = loader.batch_sampler
+    dataset: Any = loader.dataset
+    plain = type(loader) is DataLoader and type(batches) is BatchSampler and loader.generator is None
+    if not plain or loader.batch_size is None or not loader.in_order:
+        return None
+    own = (sampler, loader.batch_size, loader.drop_last)
+    if (batches.sampler, batches.batch_size, batches.drop_last) != own:
+        return None
+    if type(sampler) is SequentialSampler:
+        source = sampler.data_source
+        whole = source is dataset or (type(source) is range and len(source) == len(dataset))
+        return False if whole else None
+    if type(sampler) is not RandomSampler or sampler.data_source is not dataset:
+        return None
+    drawn = sampler.replacement or sampler._num_samples is not None or sampler.generator is not None
+    return None if drawn else True
+
+
+def _place(loader: Any, config: TrainerConfig) -> Any:
+    """Gives the batches of a plain loader with workers their place, so that what workers draw depends on that alone."""
+    plain = type(loader) is DataLoader and not isinstance(loader.dataset, IterableDataset)
+    if not plain or not loader.num_workers or loader.batch_sampler is None:
+        return loader
+    return DataLoader(
+        SeededDataset(loader.dataset),
+        batch_sampler=PlacedBatches(loader.batch_sampler, config.seed),
+        num_workers=loader.num_workers,
+        generator=torch.Generator(),  # for what the workers begin with, which no sample depends on
+        in_order=loader.in_order,
+        **_kept_settings(loader),
+    )
+
+
+def _kept_settings(loader: DataLoader[Any]) -> dict[str, Any]:
+    names = (*_KEPT, *(_KEPT_WITH_WORKERS if loader.num_workers else ()))
+    return {name: getattr(loader, name) for name in names}
 
 
 def _from_module(data: LightningDataModule, val_data: Any, config: TrainerConfig) -> Loaders:
@@ -169,7 +205,7 @@ def _validation(val_data: Any, config: TrainerConfig) -> Any:
     if val_data is None:
         return None
     if isinstance(val_data, DataLoader):
-        loader = val_data
+        loader = _place(val_data, config)
     else:
         dataset = _dataset(val_data, "validation")
         if isinstance(dataset, Sized) and not len(dataset):
@@ -184,11 +220,13 @@ def _validation(val_data: Any, config: TrainerConfig) -> Any:
 
 
 def _dataset(data: Any, purpose: str) -> Any:
-    if isinstance(data, tuple) and data and all(isinstance(item, Tensor) for item in data):
-        lengths = {len(item) if item.ndim else 0 for item in data}
-        if len(lengths) > 1:
-            raise DataError(f"The tensors of the {purpose} data must be of one length, but have {sorted(lengths)}.")
-        return TensorDataset(*data)
+    if holds_arrays(data):
+        return as_dataset(data, purpose)
+    if isinstance(data, list | tuple | Mapping) and _holds_loaders(data):
+        raise DataError(
+            f"A run has one {purpose} loader, but the data is a {type(data).__name__} of {len(data)}: combine the "
+            "datasets in one Dataset."
+        )
     if isinstance(data, list | IterableDataset):
         return data
     if type(data).__module__.startswith("datasets.") and (getattr(data, "format", None) or {}).get("type") is None:
@@ -202,13 +240,20 @@ def _dataset(data: Any, purpose: str) -> Any:
     raise DataError(f"The {purpose} data must be {_KINDS}, not {type(data).__name__}.")
 
 
-def _loader(dataset: Any, config: TrainerConfig, *, persistent: bool = True) -> DataLoader[Any]:
-    """Makes a loader that takes the samples as they come."""
+def _holds_loaders(data: Any) -> bool:
+    items = data.values() if isinstance(data, Mapping) else data
+    return any(isinstance(item, DataLoader) for item in items)
+
+
+def _loader(dataset: Any, config: TrainerConfig) -> DataLoader[Any]:
+    """Makes a loader that takes the samples as they come.
+
+    Its workers start anew each time: what they draw then depends on the epoch, and not on what they did before.
+    """
     return DataLoader(
         dataset,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
-        persistent_workers=persistent and config.num_workers > 0,
         pin_memory=config.device == "cuda",
         generator=torch.Generator().manual_seed(config.seed % 2**63),
         **_collating(dataset),

@@ -32,6 +32,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.denominators import unwatched
 from darkit.engine.description import ModelDescription
 from darkit.engine.display import Display, announce
+from darkit.engine.held import Held
 from darkit.engine.metrics import restore_metrics
 from darkit.engine.processes import Place
 from darkit.engine.session import Session
@@ -52,6 +53,9 @@ _LIGHTNINGS_SETTINGS = ("device", "device_num", "strategy", "precision")
 class Watched:
     """Batches to evaluate on that count as a sign of life, each.
 
+    A pass leaves no trace: what the data keeps itself, such as a sampler's generator, is put back. So an evaluation
+    does not depend on how many there were before it, which a resumed run cannot know.
+
     Args:
         batches: The batches, iterable again and again.
         session: Where the signs are counted.
@@ -60,11 +64,16 @@ class Watched:
     def __init__(self, batches: Any, session: Session) -> None:
         self.batches = batches
         self.session = session
+        self._held = Held(batches)
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in begin(self.batches):
-            self.session.signs += 1
-            yield batch
+        before = self._held.state(everything=True)
+        try:
+            for batch in begin(self.batches):
+                self.session.signs += 1
+                yield batch
+        finally:
+            self._held.restore(before)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -72,6 +81,7 @@ class Watched:
     def close(self) -> None:
         """Lets go of the data, so that its worker processes end."""
         self.batches = ()
+        self._held = Held(())
 
 
 class _Restore(lightning.Callback):
@@ -299,15 +309,24 @@ def begin_training(module: nn.Module) -> None:
             )
 
 
-def run_loop(trainer: lightning.Trainer, adapter: Adapter, config: TrainerConfig, guard: SignalGuard) -> None:
+def run_loop(
+    trainer: lightning.Trainer, adapter: Adapter, config: TrainerConfig, guard: SignalGuard, *, few_shapes: bool = False
+) -> None:
     """Trains until the last step, or until somebody asks to stop.
 
     A data worker that died is part of the stop when the signal that asks for it went to the whole process group.
+
+    Args:
+        trainer: The trainer.
+        adapter: What it trains.
+        config: Says whether the model is compiled.
+        guard: Knows of the request to stop.
+        few_shapes: Whether batches are of so few shapes that each can have a kernel, which depends on no batch before.
     """
     module = adapter.module
     begin_training(module)
     if config.compile:
-        module.compile()
+        module.compile(dynamic=False if few_shapes else None)
         if module._compiled_call_impl is not None:
             module._compiled_call_impl = unwatched(module._compiled_call_impl)
     try:

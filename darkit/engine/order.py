@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,6 +13,10 @@ from darkit.engine.device import seed_generators
 _EPOCHS = 1_000_003  # seeds of neighbouring runs and epochs must not meet
 
 
+def _seed_of(seed: int, epoch: int, place: int) -> int:
+    return (seed * _EPOCHS * _EPOCHS + epoch * _EPOCHS + place) % 2**63
+
+
 class Batch(list[int]):
     """The indices of one batch, with its place: a worker that loads it takes its random numbers from there.
 
@@ -20,7 +24,7 @@ class Batch(list[int]):
         seed: What python's, numpy's and torch's generators start from for this batch.
     """
 
-    def __init__(self, indices: list[int], seed: int = 0) -> None:
+    def __init__(self, indices: Iterable[int], seed: int = 0) -> None:
         super().__init__(indices)
         self.seed = seed
 
@@ -77,7 +81,36 @@ class BatchOrder(Sampler[list[int]]):
         return max(1, self.length // self.world)
 
     def _seed(self, place: int) -> int:
-        return (self.seed * _EPOCHS * _EPOCHS + self.epoch * _EPOCHS + place) % 2**63
+        return _seed_of(self.seed, self.epoch, place)
+
+
+class PlacedBatches(Sampler[list[int]]):
+    """Somebody's batches, each with its place: the samples that workers draw for it depend on nothing else.
+
+    Entering them in the middle draws the batches before it, but loads none of their samples.
+
+    Args:
+        batches: A batch sampler.
+        seed: Seed of the workers' random numbers.
+    """
+
+    def __init__(self, batches: Iterable[Any], seed: int) -> None:
+        self.batches = batches
+        self.seed = seed
+        self.rank, self.world = 0, 1
+        self.epoch, self.first = 0, 0
+
+    def start(self, epoch: int, batch: int) -> None:
+        """Set where the next iteration begins."""
+        self.epoch, self.first = epoch, batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for number, indices in enumerate(self.batches):
+            if number >= self.first:
+                yield Batch(indices, _seed_of(self.seed, self.epoch, 1 + number * self.world + self.rank))
+
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type]
 
 
 class SeededDataset(Dataset[Any]):

@@ -23,8 +23,9 @@ from darkit.engine.config import TrainerConfig, with_overrides
 from darkit.engine.description import describe_model
 from darkit.engine.device import resolve_device, seed_generators
 from darkit.engine.display import announce
+from darkit.engine.exactness import has_few_shapes, warn_of_inexactness
 from darkit.engine.fingerprint import describe_data
-from darkit.engine.fits import check_fits, small_batch
+from darkit.engine.fits import check_fits, refuse_uninitialized, small_batch
 from darkit.engine.foreign import refuse_callbacks, refuse_module, with_data_module
 from darkit.engine.forks import keep
 from darkit.engine.loaders import make_loaders
@@ -73,8 +74,8 @@ def fit(
 
     Args:
         model: Any module; it is trained in place.
-        data: A Dataset (map-style or iterable), a list of samples, a tuple of tensors, a DataLoader, a
-            LightningDataModule, or a dict with ``train`` and ``val``.
+        data: A Dataset (map-style or iterable), a list of samples, a tensor or array, a tuple or dict of them, a
+            DataLoader, a LightningDataModule, or a dict with ``train`` and ``val``.
         val_data: Validation data, likewise, or None.
         name: The run's name; None makes a fresh one.
         config: The trainer's config; its ``device`` then says what was really used. Nothing else of it is changed, so
@@ -175,6 +176,7 @@ def train_run(
     if config.name is not None and session is None and same is None and not place.rank:
         refuse_existing(root, config.name)
     resolve_device(config)
+    refuse_uninitialized(model)
     loaders = make_loaders(data, val_data, config)
     refuse_unknown_monitor(config, loaders.val is not None, callbacks)
     described = describe_model(model, lambda: small_batch(loaders))
@@ -218,6 +220,8 @@ def train_run(
         facts = describe_data(loaders)
         if state and same is not None and session.writes:
             warn_of_other_data(same.run, facts)
+        if session.writes:
+            warn_of_inexactness(loaders, config)
         session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes)
         session.begin(config.max_step, columns, lambda: make_sinks(session, config), retention_of(config))
         session.guard.install()
@@ -233,7 +237,7 @@ def train_run(
                 trainer = make_trainer(session, config, composition, place)
                 seed_generators(config.seed + trainer.global_rank)
                 enter(trainer, adapter, state)
-                run_loop(trainer, adapter, config, session.guard)
+                run_loop(trainer, adapter, config, session.guard, few_shapes=has_few_shapes(loaders))
             if adapter.data_ended:
                 session.end_reason = f"The training data ended at step {session.step} of {config.max_step}."
             elif early := next((part for part in composition if isinstance(part, EarlyStop)), None):

@@ -12,7 +12,7 @@ import numpy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, WeightedRandomSampler
 
 import darkit
 from darkit.engine.checkpoint import read_checkpoint
@@ -107,6 +107,76 @@ class OwnSampler(Sampler[int]):
         return 16
 
 
+class Counting(Sampler[int]):
+    """Counts its epochs itself, and shuffles one list in place with generators of its own."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.indices = list(range(16))
+        self.places = numpy.arange(16)
+        self.python = random.Random(4)
+        self.numpy = numpy.random.default_rng(5)
+        self.old = numpy.random.RandomState(6)
+
+    def __iter__(self) -> Iterator[int]:
+        self.epoch += 1
+        self.python.shuffle(self.indices)
+        self.numpy.shuffle(self.places)
+        return iter([(self.indices[place] + self.epoch + self.old.randint(16)) % 16 for place in self.places.tolist()])
+
+    def __len__(self) -> int:
+        return 16
+
+
+class Buffered(IterableDataset[Any]):
+    """Mixes its samples in a buffer, as they are asked for, with numbers from torch's generator."""
+
+    def __iter__(self) -> Iterator[Any]:
+        buffer: list[Any] = []
+        for x, y in zip(*xy(), strict=True):
+            buffer.append((x, y))
+            if len(buffer) > 5:
+                yield buffer.pop(int(torch.randint(len(buffer), ())))
+        yield from buffer
+
+
+class OwnNoise(Dataset[Any]):
+    """Draws from generators of its own."""
+
+    def __init__(self) -> None:
+        self.numpy = numpy.random.default_rng(3)
+        self.torch = torch.Generator().manual_seed(4)
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = xy()
+        noise = torch.randn(4, generator=self.torch) + self.numpy.random()
+        return (x[index] + 0.1 * noise).float(), y[index]
+
+
+def weighted(**options: Any) -> DataLoader[Any]:
+    """A loader with a batch sampler around a weighted one: 5 batches of 4 and fewer."""
+    sampler = WeightedRandomSampler(torch.arange(1.0, 17.0).tolist(), 18)
+    return DataLoader(Augmented(), batch_sampler=BatchSampler(sampler, 4, False), **options)
+
+
+def hugging(buffer_size: int, **options: Any) -> DataLoader[Any]:
+    """A stream of Hugging Face that is shuffled, of 24 samples."""
+    import datasets
+
+    x, y = xy(24)
+    rows = {"x": x.tolist(), "y": y.tolist()}
+    stream = datasets.Dataset.from_dict(rows).to_iterable_dataset(num_shards=4).shuffle(seed=1, buffer_size=buffer_size)
+    return DataLoader(stream.with_format("torch"), batch_size=6, collate_fn=pairs, **options)
+
+
+def pairs(rows: list[Any]) -> Any:
+    """Rows with x and y as two tensors."""
+    return torch.stack([row["x"] for row in rows]), torch.stack([row["y"] for row in rows])
+
+
 class Epochs(lightning.Callback):
     """Counts what it hears, and makes a random number part of the training."""
 
@@ -140,12 +210,14 @@ def shuffling(**options: Any) -> DataLoader[Any]:
     return DataLoader(Augmented(), batch_size=6, shuffle=True, **options)
 
 
-def run_one(data: Callable[[], Any], name: str, **options: Any) -> darkit.Run:
+def run_one(
+    data: Callable[[], Any], name: str, *, model: Callable[[], nn.Module] = Dropping, **options: Any
+) -> darkit.Run:
     """Trains with fresh parts, all steps saved."""
     torch.manual_seed(5)
     made = {key: value() for key, value in options.items() if key in ("callbacks",)}
     settings: dict[str, Any] = {"max_step": STEPS, "save_step_interval": 1, "seed": 3, "optimizer": "adamw"}
-    return train(Dropping(), data(), name=name, **{**settings, **options, **made})
+    return train(model(), data(), name=name, **{**settings, **options, **made})
 
 
 def break_off(run: darkit.Run, step: int) -> str:

@@ -21,7 +21,18 @@ from darkit.engine.device import generator_states, seed_generators
 from darkit.engine.feed import Feed
 from darkit.engine.loaders import make_loaders
 from tests.engine.parts import xy
-from tests.engine.resuming import Augmented, Continuing, OwnSampler, Shuffled, shuffling
+from tests.engine.resuming import (
+    Augmented,
+    Buffered,
+    Continuing,
+    Counting,
+    OwnNoise,
+    OwnSampler,
+    Shuffled,
+    hugging,
+    shuffling,
+    weighted,
+)
 
 CONFIG = TrainerConfig(device="cpu", batch_size=6, seed=4)
 
@@ -58,6 +69,13 @@ FEEDS: dict[str, Callable[[], Feed]] = {
         .shuffle(seed=1, buffer_size=1)
         .with_format("torch")
     ),
+    "stream of Hugging Face with a buffer": lambda: Feed(hugging(7)),
+    "weighted batch sampler": lambda: own(weighted()),
+    "sampler that counts its epochs": lambda: own(DataLoader(Augmented(), 6, sampler=Counting())),
+    "stream with a buffer": lambda: own(Buffered()),
+    "dataset with generators": lambda: own(OwnNoise()),
+    "kept dataset with generators": lambda: own(DataLoader(OwnNoise(), 6, sampler=OwnSampler())),
+    "samples without batches": lambda: own(DataLoader(Augmented(), batch_size=None, sampler=OwnSampler())),
     "iterable": lambda: Feed(Listed()),
 }
 
@@ -92,7 +110,7 @@ class Training:
 def _plain(batch: Any) -> Any:
     if isinstance(batch, dict):
         batch = list(batch.values())
-    return batch.tolist() if isinstance(batch, torch.Tensor) else [part.tolist() for part in batch]
+    return batch.tolist() if isinstance(batch, torch.Tensor) else [_plain(part) for part in batch]
 
 
 @settings(max_examples=8)
@@ -111,6 +129,70 @@ def test_any_place_is_entered_again_with_the_same_batches_and_random_numbers(kin
     }
     assert [second.take() for _ in range(6)] == expected
     assert list(differences(second.feed.position(), first.feed.position())) == []
+
+
+WITH_WORKERS: dict[str, Callable[[], Feed]] = {
+    "weighted": lambda: own(weighted(num_workers=2)),
+    "weighted, persistent": lambda: own(weighted(num_workers=2, persistent_workers=True)),
+    "own counter, persistent": lambda: own(
+        DataLoader(Augmented(), 6, sampler=Counting(), num_workers=2, persistent_workers=True)
+    ),
+    "shuffling, persistent": lambda: own(shuffling(num_workers=2, persistent_workers=True)),
+    "spawned": lambda: own(weighted(num_workers=1, multiprocessing_context="spawn", persistent_workers=True)),
+    "stream of Hugging Face with a buffer": lambda: own(hugging(7, num_workers=2)),
+    "buffered stream": lambda: own(DataLoader(Buffered(), batch_size=6, num_workers=1)),
+}
+
+
+@pytest.mark.parametrize("kind", WITH_WORKERS)
+def test_what_workers_load_is_the_same_from_any_place(kind: str) -> None:
+    first = Training(WITH_WORKERS[kind]())
+    taken = [first.take() for _ in range(5)]  # of 3 to 8 an epoch
+    position, generators = first.feed.position(), generator_states()
+    expected = [first.take() for _ in range(6)]
+    first.feed.close()
+    second = Training(WITH_WORKERS[kind](), seed=99)
+    second.go_on(position, generators)
+    assert [second.take() for _ in range(6)] == expected
+    assert expected[:5] != taken
+    second.feed.close()
+
+
+def test_what_workers_draw_depends_on_the_batch_and_somebodys_sampler_is_not_read_through(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, two = own(weighted(num_workers=1)), own(weighted(num_workers=2))
+    batches = []
+    for feed in (one, two):
+        seed_generators(1)
+        batches.append([_plain(batch) for batch in feed])
+        feed.close()
+    assert batches[0] == batches[1]
+    feed = own(weighted(num_workers=1))
+    feed.resume(Training(own(weighted())).feed.position() | {"batches": 3}, generator_states())
+    with caplog.at_level(logging.WARNING):
+        assert len(list(feed)) == 2
+    assert caplog.messages == []
+    feed.close()
+
+
+def test_a_batch_that_was_taken_after_the_last_step_is_taken_again() -> None:
+    for kind in ("stream with a state", "weighted batch sampler", "dataset with generators"):
+        first = Training(FEEDS[kind]())
+        for _ in range(4):
+            first.take()
+        generators = generator_states()
+        position = first.feed.position()
+        expected = [first.take() for _ in range(3)]
+        first = Training(FEEDS[kind]())
+        for _ in range(4):
+            first.take()
+        next(first.batches, None)  # in which, say, the step fails
+        ahead = first.feed.position()
+        assert (ahead["epoch"], ahead["batches"]) == (position["epoch"], position["batches"])
+        second = Training(FEEDS[kind](), seed=99)
+        second.go_on(ahead, generators)
+        assert [second.take() for _ in range(3)] == expected, kind
 
 
 def test_ordered_data_is_entered_without_loading_what_was_taken(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,11 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning
+import numpy
 import psutil
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.loaders import make_loaders
@@ -56,7 +68,15 @@ class TwoValidations(DataModule):
         return [DataLoader(self.samples, batch_size=4)] * 2
 
 
+def dict_of_arrays() -> Any:
+    return {"x": xy()[0], "y": xy()[1].numpy()}
+
+
 KINDS = {
+    "tuple of arrays": lambda: tuple(part.numpy() for part in xy()),
+    "tuple of doubles": lambda: tuple(part.numpy().astype("float64") for part in xy()),
+    "dict of arrays": dict_of_arrays,
+    "dict of tuples of arrays": lambda: {"train": tuple(part.numpy() for part in xy()), "val": dict_of_arrays()},
     "map-style dataset": Numbers,
     "iterable dataset": Stream,
     "list of samples": lambda: list(zip(*xy(), strict=True)),
@@ -72,7 +92,7 @@ KINDS = {
         "val": DataLoader(Stream(), batch_size=4),
     },
 }
-BRINGS_VALIDATION = ("LightningDataModule", "dict", "dict of loaders")
+BRINGS_VALIDATION = ("LightningDataModule", "dict", "dict of loaders", "dict of tuples of arrays")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,7 +106,7 @@ def test_every_kind_of_data_trains_over_several_epochs(kind: str) -> None:
     assert evaluated == ([5, 10] if kind in BRINGS_VALIDATION else [])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "Module" not in kind and not kind.startswith("dict")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "Module" not in kind and kind not in BRINGS_VALIDATION])
 def test_every_kind_of_data_evaluates_to_the_same_loss(kind: str) -> None:
     model = made()
     run = train(model, xy(), KINDS[kind](), max_step=3)
@@ -140,13 +160,19 @@ def test_empty_validation_data_is_refused_and_leaves_nothing(kind: str) -> None:
         (None, "must be a Dataset, a list of samples, .* not NoneType"),
         (3, "not int"),
         ("train.txt", "not str"),
-        (torch.ones(4, 4), "not Tensor"),
+        (torch.ones(()), "is a single number"),
+        (numpy.array(["a", "b"]), "has an array of dtype <U1"),
+        (numpy.array([{}, None]), "has an array of dtype object"),
+        ((numpy.ones((4, 2)), torch.ones(3)), r"must be of one length, but have \[3, 4\]"),
+        ({"x": torch.ones(4), "y": numpy.ones(3)}, r"must be of one length, but have \[3, 4\]"),
         ((), "not tuple"),
         ((torch.ones(4, 4), [1, 2]), "not tuple"),
         ((torch.ones(4, 4), torch.ones(3)), r"must be of one length, but have \[3, 4\]"),
+        ({"x": torch.ones(4), "y": [1, 2, 3, 4]}, r"needs the key 'train' .* but has \['x', 'y'\]"),
         ((torch.ones(()), torch.ones(3)), r"must be of one length, but have \[0, 3\]"),
         ({"training": [1]}, r"needs the key 'train' .* but has \['training'\]"),
         ({}, "needs the key 'train'"),
+        ([DataLoader(Numbers())] * 2, "A run has one training loader, but the data is a list of 2"),
         (Unsized(), "Unsized has no length"),
         (iter([1]), "not list_iterator"),
     ],
@@ -158,7 +184,7 @@ def test_what_is_no_data_is_refused_by_kind_and_leaves_nothing(data: Any, said: 
 
 
 @pytest.mark.parametrize(
-    "val", [3, "val.txt", torch.ones(3), {"train": [1]}, (torch.ones(2), torch.ones(3)), Unsized()]
+    "val", [3, "val.txt", torch.ones(()), {"train": [1]}, (torch.ones(2), torch.ones(3)), Unsized()]
 )
 def test_what_is_no_validation_data_is_refused_and_leaves_nothing(val: Any) -> None:
     with pytest.raises(DataError, match="validation data"):
@@ -232,6 +258,17 @@ class OwnBatchSampler(torch.utils.data.BatchSampler):
         lambda: DataLoader(Numbers(12), batch_sampler=OwnBatchSampler(range(12), 3, False)),
         lambda: DataLoader(Numbers(12), batch_size=None),
         lambda: OwnLoader(Numbers(12), batch_size=3, shuffle=True),
+        lambda: DataLoader(Numbers(12), batch_sampler=BatchSampler(WeightedRandomSampler([1.0] * 12, 8), 4, False)),
+        lambda: DataLoader(Numbers(12), batch_sampler=BatchSampler(SequentialSampler(range(12)), 4, True)),
+        lambda: DataLoader(Numbers(12), batch_size=4, sampler=SequentialSampler(range(10))),
+        lambda: DataLoader(Numbers(12), batch_size=4, sampler=RandomSampler(range(12))),
+        lambda: DataLoader(Numbers(12), batch_size=4, sampler=RandomSampler(Numbers(12))),
+        lambda: DataLoader(Numbers(12), batch_size=4, sampler=SequentialSampler(Subset(Numbers(12), range(6)))),
+        lambda: DataLoader(Numbers(12), batch_size=4, sampler=SubsetRandomSampler(range(6))),
+        lambda: DataLoader(Numbers(12), batch_size=4, sampler=WeightedRandomSampler([1.0] * 12, 8)),
+        lambda: DataLoader(Numbers(12), batch_sampler=[[0, 1], [2]]),
+        lambda: DataLoader(Numbers(12), batch_size=4, in_order=False),
+        lambda: changed(DataLoader(Numbers(12), batch_size=4, shuffle=True), batch_size=2),
     ],
 )
 def test_any_other_loader_is_taken_as_it_is(make: Any) -> None:
@@ -239,6 +276,41 @@ def test_any_other_loader_is_taken_as_it_is(make: Any) -> None:
     feed = make_loaders(loader, None, CONFIG).train
     assert feed.loader is loader
     assert feed.order is None
+
+
+def changed(loader: DataLoader[Any], **attributes: Any) -> DataLoader[Any]:
+    """A loader whose batch sampler was changed after it was made."""
+    vars(loader.batch_sampler).update(attributes)
+    return loader
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_somebodys_batches_are_trained_on_as_they_are(workers: int) -> None:
+    for loader, expected in (
+        (BatchSampler(SubsetRandomSampler([7]), 3, False), [[7]]),
+        ([[3, 1], [2], [2, 2, 9]], [[3, 1], [2], [2, 2, 9]]),
+        (BatchSampler(SequentialSampler(range(5)), 2, True), [[0, 1], [2, 3]]),
+    ):
+        data = list(range(12))
+        made = DataLoader(data, batch_sampler=loader, num_workers=workers)  # type: ignore[arg-type]
+        loaders = make_loaders(made, DataLoader(data, batch_sampler=loader, num_workers=workers), CONFIG)  # type: ignore[arg-type]
+        for batches in (loaders.train, loaders.val):
+            assert [batch.tolist() for batch in batches] == expected
+        loaders.close()
+
+
+def test_a_part_of_the_data_stays_a_part() -> None:
+    data = Numbers(100)
+    train(made(), DataLoader(data, batch_size=4, sampler=SequentialSampler(range(10))), max_step=7)
+    assert data.asked[-24:] == [*range(10), *range(10), *range(4)]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_loader_that_is_made_again_keeps_its_workers_as_they_are(persistent: bool) -> None:
+    loader = DataLoader(Numbers(12), batch_size=4, shuffle=True, num_workers=1, persistent_workers=persistent)
+    feed = make_loaders(loader, None, CONFIG).train
+    assert feed.order is not None
+    assert feed.loader.persistent_workers is persistent
 
 
 def test_validation_data_keeps_its_order_and_is_not_shuffled() -> None:

@@ -1,0 +1,89 @@
+"""Arrays and tensors as a dataset: one for all samples, several in a tuple, or several by name in a dict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
+
+from darkit.errors import DataError
+
+
+class Rows(Dataset[Any]):
+    """The rows of one tensor, or of several by name.
+
+    Args:
+        columns: A tensor of shape (samples, ...), or a dict of such tensors of one length.
+    """
+
+    def __init__(self, columns: Tensor | dict[str, Tensor]) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns if isinstance(self.columns, Tensor) else next(iter(self.columns.values())))
+
+    def __getitem__(self, index: int) -> Any:
+        if isinstance(self.columns, Tensor):
+            return self.columns[index]
+        return {name: column[index] for name, column in self.columns.items()}
+
+
+def holds_arrays(data: Any) -> bool:
+    """Return whether data is an array or a tensor, or a tuple or a dict of nothing else."""
+    if isinstance(data, Mapping):
+        return bool(data) and all(isinstance(item, Tensor | numpy.ndarray) for item in data.values())
+    if isinstance(data, tuple) and not hasattr(data, "_fields"):
+        return bool(data) and all(isinstance(item, Tensor | numpy.ndarray) for item in data)
+    return isinstance(data, Tensor | numpy.ndarray)
+
+
+def as_dataset(data: Any, purpose: str) -> Dataset[Any]:
+    """Make a dataset of what `holds_arrays`.
+
+    NumPy's float64 becomes torch's default dtype, for NumPy makes float64 of everything; other dtypes stay.
+
+    Args:
+        data: An array, or a tuple or a dict of arrays, each of shape (samples, ...).
+        purpose: What the data is for, as an error says it.
+
+    Raises:
+        DataError: The arrays differ in length, or torch has no such dtype.
+    """
+    if isinstance(data, Mapping):
+        columns = {str(name): _tensor(item, purpose) for name, item in data.items()}
+        _check_lengths(columns.values(), purpose)
+        return Rows(columns)
+    if isinstance(data, tuple):
+        tensors = tuple(_tensor(item, purpose) for item in data)
+        _check_lengths(tensors, purpose)
+        return TensorDataset(*tensors)
+    tensor = _tensor(data, purpose)
+    _check_lengths([tensor], purpose)
+    return Rows(tensor)
+
+
+def _check_lengths(tensors: Any, purpose: str) -> None:
+    lengths = {len(item) if item.ndim else 0 for item in tensors}
+    if len(lengths) > 1:
+        raise DataError(f"The tensors of the {purpose} data must be of one length, but have {sorted(lengths)}.")
+    if any(not item.ndim for item in tensors):
+        raise DataError(f"The {purpose} data must have samples in its first dimension, but is a single number.")
+
+
+def _tensor(item: Tensor | numpy.ndarray[Any, Any], purpose: str) -> Tensor:
+    if isinstance(item, Tensor):
+        return item
+    try:
+        tensor = torch.from_numpy(item) if item.flags.writeable else torch.tensor(item)
+    except (TypeError, ValueError):
+        try:
+            tensor = torch.tensor(item)  # such as with negative strides
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"The {purpose} data has an array of dtype {item.dtype}, which torch does not have."
+            ) from error
+    return tensor.to(torch.get_default_dtype()) if item.dtype == numpy.float64 else tensor
