@@ -215,7 +215,7 @@ def run_one(
 ) -> darkit.Run:
     """Trains with fresh parts, all steps saved."""
     torch.manual_seed(5)
-    made = {key: value() for key, value in options.items() if key in ("callbacks",)}
+    made = {key: value() for key, value in options.items() if key in ("callbacks", "metrics")}
     settings: dict[str, Any] = {"max_step": STEPS, "save_step_interval": 1, "seed": 3, "optimizer": "adamw"}
     return train(model(), data(), name=name, **{**settings, **options, **made})
 

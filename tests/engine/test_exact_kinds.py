@@ -12,12 +12,11 @@ import torchmetrics
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tests.engine.parts import xy
+from tests.engine.parts import MLP, xy
 from tests.engine.resuming import (
     Augmented,
     Buffered,
     Counting,
-    Dropping,
     OwnNoise,
     assert_same,
     break_off,
@@ -26,20 +25,6 @@ from tests.engine.resuming import (
     shuffling,
     weighted,
 )
-
-
-class Measured(Dropping):
-    """Dropout, BatchNorm and a torchmetrics metric that is a part of the model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.error = torchmetrics.MeanAbsoluteError()
-
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Any:
-        x, y = batch
-        out = self.layers(x)
-        self.error.update(out.detach(), y)
-        return {"loss": F.mse_loss(out, y), "error": self.error}
 
 
 def with_validation(val: Callable[[], Any], train: Callable[[], Any] = xy) -> Callable[[], Any]:
@@ -57,7 +42,10 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "Hugging Face with a buffer": (lambda: hugging(7), {}),
     "stream with a buffer": (Buffered, {"gradient_accumulation_steps": 2}),
     "own generators": (OwnNoise, {}),
-    "metrics": (Augmented, {"model": Measured}),
+    "metrics": (
+        with_validation(xy, Augmented),
+        {"model": MLP, "metrics": lambda: {"error": torchmetrics.MeanAbsoluteError()}, **EVALUATED},
+    ),
     "sampler of the validation": (
         with_validation(lambda: shuffling(generator=torch.Generator().manual_seed(2))),
         EVALUATED,
