@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from darkit.engine.boundary import Boundary
 from darkit.engine.checkpoint import bare, read_checkpoint, write_checkpoint
 from darkit.engine.description import describe_model
 from darkit.engine.exports import write_exports
@@ -21,7 +24,8 @@ from darkit.engine.stop import StopTraining
 from darkit.engine.stream import RowStream, Sink
 from darkit.engine.tensorboard import TensorBoardSink
 from darkit.engine.values import number_of
-from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError, ConfigError
+from darkit.engine.workers import may_follow_a_death
+from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError, ConfigError, NonFiniteLossError
 from darkit.runs import files
 from darkit.runs.checkpoints import checkpoint_path, find_checkpoint, manifest_path
 from darkit.runs.log import DEFAULT_COLUMNS, CsvLog
@@ -62,6 +66,11 @@ class RunKeeper:
         self._holders = 0
         self._values: dict[str, Any] = {}
         self._values_are_old = False
+        self._boundary = Boundary()
+        self._told = -1
+        self._moved = False
+        self._versions = 0
+        self._hook: Any = None
         self._error_before: BaseException | None = None
 
     @property
@@ -85,8 +94,14 @@ class RunKeeper:
             if request is not None:
                 request.end_process()
         except BaseException as error:
-            self.end(error)
-            raise
+            self.save_after(error)
+            guard = self.session.guard if self.session is not None else None
+            if guard is not None and may_follow_a_death(error) and guard.is_asked_soon():
+                self.end(StopTraining())  # the signal went to the data workers as well
+                guard.request.end_process()
+            else:
+                self.end(error)
+                raise
         else:
             self.end()
         finally:
@@ -123,6 +138,7 @@ class RunKeeper:
                 self.end(error)
                 raise
             self._error_before = getattr(sys, "last_value", None)
+            self._hook = register_optimizer_step_pre_hook(self._note_move)
             atexit.register(self._end_at_exit)
         return self.session
 
@@ -133,6 +149,8 @@ class RunKeeper:
     def end(self, error: BaseException | None = None) -> None:
         """Ends the run if it is open: ``finished``, or what the error makes of it."""
         atexit.unregister(self._end_at_exit)
+        if self._hook is not None:
+            self._hook.remove()
         session, self.session = self.session, None
         if session is not None:
             try:
@@ -143,7 +161,9 @@ class RunKeeper:
 
     def tell(self, step: int) -> None:
         """Takes note of a completed step."""
-        self.step = step
+        self.step = self._told = step
+        self._moved, self._versions = False, self._count_changes()
+        self._boundary.take(bare(self.owner.model))
         if self.session is not None:
             self.session.step = step
             if not self._listens and self._holders:  # a loop that tells its steps can be stopped between them
@@ -204,12 +224,36 @@ class RunKeeper:
             content = Snapshot().take(content)
             return write_checkpoint(folder, step, content, metrics=metrics, run_id=session.run_id)
 
-    def save_last(self) -> None:
-        """Saves the last completed step if that was not done: a loop may end before ``max_step``, or between saves."""
+    def save_last(self, boundary: Boundary | None = None) -> None:
+        """Saves the last completed step if that was not done: a loop may end before ``max_step``, or between saves.
+
+        Args:
+            boundary: What was remembered at the end of that step, when another one was begun since.
+        """
         if self.session is None or not 0 < self.step <= self.owner.max_step:
             return
         if self._saved != self.step and not checkpoint_path(self.session.folder, self.step).exists():
-            self.owner._save(self.step)
+            self.owner._save(self.step, boundary=boundary)
+
+    def save_after(self, error: BaseException) -> None:
+        """Saves the last step that a loop told of before an error, unless the weights have moved on since."""
+        if self.session is None or self._told != self.step or isinstance(error, NonFiniteLossError):
+            return
+        if self._moved or self._versions != self._count_changes():
+            error.add_note(f"Step {self.step} could not be saved: the weights have changed since.")
+            return
+        if not self._values_are_old:  # what was logged since is of the step that failed
+            self._values = {}
+        try:
+            self.save_last(self._boundary)
+        except BaseException as late:
+            error.add_note(f"The last step could not be saved: {type(late).__name__}: {late}")
+
+    def _count_changes(self) -> int:
+        return sum(parameter._version for parameter in self.owner.model.parameters())
+
+    def _note_move(self, *arguments: Any) -> None:
+        self._moved = True
 
     def _append(self, folder: Path, row: dict[str, Any]) -> None:
         with Session.reopen(folder, self.step, rank=own_rank(self.owner.config)) as session:
@@ -234,6 +278,7 @@ class RunKeeper:
         """Ends a run that nobody ended, as the process ends: by an exception that nobody caught, or well."""
         error = getattr(sys, "last_value", None)
         if error is not None and error is not self._error_before:
+            self.save_after(error)
             self.end(error)
             return
         with self.held():

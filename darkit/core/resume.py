@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from darkit.core.loop_state import give_state, has_state, schedules_of
 from darkit.engine.averages import raw_weights
 from darkit.engine.checkpoint import load_weights
 from darkit.engine.description import describe_model
 from darkit.engine.device import restore_generators
 from darkit.engine.display import announce
-from darkit.engine.optim import load_schedule, restore_optimizer
+from darkit.engine.optim import load_schedule, restore_groups, restore_optimizer
 from darkit.engine.resume import Changes, Resume, check_settings, describe_changes, find_resume
 from darkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from darkit.core.trainer import Trainer
 
-
-TAKEN = ("current_step", "optimizer", "scheduler")
-"""What a loop sets on its trainer that `GoingOn.take` wants to hear of."""
+logger = logging.getLogger(__name__)
 
 
 class GoingOn:
     """What a trainer's hand-written loop goes on from.
 
-    The model has the checkpoint's weights at once, and `restore` puts the generators back. The optimizer and the
-    schedule are the loop's to make: they get their states when they are assigned to ``self.optimizer`` and
-    ``self.scheduler``.
+    The model has the checkpoint's weights at once, and `restore` puts the generators back. The optimizer, the schedule
+    and everything else that has a state are the loop's to make: they get their states when they are assigned to
+    ``self.optimizer``, ``self.scheduler`` or the attribute that they were saved from.
 
     Args:
         owner: The trainer.
@@ -40,6 +41,7 @@ class GoingOn:
     Attributes:
         first: The index of the next step, counted from 0.
         moved: Whether the loop has set a step.
+        waiting: States of attributes that the loop has not set yet.
     """
 
     def __init__(self, owner: Trainer, found: Resume, changes: Changes) -> None:
@@ -47,20 +49,34 @@ class GoingOn:
         self.changes = changes
         self.first = found.step if found.same_run else 0
         self.moved = False
+        self.owner = owner
+        self.waiting: dict[str, Any] = {}
         if found.content:
             load_weights(owner.model, raw_weights(found.content) if found.same_run else found.content)
 
-    def restore(self) -> None:
-        """Puts every generator back to where the checkpoint left it."""
-        if self.found.same_run and "rng" in self.found.content:
-            restore_generators(self.found.content["rng"])
+    def restore(self, owner: Trainer) -> None:
+        """Puts every generator back to where the checkpoint left it, and gives their states to what is there already.
+
+        Raises:
+            CheckpointMismatchError: A state does not fit.
+        """
+        content = self.found.content if self.found.same_run else {}
+        if "rng" in content:
+            restore_generators(content["rng"])
+        further = content.get("trainer") or {}
+        self.waiting = dict(further.get("attributes") or {})
+        if "own" in further:
+            owner.load_state_dict(further["own"])  # type: ignore[attr-defined]
+        for name, value in list(vars(owner).items()):
+            if name in self.waiting or (name in ("optimizer", "scheduler") and value is not None):
+                self.take(name, value)
 
     def take(self, name: str, value: Any) -> None:
-        """Is told of an attribute that the loop sets on its trainer.
+        """Called when the loop sets an attribute of its trainer: gives a value the state that it had.
 
         Raises:
             ConfigError: A step is being done again.
-            CheckpointMismatchError: The optimizer or the schedule is of another kind than the checkpoint's.
+            CheckpointMismatchError: The state is that of something else.
         """
         if name == "current_step" and value < self.first:
             raise ConfigError(
@@ -69,14 +85,52 @@ class GoingOn:
             )
         self.moved = self.moved or name == "current_step"
         content = self.found.content if self.found.same_run else {}
-        if name == "optimizer" and isinstance(value, Optimizer) and content:
+        if name == "optimizer" and content:
+            self._take_optimizer(value, content)
+        elif name == "scheduler" and content.get("scheduler_state_dict"):
+            self._take_schedule(value, content)
+        elif name in self.waiting and has_state(value):
+            give_state(name, value, self.waiting.pop(name))
+            for schedule in schedules_of(value):
+                self._restore_groups(schedule, content)
+
+    def tell_of_the_rest(self) -> None:
+        """Warns of states for which the loop has made nothing by its first step."""
+        if self.waiting:
+            names = ", ".join(f"self.{name}" for name in self.waiting)
+            logger.warning("The checkpoint has states for what this loop did not set: %s.", names)
+            self.waiting = {}
+
+    def _take_optimizer(self, value: Any, content: Mapping[str, Any]) -> None:
+        saved = content.get("optimizer_state_dict")
+        if isinstance(value, Optimizer):
             restore_optimizer(value, None, content, self.changes, own_schedule=False)
-        elif name == "scheduler" and isinstance(value, LRScheduler) and content.get("scheduler_state_dict"):
+        elif has_state(value) and saved is not None:
+            give_state("optimizer", value, saved)
+
+    def _take_schedule(self, value: Any, content: Mapping[str, Any]) -> None:
+        if isinstance(value, LRScheduler):
             load_schedule(value, content["scheduler_state_dict"])
-            saved = (content.get("optimizer_state_dict") or {}).get("param_groups", ())
-            for group, before in zip(value.optimizer.param_groups, saved, strict=False):
-                if "lr" not in self.changes:  # making the schedule has set it to that of the first step
-                    group.update({key: before[key] for key in ("lr", "initial_lr") if key in before})
+        elif has_state(value):
+            give_state("scheduler", value, content["scheduler_state_dict"])
+        for schedule in schedules_of(value):
+            self._restore_groups(schedule, content)
+
+    def _restore_groups(self, schedule: LRScheduler, content: Mapping[str, Any]) -> None:
+        """Undoes what making a schedule did to its optimizer, whichever of the loop's it is."""
+        saved = content.get("optimizer_state_dict")
+        optimizers = self.owner.optimizer
+        if isinstance(optimizers, Mapping) and isinstance(saved, Mapping):
+            pairs = [(part, saved.get(key)) for key, part in optimizers.items()]
+        elif isinstance(optimizers, list | tuple) and isinstance(saved, list):
+            pairs = list(zip(optimizers, saved, strict=False))
+        else:
+            pairs = [(optimizers, saved)]
+        attributes = (content.get("trainer") or {}).get("attributes") or {}
+        pairs += [(getattr(self.owner, name, None), state) for name, state in attributes.items()]
+        for optimizer, state in pairs:
+            if optimizer is schedule.optimizer:
+                restore_groups(optimizer, state, self.changes)
 
 
 def go_on(owner: Trainer, resume: bool | str | None, allowed: bool) -> GoingOn | None:

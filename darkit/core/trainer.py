@@ -14,13 +14,14 @@ from typing import Any, ClassVar, Self
 import lightning
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from darkit.core.bridge import FollowSteps, OwnEvaluation, validation_metrics
 from darkit.core.keeper import RunKeeper
 from darkit.core.logger import CsvLogger
-from darkit.core.resume import TAKEN, GoingOn, go_on
+from darkit.core.loop_state import LoopState, state_of
+from darkit.core.resume import GoingOn, go_on
 from darkit.core.server import start_dashboard
+from darkit.engine.boundary import Boundary
 from darkit.engine.callbacks import LossGuard
 from darkit.engine.callbacks.evaluate import StepEvaluate, evaluate
 from darkit.engine.checkpoint import bare, check_savable, class_path
@@ -62,8 +63,10 @@ class Trainer:
         loss: How the engine, or `validate`, gets a loss; see `darkit.engine.loss`.
         callbacks: Lightning callbacks for the engine.
         resume: What `train` goes on from; see `darkit.fit`. A hand-written ``train`` finds the weights in the model,
-            the generators as they were and in ``self.current_step`` the index of the step to start at; the optimizer
-            and the schedule get their states when it sets ``self.optimizer`` and ``self.scheduler``.
+            the generators as they were and in ``self.current_step`` the index of the step to start at. Optimizer and
+            schedule (one, a list or a dict) get their states when it sets ``self.optimizer`` and ``self.scheduler``;
+            so does every other attribute with a ``state_dict`` and ``load_state_dict``. A trainer class that has those
+            two methods itself saves its further state with them; ``load_state_dict`` is called before ``train``.
         resume_overrides: Whether a run that goes on may do so with other settings that change its mathematics.
         enable_server: Whether to show the dashboard beside the training.
 
@@ -104,6 +107,7 @@ class Trainer:
         resume_overrides: bool = False,
         enable_server: bool = False,
     ) -> None:
+        others = set(vars(self))
         self._engine: tuple[lightning.Trainer, lightning.LightningModule] | None = None
         self._going_on: GoingOn | None = None
         self._begins_anew = False
@@ -117,7 +121,7 @@ class Trainer:
         if self.config.name is not None and not resume and first:
             refuse_existing(Path(self.root), self.config.name)
         self.model = model.to(resolve_device(self.config))
-        self.optimizer: Optimizer | None = None
+        self.optimizer: Any = None
         self._keeper = RunKeeper(self, columns, series)
         self.csv_logger = CsvLogger(self._keeper.put)
         self._loss = loss
@@ -127,6 +131,7 @@ class Trainer:
         self._training = 0
         self._checked = False
         self._guard = LossGuard(self.config.nan_policy)
+        self._further: LoopState = LoopState(self, others)
         if enable_server and first:
             start_dashboard()
 
@@ -257,6 +262,8 @@ class Trainer:
         if not self._keeper.is_over:
             self._keeper.open()
         self._keeper.tell(step)
+        if self._going_on is not None:
+            self._going_on.tell_of_the_rest()
         if not self._checked:  # before there is work to lose
             check_savable(self._state_of_loop(step))
             self._checked = True
@@ -288,7 +295,7 @@ class Trainer:
     def __setattr__(self, name: str, value: Any) -> None:
         """Gives what a loop that goes on makes its state."""
         going_on: GoingOn | None = getattr(self, "_going_on", None)
-        if going_on is not None and name in TAKEN and self._engine is None:
+        if going_on is not None and self._engine is None:
             going_on.take(name, value)
         super().__setattr__(name, value)
 
@@ -305,23 +312,28 @@ class Trainer:
             block.__exit__(kind, error, trace)
 
     def _own_optimizer(self, parameters: Any) -> Optimizer:
-        self.optimizer = self._get_optimizer()
-        return self.optimizer
+        self.optimizer = optimizer = self._get_optimizer()
+        return optimizer
 
-    def _save(self, step: int, *, wait: bool = True) -> Path:
+    def _save(self, step: int, *, wait: bool = True, boundary: Boundary | None = None) -> Path:
         self._guard.check_weights(self.model, step)
         if self._engine is not None:
             return self._keeper.save(step, collect_state(*self._engine), wait=wait)
-        return self._keeper.save(step, self._state_of_loop(step), wait=wait)
+        return self._keeper.save(step, self._state_of_loop(step, boundary), wait=wait)
 
-    def _state_of_loop(self, step: int) -> dict[str, Any]:
+    def _state_of_loop(self, step: int, boundary: Boundary | None = None) -> dict[str, Any]:
+        weights = bare(self.model).state_dict()
+        if boundary is not None:  # the step after it was begun
+            weights.update({key: value for key, value in boundary.buffers().items() if key in weights})
+        further = self._further.collect()
         return {
-            "state_dict": bare(self.model).state_dict(),
+            "state_dict": weights,
             "model_class": class_path(type(bare(self.model))),
             "current_step": step,
-            "optimizer_state_dict": _state(self.optimizer, Optimizer),
-            "scheduler_state_dict": _state(getattr(self, "scheduler", None), LRScheduler),
-            "rng": generator_states(),
+            "optimizer_state_dict": state_of(self.optimizer),
+            "scheduler_state_dict": state_of(getattr(self, "scheduler", None)),
+            **({"trainer": further} if further else {}),
+            "rng": generator_states() if boundary is None else boundary.generators(),
         }
 
 
@@ -346,7 +358,7 @@ def _watched(train: Callable[..., Any]) -> Callable[..., Any]:
                 if first:
                     seed_generators(self.config.seed)
                     if self._going_on is not None:
-                        self._going_on.restore()
+                        self._going_on.restore(self)
                 return train(self, *args, **kwargs)
         finally:
             self._training -= 1
@@ -367,7 +379,3 @@ def _tokenizer_and_config(args: tuple[Any, ...], tokenizer: Any, config: Any) ->
     if not isinstance(config, TrainerConfig):
         raise ConfigError(f"config must be a TrainerConfig, not {type(config).__name__}.")
     return tokenizer, config
-
-
-def _state(part: Any, kind: type[Optimizer | LRScheduler]) -> dict[str, Any] | None:
-    return part.state_dict() if isinstance(part, kind) else None

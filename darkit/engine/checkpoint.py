@@ -133,6 +133,15 @@ def _refuse_unreadable(value: Any, path: str = "", *, numpy: bool = False) -> No
             )
 
 
+def is_readable(value: Any) -> bool:
+    """Says whether ``torch.load(weights_only=True)`` would read a value again."""
+    try:
+        _refuse_unreadable(value, numpy=True)
+    except CheckpointUnreadableError:
+        return False
+    return True
+
+
 def _needs(value: Any) -> str:
     """Names the code that would be needed to read a value."""
     buffer = io.BytesIO()

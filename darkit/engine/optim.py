@@ -18,6 +18,9 @@ from darkit.errors import CheckpointMismatchError, ConfigError, ModelError, near
 
 logger = logging.getLogger(__name__)
 _SETTINGS = ("lr", "weight_decay", "betas")
+_OF_SCHEDULES = frozenset(  # what schedules of torch add to a group: it is there once the schedule is made
+    ("params", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr")
+)
 _CLOSURE = (
     "{0} computes the loss several times a step through a closure, which fit does not give it. Use another optimizer, "
     "or write the loop in the train method of a darkit.core.Trainer subclass."
@@ -161,8 +164,8 @@ def restore_optimizer(
 
 def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     groups = saved.get("param_groups", [])
-    settings = [sorted(set(group) - {"initial_lr", "params"}) for group in optimizer.param_groups]
-    found = [sorted(set(group) - {"initial_lr", "params"}) for group in groups]
+    settings = [sorted(set(group) - _OF_SCHEDULES) for group in optimizer.param_groups]
+    found = [sorted(set(group) - _OF_SCHEDULES) for group in groups]
     if settings != found:
         raise CheckpointMismatchError(
             f"The checkpoint's optimizer is another than this {type(optimizer).__name__}: it has parameter groups with "
@@ -184,6 +187,20 @@ def load_schedule(schedule: LRScheduler, saved: Mapping[str, Any]) -> None:
             f"The checkpoint's schedule is another than this {type(schedule).__name__}: it has {found}, not {wanted}."
         )
     schedule.load_state_dict(dict(saved))
+
+
+def restore_groups(optimizer: Optimizer, saved: Any, changed: Collection[str]) -> None:
+    """Undoes what making a schedule has set in the groups of an optimizer that had its state already.
+
+    Args:
+        optimizer: The optimizer.
+        saved: Its state in the checkpoint.
+        changed: Names of the settings that were changed and stay.
+    """
+    kept = {"params", *changed, *(_OF_SCHEDULES if "lr" in changed else ())}
+    groups = saved.get("param_groups", ()) if isinstance(saved, Mapping) else ()
+    for group, before in zip(optimizer.param_groups, groups, strict=False):
+        group.update({key: value for key, value in before.items() if key not in kept})
 
 
 def _enter_own(

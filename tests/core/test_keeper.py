@@ -56,7 +56,7 @@ def test_an_error_in_the_loop_is_a_crash_with_its_traceback_and_loses_no_row(wit
     assert "in on_batch" in run.details.traceback
     assert run.details.step == 3
     assert run.log()["step"].to_list() == [0, 1, 2]
-    assert saved() == [2]
+    assert saved() == [2, 3]
 
 
 def test_an_interruption_is_a_stop() -> None:

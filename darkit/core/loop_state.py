@@ -1,0 +1,120 @@
+"""The state that a hand-written loop keeps on its trainer besides the model: found, saved and given back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from darkit.engine.checkpoint import is_readable
+from darkit.errors import CheckpointMismatchError
+
+logger = logging.getLogger(__name__)
+_LOST = (bool, int, float, Tensor, numpy.ndarray, numpy.random.Generator, numpy.random.RandomState, list, dict, set)
+
+
+def has_state(value: Any) -> bool:
+    """Says whether a value, or each value of a list, tuple or dict, can be saved and given back."""
+    if isinstance(value, list | tuple | Mapping):
+        parts = list(value.values()) if isinstance(value, Mapping) else list(value)
+        return bool(parts) and all(has_state(part) for part in parts)
+    if isinstance(value, torch.Generator):
+        return True
+    return all(callable(getattr(value, name, None)) for name in ("state_dict", "load_state_dict"))
+
+
+def state_of(value: Any) -> Any:
+    """Returns the state of a value that `has_state`, in the same list or dict; None for any other."""
+    if not has_state(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: state_of(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [state_of(part) for part in value]
+    return value.get_state() if isinstance(value, torch.Generator) else value.state_dict()
+
+
+def give_state(name: str, value: Any, state: Any) -> None:
+    """Gives a value its state back. Raises `CheckpointMismatchError` when it does not fit."""
+    if isinstance(value, list | tuple | Mapping):
+        parts = list(value.values()) if isinstance(value, Mapping) else list(value)
+        states = list(state.values()) if isinstance(state, Mapping) else state
+        if not isinstance(states, list) or len(states) != len(parts):
+            raise CheckpointMismatchError(f"The checkpoint's state of self.{name} does not fit its {len(parts)} parts.")
+        for part, saved in zip(parts, states, strict=True):
+            give_state(name, part, saved)
+        return
+    try:
+        if isinstance(value, torch.Generator):
+            value.set_state(state.cpu())
+        else:
+            value.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointMismatchError(
+            f"The checkpoint's state of self.{name} does not fit this {type(value).__name__}: {error}."
+        ) from error
+
+
+class LoopState:
+    """Finds what a trainer has besides model, optimizer and schedule.
+
+    Where the trainer's class has a ``state_dict`` and a ``load_state_dict`` of its own, those are called instead.
+
+    Args:
+        owner: The trainer; the attributes that it has now are darkit's.
+        others: Attributes that it had before.
+    """
+
+    def __init__(self, owner: Any, others: Collection[str] = ()) -> None:
+        self.owner = owner
+        self._known = {*vars(owner), "current_step", "scheduler"}.difference(others)
+        self._told = False
+
+    @property
+    def has_own(self) -> bool:
+        """Whether the trainer saves its further state itself."""
+        return has_state(self.owner)
+
+    def collect(self) -> dict[str, Any]:
+        """Returns the further state, for a checkpoint; warns once of what cannot be saved."""
+        if self.has_own:
+            return {"own": self.owner.state_dict()}
+        states, lost = {}, []
+        for name, value in self._attributes():
+            state = state_of(value)
+            if state is None:
+                lost += [name] if isinstance(value, _LOST) else []
+            elif is_readable(state):
+                states[name] = state
+            else:
+                lost.append(name)
+        if lost and not self._told:
+            self._told = True
+            logger.warning(
+                "Not saved with the checkpoints of this %s: %s. Define state_dict() and load_state_dict(state) to save "
+                "what a resumed loop needs.",
+                type(self.owner).__name__,
+                ", ".join(f"self.{name}" for name in lost),
+            )
+        return {"attributes": states} if states else {}
+
+    def _attributes(self) -> Iterator[tuple[str, Any]]:
+        parts = set(map(id, self.owner.model.modules()))
+        tensors = set(map(id, (*self.owner.model.parameters(), *self.owner.model.buffers())))
+        for name, value in vars(self.owner).items():
+            if name in self._known or id(value) in parts:
+                continue
+            if isinstance(value, nn.Module) and {*map(id, value.parameters()), *map(id, value.buffers())} <= tensors:
+                continue  # the model in a wrapper, or a module without weights
+            yield name, value
+
+
+def schedules_of(value: Any) -> list[LRScheduler]:
+    """Returns the learning-rate schedules in a value: itself, or those in a list, tuple or dict."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
+    return [part for part in parts if isinstance(part, LRScheduler)]

@@ -1,0 +1,228 @@
+"""What a hand-written loop has besides model, optimizer and schedule; and the last step of a loop that fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, StepLR
+from torch.optim.swa_utils import AveragedModel
+
+import darkit
+from darkit.core import Trainer
+from darkit.engine.compare import differences
+from tests.core.parts import Loop, LoopConfig, loop, samples, saved
+from tests.core.test_resume import Random, rows, state
+
+
+def same(one: str = "straight", other: str = "broken", step: int = 6) -> bool:
+    return list(differences(state(one, step), state(other, step))) == [] and rows(one) == rows(other)
+
+
+def resumed(kind: type[Trainer], **settings: Any) -> None:
+    """Trains straight through, and broken off after four steps and resumed."""
+    loop(kind, name="straight").train(samples(24))
+    broken = type("Short", (kind,), {"until": 4})
+    loop(broken, name="broken").train(samples(24))
+    assert saved("broken") == [4]
+    loop(kind, name="broken", resume=True, **settings).train(samples(24))
+
+
+class OneCycle(Random):
+    def make_schedule(self) -> Any:
+        return OneCycleLR(self.optimizer, max_lr=0.1, total_steps=10)
+
+
+class Cyclic(Random):
+    def make_schedule(self) -> Any:
+        return CyclicLR(self.optimizer, 0.01, 0.1, step_size_up=3)
+
+    def _get_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
+
+
+@pytest.mark.parametrize("kind", [OneCycle, Cyclic])
+def test_a_schedule_that_writes_into_its_optimizer_resumes_exactly(kind: type[Trainer]) -> None:
+    resumed(kind)
+    assert same()
+
+
+class Several(Random):
+    """Two optimizers, as a list or by name, an average of the weights, a generator and a second network."""
+
+    as_dict = False
+
+    def train(self, train_dataset: Any, val_dataset: Any = None) -> None:
+        x, y = train_dataset.tensors
+        weight, bias = list(self.model.parameters())[:2], list(self.model.parameters())[2:]
+        parts = [torch.optim.Adam(weight, lr=0.05), torch.optim.SGD(bias, lr=0.05, momentum=0.9)]
+        self.optimizer = dict(zip("ab", parts, strict=True)) if self.as_dict else parts
+        self.scheduler = [OneCycleLR(parts[0], max_lr=0.2, total_steps=10), StepLR(parts[1], 2, 0.5)]
+        self.ema = AveragedModel(self.model, avg_fn=lambda average, value, _: 0.5 * average + 0.5 * value)
+        with torch.random.fork_rng():
+            torch.manual_seed(3 + self.current_step)
+            self.critic = nn.Linear(1, 1)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=0.1)
+        self.noise = torch.Generator().manual_seed(9)
+        self.same = self.model
+        for step in range(self.current_step, min(self.until, self.max_step)):
+            out = self.model(x[:4]) + torch.randn(4, 1, generator=self.noise)
+            loss = F.mse_loss(out, y[:4]) + self.critic(out).pow(2).mean()
+            for part in (*parts, self.critic_optimizer):
+                part.zero_grad()
+            loss.backward()
+            for part in (*parts, self.critic_optimizer, *self.scheduler):
+                part.step()
+            self.ema.update_parameters(self.model)
+            self.current_step = step
+            self.log(step=step + 1, train_loss=loss)
+            self._auto_save_pretrained()
+
+
+class ByName(Several):
+    as_dict = True
+
+
+@pytest.mark.parametrize("kind", [Several, ByName])
+def test_everything_with_a_state_is_saved_and_given_back(kind: type[Trainer]) -> None:
+    resumed(kind)
+    assert same()
+    content = state("broken")
+    assert set(content["trainer"]["attributes"]) == {"ema", "critic", "critic_optimizer", "noise"}
+
+
+class Own(Random):
+    """Saves its further state itself."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.total = torch.zeros(())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.total = state["total"]
+
+    def log(self, row: Any = None, /, **values: Any) -> None:
+        self.total = self.total + values["train_loss"].detach()
+        super().log(row, total=float(self.total), **values)
+
+
+def test_a_trainer_that_has_a_state_of_its_own_is_asked_for_it() -> None:
+    resumed(Own)
+    assert same()
+    assert state("broken")["trainer"].keys() == {"own"}
+
+
+def test_an_optimizer_that_is_made_before_train_gets_its_state_too() -> None:
+    class Early(Random):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.05)
+            self.scheduler = StepLR(self.optimizer, 2, 0.5)
+            made = self.optimizer, self.scheduler
+            self._get_optimizer = lambda: made[0]  # type: ignore[method-assign]
+            self.make_schedule = lambda: made[1]  # type: ignore[method-assign]
+
+    resumed(Early)
+    assert same()
+
+
+class Odd:
+    """Has a state that no checkpoint may hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"odd": object()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def test_what_is_not_saved_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Loses(Loop):
+        def train(self, train_dataset: Any, val_dataset: Any = None) -> None:
+            self.best, self.odd, self.words = 1.0, Odd(), "not a number"
+            super().train(train_dataset)
+
+    loop(Loses).train(samples(24))
+    (told,) = [record.message for record in caplog.records if "Not saved" in record.message]
+    assert told.startswith("Not saved with the checkpoints of this Loses: self.best, self.odd. Define state_dict()")
+
+
+class Noisy(Random):
+    """Batch normalisation and dropout, and an error of somebody's at a place of the fourth or fifth step."""
+
+    place = ""
+
+    def train(self, train_dataset: Any, val_dataset: Any = None) -> None:
+        x, y = train_dataset.tensors
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.05)
+        for step in range(self.current_step, self.max_step):
+            fails = step == 4 and self.place
+            loss = F.mse_loss(self.model(x[:4] + 0.1 * torch.randn(4, x.shape[1])), y[:4])
+            if fails == "forward":
+                raise ZeroDivisionError
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            if fails == "after the optimizer":
+                raise ZeroDivisionError
+            self.current_step = step
+            self.log(step=step + 1, train_loss=loss)
+            if fails == "after the log":
+                raise ZeroDivisionError
+            self._auto_save_pretrained()
+
+
+def noisy(cls: type[Trainer], name: str, **settings: Any) -> Any:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.3), nn.Linear(3, 1))
+    return cls(model, LoopConfig(name=name), **settings)
+
+
+def test_a_loop_that_fails_within_a_step_is_saved_at_the_one_before_and_resumes_exactly() -> None:
+    broken = type("Broken", (Noisy,), {"place": "forward"})
+    noisy(Noisy, "straight").train(samples(24))
+    with pytest.raises(ZeroDivisionError):
+        noisy(broken, "broken").train(samples(24))
+    run = darkit.load("broken")
+    assert (run.status, run.details.step, saved("broken")) == ("crashed", 4, [4])
+    assert run.checkpoints()[-1].metrics["train_loss"] == run.log()["train_loss"][-1]
+    noisy(Noisy, "broken", resume=True).train(samples(24))
+    assert same()
+
+
+@pytest.mark.parametrize("place", ["after the optimizer", "after the log"])
+def test_weights_of_a_step_that_was_not_told_of_are_not_saved_as_another(place: str) -> None:
+    broken = type("Broken", (Noisy,), {"place": place})
+    with pytest.raises(ZeroDivisionError) as caught:
+        noisy(broken, "broken").train(samples(24))
+    assert saved("broken") == []
+    assert caught.value.__notes__ == ["Step 4 could not be saved: the weights have changed since."]
+
+
+def test_a_loop_without_a_torch_optimizer_is_watched_by_its_weights() -> None:
+    class Manual(Loop):
+        def train(self, train_dataset: Any, val_dataset: Any = None) -> None:
+            x, y = train_dataset.tensors
+            for step in range(self.max_step):
+                (self.model(x) - y).pow(2).mean().backward()
+                with torch.no_grad():
+                    for parameter in self.model.parameters():
+                        parameter -= 0.01 * _grad(parameter)
+                if step == 3:
+                    raise ZeroDivisionError
+                self.current_step = step
+                self._auto_save_pretrained()
+
+    with pytest.raises(ZeroDivisionError):
+        loop(Manual, name="manual").train(samples(24))
+    assert saved("manual") == []
+
+
+def _grad(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
