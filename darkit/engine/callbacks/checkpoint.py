@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from darkit.engine.adapter import bare_module
 from darkit.engine.boundary import Boundary
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due, log_values
+from darkit.engine.checkpoint import bare
 from darkit.engine.state import check_state, collect_state
 from darkit.engine.writer import CheckpointWriter
 from darkit.errors import NonFiniteLossError
@@ -100,7 +101,7 @@ class StepCheckpoint(StepCallback):
                 self._checked = True
         if is_due(trainer, step, self.every) or trainer.should_stop or self.wanted == step:
             self.save(trainer, pl_module)
-        self._boundary.take(bare_module(pl_module))
+        self._boundary.take(bare(bare_module(pl_module)))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Saves the last step if that was not done, and waits until everything is on the disk."""
