@@ -85,7 +85,9 @@ class Step:
         except torch.OutOfMemoryError:
             raise
         except (*_MISFITS, MemoryError, StopIteration) as error:
-            if isinstance(error, LossError) or is_worker_death(error):  # torch tells of a death wherever it finds us
+            if isinstance(error, LossError | BatchError) or is_worker_death(
+                error
+            ):  # torch tells of a death wherever it finds us
                 raise
             raise misfit(error, f"a batch of {describe(batch)}") from error
         if self._evaluates and (output is None or (isinstance(output, Mapping) and "loss" not in output)):

@@ -12,8 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darkit.errors import ConfigError, LossError
+from darkit.errors import BatchError, ConfigError, LossError
+from darkit.runs.log import DEFAULT_COLUMNS
 
+_TAKEN = (*DEFAULT_COLUMNS, "loss", "count")
+_MISFITS = (TypeError, ValueError, IndexError, KeyError, AttributeError)
 _KEPT = ("_update_count", "_computed", "_forward_cache")
 
 
@@ -26,7 +29,7 @@ class Metrics:
             over its batch.
 
     Raises:
-        ConfigError: It is not a mapping of names to callables.
+        ConfigError: It is not a mapping of names to callables, or darkit itself has a value of that name.
     """
 
     def __init__(self, given: Mapping[str, Any] | None) -> None:
@@ -37,6 +40,8 @@ class Metrics:
         for name, function in (given or {}).items():
             if not isinstance(name, str) or not callable(function):
                 raise ConfigError(f"metrics must be callables by name, but {name!r} is {function!r}.")
+            if name in _TAKEN:
+                raise ConfigError(f"A metric cannot be called {name!r}, as darkit's own value is; choose another name.")
             if is_metric(function):
                 self._of_batch[name] = copy.deepcopy(function)
                 function.reset()
@@ -58,17 +63,25 @@ class Metrics:
         values: dict[str, Any] = {}
         with torch.no_grad():
             for name, function in self._functions.items():
-                if name in self._of_batch:
-                    found = self._of_batch[name] if training else function
-                    if isinstance(outputs, Tensor):
-                        found.to(outputs.device)
-                    if training:
-                        found.reset()
-                    found.update(outputs, target)
-                    values[name] = found.compute() if training else found
-                else:
-                    values[name] = function(model, batch) if takes_model(function) else function(outputs, target)
+                arguments = (model, batch) if takes_model(function) else (outputs, target)
+                try:
+                    values[name] = self._of_one(name, arguments, training)
+                except _MISFITS as error:
+                    described = f"{type(error).__name__}: {error}"
+                    raise BatchError(f"The metric {name!r} failed on a batch: {described}") from error
         return values
+
+    def _of_one(self, name: str, arguments: tuple[Any, Any], training: bool) -> Any:
+        function = self._functions[name]
+        if name not in self._of_batch:
+            return function(*arguments)
+        metric = self._of_batch[name] if training else function
+        if isinstance(arguments[0], Tensor):
+            metric.to(arguments[0].device)
+        if training:
+            metric.reset()
+        metric.update(*arguments)
+        return metric.compute() if training else metric
 
 
 def takes_model(function: Callable[..., Any]) -> bool:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import F1Score, MeanSquaredError, MetricCollection
 from torchmetrics.classification import BinaryAccuracy
 
-from darkit.errors import ConfigError, LossError
+from darkit.errors import BatchError, ConfigError, LossError
 from tests.engine.parts import MLP, LossMLP, made, run_names, train, xy
 
 X = torch.randn(22, 4, generator=torch.Generator().manual_seed(0))
@@ -124,12 +124,20 @@ def test_a_models_own_metric_goes_on_where_it_was_after_a_resume() -> None:
     [
         ([accuracy], "metrics must be a dict of callables by name, not list"),
         ({"acc": 3}, "metrics must be callables by name, but 'acc' is 3"),
+        ({"loss": accuracy}, "A metric cannot be called 'loss'"),
+        ({"val_loss": accuracy}, "A metric cannot be called 'val_loss'"),
         ({3: accuracy}, "metrics must be callables by name, but 3 is"),
     ],
 )
 def test_metrics_that_are_none_are_refused_and_nothing_is_left(metrics: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         train(made(), xy(), metrics=metrics)
+    assert run_names() == []
+
+
+def test_a_metric_that_fails_is_told_by_its_name() -> None:
+    with pytest.raises(BatchError, match="The metric 'mine' failed on a batch: KeyError"):
+        train(made(), xy(), metrics={"mine": lambda outputs, target: {}["a"]})
     assert run_names() == []
 
 
