@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from darkit.engine.boundary import Boundary
+from darkit.engine.callbacks.require import unknown_metric
 from darkit.engine.checkpoint import bare, read_checkpoint, write_checkpoint
 from darkit.engine.description import describe_model
 from darkit.engine.exports import write_exports
@@ -52,6 +53,7 @@ class RunKeeper:
         session: The open session, or None.
         folder: The run directory, or None before it exists.
         step: The last completed step that the trainer told of.
+        evaluated: Whether the trainer has evaluated since then.
     """
 
     def __init__(self, owner: Trainer, columns: Sequence[str] | None, series: Mapping[str, Sequence[str]]) -> None:
@@ -66,6 +68,8 @@ class RunKeeper:
         self._holders = 0
         self._values: dict[str, Any] = {}
         self._values_are_old = False
+        self._seen: set[str] = set()
+        self.evaluated = False
         self._boundary = Boundary()
         self._told = -1
         self._moved = False
@@ -170,6 +174,15 @@ class RunKeeper:
                 self.session.guard.install()
                 self._listens = True
         self._values_are_old = True
+        if self.evaluated:
+            self._refuse_unknown_monitor(step)
+
+    def _refuse_unknown_monitor(self, step: int) -> None:
+        """Refuses a monitor of evaluations after one that did not give it. Raises `ConfigError`."""
+        config = self.owner.config
+        self.evaluated = False
+        if config.keep_best and config.monitor.startswith("val_") and config.monitor not in self._seen:
+            raise ConfigError(unknown_metric(config.monitor, self._seen, f"by step {step}"))
 
     def stop_if_asked(self) -> None:
         """Leaves the loop that is being held when somebody asked for it, with its last step saved."""
@@ -194,6 +207,7 @@ class RunKeeper:
         if self._values_are_old:
             self._values, self._values_are_old = {}, False
         self._values.update(values)
+        self._seen.update(values)
 
     def save(self, step: int, content: Mapping[str, Any], *, wait: bool = True) -> Path:
         """Writes a checkpoint; one that is saved again after the end keeps all but its weights and optimizer.

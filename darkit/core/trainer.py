@@ -290,6 +290,7 @@ class Trainer:
         if row:
             self._keeper.put({"step": step, **row} if columns is None or "step" in columns else row)
         self._keeper.note(metrics)
+        self._keeper.evaluated = True
         return metrics
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -111,7 +111,8 @@ class TrainerConfig:
     save_step_interval: int = 0
     """Steps between checkpoints, at least 0; the last step is always saved, 0 saves nothing else."""
     keep_last: int | None = None
-    """Checkpoints of the highest steps that are kept, at least 1; None keeps all, or the last one with `keep_best`."""
+    """Checkpoints of the highest steps that are kept, at least 1; None keeps all or, with
+    `keep_best`, the last one and those without a value of `monitor`."""
     keep_best: int = 0
     """Checkpoints that are kept besides because they are the best, at least 0."""
     monitor: str = "val_loss"

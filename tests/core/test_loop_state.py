@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 import darkit
 from darkit.core import Trainer
 from darkit.engine.compare import differences
+from darkit.errors import ConfigError
 from tests.core.parts import Loop, LoopConfig, loop, samples, saved
 from tests.core.test_resume import Random, rows, state
 
@@ -226,3 +227,20 @@ def test_a_loop_without_a_torch_optimizer_is_watched_by_its_weights() -> None:
 def _grad(parameter: nn.Parameter) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad
+
+
+def test_a_loop_whose_evaluation_does_not_give_the_monitor_is_refused_at_the_first_one() -> None:
+    class Evaluates(Loop):
+        def validate(self, val_dataloader: Any) -> Any:
+            return {"val_acc": 0.5}
+
+        def on_step(self, step: int, loss: Tensor) -> None:
+            self.log(step=step + 1, train_loss=loss)
+            self._auto_validate([])
+
+    settings: dict[str, Any] = {"eval_step_interval": 2, "save_step_interval": 1, "keep_best": 1}
+    with pytest.raises(ConfigError, match=r"monitor='val_loss', but by step 2 .* did you mean 'val_acc'|is: "):
+        loop(Evaluates, name="refused", **settings).train(samples(24))
+    assert saved("refused") == [1, 2]
+    loop(Evaluates, name="right", monitor="val_acc", mode="max", **settings).train(samples(24))
+    assert saved("right")[-1] == 6

@@ -43,6 +43,5 @@ class RequireMetric(StepCallback):
 
 def unknown_metric(name: str, seen: set[str], when: str) -> str:
     """Says that checkpoints cannot be compared by a metric, and which ones there are."""
-    return f"keep_best compares checkpoints by monitor={name!r}, but {when} no such metric was logged; " + (
-        f"{nearest(name, seen)}."
-    )
+    there_is = nearest(name, seen)
+    return f"keep_best compares checkpoints by monitor={name!r}, but {when} no such metric was logged; {there_is}."
