@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import enum
 import sys
@@ -19,11 +18,10 @@ from torch import nn
 from darkit.engine.parts import build_parts
 from darkit.engine.typed import restore
 from darkit.errors import ModelError
-from darkit.runs.configs import plain
+from darkit.runs.configs import NAMESPACES, plain
 
 WITH_CLASS = ("dataclass", "transformers", "pydantic", "object")
 """The kinds of config whose class is recorded beside its values."""
-_NAMESPACES = (argparse.Namespace, types.SimpleNamespace)
 
 
 def build_from(
@@ -92,10 +90,10 @@ def build_config(
     if kind == "transformers":
         return cls.from_dict(values)
     if kind == "pydantic":
-        return cls(**values)
+        return _build_pydantic(cls, values)
     if kind != "object":
         raise ModelError(f"run.json names an unknown kind of config, {kind!r}")
-    config = cls() if cls in _NAMESPACES else object.__new__(cls)
+    config = cls() if cls in NAMESPACES else object.__new__(cls)
     _set_changed(config, values)
     return config
 
@@ -110,7 +108,7 @@ def is_config_class(kind: str, cls: Any, model_class: type[nn.Module]) -> bool:
         return _has_base(cls, "transformers", ("PreTrainedConfig", "PretrainedConfig"))
     if kind == "pydantic":
         return _has_base(cls, "pydantic", ("BaseModel",))
-    return cls in _NAMESPACES or _is_plain_class(cls, model_class)
+    return cls in NAMESPACES or _is_plain_class(cls, model_class)
 
 
 def config_parameter(model_class: type[nn.Module]) -> str | None:
@@ -169,6 +167,14 @@ def _build_omegaconf(values: Any) -> Any:
 
     look(values)
     return OmegaConf.create(values)
+
+
+def _build_pydantic(cls: Any, values: Mapping[str, Any]) -> Any:
+    """Builds a pydantic model of its fields by their names, whatever their aliases."""
+    try:
+        return cls.model_validate(values, by_name=True, by_alias=True)
+    except TypeError:  # before pydantic 2.11
+        return cls(**values)
 
 
 def _build_dataclass(cls: Any, values: Mapping[str, Any]) -> Any:

@@ -179,11 +179,16 @@ def _problem(
     try:
         changed = "" if kind == "parts" else _changed(candidate, read, noted, cls)
         certain = candidate.recorded and not changed
-        twin = build_twin(lambda: build_from(cls, kind, config_class, read, noted), whole=not certain)
+        build = lambda: build_from(cls, kind, config_class, read, noted)  # noqa: E731 - called once, or twice
+        twin, shared = build_twin(build, model, whole=not certain)
         other = other_layout(model, twin)
         if other:
             return f"a model built of its {_called(kind)} has another {other!r}"
-        if certain or is_same_function(model, twin, sample):
+        if certain:
+            return ""
+        if shared:  # both would look alike, whatever it was
+            return f"its constructor changes its class, in {shared!r}"
+        if is_same_function(model, twin, sample):
             return ""
     except Exception as error:  # whatever a stranger's constructor says: nothing can be built of this
         return f"no model can be built of its {_called(kind)}: {type(error).__name__}: {error}".rstrip(".")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 _OF_MODULES = frozenset(
     ("training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook")
@@ -105,7 +106,7 @@ def _alike_modules(one: nn.Module, other: nn.Module, seen: _Seen) -> bool:
 
 
 def _shape(value: Any) -> Any:
-    return None if value is None else tuple(value.shape)
+    return None if value is None or is_lazy(value) else tuple(value.shape)
 
 
 def _alike_functions(one: Any, other: Any, seen: _Seen) -> bool:

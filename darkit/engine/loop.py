@@ -28,6 +28,7 @@ from darkit.engine.callbacks import (
     StopOnRequest,
 )
 from darkit.engine.callbacks.base import StepCallback, log_values
+from darkit.engine.checkpoint import bare
 from darkit.engine.config import TrainerConfig
 from darkit.engine.denominators import unwatched
 from darkit.engine.description import ModelDescription
@@ -255,7 +256,7 @@ def _averages(model: nn.Module, config: TrainerConfig, state: Mapping[str, Any])
     """Makes the averages of the weights, from where a checkpoint left them if it has any."""
     averages = Averages(config.ema_decay)
     if "raw_state_dict" in state:
-        averages.start(model, state)
+        averages.start(bare(model), state)
     return averages
 
 

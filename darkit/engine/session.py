@@ -207,11 +207,12 @@ class Session:
         environment["git"].pop("diff", None)
         packages = environment.pop("environment")["packages"]
         environment["packages"] = changed_packages(Run(self.folder).environment.get("packages"), packages)
+        described = {} if self._keeps_log else {"model": model.as_dict()}  # config.json too is written anew then
         told = {key: list(pair) for key, pair in changes.items()}
         entry = {"after_step": self.step, "time": time.time(), "changes": told, **environment}
         files.write_json(
             self.folder / files.RUN,
-            facts | {"model": model.as_dict(), "continued": [*facts.get("continued", []), entry]},
+            facts | described | {"continued": [*facts.get("continued", []), entry]},
         )
 
     def begin(

@@ -22,19 +22,50 @@ _Call = tuple[tuple[Any, ...], dict[str, Any]]
 Build = Callable[[], nn.Module]
 
 
-def build_twin(build: Build, *, whole: bool) -> nn.Module:
+def build_twin(build: Build, model: nn.Module, *, whole: bool) -> tuple[nn.Module, str]:
     """Builds a model beside the one that is trained, in silence and with the generators as they were before.
 
     Args:
         build: Builds it.
+        model: The one that is trained; what a constructor changes in its classes is put back.
         whole: Whether its values count, so that it has to be on the CPU; otherwise it has no memory where that works.
+
+    Returns:
+        The twin, and the name of an attribute of a class to which the constructor gave another value, or nothing.
     """
-    with untouched():
-        if not whole:
-            with suppress(Exception), torch.device("meta"):  # whatever a constructor says of tensors without values
-                return build()
-        with torch.device("cpu"):
-            return build()
+    before = [(cls, dict(vars(cls))) for cls in _own_classes(model)]
+    twin: nn.Module | None = None
+    try:
+        with untouched():
+            if not whole:
+                with suppress(Exception), torch.device("meta"):  # whatever a constructor says without values
+                    twin = build()
+            if twin is None:
+                with torch.device("cpu"):
+                    twin = build()
+    finally:
+        changed = [name for cls, attributes in before for name in _put_back(cls, attributes)]
+    return twin, next(iter(changed), "")
+
+
+def _own_classes(model: nn.Module) -> set[type]:
+    """Returns the classes of a model's modules that are not torch's."""
+    found = {cls for module in model.modules() for cls in type(module).__mro__}
+    return {cls for cls in found if cls is not object and cls.__module__.partition(".")[0] != "torch"}
+
+
+def _put_back(cls: type, attributes: dict[str, Any]) -> Iterator[str]:
+    """Puts the attributes of a class back, and yields the names of those that have changed in value."""
+    now = dict(vars(cls))
+    for name in now.keys() - attributes.keys():
+        delattr(cls, name)
+        if not name.startswith("__"):
+            yield name
+    for name, value in attributes.items():
+        if name not in now or now[name] is not value:
+            setattr(cls, name, value)
+            if name not in now or not are_alike(now[name], value):
+                yield name
 
 
 def other_layout(model: nn.Module, twin: nn.Module) -> str:

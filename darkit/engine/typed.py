@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from darkit.errors import ModelError
-from darkit.runs.configs import is_short_array, plain
+from darkit.runs.configs import NAMESPACES, is_short_array, plain
 
 _Place = tuple[str, ...]
 _KEYS: dict[type, str] = {int: "int keys", float: "float keys"}
@@ -58,6 +60,9 @@ def _walk(value: Any, place: _Place) -> Iterator[tuple[_Place, str]]:
             yield place, "tuple"
         for index, item in enumerate(value):
             yield from _walk(item, (*place, str(index)))
+    elif type(value) in NAMESPACES:
+        yield place, type(value).__name__
+        yield from _walk(vars(value), place)
     else:
         kind = _kind(value)
         if kind:
@@ -85,6 +90,8 @@ def _maker(kind: str) -> Callable[[Any], Any]:
         "frozenset": frozenset,
         "complex": complex,
         "path": Path,
+        "Namespace": lambda value: argparse.Namespace(**value),
+        "SimpleNamespace": lambda value: SimpleNamespace(**value),
         "dtype": _dtype,
         "device": torch.device,
         "int keys": lambda value: {int(key): item for key, item in value.items()},

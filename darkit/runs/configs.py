@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import enum
 import math
 import os
 from collections.abc import Mapping, Sequence, Set
-from types import MemberDescriptorType
+from types import MemberDescriptorType, SimpleNamespace
 from typing import Any
 
+NAMESPACES = (argparse.Namespace, SimpleNamespace)
 _MOST_NUMBERS = 4096  # of an array that is written into a config
 
 
@@ -57,6 +59,8 @@ def plain(value: Any) -> Any:
         return os.fsdecode(value)
     if isinstance(value, Mapping):
         return {_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, NAMESPACES):
+        return {key: plain(item) for key, item in vars(value).items()}
     if isinstance(value, Set):
         return [plain(item) for item in sorted(value, key=str)]  # the same in every process
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):

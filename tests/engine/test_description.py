@@ -8,11 +8,13 @@ import json
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import numpy
 import omegaconf
+import pydantic
 import pytest
 import snntorch
 import torch
@@ -174,12 +176,11 @@ def test_an_argument_at_its_default_is_proven(kind: str) -> None:
 class Noted(nn.Module):
     """Looks different every time, and is the same function: only its outputs can show it."""
 
-    made = 0
+    numbers = count()
 
     def __init__(self, width: int = 4) -> None:
         super().__init__()
-        Noted.made += 1
-        self.number = Noted.made
+        self.number = next(self.numbers)
         self.width = width
         self.register_buffer("calls", torch.zeros(()), persistent=False)
         self.layer = nn.Linear(4, width)
@@ -211,6 +212,61 @@ def test_the_proof_leaves_the_model_and_the_generators_as_they_were() -> None:
     assert set(vars(model)) - {"_modules"} == set(before[1])
     assert all(torch.equal(value, before[0][key]) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class Shared(nn.Module):
+    """Keeps its argument where every instance sees it."""
+
+    scale = 1.0
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        Shared.scale = factor
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * Shared.scale
+
+
+def test_what_a_constructor_changes_in_its_class_is_put_back_and_proves_nothing() -> None:
+    model = Shared(3.0)
+    assert described(model).kind == "none"
+    assert Shared.scale == 3.0
+    assert described(Shared(1.0)).kind == "arguments"
+
+
+class Aliased(pydantic.BaseModel):
+    width: int = pydantic.Field(3, alias="w")
+    inner: Any = None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Aliased(w=5),
+        SimpleNamespace(width=2, inner=SimpleNamespace(deep=(1, {2}))),
+        argparse.Namespace(width=2, inner=argparse.Namespace(deep={1: "x"})),
+    ],
+)
+def test_aliases_and_namespaces_in_namespaces_come_back(config: Any) -> None:
+    assert predicted_as_trained(Configured(config)).config == config
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_lazy_layers_are_built_again(warm: bool) -> None:
+    class Lazy(nn.Module):
+        def __init__(self, width: int = 4) -> None:
+            super().__init__()
+            self.width = width
+            self.layers = nn.Sequential(nn.LazyLinear(width), nn.Tanh(), nn.LazyLinear(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers(x)
+
+    model = Lazy()
+    if warm:
+        model(X)
+    predicted_as_trained(model)
 
 
 class Twice(nn.Module):
