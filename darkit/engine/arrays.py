@@ -77,13 +77,11 @@ def _check_lengths(tensors: Any, purpose: str) -> None:
 def _tensor(item: Tensor | numpy.ndarray[Any, Any], purpose: str) -> Tensor:
     if isinstance(item, Tensor):
         return item
+    if isinstance(item, numpy.ma.MaskedArray):
+        raise DataError(f"The {purpose} data has a masked array, whose mask would be lost: fill it or leave rows out.")
+    array = numpy.asarray(item, dtype=item.dtype.newbyteorder("="), order="C")
     try:
-        tensor = torch.from_numpy(item) if item.flags.writeable else torch.tensor(item)
-    except (TypeError, ValueError):
-        try:
-            tensor = torch.tensor(item)  # such as with negative strides
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"The {purpose} data has an array of dtype {item.dtype}, which torch does not have."
-            ) from error
-    return tensor.to(torch.get_default_dtype()) if item.dtype == numpy.float64 else tensor
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    except TypeError as error:
+        raise DataError(f"The {purpose} data has an array of dtype {item.dtype}, which torch does not have.") from error
+    return tensor.to(torch.get_default_dtype()) if array.dtype == numpy.float64 else tensor

@@ -75,6 +75,8 @@ def check_fits(model: nn.Module, values: Mapping[str, Any], loaders: Loaders, *,
     ):
         if data is not None:
             check_fit(model, values, data, purpose=purpose)
+            if getattr(loader, "collate_fn", None) is default_collate:
+                _refuse_sparse(data, purpose)
             if direct:
                 _check_names(model, data, getattr(loader, "collate_fn", None))
 
@@ -209,6 +211,21 @@ def _whole_numbers(value: Any) -> Tensor | None:
     if isinstance(value, list | numpy.ndarray) and len(value):
         value = torch.as_tensor(value)
     return value if isinstance(value, Tensor) and value.dtype in _WHOLE else None
+
+
+def _refuse_sparse(data: Any, purpose: str) -> None:
+    """Refuses samples that torch cannot put into a batch. Raises `DataError`."""
+    before = generator_states()
+    sample = next(_samples(data, most=1), None)
+    restore_generators(before)
+    parts = sample.values() if isinstance(sample, Mapping) else sample if isinstance(sample, tuple | list) else [sample]
+    for part in parts:
+        if isinstance(part, Tensor) and (part.layout is not torch.strided or part.is_nested):
+            kind = "nested" if part.is_nested else str(part.layout).removeprefix("torch.")
+            raise DataError(
+                f"The {purpose} samples have {kind} tensors, which torch does not put into batches: give the dataset a "
+                "collate_fn, or make them dense."
+            )
 
 
 def _check_names(model: nn.Module, data: Any, collate: Any) -> None:

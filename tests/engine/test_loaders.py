@@ -162,6 +162,7 @@ def test_empty_validation_data_is_refused_and_leaves_nothing(kind: str) -> None:
         ("train.txt", "not str"),
         (torch.ones(()), "is a single number"),
         (numpy.array(["a", "b"]), "has an array of dtype <U1"),
+        (numpy.ma.masked_equal(numpy.arange(4), 2), "has a masked array, whose mask would be lost"),
         (numpy.array([{}, None]), "has an array of dtype object"),
         ((numpy.ones((4, 2)), torch.ones(3)), r"must be of one length, but have \[3, 4\]"),
         ({"x": torch.ones(4), "y": numpy.ones(3)}, r"must be of one length, but have \[3, 4\]"),
