@@ -16,6 +16,8 @@ from darkit.runs.example import example_input
 from darkit.runs.inert import inert
 from darkit.runs.names import resume_words
 
+_EARLY = "Stopped early"  # how the reason of an early stop begins
+
 
 def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mapping[str, float]) -> str:
     """Composes the block at the end of ``darkit train``.
@@ -37,12 +39,14 @@ def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mappin
     lines = [f"{run.name}: {inert(details.state)} at step {details.step} of {details.max_step}"]
     lines += [f"  {name:<{width}}  {text}" for name, text in told]
     command, name = darkit_command(), shlex.quote(run.name)
-    more = 2 * (details.max_step or details.step)
+    more = f"trainer.max_step={2 * (details.max_step or details.step)}"
+    if details.reason.startswith(_EARLY):  # more steps alone would be refused
+        more = "trainer.early_stop_patience=0"
     lines += [
         "go on with",
         f"  {command} predict {name} {example_input(run.path, run.info)}",
         f"  {command} start",
-        f"  {command} train {resume_words(run.name)} trainer.max_step={more}",
+        f"  {command} train {resume_words(run.name)} {more}",
     ]
     return "\n".join(lines)
 

@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn.functional import mse_loss
 
+from darkit import fit
 from darkit.cli.report import darkit_command, final_report, how_to_go_on
 from darkit.runs import load
+from tests.engine.parts import made
 
 
 @pytest.fixture
@@ -37,6 +41,16 @@ def test_what_else_an_evaluation_found_is_told_but_not_layer_by_layer(logged: Pa
     assert "note" not in report
 
 
+def test_a_run_that_was_stopped_early_goes_on_with_more_patience(runs: Path) -> None:
+    x = torch.ones(8, 4)
+    options = {"max_step": 50, "eval_step_interval": 1, "early_stop_patience": 1, "lr": 0.0, "device": "cpu"}
+    run = fit(made(), (x, x[:, :1]), (x, x[:, :1]), loss=mse_loss, name="early", **options)
+    report = final_report(run, first_step=0, seconds=9.0, baselines={})
+    assert "train resume=early trainer.early_stop_patience=0" in report
+    assert "max_step=" not in report
+    assert "trainer.max_step=" in final_report(load("text"), first_step=0, seconds=9.0, baselines={})
+
+
 def test_the_speed_is_that_of_the_steps_this_training_made(logged: Path) -> None:
     def speed(first_step: int, seconds: float) -> str:
         report = final_report(load("text"), first_step=first_step, seconds=seconds, baselines={})
@@ -44,7 +58,7 @@ def test_the_speed_is_that_of_the_steps_this_training_made(logged: Path) -> None
 
     assert speed(0, 9.0) == "2.0 steps/s, 9.0 s in all", "three steps in the 1.5 s between the first row and the last"
     assert speed(2, 9.0) == "2.0 steps/s, 9.0 s in all"
-    assert speed(3, 4.0) == "0.2 steps/s, 4.0 s in all", "one row: one step in all the time"
+    assert speed(3, 4.0) == "4.0 s/step, 4.0 s in all", "one row: one step in all the time"
     (logged / "text" / "train_log.csv").write_text("reward\n1\n")
     assert speed(0, 4.0) == "1.0 steps/s, 4.0 s in all", "a log of other columns"
 
