@@ -149,12 +149,12 @@ def find_place(config: TrainerConfig) -> Place:
         if size > 1 and not elastic:
             _leave_partners(rank)
         return Place(own_rank(config))
-    if size > 1:
+    if _has_group():
         if size != wanted or _lost_partners:
-            what = "their other processes have ended" if _lost_partners else f"they are {size}, not device_num={wanted}"
+            what = "its other processes have ended" if _lost_partners else f"device_num is {wanted}"
             raise ConfigError(
-                f"This script has trained on {size} devices before, and {what}: put this training into a script of its "
-                "own."
+                f"This process belongs to a process group of {size} already, from an earlier training or its own code, "
+                f"and {what}: put this training into a script of its own."
             )
         return Place(rank, size, _Fixed(rank, external=True), "outside" if elastic else "here")
     return _find_among_several(config, wanted, elastic)
@@ -232,9 +232,11 @@ def own_rank(config: TrainerConfig) -> int:
 
 def process_group() -> tuple[int, int]:
     """Returns the rank in the live process group and its size; 0 and 1 without one."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if _has_group() else (0, 1)
+
+
+def _has_group() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def started_by_launcher() -> bool:

@@ -138,7 +138,7 @@ class Watcher:
             self._seen[folder] = (status.heartbeat, now)
         elif now - since > SILENCE:
             reason = f"The process on {status.host} has not been heard of for {now - since:.0f} s."
-            return replace(status, state=CRASHED, reason=reason)
+            return replace(status, state=CRASHED, step=_last_step(folder, status.step), reason=reason)
         return status
 
 

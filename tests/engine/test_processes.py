@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
@@ -137,3 +141,30 @@ def test_a_process_that_is_not_the_first_writes_nothing(monkeypatch: pytest.Monk
         session.begin(10)
         session.step = 10
     assert {path.name: path.read_bytes() for path in Run(run.path).path.iterdir() if path.is_file()} == before
+
+
+def test_one_device_under_a_strategy_for_several_trains_and_then_several_are_refused(home: Path) -> None:
+    program = """
+        import darkit
+        from tests.engine.parts import made, train, xy
+        print(train(made(), xy(), name="a", max_step=2, strategy="ddp").status)
+        try:
+            train(made(), xy(), name="b", max_step=2, device_num=2, strategy="ddp")
+        except darkit.errors.ConfigError as error:
+            print(error)
+        print([run.name for run in darkit.runs()])
+    """
+    left = {"LOCAL_RANK": "1", "RANK": "1", "MASTER_ADDR": "203.0.113.1", "MASTER_PORT": "9", "WORLD_SIZE": "4"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=os.environ | left | {"DARWIN_KIT_HOME": str(home)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    said = done.stdout.splitlines()
+    assert said[0] == "finished", done.stderr
+    assert said[1].startswith("This process belongs to a process group of 1 already")
+    assert said[2] == "['a']"

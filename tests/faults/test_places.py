@@ -69,7 +69,7 @@ def test_torchrun_with_two_processes_for_one_device_is_refused_before_anything(t
 
 def test_trainings_on_two_devices_and_on_one_in_one_script_each_write_once(tmp_path: Path, home: Path) -> None:
     done = script(tmp_path, home, "two:2", "again:2", "one:1", "late:2")
-    assert "their other processes have ended" in done.stderr, "a third training on two devices has no second process"
+    assert "its other processes have ended" in done.stderr, "a third training on two devices has no second process"
     assert done.stdout.count("trained two, the same variables: True") == 2
     assert done.stdout.count("trained again, the same variables: True") == 2
     assert done.stdout.count("trained one, the same variables: True") == 1, "the second process ended quietly"
