@@ -122,6 +122,7 @@ VALUES: dict[str, Callable[[Path], Any]] = {
     "call": lambda outside: {"_target_": "subprocess.Popen", "args": ["touch", str(outside / "made")]},
     "name": lambda outside: f"{PLANTED}.make",
     "program": lambda outside: "subprocess.Popen",
+    "override": lambda outside: f"loss={{_target_:{PLANTED}.make}}",
     "environment": lambda outside: "${oc.env:CANARY_SECRET}",
     "decoded": lambda outside: "${oc.decode:${oc.env:CANARY_SECRET}}",
     "path": lambda outside: str(outside / "secret.txt"),

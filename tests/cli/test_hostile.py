@@ -38,7 +38,6 @@ from tests.cli.hostile import (
 from tests.dashboard.test_hostile import everything
 
 LOOKS = (("show",), ("show", "--json"), ("verify",), ("stop", "--no-wait"))
-READ_BY_EVAL = ("data", "overrides")  # what eval and resume read of config.yaml
 MANIFEST = "iter-4-ckpt.json"
 EXPORT = ("export", "--force", "--output", "weights.safetensors")
 INPUT = "[[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]]"
@@ -127,10 +126,30 @@ def look(place: Place, capsys: pytest.CaptureFixture[str], hostile: dict[str, st
 
 
 def fields(place: Place, file: str, *, every_value: bool) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """Yields every place in a file with a value for it; without ``every_value`` the values go round."""
-    for number, path in enumerate(paths_of(read_structure(place.pattern / file))):
-        kinds = list(VALUES) if every_value else [list(VALUES)[number % len(VALUES)]]
-        yield from ((path, kind) for kind in kinds)
+    """Yields every place in a file with a value for it.
+
+    Without ``every_value`` the values go round, text is also tried with what steers a terminal, and what `darkit eval`
+    and a resumed training take from a composed config also with what would run code.
+    """
+    content = read_structure(place.pattern / file)
+    for number, path in enumerate(paths_of(content)):
+        if every_value:
+            yield from ((path, kind) for kind in VALUES)
+            continue
+        kinds = [list(VALUES)[number % len(VALUES)]]
+        if isinstance(_at(content, path), str):
+            kinds.append("steering")
+        if file == "config.yaml" and path[:1] == ("data",) and len(path) > 1:
+            kinds += ["name", "target", "environment"]
+        if file == "config.yaml" and path[:1] == ("overrides",):
+            kinds += ["override", "environment"]
+        yield from ((path, kind) for kind in dict.fromkeys(kinds))
+
+
+def _at(content: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        content = content[key]
+    return content
 
 
 def poison(place: Place, file: str, chosen: Sequence[tuple[tuple[Any, ...], str]]) -> dict[str, str]:
@@ -158,12 +177,17 @@ DEEPER = {
 @pytest.mark.parametrize("file", [*STRUCTURED, MANIFEST])
 def test_no_field_of_a_run_is_believed(place: Place, capsys: pytest.CaptureFixture[str], file: str) -> None:
     chosen = list(fields(place, file, every_value=False))
-    if file == "config.yaml":
-        chosen = [(path, kind) for path, kind in chosen if not path or path[0] in READ_BY_EVAL]
-    hostile = poison(place, file, chosen)
-    look(place, capsys, hostile, LOOKS[:1])
-    some = dict(list(hostile.items())[:: max(1, len(hostile) // 4)])
-    look(place, capsys, some, (*LOOKS[1:], *DEEPER[file]))
+    if file != "config.yaml":
+        hostile = poison(place, file, chosen)
+        look(place, capsys, hostile, LOOKS[:1])
+        some = dict(list(hostile.items())[:: max(1, len(hostile) // 4)])
+        look(place, capsys, some, (*LOOKS[1:], *DEEPER[file]))
+        return
+    hostile = poison(place, file, [(path, kind) for path, kind in chosen if path[:1] == ("data",)])
+    look(place, capsys, hostile, DEEPER[file][:1])
+    place.clear()
+    hostile = poison(place, file, [(path, kind) for path, kind in chosen if path[:1] == ("overrides",) or not path])
+    look(place, capsys, hostile, DEEPER[file][1:])
 
 
 @pytest.mark.parametrize("name", [*NAMES, MANIFEST, "iter-4-ckpt.pth", "iter-9-ckpt.pth"])
