@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _MOST = 5000  # packages
+_LONGEST = 500  # characters of a name and a version
 _EGG = re.compile(r"-py\d[\d.]*$")
 
 
@@ -21,11 +22,18 @@ def installed_packages() -> dict[str, str]:
 
 
 def changed_packages(before: object, now: dict[str, str]) -> dict[str, list[str | None]]:
-    """Returns what differs between two environments: name -> version before and now, None where it is missing."""
-    if not isinstance(before, dict) or not before:
+    """Returns what differs between two environments: name -> version before and now, None where it is missing.
+
+    Args:
+        before: What a file says of the first one, which anybody may have written.
+        now: The packages of the second one.
+    """
+    items = before.items() if isinstance(before, dict) else ()
+    known = {str(name): text for name, text in items if isinstance(text, str) and len(name) + len(text) < _LONGEST}
+    if not known:
         return {}
-    names = sorted({*map(str, before), *now})
-    pairs = {name: [before.get(name), now.get(name)] for name in names if before.get(name) != now.get(name)}
+    names = sorted({*known, *now})
+    pairs = {name: [known.get(name), now.get(name)] for name in names if known.get(name) != now.get(name)}
     return dict(list(pairs.items())[:_MOST])
 
 

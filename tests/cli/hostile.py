@@ -265,6 +265,7 @@ KINDS: tuple[Callable[[Path, Path], None], ...] = (
 STRUCTURED = ("run.json", "config.json", "trainer_config.json", "status.json", "notes.json", "config.yaml")
 NAMES = (
     *STRUCTURED,
+    "environment.json",
     "train_log.csv",
     "system_log.csv",
     "model.py",

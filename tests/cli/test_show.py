@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from darkit.runs import load
+from darkit.runs import files, load
 from tests.cli.parts import done, refused
 
 
@@ -75,3 +75,26 @@ def test_a_run_that_is_not_there_is_said_with_what_there_is(runs: Path, capsys: 
     assert said.endswith("did you mean 'numbers'? There is: numbers, text.")
     assert refused(capsys, "show", "").startswith("The run name '' is empty")
     assert refused(capsys, "show", "a/b").startswith("The run name 'a/b' holds a character")
+
+
+def test_untracked_code_and_the_number_of_packages_are_shown(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = runs / "numbers" / files.RUN
+    for git, shown in (
+        (
+            {"commit": "abc", "diff": "-x", "untracked": ["a.py", "b\x1b[2J.py"]},
+            "abc with changes, untracked files: a.py,",
+        ),
+        ({"commit": "", "diff": "", "untracked": ["a.py"]}, "no commit yet, untracked files: a.py"),
+        ({"commit": "abc", "diff": ""}, "abc"),
+    ):
+        files.write_json(path, {**files.read_json(path), "git": git})
+        out = done(capsys, "show", "numbers")
+        assert f" {shown}" in out
+        assert "\x1b" not in out
+    packages = load("numbers").environment["packages"]
+    assert f"{len(packages)}, with their versions in environment.json" in out
+    assert json.loads(done(capsys, "show", "numbers", "--json"))["packages"] == packages
+    (runs / "numbers" / files.ENVIRONMENT).write_text('{"packages": 5}')
+    assert "environment.json" not in done(capsys, "show", "numbers")
+    (runs / "numbers" / files.ENVIRONMENT).unlink()  # as of a run from before
+    assert "environment.json" not in done(capsys, "show", "numbers")

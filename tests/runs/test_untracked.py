@@ -159,5 +159,5 @@ def test_what_differs_between_two_environments_is_told() -> None:
         "b": ["1", None],
         "c": [None, "1"],
     }
-    for before in (None, {}, [], "x"):
+    for before in (None, {}, [], "x", {"b": {"deep": []}}, {"b": "x" * 10_000}):
         assert changed_packages(before, {"a": "1"}) == {}, "an old run says nothing"
