@@ -12,10 +12,11 @@ from darkit.dashboard.cache import LogCache
 from darkit.dashboard.layout.run import commands
 from darkit.dashboard.library import Library
 from darkit.runs import files
-from darkit.runs.notes import OWN_DATA, Evaluation, add_evaluation
+from darkit.runs.notes import OWN_DATA, Evaluation, Notes, add_evaluation, read_notes, write_notes
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import make_run
 from tests.dashboard.screen import drawn
+from tests.runs.parts import wait_until
 
 Open = Callable[..., Page]
 
@@ -104,6 +105,26 @@ def test_evaluations_are_shown_with_the_newest_first(dashboard: Served, open_pag
     add_evaluation(folder, Evaluation(1.8e9, f"{OWN_DATA} seed=1", "iter-4-ckpt", {"loss": 2.5}))
     page.goto(dashboard.address + "/run/one?tab=overview&lang=zh")
     expect(page.get_by_text("该运行自己的数据 seed=1")).to_be_visible()
+
+
+def test_the_notes_of_a_run_keep_what_others_write_meanwhile(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "one", 20)
+    write_notes(folder, Notes(("shown",), "first"))
+    page = open_page(dashboard.address + "/run/one?tab=notes")
+    page.locator("#own-note").fill("mine")
+    page.locator("#own-save").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    assert read_notes(folder) == Notes(("shown",), "mine")
+    write_notes(folder, Notes(("shown", "theirs"), "their words"))
+    page.locator("#own-tags").fill("new")
+    page.locator("#own-tags").press("Enter")
+    page.locator("#own-note").fill("mine again")
+    page.locator("#own-save").click()
+    expect(page.get_by_text("was changed elsewhere")).to_be_visible()
+    page.locator("#own-note").fill("mine")
+    page.locator("#own-save").click()
+    wait_until(lambda: set(read_notes(folder).tags) == {"shown", "theirs", "new"})
+    assert read_notes(folder).note == "their words"
 
 
 def test_the_texts_of_a_run_follow_it_while_another_tab_than_its_charts_is_open(
