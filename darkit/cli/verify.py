@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     failed = 0
     for checkpoint in checkpoints:
         problem = find_problem(checkpoint)
+        if problem and not checkpoint.path.exists():  # a training has deleted it since it was listed
+            continue
         failed += bool(problem)
         table.add_row(checkpoint.name, decimal(checkpoint.size), _verdict(checkpoint, problem))
     with until_nobody_reads():  # what was found is the exit code too

@@ -24,6 +24,7 @@ from darkit.runs.checkpoints import checkpoint_path, find_checkpoint
 from darkit.runs.lock import RunLock
 from darkit.runs.notes import read_notes
 from darkit.runs.retention import remove_files
+from darkit.runs.verify import find_problem
 from tests.engine.parts import LossMLP, made, train, xy
 
 
@@ -127,6 +128,23 @@ def test_the_latest_is_looked_for_again_where_a_training_deletes_it_meanwhile(
             assert checkpoint.step >= 6
     assert keeps_one[-1] > 6
     assert "Skipped" not in caplog.text, "it was not damaged"
+
+
+def test_verifying_counts_no_checkpoint_that_was_deleted_meanwhile(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = find_problem
+
+    def vanish_first(checkpoint: Any) -> str:
+        if checkpoint.step == 2:
+            remove_files(checkpoint.path)
+        return original(checkpoint)
+
+    monkeypatch.setattr("darkit.cli.verify.find_problem", vanish_first)
+    assert main(["verify", "a"]) == 0
+    out = capsys.readouterr().out
+    assert "iter-2-ckpt" not in out
+    assert out.count("verified") == 2
 
 
 def test_one_that_is_deleted_each_time_is_told_in_a_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
