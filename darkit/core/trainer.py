@@ -345,6 +345,11 @@ def _watched(train: Callable[..., Any]) -> Callable[..., Any]:
     def watched(self: Trainer, *args: Any, **kwargs: Any) -> Any:
         if self._training:
             return train(self, *args, **kwargs)
+        if self.config.max_epoch is not None:
+            raise ConfigError(
+                f"max_epoch={self.config.max_epoch} is counted by darkit's own loop: {type(self).__name__}.train() "
+                "counts steps, so give max_step."
+            )
         first = self._keeper.folder is None
         if first and self._resume and self._going_on is None:
             going_on = go_on(self, self._resume, self._resume_overrides)

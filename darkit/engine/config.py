@@ -30,6 +30,7 @@ AUTO = "auto"  # resume="auto": go on if there is a run of that name, else begin
 _AT_LEAST: dict[str, float] = {
     "device_num": 1,
     "max_step": 1,
+    "max_epoch": 1,
     "batch_size": 1,
     "num_workers": 0,
     "lr": 0,
@@ -82,6 +83,9 @@ class TrainerConfig:
     """Number format: ``32-true``, ``16-mixed``, ``bf16-mixed``, ``16-true``, ``bf16-true`` or ``64-true``."""
     max_step: int = 1000
     """Step at which the run ends, at least 1."""
+    max_epoch: int | None = None
+    """Epoch after which the run ends, at least 1, or the step `max_step` if that is earlier; the default of `max_step`
+    is no limit beside it. None counts steps alone."""
     batch_size: int = 32
     """Samples per batch and device, at least 1; a DataLoader keeps its own."""
     num_workers: int = 0

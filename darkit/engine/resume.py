@@ -38,7 +38,7 @@ _MATHEMATICS = (
     "tokenizer",
 )
 _DRAWN = ("sample", "fingerprint")
-_EXPECTED_TO_DIFFER = ("name", "max_step", "device")
+_EXPECTED_TO_DIFFER = ("name", "max_step", "max_epoch", "device")
 Changes = Mapping[str, tuple[Any, Any]]
 
 

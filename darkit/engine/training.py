@@ -23,6 +23,7 @@ from darkit.engine.config import TrainerConfig, with_overrides
 from darkit.engine.description import describe_model
 from darkit.engine.device import resolve_device, seed_generators
 from darkit.engine.display import announce
+from darkit.engine.epochs import limit_steps
 from darkit.engine.exactness import has_few_shapes, warn_of_inexactness
 from darkit.engine.fingerprint import describe_data
 from darkit.engine.fits import check_fits, refuse_uninitialized, small_batch
@@ -178,6 +179,7 @@ def train_run(
     resolve_device(config)
     refuse_uninitialized(model)
     loaders = make_loaders(data, val_data, config)
+    limit_steps(config, loaders.train)
     refuse_unknown_monitor(config, loaders.val is not None, callbacks)
     described = describe_model(model, lambda: small_batch(loaders))
     check_fits(model, described.values, loaders, direct=loss is None and not finds_own_loss(model))

@@ -47,7 +47,7 @@ TEXTS = ("strategy", "optimizer", "monitor")
 
 
 def test_these_tests_know_every_field() -> None:
-    assert set(FIELDS) == {"name", "betas", "keep_last", *LEAST, *NOT_NEGATIVE, *CHOICES, *FLAGS, *TEXTS}
+    assert set(FIELDS) == {"name", "betas", "keep_last", "max_epoch", *LEAST, *NOT_NEGATIVE, *CHOICES, *FLAGS, *TEXTS}
 
 
 @pytest.mark.parametrize(("field", "least"), LEAST.items())
