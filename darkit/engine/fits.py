@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset, default_collate
+from torch.utils.data import IterableDataset, TensorDataset, default_collate
 
 from darkit.engine.device import generator_states, restore_generators
 from darkit.errors import BatchError, DataError, ModelError
@@ -179,7 +179,7 @@ def _samples(data: Any, most: int) -> Iterator[Any]:
         every = max(1, -(-len(data) * rows // _MOST_IDS))
         yield tuple(tensor[::every] for tensor in data.tensors)
         return
-    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+    if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         return
     with torch.random.fork_rng(devices=[]), suppress(LookupError):  # somebody's own sampler may ask by anything else
         for index in range(0, len(data), max(1, -(-len(data) // most))):

@@ -83,6 +83,7 @@ def test_a_lightning_module_without_a_training_step_is_asked_for_its_output() ->
     assert make_step(Other())((X, Y))["loss"].requires_grad
 
 
+@pytest.mark.filterwarnings("ignore:No config of Other")
 def test_a_lightning_module_trains_as_a_model() -> None:
     class Other(lightning.LightningModule):
         def __init__(self) -> None:
@@ -100,6 +101,7 @@ def test_a_lightning_module_trains_as_a_model() -> None:
     assert not torch.equal(before, model.layer.weight)
 
 
+@pytest.mark.filterwarnings("ignore:No config of Other")
 def test_what_a_lightning_module_says_with_self_log_is_logged_in_training_and_evaluation() -> None:
     class Other(lightning.LightningModule):
         def __init__(self) -> None:
