@@ -156,7 +156,6 @@ class Spiking(nn.Module):
         return torch.stack([self.net(x)[1] for _ in range(10)]).mean(0)
 
 
-@pytest.mark.filterwarnings("ignore:No config of Spiking could be recorded")
 def test_an_snntorch_network_with_hidden_state_goes_on_and_predicts() -> None:
     torch.manual_seed(0)
     initial = Spiking().state_dict()

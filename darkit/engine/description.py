@@ -107,7 +107,7 @@ def describe_model(model: nn.Module, sample: Callable[[], Any] | None = None) ->
 
 
 def _candidates(model: nn.Module) -> Iterator[_Candidate]:
-    config, cls = getattr(model, "config", None), type(model)
+    config, cls = _read(model, "config"), type(model)
     if config is not None and not isinstance(config, type):
         kind = _kind_of(config, cls)
         if kind:
@@ -116,7 +116,7 @@ def _candidates(model: nn.Module) -> Iterator[_Candidate]:
     if parts is not None:
         yield _Candidate("parts", parts, parts, False)
         return
-    recorded = getattr(model, "hparams", None)
+    recorded = _read(model, "hparams")
     if isinstance(recorded, Mapping) and recorded:
         whole = set(constructor_parameters(cls)) <= set(recorded)
         yield _Candidate("arguments", dict(recorded), dict(recorded), whole)
@@ -154,11 +154,20 @@ def _takes_only_config(cls: type[nn.Module]) -> bool:
     return set(constructor_parameters(cls)) <= {config_parameter(cls)}
 
 
+def _read(model: nn.Module, name: str, default: Any = None) -> Any:
+    """Returns an attribute; what a property notes in the model meanwhile, as Lightning's hparams do, is removed."""
+    before = set(vars(model))
+    value = getattr(model, name, default)
+    for added in set(vars(model)) - before:
+        del model.__dict__[added]
+    return value
+
+
 def _arguments_from_attributes(model: nn.Module) -> dict[str, Any] | None:
     arguments = {}
     parameters = constructor_parameters(type(model))
     for name, parameter in parameters.items():
-        value = getattr(model, name, parameter.empty)
+        value = _read(model, name, parameter.empty)
         if isinstance(value, _PLAIN) or (hasattr(value, "dtype") and getattr(value, "ndim", None) == 0):
             arguments[name] = value
         elif parameter.default is parameter.empty:

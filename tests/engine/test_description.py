@@ -12,6 +12,7 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
+import lightning
 import numpy
 import omegaconf
 import pydantic
@@ -540,6 +541,18 @@ def test_a_model_whose_extra_state_is_a_dict_is_described_saved_and_loaded() -> 
 
     rebuilt: Any = predicted_as_trained(Extras(), batch_size=4)
     assert rebuilt.count == {"seen": 8}
+
+
+def test_a_lightning_module_is_described_and_left_as_it_is() -> None:
+    class Lit(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 1)
+
+    model = Lit()
+    before = set(vars(model))
+    assert describe_model(model).kind == "arguments"
+    assert set(vars(model)) == before
 
 
 def test_a_transformers_model_made_with_more_than_its_config_is_not_guessed() -> None:
