@@ -1,7 +1,8 @@
 """What a run's ``config.yaml`` says, and how much of it is believed.
 
-A run directory may be a stranger's. It chooses, by name, among the choices that exist here, and gives them plain
-values. Whatever else it asks for, a person has to say on the command line.
+A config that this darkit home wrote itself, which its seal tells, is taken as it is: it is what the person asked for.
+Any other run directory may be a stranger's. It chooses, by name, among the choices that exist here, and gives them
+plain values. Whatever else it asks for, a person has to say on the command line.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from darkit.errors import ConfigError
-from darkit.runs import Run, files
+from darkit.runs import Run, files, seal
 from darkit.runs.inert import inert
 from darkit.runs.safe import DEEPEST, UnreadableError, read_bytes
 
@@ -43,23 +44,28 @@ def read_composed(run: Run) -> dict[str, Any]:
     Raises:
         ConfigError: It is not a YAML mapping, is too large or too deep, or refers to itself.
     """
+    return _read(run)[0]
+
+
+def _read(run: Run) -> tuple[dict[str, Any], bool]:
+    """Reads a run's composed config, and whether this darkit home wrote it."""
     path = run.path / files.COMPOSED_CONFIG
     try:
         text = read_bytes(path, _LONGEST)
         _refuse_growth(text)
         content = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
     except FileNotFoundError:
-        return {}
+        return {}, False
     except (UnreadableError, yaml.YAMLError, ValueError, RecursionError) as error:
         reason = error.reason if isinstance(error, UnreadableError) else str(error).partition("\n")[0]
         raise ConfigError(f"What the run was begun with cannot be read from {path}: {inert(reason)}.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"What the run was begun with cannot be read from {path}: it holds no settings.")
-    return content
+    return content, seal.holds(text.decode("utf-8"), run.info.get("composed_seal"), purpose=files.COMPOSED_CONFIG)
 
 
 def believed_data(run: Run, *, elsewhere: bool) -> dict[str, Any]:
-    """Returns the settings of a run's data: one of darkit's own choices, with plain values.
+    """Returns the settings of a run's data; of a run of another home one of darkit's own choices, with plain values.
 
     Args:
         run: The run.
@@ -68,11 +74,14 @@ def believed_data(run: Run, *, elsewhere: bool) -> dict[str, Any]:
     Raises:
         ConfigError: The run does not tell what data it had, or it is something that only a person may name.
     """
-    data = read_composed(run).get("data")
+    composed, ours = _read(run)
+    data = composed.get("data")
     if not isinstance(data, dict) or "_target_" not in data:
         raise ConfigError(
             f"The run {run.name!r} does not tell what data it was trained with: name a choice, --data NAME KEY=VALUE."
         )
+    if ours:
+        return data
     values = {str(key): value for key, value in data.items() if key != "_target_"}
     known = _parameters(data["_target_"])
     if known is None:
@@ -97,18 +106,19 @@ def believed_overrides(run: Run, given: Sequence[str], replaced: Iterable[str]) 
     Raises:
         ConfigError: One of them asks for something that only a person may name.
     """
-    overrides = read_composed(run).get("overrides") or []
+    composed, ours = _read(run)
+    overrides = composed.get("overrides") or []
     if not isinstance(overrides, list):
         raise ConfigError(f"What the run was begun with cannot be read from {run.path / files.COMPOSED_CONFIG}.")
     left = [str(item) for item in overrides if key_of(str(item)) not in {*replaced}]
     choices = {key_of(word): word.partition("=")[2] for word in (*left, *given)}
-    refused = [item for item in left if not _is_believed(item, choices)]
+    refused = [] if ours else [item for item in left if not _is_believed(item, choices)]
     if refused:
         words = " ".join(shlex.quote(_shown(item)) for item in refused[:_SHOWN])
         more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
         raise ConfigError(
-            f"The run {run.name!r} was begun with {words}{more}, which is not taken from a run directory: if it is "
-            "yours, repeat it on the command line."
+            f"The run {run.name!r} was begun with {words}{more}, which is not taken from a run directory of another "
+            "darkit home: if it is yours, repeat it on the command line."
         )
     return left
 
@@ -202,8 +212,8 @@ def _parameters(target: Any) -> frozenset[str] | None:
 
 def _refused(run: Run, what: str) -> ConfigError:
     return ConfigError(
-        f"The run {run.name!r} was trained with {what}, which is not taken from a run directory: if it is yours, name "
-        "the data, --data NAME KEY=VALUE."
+        f"The run {run.name!r} was trained with {what}, which is not taken from a run directory of another darkit "
+        "home: if it is yours, name the data, --data NAME KEY=VALUE."
     )
 
 

@@ -22,7 +22,7 @@ from darkit.engine.checkpoint import bare, class_path
 from darkit.engine.likeness import are_alike
 from darkit.engine.parts import describe_parts
 from darkit.engine.scripts import script_of
-from darkit.engine.twin import build_twin, is_same_function, other_layout
+from darkit.engine.twin import TooLargeError, build_twin, is_same_function, other_layout
 from darkit.engine.typed import restore, types_of
 from darkit.runs.configs import attributes_of, public_values
 
@@ -189,7 +189,7 @@ def _problem(
         changed = "" if kind == "parts" else _changed(candidate, read, noted, cls)
         certain = candidate.recorded and not changed
         build = lambda: build_from(cls, kind, config_class, read, noted)  # noqa: E731 - called once, or twice
-        twin, shared = build_twin(build, model, whole=not certain)
+        twin, shared = build_twin(build, model, whole=False)
         other = other_layout(model, twin)
         if other:
             return f"a model built of its {_called(kind)} has another {other!r}"
@@ -197,8 +197,15 @@ def _problem(
             return ""
         if shared:  # both would look alike, whatever it was
             return f"its constructor changes its class, in {shared!r}"
+        if are_alike(model, twin):
+            return ""
+        twin, _ = build_twin(build, model, whole=True)
         if is_same_function(model, twin, sample):
             return ""
+    except TooLargeError:
+        if candidate.recorded and not changed:
+            return ""
+        return "the model is too large to be built a second time for the proof that this gives the same output"
     except Exception as error:  # whatever a stranger's constructor says: nothing can be built of this
         return f"no model can be built of its {_called(kind)}: {type(error).__name__}: {error}".rstrip(".")
     if changed:

@@ -24,7 +24,7 @@ from darkit.engine.system import SystemLog
 from darkit.engine.workers import is_worker_death
 from darkit.engine.writer import CheckpointWriter
 from darkit.errors import ConfigError, NonFiniteLossError, RunReplacedError, StorageError
-from darkit.runs import files, status
+from darkit.runs import files, seal, status
 from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.lock import RunLock
 from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_values
@@ -193,6 +193,8 @@ class Session:
             "data": dict(data),
             **described,
         }
+        if composed:
+            facts["composed_seal"] = seal.make(composed, purpose=files.COMPOSED_CONFIG)
         files.write_json(self.folder / files.ENVIRONMENT, environment)
         files.write_json(self.folder / files.RUN, facts)
         if composed:

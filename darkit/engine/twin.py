@@ -16,14 +16,19 @@ from darkit.engine.device import floats_like, generator_states, move_to_device, 
 from darkit.engine.likeness import are_alike
 from darkit.engine.undisturbed import evaluating
 
+_LARGEST = 2**29  # bytes of weights and buffers of a model that is built a second time in memory
 _NOISE = 0.5
 _FACTOR = -7.0
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
 Build = Callable[[], nn.Module]
 
 
+class TooLargeError(Exception):
+    """The model is too large to be built a second time in memory."""
+
+
 def build_twin(build: Build, model: nn.Module, *, whole: bool) -> tuple[nn.Module, str]:
-    """Builds a model beside the one that is trained, in silence and with the generators as they were before.
+    """Build a model beside the one that is trained, in silence and with the generators as they were before.
 
     Args:
         build: Builds it.
@@ -32,6 +37,9 @@ def build_twin(build: Build, model: nn.Module, *, whole: bool) -> tuple[nn.Modul
 
     Returns:
         The twin, and the name of an attribute of a class to which the constructor gave another value, or nothing.
+
+    Raises:
+        TooLargeError: It would take more than half a gigabyte of memory.
     """
     before = [(cls, dict(vars(cls))) for cls in _own_classes(model)]
     twin: nn.Module | None = None
@@ -41,11 +49,18 @@ def build_twin(build: Build, model: nn.Module, *, whole: bool) -> tuple[nn.Modul
                 with suppress(Exception), torch.device("meta"):  # whatever a constructor says without values
                     twin = build()
             if twin is None:
+                if _bytes(model) > _LARGEST:
+                    raise TooLargeError
                 with torch.device("cpu"):
                     twin = build()
     finally:
         changed = [name for cls, attributes in before for name in _put_back(cls, attributes)]
     return twin, next(iter(changed), "")
+
+
+def _bytes(model: nn.Module) -> int:
+    parts = (*model.parameters(), *model.buffers())
+    return sum(part.numel() * part.element_size() for part in parts if not is_lazy(part))
 
 
 def _own_classes(model: nn.Module) -> set[type]:

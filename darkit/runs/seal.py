@@ -1,6 +1,7 @@
 """A seal on what a run directory names outside of itself: only who has this home's key can have made it.
 
-A run directory may come from somebody else. A path in it is followed only if this darkit home recorded it.
+A run directory may come from somebody else. A script's path in it is followed, and its composed config is taken as it
+is, only if this darkit home recorded them.
 """
 
 from __future__ import annotations
@@ -18,20 +19,23 @@ _KEY = "seal.key"
 _LENGTH = 32  # bytes
 
 
-def make(text: str) -> str:
-    """Returns the seal of a text; nothing where no key can be kept. The first call makes the key."""
+def make(text: str, *, purpose: str = "") -> str:
+    """Return the seal of a text for a purpose; empty where no key can be kept. The first call makes the key."""
     key = _read() or _create()
-    return _digest(key, text) if key else ""
+    return _digest(key, purpose, text) if key else ""
 
 
-def holds(text: str, seal: Any) -> bool:
-    """Says whether `make` gave this seal to this text, in this home."""
+def holds(text: str, seal: Any, *, purpose: str = "") -> bool:
+    """Tell whether `make` gave this seal to this text for this purpose, in this home."""
     key = _read()
-    return bool(key) and isinstance(seal, str) and seal.isascii() and hmac.compare_digest(_digest(key, text), seal)
+    if not key or not isinstance(seal, str) or not seal.isascii():
+        return False
+    return hmac.compare_digest(_digest(key, purpose, text), seal)
 
 
-def _digest(key: bytes, text: str) -> str:
-    return hmac.new(key, text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()
+def _digest(key: bytes, purpose: str, text: str) -> str:
+    content = f"{purpose}\0{text}" if purpose else text
+    return hmac.new(key, content.encode("utf-8", "surrogateescape"), "sha256").hexdigest()
 
 
 def _read() -> bytes:

@@ -15,7 +15,7 @@ from darkit.errors import ConfigError
 from darkit.runs import Run
 from tests.cli.parts import MODEL, NUMBERS, done, refused, write
 
-REFUSED = "which is not taken from a run directory: if it is yours,"
+REFUSED = "which is not taken from a run directory of another darkit home: if it is yours,"
 
 
 class Bomb:
@@ -166,7 +166,13 @@ def test_a_linked_config_is_not_read(runs: Path, tmp_path: Path, capsys: pytest.
     assert "it is a link" in refused(capsys, "train", "resume=numbers", "trainer.max_step=6")
 
 
-def test_ones_own_configs_go_on_with_numbers_and_words_and_what_could_name_a_file_is_said_anew(
+def as_if_copied(folder: Path, name: str) -> None:
+    """Removes the seal of this home from a run."""
+    path = folder / "home" / "base" / name / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "composed_seal": ""}))
+
+
+def test_configs_of_this_folder_with_a_run_of_another_home_go_on_with_numbers_and_words_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = "def data(path, size=12):\n    import darkit.data\n    return darkit.data.regression(size, size)\n"
@@ -175,10 +181,12 @@ def test_ones_own_configs_go_on_with_numbers_and_words_and_what_could_name_a_fil
     write(tmp_path / "configs/data/mine.yaml", "_target_: mine.data\npath: a\nsize: 12\n")
     words = ("model=mine", "data=mine", "model.size=8", "data.size=8", "data.path=other", "loss=mse_loss", "name=own")
     done(capsys, "train", *words, "trainer.max_step=2")
+    as_if_copied(tmp_path, "own")
     assert "own: finished at step 3" in done(capsys, "train", "resume=own", "trainer.max_step=3")
     assert "trained with data._target_=mine.data" in refused(capsys, "eval", "own")
     assert "loss" in json.loads(done(capsys, "eval", "own", "--data", "mine", "path=x", "size=8", "--json"))["metrics"]
     done(capsys, "train", *words[:-1], "data.path=other/texts.txt", "name=files", "trainer.max_step=2")
+    as_if_copied(tmp_path, "files")
     said = refused(capsys, "train", "resume=files", "trainer.max_step=4")
     assert "was begun with data.path=other/texts.txt, which is not taken from a run directory" in said
     again = ("train", "resume=files", "trainer.max_step=4", "data.path=other/texts.txt")
@@ -196,3 +204,43 @@ def test_darkits_own_choices_are_repeated_whatever_their_text(runs: Path) -> Non
     plant(runs, "numbers", overrides=[{"a": 1}])
     with pytest.raises(ConfigError, match="begun with"):
         believed_overrides(Run(runs / "numbers"), [], set())
+
+
+OWN_MODEL = """\
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.width = width
+        self.layer = nn.Linear(2, 1)
+    def forward(self, x):
+        return self.layer(x)
+"""
+OWN_DATA = """\
+import torch
+from torch.utils.data import TensorDataset
+def table(path, size=8):
+    with open(path) as file:
+        number = float(file.read())
+    return TensorDataset(torch.randn(size, 2), torch.full((size, 1), number))
+"""
+
+
+def test_a_run_of_this_home_is_resumed_and_evaluated_with_whatever_it_was_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DARWIN_KIT_HOME", str(tmp_path / "home"))
+    monkeypatch.syspath_prepend(tmp_path)
+    write(tmp_path / "ownnet.py", OWN_MODEL)
+    write(tmp_path / "owndata.py", OWN_DATA)
+    write(tmp_path / "configs/model/own.yaml", "_target_: ownnet.Net\nwidth: 4\n")
+    write(tmp_path / "configs/data/own.yaml", "_target_: owndata.table\npath: null\n")
+    write(tmp_path / "texts" / "a b.txt", "3.5")
+    begun = ["model=own", "data=own", f"data.path={tmp_path}/texts/a b.txt", "loss=mse_loss", "name=own"]
+    done(capsys, "train", *begun, "trainer.max_step=2", "trainer.device=cpu")
+    done(capsys, "train", "resume=own", "trainer.max_step=4")
+    assert Run(tmp_path / "home" / "base" / "own").latest_checkpoint().step == 4
+    config = tmp_path / "home" / "base" / "own" / "config.yaml"
+    config.write_text(config.read_text().replace("a b.txt", "c d.txt"))
+    assert REFUSED in refused(capsys, "train", "resume=own", "trainer.max_step=6")
+    assert REFUSED in refused(capsys, "eval", "own")

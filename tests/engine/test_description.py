@@ -253,8 +253,7 @@ def test_aliases_and_namespaces_in_namespaces_come_back(config: Any) -> None:
     assert predicted_as_trained(Configured(config)).config == config
 
 
-@pytest.mark.parametrize("warm", [False, True])
-def test_lazy_layers_are_built_again(warm: bool) -> None:
+def test_lazy_layers_are_built_again() -> None:
     class Lazy(nn.Module):
         def __init__(self, width: int = 4) -> None:
             super().__init__()
@@ -265,8 +264,7 @@ def test_lazy_layers_are_built_again(warm: bool) -> None:
             return self.layers(x)
 
     model = Lazy()
-    if warm:
-        model(X)
+    model(X)
     predicted_as_trained(model)
 
 
@@ -570,3 +568,25 @@ def test_what_is_recorded_is_json_and_is_read_back() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         described(Sloped())
+
+
+class Hidden(nn.Module):
+    """Turns one of its arguments into a tensor that no checkpoint holds."""
+
+    def __init__(self, width: int = 8, slope: float = 0.5) -> None:
+        super().__init__()
+        self.width = width
+        self.layer = nn.Linear(4, width)
+        self.register_buffer("slope_", torch.tensor(slope), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.slope_
+
+
+def test_a_large_model_is_not_built_a_second_time_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert described(Hidden(8)).kind == "arguments"
+    monkeypatch.setattr("darkit.engine.twin._LARGEST", 100)
+    refused = described(Hidden(8))
+    assert refused.kind == "none"
+    assert "too large" in refused.reason
+    assert described(nn.Sequential(nn.Linear(4, 64), nn.ReLU())).kind == "parts"  # alike without any memory
