@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from darkit.engine.boundary import Boundary
-from darkit.engine.callbacks.require import unknown_metric
 from darkit.engine.checkpoint import bare, read_checkpoint, write_checkpoint
 from darkit.engine.description import describe_model
 from darkit.engine.exports import write_exports
 from darkit.engine.loop import retention_of
+from darkit.engine.metrics import missing_metric
 from darkit.engine.processes import own_rank
 from darkit.engine.session import Session
 from darkit.engine.snapshot import Snapshot
@@ -182,7 +182,7 @@ class RunKeeper:
         config = self.owner.config
         self.evaluated = False
         if config.keep_best and config.monitor.startswith("val_") and config.monitor not in self._seen:
-            raise ConfigError(unknown_metric(config.monitor, self._seen, f"by step {step}"))
+            raise missing_metric(config.monitor, self._seen, step)
 
     def stop_if_asked(self) -> None:
         """Leaves the loop that is being held when somebody asked for it, with its last step saved."""

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.denominators import Weight
-from darkit.engine.device import move_to_device
+from darkit.engine.device import move_to_device, widest_float
 from darkit.engine.display import announce
 from darkit.engine.feed import Feed
 from darkit.engine.loss import Step
@@ -242,8 +242,7 @@ class Adapter(lightning.LightningModule):
 
     def _average(self, weight: Weight) -> Weight:
         """Averages a weight over the processes."""
-        wide = torch.float32 if self.device.type == "mps" else torch.float64
-        mine = torch.as_tensor(weight, dtype=wide, device=self.device).clone()
+        mine = torch.as_tensor(weight, dtype=widest_float(self.device), device=self.device).clone()
         found: Any = self.trainer.strategy.reduce(mine, reduce_op="mean")
         return float(found.item()) if self.device.type == "cpu" else found
 

@@ -12,13 +12,17 @@ from darkit.runs.checkpoints import list_checkpoints, tell_skipped
 from darkit.runs.retention import Retention
 
 
-def refuse_without_validation(config: TrainerConfig, validates: bool) -> None:
-    """Refuses settings that wait for a metric of the validation where there is no validation data.
+def refuse_without_validation(config: TrainerConfig, *, validates: bool) -> None:
+    """Refuses settings that need a metric of the validation in a training without validation.
+
+    Args:
+        config: The settings.
+        validates: Whether there is validation data, or a callback that may add such a metric.
 
     Raises:
         ConfigError: There is such a setting.
     """
-    asked = [name for name in ("early_stop_patience", "load_best_at_end") if getattr(config, name)]
+    asked = [name for name in ("keep_best", "early_stop_patience", "load_best_at_end") if getattr(config, name)]
     if asked and not validates and config.monitor.startswith("val_"):
         raise ConfigError(
             f"{asked[0]}={getattr(config, asked[0])} needs monitor={config.monitor!r}, but there is no validation "

@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,12 +68,11 @@ class Denominators(TorchFunctionMode):
         result = func(*args, **kwargs)
         rule = _RULES.get(func)
         if rule is not None:
-            found = rule(self, func, args, kwargs, result)
+            found = rule(self, args, kwargs, result)
             if found is not None:
                 self._found[id(result)] = (result, found)
                 return result
-        if id(result) in self._found:  # changed in place, in a way that is not followed
-            self._found.pop(id(result), None)
+        self._found.pop(id(result), None)  # changed in place, in a way that is not followed
         return result
 
     def _of(self, value: Any) -> Any:
@@ -133,7 +133,7 @@ def _is_one(value: Any) -> bool:
     return isinstance(value, Tensor) and value.numel() == 1
 
 
-def _loss(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+def _loss(func: Any, seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
     given = inspect.signature(func).bind(*args, **kwargs).arguments
     reduction = given.get("reduction", "mean")
     if given.get("size_average") is not None or given.get("reduce") is not None:
@@ -155,7 +155,7 @@ def _loss(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) ->
     return _Mean(float(math.prod(shape)))
 
 
-def _mean(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+def _mean(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
     value = args[0] if args else kwargs.get("input")
     found = seen._of(value)
     if found is not None:
@@ -167,7 +167,7 @@ def _mean(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) ->
     return _Mean(float(value.shape[0])) if _reduces_first(value, args, kwargs) else None
 
 
-def _sum(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+def _sum(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
     value = args[0] if args else kwargs.get("input")
     found = seen._of(value)
     if found is not None:
@@ -181,16 +181,16 @@ def _reduces_first(value: Tensor, args: Any, kwargs: Any) -> bool:
     return value.ndim > 0 and any(dim in (0, -value.ndim) for dim in dims)
 
 
-def _keep(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+def _keep(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
     return seen._of(args[0]) if args else None
 
 
-def _of_constants(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+def _of_constants(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
     constant = args and all(seen._of(value) is _CONSTANT for value in args)
     return _CONSTANT if constant else None
 
 
-def _add(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+def _add(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
     found = [seen._of(value) for value in args[:2]]
     return _joined(found) if len(found) == 2 else None
 
@@ -209,7 +209,7 @@ def _joined(found: list[Any]) -> Any:
     return _Mean(first, terms=sum(one.terms for one in varying)) if same else None
 
 
-def _mul(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+def _mul(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
     if any(isinstance(value, int | float) and value == 0 for value in args):
         return _CONSTANT
     found = [seen._of(value) for value in args[:2]]
@@ -219,7 +219,7 @@ def _mul(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> 
     return varying[0] if len(varying) == 1 else None
 
 
-def _div(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+def _div(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
     if len(args) < 2 or kwargs.get("rounding_mode") is not None:
         return None
     found, by = seen._of(args[0]), args[1]
@@ -233,7 +233,7 @@ def _div(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> 
     return found if seen._of(by) is _CONSTANT else None
 
 
-def _stack(seen: Denominators, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+def _stack(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
     parts = args[0] if args else kwargs.get("tensors")
     return _joined([seen._of(part) for part in parts]) if isinstance(parts, tuple | list) and parts else None
 
@@ -271,11 +271,11 @@ def _rules() -> dict[Any, Callable[..., Any]]:
         if inspect.isfunction(function) and not name.startswith("_"):
             try:
                 if "reduction" in inspect.signature(function).parameters:
-                    rules[function] = _loss
+                    rules[function] = partial(_loss, function)
             except (TypeError, ValueError):
                 continue
     for function in (F.ctc_loss, *_OF_CLASSES, *_OF_SAMPLES):
-        rules[function] = _loss
+        rules[function] = partial(_loss, function)
     return rules
 
 

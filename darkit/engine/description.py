@@ -21,7 +21,7 @@ from darkit.engine.building import (
 from darkit.engine.checkpoint import bare, class_path
 from darkit.engine.likeness import are_alike
 from darkit.engine.parts import describe_parts
-from darkit.engine.scripts import script_of
+from darkit.engine.scripts import script_of, sealed
 from darkit.engine.twin import TooLargeError, build_twin, is_same_function, other_layout
 from darkit.engine.typed import restore, types_of
 from darkit.runs.configs import attributes_of, public_values
@@ -60,7 +60,8 @@ class ModelDescription:
             "config_kind": self.kind,
             "config_class": self.config_class,
         }
-        return facts | {key: part for key, part in (("types", self.types), ("script", self.script)) if part}
+        parts = {"types": self.types, "script": sealed(self.script)}
+        return facts | {key: part for key, part in parts.items() if part}
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,22 @@ def describe_model(model: nn.Module, sample: Callable[[], Any] | None = None) ->
     return ModelDescription(path, "none", "", {}, {}, script, reason or "give it a .config")
 
 
+def config_values(model: nn.Module) -> Mapping[Any, Any]:
+    """Returns the values of a model's own config, also of one from which the model cannot be built again."""
+    config, kind = _own_config(bare(model))
+    return _values_of(kind, config) if kind else {}
+
+
+def _own_config(model: nn.Module) -> tuple[Any, str]:
+    """Returns a model's config and its kind, which is empty where there is none of a known kind."""
+    config = _read(model, "config")
+    return config, "" if config is None or isinstance(config, type) else _kind_of(config, type(model))
+
+
 def _candidates(model: nn.Module) -> Iterator[_Candidate]:
-    config, cls = _read(model, "config"), type(model)
-    if config is not None and not isinstance(config, type):
-        kind = _kind_of(config, cls)
-        if kind:
-            yield _Candidate(kind, config, _values_of(kind, config), _takes_only_config(cls))
+    (config, kind), cls = _own_config(model), type(model)
+    if kind:
+        yield _Candidate(kind, config, _values_of(kind, config), _takes_only_config(cls))
     parts = describe_parts(model)
     if parts is not None:
         yield _Candidate("parts", parts, parts, False)

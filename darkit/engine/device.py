@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -80,6 +81,21 @@ def generator_states() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Restores all generators after a block."""
+    states = generator_states()
+    try:
+        yield
+    finally:
+        restore_generators(states)
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """Returns float64, or float32 on a device without it."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def restore_generators(states: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data.distributed import DistributedSampler
 from darkit.engine.config import TrainerConfig
 from darkit.engine.held import generators_of, is_in_dataset, parts_of
 from darkit.engine.loaders import Loaders
-from darkit.engine.order import BatchOrder, PlacedBatches
+from darkit.engine.order import PlacedSampler
 from darkit.errors import ReproductionWarning
 
 
@@ -53,7 +53,7 @@ def has_few_shapes(loaders: Loaders) -> bool:
 
 
 def _of_loader(loader: DataLoader[Any], purpose: str) -> Iterator[str]:
-    placed = isinstance(loader.batch_sampler, BatchOrder | PlacedBatches)
+    placed = isinstance(loader.batch_sampler, PlacedSampler)
     if loader.num_workers and not loader.in_order:
         yield (
             f"The {purpose} loader has in_order=False: its batches come as workers finish them, in another order each "

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from darkit.engine.device import generator_states, restore_generators
 from darkit.engine.held import Held
-from darkit.engine.order import BatchOrder, PlacedBatches
+from darkit.engine.order import BatchOrder, PlacedBatches, PlacedSampler
 from darkit.engine.workers import begin
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Feed:
         self.order = order
         self.batches = 0
         own = getattr(loader, "batch_sampler", None)
-        self._placed = own if isinstance(own, PlacedBatches) else None
+        self._placed = own if isinstance(own, PlacedSampler) else None  # darkit's order, or somebody's with places
         self._stateful = None if order is not None else stateful_dataset(loader)
         self._held = Held(_seen_in_order(loader) if order is not None else loader, without=self._stateful)
         self._epoch = 0
@@ -67,11 +67,10 @@ class Feed:
 
     def share(self, rank: int, world_size: int) -> None:
         """Gives this process its part of the data: of darkit's order, or of a dataset that has a ``set_rank``."""
-        if self.order is not None:
-            self.order.rank, self.order.world = rank, world_size
-            return
         if self._placed is not None:
             self._placed.rank, self._placed.world = rank, world_size
+        if self.order is not None:
+            return
         tell = getattr(getattr(self.loader, "dataset", None), "set_rank", None)
         if callable(tell):
             tell(rank, world_size)
@@ -112,9 +111,8 @@ class Feed:
         """Lets the next iteration go on at a checkpoint's position, with the generators as they were there."""
         self._epoch, self.batches = position["epoch"], position["batches"]
         self._restored = generators
-        for order in (self.order, self._placed):
-            if order is not None:
-                order.start(self._epoch, self.batches)
+        if self._placed is not None:
+            self._placed.start(self._epoch, self.batches)
         if self.order is not None:
             self._held.restore(position.get("held"))
         else:
@@ -126,9 +124,8 @@ class Feed:
     def next_epoch(self, epoch: int) -> None:
         """Begins an epoch."""
         self._epoch, self.batches, self._drawn = epoch, 0, 0
-        for order in (self.order, self._placed):
-            if order is not None:
-                order.start(epoch, 0)
+        if self._placed is not None:
+            self._placed.start(epoch, 0)
 
     def __iter__(self) -> Iterator[Any]:
         resumed, self._resumed = self._resumed, None

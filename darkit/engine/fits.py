@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, TensorDataset, default_collate
 
-from darkit.engine.device import generator_states, restore_generators
+from darkit.engine.device import kept_generators
 from darkit.errors import BatchError, DataError, ModelError
 
 if TYPE_CHECKING:
@@ -160,16 +160,12 @@ def small_batch(loaders: Loaders) -> Any:
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         return None
     collate = getattr(loader, "collate_fn", None)
-    before = generator_states()
-    try:
+    with kept_generators(), suppress(Exception):  # data that takes no numbers, or a collate_fn for whole batches
         if getattr(loader, "batch_sampler", None) is None:
             return collate(data[0]) if callable(collate) else data[0]
         samples = [data[index] for index in range(min(2, len(data)))]
         return collate(samples) if callable(collate) else default_collate(samples)
-    except Exception:  # whatever somebody's data says of numbers, or function of two samples alone
-        return None
-    finally:
-        restore_generators(before)
+    return None
 
 
 def _samples(data: Any, most: int) -> Iterator[Any]:
@@ -215,9 +211,8 @@ def _whole_numbers(value: Any) -> Tensor | None:
 
 def _refuse_sparse(data: Any, purpose: str) -> None:
     """Refuses samples that torch cannot put into a batch. Raises `DataError`."""
-    before = generator_states()
-    sample = next(_samples(data, most=1), None)
-    restore_generators(before)
+    with kept_generators():
+        sample = next(_samples(data, most=1), None)
     parts = sample.values() if isinstance(sample, Mapping) else sample if isinstance(sample, tuple | list) else [sample]
     for part in parts:
         if isinstance(part, Tensor) and (part.layout is not torch.strided or part.is_nested):
@@ -233,9 +228,8 @@ def _check_names(model: nn.Module, data: Any, collate: Any) -> None:
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):  # made in C
         return
-    before = generator_states()
-    names = next((_names(sample, collate) for sample in _samples(data, most=1)), [])
-    restore_generators(before)
+    with kept_generators():
+        names = next((_names(sample, collate) for sample in _samples(data, most=1)), [])
     if not names:
         return
     try:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from darkit.engine.order import BatchOrder, PlacedBatches
+from darkit.engine.order import PlacedSampler
 
 Generator = torch.Generator | random.Random | numpy.random.Generator | numpy.random.RandomState
 
@@ -126,7 +126,7 @@ def parts_of(loader: Any) -> Iterator[tuple[str, Any]]:
 
 def _is_ours(part: Any) -> bool:
     """Return whether whoever reads a loader or its batches knows their place."""
-    return isinstance(getattr(part, "batch_sampler", part), BatchOrder | PlacedBatches)
+    return isinstance(getattr(part, "batch_sampler", part), PlacedSampler)
 
 
 def is_in_dataset(name: str) -> bool:

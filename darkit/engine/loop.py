@@ -27,7 +27,7 @@ from darkit.engine.callbacks import (
     StepLog,
     StopOnRequest,
 )
-from darkit.engine.callbacks.base import StepCallback, log_values
+from darkit.engine.callbacks.base import EveryStepCallback, log_values
 from darkit.engine.checkpoint import bare
 from darkit.engine.config import TrainerConfig
 from darkit.engine.denominators import unwatched
@@ -116,7 +116,7 @@ class _Progress(lightning.Callback):
         self.session.signs += 1
 
 
-class _StepSchedule(StepCallback):
+class _StepSchedule(EveryStepCallback):
     """Gives a schedule that waits for a metric the values of a step, before they are logged and saved."""
 
     def __init__(self, validates: bool) -> None:
@@ -132,11 +132,6 @@ class _StepSchedule(StepCallback):
     def on_step(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, step: int) -> None:
         if self._waits:
             pl_module.schedule.after_values(step, log_values(trainer, outputs))
-
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        self.catch_up(trainer, pl_module, exception)
 
 
 def retention_of(config: TrainerConfig) -> Retention:
@@ -241,15 +236,6 @@ def make_callbacks(
 def may_add_metrics(callbacks: Sequence[lightning.Callback]) -> bool:
     """Says whether callbacks that are not darkit's own may add metrics to a step."""
     return any(not type(callback).__module__.startswith("darkit.") for callback in callbacks)
-
-
-def refuse_unknown_monitor(config: TrainerConfig, evaluates: bool, callbacks: Sequence[lightning.Callback]) -> None:
-    """Refuses a monitor of evaluations in a training that has none. Raises `ConfigError`."""
-    if config.keep_best and config.monitor.startswith("val_") and not evaluates and not may_add_metrics(callbacks):
-        raise ConfigError(
-            f"keep_best={config.keep_best} compares checkpoints by monitor={config.monitor!r}, but without validation "
-            "data there is no such metric: give val_data, or a monitor that the steps return, such as 'train_loss'."
-        )
 
 
 def _averages(model: nn.Module, config: TrainerConfig, state: Mapping[str, Any]) -> Averages:

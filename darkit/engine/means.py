@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from darkit.engine.denominators import Denominators, Weight, can_be_watched
+from darkit.engine.device import widest_float
 from darkit.engine.metrics import computed, is_metric
 from darkit.engine.samples import count_samples, count_targets
 from darkit.engine.values import number_of
@@ -211,7 +212,7 @@ def _float(value: Any) -> float:
 
 
 def _wide(value: Any) -> torch.dtype:
-    return torch.float32 if isinstance(value, Tensor) and value.device.type == "mps" else torch.float64
+    return widest_float(value.device) if isinstance(value, Tensor) else torch.float64
 
 
 class Window:

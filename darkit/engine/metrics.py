@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from darkit.errors import BatchError, ConfigError, LossError
+from darkit.errors import BatchError, ConfigError, LossError, nearest
 from darkit.runs.log import DEFAULT_COLUMNS
 
 _TAKEN = (*DEFAULT_COLUMNS, "loss", "count")
@@ -156,6 +156,11 @@ def restore_metrics(module: nn.Module, states: Mapping[str, Any]) -> None:
         for key, value in found["state"].items():
             setattr(part, key, _moved(value, part.device))
         part._update_count = found["updates"]
+
+
+def missing_metric(name: str, known: Iterable[str], step: int) -> ConfigError:
+    """Returns the error for a monitored metric that no step or evaluation has."""
+    return ConfigError(f"The monitor {name!r} is not among the metrics of step {step}; {nearest(name, known)}.")
 
 
 def refuse_without_outputs(metrics: Metrics, way: str) -> None:

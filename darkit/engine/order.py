@@ -13,10 +13,6 @@ from darkit.engine.device import seed_generators
 _EPOCHS = 1_000_003  # seeds of neighbouring runs and epochs must not meet
 
 
-def _seed_of(seed: int, epoch: int, place: int) -> int:
-    return (seed * _EPOCHS * _EPOCHS + epoch * _EPOCHS + place) % 2**63
-
-
 class Batch(list[int]):
     """The indices of one batch, with its place: a worker that loads it takes its random numbers from there.
 
@@ -32,7 +28,26 @@ class Batch(list[int]):
         return Batch, (list(self), self.seed)
 
 
-class BatchOrder(Sampler[list[int]]):
+class PlacedSampler(Sampler[list[int]]):
+    """Batches that carry their place, and can be entered at any of them."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rank, self.world = 0, 1
+        self.epoch, self.first = 0, 0
+
+    def start(self, epoch: int, batch: int) -> None:
+        """Sets where the next iteration begins: so many batches of a rank into an epoch."""
+        self.epoch, self.first = epoch, batch
+
+    def _batch(self, indices: Iterable[int], number: int) -> Batch:
+        return Batch(indices, self._seed(1 + number * self.world + self.rank))
+
+    def _seed(self, place: int) -> int:
+        return (self.seed * _EPOCHS * _EPOCHS + self.epoch * _EPOCHS + place) % 2**63
+
+
+class BatchOrder(PlacedSampler):
     """Batches of a map-style dataset.
 
     The samples of an epoch are in a permutation drawn from (seed, epoch), or in their own order. Ranks take every
@@ -49,17 +64,11 @@ class BatchOrder(Sampler[list[int]]):
     def __init__(
         self, length: int, batch_size: int, seed: int, *, shuffle: bool = True, drop_last: bool = False
     ) -> None:
+        super().__init__(seed)
         self.length = length
         self.batch_size = batch_size
-        self.seed = seed
         self.shuffle = shuffle
         self.drop_last = drop_last
-        self.rank, self.world = 0, 1
-        self.epoch, self.first = 0, 0
-
-    def start(self, epoch: int, batch: int) -> None:
-        """Sets where the next iteration begins: so many batches of a rank into an epoch."""
-        self.epoch, self.first = epoch, batch
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.shuffle:
@@ -69,8 +78,7 @@ class BatchOrder(Sampler[list[int]]):
             order = torch.arange(self.length)
         mine = order[self.rank :: self.world][: self._samples()].tolist()
         for number in range(self.first, len(self)):
-            indices = mine[number * self.batch_size : (number + 1) * self.batch_size]
-            yield Batch(indices, self._seed(1 + number * self.world + self.rank))
+            yield self._batch(mine[number * self.batch_size : (number + 1) * self.batch_size], number)
 
     def __len__(self) -> int:
         """Batches of a rank in a whole epoch, wherever the next iteration begins."""
@@ -80,11 +88,8 @@ class BatchOrder(Sampler[list[int]]):
     def _samples(self) -> int:
         return max(1, self.length // self.world)
 
-    def _seed(self, place: int) -> int:
-        return _seed_of(self.seed, self.epoch, place)
 
-
-class PlacedBatches(Sampler[list[int]]):
+class PlacedBatches(PlacedSampler):
     """Somebody's batches, each with its place: the samples that workers draw for it depend on nothing else.
 
     Entering them in the middle draws the batches before it, but loads none of their samples.
@@ -95,19 +100,13 @@ class PlacedBatches(Sampler[list[int]]):
     """
 
     def __init__(self, batches: Iterable[Any], seed: int) -> None:
+        super().__init__(seed)
         self.batches = batches
-        self.seed = seed
-        self.rank, self.world = 0, 1
-        self.epoch, self.first = 0, 0
-
-    def start(self, epoch: int, batch: int) -> None:
-        """Set where the next iteration begins."""
-        self.epoch, self.first = epoch, batch
 
     def __iter__(self) -> Iterator[list[int]]:
         for number, indices in enumerate(self.batches):
             if number >= self.first:
-                yield Batch(indices, _seed_of(self.seed, self.epoch, 1 + number * self.world + self.rank))
+                yield self._batch(indices, number)
 
     def __len__(self) -> int:
         return len(self.batches)  # type: ignore[arg-type]

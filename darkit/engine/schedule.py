@@ -12,8 +12,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 
 from darkit.engine.aliases import plain_number
 from darkit.engine.config import TrainerConfig
+from darkit.engine.metrics import missing_metric
 from darkit.engine.optim import learning_rate_factor
-from darkit.errors import ConfigError, nearest
+from darkit.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 MakeScheduler = Callable[[Optimizer], Any]
@@ -71,10 +72,7 @@ class Schedule:
         if self.monitor in values:
             self._value, self._seen = values[self.monitor], True
         elif self.strict and not self._seen and any(name.startswith("val_") for name in values):
-            raise ConfigError(
-                f"The schedule {type(self.scheduler).__name__} waits for {self.monitor!r}, which is not among the "
-                f"metrics of step {step}; {nearest(self.monitor, values)}."
-            )
+            raise missing_metric(self.monitor, values, step)
         if self.interval == "step" and step % self.frequency == 0:
             self._step_with_value()
 

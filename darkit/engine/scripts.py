@@ -28,7 +28,7 @@ class _TrainsWhenLoaded(ModelError):
 
 
 def script_of(cls: type) -> dict[str, str]:
-    """Returns ``path``, ``sha256`` and ``seal`` of the script that defined a class; nothing for any other class.
+    """Returns ``path`` and ``sha256`` of the script that defined a class; nothing for any other class.
 
     A module that was run with ``python -m`` is ``{"module": its name}``: it can be imported. A class inside of a
     function cannot be found again, nor can one that was typed into an interpreter.
@@ -47,7 +47,12 @@ def script_of(cls: type) -> dict[str, str]:
         data = read_bytes(path, _LONGEST)
     except (OSError, UnreadableError):
         return {}
-    return {"path": str(path), "sha256": hashlib.sha256(data).hexdigest(), "seal": seal.make(str(path))}
+    return {"path": str(path), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def sealed(script: Mapping[str, str]) -> dict[str, str]:
+    """Returns what ``run.json`` records of a script: the facts of `script_of` and a seal on its path."""
+    return {**script, "seal": seal.make(script["path"])} if "path" in script else dict(script)
 
 
 def load_script(facts: Mapping[str, Any], run_name: str) -> ModuleType:
@@ -57,7 +62,7 @@ def load_script(facts: Mapping[str, Any], run_name: str) -> ModuleType:
     loading: what was defined before that counts.
 
     Args:
-        facts: What `script_of` recorded.
+        facts: What `sealed` returned.
         run_name: The run's name, for messages.
 
     Raises:

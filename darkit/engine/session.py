@@ -14,7 +14,6 @@ from typing import Any, Self
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.description import ModelDescription
-from darkit.engine.forks import forget_in_child
 from darkit.engine.loss import is_out_of_memory
 from darkit.engine.resume import Changes
 from darkit.engine.scripts import refuse_in_script
@@ -26,6 +25,7 @@ from darkit.engine.writer import CheckpointWriter
 from darkit.errors import ConfigError, NonFiniteLossError, RunReplacedError, StorageError
 from darkit.runs import files, seal, status
 from darkit.runs.checkpoints import list_checkpoints
+from darkit.runs.forks import forget_in_child
 from darkit.runs.lock import RunLock
 from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_values
 from darkit.runs.names import create_fresh, create_named, remove_unused, run_path

@@ -8,17 +8,15 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
 
 from darkit.engine.adapter import Adapter, bare_module
 from darkit.engine.averages import averages_of
 from darkit.engine.boundary import Boundary
-from darkit.engine.checkpoint import bare, check_savable, class_path
+from darkit.engine.checkpoint import bare, check_savable, class_path, is_readable
 from darkit.engine.device import generator_states
 from darkit.engine.metrics import collect_metrics
 
 logger = logging.getLogger(__name__)
-_PLAIN = (type(None), bool, int, float, str, bytes, Tensor, nn.Parameter)
 
 
 def collect_state(
@@ -130,7 +128,7 @@ def _callback_states(trainer: lightning.Trainer) -> dict[str, Any]:
         state = callback.state_dict()
         if not state:
             continue
-        if _is_plain(state):
+        if is_readable(state):
             states[callback.state_key] = state
         else:
             logger.warning(
@@ -138,11 +136,3 @@ def _callback_states(trainer: lightning.Trainer) -> dict[str, Any]:
                 type(callback).__name__,
             )
     return states
-
-
-def _is_plain(value: Any) -> bool:
-    if type(value) is dict:
-        return all(_is_plain(item) for pair in value.items() for item in pair)
-    if type(value) in (list, tuple):
-        return all(_is_plain(item) for item in value)
-    return type(value) in _PLAIN  # a subclass, such as an IntEnum, is written with its class

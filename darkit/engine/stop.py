@@ -14,8 +14,8 @@ import time
 from types import FrameType
 from typing import Any
 
-from darkit.engine.forks import forget_in_child
 from darkit.engine.workers import SIGNALS
+from darkit.runs.forks import forget_in_child
 
 logger = logging.getLogger(__name__)
 _SAME = 0.2  # seconds within which a second signal is the first: ``timeout`` signals a process and then its group

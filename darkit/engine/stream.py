@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from darkit.engine.forks import forget_in_child
+from darkit.engine.device import widest_float
 from darkit.engine.values import number_of
 from darkit.errors import LogError, StorageError
+from darkit.runs.forks import forget_in_child
 from darkit.runs.log import CsvLog
 
 _INTERVAL = 0.25  # seconds between blocks
@@ -146,7 +147,7 @@ def _with_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     away = [value for row in rows for value in row.values() if isinstance(value, Tensor) and value.device.type != "cpu"]
     numbers: dict[int, float] = {}
     if away:
-        widest = torch.float32 if away[0].device.type == "mps" else torch.float64
+        widest = widest_float(away[0].device)
         copied = torch.stack([value.detach().reshape(()).to(widest) for value in away]).tolist()
         numbers = {id(value): number for value, number in zip(away, copied, strict=True)}
     return [{key: _number(value, numbers) for key, value in row.items()} for row in rows]

@@ -6,8 +6,8 @@ import io
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from darkit.errors import StorageError
-from darkit.runs.files import append_block
+from darkit.runs.files import append_block, storage_errors
 from darkit.runs.safe import make_folder, open_for_writing
 
 _X_COLUMNS = ("step", "time")
@@ -82,14 +81,8 @@ class TensorBoardSink:
             with self._storage():
                 append_block(self._descriptor, data)
 
-    @contextmanager
-    def _storage(self) -> Iterator[None]:
-        try:
-            yield
-        except StorageError:
-            raise
-        except OSError as error:
-            raise StorageError(error.errno, f"Cannot write the events {self._path}: {error.strerror}.") from error
+    def _storage(self) -> AbstractContextManager[None]:
+        return storage_errors(f"write the events {self._path}")
 
     def _add(self, event: Event) -> None:
         self._writer.write(event.SerializeToString())

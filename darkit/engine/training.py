@@ -20,7 +20,7 @@ from darkit.engine.callbacks import EarlyStop, StepEvaluate
 from darkit.engine.callbacks.early_stop import stopped_early
 from darkit.engine.checkpoint import bare, load_weights
 from darkit.engine.config import TrainerConfig, with_overrides
-from darkit.engine.description import describe_model
+from darkit.engine.description import config_values, describe_model
 from darkit.engine.device import resolve_device, seed_generators
 from darkit.engine.display import announce
 from darkit.engine.epochs import limit_steps
@@ -28,7 +28,6 @@ from darkit.engine.exactness import has_few_shapes, warn_of_inexactness
 from darkit.engine.fingerprint import describe_data
 from darkit.engine.fits import check_fits, refuse_uninitialized, small_batch
 from darkit.engine.foreign import refuse_callbacks, refuse_module, with_data_module
-from darkit.engine.forks import keep
 from darkit.engine.loaders import make_loaders
 from darkit.engine.loop import (
     Watched,
@@ -38,7 +37,6 @@ from darkit.engine.loop import (
     make_trainer,
     may_add_metrics,
     quiet_lightning,
-    refuse_unknown_monitor,
     retention_of,
     run_loop,
 )
@@ -49,6 +47,7 @@ from darkit.engine.resume import Resume, check_settings, describe_changes, find_
 from darkit.engine.session import DEFAULT_SERIES, Session
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
+from darkit.runs.forks import keep
 from darkit.runs.names import refuse_existing
 
 
@@ -180,15 +179,16 @@ def train_run(
     refuse_uninitialized(model)
     loaders = make_loaders(data, val_data, config)
     limit_steps(config, loaders.train)
-    refuse_unknown_monitor(config, loaders.val is not None, callbacks)
+    refuse_without_validation(config, validates=loaders.val is not None or may_add_metrics(callbacks))
     described = describe_model(model, lambda: small_batch(loaders))
-    check_fits(model, described.values, loaders, direct=loss is None and not finds_own_loss(model))
+    check_fits(
+        model, {**described.values, **config_values(model)}, loaders, direct=loss is None and not finds_own_loss(model)
+    )
     changes = check_settings(same, config, described.values, tokenizer, resume_overrides) if same else {}
     if found is not None and found.content:
         if config.precision == "64-true" and same is not None:
             model.double()  # as Lightning will: on the way through float32 half of every weight would be lost
         load_weights(model, found.content if same is None else raw_weights(found.content))
-    refuse_without_validation(config, loaders.val is not None or may_add_metrics(callbacks))
     if same is not None and (complete := _why_complete(same, config)):
         loaders.close()
         announce(complete)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from darkit.engine.device import floats_like, generator_states, move_to_device, restore_generators
+from darkit.engine.device import floats_like, kept_generators, move_to_device
 from darkit.engine.likeness import are_alike
 from darkit.engine.undisturbed import evaluating
 
@@ -159,15 +159,11 @@ def _calls(model: nn.Module, batch: Any) -> Iterator[_Call]:
 
 def _answer(model: nn.Module, call: _Call, factor: float) -> list[Any] | None:
     """Returns the tensors and numbers that a model returns, or None where it fails or there are none."""
-    states = generator_states()
-    try:
+    with kept_generators(), suppress(Exception):  # the model may raise anything
         torch.manual_seed(0)
         positional, named = _scaled(call, factor)
         return list(_leaves(model(*positional, **named))) or None
-    except Exception:  # whatever a stranger's model says
-        return None
-    finally:
-        restore_generators(states)
+    return None
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -237,14 +233,10 @@ def _kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def untouched() -> Iterator[None]:
-    """Puts the generators back after a block, in which nothing is printed and nothing warned of."""
-    states = generator_states()
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        restore_generators(states)
+    """Restores the generators after a block, and silences its output and warnings."""
+    with kept_generators(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _state(model: nn.Module) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from darkit.engine.checkpoint import write_checkpoint
-from darkit.engine.forks import forget_in_child
 from darkit.engine.snapshot import Snapshot
 from darkit.errors import StorageError
 from darkit.runs.checkpoints import checkpoint_path, list_checkpoints
+from darkit.runs.forks import forget_in_child
 from darkit.runs.retention import Retention, remove_files
 
 logger = logging.getLogger(__name__)

@@ -58,7 +58,7 @@ def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[byt
         StorageError: The file system refused, for example because it is full.
     """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{os.urandom(6).hex()}")
-    try:
+    with storage_errors(f"write {path}"):
         try:
             with os.fdopen(open_for_writing(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL), "w+b") as file:
                 yield file
@@ -70,13 +70,30 @@ def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[byt
             os.replace(temporary, path)
             sync_folder(path.parent)
         except BaseException:
-            with suppress(OSError):  # what is reported is why the file could not be written
+            with suppress(OSError):  # the first error is the one to report
                 temporary.unlink()
             raise
+
+
+@contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turns an `OSError` of the block into a `StorageError` that says what failed.
+
+    Args:
+        doing: What the block does, such as ``write /home/me/run.json``.
+    """
+    try:
+        yield
     except DarkitError:
         raise
     except OSError as error:
-        raise StorageError(error.errno, f"Cannot write {path}: {error.strerror or error}.") from error
+        raise StorageError(error.errno, f"Cannot {doing}: {error.strerror or error}.") from error
+
+
+def remove(path: Path) -> None:
+    """Deletes a file if it exists. Raises `StorageError`."""
+    with storage_errors(f"delete {path}"):
+        path.unlink(missing_ok=True)
 
 
 def refuse_linked_run(folder: Path) -> None:
@@ -100,13 +117,10 @@ def remove_leftovers(folder: Path) -> None:
     """
     others = tuple(f".{name}.tmp-" for name in (NOTES, STOP))
     for path in folder.glob(".*.tmp-*"):
-        try:
-            if not path.name.startswith(others) or time.time() - path.lstat().st_mtime > _OLD:
-                path.unlink(missing_ok=True)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise StorageError(error.errno, f"Cannot delete {path}: {error.strerror}.") from error
+        with suppress(FileNotFoundError):
+            if path.name.startswith(others) and time.time() - path.lstat().st_mtime <= _OLD:
+                continue
+        remove(path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -163,20 +177,12 @@ def overwrite_json(path: Path, value: Any) -> None:
         StorageError: The file system refused, or the object is too long for that.
     """
     data = json.dumps(value).encode()
-    try:
-        descriptor = open_for_writing(path)
-        try:
-            size = os.fstat(descriptor).st_size
-            data = data.ljust(size - 1) + b"\n"  # what was longer must not show its end
-            if len(data) > max(_BLOCK, size) or os.pwrite(descriptor, data, 0) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except DarkitError:
-        raise
-    except OSError as error:
-        raise StorageError(error.errno, f"Cannot write {path}: {error.strerror or error}.") from error
+    with storage_errors(f"write {path}"), os.fdopen(open_for_writing(path), "wb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = data.ljust(size - 1) + b"\n"  # overwrites all of a longer content
+        if len(data) > max(_BLOCK, size) or os.pwrite(file.fileno(), data, 0) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,19 +7,18 @@ import fcntl
 import os
 import threading
 import time
-import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from darkit.errors import RunLockedError, RunReplacedError, StorageError
 from darkit.runs import files
+from darkit.runs.forks import forget_in_child
 from darkit.runs.safe import is_strange, open_for_writing
 
 _PATIENCE = 0.2  # seconds; a reader that looks whether the lock is free holds it for microseconds
 _LONGEST_WRITE = 10.0  # seconds that one writer of a folder's small files waits for another
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS)
-_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
 
 
 class RunLock:
@@ -36,18 +35,17 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._changing = threading.Lock()
-        self._descriptor: int | None = None
         self._directory: int | None = None
-        descriptor = _take(folder)
+        self._descriptor: int | None = (descriptor := _take(folder))
         try:
-            self._directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
+            with _locking(folder):
+                self._directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except StorageError:
             os.close(descriptor)
-            raise _cannot_lock(folder, error) from error
-        self._descriptor = descriptor
+            raise
         # some file systems in user space give a file another number at every look: then nothing can be compared
-        self._comparable = _is_at(folder / files.LOCK, descriptor) and _is_at(folder, self._directory)
-        _held.add(self)
+        self._comparable = is_at(folder / files.LOCK, descriptor) and is_at(folder, self._directory)
+        forget_in_child(self)
 
     def check(self) -> None:
         """Makes sure that the folder is still the one whose lock is held; after `release` it does nothing.
@@ -60,10 +58,10 @@ class RunLock:
         with self._changing:
             if self._descriptor is None or self._directory is None or not self._comparable:
                 return
-            if _is_at(self._folder / files.LOCK, self._descriptor):
+            if is_at(self._folder / files.LOCK, self._descriptor):
                 return
             reason = "it was deleted, moved or replaced"
-            if _is_at(self._folder, self._directory):
+            if is_at(self._folder, self._directory):
                 try:
                     again = _take(self._folder)
                 except (RunLockedError, StorageError) as error:
@@ -81,10 +79,9 @@ class RunLock:
     def release(self) -> None:
         """Frees the lock; a second call does nothing."""
         with self._changing:
-            _held.discard(self)
             self._close()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Closes a forked child's copy, so that a data worker that outlives the trainer does not keep the lock."""
         self._changing = threading.Lock()  # another thread of the parent may hold the old one for ever
         with suppress(OSError):
@@ -101,34 +98,29 @@ def _take(folder: Path) -> int:
     """Opens and locks the lock file that is in the folder now; returns its descriptor."""
     deadline = time.monotonic() + _PATIENCE
     while True:
-        descriptor = None
-        try:
+        late = time.monotonic() > deadline
+        with _locking(folder), ExitStack() as undo:  # some network file systems have no locks
             descriptor = open_for_writing(folder / files.LOCK, os.O_RDWR | os.O_CREAT)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(folder / files.LOCK, descriptor) or time.monotonic() > deadline:
+            undo.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if late:
+                    raise RunLockedError(
+                        f"Run {folder.name!r} is already being trained. Wait until it ends, or choose another name."
+                    ) from error
+                time.sleep(0.01)
+                continue
+            if late or is_at(folder / files.LOCK, descriptor):  # else the run was moved away, and its lock with it
+                undo.pop_all()
                 return descriptor
-            os.close(descriptor)  # the run was moved away meanwhile, and the lock with it
-        except BlockingIOError as error:
-            if descriptor is not None:
-                os.close(descriptor)
-            if time.monotonic() > deadline:
-                raise RunLockedError(
-                    f"The run {folder.name!r} is being trained already; wait until that ends, or choose another name."
-                ) from error
-            time.sleep(0.01)
-        except OSError as error:  # some network file systems know no locks
-            if descriptor is not None:
-                os.close(descriptor)
-            if isinstance(error, StorageError):
-                raise
-            raise _cannot_lock(folder, error) from error
 
 
-def _cannot_lock(folder: Path, error: OSError) -> StorageError:
-    return StorageError(error.errno, f"Cannot lock the run in {folder}: {error.strerror}.")
+def _locking(folder: Path) -> AbstractContextManager[None]:
+    return files.storage_errors(f"lock the run in {folder}")
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
+def is_at(path: Path, descriptor: int) -> bool:
     """Says whether an open file or folder is still what a path names; a link does not count."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
@@ -164,10 +156,8 @@ def one_writer(folder: Path) -> Iterator[None]:
     Raises:
         StorageError: The folder cannot be opened, or another process has been writing for ten seconds.
     """
-    try:
+    with files.storage_errors(f"write to {folder}"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise StorageError(error.errno, f"Cannot write to {folder}: {error.strerror}.") from error
     try:
         deadline = time.monotonic() + _LONGEST_WRITE
         while True:
@@ -185,12 +175,3 @@ def one_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _forget_in_child() -> None:
-    for lock in list(_held):
-        lock._forget()
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)

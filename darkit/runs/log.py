@@ -7,7 +7,6 @@ are not, and a missing value is an empty field. Rows are only ever appended, who
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkit.errors import DarkitError, LogError, StorageError, nearest
+from darkit.errors import LogError, StorageError, nearest
 from darkit.runs import files
 from darkit.runs.records import check_column, format_header, format_value, parse_fields, parse_header
 from darkit.runs.safe import UnreadableError, open_for_writing, open_regular
@@ -109,34 +108,25 @@ class CsvLog:
     def _columns_on_disk(self) -> list[str]:
         try:
             columns = _header(self.path)
-            if columns:
-                with os.fdopen(open_for_writing(self.path, os.O_RDWR), "r+b") as file:
-                    _cut_torn_line(file)
         except FileNotFoundError:
             return []
-        except DarkitError:
-            raise
-        except OSError as error:
-            raise StorageError(error.errno, f"Cannot continue the log {self.path}: {error.strerror}.") from error
+        if columns:
+            doing = f"continue the log {self.path}"
+            with files.storage_errors(doing), os.fdopen(open_for_writing(self.path, os.O_RDWR), "r+b") as file:
+                _cut_torn_line(file)
         return columns
 
     def _read(self) -> bytes:
-        try:
+        with files.storage_errors(f"read the log {self.path}"):
             return _whole_lines(self.path)
-        except FileNotFoundError as error:
-            raise StorageError(error.errno, f"Cannot read the log {self.path}: {os.strerror(errno.ENOENT)}.") from error
 
     def _write(self, data: bytes) -> None:
-        try:
+        with files.storage_errors(f"write the log {self.path}"):
             descriptor = open_for_writing(self.path, os.O_WRONLY | os.O_APPEND)
             try:
                 files.append_block(descriptor, data)
             finally:
                 os.close(descriptor)
-        except DarkitError:
-            raise
-        except OSError as error:
-            raise StorageError(error.errno, f"Cannot write the log {self.path}: {error.strerror}.") from error
 
 
 def read_log(path: Path) -> polars.DataFrame:

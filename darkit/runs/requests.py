@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from darkit.errors import StorageError
 from darkit.runs import files
 
 
@@ -35,8 +34,4 @@ def forget_stop(folder: Path) -> None:
     Raises:
         StorageError: The file system refused.
     """
-    path = folder / files.STOP
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(error.errno, f"Cannot delete {path}: {error.strerror}.") from error
+    files.remove(folder / files.STOP)

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkit.errors import ConfigError, StorageError
+from darkit.errors import ConfigError
+from darkit.runs import files
 from darkit.runs.checkpoints import Checkpoint, manifest_path
 
 
@@ -73,7 +74,4 @@ def remove_files(checkpoint: Path) -> None:
         StorageError: The file system refused.
     """
     for path in (manifest_path(checkpoint), checkpoint):
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(error.errno, f"Cannot delete {path}: {error.strerror}.") from error
+        files.remove(path)

@@ -50,7 +50,7 @@ def open_regular(path: Path) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(error.errno, str(error), str(path)) from error
+        raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise UnreadableError(path, f"it is a link ({reason})" if path.is_symlink() else reason) from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickletools
+import struct
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +15,8 @@ from darkit.runs.checkpoints import Checkpoint
 
 # What torch lets a pickle call although a few bytes then fill any memory, as in bytearray(2**40).
 _GREEDY = {"builtins bytearray": "builtins.bytearray", "__builtin__ bytearray": "builtins.bytearray"}
+_END = struct.Struct("<4s4H2LH")  # the end record of a zip: signature, disks, counts of entries, place, comment
+_MORE_ENTRIES = 0xFFFF  # the count of an archive with more entries than the field holds
 _FOLDER = 0x10  # the attribute of MS-DOS, in an entry of an archive
 
 
@@ -55,6 +59,8 @@ def find_archive_problem(path: Path, *, read: bool = False) -> str:
                 return "it has a folder as an entry, which torch would read as whatever is in memory"
             if sum(entry.file_size for entry in entries) > path.stat().st_size:
                 return "it unpacks to more than its own size"
+            if _counted_entries(path) not in (len(entries), _MORE_ENTRIES):
+                return "its directory does not list all of its entries"
             torn = archive.testzip() if read else None
             greedy = set() if torn else _find_greedy(archive)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
@@ -64,6 +70,14 @@ def find_archive_problem(path: Path, *, read: bool = False) -> str:
     if greedy:
         return f"it asks for memory that it does not fill, with {', '.join(sorted(greedy))}"
     return ""
+
+
+def _counted_entries(path: Path) -> int:
+    """Returns the number of entries that the end record of an archive tells, where it has no comment."""
+    with path.open("rb") as file:
+        file.seek(-_END.size, os.SEEK_END)
+        signature, *_, count, _, _, _ = _END.unpack(file.read())
+    return count if signature == b"PK\5\6" else _MORE_ENTRIES
 
 
 def find_greedy_globals(file: IO[bytes]) -> set[str]:

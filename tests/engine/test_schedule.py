@@ -211,7 +211,7 @@ def test_a_schedule_that_waits_for_a_metric_that_cannot_come_is_refused() -> Non
     with pytest.raises(ConfigError, match="waits for 'val_loss', but there is no validation data"):
         train(made(), xy(), scheduler=PLATEAU)
     assert run_names() == []
-    with pytest.raises(ConfigError, match=r"waits for 'val_los', which is not among the metrics of step 2.*'val_loss'"):
+    with pytest.raises(ConfigError, match=r"monitor 'val_los' is not among the metrics of step 2.*'val_loss'"):
         train(made(), xy(), xy(), scheduler=PLATEAU, monitor="val_los", eval_step_interval=2)
     lenient = {"scheduler": PLATEAU, "monitor": "val_other", "strict": False, "interval": "step"}
     assert train(made(), xy(), xy(), scheduler=lenient, eval_step_interval=2).status == "finished"

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from darkit.engine.checkpoint import read_checkpoint
+from darkit.engine.likeness import are_alike
 from darkit.engine.state import of_rank
 from darkit.runs.checkpoints import find_checkpoint
 from tests.engine.parts import made, train, xy
@@ -41,7 +42,8 @@ class Other(Keeping):
 
 
 PLAIN: dict[str, Any] = {"n": 1, "x": [1.5, ("a", b"b")], "t": torch.ones(2), "p": torch.nn.Parameter(torch.ones(1))}
-NOT_PLAIN = [numpy.float64(1.0), numpy.ones(2), Kind.ONE, {1}, OrderedDict(a=1), object(), [{"deep": 1 + 2j, "k": {2}}]]
+READABLE = [numpy.float64(1.0), numpy.ones(2), {1}, OrderedDict(a=1), [{"deep": 1 + 2j, "k": {2}}]]
+UNREADABLE = [Kind.ONE, object(), [{"deep": {numpy.float64(1.0)}}]]
 
 
 def test_a_checkpoint_holds_everything_under_the_names_that_people_know() -> None:
@@ -82,7 +84,16 @@ class StepsOnly(Keeping):
         super().__init__({})
 
 
-@pytest.mark.parametrize("value", NOT_PLAIN, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("value", READABLE, ids=lambda value: type(value).__name__)
+def test_a_state_that_can_be_read_without_running_code_comes_back(value: Any) -> None:
+    train(made(), xy(), name="run", max_step=1, callbacks=[Keeping({"value": value})])
+    callback = Keeping({})
+    train(made(), xy(), name="run", resume=True, max_step=2, callbacks=[callback])
+    (state,) = callback.loaded
+    assert are_alike(state["value"], value)
+
+
+@pytest.mark.parametrize("value", UNREADABLE, ids=lambda value: type(value).__name__)
 def test_a_state_that_could_not_be_read_again_is_left_out_and_told(
     value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -44,7 +44,7 @@ def test_of_many_processes_at_once_one_gets_the_lock_and_the_others_are_refused_
         said = sorted(line_of(process) for process in processes)
         assert is_locked(folder)
     assert said == [
-        *["The run 'gpt' is being trained already; wait until that ends, or choose another name."] * 5,
+        *["Run 'gpt' is already being trained. Wait until it ends, or choose another name."] * 5,
         "locked",
     ]
     assert names_in(folder) == [".lock"]
@@ -104,7 +104,7 @@ def test_a_forked_child_does_not_free_its_parents_lock(tmp_path: Path) -> None:
 
 def test_the_same_process_cannot_take_it_twice(tmp_path: Path) -> None:
     lock = RunLock(tmp_path)
-    with pytest.raises(RunLockedError, match=f"The run '{tmp_path.name}' is being trained already"):
+    with pytest.raises(RunLockedError, match=f"Run '{tmp_path.name}' is already being trained"):
         RunLock(tmp_path)
     lock.release()
     again = RunLock(tmp_path)

@@ -47,6 +47,17 @@ def test_a_whole_file_has_no_problem(tmp_path: Path, manifest: bool) -> None:
     assert find_problem(found(tmp_path)) == ""
 
 
+def test_an_entry_that_swallows_the_next_one_in_the_directory_is_noticed(tmp_path: Path) -> None:
+    path = save(tmp_path, manifest=False)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"PK\1\2") + 33  # the high byte of the length of the comment on the first entry
+    data[place] ^= 1
+    path.write_bytes(data)
+    with zipfile.ZipFile(path) as read:
+        assert len(read.namelist()) == 1
+    assert find_problem(found(tmp_path)) == "its directory does not list all of its entries"
+
+
 @settings(max_examples=200)
 @given(data=st.data(), manifest=st.booleans())
 def test_every_flipped_byte_and_every_cut_is_noticed(

@@ -38,19 +38,6 @@ class StepCallback(lightning.Callback):
             self._last_step = step
             self.on_step(trainer, pl_module, outputs, step)
 
-    def catch_up(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        """Calls `on_step` for a completed step after which another callback failed; adds its own error as a note."""
-        step, outputs = trainer.global_step, getattr(pl_module, "outputs", None)
-        if step == self._last_step or self._last_step < 0 or not outputs or not pl_module.settled:
-            return
-        self._last_step = step
-        try:
-            self.on_step(trainer, pl_module, outputs, step)
-        except Exception as late:
-            exception.add_note(f"After step {step}, {type(self).__name__} failed too: {late}")
-
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
@@ -63,6 +50,23 @@ class StepCallback(lightning.Callback):
             step: The step just completed, counted from 1.
         """
         raise NotImplementedError
+
+
+class EveryStepCallback(StepCallback):
+    """Also gets the last completed step when a callback before this one failed in it."""
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Calls `on_step` for a completed step that it has not had; adds its own error as a note."""
+        step, outputs = trainer.global_step, getattr(pl_module, "outputs", None)
+        if step == self._last_step or self._last_step < 0 or not outputs or not pl_module.settled:
+            return
+        self._last_step = step
+        try:
+            self.on_step(trainer, pl_module, outputs, step)
+        except Exception as late:
+            exception.add_note(f"After step {step}, {type(self).__name__} failed too: {late}")
 
 
 def is_last(trainer: lightning.Trainer, step: int) -> bool:

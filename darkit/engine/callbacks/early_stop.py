@@ -6,11 +6,11 @@ from typing import Any
 
 import lightning
 
-from darkit.engine.callbacks.base import StepCallback, check_interval
+from darkit.engine.callbacks.base import EveryStepCallback, check_interval
 from darkit.engine.callbacks.monitor import Best
 
 
-class EarlyStop(StepCallback):
+class EarlyStop(EveryStepCallback):
     """Sets ``trainer.should_stop`` after so many values of a metric in a row that are not better than the best.
 
     Its state is saved and restored with a checkpoint, so that a resumed training stops at the same step.
@@ -43,12 +43,6 @@ class EarlyStop(StepCallback):
         if self.waited >= self.patience:
             trainer.should_stop = True
             self.reason = describe_stop(self.state_dict(), step)
-
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        """Looks at the last completed step if another callback failed before this one."""
-        self.catch_up(trainer, pl_module, exception)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value and how many came after it."""

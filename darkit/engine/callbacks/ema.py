@@ -9,11 +9,11 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from darkit.engine.adapter import bare_module
 from darkit.engine.averages import Averages
-from darkit.engine.callbacks.base import StepCallback
+from darkit.engine.callbacks.base import EveryStepCallback
 from darkit.errors import ConfigError
 
 
-class EmaWeights(StepCallback):
+class EmaWeights(EveryStepCallback):
     """Averages the weights after every step; it comes before `StepEvaluate` and `StepCheckpoint`, which use them.
 
     The training goes on with its own weights. `StepEvaluate` evaluates the averages, and `StepCheckpoint` saves them as
@@ -41,12 +41,6 @@ class EmaWeights(StepCallback):
     ) -> None:
         """Averages the step's weights in."""
         self.averages.update()
-
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        """Averages the last completed step in if another callback failed before this one."""
-        self.catch_up(trainer, pl_module, exception)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what the checkpoint's weights do not tell of the averages."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from darkit.engine.adapter import bare_module
 from darkit.engine.averages import evaluated_weights
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due
-from darkit.engine.device import generator_states, move_to_device, restore_generators
+from darkit.engine.device import kept_generators, move_to_device
 from darkit.engine.loss import Step, scalars
 from darkit.engine.means import Means, Weigher
 from darkit.engine.metrics import fresh_metrics
@@ -51,12 +51,9 @@ class StepEvaluate(StepCallback):
     ) -> None:
         """Evaluates when it is due."""
         if is_due(trainer, step, self.every):
-            states = generator_states()  # even a loader that does not shuffle draws a seed for its workers
-            try:
-                with evaluated_weights(trainer):
-                    outputs.update(self.evaluate(trainer, pl_module))
-            finally:
-                restore_generators(states)
+            # even a loader that does not shuffle draws a seed for its workers
+            with kept_generators(), evaluated_weights(trainer):
+                outputs.update(self.evaluate(trainer, pl_module))
 
     def evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         """Evaluates now.

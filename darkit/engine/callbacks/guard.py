@@ -10,14 +10,14 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from darkit.engine.callbacks.base import StepCallback, log_values
+from darkit.engine.callbacks.base import EveryStepCallback, log_values
 from darkit.engine.stream import RowStream
 from darkit.errors import ConfigError, NonFiniteLossError
 
 logger = logging.getLogger(__name__)
 
 
-class LossGuard(StepCallback):
+class LossGuard(EveryStepCallback):
     """Looks at every step's loss: after it was logged, so that the log shows it, and before the step is saved.
 
     On the CPU it looks at once. On an accelerator the first bad step is kept in a tensor there, which the log's thread
@@ -55,12 +55,6 @@ class LossGuard(StepCallback):
             self._first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
         newly = (self._first_bad < 0) & ~torch.isfinite(loss)
         self._first_bad = torch.where(newly, step, self._first_bad)
-
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        """Looks at the last completed step if another callback failed before this one."""
-        self.catch_up(trainer, pl_module, exception)
 
     def check_step(self, module: nn.Module, step: int) -> None:
         """Looks at the loss and the weights of a step that is about to be saved. Raises `NonFiniteLossError`."""

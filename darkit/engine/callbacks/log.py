@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from darkit.engine.callbacks.base import StepCallback, check_interval, is_due, log_values
+from darkit.engine.callbacks.base import EveryStepCallback, check_interval, is_due, log_values
 from darkit.engine.stream import RowStream
 from darkit.runs import files
 from darkit.runs.log import CsvLog
 
 
-class StepLog(StepCallback):
+class StepLog(EveryStepCallback):
     """Logs step, epoch, time, learning rate and what the step returned, without waiting for a device or a disk.
 
     Args:
@@ -74,7 +74,7 @@ class StepLog(StepCallback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """Logs the last completed step if another callback failed before this one, and writes what is left."""
-        self.catch_up(trainer, pl_module, exception)
+        super().on_exception(trainer, pl_module, exception)
         self._close()
 
     def _close(self) -> None:

@@ -10,7 +10,8 @@ import lightning
 from torch import Tensor
 
 from darkit.engine.callbacks.base import is_due, log_values
-from darkit.errors import ConfigError, nearest
+from darkit.engine.metrics import missing_metric
+from darkit.errors import ConfigError
 
 
 class Best:
@@ -51,10 +52,7 @@ class Best:
         values = log_values(trainer, outputs)
         if self.monitor not in values:
             if (validation and any(name.startswith("val_") for name in values)) or (not validation and self.step == 0):
-                raise ConfigError(
-                    f"The monitor {self.monitor!r} is not among the metrics of step {step}; "
-                    f"{nearest(self.monitor, values)}."
-                )
+                raise missing_metric(self.monitor, values, step)
             return None
         value = values[self.monitor]
         if trainer.world_size > 1 and not validation:

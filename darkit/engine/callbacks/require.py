@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 
 from darkit.engine.callbacks.base import StepCallback, log_values
-from darkit.errors import ConfigError, nearest
+from darkit.engine.metrics import missing_metric
 
 
 class RequireMetric(StepCallback):
@@ -38,10 +38,4 @@ class RequireMetric(StepCallback):
         if self.name in self._seen or (self.others and not self.name.startswith("val_")):
             return
         if any(name.startswith("val_") for name in values) or not (self.evaluates or self.others):
-            raise ConfigError(unknown_metric(self.name, self._seen, f"by step {step}"))
-
-
-def unknown_metric(name: str, seen: set[str], when: str) -> str:
-    """Says that checkpoints cannot be compared by a metric, and which ones there are."""
-    there_is = nearest(name, seen)
-    return f"keep_best compares checkpoints by monitor={name!r}, but {when} no such metric was logged; {there_is}."
+            raise missing_metric(self.name, self._seen, step)

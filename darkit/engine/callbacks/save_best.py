@@ -6,12 +6,12 @@ from typing import Any
 
 import lightning
 
-from darkit.engine.callbacks.base import StepCallback, check_interval
+from darkit.engine.callbacks.base import EveryStepCallback, check_interval
 from darkit.engine.callbacks.checkpoint import StepCheckpoint
 from darkit.engine.callbacks.monitor import Best
 
 
-class SaveBest(StepCallback):
+class SaveBest(EveryStepCallback):
     """Lets a `StepCheckpoint` that comes after it save every step whose metric is the best so far.
 
     Args:
@@ -35,12 +35,6 @@ class SaveBest(StepCallback):
         value = self.best.read(trainer, outputs, step, self.every)
         if value is not None and self.best.take(value, step):
             self.checkpoint.wanted = step
-
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        """Looks at the last completed step if another callback failed before this one."""
-        self.catch_up(trainer, pl_module, exception)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value so far."""

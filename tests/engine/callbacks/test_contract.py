@@ -33,7 +33,7 @@ from darkit.engine.callbacks import (
     StepLog,
     StopOnRequest,
 )
-from darkit.engine.callbacks.base import StepCallback
+from darkit.engine.callbacks.base import EveryStepCallback, StepCallback
 from darkit.engine.callbacks.record import RecordBatches
 from tests.engine.callbacks.stock import Foreign, stock_fit
 from tests.engine.parts import Stream, equal_weights, in_order, made, train, xy
@@ -65,7 +65,7 @@ def test_every_callback_of_the_room_is_under_this_contract_and_has_a_file_and_a_
         module = importlib.import_module(f"{room.__name__}.{info.name}")
         for name, value in vars(module).items():
             callback = isinstance(value, type) and issubclass(value, lightning.Callback)
-            if callback and value.__module__ == module.__name__ and value is not StepCallback:
+            if callback and value.__module__ == module.__name__ and value not in (EveryStepCallback, StepCallback):
                 files[name] = info.name
     assert set(files) == set(CALLBACKS) >= set(room.__all__)
     assert len(set(files.values())) == len(files)
