@@ -15,7 +15,7 @@ import torch
 
 import darkit
 from darkit.core import Predicter
-from darkit.engine.scripts import load_script, script_of
+from darkit.engine.scripts import load_script, script_of, sealed
 from darkit.errors import ModelError
 from darkit.runs import files, seal
 from darkit.runs.home import home as home_folder
@@ -173,8 +173,10 @@ def test_what_is_recorded_of_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "here.py").write_text("")
     main.__file__ = str(tmp_path / "here.py")
     assert script_of(Net)["path"] == str((tmp_path / "here.py").resolve())
+    assert not home_folder().exists()  # only a run that records the script makes a key
+    assert seal.holds(str((tmp_path / "here.py").resolve()), sealed(script_of(Net))["seal"])
     main.__spec__ = type("Spec", (), {"name": "package.module"})()  # type: ignore[assignment]
-    assert script_of(Net) == {"module": "package.module"}
+    assert sealed(script_of(Net)) == script_of(Net) == {"module": "package.module"}
 
 
 def test_a_seal_needs_a_place_for_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
