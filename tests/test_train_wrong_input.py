@@ -111,7 +111,7 @@ def test_what_a_run_was_begun_with_must_be_readable(capsys: pytest.CaptureFixtur
     done(capsys, *NUMBERS, "name=x")
     (load("x").path / "config.yaml").write_text("overrides: [")
     said = refused(capsys, "train", "resume=x", "trainer.max_step=9")
-    assert said.startswith("What the run was begun with cannot be read from ")
+    assert said.startswith("Cannot read the config of run ")
 
 
 def test_a_checkpoint_of_another_model_is_refused_with_both_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkit.cli.rows import ENDINGS, TEXT, Rows, as_csv, as_json, read_rows, rows_of, write_rows
 from darkit.cli.terminal import text_for_output
-from darkit.errors import DarkitError, DataError
+from darkit.errors import DataError
 from darkit.runs import Run
 from darkit.runs.example import first_input
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from darkit.core import Predicter
 
 _AT_ONCE = 1024  # rows
-_MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
 
 
 def is_file(word: str) -> bool:
@@ -92,7 +91,7 @@ def _predictions(predicter: Predicter, run: Run, rows: Rows) -> Iterator[Any]:
 
     from darkit.core.labels import read_off
     from darkit.core.tasks import column_names
-    from darkit.engine.loss import describe, misfit
+    from darkit.engine.loss import batch_errors
 
     if predicter.tokenizer is not None:
         texts = rows.column(rows.names[0] if len(rows.names) == 1 else _text_field(run))
@@ -107,12 +106,8 @@ def _predictions(predicter: Predicter, run: Run, rows: Rows) -> Iterator[Any]:
         values = torch.tensor(rows.numbers(features, width), dtype=torch.float64)
     values = values.to(float_type(run, predicter.model) or torch.int64)
     for part in torch.split(values, _AT_ONCE):
-        try:
+        with batch_errors(part):
             output = predicter.predict(part)
-        except DarkitError:
-            raise
-        except _MISFITS as error:
-            raise misfit(error, describe(part)) from error
         yield from read_off(output, predicter.task, predicter.label_names)
 
 

@@ -12,7 +12,7 @@ from darkit.cli.errors import show_warnings
 from darkit.cli.parsers import Subparsers, add_command
 from darkit.cli.rows import check_out
 from darkit.cli.terminal import text_for_output
-from darkit.errors import ConfigError, DarkitError, ModelError
+from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, load
 from darkit.runs.example import example_input
 from darkit.runs.inert import format_json
@@ -31,7 +31,6 @@ _EXAMPLES = """\
   darkit predict NAME rows.csv --out labels.csv  for a classification or regression; also .npy, .json and .jsonl
   darkit predict NAME "[[1, 2, 3, 4]]"           numbers, as JSON, for a model without a tokenizer
 """
-_MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
 _SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "stop", "seed")
 
 
@@ -182,14 +181,10 @@ def _tensors(text: str, run: Run, model: nn.Module) -> Any:
 
 
 def _predict(predicter: Predicter, inputs: Any) -> Any:
-    from darkit.engine.loss import describe, misfit
+    from darkit.engine.loss import batch_errors
 
-    try:
+    with batch_errors(inputs):
         return predicter.predict(inputs)
-    except DarkitError:
-        raise
-    except _MISFITS as error:
-        raise misfit(error, describe(inputs)) from error
 
 
 def _example(run: Run) -> str:

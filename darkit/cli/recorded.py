@@ -58,9 +58,9 @@ def _read(run: Run) -> tuple[dict[str, Any], bool]:
         return {}, False
     except (UnreadableError, yaml.YAMLError, ValueError, RecursionError) as error:
         reason = error.reason if isinstance(error, UnreadableError) else str(error).partition("\n")[0]
-        raise ConfigError(f"What the run was begun with cannot be read from {path}: {inert(reason)}.") from error
+        raise ConfigError(f"Cannot read the config of run {run.name!r} from {path}: {inert(reason)}.") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"What the run was begun with cannot be read from {path}: it holds no settings.")
+        raise ConfigError(f"Cannot read the config of run {run.name!r} from {path}: it is not a mapping.")
     return content, seal.holds(text.decode("utf-8"), run.info.get("composed_seal"), purpose=files.COMPOSED_CONFIG)
 
 
@@ -109,7 +109,10 @@ def believed_overrides(run: Run, given: Sequence[str], replaced: Iterable[str]) 
     composed, ours = _read(run)
     overrides = composed.get("overrides") or []
     if not isinstance(overrides, list):
-        raise ConfigError(f"What the run was begun with cannot be read from {run.path / files.COMPOSED_CONFIG}.")
+        raise ConfigError(
+            f"Cannot read the config of run {run.name!r} from {run.path / files.COMPOSED_CONFIG}: its overrides are not a "
+            "list."
+        )
     left = [str(item) for item in overrides if key_of(str(item)) not in {*replaced}]
     choices = {key_of(word): word.partition("=")[2] for word in (*left, *given)}
     refused = [] if ours else [item for item in left if not _is_believed(item, choices)]

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from darkit.engine.fits import CONTEXT_NAMES
-from darkit.engine.loss import describe, misfit
-from darkit.errors import ConfigError, DarkitError, ModelError
+from darkit.engine.loss import batch_errors, describe
+from darkit.errors import ConfigError, ModelError
 
-_MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
 _LOGITS = ("logits", "prediction_logits")  # the second of transformers' models that also tell what follows what
 _CACHES = ("cache", "past_key_values")  # what transformers' models call theirs, the newer name first
 
@@ -47,15 +46,8 @@ class Reader:
         return self._logits(self._call(tokens, **settings), tokens)
 
     def _call(self, *tokens: Tensor, **settings: Any) -> Any:
-        try:
-            with torch.inference_mode():
-                return self.model(*tokens, **settings)
-        except torch.OutOfMemoryError:
-            raise
-        except _MISFITS as error:
-            if isinstance(error, DarkitError):
-                raise
-            raise misfit(error, describe(tokens[0] if tokens else settings)) from error
+        with batch_errors(tokens[0] if tokens else settings), torch.inference_mode():
+            return self.model(*tokens, **settings)
 
     def _logits(self, output: Any, tokens: Tensor) -> Tensor:
         logits = logits_of(output)

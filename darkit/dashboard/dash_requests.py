@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from dash import Dash
 from dash.fingerprint import check_fingerprint
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 SUITES = "/_dash-component-suites/"
 _CALLBACK = "/_dash-update-component"
@@ -44,21 +43,9 @@ class CheckedCallbacks:
         if scope["type"] != "http" or scope["path"] != _CALLBACK or scope["method"] != "POST":
             await self._inner(scope, receive, send)
             return
-        message = await receive()  # the whole body, which was checked to be a JSON object
-        problem = callback_problem(self._app.callback_map, json.loads(message.get("body") or b"{}"))
-        if problem:
-            await PlainTextResponse(problem, 400)(scope, receive, send)
-            return
-        given = False
-
-        async def replay() -> Message:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return message
-
-        await self._inner(scope, replay, send)
+        problem = callback_problem(self._app.callback_map, scope["darkit_body"])
+        answering = PlainTextResponse(problem, 400) if problem else self._inner
+        await answering(scope, receive, send)
 
 
 def callback_problem(callbacks: Mapping[str, Mapping[str, Any]], body: Mapping[str, Any]) -> str:

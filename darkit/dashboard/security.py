@@ -118,11 +118,14 @@ class Guard:
             await refusal(scope, receive, protected)
             return
         if scope["method"] == "POST":
-            problem = _body_problem(body)
-            if body is None or problem is not None:
-                await (problem or _refuse(413, "The request is too long."))(scope, receive, protected)
+            if body is None:
+                await _refuse(413, "The request is too long.")(scope, receive, protected)
                 return
-            receive = _replay(body, receive)
+            value = _parsed(body)
+            if not isinstance(value, dict):
+                await _refuse(400, "The request is not a JSON object.")(scope, receive, protected)
+                return
+            scope, receive = {**scope, "darkit_body": value}, _replay(body, receive)
         elif is_page(scope["path"]):
             scope = {**scope, "path": "/", "raw_path": b"/", "darkit_page": scope["path"]}
         await self._app(scope, receive, protected)
@@ -252,14 +255,11 @@ async def _whole_body(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-def _body_problem(body: bytes | None) -> Response | None:
-    if body is None:
-        return None
+def _parsed(body: bytes) -> Any:
     try:
-        value: Any = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError):
-        return _refuse(400, "The request is no JSON.")
-    return None if isinstance(value, dict) else _refuse(400, "The request is no JSON object.")
+        return None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -148,7 +148,7 @@ def _needs(value: Any) -> str:
     try:
         torch.save(value, buffer)
     except Exception as error:  # whatever an object's own way of being saved raises
-        return f"what cannot even be written ({error})"
+        return f"an object that torch.save cannot write ({error})"
     buffer.seek(0)
     refused = torch.serialization.get_unsafe_globals_in_checkpoint(cast(Any, buffer))
     return ", ".join(sorted({*refused, *find_greedy_globals(buffer)}))

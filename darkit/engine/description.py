@@ -203,7 +203,7 @@ def _problem(
         twin, shared = build_twin(build, model, whole=False)
         other = other_layout(model, twin)
         if other:
-            return f"a model built of its {_called(kind)} has another {other!r}"
+            return f"a model built from its {_called(kind)} has a different {other!r}"
         if certain:
             return ""
         if shared:  # both would look alike, whatever it was
@@ -218,17 +218,15 @@ def _problem(
             return ""
         return "the model is too large to be built a second time for the proof that this gives the same output"
     except Exception as error:  # whatever a stranger's constructor says: nothing can be built of this
-        return f"no model can be built of its {_called(kind)}: {type(error).__name__}: {error}".rstrip(".")
+        return f"no model can be built from its {_called(kind)}: {type(error).__name__}: {error}".rstrip(".")
     if changed:
-        return f"{changed} does not come back from JSON as it was"
+        return f"JSON changes {changed}"
     if kind == "parts":
-        return "one built of the same layers gives another output"
+        return "a model built from the same layers gives a different output"
     if candidate.recorded or kind != "arguments":
-        return f"its constructor takes more than the {_called(kind)}"
+        return f"its constructor has other parameters than the {_called(kind)}"
     known = ", ".join(f"{name}={_short(value)}" for name, value in values.items()) or "no arguments"
-    return (
-        f"one built with {known} is not proven to give the same output: keep every argument as an attribute of its name"
-    )
+    return f"a model built with {known} is not proven to give the same output: store every argument under its own name"
 
 
 def _changed(candidate: _Candidate, read: Any, noted: Mapping[str, str], cls: type[nn.Module]) -> str:

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from darkit.engine.metrics import Metrics, computed, is_metric, refuse_without_outputs, takes_model
 from darkit.engine.values import number_of
 from darkit.engine.workers import is_worker_death
-from darkit.errors import BatchError, LossError, OutOfMemoryError
+from darkit.errors import BatchError, DarkitError, LossError, OutOfMemoryError
 from darkit.runs.log import DEFAULT_COLUMNS
 
 logger = logging.getLogger(__name__)
@@ -85,9 +86,8 @@ class Step:
         except torch.OutOfMemoryError:
             raise
         except (*_MISFITS, MemoryError, StopIteration) as error:
-            if isinstance(error, LossError | BatchError) or is_worker_death(
-                error
-            ):  # torch tells of a death wherever it finds us
+            # torch reports the death of a worker in whatever code is running
+            if isinstance(error, LossError | BatchError) or is_worker_death(error):
                 raise
             raise misfit(error, f"a batch of {describe(batch)}") from error
         if self._evaluates and (output is None or (isinstance(output, Mapping) and "loss" not in output)):
@@ -159,6 +159,17 @@ def misfit(error: BaseException, what: str) -> BatchError | OutOfMemoryError:
     if is_out_of_memory(error):
         return OutOfMemoryError(f"Out of memory on {what}: use smaller batches or a smaller model. {described}")
     return BatchError(f"The model failed on {what}: {described}")
+
+
+@contextmanager
+def batch_errors(batch: Any) -> Iterator[None]:
+    """Turns an error that a model raises in the block into one sentence about the batch, as `misfit` does."""
+    try:
+        yield
+    except DarkitError:
+        raise
+    except _MISFITS as error:
+        raise misfit(error, describe(batch)) from error
 
 
 def call_model(model: nn.Module, batch: Any) -> Any:

@@ -56,7 +56,7 @@ def open_regular(path: Path) -> Iterator[int]:
         raise UnreadableError(path, f"it is a link ({reason})" if path.is_symlink() else reason) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UnreadableError(path, "it is no regular file")
+            raise UnreadableError(path, "it is not a regular file")
         yield descriptor
     finally:
         os.close(descriptor)
@@ -162,9 +162,9 @@ def read_object(path: Path, limit: int = LONGEST_JSON) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UnreadableError(path, "it is no whole JSON") from error
+        raise UnreadableError(path, "it is not valid JSON") from error
     if not isinstance(value, dict):
-        raise UnreadableError(path, "it holds no JSON object")
+        raise UnreadableError(path, "it is not a JSON object")
     if is_too_deep(value):
         raise UnreadableError(path, f"it has values within values more than {DEEPEST} deep")
     return value

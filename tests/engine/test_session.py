@@ -205,7 +205,7 @@ def test_a_run_that_another_process_trains_cannot_be_resumed(home: Path) -> None
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         before = (run.path / "status.json").read_bytes()
-        with pytest.raises(RunLockedError, match="'busy' is being trained"):
+        with pytest.raises(RunLockedError, match="'busy' is already being trained"):
             train(made(), xy(), resume="busy", max_step=4)
         assert (run.path / "status.json").read_bytes() == before
     finally:

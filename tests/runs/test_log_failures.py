@@ -19,7 +19,7 @@ def test_a_log_that_cannot_be_read_or_written_is_one_sentence(tmp_path: Path) ->
         (last_values, "Cannot read"),
         (CsvLog, "Cannot read"),
     ):
-        with pytest.raises(StorageError, match=rf"^{said} .*: it is no regular file\.$"):
+        with pytest.raises(StorageError, match=rf"^{said} .*: it is not a regular file\.$"):
             refusing(tmp_path)
     with pytest.raises(StorageError, match=r"^Cannot write .*: No such file or directory\.$"):
         CsvLog(tmp_path / "folder" / "log.csv")
