@@ -110,8 +110,8 @@ def believed_overrides(run: Run, given: Sequence[str], replaced: Iterable[str]) 
     overrides = composed.get("overrides") or []
     if not isinstance(overrides, list):
         raise ConfigError(
-            f"Cannot read the config of run {run.name!r} from {run.path / files.COMPOSED_CONFIG}: its overrides are not a "
-            "list."
+            f"Cannot read the config of run {run.name!r} from {run.path / files.COMPOSED_CONFIG}: overrides must be a "
+            f"list, not {type(overrides).__name__}."
         )
     left = [str(item) for item in overrides if key_of(str(item)) not in {*replaced}]
     choices = {key_of(word): word.partition("=")[2] for word in (*left, *given)}
