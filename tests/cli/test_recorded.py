@@ -141,7 +141,7 @@ def test_what_a_person_says_anew_is_done(runs: Path, capsys: pytest.CaptureFixtu
         ("[" * 5000, "while increasing flow level"),
         ("a: " + "[" * 200 + "]" * 200, "it has values within values more than 100 deep"),
         ("a: !!python/object/apply:os.system ['touch canary']", "could not determine a constructor"),
-        ("- 1\n", "it holds no settings"),
+        ("- 1\n", "it is not a mapping"),
         ("overrides: 3\ndata: 3\n", ""),
         ("\x00", "unacceptable character"),
         ("x" * (2**20 + 1), "it has 1048577 bytes, more than 1048576"),
