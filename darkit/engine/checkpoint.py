@@ -270,7 +270,7 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], *, own_types: boo
 def bare(model: nn.Module) -> nn.Module:
     """Returns the module inside the wrappers of ``torch.compile``, ``DataParallel`` and its distributed kind."""
     while True:
-        inner = model._modules.get("_orig_mod")
+        inner = getattr(model, "_orig_mod", None)
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = model.module
         if inner is None:

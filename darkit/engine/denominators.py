@@ -40,7 +40,8 @@ class _Mean:
         return _Mean(self.weight * self.terms) if self.terms > 1 else self
 
 
-_SUM, _CONSTANT = (object(), object())  # a sum over a batch; what depends on the weights of the model alone
+# a sum over a batch; what depends on the weights of the model alone; another function of a mean or a sum than a multiple
+_SUM, _CONSTANT, _CURVED = (object(), object(), object())
 
 
 class Denominators(TorchFunctionMode):
@@ -60,6 +61,10 @@ class Denominators(TorchFunctionMode):
     def is_sum(self, value: Any) -> bool:
         """Whether a value is a sum over the batch."""
         return self._of(value) is _SUM
+
+    def is_curved(self, value: Any) -> bool:
+        """Whether a value is a function of a mean or a sum, such as a root or an exponential."""
+        return self._of(value) is _CURVED
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -151,6 +156,8 @@ def _loss(func: Any, seen: Denominators, args: Any, kwargs: Any, result: Any) ->
         return _Mean(float(given["log_probs"].shape[1] if given["log_probs"].ndim == 3 else 1))
     if func in _OF_CLASSES or func in _OF_SAMPLES or reduction == "batchmean":
         return _Mean(float(tensors[0].shape[0]))
+    if func in _DIVIDED_BY_WEIGHTS and isinstance(given.get("weight"), Tensor):
+        return _Mean(_light(given["weight"].sum()))
     shape: Any = torch.broadcast_shapes(*(tensor.shape for tensor in tensors[:2]))  # type: ignore[no-untyped-call]
     return _Mean(float(math.prod(shape)))
 
@@ -186,8 +193,12 @@ def _keep(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
 
 
 def _of_constants(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
-    constant = args and all(seen._of(value) is _CONSTANT for value in args)
-    return _CONSTANT if constant else None
+    if not args or not all(seen._of(value) is _CONSTANT for value in args[1:]):
+        return None
+    found = seen._of(args[0])
+    if found is _CONSTANT:
+        return _CONSTANT
+    return _CURVED if found is not None and _is_one(result) else None
 
 
 def _add(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
@@ -239,6 +250,7 @@ def _stack(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
 
 
 _OF_CLASSES = {F.cross_entropy, F.nll_loss}
+_DIVIDED_BY_WEIGHTS = {F.l1_loss, F.mse_loss}  # by the sum of weight=, unlike huber_loss and binary_cross_entropy
 _OF_SAMPLES = {
     F.triplet_margin_loss,
     F.triplet_margin_with_distance_loss,

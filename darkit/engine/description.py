@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from darkit.engine.building import (
     WITH_CLASS,
@@ -116,6 +116,8 @@ def config_values(model: nn.Module) -> Mapping[Any, Any]:
 def _own_config(model: nn.Module) -> tuple[Any, str]:
     """Returns a model's config and its kind, which is empty where there is none of a known kind."""
     config = _read(model, "config")
+    if config is None:
+        config = _config_by_parameter(model)
     return config, "" if config is None or isinstance(config, type) else _kind_of(config, type(model))
 
 
@@ -136,6 +138,16 @@ def _candidates(model: nn.Module) -> Iterator[_Candidate]:
         yield _Candidate("arguments", arguments, arguments, False)
     if isinstance(config, Mapping) and set(config) <= set(constructor_parameters(cls)):
         yield _Candidate("arguments", dict(config), dict(config), False)
+
+
+def _config_by_parameter(model: nn.Module) -> Any:
+    """Returns what a constructor's first parameter got, such as ``cfg`` or ``args``, where it is kept under that name.
+
+    Plain values are arguments, dicts too.
+    """
+    name = config_parameter(type(model))
+    value = None if name is None else _read(model, name)
+    return None if isinstance(value, (*_PLAIN, Tensor, nn.Module)) else value
 
 
 def _kind_of(config: Any, cls: type[nn.Module]) -> str:

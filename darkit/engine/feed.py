@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from darkit.engine.device import generator_states, restore_generators
+from darkit.engine.fits import misfit_of_samples
 from darkit.engine.held import Held
 from darkit.engine.order import BatchOrder, PlacedBatches, PlacedSampler
-from darkit.engine.workers import begin
+from darkit.engine.workers import begin, end
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +150,10 @@ class Feed:
                 batch = next(self._batches) if self.order is not None else self._next()
             except StopIteration:
                 return
+            except (RuntimeError, TypeError) as error:
+                if (misfit := misfit_of_samples(error, "training")) is None:
+                    raise
+                raise misfit from error
             yield batch
 
     def close(self) -> None:
@@ -156,6 +161,7 @@ class Feed:
 
         A collector that finds workers waits five seconds for each: it closes their pipes first.
         """
+        end(self._batches)
         self._batches, self.loader = iter(()), ()
         self._stateful = self._placed = None
         self._held = Held(())

@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 _OF_MODULES = frozenset(
     ("training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook")
 )
+_CACHES_OF_RNNS = frozenset(("_flat_weights", "_flat_weight_refs"))  # a deep copy's still point to the original
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: what a class statement makes
 _FUNCTIONS = (types.FunctionType, types.LambdaType)
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), type, types.BuiltinFunctionType, types.ModuleType)
@@ -101,7 +102,8 @@ def _alike_modules(one: nn.Module, other: nn.Module, seen: _Seen) -> bool:
             return False
     if not all(_alike(child, other._modules[name], seen) for name, child in one._modules.items()):
         return False
-    own, its = ({key: value for key, value in vars(part).items() if key not in _OF_MODULES} for part in (one, other))
+    left_out = _OF_MODULES | _CACHES_OF_RNNS if isinstance(one, nn.RNNBase) else _OF_MODULES
+    own, its = ({key: value for key, value in vars(part).items() if key not in left_out} for part in (one, other))
     return _alike(own, its, seen)
 
 

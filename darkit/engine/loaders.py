@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +28,14 @@ from darkit.engine.order import BatchOrder, PlacedBatches, SeededDataset
 from darkit.engine.workers import begin, make_polite, undo_polite
 from darkit.errors import DataError
 
+logger = logging.getLogger(__name__)
 _KINDS = (
     "a Dataset, a list of samples, a tensor or array, a tuple or dict of them, a DataLoader, a LightningDataModule, or "
     "a dict with 'train' and 'val'"
 )
 _KEPT = ("collate_fn", "pin_memory", "timeout", "worker_init_fn")  # of a loader that is made again
 _KEPT_WITH_WORKERS = ("prefetch_factor", "multiprocessing_context", "persistent_workers")
+_VAL_NAMES = ("val", "valid", "validation", "dev", "eval")  # the third is Hugging Face's
 _NO_DATASETS = (str, bytes, Tensor, tuple, Mapping)
 
 
@@ -82,11 +85,11 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
             raise DataError(
                 f"A dict of data needs the key 'train' (and perhaps 'val'), but has {sorted(map(str, data))}."
             )
-        data, val_data = data["train"], data.get("val") if val_data is None else val_data
+        data, val_data = data["train"], _val_of(data) if val_data is None else val_data
     if isinstance(data, DataLoader):
         return Loaders(_adopt(data, config), _validation(val_data, config), data.dataset)
     dataset = _dataset(data, "training")
-    if isinstance(dataset, Sized) and not len(dataset):
+    if _is_empty(dataset):
         raise DataError(f"The training data is empty: the {type(dataset).__name__} has no samples.")
     if isinstance(dataset, IterableDataset):
         feed = Feed(_loader(dataset, config))
@@ -95,6 +98,32 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
         feed = _ordered(dataset, order, config.num_workers, config, _collating(dataset))
     _refuse_empty(feed, "training")
     return Loaders(feed, _validation(val_data, config), dataset)
+
+
+def _val_of(data: Mapping[Any, Any]) -> Any:
+    """Returns the validation data of a dict, under its one usual name.
+
+    Raises:
+        DataError: It is there under two names.
+    """
+    names = [name for name in _VAL_NAMES if data.get(name) is not None]
+    if len(names) > 1:
+        raise DataError(f"The data has validation data under {' and '.join(map(repr, names))}: keep one of them.")
+    unused = sorted(str(name) for name in data if name not in ("train", *_VAL_NAMES))
+    if unused and not names:
+        logger.warning(
+            "The data has no 'val' or 'validation', and %s is not used: the run is not evaluated. Give val_data to "
+            "evaluate it.",
+            ", ".join(map(repr, unused)),
+        )
+    return data[names[0]] if names else None
+
+
+def _is_empty(dataset: Any) -> bool:
+    try:
+        return isinstance(dataset, Sized) and len(dataset) == 0
+    except TypeError:  # a ChainDataset of datasets without a length
+        return False
 
 
 def _ordered(dataset: Any, order: BatchOrder, workers: int, config: TrainerConfig, settings: Mapping[str, Any]) -> Feed:
@@ -208,7 +237,7 @@ def _validation(val_data: Any, config: TrainerConfig) -> Any:
         loader = _place(val_data, config)
     else:
         dataset = _dataset(val_data, "validation")
-        if isinstance(dataset, Sized) and not len(dataset):
+        if _is_empty(dataset):
             raise DataError(f"The validation data is empty: the {type(dataset).__name__} has no samples.")
         if isinstance(dataset, IterableDataset):
             loader = _loader(dataset, config)

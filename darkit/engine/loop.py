@@ -33,6 +33,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.denominators import unwatched
 from darkit.engine.description import ModelDescription
 from darkit.engine.display import Display, announce
+from darkit.engine.fits import misfit_of_samples
 from darkit.engine.held import Held
 from darkit.engine.metrics import restore_metrics
 from darkit.engine.processes import Place
@@ -41,7 +42,7 @@ from darkit.engine.state import of_rank, restore_callbacks
 from darkit.engine.stop import SignalGuard
 from darkit.engine.stream import Sink
 from darkit.engine.tensorboard import TensorBoardSink
-from darkit.engine.workers import begin, may_follow_a_death
+from darkit.engine.workers import begin, end, may_follow_a_death
 from darkit.errors import ConfigError
 from darkit.runs import files
 from darkit.runs.retention import Retention
@@ -69,11 +70,17 @@ class Watched:
 
     def __iter__(self) -> Iterator[Any]:
         before = self._held.state(everything=True)
+        batches = begin(self.batches)
         try:
-            for batch in begin(self.batches):
+            for batch in batches:
                 self.session.signs += 1
                 yield batch
+        except (RuntimeError, TypeError) as error:
+            if (misfit := misfit_of_samples(error, "validation")) is None:
+                raise
+            raise misfit from error
         finally:
+            end(batches)
             self._held.restore(before)
 
     def __len__(self) -> int:

@@ -34,6 +34,7 @@ from darkit.errors import LossError
 
 logger = logging.getLogger(__name__)
 _TOLD: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models whose loss was warned of
+_TOLD_VALUES: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()  # values warned of
 COUNT = "count"
 """What a step calls the number of things that its values are means over."""
 
@@ -61,6 +62,7 @@ class Weigher:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._unknown = 0
+        self._no_means: dict[str, int] = {}
         self._watches: bool | None = None
 
     def __call__(self, compute: Callable[[], Mapping[str, Any]], batch: Any) -> Weighed:
@@ -88,6 +90,8 @@ class Weigher:
                 weight = usual
                 if name == "loss":
                     self._tell(seen.is_sum(value), batch)
+                elif seen.is_sum(value) or seen.is_curved(value):
+                    self._tell_of_no_mean(name, "is a sum over a batch" if seen.is_sum(value) else "is no mean")
             weights[name] = weight
         return Weighed(values, weights)
 
@@ -113,6 +117,20 @@ class Weigher:
             "number of samples or targets that the loss is the mean of.",
             "The loss is a sum and not a mean" if is_sum else "Cannot tell what the loss is the mean of",
             by,
+        )
+
+    def _tell_of_no_mean(self, name: str, what: str) -> None:
+        """Warns once of a value whose mean is not its value over all batches, as soon as there are several."""
+        self._no_means[name] = self._no_means.get(name, 0) + 1
+        told = _TOLD_VALUES.setdefault(self.model, set())
+        if self._no_means[name] < 2 or name in told:
+            return
+        told.add(name)
+        logger.warning(
+            "%r %s, so its average over batches depends on the batch size. Return a mean that it can be computed from, "
+            "or a torchmetrics object.",
+            name,
+            what,
         )
 
 

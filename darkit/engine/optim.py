@@ -32,7 +32,8 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
     """Returns the optimizer of a run.
 
     Args:
-        model: Whose trainable parameters are optimized.
+        model: Whose parameters are optimized. Frozen ones are among them, so that they train once they are unfrozen:
+            an optimizer leaves alone what has no gradient.
         config: Class, learning rate, weight decay and betas, where the class knows them.
         given: The user's optimizer, or a callable of the parameters (such as a class or a `functools.partial`), or
             None for the config's.
@@ -43,8 +44,8 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
     """
     if isinstance(given, Optimizer):
         return _check_given(given, model)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
+    parameters = [one for one in model.parameters() if one.is_floating_point() or one.is_complex()]
+    if not any(parameter.requires_grad for parameter in parameters):
         raise ModelError(f"The model {type(model).__name__} has no parameter that requires a gradient.")
     if given is None:
         cls = optimizer_class(config.optimizer)
@@ -172,11 +173,27 @@ def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
             f"{found}, not {settings}."
         )
     try:
-        optimizer.load_state_dict(dict(saved))
+        optimizer.load_state_dict(_with_frozen(optimizer, saved))
     except (ValueError, KeyError) as error:
         raise CheckpointMismatchError(
             f"The checkpoint's optimizer state does not fit this {type(optimizer).__name__}: {error}."
         ) from error
+
+
+def _with_frozen(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a saved state with places for frozen parameters, which older checkpoints left out of the groups."""
+    groups, places, first = [], {}, 0
+    for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        numbers = range(first, first + len(own["params"]))
+        first += len(numbers)
+        trained = [number for number, one in zip(numbers, own["params"], strict=True) if one.requires_grad]
+        found = numbers if len(group["params"]) == len(numbers) else trained
+        if len(found) != len(group["params"]):
+            return dict(saved)
+        places |= dict(zip(group["params"], found, strict=True))
+        groups.append({**group, "params": list(numbers)})
+    state = {places.get(key, key): value for key, value in saved["state"].items()}
+    return {**saved, "state": state, "param_groups": groups}
 
 
 def load_schedule(schedule: LRScheduler, saved: Mapping[str, Any]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
 import signal
+import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_STARTED: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # iterators with workers, and whose they are
 _DIED = re.compile(r"DataLoader worker \(pid|Pin memory thread exited")
 
 
@@ -63,9 +67,31 @@ def begin(loader: Any) -> Iterator[Any]:
         return iter(loader)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        return iter(loader)
+        batches = iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if hasattr(batches, "_shutdown_workers"):  # a subclass may make its iterator itself
+        _STARTED[batches] = os.getpid()
+    return batches
+
+
+def end(batches: Any) -> None:
+    """Ends the worker processes behind the iterator of a loader, unless they are kept for the next epoch.
+
+    An error's traceback may hold the iterator for as long as the process lives.
+    """
+    if batches in _STARTED and not getattr(batches, "_persistent_workers", False):
+        batches._shutdown_workers()
+
+
+def _end_all() -> None:
+    """Ends all workers when this process ends: Python sends them one SIGTERM, and then waits for them without end."""
+    for batches, owner in list(_STARTED.items()):
+        if owner == os.getpid():
+            batches._shutdown_workers()
+
+
+atexit.register(_end_all)  # after torch's own, and so run before it: then its workers can still be ended
 
 
 def is_worker_death(error: BaseException) -> bool:

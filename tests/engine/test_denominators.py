@@ -155,3 +155,22 @@ def test_gradients_flow_as_ever() -> None:
     (watched,) = torch.autograd.grad(loss, LINEAR.weight)
     (plain,) = torch.autograd.grad(entropy(), LINEAR.weight)
     assert torch.equal(watched, plain)
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.l1_loss])
+def test_errors_that_are_weighted_are_divided_by_the_weights(loss: Callable[..., Any]) -> None:
+    weights = torch.rand(6, 3)
+    assert seen(lambda: loss(logits(), torch.ones(6, 3), weight=weights))[0] == pytest.approx(weights.sum().item())
+
+
+def test_huber_losses_are_divided_by_the_elements_whatever_their_weights() -> None:
+    assert seen(lambda: F.huber_loss(logits(), torch.ones(6, 3), weight=torch.rand(6, 3)))[0] == 18
+
+
+def test_functions_of_a_mean_are_known_to_be_none() -> None:
+    watch = Denominators()
+    with watch:
+        curved = [error().mean().sqrt(), (2 * entropy()).exp().item(), error().sum() ** 2]
+        others = [error().mean(), LINEAR.weight.square().sum(), error().sqrt().mean()]
+    assert [watch.is_curved(value) for value in (*curved, *others)] == [True] * 3 + [False] * 3
+    assert watch.weight_of(curved[0]) is None

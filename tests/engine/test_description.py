@@ -590,3 +590,51 @@ def test_a_large_model_is_not_built_a_second_time_in_memory(monkeypatch: pytest.
     assert refused.kind == "none"
     assert "too large" in refused.reason
     assert described(nn.Sequential(nn.Linear(4, 64), nn.ReLU())).kind == "parts"  # alike without any memory
+
+
+@dataclass
+class Part:
+    width: int = 8
+    dims: tuple[int, int] = (4, 1)
+
+
+@dataclass
+class Whole:
+    part: Part = field(default_factory=Part)
+    slope: float = 0.01
+
+
+class ByAnotherName(nn.Module):
+    """Keeps its config under the name of the constructor's parameter, which is not ``config``."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.layers = nn.Sequential(nn.Linear(4, cfg.part.width), nn.Linear(cfg.part.width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x) * self.cfg.slope
+
+
+@pytest.mark.parametrize(
+    "cfg", [Whole(Part(6), 0.5), SimpleNamespace(part=SimpleNamespace(width=6), slope=0.5)], ids=["dataclass", "names"]
+)
+def test_a_config_that_is_kept_under_the_parameters_name_comes_back(cfg: Any) -> None:
+    model = predicted_as_trained(ByAnotherName(cfg))
+    assert model.cfg.part.width == 6
+
+
+def test_a_deep_copy_of_a_recurrent_net_is_like_its_twin() -> None:
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cells = nn.GRU(4, 3)
+
+    assert describe_model(copy.deepcopy(Reader())).kind == "arguments"
+
+
+def test_a_scripted_model_trains_and_says_that_it_cannot_be_built_again() -> None:
+    scripted: Any = torch.jit.trace(nn.Linear(4, 1), X[:2])
+    with pytest.warns(ReproductionWarning):
+        run = train(scripted, (X, Y), loss=F.mse_loss, max_step=2)
+    assert run.status == "finished"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
+    ChainDataset,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -370,3 +371,44 @@ def test_fewer_samples_than_devices_are_refused(short: str) -> None:
     data, val = (few, many) if short == "training" else (many, few)
     with pytest.raises(DataError, match="TensorDataset of 1 samples is too small for 2 devices: each needs one"):
         make_loaders(data, val, TrainerConfig(device_num=2))
+
+
+def test_a_chain_of_streams_without_a_length_is_data_to_train_and_evaluate_on() -> None:
+    samples = [(x, y) for x, y in zip(*xy(16), strict=True)]
+    chain: Any = ChainDataset([OwnStream(samples[:9]), OwnStream(samples[9:])])
+    run = train(made(), chain, chain, max_step=4, eval_step_interval=4)
+    assert run.log()["val_loss"][-1] is not None
+
+
+class OwnStream(IterableDataset[Any]):
+    def __init__(self, samples: list[Any]) -> None:
+        self.samples = samples
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.samples)
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "valid", "dev", "eval"])
+def test_validation_data_has_any_of_its_usual_names(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    loaders = make_loaders({"train": Numbers(), name: Numbers(8), "test": Numbers()}, None, CONFIG)
+    assert len(loaders.val) == 2
+    assert not caplog.records
+
+
+def test_a_part_of_the_data_that_is_not_used_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert make_loaders({"train": Numbers(), "test": Numbers()}, None, CONFIG).val is None
+    assert "'test' is not used" in caplog.text
+
+
+def test_validation_data_under_two_names_is_refused() -> None:
+    with pytest.raises(DataError, match=r"validation data under 'val' and 'validation'"):
+        make_loaders({"train": Numbers(), "val": Numbers(), "validation": Numbers()}, None, CONFIG)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("purpose", ["training", "validation"])
+def test_samples_of_different_shapes_are_told_in_a_sentence(purpose: str, workers: int) -> None:
+    even, ragged = ([(torch.zeros(n, 4), torch.zeros(n, 1)) for n in lengths] for lengths in ([3] * 8, [*[3] * 7, 4]))
+    data = (ragged, None) if purpose == "training" else (even, ragged)
+    with pytest.raises(DataError, match=rf"The {purpose} samples cannot be put into one batch .*collate_fn"):
+        train(made(), *data, max_step=3, eval_step_interval=1, num_workers=workers)

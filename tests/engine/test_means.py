@@ -210,3 +210,17 @@ def test_weights_that_stay_on_an_accelerator_give_the_same_step() -> None:
     torch.testing.assert_close(grads[0], grads[1])
     assert losses[0] == pytest.approx(losses[1])
     assert math.isfinite(losses[0])
+
+
+def test_values_that_are_no_means_are_told_once_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    class Counting(nn.Linear):
+        def training_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+            loss = F.cross_entropy(self(batch[0]), batch[1])
+            hits = self(batch[0]).argmax(1) == batch[1]
+            return {"loss": loss, "perplexity": loss.exp(), "hits": hits.sum(), "accuracy": hits.float().mean()}
+
+    data = (torch.randn(12, 4), torch.randint(0, 3, (12,)))
+    with caplog.at_level(logging.WARNING, logger="darkit"):
+        train(Counting(4, 3), data, data, max_step=4, eval_step_interval=1)
+    told = [record.getMessage() for record in caplog.records if "batch size" in record.getMessage()]
+    assert [message.partition(",")[0] for message in told] == ["'perplexity' is no mean", "'hits' is a sum over a batch"]

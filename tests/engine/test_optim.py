@@ -6,16 +6,18 @@ import functools
 import math
 from typing import Any
 
+import lightning
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.optim import learning_rate_factor, make_optimizer, optimizer_class
+from darkit.engine.optim import learning_rate_factor, make_optimizer, optimizer_class, restore_optimizer
 from darkit.engine.schedule import make_schedule
 from darkit.errors import ConfigError, ModelError
-from tests.engine.parts import equal_weights, hand_loop, in_order, made, run_names, train, xy
+from tests.engine.parts import MLP, equal_weights, hand_loop, in_order, made, run_names, train, xy
 
 
 @pytest.mark.parametrize(
@@ -117,11 +119,44 @@ def test_a_model_with_nothing_to_train_is_refused_and_leaves_nothing() -> None:
     assert run_names() == []
 
 
-def test_frozen_parameters_are_not_given_to_the_optimizer() -> None:
-    model = made()
+def half_frozen() -> MLP:
+    model: MLP = made()
     model.layers[0].requires_grad_(False)
-    optimizer = make_optimizer(model, TrainerConfig(), None)
-    assert len(optimizer.param_groups[0]["params"]) == 2
+    return model
+
+
+class Unfreeze(lightning.Callback):
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 2:
+            pl_module.requires_grad_(True)
+
+
+@pytest.mark.parametrize("given", [None, functools.partial(torch.optim.AdamW, weight_decay=0.5)])
+def test_frozen_parameters_stay_and_train_once_they_are_unfrozen(given: Any) -> None:
+    ours, theirs = half_frozen(), half_frozen()
+    train(ours, in_order(), optimizer=given, max_step=2, weight_decay=0.5)
+    assert torch.equal(ours.layers[0].weight, theirs.layers[0].weight)
+    ours = half_frozen()
+    train(ours, in_order(), optimizer=given or "adamw", max_step=4, callbacks=[Unfreeze()], lr=1e-3, weight_decay=0.5)
+    by_hand = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=0.5)
+    for step, (x, y) in enumerate(in_order(), start=1):
+        by_hand.zero_grad()
+        F.mse_loss(theirs(x), y).backward()
+        by_hand.step()
+        theirs.requires_grad_(step >= 2 or None) if step == 2 else None
+    assert torch.equal(ours.layers[0].weight, theirs.layers[0].weight)
+
+
+def test_a_checkpoint_whose_optimizer_left_frozen_parameters_out_is_resumed() -> None:
+    model = half_frozen()
+    older = torch.optim.Adam([one for one in model.parameters() if one.requires_grad])
+    F.mse_loss(model(xy()[0]), xy()[1]).backward()
+    older.step()
+    optimizer = make_optimizer(model, TrainerConfig(optimizer="adam"), None)
+    state = {"optimizer_state_dict": older.state_dict(), "current_step": 1}
+    restore_optimizer(optimizer, None, state, (), own_schedule=True)
+    assert all(torch.equal(optimizer.state[one]["exp_avg"], older.state[one]["exp_avg"]) for one in older.state)
+    assert set(optimizer.state) == set(older.state)
 
 
 SGD = functools.partial(torch.optim.SGD, lr=0.125, momentum=0.5)
