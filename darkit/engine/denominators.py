@@ -40,7 +40,7 @@ class _Mean:
         return _Mean(self.weight * self.terms) if self.terms > 1 else self
 
 
-# a sum over a batch; what depends on the weights of the model alone; another function of a mean or a sum than a multiple
+# a sum over a batch; what depends on the weights of the model alone; a root, a power or the like of a mean or a sum
 _SUM, _CONSTANT, _CURVED = (object(), object(), object())
 
 

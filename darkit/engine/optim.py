@@ -182,7 +182,9 @@ def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
 
 def _with_frozen(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a saved state with places for frozen parameters, which older checkpoints left out of the groups."""
-    groups, places, first = [], {}, 0
+    groups: list[dict[str, Any]] = []
+    places: dict[Any, int] = {}
+    first = 0
     for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         numbers = range(first, first + len(own["params"]))
         first += len(numbers)

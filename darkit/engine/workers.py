@@ -14,7 +14,9 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_STARTED: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # iterators with workers, and whose they are
+_STARTED: weakref.WeakKeyDictionary[Any, int] = (
+    weakref.WeakKeyDictionary()
+)  # iterators with workers, and whose they are
 _DIED = re.compile(r"DataLoader worker \(pid|Pin memory thread exited")
 
 
@@ -67,7 +69,7 @@ def begin(loader: Any) -> Iterator[Any]:
         return iter(loader)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        batches = iter(loader)
+        batches: Iterator[Any] = iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if hasattr(batches, "_shutdown_workers"):  # a subclass may make its iterator itself

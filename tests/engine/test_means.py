@@ -223,4 +223,7 @@ def test_values_that_are_no_means_are_told_once_by_name(caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING, logger="darkit"):
         train(Counting(4, 3), data, data, max_step=4, eval_step_interval=1)
     told = [record.getMessage() for record in caplog.records if "batch size" in record.getMessage()]
-    assert [message.partition(",")[0] for message in told] == ["'perplexity' is no mean", "'hits' is a sum over a batch"]
+    assert [message.partition(",")[0] for message in told] == [
+        "'perplexity' is no mean",
+        "'hits' is a sum over a batch",
+    ]
