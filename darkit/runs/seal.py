@@ -54,7 +54,8 @@ def _create() -> bytes:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.write(descriptor, secrets.token_bytes(_LENGTH))
+            if os.write(descriptor, secrets.token_bytes(_LENGTH)) < _LENGTH:  # the disk is full
+                return b""
         finally:
             os.close(descriptor)
         os.link(beside, path)

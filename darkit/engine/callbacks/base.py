@@ -60,7 +60,7 @@ class EveryStepCallback(StepCallback):
     ) -> None:
         """Calls `on_step` for a completed step that it has not had; adds its own error as a note."""
         step, outputs = trainer.global_step, getattr(pl_module, "outputs", None)
-        if step == self._last_step or self._last_step < 0 or not outputs or not pl_module.settled:
+        if step == self._last_step or self._last_step < 0 or not outputs or not getattr(pl_module, "settled", False):
             return
         self._last_step = step
         try:

@@ -173,6 +173,18 @@ def test_as_ones_own_callback_in_fit_it_changes_no_weight_either(callback: light
     assert equal_weights(ours, without)
 
 
+def test_an_error_reaches_the_person_also_from_a_module_with_outputs_of_its_own(tmp_path: Path) -> None:
+    class Fails(lightning.Callback):
+        def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+            if trainer.global_step == 3:
+                raise ZeroDivisionError("theirs")
+
+    module = Foreign()
+    module.outputs = [1.0]
+    with pytest.raises(ZeroDivisionError, match="theirs"):
+        stock_fit(module, Fails(), StepLog(tmp_path), LossGuard())
+
+
 @pytest.mark.parametrize("options", [{"max_steps": 5}, {"max_steps": 5, "accumulate_grad_batches": 3}], ids=str)
 def test_a_step_is_met_once_after_the_optimizer_and_never_for_a_batch_that_was_only_accumulated(
     options: dict[str, Any],
