@@ -1,4 +1,4 @@
-"""Standard output that its reader closes, as ``head`` does: no error, and no reason to end what is under way."""
+"""Standard output that its reader closes, as ``head`` does: not an error, and no reason to stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 def say(text: str) -> None:
     """Prints a line at once. When standard output cannot be written to, this line and all later ones are dropped.
 
-    A closed pipe is dropped in silence. A full disk is reported once, to standard error.
+    A closed pipe is ignored. A full disk is reported once, to standard error.
     """
     try:
         print(text, flush=True)
@@ -66,7 +66,7 @@ def flush_output() -> None:
 
 
 def drop_output() -> None:
-    """Sends what is printed from now on nowhere."""
+    """Discards everything that is printed from now on."""
     with suppress(OSError, ValueError, AttributeError):  # it is not a file of the system's
         output, nowhere = sys.stdout.fileno(), os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, output)

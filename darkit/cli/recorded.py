@@ -1,4 +1,4 @@
-"""What a run's ``config.yaml`` says, and how much of it is believed.
+"""The settings in a run's ``config.yaml``, as far as they can be trusted.
 
 A config that this darkit home wrote itself, which its seal tells, is taken as it is: it is what the person asked for.
 Any other run directory may be a stranger's. It chooses, by name, among the choices that exist here, and gives them

@@ -1,4 +1,4 @@
-"""The terminal: whatever text is printed there, it only shows itself."""
+"""Output to a terminal, with control characters in texts written as escapes."""
 
 from __future__ import annotations
 

@@ -29,26 +29,14 @@ from darkit.runs.notes import Evaluation, add_evaluation
 _PERPLEXITY = (CAUSAL, MASKED, PAIRS)  # what has a loss in nats per token
 
 
-def evaluate_run(
-    name: str,
-    data: Any,
-    *,
-    described: str = "",
-    device: str | None = None,
-    batch_size: int = 16,
-    loss: Callable[..., Any] | None = None,
-    note: bool = True,
-) -> dict[str, float]:
-    """Evaluates a run's model on data, and notes the result beside the run.
+def evaluate_run(name: str, data: Any, *, note: bool = True, **settings: Any) -> dict[str, float]:
+    """Evaluates a run's model on data, and appends the result to the run's notes.
 
     Args:
         name: The run's name, or NAME:CHECKPOINT.
-        data: A `DataChoice`, of which the part for evaluation is taken if it has one, or whatever `darkit.fit` takes.
-        described: What the data is called in the notes.
-        device: Where to evaluate; None takes the accelerator if there is one.
-        batch_size: Samples per batch.
-        loss: The loss, if neither the model nor the choice brings it.
-        note: Whether to append the result to the run's notes.
+        data: As `measure_run` takes it, and raises errors about it.
+        note: Whether to append the result to the notes.
+        **settings: Of `measure_run`.
 
     Returns:
         ``loss`` and whatever else a step returns, each the mean over the samples or targets that it counts, as
@@ -56,12 +44,10 @@ def evaluate_run(
         of sentences, whose loss is that of the hidden tokens and of the pair.
 
     Raises:
-        DataError: The data does not fit the run, has another tokenizer or other labels, or is empty.
-        LossError: Nothing says what the loss is.
-        ConfigError: The run's notes cannot be written to.
-        StorageError: Likewise.
+        ConfigError: The run's notes cannot be read, so a new one would replace them.
+        StorageError: The run's notes cannot be written.
     """
-    evaluation = measure_run(name, data, described=described, device=device, batch_size=batch_size, loss=loss)
+    evaluation = measure_run(name, data, **settings)
     if note:
         run, _ = split_reference(name)
         add_evaluation(load(run, root=Predicter.get_root()).path, evaluation)
@@ -79,8 +65,20 @@ def measure_run(
 ) -> Evaluation:
     """Evaluates a run's model on data as `evaluate_run` does, and writes nothing.
 
+    Args:
+        name: The run's name, or NAME:CHECKPOINT.
+        data: A `DataChoice`, of which the part for evaluation is taken if it has one, or whatever `darkit.fit` takes.
+        described: The name of the data in the notes.
+        device: Where to evaluate; None takes the accelerator if there is one.
+        batch_size: Samples per batch.
+        loss: The loss, if neither the model nor the choice brings it.
+
     Returns:
         The metrics, the checkpoint whose weights were evaluated, and when.
+
+    Raises:
+        DataError: The data does not fit the run, has another tokenizer or other labels, or is empty.
+        LossError: Nothing says what the loss is.
     """
     predicter = Predicter.from_pretrained(name, device)
     run = load(predicter.name, root=predicter.get_root())

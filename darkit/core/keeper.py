@@ -242,7 +242,7 @@ class RunKeeper:
         """Saves the last completed step if that was not done: a loop may end before ``max_step``, or between saves.
 
         Args:
-            boundary: What was remembered at the end of that step, when another one was begun since.
+            boundary: The state at the end of that step, if another step was begun since.
         """
         if self.session is None or not 0 < self.step <= self.owner.max_step:
             return

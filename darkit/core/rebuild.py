@@ -64,7 +64,7 @@ def find_model_class(
     Args:
         path: Its recorded path.
         run_name: The run's name, for the error.
-        script: What was recorded of the script that defined it; see `darkit.engine.scripts`.
+        script: The record of the script that defined it; see `darkit.engine.scripts`.
         folder: The run directory, from which nothing is imported.
 
     Raises:

@@ -294,7 +294,7 @@ class Trainer:
         return metrics
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Gives what a loop that goes on makes its state."""
+        """Restores the state of an attribute when a resumed loop assigns it."""
         going_on: GoingOn | None = getattr(self, "_going_on", None)
         if going_on is not None and self._engine is None:
             going_on.take(name, value)

@@ -1,4 +1,4 @@
-"""What a browser may ask of Dash: scripts that exist, and callbacks as pages call them. Dash fails on the rest."""
+"""Checks of requests to Dash, which fails on scripts that do not exist and on malformed callbacks."""
 
 from __future__ import annotations
 

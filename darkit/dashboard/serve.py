@@ -41,7 +41,7 @@ class Place:
     Attributes:
         address: What a browser opens, without the token.
         key: What ends the server; known to who can read the home.
-        token: What a reader must show once, or empty for a server that only this machine can reach.
+        token: The token that a reader must show once; empty for a server that only this machine can reach.
     """
 
     address: str
@@ -50,7 +50,7 @@ class Place:
 
     @property
     def link(self) -> str:
-        """What a browser opens, with the token where there is one."""
+        """The address to open in a browser, with the token if there is one."""
         return f"{self.address}?token={self.token}" if self.token else self.address
 
 

@@ -51,7 +51,7 @@ class Adapter(lightning.LightningModule):
 
     Attributes:
         settled: False while a step is being made: weights, schedule and position are then those of no step.
-        outputs: What the last completed step returned, with what the callbacks have added to it.
+        outputs: The return value of the last completed step, with the entries that callbacks added.
         share: How much of the last step's weight this process had, as a multiple of the processes' mean.
         data_ended: Whether the training ends because an epoch gave no batch.
     """

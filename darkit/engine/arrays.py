@@ -48,7 +48,7 @@ def as_dataset(data: Any, purpose: str) -> Dataset[Any]:
 
     Args:
         data: An array, or a tuple or a dict of arrays, each of shape (samples, ...).
-        purpose: What the data is for, as an error says it.
+        purpose: ``training`` or ``validation``, for errors.
 
     Raises:
         DataError: The arrays differ in length, or torch has no such dtype.

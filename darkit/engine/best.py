@@ -35,7 +35,7 @@ def load_best(run: Run, model: nn.Module, config: TrainerConfig, *, writes: bool
 
     Args:
         run: The run, whose checkpoints are all on the disk.
-        model: What they are loaded into.
+        model: The model that gets the weights.
         config: Says which metric is meant.
         writes: Whether this process writes the run's files.
 

@@ -31,9 +31,9 @@ def build_from(
 
     Args:
         model_class: The model's class.
-        kind: What ``values`` are; see `darkit.engine.description.ModelDescription`.
+        kind: The kind of the config; see `darkit.engine.description.ModelDescription`.
         config_class: The config's class, where the kind has one.
-        values: What ``config.json`` holds.
+        values: The content of ``config.json``.
         noted: The types that JSON does not have; see `darkit.engine.typed`.
 
     Raises:
@@ -63,7 +63,7 @@ def build_config(
     last one's constructor is not called: its attributes are set.
 
     Args:
-        kind: What it is.
+        kind: The kind of config.
         cls: Its class, for the kinds `WITH_CLASS`.
         values: Its values, from JSON.
         model_class: The model's class.

@@ -1,4 +1,4 @@
-"""What a loss or a metric averaged over, seen while it is computed.
+"""The denominators of losses and metrics, observed while these are computed.
 
 A mean of means is only right when each counts as often as what it averaged over: samples, target tokens, pixels. That
 number is not in the batch: it depends on ``ignore_index``, class weights, masks and on what a model shifts or drops. So

@@ -36,7 +36,7 @@ class ModelDescription:
 
     Attributes:
         model_class: Where its class is imported from.
-        kind: What its config is: ``dataclass``, ``transformers``, ``pydantic``, ``omegaconf``, ``dict``, ``object``,
+        kind: The kind of its config: ``dataclass``, ``transformers``, ``pydantic``, ``omegaconf``, ``dict``, ``object``,
             ``arguments`` (of the constructor), ``parts`` (layers of torch) or ``none``.
         config_class: Where the config's class is imported from, or empty.
         values: The config's values.
@@ -66,7 +66,7 @@ class ModelDescription:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What a model may have been built of.
+    """A config or arguments from which a model may have been built.
 
     Attributes:
         kind: See `ModelDescription`.

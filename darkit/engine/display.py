@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, a live chart in a notebook, a few lines elsewhere."""
+"""The progress of a training: a bar on a terminal, a live chart in a notebook, a few lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a run would not be repeated bit for bit after a resume, said before its first step."""
+"""Warnings, before the first step, about everything that a resume would not repeat bit for bit."""
 
 from __future__ import annotations
 

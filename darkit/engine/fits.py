@@ -98,7 +98,7 @@ def check_fit(model: nn.Module, values: Mapping[str, Any], data: Any, *, purpose
         model: The model.
         values: The values of its config.
         data: What the samples are taken from, or None where that cannot be known.
-        purpose: What the data is for, as the sentence says it.
+        purpose: ``training`` or ``validation``, for errors.
 
     Raises:
         DataError: The data's vocabulary or context is larger than the model's, or an id is out of its range.

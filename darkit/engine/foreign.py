@@ -1,4 +1,4 @@
-"""What of a LightningModule, a LightningDataModule or a Lightning callback darkit's loop would ignore: refused by name.
+"""Refusal of LightningModules, LightningDataModules and callbacks of which darkit's loop would ignore something.
 
 `darkit.fit` trains a LightningModule as a plain module by its ``training_step`` and ``validation_step`` (with
 ``self.log`` in them), ``forward`` and ``hparams``. Whatever else it overrides would be ignored, so it is refused,

@@ -1,4 +1,4 @@
-"""What loaders, samplers and streams keep themselves, and no ``state_dict`` tells: their generators and counters.
+"""The state of loaders, samplers and streams that no ``state_dict`` has: their generators and counters.
 
 A sampler with its own epoch counter, or a stream that shuffles its list of files in place, continues only where it
 stopped if these values are saved.

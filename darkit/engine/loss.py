@@ -182,7 +182,7 @@ def call_model(model: nn.Module, batch: Any) -> Any:
 
 
 def describe(batch: Any) -> str:
-    """Says of what shapes and dtypes a batch is, such as ``(float32[4, 12], int64[4])``."""
+    """Describes the shapes and dtypes of a batch, such as ``(float32[4, 12], int64[4])``."""
     if isinstance(batch, Tensor):
         return f"{str(batch.dtype).removeprefix('torch.')}{list(batch.shape)}"
     if isinstance(batch, Mapping):

@@ -1,4 +1,4 @@
-"""What a batch counts in a mean, decided here for evaluation, accumulation and several processes alike.
+"""The weight of a batch in a mean, for evaluation, accumulation and several processes alike.
 
 The first of these that applies:
 
@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 _TOLD: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models whose loss was warned of
 _TOLD_VALUES: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()  # values warned of
 COUNT = "count"
-"""What a step calls the number of things that its values are means over."""
+"""The key under which a step returns the number of things that its values are means over."""
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """What a step returned of one batch.
+    """The values of one batch and their weights.
 
     Attributes:
         values: Numbers by name, ``loss`` among them.
@@ -70,7 +70,7 @@ class Weigher:
 
         Args:
             compute: Returns the values by name.
-            batch: What it computes them of.
+            batch: The batch.
 
         Raises:
             LossError: ``count`` is not a number of at least 0, or names something that was not returned.
@@ -259,7 +259,7 @@ class Window:
         """Takes one batch.
 
         Args:
-            weighed: What the step returned of it.
+            weighed: Its values and weights.
             first: Makes of the first batch's weight the one that all shares are taken of; several processes agree.
 
         Returns:

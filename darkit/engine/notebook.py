@@ -75,7 +75,7 @@ class NotebookView:
 
         Args:
             step: The last completed step.
-            parts: What to say behind it: losses, rate, time left.
+            parts: Further text: losses, rate, time left.
         """
         display: Any = import_module("IPython.display").display  # of the kernel that runs this process
         text = "  ".join([f"step {step}/{self._max_step}", *parts])

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 IGNORED = -100
-"""What a label is where nothing is asked for, as torch and transformers have it."""
+"""The label of positions without a target, as in torch and transformers."""
 _COUNTS = ("num_graphs", "batch_size")  # what graph libraries, and TensorDict, call the number of samples
 _SHIFTED = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel")  # transformers' classes that predict labels[..., 1:]
 

@@ -144,7 +144,7 @@ def make_schedule(optimizer: Optimizer, config: TrainerConfig, given: Any) -> Sc
             ``(schedule, "step")``, ``(schedule, "epoch")`` or Lightning's dict, or None for the config's.
 
     Raises:
-        ConfigError: What was given neither is nor makes a schedule of this optimizer.
+        ConfigError: ``given`` neither is nor makes a schedule of this optimizer.
     """
     if given is None:
         if config.scheduler == "constant" and not config.warmup_step:

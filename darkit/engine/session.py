@@ -103,7 +103,7 @@ class Session:
         Args:
             root: Where the runs are.
             config: The trainer's config.
-            model_name: What a fresh name begins with.
+            model_name: The beginning of a fresh name.
             rank: Which of the training's processes this is: only the first, 0, writes.
 
         Raises:

@@ -27,7 +27,7 @@ def collect_state(
     Args:
         trainer: The trainer.
         pl_module: The adapter, or someone else's LightningModule.
-        boundary: What was remembered at the end of the last step, when an error broke off the batch after it.
+        boundary: The state at the end of the last step, if an error interrupted the batch after it.
 
     Returns:
         ``state_dict`` of the bare module, ``model_class``, ``current_step``, ``optimizer_state_dict``,

@@ -104,7 +104,7 @@ def is_same_function(model: nn.Module, twin: nn.Module, sample: Callable[[], Any
 
     Args:
         model: The model.
-        twin: What was built, on the CPU.
+        twin: The second model, on the CPU.
         sample: Gives a small batch, or None where none can be had; None itself where there is no data.
     """
     if are_alike(model, twin):

@@ -18,7 +18,7 @@ def number_of(name: str, value: Any) -> Any:
     """Returns a value as a number or a tensor without dimensions, or None where it is no single number.
 
     Args:
-        name: What the value is called, for the error.
+        name: The name of the value, for errors.
         value: Anything; a tensor or an array of one element is a number, whatever its dimensions.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a forked child of a training must leave alone: everything that its parent writes, and the parent's signals."""
+"""Parts of a training that a forked child must not use: its parent's files and signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text from anywhere as a terminal may have it: characters that would steer it are written as escapes."""
+"""Text that is safe to print on a terminal: control characters are written as escapes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def changed_packages(before: object, now: dict[str, str]) -> dict[str, list[str 
     """Returns what differs between two environments: name -> version before and now, None where it is missing.
 
     Args:
-        before: What a file says of the first one, which anybody may have written.
+        before: The packages of the first one, read from a file that anybody may have written.
         now: The packages of the second one.
     """
     items = before.items() if isinstance(before, dict) else ()

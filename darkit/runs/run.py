@@ -62,7 +62,7 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What ``environment.json`` tells: ``packages`` (name -> version), ``files`` and ``left_out``; or nothing."""
+        """The content of ``environment.json``: ``packages`` (name -> version), ``files``, ``left_out``; or nothing."""
         return files.read_json(self.path / files.ENVIRONMENT)
 
     @property

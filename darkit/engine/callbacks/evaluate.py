@@ -105,7 +105,7 @@ def evaluate(
     get their own states back.
 
     Args:
-        module: What is evaluated.
+        module: The module to evaluate.
         batches: The batches, on their device.
         compute: Turns a batch and its index into ``{"loss": ..., ...}``.
         iters: How many batches at most; 0 takes all.

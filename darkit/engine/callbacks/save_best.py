@@ -15,7 +15,7 @@ class SaveBest(EveryStepCallback):
     """Lets a `StepCheckpoint` that comes after it save every step whose metric is the best so far.
 
     Args:
-        checkpoint: What saves.
+        checkpoint: The callback that saves.
         monitor: The metric, by its name in the log.
         mode: ``min`` or ``max``: whether a small or a large value is good.
         every: Steps between values of a metric that is not the validation's; 0 looks at the last step only.
