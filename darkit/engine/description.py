@@ -36,8 +36,8 @@ class ModelDescription:
 
     Attributes:
         model_class: Where its class is imported from.
-        kind: The kind of its config: ``dataclass``, ``transformers``, ``pydantic``, ``omegaconf``, ``dict``, ``object``,
-            ``arguments`` (of the constructor), ``parts`` (layers of torch) or ``none``.
+        kind: The kind of its config: ``dataclass``, ``transformers``, ``pydantic``, ``omegaconf``, ``dict``,
+            ``object``, ``arguments`` (of the constructor), ``parts`` (layers of torch) or ``none``.
         config_class: Where the config's class is imported from, or empty.
         values: The config's values.
         types: The types of values that JSON does not have; see `darkit.engine.typed`.

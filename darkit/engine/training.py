@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -196,14 +196,7 @@ def train_run(
         if config.load_best_at_end:
             announce(load_best(same.run, model, config, writes=False))
         return same.run
-    around: AbstractContextManager[Session]
-    if session is not None:
-        around = nullcontext(session)
-    elif same is not None:
-        around = Session.reopen(same.run.path, same.step, rank=place.rank)
-    else:
-        around = Session.create(root, config, type(bare(model)).__name__, place.rank)
-    with around as session:
+    with nullcontext(session) if session is not None else _open(root, config, model, same, place.rank) as session:
         if same is not None and session.writes:
             same.set_aside_later()
         if found is not None and session.writes:
@@ -242,8 +235,8 @@ def train_run(
                 run_loop(trainer, adapter, config, session.guard, few_shapes=has_few_shapes(loaders))
             if adapter.data_ended:
                 session.end_reason = f"The training data ended at step {session.step} of {config.max_step}."
-            elif early := next((part for part in composition if isinstance(part, EarlyStop)), None):
-                session.end_reason = early.reason
+            else:
+                session.end_reason = next((part.reason for part in composition if isinstance(part, EarlyStop)), "")
             if session.end_reason and session.writes:
                 announce(session.end_reason)
             if (averages := averages_of(trainer)) is not None:
@@ -259,6 +252,13 @@ def train_run(
     if session.writes:
         session.guard.request.end_process()
     return Run(session.folder)
+
+
+def _open(root: Path, config: TrainerConfig, model: nn.Module, same: Resume | None, rank: int) -> Session:
+    """Opens the run that is resumed, or creates a new one."""
+    if same is not None:
+        return Session.reopen(same.run.path, same.step, rank=rank)
+    return Session.create(root, config, type(bare(model)).__name__, rank)
 
 
 def _why_complete(same: Resume, config: TrainerConfig) -> str:

@@ -345,3 +345,21 @@ def test_call_model_spreads_what_is_a_sequence_or_a_mapping() -> None:
     for batch in ((1, 2), [3], {"a": 4}, 5):
         call_model(model, batch)
     assert calls == [((1, 2), {}), ((3,), {}), ((), {"a": 4}), ((5,), {})]
+
+
+def test_a_batch_has_its_number_in_the_epoch_also_after_a_resume_and_beside_evaluations() -> None:
+    numbers: dict[bool, list[int]] = {True: [], False: []}
+
+    class Numbered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 1)
+
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            numbers[self.training].append(batch_idx)
+            return F.mse_loss(self.layer(batch[0]), batch[1])
+
+    options: dict[str, Any] = {"val_data": xy(8), "name": "run", "batch_size": 4, "eval_step_interval": 2}
+    train(Numbered(), xy(16), max_step=3, **options)
+    train(Numbered(), xy(16), max_step=6, resume=True, **options)
+    assert numbers == {True: [0, 1, 2, 3, 0, 1], False: [0, 1] * 4}
