@@ -35,8 +35,10 @@ SGD = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
 
 
 def batches_of(data: Numbers, size: int = 4) -> list[tuple[Tensor, Tensor]]:
-    """The batches in the order in which a run asked for their samples; the first pass was the fingerprint."""
-    indices = data.asked[len(data) :]
+    """The batches in the order in which a run asked for their samples, after the pass of the fingerprint."""
+    whole = list(range(len(data)))
+    before = next(at for at in range(len(data.asked)) if data.asked[at : at + len(whole)] == whole)
+    indices = data.asked[before + len(whole) :]
     return [(data.x[indices[at : at + size]], data.y[indices[at : at + size]]) for at in range(0, len(indices), size)]
 
 
