@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,8 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
     def once(method: str, path: str, body: object = None, query: bytes = b"") -> int:
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         coroutine: Awaitable[int] = answered(method, path, data, query)
-        return asyncio.run(asyncio.wait_for(coroutine, 30))
+        with ThreadPoolExecutor(1) as thread:  # this one has a loop already where a browser was driven before
+            return thread.submit(asyncio.run, asyncio.wait_for(coroutine, 30)).result()
 
     return once
 
