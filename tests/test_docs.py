@@ -158,7 +158,7 @@ def test_the_table_tells_the_least_value_that_is_taken(page: str) -> None:
             TrainerConfig(**{name: int(least[1])})
             with pytest.raises(ConfigError, match=name):
                 TrainerConfig(**{name: int(least[1]) - 1})
-    assert checked == 16
+    assert checked == 17
 
 
 @pytest.mark.parametrize("page", GUIDES)
