@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _random
 import ctypes
 import random
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,8 +13,9 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+_PYTHON: Any = getattr(random.getstate, "__self__", None)  # the generator behind the functions of `random`
 _LARGE = 1 << 24  # bytes; a larger buffer is watched instead of copied
-_NUMPY_STATE = 2500  # bytes of MT19937: 624 words and a position
+_STATE = 2500  # bytes of MT19937, numpy's and Python's: 624 words and a position
 
 
 class Boundary:
@@ -30,6 +33,8 @@ class Boundary:
         self._copies: list[Tensor | None] = []
         self._marks: list[tuple[int, int]] = []
         self._python: tuple[Any, ...] = ()
+        self._python_address = _find_python_state()
+        self._python_bytes = b""
         self._torch: Tensor | None = None
         self._cuda: list[Tensor] = []
         self._numpy_bytes = b""
@@ -41,7 +46,7 @@ class Boundary:
         Args:
             module: The module that a checkpoint is of.
         """
-        self._python = random.getstate()
+        self._take_python()
         self._torch = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state_all() if self._has_cuda else []
         self._take_numpy()
@@ -76,12 +81,21 @@ class Boundary:
                 raise ValueError(f"the buffer {name!r} has changed since, and is too large to be kept twice")
         return found
 
+    def _take_python(self) -> None:
+        """Read Python's state, which takes as long as a small layer, only when it may have changed."""
+        if self._python_address:
+            now = ctypes.string_at(self._python_address, _STATE)
+            if now == self._python_bytes and _PYTHON.gauss_next == self._python[2]:
+                return
+            self._python_bytes = now
+        self._python = random.getstate()
+
     def _take_numpy(self) -> None:
         """Reads numpy's state, slow as that is, only when it may have changed."""
         generator = numpy.random.mtrand._rand._bit_generator
         now = b""
         if isinstance(generator, numpy.random.MT19937):
-            now = ctypes.string_at(generator.ctypes.state_address, _NUMPY_STATE)
+            now = ctypes.string_at(generator.ctypes.state_address, _STATE)
             if now == self._numpy_bytes and not self._numpy[3]:  # a normal number kept for later is not in these bytes
                 return
         self._numpy_bytes, self._numpy = now, numpy.random.get_state(legacy=True)
@@ -102,6 +116,15 @@ class Boundary:
         if copies:
             with torch.no_grad():
                 torch._foreach_copy_(copies, values)
+
+
+def _find_python_state() -> int:
+    """Return the address of the state of Python's generator, or 0 where it is not where CPython has it."""
+    start = object.__basicsize__
+    if _PYTHON is None or _random.Random.__basicsize__ < start + _STATE:
+        return 0
+    position, *words = struct.unpack("i624I", ctypes.string_at(id(_PYTHON) + start, _STATE))
+    return id(_PYTHON) + start if (*words, position) == random.getstate()[1] else 0
 
 
 def _places(module: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
