@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from typing import Any
 
 from rich.cells import cell_len
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from darkit.cli.parsers import Subparsers, add_command, output
+from darkit.errors import StorageError
 from darkit.runs import Run, base, files, list_runs
 from darkit.runs.home import format_time
 from darkit.runs.inert import format_json, inert
@@ -48,9 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def summary(found: Run) -> dict[str, Any]:
-    """Collects what a list of runs shows of one."""
+    """Collects what a list of runs shows of one. A log that cannot be read is warned of and hides no other run."""
     details = found.details
-    last = last_values(found.path / files.LOG)
+    try:
+        last = last_values(found.path / files.LOG)
+    except StorageError as error:
+        warnings.warn(inert(error), stacklevel=2)
+        last = {}
     return {
         "name": found.name,
         "state": details.state,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,12 +29,13 @@ from darkit.engine.values import number_of
 from darkit.engine.workers import may_follow_a_death
 from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError, ConfigError, NonFiniteLossError
 from darkit.runs import files
-from darkit.runs.checkpoints import checkpoint_path, find_checkpoint, manifest_path
+from darkit.runs.checkpoints import checkpoint_path, find_checkpoint, list_checkpoints, manifest_path
 from darkit.runs.log import DEFAULT_COLUMNS, CsvLog
 
 if TYPE_CHECKING:
     from darkit.core.trainer import Trainer
 
+logger = logging.getLogger(__name__)
 _NO_METRICS = ("step", "epoch", "time", "lr")
 
 
@@ -92,6 +94,7 @@ class RunKeeper:
         try:
             yield
             self.save_last()
+            self._warn_if_nothing_is_saved()
         except StopTraining as asked:
             request = self.session.guard.request if self.session is not None else None
             self.end(asked)
@@ -177,6 +180,23 @@ class RunKeeper:
         if self.evaluated:
             self._refuse_unknown_monitor(step)
 
+    def refuse_uncounted(self) -> None:
+        """Refuses a loop that ends another step without counting it. Raises `ConfigError`."""
+        if self._told == 1 and self._moved and "current_step" not in vars(self.owner):
+            raise ConfigError(
+                f"{type(self.owner).__name__}.train() does not count its steps, so that all of them would be step 1: "
+                "set self.current_step (from 0) before self._auto_save_pretrained()."
+            )
+
+    def _warn_if_nothing_is_saved(self) -> None:
+        """Warns of a loop that trained and reported no step, of which a run has no checkpoint."""
+        if self._moved and not self.step and self.session is not None and not list_checkpoints(self.session.folder):
+            logger.warning(
+                "%s.train() reported no step, so nothing of it is saved: set self.current_step and call "
+                "self._auto_save_pretrained() after each step, or call save_pretrained() now.",
+                type(self.owner).__name__,
+            )
+
     def _refuse_unknown_monitor(self, step: int) -> None:
         """Refuses a monitor of evaluations after one that did not give it. Raises `ConfigError`."""
         config = self.owner.config
@@ -227,6 +247,8 @@ class RunKeeper:
             if wait:
                 session.writer.wait()
         self._saved = step
+        if step > self.step:  # a loop that saves itself
+            self.step = session.step = step
         return checkpoint_path(session.folder, step)
 
     def _save_again(self, folder: Path, step: int, content: Mapping[str, Any]) -> Path:

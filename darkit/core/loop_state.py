@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from darkit.engine.checkpoint import is_readable
-from darkit.errors import CheckpointMismatchError
+from darkit.errors import CheckpointMismatchError, ConfigError
 
 logger = logging.getLogger(__name__)
 _LOST = (bool, int, float, Tensor, numpy.ndarray, numpy.random.Generator, numpy.random.RandomState, list, dict, set)
@@ -118,3 +119,13 @@ def schedules_of(value: Any) -> list[LRScheduler]:
     """Returns the learning-rate schedules in a value: itself, or those in a list, tuple or dict."""
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
     return [part for part in parts if isinstance(part, LRScheduler)]
+
+
+def whole_step(value: Any) -> int:
+    """Returns a step as Python's int, from NumPy's, a tensor or any other whole number. Raises `ConfigError`."""
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise ConfigError(
+            f"current_step must be a whole number, the index of the step that was just done, not {value!r}."
+        ) from error

@@ -14,7 +14,7 @@ from torch import nn
 from darkit.engine import building, scripts
 from darkit.engine.checkpoint import class_path
 from darkit.errors import ModelError
-from darkit.runs import Run
+from darkit.runs import Run, files
 
 _ADVICE = "import the module that defines it first, or pass the model itself as model="
 _NO_TYPES: Mapping[str, str] = {}
@@ -38,6 +38,11 @@ def build_model(run: Run) -> nn.Module:
     if kind == "none":
         raise ModelError(
             f"The run {run.name!r} has no recorded config of {cls.__name__}: pass the model itself as model=."
+        )
+    if reason := files.why_unreadable(run.path / files.MODEL_CONFIG):  # the class's defaults would be another model
+        raise ModelError(
+            f"{cls.__name__} of run {run.name!r} cannot be built, because its config.json cannot be read ({reason}): "
+            "restore the file, or pass the model itself as model=."
         )
     try:
         config_class = None

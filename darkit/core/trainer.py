@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from darkit.core.bridge import FollowSteps, OwnEvaluation, validation_metrics
 from darkit.core.keeper import RunKeeper
 from darkit.core.logger import CsvLogger
-from darkit.core.loop_state import LoopState, state_of
+from darkit.core.loop_state import LoopState, state_of, whole_step
 from darkit.core.resume import GoingOn, go_on
 from darkit.core.server import start_dashboard
 from darkit.engine.boundary import Boundary
@@ -259,6 +259,7 @@ class Trainer:
     def _auto_save_pretrained(self) -> None:
         """Saves when the completed step, ``current_step + 1``, is due by the config or is the last one."""
         step, every = self.current_step + 1, self.config.save_step_interval
+        self._keeper.refuse_uncounted()
         if not self._keeper.is_over:
             self._keeper.open()
         self._keeper.tell(step)
@@ -295,6 +296,8 @@ class Trainer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Restores the state of an attribute when a resumed loop assigns it."""
+        if name == "current_step":
+            value = whole_step(value)
         going_on: GoingOn | None = getattr(self, "_going_on", None)
         if going_on is not None and self._engine is None:
             going_on.take(name, value)

@@ -11,6 +11,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from darkit.engine.adapter import Adapter
@@ -328,7 +329,8 @@ def run_loop(
     except SystemExit as error:  # how Lightning ends after a KeyboardInterrupt
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None
-        raise
+        if not (isinstance(error, SIGTERMException) and guard.request.reason):  # it came before the first step
+            raise
     except Exception as error:
         if not (may_follow_a_death(error) and guard.is_asked_soon()):
             raise

@@ -143,4 +143,7 @@ class SeededDataset(Dataset[Any]):
         seed_generators(batch.seed)
         if hasattr(self.dataset, "__getitems__"):
             return list(self.dataset.__getitems__(list(batch)))
-        return [self.dataset[index] for index in batch]
+        try:
+            return [self.dataset[index] for index in batch]
+        except StopIteration as error:  # the loader would take it for the end of the data
+            raise RuntimeError("The dataset raised StopIteration for one of its samples.") from error

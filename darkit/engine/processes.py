@@ -138,8 +138,9 @@ def find_place(config: TrainerConfig) -> Place:
             training has one device, which the script's first process trains on.
     """
     wanted = config.device_num
-    elastic = TorchElasticEnvironment.detect()
-    if elastic and (size := _number("WORLD_SIZE")) != wanted:
+    size = _number("WORLD_SIZE")
+    elastic = TorchElasticEnvironment.detect() and size > 0
+    if elastic and size != wanted:
         raise ConfigError(
             f"torchrun started {size} processes, but device_num is {wanted}: set device_num={size}, or start one "
             "process without torchrun."

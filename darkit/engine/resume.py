@@ -196,6 +196,8 @@ def check_settings(
     Raises:
         ConfigError: One that changes the mathematics differs, or the run that was asked to go on is complete.
     """
+    if not allowed and found.checkpoint is not None:
+        _refuse_unknown_settings(found.run)
     changes = {
         key: pair
         for key, pair in _changes(found.run.trainer_config, public_values(config)).items()
@@ -217,6 +219,16 @@ def check_settings(
             f"not {config.max_step}."
         )
     return changes
+
+
+def _refuse_unknown_settings(run: Run) -> None:
+    """Refuses to resume a run whose settings nobody can compare with. Raises `ConfigError`."""
+    for name in (files.TRAINER_CONFIG, files.MODEL_CONFIG):
+        if reason := files.why_unreadable(run.path / name):
+            raise ConfigError(
+                f"The settings of the run {run.name!r} cannot be compared with those given, because its {name} cannot "
+                f"be read ({reason}): restore the file, or resume_overrides=true resumes with the settings given."
+            )
 
 
 def describe_changes(changes: Changes) -> str:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -56,8 +57,10 @@ class StopRequest:
 
 
 class SignalGuard:
-    """Turns SIGTERM, SIGINT and SIGUSR1 into a request; a second signal ends the process at once.
+    """Turns SIGTERM, SIGINT, SIGUSR1 and SIGHUP into a request; a second signal ends the process at once.
 
+    SIGHUP comes when a terminal is closed, often from the shell and the kernel both: a repeated one changes nothing.
+    Where it is ignored, as under ``nohup``, it stays so.
     In a notebook or at a prompt the second signal raises `KeyboardInterrupt` instead, and the process lives.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
@@ -78,6 +81,8 @@ class SignalGuard:
         if threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             before = signal.signal(number, self._note)
             self._before.setdefault(number, before)
 
@@ -97,7 +102,7 @@ class SignalGuard:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         received = signal.Signals(number)
-        if self._received and time.monotonic() - self._received < _SAME:
+        if self._received and (number == signal.SIGHUP or time.monotonic() - self._received < _SAME):
             return
         if self._received and is_interactive():
             raise KeyboardInterrupt
@@ -106,7 +111,9 @@ class SignalGuard:
         self._received = time.monotonic()
         self.request.ask(f"It was asked to stop by {received.name}.", received)
         # print() may be running in the frame that was interrupted
-        os.write(2, f"\n{received.name}: saving after this step, then stopping; once more stops at once.\n".encode())
+        with suppress(OSError):  # the terminal may be gone
+            again = "" if number == signal.SIGHUP else "; once more stops at once"
+            os.write(2, f"\n{received.name}: saving after this step, then stopping{again}.\n".encode())
 
 
 def is_interactive() -> bool:

@@ -6,6 +6,7 @@ import atexit
 import os
 import re
 import signal
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -13,11 +14,12 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _STARTED: weakref.WeakKeyDictionary[Any, int] = (
     weakref.WeakKeyDictionary()
 )  # iterators with workers, and whose they are
 _DIED = re.compile(r"DataLoader worker \(pid|Pin memory thread exited")
+_FETCHING = ("torch/multiprocessing/reductions.py", "multiprocessing/resource_sharer.py")
 
 
 class PoliteWorker:
@@ -97,7 +99,13 @@ atexit.register(_end_all)  # after torch's own, and so run before it: then its w
 
 
 def is_worker_death(error: BaseException) -> bool:
-    """Says whether an error tells of a data worker that died, and not of an error that one has reported."""
+    """Says whether an error tells of a data worker that died, and not of an error that one has reported.
+
+    A worker that exits (``sys.exit``) before its batch was fetched is a missing file or a refused connection to torch.
+    """
+    if isinstance(error, FileNotFoundError | ConnectionError | EOFError):
+        frames = traceback.extract_tb(error.__traceback__)
+        return any(frame.filename.endswith(_FETCHING) for frame in frames)
     return isinstance(error, RuntimeError) and bool(_DIED.search(str(error)))
 
 

@@ -185,6 +185,17 @@ def overwrite_json(path: Path, value: Any) -> None:
         os.fsync(file.fileno())
 
 
+def why_unreadable(path: Path) -> str:
+    """Says why a file gives no JSON object, for a caller that cannot take it for an empty one; empty if it does."""
+    try:
+        read_object(path)
+    except FileNotFoundError:
+        return "it is missing"
+    except UnreadableError as error:
+        return error.reason
+    return ""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object; a file that is not there, or is no whole JSON object, counts as an empty one."""
     try:

@@ -74,6 +74,13 @@ def test_a_run_whose_files_are_damaged_is_listed_with_what_is_left(
     assert row.split()[:3] == ["text", "crashed", "0/?"]
 
 
+def test_a_log_that_cannot_be_read_hides_no_other_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "text" / "train_log.csv").write_bytes(b"step," + b"x" * 2**20 + b"\n1,2\n")
+    with pytest.warns(UserWarning, match=r"Cannot read the log .*first line"):
+        rows = done(capsys, "runs").splitlines()
+    assert {row.split()[0] for row in rows[1:-1]} == {"numbers", "text"}
+
+
 def test_a_name_is_never_cut_where_nobody_looks_at_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = "n" * 100
     shutil.copytree(runs / "text", runs / long)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
@@ -244,3 +245,72 @@ def test_a_loop_whose_evaluation_does_not_give_the_monitor_is_refused_at_the_fir
     assert saved("refused") == [1, 2]
     loop(Evaluates, name="right", monitor="val_acc", mode="max", **settings).train(samples(24))
     assert saved("right")[-1] == 6
+
+
+class Counted(Loop):
+    """A loop that counts, saves and reports in its own way."""
+
+    def train(self, train_dataset: Any, val_dataset: Any = None) -> None:
+        x, y = train_dataset.tensors
+        self.optimizer = self._get_optimizer()
+        for index in range(4):
+            self.count(index)
+            self.optimizer.zero_grad()
+            F.mse_loss(self.model(x), y).backward()
+            self.optimizer.step()
+            self.report(index)
+
+    def count(self, index: int) -> None:
+        self.current_step = index
+
+    def report(self, index: int) -> None:
+        self._auto_save_pretrained()
+
+
+@pytest.mark.parametrize("kind", [numpy.int64, torch.tensor], ids=["numpy", "tensor"])
+def test_a_step_may_be_any_whole_number(kind: Any) -> None:
+    class Other(Counted):
+        def count(self, index: int) -> None:
+            self.current_step = kind(index)
+
+    loop(Other, name="counted").train(samples(24))
+    run = darkit.load("counted")
+    assert (run.details.state, run.details.step, saved("counted")) == ("finished", 4, [4])
+
+
+def test_a_step_that_is_no_whole_number_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"current_step must be a whole number, .* not 2\.5\."):
+        loop(Counted, name="half").current_step = 2.5  # type: ignore[assignment]
+
+
+def test_a_loop_that_does_not_count_its_steps_is_refused_at_the_second() -> None:
+    class Uncounted(Counted):
+        def count(self, index: int) -> None:
+            """Counts nothing."""
+
+    with pytest.raises(ConfigError, match=r"Uncounted\.train\(\) does not count its steps.*set self\.current_step"):
+        loop(Uncounted, name="uncounted").train(samples(24))
+    assert darkit.load("uncounted").details.step == 1
+
+
+def test_a_loop_that_saves_itself_has_the_step_of_its_last_save() -> None:
+    class Own(Counted):
+        def report(self, index: int) -> None:
+            if index % 2:
+                self.save_pretrained()
+
+    loop(Own, name="own").train(samples(24))
+    run = darkit.load("own")
+    assert (run.details.state, run.details.step, saved("own")) == ("finished", 4, [2, 4])
+
+
+def test_a_loop_that_reports_nothing_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    class Silent(Counted):
+        def report(self, index: int) -> None:
+            """Reports nothing."""
+
+    trainer = loop(Silent, name="silent")
+    trainer.train(samples(24))
+    assert "Silent.train() reported no step, so nothing of it is saved" in caplog.text
+    trainer.save_pretrained()
+    assert saved("silent") == [4]

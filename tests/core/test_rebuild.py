@@ -107,6 +107,15 @@ def test_a_model_of_which_nothing_is_known_asks_for_itself(tmp_path: Path) -> No
         build_model(run)
 
 
+@pytest.mark.parametrize("left", [None, "", '{"width": 3, "hid', "[]"])
+def test_without_its_whole_config_a_model_is_not_built_of_defaults(left: str | None, tmp_path: Path) -> None:
+    run = run_of(Plain(3, hidden=5), tmp_path / "run")
+    path = run.path / files.MODEL_CONFIG
+    path.unlink() if left is None else path.write_text(left)
+    with pytest.raises(ModelError, match=r"config\.json cannot be read \(.*restore the file, or pass the model itself"):
+        build_model(run)
+
+
 def test_a_config_that_the_class_no_longer_takes_is_one_clear_error(tmp_path: Path) -> None:
     run = run_of(Plain(3), tmp_path / "run")
     files.write_json(run.path / files.MODEL_CONFIG, {"width": 3, "depth": 1})

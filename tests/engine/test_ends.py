@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -212,6 +213,36 @@ class Once(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return self.samples
+
+
+@pytest.mark.parametrize("leaving", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+def test_a_data_worker_that_leaves_is_told_as_a_worker_that_died(leaving: BaseException) -> None:
+    class Leaves(Augmented):
+        def __getitem__(self, index: int) -> Any:
+            self.read = getattr(self, "read", 0) + (torch.utils.data.get_worker_info() is not None)
+            if self.read == 24:
+                raise leaving
+            return super().__getitem__(index)
+
+    with pytest.raises((RuntimeError, OSError)):
+        train(made(), Leaves(), name="left", num_workers=1, max_step=20)
+    details = darkit.load("left").details
+    assert details.state == "crashed"
+    assert details.reason.startswith("A data worker died: ")
+    assert details.step == darkit.load("left").checkpoints()[-1].step > 0
+
+
+def test_sigterm_before_the_first_step_ends_with_its_exit_code() -> None:
+    class Warned(lightning.Callback):
+        def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as left:
+        train(made(), xy(), name="early", callbacks=[Warned()], max_step=20)
+    assert left.value.code == 143
+    run = darkit.load("early")
+    assert (run.details.state, run.details.step) == ("stopped", 1)
+    assert [saved.step for saved in run.checkpoints()] == [1]
 
 
 def test_data_that_ends_is_an_end_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:

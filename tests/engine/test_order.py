@@ -132,6 +132,20 @@ def test_a_worker_init_fn_finds_the_dataset_and_may_change_it() -> None:
     assert [row[0].item() for batch in loader for row in batch] == list(range(1000, 1012))
 
 
+class Exhausted(Noisy):
+    """A dataset in whose samples an iterator ends."""
+
+    def __getitem__(self, index: int) -> Any:
+        return next(iter(())) if index == 7 else super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_that_raises_stop_iteration_does_not_end_the_epoch(workers: int) -> None:
+    loader = DataLoader(SeededDataset(Exhausted()), batch_sampler=BatchOrder(12, 3, 5), num_workers=workers)
+    with pytest.raises(RuntimeError, match="StopIteration for one of its samples"):
+        list(loader)
+
+
 def test_what_the_dataset_does_not_have_the_wrapper_does_not_have() -> None:
     wrapper = pickle.loads(pickle.dumps(SeededDataset(Noisy())))
     assert wrapper.offset == 0

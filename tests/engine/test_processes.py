@@ -34,6 +34,7 @@ LEFTOVERS: dict[str, dict[str, str]] = {
     "lsf": {"JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_SIZE": "2", "JSM_NAMESPACE_LOCAL_RANK": "1", "LSB_JOBID": "1"},
     "by hand": {"LOCAL_RANK": "1", "RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1"},
     "nonsense": {"LOCAL_RANK": "first", "RANK": "-1", "WORLD_SIZE": "", "NODE_RANK": "2", "GROUP_RANK": "1"},
+    "torchrun's id alone": {"TORCHELASTIC_RUN_ID": "none"},
     "a training's": {"DARKIT_LAUNCHER": "1", "LOCAL_RANK": "1", "DARKIT_RUN_NAME": "other"},
 }
 

@@ -101,6 +101,14 @@ def rates(run: Run) -> list[float]:
     return run.log()["lr"].to_list()
 
 
+@pytest.mark.parametrize("name", ["trainer_config.json", "config.json"])
+def test_a_run_whose_settings_cannot_be_read_is_resumed_only_where_that_is_allowed(run: Run, name: str) -> None:
+    (run.path / name).write_text('{"lr": 0.')
+    with pytest.raises(ConfigError, match=rf"its {re.escape(name)} cannot be read .*resume_overrides=true resumes"):
+        run_one(xy, "run", resume=True, max_step=4)
+    assert run_one(xy, "run", resume=True, max_step=4, resume_overrides=True).status == "finished"
+
+
 def test_a_new_learning_rate_really_holds_without_a_schedule(run: Run) -> None:
     run_one(xy, "run", resume=True, max_step=5, lr=0.5, resume_overrides=True)
     assert rates(run) == [0.001] * 3 + [0.5] * 2

@@ -33,9 +33,40 @@ def test_a_signal_becomes_a_request(guard: SignalGuard, number: signal.Signals, 
     signal.raise_signal(number)
     assert guard.request.reason == f"It was asked to stop by {number.name}."
     assert guard.request.signal == number
-    assert capfd.readouterr().err == (
-        f"\n{number.name}: saving after this step, then stopping; once more stops at once.\n"
-    )
+    again = "" if number == signal.SIGHUP else "; once more stops at once"
+    assert capfd.readouterr().err == f"\n{number.name}: saving after this step, then stopping{again}.\n"
+
+
+def test_a_repeated_hangup_changes_nothing(guard: SignalGuard) -> None:
+    signal.raise_signal(signal.SIGHUP)
+    guard._received -= 60  # as if the second came a minute later
+    signal.raise_signal(signal.SIGHUP)  # the process lives
+    assert guard.request.signal == signal.SIGHUP
+
+
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    guard = SignalGuard(StopRequest())
+    try:
+        guard.install()
+        signal.raise_signal(signal.SIGHUP)
+        assert guard.request.reason == ""
+        guard.uninstall()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        guard.uninstall()
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_hangup_stops_although_the_terminal_is_gone(guard: SignalGuard) -> None:
+    kept = os.dup(2)
+    os.close(2)
+    try:
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    assert guard.request.signal == signal.SIGHUP
 
 
 def test_the_first_reason_stays() -> None:

@@ -66,7 +66,7 @@ def sent(child: Child) -> bool:
     return status != "Z"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_other_signals_stop_with_their_own_exit_code(zygote: Zygote, home: Path, number: signal.Signals) -> None:
     child, run = begin(zygote, home)
     child.send(number)
