@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from darkit.cli.errors import show_warnings
 from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.errors import StorageError
 from darkit.runs import Run, base, files, list_runs
@@ -36,6 +37,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a row for each run."""
+    show_warnings()
     rows = [summary(found) for found in list_runs()]
     if arguments.json:
         print(format_json(rows))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -86,7 +87,8 @@ def place(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def check(place: Place, capsys: pytest.CaptureFixture[str], words: Sequence[str], what: str) -> None:
     """Runs a command over a hostile run, which must end by itself, say text alone, and bring nothing about."""
     capsys.readouterr()
-    with watched(place.folder, place.outside) as watch:
+    with watched(place.folder, place.outside) as watch, warnings.catch_warnings():
+        warnings.simplefilter("default")  # a warning is text on standard error, which is looked at below
         try:
             code = main(words)
         except BaseException as error:

@@ -9,6 +9,7 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from darkit.dashboard import connections, plotly
-from darkit.dashboard.connections import FewLines, most_connections
+from darkit.dashboard.connections import BoundedProtocol, FewLines, most_connections
 from darkit.runs.child import environment, python_module
 from tests.dashboard.conftest import Served, served
 from tests.dashboard.test_serve import code_of
@@ -113,18 +114,20 @@ def test_a_head_that_comes_drop_by_drop_is_not_waited_for_on_a_connection_that_i
 
 def test_an_answer_that_nobody_takes_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "STALLED", 0.5)
+    lost, end = threading.Event(), BoundedProtocol.connection_lost
+    monkeypatch.setattr(BoundedProtocol, "connection_lost", lambda *given: (end(*given), lost.set()))
     with served(home / "base") as one, socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.settimeout(20)
         slow.connect(("127.0.0.1", one.port))
-        for _ in range(4):
+        for _ in range(40):  # more than the system keeps for a reader
             slow.sendall(f"GET {plotly.ADDRESS} HTTP/1.1\r\nHost: 127.0.0.1:{one.port}\r\n\r\n".encode())
-        time.sleep(1.5)  # longer than it is granted
+        assert lost.wait(60)  # though nothing was taken
         received = 0
         with contextlib.suppress(ConnectionResetError):
             while block := slow.recv(2**20):
                 received += len(block)
-        assert received < 4 * plotly.SCRIPT.stat().st_size
+        assert received < 40 * plotly.SCRIPT.stat().st_size
 
 
 def test_there_are_descriptors_for_every_connection_and_for_what_else_is_opened() -> None:
