@@ -76,7 +76,10 @@ def test_a_signal_to_the_group_stops_and_saves_whatever_it_does_to_the_workers(
         os.killpg(child.pid, number)
         assert child.wait() == 128 + number, child.output
         assert_stopped(run, number.name)
-        if options == USUAL:  # workers that are made anew for every epoch may be killed while they end
+        if (context, options) == (
+            "fork",
+            USUAL,
+        ):  # else a worker may be killed while it starts or ends, of which torch tells
             assert "Traceback" not in child.output
 
 
