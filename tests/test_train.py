@@ -145,7 +145,7 @@ def test_a_sweep_is_a_run_for_each_with_its_number_behind_the_name(
         "sw-3": (3e-4, "sgd"),
     }
     assert {values["name"] for values in found.values()} == set(found)
-    assert names(home) == {"base", "sweeps"}
+    assert names(home) == {"base", "seal.key", "sweeps"}
     out = done(capsys, "train", "resume=sw-3", "trainer.max_step=5")
     assert out.startswith("sw-3: finished at step 5")
     assert load("sw-3").trainer_config["optimizer"] == "sgd"

@@ -13,8 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from darkit.data import DataChoice
+from darkit.engine.building import constructor_parameters
 from darkit.errors import ConfigError, DarkitError, ModelError
 
+_PLAIN = (bool, int, float, str, type(None))  # defaults that are recorded with what was given
 _SPEAK_FOR_THEMSELVES = (ValueError, TypeError, ImportError)
 
 
@@ -30,7 +32,10 @@ def make_model(settings: Any) -> nn.Module:
         raise ModelError(f"The model {settings._target_} is a {type(model).__name__}, not a torch.nn.Module.")
     if not hasattr(model, "config") and not hasattr(model, "hparams"):
         values = cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
-        model.hparams = {name: value for name, value in values.items() if not name.startswith("_")}  # type: ignore[assignment]
+        given = {name: value for name, value in values.items() if not name.startswith("_")}
+        usual = {name: parameter.default for name, parameter in constructor_parameters(type(model)).items()}
+        plain = {name: value for name, value in usual.items() if isinstance(value, _PLAIN)}
+        model.hparams = {**plain, **given}  # type: ignore[assignment]
     return model
 
 

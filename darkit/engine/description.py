@@ -130,7 +130,7 @@ def _candidates(model: nn.Module) -> Iterator[_Candidate]:
         yield _Candidate("parts", parts, parts, False)
         return
     recorded = _read(model, "hparams")
-    if isinstance(recorded, Mapping) and recorded:
+    if isinstance(recorded, Mapping) and (recorded or "hparams" in vars(model)):
         whole = set(constructor_parameters(cls)) <= set(recorded)
         yield _Candidate("arguments", dict(recorded), dict(recorded), whole)
     arguments = _arguments_from_attributes(model)

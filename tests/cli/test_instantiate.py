@@ -23,7 +23,7 @@ class Remembers(nn.Module):
 
 def test_a_model_without_a_config_remembers_what_it_was_made_of() -> None:
     model = make_model(OmegaConf.create({"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2}))
-    assert model.hparams == {"in_features": 3, "out_features": 2}
+    assert model.hparams == {"in_features": 3, "out_features": 2, "bias": True, "device": None, "dtype": None}
 
 
 def test_a_model_with_a_config_is_left_alone() -> None:
