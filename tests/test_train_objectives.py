@@ -280,7 +280,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(("case", "workers"), [("files", 0), ("masked", 2), ("stream", 0)])
+@pytest.mark.parametrize(
+    ("case", "workers"),
+    [("masked", 2), *(pytest.param(case, 0, marks=pytest.mark.soak) for case in ("files", "stream"))],
+)
 def test_two_processes_go_on_exactly(folder: Path, tmp_path: Path, case: str, workers: int) -> None:
     (folder / "ranks.py").write_text(RANKS)
 
