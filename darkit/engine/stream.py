@@ -109,6 +109,9 @@ class RowStream:
             except Exception as error:
                 errors.append(error)
         if errors:
+            for late in errors[1:]:
+                if str(late) != str(errors[0]):
+                    errors[0].add_note(f"The log could not be completed either: {late}")
             raise errors[0]
 
     def _work(self) -> None:

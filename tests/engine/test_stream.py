@@ -229,3 +229,18 @@ def test_what_was_put_is_read_back_row_for_row(tmp_path: Path, rows: list[dict[s
         read = frame.row(step, named=True)
         assert read["step"] == step
         assert {key: read[key] for key in row} == {key: float(value) for key, value in row.items()}
+
+
+def test_every_sink_that_cannot_be_closed_is_named(log: CsvLog) -> None:
+    class Stuck(Collector):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def close(self) -> None:
+            raise StorageError(28, f"{self.name} is full")
+
+    stream = RowStream(log, [Stuck("one"), Stuck("two")])
+    with pytest.raises(StorageError, match="one is full") as caught:
+        stream.close()
+    assert [note for note in caught.value.__notes__ if "two is full" in note]

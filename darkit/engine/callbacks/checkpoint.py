@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,15 +112,12 @@ class StepCheckpoint(StepCallback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """Saves the last completed step, and waits for what is being written; adds an error of its own as a note."""
-        try:
-            self._save_before(trainer, pl_module, exception)
-            self._close()
-        except BaseException as late:
-            if str(late) != str(exception):
-                exception.add_note(f"The last step could not be saved: {type(late).__name__}: {late}")
-        finally:
-            with suppress(Exception):  # told already
-                self._close()
+        for end in (lambda: self._save_before(trainer, pl_module, exception), self._close):
+            try:
+                end()
+            except BaseException as late:
+                if str(late) != str(exception):
+                    exception.add_note(f"The last step could not be saved: {type(late).__name__}: {late}")
 
     def save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Saves the step just completed; only the first of several processes writes."""

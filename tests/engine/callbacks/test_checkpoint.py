@@ -13,6 +13,8 @@ import torch
 import darkit
 from darkit.engine.callbacks import StepCheckpoint, StepEvaluate
 from darkit.engine.callbacks.base import StepCallback
+from darkit.engine.writer import CheckpointWriter
+from darkit.errors import StorageError
 from darkit.runs.checkpoints import latest_checkpoint, list_checkpoints
 from tests.engine.callbacks.stock import Foreign, stock_fit
 from tests.engine.parts import DataModule, Stream, in_order, made, train, weights_at, xy
@@ -199,3 +201,24 @@ def test_a_crash_of_a_run_keeps_its_checkpoints_and_saves_the_last_step() -> Non
         train(made(), xy(), name="fails", save_step_interval=2, callbacks=[Fails()])
     run = darkit.load("fails")
     assert (run.status, run.latest_checkpoint().step) == ("crashed", 5)  # type: ignore[union-attr]
+
+
+def test_a_save_and_an_earlier_write_that_both_fail_at_an_error_are_both_told(folder: Path) -> None:
+    class Full(CheckpointWriter):
+        def save(self, *arguments: Any, **named: Any) -> Path:
+            raise StorageError(28, "the last one")
+
+        def wait(self) -> None:
+            raise StorageError(28, "the one before")
+
+    class Fails(lightning.Callback):
+        def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
+            if trainer.global_step == 3:
+                raise ZeroDivisionError("mine")
+
+    save = StepCheckpoint(folder, 0, writer=Full(folder))
+    with pytest.raises(ZeroDivisionError, match="mine") as caught:
+        stock_fit(Foreign(), save, Fails(), max_steps=6)
+    notes = " ".join(caught.value.__notes__)
+    assert "the last one" in notes
+    assert "the one before" in notes
