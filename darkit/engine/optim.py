@@ -56,6 +56,8 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
         except (TypeError, ValueError) as error:
             raise ConfigError(f"The optimizer {config.optimizer!r} cannot be made for this model: {error}") from error
     made = given(parameters) if callable(given) else given
+    if isinstance(made, list | tuple) and len(made) == 1:
+        (made,) = made
     if isinstance(made, list | tuple | Mapping) and any(isinstance(part, Optimizer) for part in _parts(made)):
         raise ConfigError(
             f"fit steps one optimizer, not {len(made)}. Give the parameters to one optimizer as groups, or write the "

@@ -99,6 +99,14 @@ def test_several_optimizers_are_refused_with_what_to_use_and_leave_nothing(kind:
     assert run_names() == []
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_one_optimizer_is_that_optimizer(kind: Any) -> None:
+    ours, theirs = made(), made()
+    train(ours, in_order(), optimizer=lambda parameters: kind([SGD(parameters)]))
+    train(theirs, in_order(), optimizer=SGD)
+    assert equal_weights(ours, theirs)
+
+
 def test_an_optimizer_of_another_model_is_refused_and_leaves_nothing() -> None:
     with pytest.raises(ConfigError, match=r"optimizer= holds no parameter of this MLP"):
         train(made(), xy(), optimizer=torch.optim.Adam(made().parameters()))

@@ -11,7 +11,7 @@ from darkit.engine.callbacks.monitor import Best
 
 
 class EarlyStop(EveryStepCallback):
-    """Sets ``trainer.should_stop`` after so many values of a metric in a row that are not better than the best.
+    """Sets ``trainer.should_stop`` after so many values of a metric in a row without an improvement.
 
     Its state is saved and restored with a checkpoint, so that a resumed training stops at the same step.
 
@@ -58,7 +58,8 @@ def describe_stop(state: dict[str, Any], step: int) -> str:
     """Says why a training was ended, from an `EarlyStop`'s state."""
     monitor, best = state["monitor"], state["best"]
     before = f"the best is {best:.6g} at step {state['best_step']}" if best is not None else "it was never finite"
-    return f"Stopped early at step {step}: {state['waited']} values of {monitor} in a row were not better ({before})."
+    waited = "the last value" if state["waited"] == 1 else f"the last {state['waited']} values"
+    return f"Stopped early at step {step}: {waited} of {monitor} did not improve ({before})."
 
 
 def stopped_early(state: dict[str, Any], patience: int) -> str:

@@ -9,6 +9,7 @@ import pytest
 from lightning.pytorch.callbacks import EarlyStopping
 
 from darkit.engine.callbacks import EarlyStop, StepEvaluate
+from darkit.engine.callbacks.early_stop import describe_stop
 from darkit.engine.checkpoint import read_checkpoint
 from darkit.engine.compare import differences
 from darkit.errors import ConfigError
@@ -55,7 +56,7 @@ def test_it_ends_after_so_many_values_that_are_not_better(
 
 def test_the_reason_names_the_best_and_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     run = run_with([5, 4, 3, 3, 3], early_stop_patience=2)
-    reason = "Stopped early at step 10: 2 values of val_score in a row were not better (the best is 3 at step 6)."
+    reason = "Stopped early at step 10: the last 2 values of val_score did not improve (the best is 3 at step 6)."
     assert run.details.reason == reason
     assert reason in capsys.readouterr().err
 
@@ -135,3 +136,10 @@ def test_in_a_stock_trainer_it_ends_where_lightnings_own_does() -> None:
 def test_wrong_arguments_are_refused_in_the_constructor(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"patience must be|mode must be"):
         EarlyStop(**wrong)
+
+
+def test_the_reason_counts_one_value_as_one() -> None:
+    state = {"monitor": "val_loss", "best": 0.5, "best_step": 8, "waited": 1}
+    assert describe_stop(state, 10) == (
+        "Stopped early at step 10: the last value of val_loss did not improve (the best is 0.5 at step 8)."
+    )
