@@ -51,7 +51,7 @@ def test_it_ends_after_so_many_values_that_are_not_better(
     run = run_with(values, mode=mode, early_stop_patience=patience)
     assert (run.status, run.details.step) == ("finished", ends_at)
     assert run.latest_checkpoint().step == ends_at
-    assert run.details.reason.startswith(f"Stopped early at step {ends_at}: {patience} values") == (ends_at < 30)
+    assert run.details.reason.startswith(f"Stopped early at step {ends_at}: the last") == (ends_at < 30)
 
 
 def test_the_reason_names_the_best_and_is_told(capsys: pytest.CaptureFixture[str]) -> None:
