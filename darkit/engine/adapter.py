@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning
@@ -21,6 +23,7 @@ from darkit.engine.loss import Step
 from darkit.engine.means import Weigher, Window, divide_gradients
 from darkit.engine.optim import MakeOptimizer, make_optimizer, restore_optimizer
 from darkit.engine.schedule import Schedule, make_schedule
+from darkit.engine.workers import deaths_held_back
 from darkit.errors import ConfigError, DataError, LossError
 
 _STRETCH = 0.1  # seconds
@@ -143,6 +146,8 @@ class Adapter(lightning.LightningModule):
         self._step: Callable[[], Any] = self._step_directly if self._stretching else optimizer.step
         self._before_step = _listeners(trainer, "on_before_optimizer_step")
         self._progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        held = self.feed.has_workers and threading.current_thread() is threading.main_thread()
+        self._undivided: Callable[[], AbstractContextManager[None]] = deaths_held_back if held else nullcontext
         self._moves = not (self._stretching and self.device.type == "cpu" and self.config.precision == "32-true")
         heard = _listeners(trainer, "on_before_backward") or _listeners(trainer, "on_after_backward")
         self._backward = self.manual_backward if heard or not self._stretching else Tensor.backward
@@ -231,13 +236,14 @@ class Adapter(lightning.LightningModule):
             self.share = mine if self._window.size == 1 else mine / divisor
             if self._window.size > 1:
                 divide_gradients(self._optimizer, divisor)
-        self.settled = False
-        self._step()
-        if self.schedule is not None:
-            self.schedule.after_step(self.trainer.global_step)
-        self.feed.mark()
-        self.__dict__["outputs"] = outputs
-        self.settled = True
+        with self._undivided():
+            self.settled = False
+            self._step()
+            if self.schedule is not None:
+                self.schedule.after_step(self.trainer.global_step)
+            self.feed.mark()
+            self.__dict__["outputs"] = outputs
+            self.settled = True
         return outputs
 
     def _average(self, weight: Weight) -> Weight:

@@ -66,6 +66,11 @@ class Feed:
             raise TypeError("It is read until it ends, for only then does it know that the next epoch begins.")
         return len(self.loader)
 
+    @property
+    def has_workers(self) -> bool:
+        """Whether worker processes load the data."""
+        return bool(getattr(self.loader, "num_workers", 0))
+
     def share(self, rank: int, world_size: int) -> None:
         """Gives this process its part of the data: of darkit's order, or of a dataset that has a ``set_rank``."""
         if self._placed is not None:

@@ -9,6 +9,7 @@ import signal
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -96,6 +97,22 @@ def _end_all() -> None:
 
 
 atexit.register(_end_all)  # after torch's own, and so run before it: then its workers can still be ended
+
+
+@contextmanager
+def deaths_held_back() -> Iterator[None]:
+    """Report a data worker that dies in a block after the block, and not in the middle of an optimizer step.
+
+    torch raises an error from its handler of SIGCHLD, between any two instructions of the main thread.
+    """
+    died: list[tuple[int, FrameType | None]] = []
+    handler = signal.signal(signal.SIGCHLD, lambda *given: died.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+    if died and callable(handler):
+        handler(*died[0])
 
 
 def is_worker_death(error: BaseException) -> bool:

@@ -36,6 +36,78 @@ class Inexact(nn.Module):
 '''
 
 
+MANY_KINDS = '''
+import datasets
+import torch
+import torchmetrics
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, TensorDataset, WeightedRandomSampler
+
+
+class Net(nn.Module):
+    """Has running means, dropout and a metric of its own."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.width = width
+        self.layers = nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Dropout(0.3), nn.Linear(width, 1))
+        self.error = torchmetrics.MeanSquaredError()
+
+    def forward(self, x):
+        return self.layers(x)
+
+    def training_step(self, batch):
+        x, y = (batch["x"], batch["y"]) if isinstance(batch, dict) else batch
+        out = self(x)
+        self.error.update(out.detach().float(), y)
+        return {"loss": nn.functional.mse_loss(out, y), "error": self.error}
+
+
+def sampled(workers: int = 2, context: str = "fork"):
+    x = torch.randn(62, 4, generator=torch.Generator().manual_seed(1))
+    data = TensorDataset(x, x.sum(1, keepdim=True))
+    batches = BatchSampler(WeightedRandomSampler(torch.arange(1.0, 63.0), 62), 4, False)
+    context = {"multiprocessing_context": context} if workers else {}
+    return {"train": DataLoader(data, batch_sampler=batches, num_workers=workers, **context), "val": data}
+
+
+def streamed(buffer: int = 20):
+    x = torch.randn(62, 4, generator=torch.Generator().manual_seed(1))
+    rows = datasets.Dataset.from_dict({"x": x.tolist(), "y": x.sum(1, keepdim=True).tolist()}).with_format("torch")
+    return rows.to_iterable_dataset().shuffle(seed=1, buffer_size=buffer)
+'''
+SETTINGS = {"net": "width: 8\n", "sampled": "workers: 2\ncontext: fork\n", "streamed": "buffer: 20\n"}
+KINDS = {
+    "batch sampler, forked workers, bf16, accumulation over the end of an epoch": [
+        "data=sampled",
+        "trainer.precision=bf16-mixed",
+        "trainer.gradient_accumulation_steps=3",
+        "trainer.scheduler=cosine",
+    ],
+    "spawned workers": ["data=sampled", "data.context=spawn", "trainer.max_step=40"],
+    "a stream with a shuffle buffer": ["data=streamed"],
+    "compiled": ["data=sampled", "data.workers=0", "trainer.compile=true", "trainer.max_step=40"],
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_kinds_of_model_and_data_are_equal(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kinds.py").write_text(MANY_KINDS)
+    for group, names in (("model", {"net": "Net"}), ("data", {"sampled": "sampled", "streamed": "streamed"})):
+        (tmp_path / "configs" / group).mkdir(parents=True)
+        for name, target in names.items():
+            (tmp_path / "configs" / group / f"{name}.yaml").write_text(f"_target_: kinds.{target}\n{SETTINGS[name]}")
+    words = ["verify-resume", "model=net", "trainer.max_step=60", "trainer.save_step_interval=7", *KINDS[kind]]
+    code = main([*words, "--kills", "2", "--seed", "5"])
+    said = capfd.readouterr()
+    assert code == 0, said
+    assert "EQUAL: after " in said.out
+
+
 def test_a_run_of_ones_own_that_goes_on_exactly_is_equal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], home: Path
 ) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+import darkit
 from darkit.engine import workers
 from tests.engine.parts import Numbers, made, train, xy
 
@@ -45,3 +49,26 @@ def test_workers_that_are_kept_for_the_next_epoch_end_with_the_process() -> None
     assert own_workers(before)
     workers._end_all()  # as `atexit` calls it; Python would wait for them without end
     assert not own_workers(before)
+
+
+class Kills(torch.optim.SGD):
+    """Kills a data worker in the middle of its third step."""
+
+    calls = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.calls += 1
+        if self.calls == 3:
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid or 0, signal.SIGKILL)
+            os.waitid(os.P_PID, worker.pid or 0, os.WEXITED | os.WNOWAIT)
+        return super().step(closure)
+
+
+def test_a_worker_that_dies_in_an_optimizer_step_is_reported_after_it_and_the_step_is_saved() -> None:
+    loader = DataLoader(TensorDataset(*xy()), batch_size=4, num_workers=1)
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        train(made(), loader, max_step=8, name="run", optimizer=lambda parameters: Kills(parameters, lr=0.1))
+    run = darkit.load("run")
+    assert run.status == "crashed"
+    assert [checkpoint.step for checkpoint in run.checkpoints()] == [3]

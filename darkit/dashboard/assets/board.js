@@ -140,7 +140,7 @@
       enlarge.onclick = () => {
         const others = darkit.parameters().getAll("large").filter((one) => one !== id);
         darkit.remember({large: box.classList.toggle("large") ? [...others, id] : others});
-        if (plot.data) Plotly.Plots.resize(plot);
+        if (plot.data) card.drawn = Plotly.Plots.resize(plot);
       };
       head.append(heading, darkit.chartMenu(this, card), enlarge);
       box.append(head, plot);
@@ -159,11 +159,15 @@
       const range = this.source === "log" ? zoomOfY(card.id) : null;
       if (range) Object.assign(figure.layout.yaxis, {range, autorange: false, dtick: undefined});
       const first = !card.plot.data;
-      Plotly.react(card.plot, figure.data, figure.layout, options);
+      this.paint(card, figure);
       card.plot.dataset.drawn = String(Number(card.plot.dataset.drawn || 0) + 1);
       if (!first) return;
       card.plot.on("plotly_relayout", (change) => this.zoom(card, change));
       card.plot.on("plotly_doubleclick", () => this.showAll());
+    }
+
+    paint(card, {data, layout}) {
+      card.drawn = Plotly.react(card.plot, data, layout, options);
     }
 
     zoom(card, change) {
@@ -269,7 +273,7 @@
         if (trace.mode === "lines+markers" && trace.x.length > 30) trace.mode = "lines";
       }
       card.plot.layout.datarevision = (card.plot.layout.datarevision || 0) + 1;
-      Plotly.react(card.plot, card.plot.data, card.plot.layout, options);
+      this.paint(card, card.plot);
       card.plot.dataset.appended = String(Number(card.plot.dataset.appended || 0) + 1);
       return true;
     }
@@ -278,7 +282,9 @@
       this.abort.abort();
       this.watcher.disconnect();
       this.loop?.end();
-      for (const card of this.cards.values()) if (card.plot.data) Plotly.purge(card.plot);
+      for (const {plot, drawn} of this.cards.values()) {
+        drawn?.finally(() => Plotly.purge(plot)); // Plotly fails on a chart that is purged while it is drawn
+      }
       boards.delete(this.root);
     }
   }

@@ -78,7 +78,7 @@
       if (!card.plot.data) continue;
       for (const trace of card.plot.data) if (trace.meta.run === name) trace.visible = !next.includes(name);
       card.plot.layout.datarevision = (card.plot.layout.datarevision || 0) + 1;
-      Plotly.react(card.plot, card.plot.data, card.plot.layout, board.options);
+      board.paint(card, card.plot);
     }
   }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ class StepCheckpoint(StepCallback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """Saves the last completed step, and waits for what is being written; adds an error of its own as a note."""
-        for end in (lambda: self._save_before(trainer, pl_module, exception), self._close):
+        save = partial(self._save_before, trainer, pl_module, exception)
+        for end in (save, self._close):
             try:
                 end()
             except BaseException as late:
