@@ -25,7 +25,7 @@ _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: what a class statement makes
 _FUNCTIONS = (types.FunctionType, types.LambdaType)
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), type, types.BuiltinFunctionType, types.ModuleType)
 _COMPARED = (PurePath, Enum, Decimal, date, time, timedelta)
-_Seen = set[tuple[int, int]]
+_Seen = dict[tuple[int, int], tuple[Any, Any]]  # by ids; the values are kept, so that their ids stay their own
 
 
 def are_alike(one: Any, other: Any) -> bool:
@@ -34,10 +34,11 @@ def are_alike(one: Any, other: Any) -> bool:
     Of modules all attributes count, also of those inside, and the buffers that no checkpoint holds; parameters and
     other buffers count by their shapes. Functions are alike with the same code, defaults and enclosed values.
     """
-    seen: _Seen = set()
+    seen: _Seen = {}
     if isinstance(one, nn.Module) and isinstance(other, nn.Module):  # attributes may hold parameters too, as LSTM's do
         others = dict(other.named_parameters())
-        seen = {(id(part), id(others[name])) for name, part in one.named_parameters() if name in others}
+        pairs = ((part, others[name]) for name, part in one.named_parameters() if name in others)
+        seen = {(id(a), id(b)): (a, b) for a, b in pairs}
     return _alike(one, other, seen)
 
 
@@ -52,7 +53,7 @@ def _alike(one: Any, other: Any, seen: _Seen) -> bool:
         return type(one) is type(other) and bool(one == other or (one != one and other != other))
     if (id(one), id(other)) in seen:
         return True
-    seen.add((id(one), id(other)))
+    seen[id(one), id(other)] = one, other
     if isinstance(one, Tensor | numpy.ndarray):
         return type(one) is type(other) and _same_numbers(one, other)
     if type(one) is not type(other):
