@@ -17,10 +17,10 @@ from transformers import PreTrainedTokenizerFast
 
 import darkit
 from darkit.core import Predicter
-from darkit.core.evaluation import evaluate_run
 from darkit.data import labelled_text, masked_text, text_files, train_tokenizer
-from darkit.engine.checkpoint import read_checkpoint
-from darkit.engine.compare import differences
+from darkit.engine.checkpoints.checkpoint import read_checkpoint
+from darkit.engine.checkpoints.difference import differences
+from darkit.prediction.evaluation import evaluate_run
 from darkit.runs.checkpoints import find_checkpoint
 
 TEXTS = [

@@ -25,8 +25,8 @@ from darkit.data import (
     text_files,
     text_pairs,
 )
-from darkit.engine.checkpoint import read_run_checkpoint
-from darkit.engine.compare import differences
+from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
+from darkit.engine.checkpoints.difference import differences
 from darkit.models.gpt import GPT, GPTConfig
 from darkit.runs import Run, load
 from tests.cli.parts import done, refused, write

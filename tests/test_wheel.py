@@ -125,7 +125,7 @@ def test_installed_from_the_wheel_it_trains_and_predicts_from_an_empty_folder(
     empty.mkdir()
     where = run([str(installed / "python"), "-c", "import darkit; print(darkit.__file__)"], empty, home)
     assert Path(where.strip()).is_relative_to(installed.parent), "and not from the checkout"
-    out = run([str(installed / "python"), "-m", "darkit.train", "trainer.max_step=20", "name=text"], empty, home)
+    out = run([str(installed / "python"), "-m", "darkit.cli.train", "trainer.max_step=20", "name=text"], empty, home)
     assert out.startswith("text: finished at step 20 of 20\n")
     assert "unigram model" in out
     out = run([str(installed / "darkit"), "train", "model=mymodel", "trainer.max_step=20", "name=own"], empty, home)

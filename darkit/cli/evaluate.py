@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = load(name)  # before torch is paid for
     from darkit.cli.compose import compose_data
     from darkit.cli.instantiate import make_choice
-    from darkit.core.evaluation import measure_run
+    from darkit.prediction.evaluation import measure_run
 
     if "" not in sys.path:
         sys.path.insert(0, "")  # data of the working directory's
@@ -96,7 +96,7 @@ def _show(arguments: argparse.Namespace, evaluation: Evaluation) -> None:
 def _data_settings(found: Run, wanted: str | None) -> dict[str, Any] | None:
     """Returns the settings of the data that are to be evaluated on, or None where the name of a choice was given."""
     from darkit.cli.recorded import believed_data
-    from darkit.data.sources import is_place
+    from darkit.data.sources.source import is_place
 
     if wanted is not None and not is_place(wanted):
         return None

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         RunExistsError: The file is there already.
         ConfigError: Its folder is not there, or the weights do not fit the format.
     """
-    from darkit.engine.checkpoint import read_run_checkpoint
+    from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 
     name, wanted = split_reference(arguments.name)
     found = load(name)

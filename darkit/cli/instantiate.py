@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from darkit.data import DataChoice
-from darkit.engine.building import constructor_parameters
+from darkit.engine.description.building import constructor_parameters
 from darkit.errors import ConfigError, DarkitError, ModelError
 
 _PLAIN = (bool, int, float, str, type(None))  # defaults that are recorded with what was given

@@ -59,7 +59,7 @@ def label_json(predicter: Predicter, run: Run, text: str) -> bool:
     Returns:
         Whether it was that.
     """
-    from darkit.core.tasks import column_names
+    from darkit.prediction.tasks import column_names
 
     try:
         rows = rows_of(json.loads(text), "INPUT")
@@ -89,9 +89,9 @@ def as_plain(prediction: Any) -> Any:
 def _predictions(predicter: Predicter, run: Run, rows: Rows) -> Iterator[Any]:
     import torch
 
-    from darkit.core.labels import read_off
-    from darkit.core.tasks import column_names
-    from darkit.engine.loss import batch_errors
+    from darkit.engine.steps.loss import batch_errors
+    from darkit.prediction.classification import read_off
+    from darkit.prediction.tasks import column_names
 
     if predicter.tokenizer is not None:
         texts = rows.column(rows.names[0] if len(rows.names) == 1 else _text_field(run))

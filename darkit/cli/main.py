@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["train"]:  # Hydra reads the rest
-        from darkit.train import main as train
+        from darkit.cli.train import main as train
 
         return train(words[1:])
     code = 0

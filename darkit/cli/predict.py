@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         check_out(arguments.out)
     from darkit.core import Predicter
-    from darkit.core.tasks import CLASSIFICATION, MASKED, REGRESSION
+    from darkit.prediction.tasks import CLASSIFICATION, MASKED, REGRESSION
 
     if "" not in sys.path:
         sys.path.insert(0, "")  # a model of the working directory's
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _stream(predicter: Predicter, given: str, arguments: argparse.Namespace) -> None:
-    from darkit.core.tasks import PAIRS
+    from darkit.prediction.tasks import PAIRS
 
     settings = {name: getattr(arguments, name) for name in _SAMPLING}
     if predicter.task != PAIRS:
@@ -113,7 +113,7 @@ def _stream(predicter: Predicter, given: str, arguments: argparse.Namespace) -> 
 
 
 def _fill(predicter: Predicter, given: str, arguments: argparse.Namespace) -> None:
-    from darkit.core.masked import MASK, mask_name
+    from darkit.prediction.text.masked import MASK, mask_name
 
     places = predicter.predict(given, top=arguments.top)
     if arguments.json:
@@ -181,7 +181,7 @@ def _tensors(text: str, run: Run, model: nn.Module) -> Any:
 
 
 def _predict(predicter: Predicter, inputs: Any) -> Any:
-    from darkit.engine.loss import batch_errors
+    from darkit.engine.steps.loss import batch_errors
 
     with batch_errors(inputs):
         return predicter.predict(inputs)

@@ -188,7 +188,7 @@ def _is_plain(value: Any, *, words: bool = False) -> bool:
 
 def _is_on_hub(key: str, value: Any) -> bool:
     """Says whether a setting would fetch something from the network."""
-    from darkit.data.sources import is_on_hub
+    from darkit.data.sources.source import is_on_hub
 
     if key not in _FROM_HUB or not isinstance(value, str | list):
         return False

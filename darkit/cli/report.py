@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars
 
-from darkit.engine.rate import speed
+from darkit.engine.log.rate import speed
 from darkit.runs import Run
 from darkit.runs.example import example_input
 from darkit.runs.inert import inert

@@ -32,7 +32,7 @@ def add_parser(commands: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serves until it is stopped, or starts a server in the background; prints the address and nothing else."""
     refuse_archive("the scripts of its pages")
-    from darkit.dashboard.serve import serve, start_in_background
+    from darkit.dashboard.server.serve import serve, start_in_background
 
     def announce(address: str) -> None:
         print(address, flush=True)

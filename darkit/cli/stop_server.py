@@ -17,7 +17,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ends the server; exit code 1 where there is none."""
-    from darkit.dashboard.serve import stop
+    from darkit.dashboard.server.serve import stop
 
     where = chosen_home(arguments)
     address = stop(where)

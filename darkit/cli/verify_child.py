@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
+from darkit.cli.train import main
 from darkit.engine.callbacks.record import RecordBatches
-from darkit.train import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[2:], callbacks=[RecordBatches(Path(sys.argv[1]))]))

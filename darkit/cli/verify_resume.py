@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _verify(folder: Path, overrides: list[str], kills: int, seed: int | None) -> int:
-    from darkit.engine.compare import first_difference
+    from darkit.engine.checkpoints.difference import first_difference
 
     trial = _Trial(folder, overrides)
     say("Training straight through ...")

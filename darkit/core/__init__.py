@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from darkit.core.logger import LogFieldnames
-    from darkit.core.predicter import Predicter
     from darkit.core.trainer import Trainer
     from darkit.engine.config import TrainerConfig
+    from darkit.prediction.predicter import Predicter
 
 __all__ = ["LogFieldnames", "Predicter", "Trainer", "TrainerConfig"]
 
 _LAZY = {  # a prediction does not pay for what only training needs
     "LogFieldnames": "darkit.core.logger",
-    "Predicter": "darkit.core.predicter",
+    "Predicter": "darkit.prediction.predicter",
     "Trainer": "darkit.core.trainer",
     "TrainerConfig": "darkit.engine.config",
 }

@@ -9,9 +9,9 @@ import lightning
 import torch
 
 from darkit.engine.callbacks.evaluate import StepEvaluate
-from darkit.engine.metrics import fresh_metrics
-from darkit.engine.undisturbed import evaluating
-from darkit.engine.values import number_of
+from darkit.engine.log.values import number_of
+from darkit.engine.metrics.gathering import fresh_metrics
+from darkit.engine.metrics.undisturbed import evaluating
 
 if TYPE_CHECKING:
     from darkit.core.trainer import Trainer

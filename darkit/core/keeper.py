@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from darkit.engine.boundary import Boundary
-from darkit.engine.checkpoint import bare, read_checkpoint, write_checkpoint
-from darkit.engine.description import describe_model
-from darkit.engine.exports import write_exports
+from darkit.engine.checkpoints.boundary import Boundary
+from darkit.engine.checkpoints.checkpoint import bare, read_checkpoint, write_checkpoint
+from darkit.engine.checkpoints.snapshot import Snapshot
+from darkit.engine.data.workers import may_follow_a_death
+from darkit.engine.description.describe import describe_model
+from darkit.engine.description.exports import write_exports
+from darkit.engine.log.rows import RowStream, Sink
+from darkit.engine.log.tensorboard import TensorBoardSink
+from darkit.engine.log.values import number_of
 from darkit.engine.loop import retention_of
-from darkit.engine.metrics import missing_metric
+from darkit.engine.metrics.gathering import missing_metric
 from darkit.engine.processes import own_rank
 from darkit.engine.session import Session
-from darkit.engine.snapshot import Snapshot
 from darkit.engine.stop import StopTraining
-from darkit.engine.stream import RowStream, Sink
-from darkit.engine.tensorboard import TensorBoardSink
-from darkit.engine.values import number_of
-from darkit.engine.workers import may_follow_a_death
 from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError, ConfigError, NonFiniteLossError
 from darkit.runs import files
 from darkit.runs.checkpoints import checkpoint_path, find_checkpoint, list_checkpoints, manifest_path

@@ -30,7 +30,7 @@ class CsvLogger:
     """Appends rows to a run's log without waiting for a disk or a device.
 
     Args:
-        put: Takes one row; see `darkit.engine.stream.RowStream.put`.
+        put: Takes one row; see `darkit.engine.log.rows.RowStream.put`.
     """
 
     def __init__(self, put: Callable[[dict[str, Any]], None]) -> None:

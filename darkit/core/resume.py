@@ -11,13 +11,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from darkit.core.loop_state import give_state, has_state, schedules_of
-from darkit.engine.averages import raw_weights
-from darkit.engine.checkpoint import load_weights
-from darkit.engine.description import describe_model
+from darkit.engine.checkpoints.checkpoint import load_weights
+from darkit.engine.description.describe import describe_model
 from darkit.engine.device import restore_generators
-from darkit.engine.display import announce
-from darkit.engine.optim import load_schedule, restore_groups, restore_optimizer
+from darkit.engine.log.progress import announce
 from darkit.engine.resume import Changes, Resume, check_settings, describe_changes, find_resume
+from darkit.engine.steps.averages import raw_weights
+from darkit.engine.steps.optim import load_schedule, restore_groups, restore_optimizer
 from darkit.errors import ConfigError
 
 if TYPE_CHECKING:

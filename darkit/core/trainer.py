@@ -21,17 +21,17 @@ from darkit.core.logger import CsvLogger
 from darkit.core.loop_state import LoopState, state_of, whole_step
 from darkit.core.resume import GoingOn, go_on
 from darkit.core.server import start_dashboard
-from darkit.engine.boundary import Boundary
 from darkit.engine.callbacks import LossGuard
 from darkit.engine.callbacks.evaluate import StepEvaluate, evaluate
-from darkit.engine.checkpoint import bare, check_savable, class_path
+from darkit.engine.checkpoints.boundary import Boundary
+from darkit.engine.checkpoints.checkpoint import bare, check_savable, class_path
+from darkit.engine.checkpoints.state import collect_state
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import generator_states, move_to_device, resolve_device, seed_generators
-from darkit.engine.loss import make_step
-from darkit.engine.optim import make_optimizer
 from darkit.engine.processes import own_rank
 from darkit.engine.session import DEFAULT_SERIES, check_series
-from darkit.engine.state import collect_state
+from darkit.engine.steps.loss import make_step
+from darkit.engine.steps.optim import make_optimizer
 from darkit.engine.training import column_names, train_run
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
@@ -60,7 +60,7 @@ class Trainer:
         log_fieldnames: A dataclass whose fields are the log's only columns; None takes the default ones and whatever
             comes.
         visual_series: The curves to show: name -> [x column, y column]; by default the class's ``_visual_series``.
-        loss: How the engine, or `validate`, gets a loss; see `darkit.engine.loss`.
+        loss: How the engine, or `validate`, gets a loss; see `darkit.engine.steps.loss`.
         callbacks: Lightning callbacks for the engine.
         resume: What `train` goes on from; see `darkit.fit`. A hand-written ``train`` finds the weights in the model,
             the generators as they were and in ``self.current_step`` the index of the step to start at. Optimizer and
@@ -217,7 +217,7 @@ class Trainer:
             val_dataloader: A loader, or any iterable of batches.
 
         Returns:
-            ``{"val_loss": ..., ...}``: means; `darkit.engine.means` says how much each batch counts.
+            ``{"val_loss": ..., ...}``: means; `darkit.engine.metrics.means` says how much each batch counts.
 
         Raises:
             LossError: Neither the model nor ``loss=`` gives a loss.

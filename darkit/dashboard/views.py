@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from darkit.dashboard.facts import readable
+from darkit.dashboard.reading.facts import readable
 from darkit.errors import ConfigError
 from darkit.runs.names import check_name
 

@@ -103,7 +103,7 @@ class TrainerConfig:
     warmup_step: int = 0
     """Steps in which the learning rate grows linearly to `lr`, at least 0."""
     gradient_accumulation_steps: int = 1
-    """Batches per step, at least 1; they count as in one large batch (see `darkit.engine.means`)."""
+    """Batches per step, at least 1; they count as in one large batch (see `darkit.engine.metrics.means`)."""
     gradient_clip: float = 0.0
     """Largest norm of all gradients together, at least 0; 0 does not clip."""
     ema_decay: float = 0.0

@@ -14,8 +14,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from darkit.engine.adapter import Adapter
-from darkit.engine.averages import Averages
 from darkit.engine.callbacks import (
     EarlyStop,
     EmaWeights,
@@ -29,21 +27,23 @@ from darkit.engine.callbacks import (
     StopOnRequest,
 )
 from darkit.engine.callbacks.base import EveryStepCallback, log_values
-from darkit.engine.checkpoint import bare
+from darkit.engine.checkpoints.checkpoint import bare
+from darkit.engine.checkpoints.state import of_rank, restore_callbacks
 from darkit.engine.config import TrainerConfig
-from darkit.engine.denominators import unwatched
-from darkit.engine.description import ModelDescription
-from darkit.engine.display import Display, announce
-from darkit.engine.fits import misfit_of_samples
-from darkit.engine.held import Held
-from darkit.engine.metrics import restore_metrics
+from darkit.engine.data.fits import misfit_of_samples
+from darkit.engine.data.held import Held
+from darkit.engine.data.workers import begin, end, may_follow_a_death
+from darkit.engine.description.describe import ModelDescription
+from darkit.engine.log.progress import Display, announce
+from darkit.engine.log.rows import Sink
+from darkit.engine.log.tensorboard import TensorBoardSink
+from darkit.engine.metrics.denominators import unwatched
+from darkit.engine.metrics.gathering import restore_metrics
 from darkit.engine.processes import Place
 from darkit.engine.session import Session
-from darkit.engine.state import of_rank, restore_callbacks
+from darkit.engine.steps.adapter import Adapter
+from darkit.engine.steps.averages import Averages
 from darkit.engine.stop import SignalGuard
-from darkit.engine.stream import Sink
-from darkit.engine.tensorboard import TensorBoardSink
-from darkit.engine.workers import begin, end, may_follow_a_death
 from darkit.errors import ConfigError
 from darkit.runs import files
 from darkit.runs.retention import Retention

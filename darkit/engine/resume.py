@@ -11,9 +11,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from darkit.engine.checkpoint import read_run_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.engine.config import AUTO, TrainerConfig
-from darkit.engine.exports import tokenizer_digest
+from darkit.engine.description.exports import tokenizer_digest
 from darkit.errors import ConfigError, ReproductionWarning, RunLockedError, StorageError
 from darkit.runs import Run, files, load
 from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path

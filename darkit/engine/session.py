@@ -12,16 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from darkit.engine.checkpoints.writer import CheckpointWriter
 from darkit.engine.config import TrainerConfig
-from darkit.engine.description import ModelDescription
-from darkit.engine.loss import is_out_of_memory
+from darkit.engine.data.workers import is_worker_death
+from darkit.engine.description.describe import ModelDescription
+from darkit.engine.description.scripts import refuse_in_script
+from darkit.engine.log.rows import RowStream, Sink
+from darkit.engine.log.system import SystemLog
 from darkit.engine.resume import Changes
-from darkit.engine.scripts import refuse_in_script
+from darkit.engine.steps.loss import is_out_of_memory
 from darkit.engine.stop import SignalGuard, StopRequest, StopTraining
-from darkit.engine.stream import RowStream, Sink
-from darkit.engine.system import SystemLog
-from darkit.engine.workers import is_worker_death
-from darkit.engine.writer import CheckpointWriter
 from darkit.errors import ConfigError, NonFiniteLossError, RunReplacedError, StorageError
 from darkit.runs import files, seal, status
 from darkit.runs.checkpoints import list_checkpoints

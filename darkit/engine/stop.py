@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from darkit.engine.workers import SIGNALS
+from darkit.engine.data.workers import SIGNALS
 from darkit.runs.forks import forget_in_child
 
 logger = logging.getLogger(__name__)

@@ -12,23 +12,21 @@ from typing import Any
 import lightning
 from torch import nn
 
-from darkit.engine.adapter import Adapter
 from darkit.engine.aliases import refuse_shadows
-from darkit.engine.averages import averages_of, raw_weights
-from darkit.engine.best import load_best, refuse_without_validation
 from darkit.engine.callbacks import EarlyStop, StepEvaluate
 from darkit.engine.callbacks.early_stop import stopped_early
-from darkit.engine.checkpoint import bare, load_weights
+from darkit.engine.checkpoints.best import load_best, refuse_without_validation
+from darkit.engine.checkpoints.checkpoint import bare, load_weights
 from darkit.engine.config import TrainerConfig, with_overrides
-from darkit.engine.description import config_values, describe_model
+from darkit.engine.data.epochs import limit_steps
+from darkit.engine.data.exactness import has_few_shapes, warn_of_inexactness
+from darkit.engine.data.fingerprint import describe_data
+from darkit.engine.data.fits import check_fits, refuse_uninitialized, small_batch
+from darkit.engine.data.loaders import make_loaders
+from darkit.engine.description.describe import config_values, describe_model
 from darkit.engine.device import resolve_device, seed_generators
-from darkit.engine.display import announce
-from darkit.engine.epochs import limit_steps
-from darkit.engine.exactness import has_few_shapes, warn_of_inexactness
-from darkit.engine.fingerprint import describe_data
-from darkit.engine.fits import check_fits, refuse_uninitialized, small_batch
 from darkit.engine.foreign import refuse_callbacks, refuse_module, with_data_module
-from darkit.engine.loaders import make_loaders
+from darkit.engine.log.progress import announce
 from darkit.engine.loop import (
     Watched,
     enter,
@@ -40,11 +38,13 @@ from darkit.engine.loop import (
     retention_of,
     run_loop,
 )
-from darkit.engine.loss import finds_own_loss, make_step
-from darkit.engine.metrics import Metrics
+from darkit.engine.metrics.gathering import Metrics
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, describe_changes, find_resume, warn_of_other_data
 from darkit.engine.session import DEFAULT_SERIES, Session
+from darkit.engine.steps.adapter import Adapter
+from darkit.engine.steps.averages import averages_of, raw_weights
+from darkit.engine.steps.loss import finds_own_loss, make_step
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
 from darkit.runs.forks import keep
@@ -80,8 +80,9 @@ def fit(
         name: The run's name; None makes a fresh one.
         config: The trainer's config; its ``device`` then says what was really used. Nothing else of it is changed, so
             that several runs may share one.
-        loss: A callable of outputs and target, or of model and batch; `darkit.engine.loss` says what is done without.
-        metrics: What else to compute of every batch, by name: callables of outputs and target, or of model and batch,
+        loss: A callable of outputs and target, or of model and batch; `darkit.engine.steps.loss` says what is done
+        without. metrics: What else to compute of every batch, by name: callables of outputs and target, or of model
+        and batch,
             or torchmetrics objects, which an evaluation computes over all of its batches.
         tokenizer: A `tokenizers.Tokenizer`, a transformers tokenizer or the path of a ``tokenizer.json``; exported.
         optimizer: A torch optimizer, a callable of the parameters, or a name as in the config; None takes the config's.

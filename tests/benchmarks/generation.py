@@ -47,15 +47,15 @@ def gpt2(size: str) -> Any:
 
 def tokenizer() -> Any:
     """Trains the default run's tokenizer, without a token that ends a text, for an untrained model may choose it."""
-    from darkit.data.text import embedded_documents
-    from darkit.data.tokenizers import train_bpe
+    from darkit.data.objectives.causal import embedded_documents
+    from darkit.data.text.tokenizers import train_bpe
 
     return train_bpe(embedded_documents(), VOCABULARY, special_tokens=())
 
 
 def stream(model: nn.Module) -> Callable[[], Any]:
     """Goes on with darkit."""
-    from darkit.core.generate import stream_text
+    from darkit.prediction.text.generate import stream_text
 
     words = tokenizer()
     return lambda: list(stream_text(model, words, PROMPT, max_new_tokens=NEW, temperature=0))

@@ -19,8 +19,8 @@ def main(model: str, steps: str) -> None:
     """Trains one model and prints what came of it."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["DARWIN_KIT_HOME"] = home
+        from darkit.cli.train import main as train
         from darkit.runs import load
-        from darkit.train import main as train
 
         arguments = [f"model={model}", "name=run", f"trainer.max_step={steps}", f"trainer.eval_step_interval={steps}"]
         code = train([*arguments, f"trainer.batch_size={BATCH}", f"data.context_length={CONTEXT}"])

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from darkit.cli.main import main
-from darkit.dashboard.cache import LogCache
-from darkit.dashboard.library import Library
+from darkit.dashboard.reading.cache import LogCache
+from darkit.dashboard.reading.library import Library
 from darkit.runs.inert import inert
 from tests.cli.hostile import (
     KINDS,

@@ -30,12 +30,12 @@ def empty(tmp_path: Path) -> Path:
 def test_python_m_darkit_train_prints_the_report_to_standard_output_and_progress_to_standard_error(
     empty: Path, home: Path
 ) -> None:
-    command = [sys.executable, "-m", "darkit.train", *QUICK, "name=x"]
+    command = [sys.executable, "-m", "darkit.cli.train", *QUICK, "name=x"]
     result = subprocess.run(command, cwd=empty, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("x: finished at step 4 of 4\n")
     assert [line.split()[:2] for line in result.stderr.splitlines()] == [["step", "2/4"], ["step", "4/4"]]
-    assert load("x").info["command"][1:] == ["-m", "darkit.train", *QUICK, "name=x"]
+    assert load("x").info["command"][1:] == ["-m", "darkit.cli.train", *QUICK, "name=x"]
     assert names(empty) == set()
 
 
@@ -79,7 +79,7 @@ def test_on_a_terminal_there_is_a_bar_and_nothing_is_cut(empty: Path, home: Path
 def test_a_training_that_is_asked_to_stop_says_how_to_go_on(
     sent: signal.Signals, code: int, empty: Path, home: Path
 ) -> None:
-    words = [sys.executable, "-m", "darkit.train", *NUMBERS[1:], "name=x", "trainer.max_step=1000000"]
+    words = [sys.executable, "-m", "darkit.cli.train", *NUMBERS[1:], "name=x", "trainer.max_step=1000000"]
     with subprocess.Popen(words, cwd=empty, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         assert process.stderr.readline().startswith("step 10/")

@@ -50,7 +50,7 @@ DATA: list[Any] = [
     {"_target_": "pandas.read_pickle", "filepath_or_buffer": "bomb.pkl"},
     {"_target_": "joblib.load", "filename": "bomb.pkl"},
     {"_target_": "pickle.load", "file": {"_target_": "builtins.open", "file": "bomb.pkl", "mode": "rb"}},
-    {"_target_": "darkit.core.rebuild.build_config", "kind": "pydantic", "path": "subprocess.Popen"},
+    {"_target_": "darkit.prediction.rebuild.build_config", "kind": "pydantic", "path": "subprocess.Popen"},
     {"_target_": "darkit.data.open_prepared", "folder": "x"},
     {"_target_": "darkit.data.regression.__globals__", "x": 1},
     {"_target_": "darkit.data", "x": 1},

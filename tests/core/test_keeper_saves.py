@@ -15,7 +15,7 @@ from torch import Tensor
 
 import darkit
 from darkit.core import Trainer
-from darkit.engine.checkpoint import read_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_checkpoint
 from darkit.errors import NonFiniteLossError
 from darkit.runs import base
 from tests.core.parts import Logging, Loop, LoopConfig, loop, net, samples, saved

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import darkit
 from darkit.core import Trainer
-from darkit.engine.compare import differences
+from darkit.engine.checkpoints.difference import differences
 from darkit.errors import ConfigError
 from tests.core.parts import Loop, LoopConfig, loop, samples, saved
 from tests.core.test_resume import Random, rows, state

@@ -16,9 +16,9 @@ from torch import Tensor
 import darkit
 from darkit.cli.main import main
 from darkit.core import Predicter
-from darkit.core.evaluation import evaluate_run, measure_run
-from darkit.engine.checkpoint import read_run_checkpoint, write_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_run_checkpoint, write_checkpoint
 from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError
+from darkit.prediction.evaluation import evaluate_run, measure_run
 from darkit.runs import Run
 from darkit.runs.checkpoints import checkpoint_path, find_checkpoint
 from darkit.runs.lock import RunLock
@@ -153,7 +153,7 @@ def test_one_that_is_deleted_each_time_is_told_in_a_sentence(run: Run, monkeypat
         write_checkpoint(run.path, checkpoint.step + 1, {"state_dict": {}}, metrics={}, run_id="")
         raise CheckpointCorruptError("gone")
 
-    monkeypatch.setattr("darkit.engine.checkpoint.read_checkpoint", vanish)
+    monkeypatch.setattr("darkit.engine.checkpoints.checkpoint.read_checkpoint", vanish)
     with pytest.raises(CheckpointNotFoundError, match="deletes its checkpoints faster than one can be read"):
         read_run_checkpoint(run.path)
     with pytest.raises(CheckpointNotFoundError, match="iter-2-ckpt of the run 'a' was deleted while it was read"):

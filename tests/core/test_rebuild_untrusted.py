@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from darkit.core.rebuild import build_model, find_model_class
-from darkit.engine.building import build_config, is_config_class
+from darkit.engine.description.building import build_config, is_config_class
 from darkit.errors import ModelError
+from darkit.prediction.rebuild import build_model, find_model_class
 from darkit.runs import Run, files
 from tests.core.models import CheckedConfig, Configured, FrozenConfig, OwnConfig, Plain
 

@@ -12,8 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 import darkit
 from darkit.core import Trainer
-from darkit.engine.checkpoint import read_checkpoint
-from darkit.engine.compare import differences
+from darkit.engine.checkpoints.checkpoint import read_checkpoint
+from darkit.engine.checkpoints.difference import differences
 from darkit.errors import CheckpointMismatchError, ConfigError, RunExistsError
 from darkit.runs.checkpoints import find_checkpoint
 from tests.core.parts import Loop, LoopConfig, loop, net, samples, saved

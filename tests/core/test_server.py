@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from darkit.core.server import start_dashboard
-from darkit.dashboard.serve import stop
+from darkit.dashboard.server.serve import stop
 
 
 def test_a_home_has_one_dashboard_and_a_taken_port_is_no_hindrance(

@@ -13,7 +13,7 @@ from torch import nn
 
 import darkit
 from darkit.core import Trainer, TrainerConfig
-from darkit.dashboard.serve import stop
+from darkit.dashboard.server.serve import stop
 from darkit.errors import ConfigError, DeviceWarning, ModelError, NameInvalidError, RunExistsError, StorageError
 from darkit.runs import base
 from tests.core.parts import Loop, LoopConfig, Net, byte_tokenizer, net, samples

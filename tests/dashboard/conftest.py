@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from darkit.dashboard.serve import server_of
-from darkit.dashboard.server import create_app
+from darkit.dashboard.server.app import create_app
+from darkit.dashboard.server.serve import server_of
 from darkit.runs import files, status
 from tests.dashboard.parts import make_run
 

@@ -10,10 +10,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from darkit.dashboard.address import read_address
-from darkit.dashboard.cache import LogCache
-from darkit.dashboard.charts import Charts
-from darkit.dashboard.layout.run import run_page
-from darkit.dashboard.library import Library
+from darkit.dashboard.charts.charts import Charts
+from darkit.dashboard.pages.run import run_page
+from darkit.dashboard.reading.cache import LogCache
+from darkit.dashboard.reading.library import Library
 from darkit.runs import files
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import make_run

@@ -13,14 +13,14 @@ import pytest
 from dash.development.base_component import Component
 
 from darkit.dashboard.address import read_address
-from darkit.dashboard.api import table_rows
-from darkit.dashboard.cache import LogCache
-from darkit.dashboard.charts import Charts
-from darkit.dashboard.compare import parallel
-from darkit.dashboard.export import chart_csv, comparison_page
-from darkit.dashboard.layout.compare import compare_page
-from darkit.dashboard.layout.run import run_page
-from darkit.dashboard.library import Library
+from darkit.dashboard.charts.charts import Charts
+from darkit.dashboard.charts.compare import parallel
+from darkit.dashboard.charts.export import chart_csv, comparison_page
+from darkit.dashboard.pages.compare import compare_page
+from darkit.dashboard.pages.run import run_page
+from darkit.dashboard.reading.cache import LogCache
+from darkit.dashboard.reading.library import Library
+from darkit.dashboard.server.api import table_rows
 from darkit.dashboard.views import View, read_view
 from darkit.errors import ConfigError
 from darkit.runs import files

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
-from darkit.dashboard.export import harmless
+from darkit.dashboard.charts.export import harmless
 from darkit.runs import files
 from darkit.runs.notes import Notes, write_notes
 from tests.dashboard.conftest import Served

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkit.dashboard import inside
-from darkit.dashboard.dash_requests import CheckedCallbacks, callback_problem
-from darkit.dashboard.server import create_app
+from darkit.dashboard.server import inside
+from darkit.dashboard.server.app import create_app
+from darkit.dashboard.server.dash_requests import CheckedCallbacks, callback_problem
 from tests.dashboard.parts import make_run
 
 SUITES = "/_dash-component-suites/"

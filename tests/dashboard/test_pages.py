@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import darkit.dashboard
-from darkit.dashboard.figures import PALETTE
+from darkit.dashboard.charts.figures import PALETTE
 from darkit.dashboard.texts import LANGUAGES
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import make_run

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from darkit.dashboard.predict import Prompts
+from darkit.dashboard.server.predict import Prompts
 from darkit.errors import ConfigError
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import make_run

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from darkit.dashboard.cache import LogCache
-from darkit.dashboard.layout.run import commands
-from darkit.dashboard.library import Library
+from darkit.dashboard.pages.run import commands
+from darkit.dashboard.reading.cache import LogCache
+from darkit.dashboard.reading.library import Library
 from darkit.runs import files
 from darkit.runs.notes import OWN_DATA, Evaluation, Notes, add_evaluation, read_notes, write_notes
 from tests.dashboard.conftest import Served

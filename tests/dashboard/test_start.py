@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from darkit.dashboard.inside import Inside
-from darkit.dashboard.layout.mantine import dmc
+from darkit.dashboard.pages.mantine import dmc
+from darkit.dashboard.server.inside import Inside
 from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import make_run
 

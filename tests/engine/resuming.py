@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, WeightedRandomSampler
 
 import darkit
-from darkit.engine.checkpoint import read_checkpoint
-from darkit.engine.compare import differences
+from darkit.engine.checkpoints.checkpoint import read_checkpoint
+from darkit.engine.checkpoints.difference import differences
 from darkit.runs.checkpoints import find_checkpoint
 from tests.engine.parts import Numbers, train, xy
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import darkit
-from darkit.engine.checkpoint import read_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_checkpoint
 
 SCRIPT = """
 import resource, sys, time, lightning

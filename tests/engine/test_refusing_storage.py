@@ -14,7 +14,7 @@ import lightning
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from darkit.engine.tensorboard import TensorBoardSink
+from darkit.engine.log.tensorboard import TensorBoardSink
 from darkit.errors import StorageError
 from darkit.runs import Run, base, files
 from darkit.runs.status import CRASHED, RUNNING, StatusWriter, read_status

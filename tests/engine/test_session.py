@@ -15,7 +15,7 @@ import torch
 
 import darkit
 from darkit.engine.config import TrainerConfig
-from darkit.engine.exports import describe_model
+from darkit.engine.description.exports import describe_model
 from darkit.engine.session import Session
 from darkit.errors import ConfigError, NameInvalidError, RunExistsError, RunLockedError, StorageError
 from darkit.runs import Run, base, files

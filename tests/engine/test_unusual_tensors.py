@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from darkit.core import Predicter
-from darkit.engine.arrays import as_dataset
-from darkit.engine.compare import differences
+from darkit.engine.checkpoints.difference import differences
+from darkit.engine.data.arrays import as_dataset
 from darkit.errors import DataError, ModelError
 from tests.engine.parts import run_names, train, xy
 from tests.engine.resuming import assert_same, break_off, run_one

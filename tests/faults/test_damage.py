@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from darkit.engine.checkpoint import read_checkpoint, read_run_checkpoint, write_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_checkpoint, read_run_checkpoint, write_checkpoint
 from darkit.errors import CheckpointCorruptError, CheckpointUnreadableError
 from darkit.runs import files
 from darkit.runs.checkpoints import describe_checkpoint, list_checkpoints
@@ -124,7 +124,7 @@ def test_an_archive_that_unpacks_to_a_gigabyte_is_refused_without_the_memory(zyg
     code = f"""
 import resource
 from pathlib import Path
-from darkit.engine.checkpoint import read_run_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.errors import CheckpointCorruptError, CheckpointUnreadableError
 from darkit.runs import files
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from darkit.engine.checkpoint import read_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_checkpoint
 from darkit.runs.checkpoints import describe_checkpoint
 from tests.faults.parts import (
     Child,
@@ -29,7 +29,7 @@ CALLS = ("openat", "write", "fsync", "rename", "unlink")
 SAVE = """
 import os, torch
 from pathlib import Path
-from darkit.engine.checkpoint import write_checkpoint
+from darkit.engine.checkpoints.checkpoint import write_checkpoint
 from darkit.errors import StorageError
 folder, elsewhere, gate = Path({folder!r}), Path({elsewhere!r}), {gate!r}
 def save(where, version):
@@ -81,7 +81,7 @@ class Traced:
         """Makes version 1 what is there before the traced save."""
         import torch
 
-        from darkit.engine.checkpoint import write_checkpoint
+        from darkit.engine.checkpoints.checkpoint import write_checkpoint
 
         content = {"state_dict": {"w": torch.full((64,), 1.0)}, "model_class": "M", "current_step": 1}
         write_checkpoint(self.folder, 1, content, metrics={}, run_id="id")

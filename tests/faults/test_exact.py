@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 import darkit
 from darkit.engine.callbacks.record import RecordBatches
-from darkit.engine.checkpoint import read_run_checkpoint
-from darkit.engine.compare import differences, first_difference
+from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
+from darkit.engine.checkpoints.difference import differences, first_difference
 from darkit.runs import Run
 from darkit.runs.requests import request_stop
 from tests.faults.parts import Zygote, finished, training, wait_until

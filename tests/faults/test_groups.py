@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from darkit.engine.checkpoint import read_run_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.runs.status import read_status
 from tests.faults.parts import CHECKOUT, Child, Zygote, last_logged, problems, wait_until
 

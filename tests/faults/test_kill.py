@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from darkit.engine.checkpoint import read_run_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.runs.lock import is_locked
 from tests.faults.parts import (
     Zygote,

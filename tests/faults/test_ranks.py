@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from darkit.engine.checkpoint import read_run_checkpoint
-from darkit.engine.compare import differences
+from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
+from darkit.engine.checkpoints.difference import differences
 from darkit.runs import Run
 from tests.faults.parts import CHECKOUT, LIMIT, finished, problems, state, wait_until
 

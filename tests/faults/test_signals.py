@@ -14,7 +14,7 @@ from select import select
 import pytest
 
 import darkit
-from darkit.engine.checkpoint import read_run_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.runs.requests import request_stop
 from darkit.runs.status import read_status
 from tests.faults.parts import CHECKOUT, Child, Zygote, finished, last_logged, problems, state, training, wait_until

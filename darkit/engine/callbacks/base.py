@@ -8,14 +8,14 @@ from typing import Any
 import lightning
 from torch import Tensor
 
-from darkit.engine.values import number_of
+from darkit.engine.log.values import number_of
 
 
 class StepCallback(lightning.Callback):
     """Calls `on_step` once after every optimizer step, and after nothing else.
 
     ``on_train_batch_end`` also comes for batches that were only accumulated, and once more when a stretch of steps ends
-    early (see `darkit.engine.adapter.Adapter`): then ``trainer.global_step`` has not moved.
+    early (see `darkit.engine.steps.adapter.Adapter`): then ``trainer.global_step`` has not moved.
     """
 
     _last_step = -1

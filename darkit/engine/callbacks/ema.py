@@ -7,9 +7,9 @@ from typing import Any
 import lightning
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
-from darkit.engine.adapter import bare_module
-from darkit.engine.averages import Averages
 from darkit.engine.callbacks.base import EveryStepCallback
+from darkit.engine.steps.adapter import bare_module
+from darkit.engine.steps.averages import Averages
 from darkit.errors import ConfigError
 
 

@@ -10,14 +10,14 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from darkit.engine.adapter import bare_module
-from darkit.engine.averages import evaluated_weights
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due
 from darkit.engine.device import kept_generators, move_to_device
-from darkit.engine.loss import Step, scalars
-from darkit.engine.means import Means, Weigher
-from darkit.engine.metrics import fresh_metrics
-from darkit.engine.undisturbed import evaluating
+from darkit.engine.metrics.gathering import fresh_metrics
+from darkit.engine.metrics.means import Means, Weigher
+from darkit.engine.metrics.undisturbed import evaluating
+from darkit.engine.steps.adapter import bare_module
+from darkit.engine.steps.averages import evaluated_weights
+from darkit.engine.steps.loss import Step, scalars
 from darkit.errors import DataError, LossError
 
 
@@ -59,8 +59,8 @@ class StepEvaluate(StepCallback):
         """Evaluates now.
 
         Returns:
-            The means, ``val_`` before their names; `darkit.engine.means` says how much each batch counts. Where several
-            processes evaluate, the means are over what all of them saw.
+            The means, ``val_`` before their names; `darkit.engine.metrics.means` says how much each batch counts.
+            Where several processes evaluate, the means are over what all of them saw.
         """
 
         def compute(batch: Any, index: int) -> dict[str, Any]:

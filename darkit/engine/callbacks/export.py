@@ -7,9 +7,9 @@ from typing import Any
 
 import lightning
 
-from darkit.engine.adapter import bare_module
-from darkit.engine.description import ModelDescription
-from darkit.engine.exports import write_exports
+from darkit.engine.description.describe import ModelDescription
+from darkit.engine.description.exports import write_exports
+from darkit.engine.steps.adapter import bare_module
 
 
 class ExportConfigs(lightning.Callback):

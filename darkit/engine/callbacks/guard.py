@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from darkit.engine.callbacks.base import EveryStepCallback, log_values
-from darkit.engine.stream import RowStream
+from darkit.engine.log.rows import RowStream
 from darkit.errors import ConfigError, NonFiniteLossError
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from darkit.engine.callbacks.base import EveryStepCallback, check_interval, is_due, log_values
-from darkit.engine.stream import RowStream
+from darkit.engine.log.rows import RowStream
 from darkit.runs import files
 from darkit.runs.log import CsvLog
 

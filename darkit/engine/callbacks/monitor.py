@@ -10,7 +10,7 @@ import lightning
 from torch import Tensor
 
 from darkit.engine.callbacks.base import is_due, log_values
-from darkit.engine.metrics import missing_metric
+from darkit.engine.metrics.gathering import missing_metric
 from darkit.errors import ConfigError
 
 

@@ -8,8 +8,8 @@ from typing import IO, Any
 
 import lightning
 
-from darkit.engine.adapter import Adapter
-from darkit.engine.fingerprint import add_to_digest
+from darkit.engine.data.fingerprint import add_to_digest
+from darkit.engine.steps.adapter import Adapter
 
 
 class RecordBatches(lightning.Callback):

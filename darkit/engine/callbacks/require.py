@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 
 from darkit.engine.callbacks.base import StepCallback, log_values
-from darkit.engine.metrics import missing_metric
+from darkit.engine.metrics.gathering import missing_metric
 
 
 class RequireMetric(StepCallback):

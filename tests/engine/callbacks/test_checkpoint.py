@@ -13,7 +13,7 @@ import torch
 import darkit
 from darkit.engine.callbacks import StepCheckpoint, StepEvaluate
 from darkit.engine.callbacks.base import StepCallback
-from darkit.engine.writer import CheckpointWriter
+from darkit.engine.checkpoints.writer import CheckpointWriter
 from darkit.errors import StorageError
 from darkit.runs.checkpoints import latest_checkpoint, list_checkpoints
 from tests.engine.callbacks.stock import Foreign, stock_fit

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from darkit.engine.callbacks import EarlyStop, StepEvaluate
 from darkit.engine.callbacks.early_stop import describe_stop
-from darkit.engine.checkpoint import read_checkpoint
-from darkit.engine.compare import differences
+from darkit.engine.checkpoints.checkpoint import read_checkpoint
+from darkit.engine.checkpoints.difference import differences
 from darkit.errors import ConfigError
 from tests.engine.callbacks.stock import Foreign, stock_fit
 from tests.engine.parts import in_order, made, run_names, train, xy

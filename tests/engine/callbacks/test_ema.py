@@ -17,8 +17,8 @@ import darkit
 from darkit.core import Predicter
 from darkit.core import Trainer as GuideTrainer
 from darkit.engine.callbacks import EmaWeights, StepCheckpoint, StepEvaluate
-from darkit.engine.checkpoint import read_checkpoint
-from darkit.engine.compare import differences
+from darkit.engine.checkpoints.checkpoint import read_checkpoint
+from darkit.engine.checkpoints.difference import differences
 from darkit.errors import ConfigError
 from darkit.runs.checkpoints import find_checkpoint, list_checkpoints
 from tests.engine.callbacks.stock import Foreign, WatchOutputs, stock_fit

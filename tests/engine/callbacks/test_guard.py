@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import darkit
 from darkit.engine.callbacks import LossGuard, StepCheckpoint, StepLog
-from darkit.engine.stream import RowStream
+from darkit.engine.log.rows import RowStream
 from darkit.errors import NonFiniteLossError
 from darkit.runs.log import CsvLog, read_log
 from tests.engine.callbacks.stock import Foreign, stock_fit

@@ -11,8 +11,8 @@ import pytest
 from torch.optim import SGD
 
 from darkit.engine.callbacks.record import RecordBatches
-from darkit.engine.fingerprint import add_to_digest
-from darkit.engine.order import BatchOrder
+from darkit.engine.data.fingerprint import add_to_digest
+from darkit.engine.data.order import BatchOrder
 from tests.engine.parts import LossMLP, in_order, made, train, xy
 
 

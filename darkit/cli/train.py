@@ -1,0 +1,150 @@
+"""``python -m darkit.train`` and ``darkit train``: a run from composed configs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from darkit.cli.arguments import is_sweep, prepare, sweeps_names
+from darkit.cli.compose import describe_error, run_composed
+from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error, show_warnings
+from darkit.cli.pipes import say, until_nobody_reads
+from darkit.cli.report import final_report, how_to_go_on
+from darkit.cli.terminal import print_traceback
+from darkit.engine.config import TrainerConfig
+from darkit.errors import BatchError, ConfigError, DarkitError
+from darkit.runs import base, load
+from darkit.runs.names import refuse_existing
+
+_UNEXPECTED = 1
+
+
+def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) -> int:
+    """Trains what the arguments compose.
+
+    Args:
+        arguments: Hydra's overrides and flags; by default those of the process.
+        callbacks: Lightning callbacks to train with besides darkit's own.
+
+    Returns:
+        The exit code: 0, or 2 when the user can mend what was wrong.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a model of the working directory's, as with python -m
+    show_warnings()
+    code = 0
+    number_names = is_sweep(given)
+
+    def task(settings: DictConfig) -> bool:
+        nonlocal code  # what went wrong is said at once, and a sweep goes on with its next job
+        try:
+            _train(settings, number_names, callbacks)
+        except DarkitError as error:
+            print_error(error)
+            code = code or USAGE_ERROR
+        except OmegaConfBaseException as error:
+            print_error(ConfigError(describe_error(error)))
+            code = code or USAGE_ERROR
+        except Exception:
+            print_traceback()
+            code = _UNEXPECTED
+        else:
+            return True
+        return False
+
+    try:
+        prepared = prepare(given)
+        number_names = number_names and not sweeps_names(prepared)
+        with until_nobody_reads():  # Hydra's help and configs; a training says what it has to say in any case
+            run_composed(task, prepared)
+    except DarkitError as error:
+        print_error(error)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -> None:
+    """Trains one job.
+
+    Args:
+        settings: The composed config.
+        number_names: Whether the jobs of a sweep share a name, so that each needs its number behind it.
+        callbacks: Lightning callbacks to train with besides darkit's own.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    from darkit.cli.instantiate import make_choice, make_loss, make_model
+    from darkit.engine.device import seed_generators
+    from darkit.engine.processes import find_place
+    from darkit.engine.resume import find_resume
+    from darkit.engine.steps.loss import finds_own_loss
+    from darkit.engine.training import train_run
+
+    trainer = cast(TrainerConfig, OmegaConf.to_object(settings.trainer))
+    job = HydraConfig.get()
+    if number_names and trainer.name is not None:
+        trainer.name = f"{trainer.name}-{job.job.num}"
+    place = find_place(trainer)
+    resume = settings.resume if settings.resume is None or isinstance(settings.resume, bool) else str(settings.resume)
+    found = find_resume(base(), trainer, resume)  # before the work of making data and model
+    goes_on = found is not None and found.same_run
+    first = found.step if found is not None and goes_on else 0
+    if trainer.name is not None and not goes_on and not place.rank:
+        refuse_existing(base(), trainer.name)
+    overrides = list(job.overrides.task)
+    OmegaConf.to_container(settings, resolve=True)  # what does not fit is said before the work
+    seed_generators(trainer.seed)
+    choice = make_choice(settings.data)
+    for key, value in choice.settings.items():
+        OmegaConf.update(settings.data, key, value, force_add=True)
+    composed = OmegaConf.create({"overrides": overrides, **_resolved(settings)})
+    seed_generators(trainer.seed)  # whatever the data drew, the model starts from the same numbers
+    model = make_model(settings.model)
+    loss = make_loss(settings.loss)
+    if loss is None and not finds_own_loss(model):
+        loss = choice.loss_for(model)
+    started = time.monotonic()
+    try:
+        run = train_run(
+            model,
+            choice.train,
+            choice.val,
+            trainer,
+            root=base(),
+            loss=loss,
+            tokenizer=choice.tokenizer,
+            callbacks=callbacks,
+            resume=found,
+            resume_overrides=settings.resume_overrides,
+            composed=OmegaConf.to_yaml(composed),
+        )
+    except BatchError as error:
+        if not any(override.partition("=")[0] == "data" for override in overrides):
+            error.add_note("The data was the default one; data=NAME takes another, such as ./configs/data/NAME.yaml.")
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        with suppress(DarkitError):  # it was stopped before there was a run
+            print(how_to_go_on(load(trainer.name or "")), file=sys.stderr)
+        raise
+    if found is not None and found.has_nothing_to_do(trainer.max_step):
+        return  # and that was said
+    seconds = time.monotonic() - started
+    baselines = choice.baselines if settings.loss is None else {}  # they are in the unit of the data's own loss
+    say(final_report(run, first_step=first, seconds=seconds, baselines=baselines))
+
+
+def _resolved(settings: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""From the columns of a log to curves: which x, which y, where a value was NaN or infinite, and what is in view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from darkit.dashboard.charts.downsample import MOST_POINTS, pick, smooth
+from darkit.dashboard.reading.columns import Numbers
+from darkit.dashboard.reading.facts import readable
+from darkit.dashboard.reading.tail import Table
+from darkit.dashboard.views import View
+
+MOST_ODD = 300  # marks of NaN and infinity per curve on the screen
+_TIME = "time"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One series of one run.
+
+    Attributes:
+        x: Positions (points,): steps, epochs, seconds or Unix milliseconds.
+        y: Finite values (points,).
+        odd_x: Where a value was NaN or infinite (marks,).
+        odd_y: Which it was (marks,).
+    """
+
+    x: Numbers
+    y: Numbers
+    odd_x: Numbers
+    odd_y: Numbers
+
+    def within(self, low: float | None, high: float | None) -> Curve:
+        """The part between two positions, and one point more on each side so that lines go on to the edge."""
+        if low is None or high is None:
+            return self
+        inside = np.flatnonzero((self.x >= low) & (self.x <= high))
+        if len(inside):
+            part = slice(max(0, inside[0] - 1), inside[-1] + 2)
+        else:
+            after = int(np.searchsorted(self.x, low))
+            part = slice(max(0, after - 1), after + 1)
+        marks = (self.odd_x >= low) & (self.odd_x <= high)
+        return Curve(self.x[part], self.y[part], self.odd_x[marks], self.odd_y[marks])
+
+    def smoothed(self, weight: float) -> Curve:
+        """The same curve, smoothed over all its points."""
+        return Curve(self.x, smooth(self.y, weight), self.odd_x, self.odd_y)
+
+    def thinned(self, most: int = MOST_POINTS) -> Curve:
+        """At most ``most`` points that look like all of them."""
+        chosen = pick(self.x, self.y, most)
+        marks = np.unique(np.linspace(0, max(0, len(self.odd_x) - 1), MOST_ODD).astype(int))
+        few = len(self.odd_x) <= MOST_ODD
+        odd_x, odd_y = (self.odd_x, self.odd_y) if few else (self.odd_x[marks], self.odd_y[marks])
+        return Curve(self.x[chosen], self.y[chosen], odd_x, odd_y)
+
+
+EMPTY = Curve(*(np.empty(0) for _ in range(4)))
+
+
+def curve_of(table: Table, columns: Sequence[str], view: View, first: int = 0) -> Curve:
+    """Takes a series out of a log.
+
+    Args:
+        table: The log.
+        columns: The series' x and y column.
+        view: Says what x is.
+        first: The row to begin with.
+
+    Returns:
+        The curve, empty where the log has no such columns.
+    """
+    y = table.column(columns[1], first)
+    x = position_of(table, columns[0], view, first)
+    if x is None or y is None:
+        return EMPTY
+    known = np.isfinite(x)
+    shown = known & np.isfinite(y)
+    if shown.all():
+        return Curve(x, y, np.empty(0), np.empty(0))
+    odd = table.odd(columns[1], first) & known
+    return Curve(x[shown], y[shown], x[odd], y[odd])
+
+
+def position_of(table: Table, column: str, view: View, first: int = 0) -> Numbers | None:
+    """Returns x for every row from ``first`` on, as the view wants it, or None where the log cannot say."""
+    if view.axis in ("relative", "wall"):
+        clock = table.column(_TIME, first if view.axis == "wall" else 0)
+        if clock is None or not len(clock):
+            return clock
+        if view.axis == "wall":
+            wall: Numbers = clock * 1000 + view.offset * 60_000
+            return wall
+        known = clock[np.isfinite(clock)]
+        since: Numbers = clock - (known[0] if len(known) else 0.0)
+        return since[first:]
+    if view.axis == "epoch":
+        return table.column("epoch", first)
+    own = table.column(column, first)
+    return own if own is not None else table.column("step", first)
+
+
+def usable_series(series: Mapping[str, object], table: Table) -> dict[str, list[str]]:
+    """Returns the series of a run that are well-formed; without any, one for every column that has numbers."""
+    found = {}
+    for name, columns in series.items():
+        if isinstance(columns, list) and len(columns) == 2 and all(isinstance(column, str) for column in columns):
+            found[readable(name)] = list(columns)
+    if found or not table.columns:
+        return found
+    x = "step" if "step" in table.columns else table.columns[0]
+    return {
+        column: [x, column]
+        for column in table.columns
+        if column not in (x, "epoch", _TIME) and _has_numbers(table, column)
+    }
+
+
+def _has_numbers(table: Table, column: str) -> bool:
+    values = table.column(column)
+    return values is not None and bool(np.isfinite(values).any())
+
+
+@dataclass(frozen=True)
+class Band:
+    """Several runs as one: mean and standard deviation of their curves (points,)."""
+
+    x: Numbers
+    mean: Numbers
+    deviation: Numbers
+
+
+def band_of(curves: Sequence[Curve], most: int = MOST_POINTS) -> Band:
+    """Averages curves where they are known; between its own points each curve is taken as straight."""
+    filled = [curve for curve in curves if len(curve.x)]
+    if not filled:
+        return Band(*(np.empty(0) for _ in range(3)))
+    first = filled[0].x
+    if all(len(curve.x) == len(first) and np.array_equal(curve.x, first) for curve in filled):
+        grid, rows = first, np.stack([curve.y for curve in filled])
+    else:
+        grid = np.unique(np.concatenate([curve.x for curve in filled]))
+        if len(grid) > most:
+            grid = np.linspace(grid[0], grid[-1], most)
+        rows = np.stack([np.interp(grid, *_ascending(curve), left=np.nan, right=np.nan) for curve in filled])
+    known = np.isfinite(rows)
+    count = known.sum(axis=0)
+    any_known = count > 0
+    rows, known, count, grid = rows[:, any_known], known[:, any_known], count[any_known], grid[any_known]
+    mean = np.where(known, rows, 0).sum(axis=0) / count
+    deviation = np.sqrt((np.where(known, rows - mean, 0) ** 2).sum(axis=0) / np.maximum(1, count - 1))
+    shown = pick(grid, mean, most)
+    return Band(grid[shown], mean[shown], deviation[shown])
+
+
+def odd_of(curves: Sequence[Curve]) -> Curve:
+    """Where any of several curves was NaN or infinite, as a curve without points."""
+    together = Curve(
+        np.empty(0),
+        np.empty(0),
+        np.concatenate([np.empty(0), *(curve.odd_x for curve in curves)]),
+        np.concatenate([np.empty(0), *(curve.odd_y for curve in curves)]),
+    )
+    return together.thinned()
+
+
+def _ascending(curve: Curve) -> tuple[Numbers, Numbers]:
+    order = np.argsort(curve.x, kind="stable")
+    return curve.x[order], curve.y[order]

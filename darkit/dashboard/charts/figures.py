@@ -1,0 +1,299 @@
+"""From curves to plotly figures: pure functions. Every text that comes from a run is made inert here."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from darkit.dashboard.charts.curves import EMPTY, Band, Curve
+from darkit.dashboard.reading.columns import Numbers
+from darkit.dashboard.texts import text
+from darkit.dashboard.views import View
+
+PALETTE = (
+    "#4c6ef5", "#f76707", "#2f9e44", "#e03131", "#be4bdb", "#1098ad", "#e64980", "#a17a00", "#845ef7", "#5c940d",
+    "#d9480f", "#868e96",
+)  # fmt: skip
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_PALE = 0.28
+_FEW_MARKS = 20
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', sans-serif"
+_FEW_DIGITS, _MANY_DECADES = 5, 1000  # between these the values of a logarithmic axis have ticks at 1, 2 and 5
+_UNIFIED_HOVER = 8  # lines up to which one box shows all values
+
+Figure = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of one run in a chart.
+
+    Attributes:
+        run: The run's name.
+        index: Which colour it has.
+        curve: Its points, raw.
+        smoothed: The same, smoothed, or None.
+        marks: Where checkpoints are on the x-axis, with their names.
+        faint: Whether it is drawn behind its group.
+    """
+
+    run: str
+    index: int
+    curve: Curve
+    smoothed: Curve | None = None
+    marks: tuple[tuple[float, str], ...] = ()
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class GroupBand:
+    """Several runs of one group in a chart."""
+
+    label: str
+    index: int
+    count: int
+    band: Band
+    odd: Curve = EMPTY
+
+
+def chart_figure(
+    title: str,
+    lines: Sequence[Line],
+    bands: Sequence[GroupBand],
+    view: View,
+    scale: tuple[float, float] | None = None,
+    x_title: str = "",
+) -> Figure:
+    """Draws one chart.
+
+    Args:
+        title: The series' name.
+        lines: The single runs.
+        bands: The groups.
+        view: How to show them.
+        scale: The range of y when outliers are left out of it, or None.
+        x_title: What x is.
+    """
+    traces: list[Figure] = []
+    for line in lines:
+        traces.extend(_line_traces(line))
+    for band in bands:
+        traces.extend(_band_traces(band, view.log))
+    for line in lines:
+        traces.extend(_odd_traces(line.run, line.run, line.index, line.curve))
+        traces.extend(_checkpoint_traces(line, view.language))
+    for band in bands:
+        traces.extend(_odd_traces(f"{band.label} ({band.count})", band.label, band.index, band.odd))
+    layout = base_layout(view.dark)
+    unified = len(lines) + len(bands) <= _UNIFIED_HOVER
+    layout["hovermode"] = "x unified" if unified else "closest"
+    layout["xaxis"].update(
+        title={"text": inert(x_title), "standoff": 6}, type="date" if view.axis == "wall" else "linear"
+    )
+    if view.low is not None and view.high is not None:
+        layout["xaxis"].update(range=[view.low, view.high], autorange=False)
+    layout["yaxis"].update(_log_axis(lines, bands) if view.log else {"type": "linear"})
+    if scale is not None:
+        layout["yaxis"].update(range=_range(scale, view.log), autorange=False)
+    layout["meta"] = {"title": inert(title)}
+    _mend_axes(layout, lines, bands, view)
+    return {"data": traces, "layout": layout}
+
+
+def _log_axis(lines: Sequence[Line], bands: Sequence[GroupBand]) -> Figure:
+    """A logarithmic axis with the number in full at each tick, of which plotly would write the digit alone.
+
+    Over some decades there are ticks at 1, 2 and 5, since at every digit they would lie upon each other.
+    """
+    values = np.concatenate([np.empty(0), *(line.curve.y for line in lines), *(band.band.mean for band in bands)])
+    values = values[values > 0]
+    some = len(values) > 0 and _FEW_DIGITS < values.max() / values.min() < _MANY_DECADES
+    return {"type": "log", "tickformat": ".3~g", **({"dtick": "D2"} if some else {})}
+
+
+def _mend_axes(layout: Figure, lines: Sequence[Line], bands: Sequence[GroupBand], view: View) -> None:
+    """An axis without a value has no numbers, and one with a single moment shows the minute around it."""
+    positions = np.concatenate([np.empty(0), *(line.curve.x for line in lines), *(band.band.x for band in bands)])
+    if not len(positions):
+        layout["yaxis"].update(visible=False)
+        if not any(len(line.curve.odd_x) for line in lines):
+            said = {"text": text(view.language, "no_values"), "showarrow": False, "font": {"size": 13}}
+            layout["annotations"] = [{**said, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}]
+    elif view.axis == "wall" and view.low is None and positions.min() == positions.max():
+        layout["xaxis"].update(range=[positions[0] - 30_000, positions[0] + 30_000], autorange=False)
+
+
+def base_layout(dark: bool) -> Figure:
+    """The look that all figures share."""
+    ink, grid = ("#c1c2c5", "rgba(255,255,255,0.09)") if dark else ("#495057", "rgba(0,0,0,0.08)")
+    surface = "#25262b" if dark else "#ffffff"
+    axis = {
+        "gridcolor": grid,
+        "zeroline": False,
+        "linecolor": grid,
+        "automargin": True,
+        "ticks": "",
+        "hoverformat": ".6~g",
+        "showspikes": False,
+    }
+    return {
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": _FONT, "size": 12, "color": ink},
+        "margin": {"l": 44, "r": 12, "t": 8, "b": 36},
+        "showlegend": False,
+        "dragmode": "zoom",
+        "hoverlabel": {"bgcolor": surface, "bordercolor": grid, "font": {"color": ink, "size": 12}, "namelength": 40},
+        "xaxis": {**axis, "exponentformat": "none", "separatethousands": True, "hoverformat": ""},
+        "yaxis": {**axis, "exponentformat": "power", "fixedrange": False},
+        "yaxis2": {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
+    }
+
+
+def colour(index: int) -> str:
+    """The colour of the run that comes at this place."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def inert(value: str) -> str:
+    """Text that plotly shows as it is, whatever markup it holds."""
+    return html.escape(value, quote=False)
+
+
+def numbers(values: Numbers) -> dict[str, str]:
+    """Numbers as plotly and the page read them from JSON: little-endian doubles in base64."""
+    return {"dtype": "f8", "bdata": base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode()}
+
+
+def robust_scale(values: Sequence[Numbers], log: bool) -> tuple[float, float] | None:
+    """The range that holds the middle 98 % of values, with some air around it."""
+    together = np.concatenate([*values, np.empty(0)])
+    together = together[together > 0] if log else together
+    if not len(together):
+        return None
+    low, high = np.quantile(together, (0.01, 0.99))
+    if log:
+        air = (high / low) ** 0.08 if low < high else 1.1
+        return float(low / air), float(high * air)
+    air = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    return float(low - air), float(high + air)
+
+
+def _line_traces(line: Line) -> list[Figure]:
+    style = {"color": colour(line.index), "dash": _DASHES[line.index // len(PALETTE) % len(_DASHES)]}
+    single = len(line.curve.x) <= 1
+    raw: Figure = {
+        "type": "scatter",
+        "mode": "lines+markers" if single or len(line.curve.x) <= 30 else "lines",
+        "name": inert(line.run),
+        "x": numbers(line.curve.x),
+        "y": numbers(line.curve.y),
+        "line": {**style, "width": 1 if line.faint else 1.6},
+        "marker": {"size": 7 if single else 4},
+        "meta": {"run": line.run, "kind": "raw"},
+        "opacity": 0.45 if line.faint else 1,
+    }
+    if line.smoothed is None:
+        return [raw]
+    raw.update(opacity=_PALE, hoverinfo="skip", line={**style, "width": 1})
+    smoothed = {
+        **raw,
+        "x": numbers(line.smoothed.x),
+        "y": numbers(line.smoothed.y),
+        "line": {**style, "width": 2},
+        "opacity": 0.45 if line.faint else 1,
+        "hoverinfo": "all",
+        "meta": {"run": line.run, "kind": "smooth"},
+    }
+    return [raw, smoothed]
+
+
+def _band_traces(group: GroupBand, log: bool) -> list[Figure]:
+    band = group.band
+    low = band.mean - band.deviation
+    positive = band.mean[band.mean > 0]
+    if log and len(positive):  # such an axis goes down without end: the band ends a decade below the means
+        low = np.maximum(low, positive.min() / 10)
+    name = inert(f"{group.label} ({group.count})")
+    shared = {"type": "scatter", "mode": "lines", "x": numbers(band.x), "meta": {"run": group.label, "kind": "band"}}
+    edge = {**shared, "line": {"width": 0}, "hoverinfo": "skip", "name": name}
+    fill = colour(group.index)
+    return [
+        {**edge, "y": numbers(low)},
+        {**edge, "y": numbers(band.mean + band.deviation), "fill": "tonexty", "fillcolor": _translucent(fill, 0.16)},
+        {
+            **shared,
+            "y": numbers(band.mean),
+            "name": name,
+            "line": {"width": 2.2, "color": fill},
+            "customdata": numbers(band.deviation),
+            "hovertemplate": "%{y:.5~g} ± %{customdata:.3~g}<extra>%{fullData.name}</extra>",
+            "meta": {"run": group.label, "kind": "mean"},
+        },
+    ]
+
+
+def _odd_traces(name: str, run: str, index: int, curve: Curve) -> list[Figure]:
+    if not len(curve.odd_x):
+        return []
+    words = ["NaN" if np.isnan(value) else "∞" if value > 0 else "−∞" for value in curve.odd_y]
+    few = len(words) <= _FEW_MARKS  # of many, which lie upon each other, the ring would be all that is seen
+    symbols = {"NaN": "x", "∞": "triangle-up", "−∞": "triangle-down"}
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": inert(name),
+            "x": numbers(curve.odd_x),
+            "y": [0.04] * len(words),
+            "yaxis": "y2",
+            "text": words,
+            "hovertemplate": "%{text}",
+            "marker": {
+                "symbol": [symbols[word] for word in words],
+                "size": 9 if few else 6,
+                "color": "#e03131",
+                "line": {"width": 1 if few else 0, "color": colour(index)},
+            },
+            "meta": {"run": run, "kind": "odd"},
+        }
+    ]
+
+
+def _checkpoint_traces(line: Line, language: str) -> list[Figure]:
+    if not line.marks:
+        return []
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": inert(line.run),
+            "x": [place for place, _ in line.marks],
+            "y": [0.0] * len(line.marks),
+            "yaxis": "y2",
+            "text": [f"{text(language, 'checkpoint')} {inert(name)}" for _, name in line.marks],
+            "hovertemplate": "%{text}",
+            "cliponaxis": False,
+            "marker": {
+                "symbol": "diamond",
+                "size": 7 if len(line.marks) <= _FEW_MARKS else 5,
+                "color": colour(line.index),
+                "opacity": 0.9,
+            },
+            "meta": {"run": line.run, "kind": "checkpoint"},
+        }
+    ]
+
+
+def _range(scale: tuple[float, float], log: bool) -> list[float]:
+    return [float(np.log10(edge)) for edge in scale] if log else list(scale)
+
+
+def _translucent(hex_colour: str, alpha: float) -> str:
+    red, green, blue = (int(hex_colour[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"

@@ -1,0 +1,192 @@
+"""Runs beside each other: charts, configs, values, and keys against a metric."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dash_ag_grid as dag
+from dash import html
+from dash.development.base_component import Component
+
+from darkit.dashboard.charts.charts import Shown
+from darkit.dashboard.charts.compare import FEWEST_PARALLEL, config_rows, differing_keys, value_rows
+from darkit.dashboard.pages.mantine import dmc
+from darkit.dashboard.pages.parts import card, chart_board, chart_controls, run_dot
+from darkit.dashboard.texts import grid_texts, text
+from darkit.dashboard.views import MOST_RUNS
+
+_MOST_AXES = 4
+
+
+def compare_page(
+    language: str, names: Sequence[str], shown: Sequence[Shown], state: Mapping[str, Any]
+) -> list[Component]:
+    """The page of the chosen runs.
+
+    Args:
+        language: ``en`` or ``zh``.
+        names: The names that were asked for.
+        shown: Those of them that are there.
+        state: What the page's address says.
+    """
+    found = {run.facts.name for run in shown}
+    gone = [name for name in names if name not in found]
+    keys = differing_keys(shown)
+    return [
+        html.Div(
+            [
+                html.H1(text(language, "compare_title", count=len(shown))),
+                html.Span(className="spacer"),
+                html.Button(text(language, "export_page"), id="export-page", className="small-button"),
+            ],
+            className="toolbar",
+        ),
+        html.P(text(language, "compare_gone", names=", ".join(gone)), id="gone", className="warning", hidden=not gone),
+        html.P(text(language, "compare_most", most=MOST_RUNS, count=state["left_out"]), className="warning")
+        if state["left_out"]
+        else None,
+        chart_controls(language, state, keys, groups=True),
+        chart_board(names, language),
+        card(text(language, "values"), html.Div(values_table(shown, language), id="values-box")),
+        card(text(language, "configs"), *_configs(shown, language, state["all"])),
+        _parallel(shown, keys, language, state),
+    ]
+
+
+def values_table(shown: Sequence[Shown], language: str) -> Component:
+    """Last and best value of each series, the best of all runs highlighted."""
+    names, rows, best = value_rows(shown)
+    head = html.Thead(
+        [
+            html.Tr(
+                [html.Th(text(language, "run"), rowSpan=2)]
+                + [html.Th(name, colSpan=2, className="number series-name") for name in names]
+            ),
+            html.Tr([html.Th(text(language, word), className="number") for _ in names for word in ("last", "best")]),
+        ]
+    )
+    body = []
+    for place, row in enumerate(rows):
+        cells = [html.Th([run_dot(row.shown.index), row.shown.facts.name], scope="row")]
+        for index, pair in enumerate(row.values):
+            is_best = best[index] == place
+            cells.append(html.Td(f"{pair[0]:.5g}" if pair else "", className="number"))
+            cells.append(html.Td(f"{pair[1]:.5g}" if pair else "", className="number best" if is_best else "number"))
+        body.append(html.Tr(cells))
+    return html.Div(html.Table([head, html.Tbody(body)], className="values numbers"), className="scroll-x")
+
+
+def config_rows_for(shown: Sequence[Shown], everything: bool) -> list[dict[str, str]]:
+    """The rows of the config grid."""
+    return [
+        {
+            "key": row.key,
+            "differs": "yes" if everything and row.differs else "",
+            **{f"r{i}": v for i, v in enumerate(row.values)},
+        }
+        for row in config_rows(shown)
+        if everything or row.differs or len(shown) < 2
+    ]
+
+
+def config_box_style(shown: Sequence[Shown], rows: int) -> dict[str, str]:
+    """How high the config grid is: as its rows, but not without end."""
+    return {"height": f"{min(560, _header_height(shown) + 32 * rows + 4)}px"}
+
+
+def _header_height(shown: Sequence[Shown]) -> int:
+    return 34 if all(len(run.facts.name) <= 14 for run in shown) else 54
+
+
+def _configs(shown: Sequence[Shown], language: str, everything: bool) -> list[Component]:
+    rows = config_rows_for(shown, everything)
+    columns: list[dict[str, Any]] = [
+        {"field": "key", "headerName": text(language, "key"), "pinned": "left", "width": 190, "tooltipField": "key"}
+    ]
+    columns += [
+        {
+            "field": f"r{i}",
+            "headerName": run.facts.name,
+            "headerTooltip": run.facts.name,
+            "tooltipField": f"r{i}",
+            "minWidth": 120,
+            "flex": 1,
+        }
+        for i, run in enumerate(shown)
+    ]
+    return [
+        dmc.Switch(id="all-keys", label=text(language, "all_keys"), checked=everything, size="xs", mb="xs"),
+        html.P(
+            text(language, "no_differences"),
+            id="no-differences",
+            className="muted",
+            hidden=bool(rows) or len(shown) < 2,
+        ),
+        html.Div(
+            dag.AgGrid(
+                id="config-grid",
+                rowData=rows,
+                columnDefs=columns,
+                className="",
+                defaultColDef={
+                    "resizable": True,
+                    "sortable": True,
+                    "suppressHeaderMenuButton": True,
+                    "wrapHeaderText": True,
+                },
+                rowClassRules={"differs": "params.data.differs == 'yes'"},
+                dashGridOptions={
+                    "theme": {"function": "darkitTheme(themeQuartz)"},
+                    "localeText": grid_texts(language),
+                    "rowHeight": 32,
+                    "headerHeight": _header_height(shown),
+                    "enableCellTextSelection": True,
+                },
+                style={"height": "100%", "width": "100%"},
+            ),
+            id="config-box",
+            style=config_box_style(shown, len(rows)),
+            hidden=not rows,
+        ),
+    ]
+
+
+def _parallel(shown: Sequence[Shown], keys: Sequence[str], language: str, state: Mapping[str, Any]) -> Component:
+    if len(shown) < FEWEST_PARALLEL:
+        return card(text(language, "parallel"), html.P(text(language, "parallel_few"), className="muted"))
+    metrics, _, _ = value_rows(shown)
+    chosen = [key for key in state["keys"] if key in keys] or list(keys[:_MOST_AXES])
+    metric = state["metric"] if state["metric"] in metrics else _first_metric(metrics)
+    return card(
+        text(language, "parallel"),
+        html.Div(
+            [
+                dmc.MultiSelect(
+                    id="parallel-keys",
+                    data=list(keys),
+                    value=chosen,
+                    label=text(language, "parallel_keys"),
+                    size="xs",
+                    searchable=True,
+                ),
+                dmc.Select(
+                    id="parallel-metric",
+                    data=metrics,
+                    value=metric,
+                    label=text(language, "parallel_metric"),
+                    size="xs",
+                    allowDeselect=False,
+                ),
+            ],
+            className="controls",
+        ),
+        html.Div(
+            id="parallel", className="plot parallel", **{"data-first": json.dumps(chosen), "data-metric": metric or ""}
+        ),
+    )
+
+
+def _first_metric(metrics: Sequence[str]) -> str | None:
+    return next((name for name in metrics if name.startswith("val")), metrics[0] if metrics else None)

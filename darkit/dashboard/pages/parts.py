@@ -1,0 +1,177 @@
+"""Pieces that several pages share. Whatever comes from a run is given to components as text, never as markup."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from dash import html
+from dash.development.base_component import Component
+
+from darkit.dashboard.charts.figures import colour
+from darkit.dashboard.pages.mantine import dmc
+from darkit.dashboard.texts import text
+
+_YEAR_3000 = 32_503_680_000.0  # seconds since 1970
+
+
+def card(title: str, *children: Any, id: str | None = None) -> Component:
+    """A titled block."""
+    head = [html.H2(title, className="card-title")] if title else []
+    options = {"id": id} if id else {}
+    return html.Section([*head, *children], className="card", **options)
+
+
+def state_badge(state: str, language: str) -> Component:
+    """The state of a run: a colour and a word."""
+    return html.Span(
+        [html.Span(className="state-dot"), state_word(state, language)], className=f"state state-{state_class(state)}"
+    )
+
+
+def state_word(state: str, language: str) -> str:
+    """The word for a state; a state that is not known is its own word."""
+    key = f"state_{state}"
+    return text(language, key) if state_class(state) != "unknown" else key[len("state_") :]
+
+
+def state_class(state: str) -> str:
+    """The part of a class name that stands for a state."""
+    return state if state in ("running", "stalled", "finished", "stopped", "crashed", "broken") else "unknown"
+
+
+def facts_list(pairs: Sequence[tuple[str, Any]]) -> Component:
+    """Names with their values, below each other; those without a value are left out."""
+    rows = [[html.Dt(name), html.Dd(value)] for name, value in pairs if value not in (None, "")]
+    return html.Dl([part for row in rows for part in row], className="facts")
+
+
+def values_table(values: Mapping[str, Any], language: str) -> Component:
+    """Flat config values as a table."""
+    if not values:
+        return html.P(text(language, "no_config"), className="muted")
+    rows = [html.Tr([html.Th(key, scope="row"), html.Td(_shown(value))]) for key, value in values.items()]
+    return html.Div(html.Table(html.Tbody(rows), className="values"), className="scroll-x")
+
+
+def code_block(content: str, language: str, *, label: str = "", copy: bool = True, tall: bool = False) -> Component:
+    """Text in a fixed-width face, with a button that copies it."""
+    button = [copy_button(language)] if copy else []
+    if not label and not tall:
+        return html.Div([html.Pre(content, className="code", tabIndex=0), *button], className="code-block one-line")
+    return html.Div(
+        [
+            html.Div([html.Span(label, className="code-label"), *button], className="code-head"),
+            html.Pre(content, className="code tall" if tall else "code", tabIndex=0),
+        ],
+        className="code-block",
+    )
+
+
+def command_row(label: str, command: str, language: str) -> Component:
+    """A command with what it does before it and a button that copies it."""
+    return html.Div(
+        [
+            html.Span(label, className="command-label"),
+            html.Pre(command, className="code", tabIndex=0),
+            copy_button(language),
+        ],
+        className="code-block command-row",
+    )
+
+
+def copy_button(language: str) -> Component:
+    """A button that copies the text of the block it is in; the page's script does it."""
+    return html.Button(
+        text(language, "copy"), className="small-button copy", **{"data-copied": text(language, "copied")}
+    )
+
+
+def chart_board(names: Sequence[str], language: str, *, source: str = "log", id: str = "charts") -> Component:
+    """Where the page's script draws the charts of runs."""
+    data = {"data-runs": json.dumps(list(names)), "data-source": source, "data-language": language}
+    return html.Div(
+        [
+            html.Div(className="chips", role="list"),
+            html.Div(text(language, "loading"), className="board-message muted", role="status"),
+            html.Div(className="chart-grid"),
+        ],
+        className="chart-board",
+        id=id,
+        **data,
+    )
+
+
+def chart_controls(language: str, state: Mapping[str, Any], group_keys: Sequence[str], *, groups: bool) -> Component:
+    """How charts are shown: axis, smoothing, scale, groups."""
+    say = partial(text, language)
+    axes = [
+        {"value": "step", "label": say("axis_step")},
+        {"value": "epoch", "label": say("axis_epoch")},
+        {"value": "relative", "label": say("axis_short_relative")},
+        {"value": "wall", "label": say("axis_short_wall")},
+    ]
+    group = dmc.Select(
+        id="group",
+        data=[{"value": "", "label": say("group_none")}, {"value": "tags", "label": say("tags")}]
+        + [{"value": key, "label": key} for key in group_keys],
+        value=state["group"],
+        searchable=True,
+        allowDeselect=False,
+        size="xs",
+        w=190,
+        **{"aria-label": say("group")},
+    )
+    return html.Div(
+        [
+            dmc.SegmentedControl(id="axis", data=axes, value=state["axis"], size="xs", **{"aria-label": say("axis")}),
+            html.Div(
+                [
+                    html.Label(say("smooth"), className="control-label", id="smooth-label"),
+                    dmc.Slider(
+                        id="smooth",
+                        value=state["smooth"],
+                        min=0,
+                        max=0.99,
+                        step=0.01,
+                        size="sm",
+                        w=130,
+                        updatemode="drag",
+                        thumbLabel=say("smooth"),
+                    ),
+                    html.Span(id="smooth-value", className="control-value"),
+                ],
+                className="control",
+            ),
+            dmc.Switch(id="log", label=say("log"), checked=state["log"], size="xs"),
+            dmc.Switch(id="robust", label=say("robust"), checked=state["robust"], size="xs"),
+            html.Div(group, style=None if groups else {"display": "none"}),
+            html.Button(say("reset_zoom"), id="reset-zoom", className="small-button", hidden=True),
+        ],
+        className="controls",
+        role="toolbar",
+        **{"aria-label": say("axis")},
+    )
+
+
+def moment(seconds: float) -> Component | None:
+    """A moment, which the page's script says by the reader's clock; None where it is none."""
+    return html.Span(**{"data-moment": repr(seconds)}) if 0 < seconds < _YEAR_3000 else None
+
+
+def duration(seconds: float) -> Component | None:
+    """A length of time, which the page's script says in the reader's language; None where it is none."""
+    return html.Span(**{"data-duration": repr(seconds)}) if 0 <= seconds < _YEAR_3000 else None
+
+
+def run_dot(index: int) -> Component:
+    """The colour of the run at this place."""
+    return html.Span(className="run-dot", style={"background": colour(index)})
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)

@@ -1,0 +1,326 @@
+"""One run: its charts and everything that is known of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from darkit.dashboard.charts.charts import Shown
+from darkit.dashboard.pages.checkpoints import checkpoints_card, safe_checkpoints
+from darkit.dashboard.pages.evaluations import evaluations
+from darkit.dashboard.pages.mantine import dmc
+from darkit.dashboard.pages.parts import (
+    card,
+    chart_board,
+    chart_controls,
+    code_block,
+    command_row,
+    duration,
+    facts_list,
+    moment,
+    state_badge,
+    values_table,
+)
+from darkit.dashboard.pages.runs import delete_dialog
+from darkit.dashboard.reading.facts import Facts, flatten, readable
+from darkit.dashboard.reading.tokenizers import tokenizer_facts
+from darkit.dashboard.texts import text
+from darkit.runs import files
+from darkit.runs.example import example_input, has_tokenizer
+from darkit.runs.names import resume_words
+from darkit.runs.safe import read_text
+from darkit.runs.status import ALIVE, Status
+
+TABS = ("charts", "overview", "config", "checkpoints", "machine", "source", "prompt", "notes")
+
+
+def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Component]:
+    """The page of a run."""
+    facts = run.facts
+    say = partial(text, language)
+    alive = facts.state in ALIVE
+    panels = {
+        "charts": [
+            chart_controls(language, state, [], groups=False),
+            chart_board([facts.folder.name], language),
+        ],
+        "overview": _overview(facts, language),
+        "config": _config(facts, language),
+        "checkpoints": [html.Div(checkpoints_card(facts, language), id="checkpoints-box")],
+        "machine": [chart_board([facts.folder.name], language, source="system", id="system-charts")],
+        "source": _source(facts, language),
+        "prompt": [_prompt(facts, language)],
+        "notes": [_notes(facts, language)],
+    }
+    tabs = dmc.Tabs(
+        id="tabs",
+        value=state["tab"] if state["tab"] in TABS else "charts",
+        keepMounted=False,
+        children=[
+            dmc.TabsList([dmc.TabsTab(_tab_word(tab, language), value=tab) for tab in TABS], className="tabs-list"),
+            *(dmc.TabsPanel(content, value=tab, pt="md") for tab, content in panels.items()),
+        ],
+    )
+    return [
+        html.Div(
+            [
+                html.H1(facts.name),
+                html.Span(state_badge(facts.state, language), id="run-state"),
+                html.Span(className="spacer"),
+                html.Button(say("stop"), id="stop", className="small-button danger", hidden=not alive),
+                html.Button(say("delete"), id="delete", className="small-button", hidden=alive),
+            ],
+            className="toolbar",
+        ),
+        html.Div(
+            [
+                html.Div(html.Div(className="progress-fill", style=_width(facts)), className="progress"),
+                html.Span(_steps(facts), className="progress-text"),
+                html.Span(className="pace"),
+            ],
+            className="run-progress",
+            id="run-progress",
+        ),
+        html.P(id="gone", className="warning", hidden=True),
+        html.Div(run_ending(facts, run, language), id="run-ending"),
+        tabs,
+        _stop_dialog(language),
+        delete_dialog(language),
+    ]
+
+
+def commands(facts: Facts, language: str) -> list[tuple[str, str]]:
+    """Command lines that one can copy: what they do and what they are."""
+    name = shlex.quote(facts.folder.name)
+    recorded = facts.info.get("command")
+    words = recorded if isinstance(recorded, list) and all(isinstance(word, str) for word in recorded) else []
+    found = [("cmd_reproduce", shlex.join(words))] if words else []
+    found.append(("cmd_resume", _resuming(facts)))
+    found.append(("cmd_predict", f"darkit predict {name} {example_input(facts.folder, facts.info)}"))
+    found.append(("cmd_verify", f"darkit verify {name}"))
+    if (facts.folder / files.TENSORBOARD).is_dir():
+        found.append(("cmd_tensorboard", f"tensorboard --logdir {shlex.quote(str(facts.folder / files.TENSORBOARD))}"))
+    return [(text(language, key), readable(command)) for key, command in found]
+
+
+def _resuming(facts: Facts) -> str:
+    """How to go on with a run; one that is complete needs a later end."""
+    later = 2 * facts.status.max_step if facts.state == "finished" and facts.status.max_step else None
+    if not (facts.folder / files.COMPOSED_CONFIG).is_file():  # begun from Python, where its model and data are
+        more = f", max_step={later}" if later else ""
+        return f"darkit.fit(model, data, name={facts.folder.name!r}, resume=True{more})"
+    return f"darkit train {resume_words(facts.folder.name)}" + (f" trainer.max_step={later}" if later else "")
+
+
+def _tab_word(tab: str, language: str) -> str:
+    return text(language, "notes" if tab == "notes" else f"tab_{tab}")
+
+
+def _width(facts: Facts) -> dict[str, str]:
+    status = facts.status
+    done = status.step / status.max_step if status.max_step and status.max_step > 0 else 0
+    return {"width": f"{100 * min(1, max(0, done)):.1f}%"}
+
+
+def _steps(facts: Facts) -> str:
+    status = facts.status
+    return f"{status.step:,} / {status.max_step:,}" if status.max_step else f"{status.step:,}"
+
+
+def run_ending(facts: Facts, run: Shown, language: str) -> list[Component]:
+    """What a run says of its end: problem, reason and traceback."""
+    parts: list[Component] = []
+    problem = facts.problem or run.table.problem
+    if problem:
+        parts.append(html.P([html.B(text(language, "problem")), ": ", readable(problem)], className="warning"))
+    if run.table.bad:
+        parts.append(html.P(text(language, "bad_lines", count=run.table.bad), className="warning"))
+    if facts.status.reason and facts.state not in ("running", "broken"):
+        reason = readable(facts.status.reason)
+        kind = {"crashed": "error", "stalled": "warning"}.get(facts.state, "remark")
+        parts.append(html.P([html.B(text(language, "reason")), ": ", reason], className=kind))
+    if facts.status.traceback:
+        block = code_block(readable(facts.status.traceback), language, tall=True)
+        parts.append(html.Details([html.Summary(text(language, "traceback")), block]))
+    return parts
+
+
+def _overview(facts: Facts, language: str) -> list[Component]:
+    say = partial(text, language)
+    status, info = facts.status, facts.info
+    host = _mapping(info.get("host"))
+    git = _mapping(info.get("git"))
+    versions = _mapping(info.get("versions"))
+    data = _mapping(info.get("data"))
+    return [
+        card(
+            say("commands"),
+            *(command_row(label, command, language) for label, command in commands(facts, language)),
+        ),
+        card(
+            say("environment"),
+            facts_list(
+                [
+                    (say("col_model"), readable(str(facts.model))),
+                    (say("began"), moment(status.started)),
+                    (say("last_beat"), moment(status.heartbeat)),
+                    (say("col_duration"), _duration(status)),
+                    (say("host"), readable(f"{status.host or host.get('name', '')} {host.get('system', '')}".strip())),
+                    (say("process"), str(status.pid) if status.pid else ""),
+                    (say("folder"), html.Code(readable(str(facts.folder)))),
+                    (say("seed"), readable(str(info.get("seed", "")))),
+                    (say("versions"), readable(", ".join(f"{name} {number}" for name, number in versions.items()))),
+                    (say("git_commit"), html.Code(readable(str(git["commit"]))) if git.get("commit") else ""),
+                ]
+            ),
+            *(
+                [
+                    html.Details(
+                        [html.Summary(say("git_diff")), code_block(readable(str(git["diff"])), language, tall=True)]
+                    )
+                ]
+                if git.get("diff")
+                else []
+            ),
+        ),
+        *evaluations(facts, language),
+        card(say("data"), values_table(_unprefixed(data), language)),
+    ]
+
+
+def _config(facts: Facts, language: str) -> list[Component]:
+    say = partial(text, language)
+    composed = read_text(facts.folder / files.COMPOSED_CONFIG)
+    parts = [card(say("model_config"), values_table(_unprefixed(facts.config), language))]
+    tokenizer = tokenizer_facts(facts.folder)
+    if tokenizer is not None:
+        known = [("tok_kind", tokenizer.kind), ("tok_size", f"{tokenizer.size:,}"), ("tok_special", tokenizer.special)]
+        parts.append(card(say("tokenizer"), facts_list([(say(key), readable(value)) for key, value in known])))
+    trainer = card(say("trainer_config"), values_table(_unprefixed(facts.trainer), language))
+    both: list[Component] = [html.Div([html.Div(parts), trainer], className="side-by-side")]
+    if composed:
+        both.append(card(say("composed_config"), code_block(readable(composed), language, tall=True)))
+    return both
+
+
+def _source(facts: Facts, language: str) -> list[Component]:
+    source = read_text(facts.folder / files.MODEL_SOURCE)
+    if not source:
+        return [card(text(language, "model_source"), html.P(text(language, "no_source"), className="muted"))]
+    return [card(text(language, "model_source"), code_block(readable(source), language, tall=True))]
+
+
+def _prompt(facts: Facts, language: str) -> Component:
+    say = partial(text, language)
+    if not has_tokenizer(facts.folder):
+        return card(say("tab_prompt"), html.P(say("prompt_none"), className="muted"))
+    names = [checkpoint.name for checkpoint in reversed(safe_checkpoints(facts.folder))]
+    return card(
+        say("tab_prompt"),
+        dmc.Textarea(
+            id="prompt",
+            placeholder=say("prompt_hint"),
+            autosize=True,
+            minRows=3,
+            maxRows=16,
+            value="",
+            **{"aria-label": say("prompt")},
+        ),
+        html.Div(
+            [
+                dmc.NumberInput(
+                    id="prompt-tokens", label=say("prompt_tokens"), value=100, min=1, max=2000, size="xs", w=130
+                ),
+                dmc.NumberInput(
+                    id="prompt-temperature",
+                    label=say("prompt_temperature"),
+                    value=0.8,
+                    min=0,
+                    max=10,
+                    step=0.1,
+                    size="xs",
+                    w=130,
+                ),
+                dmc.Select(
+                    id="prompt-checkpoint",
+                    label=say("ckpt_name"),
+                    data=[{"value": "", "label": say("latest")}] + [{"value": name, "label": name} for name in names],
+                    value="",
+                    allowDeselect=False,
+                    size="xs",
+                    w=190,
+                ),
+                html.Button(say("prompt_send"), id="prompt-send", className="small-button primary"),
+                html.Button(say("prompt_stop"), id="prompt-stop", className="small-button", hidden=True),
+            ],
+            className="controls end",
+        ),
+        html.Pre(
+            id="prompt-answer",
+            className="code answer",
+            role="status",
+            tabIndex=0,
+            **{"aria-label": say("prompt_answer")},
+        ),
+        id="prompt-card",
+    )
+
+
+def _notes(facts: Facts, language: str) -> Component:
+    say = partial(text, language)
+    tags, note = list(map(readable, facts.notes.tags)), readable(facts.notes.note)
+    return card(
+        say("notes"),
+        dcc.Store(id="own-shown", data={"tags": tags, "notes": {facts.folder.name: note}}),
+        dmc.TagsInput(
+            id="own-tags",
+            label=say("tags"),
+            placeholder=say("tags_hint"),
+            value=tags,
+            maxTags=30,
+        ),
+        dmc.Textarea(
+            id="own-note",
+            label=say("note"),
+            autosize=True,
+            minRows=6,
+            maxRows=30,
+            value=note,
+            mt="sm",
+        ),
+        html.Div(html.Button(say("save"), id="own-save", className="small-button primary"), className="dialog-foot"),
+    )
+
+
+def _stop_dialog(language: str) -> Component:
+    return dmc.Modal(
+        id="stop-dialog",
+        title=text(language, "stop_title"),
+        opened=False,
+        centered=True,
+        closeButtonProps={"aria-label": text(language, "close")},
+        children=[
+            html.P(text(language, "stop_text")),
+            html.Div(
+                html.Button(text(language, "stop"), id="stop-now", className="small-button danger"),
+                className="dialog-foot",
+            ),
+        ],
+    )
+
+
+def _unprefixed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix("."): value for key, value in flatten(values, "").items()} if values else {}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _duration(status: Status) -> Component | None:
+    return duration(status.heartbeat - status.started) if 0 < status.started <= status.heartbeat else None

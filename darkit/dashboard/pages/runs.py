@@ -1,0 +1,144 @@
+"""The table of all runs."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import dash_ag_grid as dag
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from darkit.dashboard.pages.mantine import dmc
+from darkit.dashboard.pages.parts import code_block
+from darkit.dashboard.texts import grid_texts, text
+
+_PYTHON = "import darkit\nrun = darkit.fit(model, data)"
+
+
+def runs_page(language: str, root: str, search: str, archived: bool) -> list[Component]:
+    """The page; its script fills the grid and keeps it up to date."""
+    say = partial(text, language)
+    return [
+        html.Div(
+            [
+                html.H1(say("runs")),
+                html.Span(id="run-count", className="muted"),
+                dmc.TextInput(
+                    id="search", value=search, placeholder=say("search"), size="xs", **{"aria-label": say("search")}
+                ),
+                dmc.Switch(id="archived", label=say("show_archived"), checked=archived, size="xs"),
+                dmc.MultiSelect(
+                    id="columns",
+                    data=[],
+                    value=[],
+                    placeholder=say("columns"),
+                    searchable=True,
+                    clearable=False,
+                    hidePickedOptions=False,
+                    size="xs",
+                    className="columns-choice",
+                    comboboxProps={"width": 320, "position": "bottom-end"},
+                    **{"aria-label": say("columns_hint")},
+                ),
+                html.Span(className="spacer"),
+                html.Button(say("edit_notes"), id="edit-notes", className="small-button", disabled=True),
+                html.Button(say("archive"), id="archive", className="small-button", disabled=True),
+                html.Button(say("delete"), id="delete", className="small-button danger", disabled=True),
+                html.Button(say("compare"), id="compare", className="small-button primary", disabled=True),
+            ],
+            className="toolbar",
+        ),
+        html.Div(
+            [
+                html.H2(say("empty_title")),
+                html.P(say("empty_text")),
+                code_block("darkit train", language),
+                html.P(say("empty_python")),
+                code_block(_PYTHON, language),
+                html.P([say("empty_home"), " ", html.Code(root)], className="muted"),
+            ],
+            id="empty-home",
+            className="card empty",
+            hidden=True,
+        ),
+        html.Div(
+            dag.AgGrid(
+                id="grid",
+                rowData=[],
+                columnDefs=[],
+                style={"height": "100%", "width": "100%"},
+                className="",
+                dashGridOptions={
+                    "theme": {"function": "darkitTheme(themeQuartz)"},
+                    "localeText": grid_texts(language),
+                    "rowSelection": {"mode": "multiRow", "enableClickSelection": False, "headerCheckbox": True},
+                    "selectionColumnDef": {"pinned": "left", "width": 40, "resizable": False},
+                    "animateRows": False,
+                    "suppressColumnVirtualisation": False,
+                    "rowHeight": 38,
+                    "headerHeight": 38,
+                    "tooltipShowDelay": 400,
+                },
+                getRowId="params.data.name",
+                dangerously_allow_code=False,
+            ),
+            id="grid-box",
+        ),
+        notes_dialog(language),
+        delete_dialog(language),
+    ]
+
+
+def notes_dialog(language: str) -> Component:
+    """Where tags and a note are written."""
+    say = partial(text, language)
+    return dmc.Modal(
+        id="notes-dialog",
+        title=say("edit_notes"),
+        opened=False,
+        centered=True,
+        closeButtonProps={"aria-label": say("close")},
+        children=[
+            dcc.Store(id="notes-shown"),
+            dmc.TagsInput(id="notes-tags", label=say("tags"), placeholder=say("tags_hint"), value=[], maxTags=30),
+            dmc.Textarea(id="notes-text", label=say("note"), autosize=True, minRows=4, maxRows=14, value="", mt="sm"),
+            html.Div(
+                html.Button(say("save"), id="notes-save", className="small-button primary"), className="dialog-foot"
+            ),
+            html.Details(
+                [
+                    html.Summary(say("rename_tag")),
+                    html.Div(
+                        [
+                            dmc.Select(id="tag-old", label=say("tag_old"), data=[], searchable=True, size="xs"),
+                            dmc.TextInput(id="tag-new", label=say("tag_new"), value="", size="xs"),
+                            html.Button(say("rename"), id="tag-rename", className="small-button"),
+                        ],
+                        className="controls end",
+                    ),
+                ],
+                className="rename-tag",
+            ),
+        ],
+    )
+
+
+def delete_dialog(language: str) -> Component:
+    """Where a deletion is confirmed by the run's name."""
+    say = partial(text, language)
+    return dmc.Modal(
+        id="delete-dialog",
+        title=say("delete_title"),
+        opened=False,
+        centered=True,
+        closeButtonProps={"aria-label": say("close")},
+        children=[
+            html.P(say("delete_text")),
+            html.P(html.Code(id="delete-text"), className="wrap"),
+            dmc.TextInput(id="delete-name", value="", **{"aria-label": say("col_name")}),
+            html.Div(
+                html.Button(say("delete"), id="delete-now", className="small-button danger", disabled=True),
+                className="dialog-foot",
+            ),
+        ],
+    )

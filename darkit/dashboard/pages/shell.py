@@ -1,0 +1,83 @@
+"""What surrounds every page: the bar at the top, and where messages appear."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from darkit.dashboard.pages.mantine import dmc
+from darkit.dashboard.texts import LANGUAGES, text
+
+_THEME = {
+    "primaryColor": "indigo",
+    "defaultRadius": "md",
+    "fontFamily": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', sans-serif",
+    "fontFamilyMonospace": "ui-monospace, 'SFMono-Regular', Menlo, Consolas, 'Noto Sans Mono', monospace",
+}
+
+
+def frame() -> Component:
+    """The part of the document that stays while pages come and go."""
+    return dmc.MantineProvider(
+        theme=_THEME,
+        defaultColorScheme="auto",
+        children=[
+            dcc.Location(id="url", refresh=False),
+            dcc.Store(id="language"),
+            dcc.Store(id="selection", data=[]),
+            dcc.Store(id="mounted"),
+            dcc.Store(id="viewed"),
+            dcc.Store(id="changed"),
+            dcc.Store(id="grown"),
+            dmc.NotificationContainer(id="notify", position="bottom-right", autoClose=5000),
+            html.Div(id="page"),
+        ],
+    )
+
+
+def page(language: str, content: Any, *, wide: bool = False) -> list[Component]:
+    """A whole page: the bar, the content and the words that the page's scripts say."""
+    other = "zh" if language == "en" else "en"
+    bar = html.Header(
+        [
+            html.A("darkit", href="/", className="brand inner-link"),
+            html.Nav(html.A(text(language, "runs"), href="/", className="inner-link")),
+            html.Span(className="spacer"),
+            html.Button(
+                {"en": "EN", "zh": "中文"}[other],
+                id="switch-language",
+                className="bar-button",
+                lang=other,
+                title=text(language, "language"),
+                **{"data-language": other, "aria-label": f"{text(language, 'language')}: {other}"},
+            ),
+            dmc.ColorSchemeToggle(
+                lightIcon=html.Span("☀", className="icon"),
+                darkIcon=html.Span("☾", className="icon"),
+                variant="subtle",
+                size="md",
+                **{"aria-label": text(language, "colours")},
+            ),
+        ],
+        className="bar",
+    )
+    words = json.dumps(LANGUAGES[language], ensure_ascii=False)
+    return [
+        bar,
+        html.Div(text(language, "offline"), id="offline", role="alert", hidden=True),
+        html.Main(content, className="page wide" if wide else "page"),
+        html.Div(id="words", hidden=True, **{"data-words": words, "data-language": language}),
+    ]
+
+
+def lost(language: str, sentence: str) -> list[Component]:
+    """What stands where there is no page."""
+    return [
+        html.Div(
+            [html.P(sentence), html.A(text(language, "to_runs"), href="/", className="inner-link")],
+            className="card empty",
+        )
+    ]

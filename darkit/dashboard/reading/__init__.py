@@ -1,0 +1,1 @@
+"""Logs and small files of runs, read as they grow and kept in memory."""

@@ -1,0 +1,63 @@
+"""The logs that were read, kept in memory under a bound: the least recently used go first."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+
+from darkit.dashboard.reading.tail import LogTail, Table, refresh_together
+
+DEFAULT_BOUND = 2**30  # bytes
+_TOGETHER = 50  # logs read at a time: while they are, others wait for them
+
+
+class LogCache:
+    """Follows logs by path.
+
+    Args:
+        bound: How many bytes of numbers to keep at most. What was read last is kept even when it alone is larger.
+    """
+
+    def __init__(self, bound: int = DEFAULT_BOUND) -> None:
+        self.bound = bound
+        self._tails: OrderedDict[Path, LogTail] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, path: Path) -> Table:
+        """Reads what is new of a log and returns all of it."""
+        return self.read_many([path])[0]
+
+    def read_many(self, paths: Iterable[Path]) -> list[Table]:
+        """Reads several logs, in the order given."""
+        tails = [self._tail(path) for path in paths]
+        if len(tails) == 1:
+            tables = [tails[0].refresh()]
+        else:
+            for start in range(0, len(tails), _TOGETHER):
+                refresh_together(tails[start : start + _TOGETHER])
+            tables = [tail.table() for tail in tails]
+        self._shrink(set(tails))
+        return tables
+
+    @property
+    def size(self) -> int:
+        """Bytes of numbers kept now."""
+        with self._lock:
+            return sum(tail.size for tail in self._tails.values())
+
+    def _tail(self, path: Path) -> LogTail:
+        with self._lock:
+            tail = self._tails.get(path)
+            if tail is None:
+                tail = self._tails[path] = LogTail(path)
+            self._tails.move_to_end(path)
+            return tail
+
+    def _shrink(self, used: set[LogTail]) -> None:
+        with self._lock:
+            size = sum(tail.size for tail in self._tails.values())
+            while size > self.bound and len(self._tails) > len(used):
+                _, oldest = self._tails.popitem(last=False)
+                size -= oldest.size

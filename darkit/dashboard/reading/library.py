@@ -1,0 +1,230 @@
+"""All runs of a home: found again at every look, read again only where something changed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from darkit.dashboard.charts.curves import usable_series
+from darkit.dashboard.reading.cache import LogCache
+from darkit.dashboard.reading.facts import Facts, Signature, read_facts, readable, signature
+from darkit.dashboard.reading.tail import Table
+from darkit.errors import RunNotFoundError
+from darkit.runs import files
+from darkit.runs.names import run_path
+from darkit.runs.safe import finite_number as number
+from darkit.runs.status import ALIVE, Watcher
+
+_HIGHER_IS_BETTER = (
+    "acc", "accuracy", "f1", "auc", "score", "precision", "recall", "bleu", "rouge", "reward", "return", "r2", "psnr",
+    "ssim", "iou", "map", "correct",
+)  # fmt: skip
+_FRESH = 0.4  # seconds for which one look at the folder serves everybody
+_RATE_ROWS = 200
+MOST_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run as the table shows it.
+
+    Attributes:
+        facts: Its small files.
+        row: What is sent to the page, without config values.
+        version: The look at which it last changed.
+    """
+
+    facts: Facts
+    row: dict[str, Any]
+    version: int
+
+
+class Library:
+    """The runs below one root.
+
+    Args:
+        root: Where the runs are; it need not exist yet.
+        cache: Keeps their logs.
+    """
+
+    def __init__(self, root: Path, cache: LogCache) -> None:
+        self.root = root
+        self.cache = cache
+        self._lock = threading.Lock()
+        self._facts: dict[Path, tuple[Signature, Facts]] = {}
+        self._entries: dict[str, tuple[tuple[Any, ...], Entry]] = {}
+        self._version = 0
+        self._looked = 0.0
+        self._watcher = Watcher()  # tells that a run on another host is gone
+
+    def facts(self, name: str) -> Facts:
+        """Returns what is known of one run.
+
+        Raises:
+            NameInvalidError: It is no name, or a link.
+            RunNotFoundError: There is no such run.
+        """
+        folder = run_path(self.root, name)
+        if not folder.is_dir():
+            raise RunNotFoundError(f"There is no run {name!r} in {self.root}.")
+        return self._read(folder)
+
+    def log(self, facts: Facts, source: str = "log") -> Table:
+        """Returns a run's log, or with ``system`` that of the machine's use."""
+        return self.cache.read(facts.folder / (files.LOG if source == "log" else files.SYSTEM_LOG))
+
+    def logs(self, all_facts: Iterable[Facts], source: str = "log") -> list[Table]:
+        """Returns the logs of several runs."""
+        name = files.LOG if source == "log" else files.SYSTEM_LOG
+        return self.cache.read_many(facts.folder / name for facts in all_facts)
+
+    def entries(self) -> tuple[int, list[Entry]]:
+        """Looks at the root and returns the number of this look and every run, newest first."""
+        with self._lock:
+            if time.monotonic() - self._looked > _FRESH:
+                self._look()
+                self._looked = time.monotonic()
+            found = [entry for _, entry in self._entries.values()]
+            return self._version, sorted(found, key=lambda entry: (-_began(entry.facts), entry.facts.name))
+
+    def _look(self) -> None:
+        folders = _folders(self.root)
+        all_facts = [self._read(folder) for folder in folders]
+        stamps = [(facts, _log_stamp(facts.folder)) for facts in all_facts]
+        changed = [
+            (facts, stamp)
+            for facts, stamp in stamps
+            if (known := self._entries.get(facts.folder.name)) is None
+            or known[0] != (facts.status, facts.notes, stamp)
+            or known[1].facts is not facts
+        ]
+        gone = self._entries.keys() - {folder.name for folder in folders}
+        if changed or gone:
+            self._version += 1
+        for name in gone:
+            del self._entries[name]
+        readable_logs = [(facts, stamp) for facts, stamp in changed if stamp is not None]
+        tables = dict(
+            zip(
+                [facts.folder for facts, _ in readable_logs],
+                self.logs(facts for facts, _ in readable_logs),
+                strict=True,
+            )
+        )
+        for facts, stamp in changed:
+            row = summary(facts, tables.get(facts.folder))
+            self._entries[facts.folder.name] = ((facts.status, facts.notes, stamp), Entry(facts, row, self._version))
+
+    def _read(self, folder: Path) -> Facts:
+        now = signature(folder)
+        known = self._facts.get(folder)
+        if known is not None and known[0] == now and known[1].status.state not in ALIVE:
+            return known[1]
+        facts = read_facts(folder, self._watcher.read)
+        if known is not None and known[1] == facts:
+            facts = known[1]
+        self._facts[folder] = (now, facts)
+        return facts
+
+
+def summary(facts: Facts, table: Table | None) -> dict[str, Any]:
+    """What the table of runs shows of one run; times in Unix seconds, durations in seconds."""
+    status = facts.status
+    series = series_values(facts, table) if table is not None else {}
+    problem = facts.problem or (table.problem if table is not None else "")
+    rate, eta = pace(facts, table)
+    ended = status.heartbeat
+    config_device = facts.trainer.get("device")
+    return {
+        "name": facts.name,
+        "opens": facts.opens,
+        "state": facts.state,
+        "problem": problem,
+        "reason": readable(status.reason)[:300],
+        "model": readable(facts.model),
+        "step": status.step,
+        "max_step": status.max_step,
+        "progress": min(1.0, status.step / status.max_step) if status.max_step and status.step >= 0 else None,
+        "eta": eta,
+        "rate": rate,
+        "duration": ended - status.started if 0 < status.started <= ended else None,
+        "started": _began(facts) or None,
+        "device": readable(config_device)[:60] if isinstance(config_device, str) else "",
+        "tags": [readable(tag) for tag in facts.notes.tags],
+        "note": readable(facts.notes.note)[:300],
+        "archived": facts.notes.archived,
+        "series": series,
+    }
+
+
+def series_values(facts: Facts, table: Table) -> dict[str, list[float | None]]:
+    """The last and the best finite value of each series of a run."""
+    values: dict[str, list[float | None]] = {}
+    for name, columns in usable_series(facts.series, table).items():
+        column = table.column(columns[1])
+        if column is None:
+            continue
+        finite = column[np.isfinite(column)]
+        if len(finite):
+            best = finite.max() if higher_is_better(name, facts.trainer) else finite.min()
+            values[readable(name)] = [float(finite[-1]), float(best)]
+    return values
+
+
+def higher_is_better(name: str, trainer: Mapping[str, Any]) -> bool:
+    """Says whether a series' largest value is its best: by the run's monitor, else by what its name means."""
+    if trainer.get("monitor") == name and trainer.get("mode") in ("min", "max"):
+        return bool(trainer["mode"] == "max")
+    words = name.lower().replace("-", "_").replace("/", "_").replace(".", "_").split("_")
+    return any(word in _HIGHER_IS_BETTER for word in words) and "loss" not in words
+
+
+def pace(facts: Facts, table: Table | None) -> tuple[float | None, float | None]:
+    """Steps per second, and the seconds that a running run still needs at that rate; None where nobody can tell."""
+    status = facts.status
+    rate = steps_per_second(table) if table is not None else None
+    left = status.max_step - status.step if status.max_step else None
+    return rate, left / rate if facts.state == "running" and left is not None and left >= 0 and rate else None
+
+
+def steps_per_second(table: Table) -> float | None:
+    """The rate over the last rows of a log, or None where its clock or steps do not go forward."""
+    first = max(0, table.rows - _RATE_ROWS)
+    clock, step = table.column("time", first), table.column("step", first)
+    if clock is None or step is None or table.rows < 2:
+        return None
+    seconds = number(float(clock[-1] - clock[0]))
+    steps = number(float(step[-1] - step[0]))
+    return steps / seconds if seconds and steps and seconds > 0 and steps > 0 else None
+
+
+def _began(facts: Facts) -> float:
+    return facts.status.started or number(facts.info.get("created")) or 0.0
+
+
+def _folders(root: Path) -> Sequence[Path]:
+    try:
+        with os.scandir(root) as entries:
+            found = [
+                root / entry.name
+                for entry in entries
+                if not entry.name.startswith(".") and (entry.is_symlink() or entry.is_dir(follow_symlinks=False))
+            ]
+    except OSError:
+        return []
+    return found[:MOST_ROWS]
+
+
+def _log_stamp(folder: Path) -> tuple[int, int] | None:
+    try:
+        state = os.stat(f"{os.fspath(folder)}/{files.LOG}", follow_symlinks=False)  # noqa: PTH116 - as above
+    except OSError:
+        return None
+    return state.st_ino, state.st_size

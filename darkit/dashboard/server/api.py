@@ -1,0 +1,151 @@
+"""What the pages ask besides Dash: rows, figures, news of live runs, files to keep, and a model's answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from darkit.dashboard.charts import export
+from darkit.dashboard.charts.charts import Charts
+from darkit.dashboard.charts.compare import parallel
+from darkit.dashboard.reading.facts import Facts, readable
+from darkit.dashboard.reading.library import Library
+from darkit.dashboard.server.predict import Prompts
+from darkit.dashboard.views import read_names, read_text, read_texts, read_view
+from darkit.errors import ConfigError, DarkitError, RunNotFoundError
+from darkit.runs.checkpoints import find_checkpoint
+
+_MOST_COLUMNS = 100
+
+
+def add_routes(
+    server: FastAPI, library: Library, charts: Charts, prompts: Prompts, stop: Callable[[str], bool]
+) -> None:
+    """Adds the routes below ``/api`` to a server.
+
+    Args:
+        server: Where to.
+        library: The runs.
+        charts: Their figures.
+        prompts: Their models' answers.
+        stop: Ends the server if the key it is given is the right one.
+    """
+
+    @server.exception_handler(DarkitError)
+    async def refuse(_: Request, error: DarkitError) -> JSONResponse:
+        return JSONResponse({"error": readable(str(error))}, 404 if isinstance(error, RunNotFoundError) else 400)
+
+    @server.post("/api/runs")
+    async def runs(request: Request) -> JSONResponse:
+        asked = await request.json()
+        return JSONResponse(await run_in_threadpool(table_rows, library, asked))
+
+    @server.post("/api/charts")
+    async def figures(request: Request) -> Response:
+        asked = await request.json()
+        view, names = read_view(asked.get("view")), read_names(asked.get("runs"))
+        wanted = asked.get("charts")
+        titles = None if wanted is None else read_texts(wanted, 100)
+        return Response(await run_in_threadpool(charts.draw, names, view, titles), media_type="application/json")
+
+    @server.post("/api/news")
+    async def news(request: Request) -> JSONResponse:
+        asked = await request.json()
+        view, names = read_view(asked.get("view")), read_names(asked.get("runs"))
+        cursors = read_cursors(asked.get("cursors"))
+        return JSONResponse(await run_in_threadpool(charts.news, names, view, cursors))
+
+    @server.post("/api/parallel")
+    async def parallel_coordinates(request: Request) -> JSONResponse:
+        asked = await request.json()
+        names, keys = read_names(asked.get("runs")), read_texts(asked.get("keys", []), 20)
+        metric, dark = read_text(asked, "metric"), asked.get("dark") is True
+        return JSONResponse(await run_in_threadpool(parallel, charts, names, keys, metric, dark))
+
+    @server.post("/api/csv")
+    async def points(request: Request) -> StreamingResponse:
+        asked = await request.json()
+        view, names = read_view(asked.get("view")), read_names(asked.get("runs"))
+        shown = await run_in_threadpool(charts.chosen, names, view.source)
+        return StreamingResponse(export.chart_csv(read_text(asked, "chart"), shown, view), media_type="text/csv")
+
+    @server.post("/api/page")
+    async def page(request: Request) -> Response:
+        asked = await request.json()
+        view, names = read_view(asked.get("view")), read_names(asked.get("runs"))
+        return Response(
+            await run_in_threadpool(export.comparison_page, charts, names, view), media_type="text/html; charset=utf-8"
+        )
+
+    @server.post("/api/predict")
+    async def predict(request: Request) -> StreamingResponse:
+        asked = await request.json()
+        facts = library.facts(asked.get("name"))
+        prompt, tokens, temperature = prompts.check(
+            asked.get("prompt"), asked.get("tokens", 200), asked.get("temperature", 0.8)
+        )
+        wanted = asked.get("checkpoint") or None
+        if wanted is not None and not isinstance(wanted, str):
+            raise ConfigError("checkpoint must be a text.")
+        checkpoint = find_checkpoint(facts.folder, wanted) if wanted else None
+        answer = prompts.answer(facts.folder.name, checkpoint, prompt, tokens, temperature)
+        return StreamingResponse(answer, media_type="text/plain; charset=utf-8")
+
+    @server.post("/api/shutdown")
+    async def shutdown(request: Request) -> JSONResponse:
+        asked = await request.json()
+        key = asked.get("key")
+        if not isinstance(key, str) or not stop(key):
+            await asyncio.sleep(0.2)
+            return JSONResponse({"error": "That is not the key."}, 403)
+        return JSONResponse({"stopped": True})
+
+
+def table_rows(library: Library, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What changed in the table of runs since a look, with the config values of the asked columns."""
+    since = asked.get("since")
+    since = since if isinstance(since, int) else 0
+    columns = read_texts(asked.get("columns", []), _MOST_COLUMNS)
+    version, entries = library.entries()
+    if since > version:  # another server's count
+        since = 0
+    rows = []
+    for entry in entries:
+        if entry.version > since:
+            keys = entry.facts.config_values() if columns else {}
+            rows.append({**entry.row, "config": {key: keys[key] for key in columns if key in keys}})
+    return {
+        "version": version,
+        "rows": rows,
+        "names": [entry.facts.name for entry in entries] if rows or not since or version != since else None,
+        "keys": config_keys([entry.facts for entry in entries]) if rows else None,
+    }
+
+
+def config_keys(all_facts: Iterable[Facts]) -> dict[str, bool]:
+    """Every config key that any of the runs has, in order, and whether its values are all numbers."""
+    found: dict[str, bool] = {}
+    for facts in all_facts:
+        for key, value in facts.config_values().items():
+            numeric = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+            found[key] = numeric and found.get(key, True)
+    return dict(sorted(found.items()))
+
+
+def read_cursors(values: object) -> dict[str, dict[str, list[int]]]:
+    """Checks what a page says it has shown already. Raises `ConfigError`."""
+    if not isinstance(values, Mapping) or len(values) > 100:
+        raise ConfigError("cursors must be a JSON object of at most 100 charts.")
+    for seen in values.values():
+        if not isinstance(seen, Mapping):
+            raise ConfigError("cursors must hold an object for each chart.")
+        for cursor in seen.values():
+            sound = isinstance(cursor, list) and len(cursor) == 2 and all(type(part) is int for part in cursor)
+            if not sound or min(cursor) < 0:
+                raise ConfigError("A cursor is a list of two whole numbers.")
+    return {str(title): {str(name): list(cursor) for name, cursor in seen.items()} for title, seen in values.items()}

@@ -1,0 +1,336 @@
+"""Serving the dashboard of a home: at most one server at a time for each, found again by a file in the home."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darkit.errors import DarkitError, ServerError, StorageError
+from darkit.runs import files
+from darkit.runs.child import environment, python_module
+from darkit.runs.safe import UnreadableError, read_object
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
+
+FOLDER = ".dashboard"
+_PATIENCE = 20.0  # seconds for a server to answer or to end
+_LONGEST_HEAD = 2**18  # bytes of a request before its body: the address of a page can name 200 runs
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a home's dashboard is served.
+
+    Attributes:
+        address: What a browser opens, without the token.
+        key: What ends the server; known to who can read the home.
+        token: The token that a reader must show once; empty for a server that only this machine can reach.
+    """
+
+    address: str
+    key: str
+    token: str = ""
+
+    @property
+    def link(self) -> str:
+        """The address to open in a browser, with the token if there is one."""
+        return f"{self.address}?token={self.token}" if self.token else self.address
+
+
+def serve(home: Path, host: str, port: int, announce: Callable[[str], None]) -> int:
+    """Serves a home's dashboard until it is told to stop.
+
+    Args:
+        home: The darkit home; it need not exist yet.
+        host: The address to bind to. Another than this machine's own needs a token, which is made here.
+        port: The port; 0 takes a free one.
+        announce: Told the address, with the token where there is one, as soon as it can be opened.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ServerError: The port is taken, or the host is none.
+    """
+    mine = _Mine(home)
+    if not mine.held:
+        announce(_running(home).link)
+        return 0
+    with mine:
+        listening = _listen(host, port)
+        shown = _name_for_others(host)
+        address = f"http://{shown}:{listening.getsockname()[1]}/"
+        token = None if host in _LOOPBACK else secrets.token_urlsafe(32)
+        key = secrets.token_urlsafe(32)
+        place = Place(address, key, token or "")
+        mine.tell(place)
+        announce(place.link)
+        return _run(home, host, listening, token, key)
+
+
+def start_in_background(home: Path, host: str = "127.0.0.1", port: int = 8000) -> str:
+    """Starts a server in a process of its own, unless the home has one, and returns its address when it answers.
+
+    Raises:
+        ServerError: It did not start; the text says why.
+    """
+    if not _Mine(home).free():
+        return _running(home).link
+    command = python_module("darkit.dashboard.server.serve", str(home), host, str(port))
+    folder = _folder(home)
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            env=environment({"DARWIN_KIT_HOME": str(home)}),
+        )
+    assert process.stdout is not None  # noqa: S101 - it is a pipe by the call above
+    with process.stdout:
+        address = process.stdout.readline().decode().strip()
+    if not address:
+        told = (folder / "server.log").read_text(errors="replace").strip().splitlines()
+        raise ServerError(told[-1] if told else "The dashboard did not start.")
+    _wait_for(address)
+    return address
+
+
+def stop(home: Path) -> str | None:
+    """Ends the server of a home and returns its address, or None where there is none.
+
+    Raises:
+        ServerError: It does not end.
+    """
+    if not (home / FOLDER).is_dir():
+        return None
+    mine = _Mine(home)
+    if mine.free():
+        return None
+    place = _running(home)
+    body = json.dumps({"key": place.key}).encode()
+    origin = place.address.rstrip("/")
+    headers = {"content-type": "application/json", "origin": origin}
+    request = urllib.request.Request(f"{origin}/api/shutdown", body, headers)  # noqa: S310 - http, our own
+    with suppress(OSError):
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5).close()
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        if mine.free():
+            return place.address
+        time.sleep(0.05)
+    raise ServerError(f"The dashboard at {place.address} does not end.")
+
+
+def _run(home: Path, host: str, listening: socket.socket, token: str | None, key: str) -> int:
+    gc.disable()  # while thousands of small objects are made that stay
+    import uvicorn  # noqa: F401 - before the thread that imports the rest begins
+
+    from darkit.dashboard.server.app import create_app
+    from darkit.dashboard.server.connections import keep_log_short
+    from darkit.dashboard.server.security import own_hosts, same_secret
+
+    def end(given: str) -> bool:
+        if same_secret(given, key):
+            server.should_exit = True
+            return True
+        return False
+
+    def made() -> None:
+        gc.freeze()
+        gc.enable()
+
+    keep_log_short()
+    app = create_app(home / "base", hosts=own_hosts(host), token=token, stop=end, made=made)
+    server = server_of(app)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+    return 0
+
+
+def server_of(app: ASGIApp) -> uvicorn.Server:
+    """A server for the dashboard that nothing in the environment changes."""
+    import uvicorn  # late: the address is told before the slow imports
+
+    from darkit.dashboard.server.connections import Server, server_options
+
+    config = uvicorn.Config(
+        app,
+        port=0,
+        lifespan="off",
+        ws="none",
+        loop="asyncio",
+        interface="asgi3",
+        h11_max_incomplete_event_size=_LONGEST_HEAD,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+        workers=1,
+        **server_options(),
+    )
+    return Server(config)
+
+
+def _name_for_others(host: str) -> str:
+    """The host in the address that is told; for a server bound to all addresses one under which others find it."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
+        from darkit.dashboard.server.security import outgoing_address
+
+        host = outgoing_address(host) or {"0.0.0.0": "127.0.0.1"}.get(host, "::1")  # noqa: S104
+    return f"[{host}]" if ":" in host else host
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise ServerError(f"{host!r} is no address of this machine: {error.strerror}.") from error
+    listening = socket.socket(family, kind, protocol)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(where)
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        if error.errno in (13, 98, 48):  # EACCES, EADDRINUSE on Linux and on macOS
+            raise ServerError(f"Port {port} on {host} is taken or forbidden; choose another with --port.") from error
+        raise ServerError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+    return listening
+
+
+class _Mine:
+    """The right to serve a home: a lock that is free again however the server ends."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = _folder(home) / "lock"
+        self._place = _folder(home) / "place.json"
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Takes the lock if it is free, and says whether it is ours."""
+        if self._descriptor is None:
+            descriptor = None
+            try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if descriptor is not None:
+                    os.close(descriptor)
+                if isinstance(error, BlockingIOError):
+                    return False
+                raise _cannot_write(self._path.parent.parent, error) from error
+            self._descriptor = descriptor
+        return True
+
+    def free(self) -> bool:
+        """Says whether nobody serves the home."""
+        if not self.held:
+            return False
+        self._release()
+        return True
+
+    def tell(self, place: Place) -> None:
+        """Writes where the home is served, for its owner only to read."""
+        old = os.umask(0o077)
+        try:
+            files.write_json(self._place, asdict(place))
+        finally:
+            os.umask(old)
+
+    def _release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> _Mine:
+        self._place.unlink(missing_ok=True)  # of a server that was killed
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(FileNotFoundError):
+            self._place.unlink()
+        self._release()
+
+
+def _folder(home: Path) -> Path:
+    folder = home / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(home, error) from error
+    return folder
+
+
+def _cannot_write(home: Path, error: OSError) -> StorageError:
+    return StorageError(
+        error.errno,
+        f"The dashboard keeps its lock and its address in the darkit home {home} and cannot write there: "
+        f"{error.strerror}.",
+    )
+
+
+def _running(home: Path) -> Place:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            values = read_object(home / FOLDER / "place.json")
+            return Place(str(values["address"]), str(values["key"]), str(values.get("token", "")))
+        except PermissionError as error:
+            raise ServerError(f"A dashboard of {home} is running, but another user started it.") from error
+        except (OSError, UnreadableError, KeyError) as error:
+            if time.monotonic() > deadline:
+                raise ServerError(f"A dashboard of {home} is running, but does not say where.") from error
+        time.sleep(0.05)  # it has begun, but not told yet
+
+
+def _wait_for(address: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < deadline:
+        try:
+            opener.open(address.partition("?")[0], timeout=5).close()
+            return
+        except urllib.error.HTTPError:  # it asks for its token, so it is there
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise ServerError(f"The dashboard at {address} does not answer.")
+
+
+def _main(home: str, host: str, port: str) -> int:
+    def announce(address: str) -> None:
+        print(address, flush=True)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 1)
+        os.close(devnull)
+
+    try:
+        return serve(Path(home), host, int(port), announce)
+    except DarkitError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

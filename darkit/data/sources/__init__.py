@@ -1,0 +1,1 @@
+"""Sources of records: files, folders and datasets, and their splits."""

@@ -1,0 +1,1 @@
+"""Text as tokens: tokenizers, prepared shards, windows and streams."""

@@ -1,0 +1,280 @@
+"""Tokenizers: trained on text, loaded from wherever they are, and asked in one way whichever kind they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from darkit.data.text.pretrained import from_pretrained
+from darkit.errors import DataError, nearest
+from darkit.runs.home import expanded
+
+END_OF_TEXT = "<|endoftext|>"
+UNKNOWN = "[UNK]"
+_WITHIN = "##"  # what is before a piece within a word
+_BERT = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+_HUB_EXTRA = "pip install 'darkit[hf]'"
+_NAMES: dict[str, tuple[str, ...]] = {  # what a special token is for -> how it is called, the likeliest first
+    "end": (END_OF_TEXT, "<|end_of_text|>", "<|im_end|>", "</s>", "<eos>", "[EOS]", "[SEP]"),
+    "pad": ("[PAD]", "<pad>", "<|pad|>", "<|padding|>"),
+    "mask": ("[MASK]", "<mask>", "<|mask|>"),
+    "cls": ("[CLS]", "<cls>", "<s>"),
+    "sep": ("[SEP]", "<sep>", "</s>"),
+    "unk": (UNKNOWN, "<unk>", "<|unk|>"),
+}
+USES = tuple(_NAMES)
+_ATTRIBUTES = {name: "eos_token_id" if name == "end" else f"{name}_token_id" for name in _NAMES}  # of transformers
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    kind: str = "bpe",
+    vocab_size: int = 2048,
+    special_tokens: Sequence[str] | None = None,
+) -> Tokenizer:
+    """Trains a tokenizer.
+
+    Args:
+        texts: What to train on.
+        kind: ``bpe``, byte-level byte-pair encoding (Sennrich et al., 2016) as in GPT-2; ``wordpiece`` (Schuster and
+            Nakajima, 2012) as in BERT, with case and accents kept; ``unigram`` (Kudo, 2018) as in SentencePiece, with
+            bytes for what it has not seen; or ``characters``, one token each.
+        vocab_size: Tokens at most, the special tokens included.
+        special_tokens: Tokens that stand for something else than text; None takes what the kind usually has: the
+            end-of-text token, and for ``wordpiece`` BERT's five. A kind that needs a token for what is unknown gets it.
+
+    Returns:
+        The tokenizer. ``bpe`` decodes any text to the same.
+
+    Raises:
+        DataError: The kind is unknown, or there are fewer tokens than the kind needs.
+    """
+    if kind not in _TRAINERS:
+        raise DataError(f"There is no kind of tokenizer {kind!r}; {nearest(kind, _TRAINERS)}.")
+    special = list(special_tokens if special_tokens is not None else _BERT if kind == "wordpiece" else (END_OF_TEXT,))
+    if kind in ("wordpiece", "characters") and UNKNOWN not in special:
+        special.append(UNKNOWN)
+    byte_tokens = 256 if kind in ("bpe", "unigram") else 1
+    fewest = byte_tokens + len(set(special))
+    if vocab_size < fewest:
+        what = "256 bytes" if byte_tokens > 1 else "1 character"
+        raise DataError(f"vocab_size must be at least {fewest} ({what} and the special tokens), not {vocab_size}.")
+    try:
+        return _TRAINERS[kind](texts, vocab_size, special)
+    except DataError:
+        raise
+    except Exception as error:  # tokenizers raises plain Exception
+        raise DataError(f"No {kind} tokenizer of {vocab_size} tokens can be trained on this text: {error}") from error
+
+
+def train_bpe(
+    texts: Iterable[str], vocab_size: int = 2048, special_tokens: Sequence[str] = (END_OF_TEXT,)
+) -> Tokenizer:
+    """Trains a byte-level BPE tokenizer; see `train_tokenizer`."""
+    return train_tokenizer(texts, "bpe", vocab_size, special_tokens)
+
+
+def load_tokenizer(where: Any) -> Any:
+    """Finds a tokenizer.
+
+    Args:
+        where: A `tokenizers.Tokenizer` or a transformers tokenizer, which is taken as it is; the path of a
+            ``tokenizer.json``, or of a folder with one or with what ``save_pretrained`` wrote; or a name on the Hugging
+            Face hub (needs ``darkit[hf]``).
+
+    Raises:
+        DataError: There is none, or it is none.
+    """
+    if not isinstance(where, str | Path):
+        if callable(getattr(where, "encode", None)) and callable(getattr(where, "decode", None)):
+            return where
+        raise DataError(
+            "A tokenizer must be a tokenizers.Tokenizer, a transformers tokenizer, the path of a tokenizer.json or a "
+            f"name on the Hugging Face hub, not {type(where).__name__}."
+        )
+    path = expanded(where)
+    if path.is_dir():
+        if (path / "tokenizer_config.json").is_file():
+            return _from_transformers(path, "The folder")
+        if not (path / "tokenizer.json").is_file():
+            raise DataError(f"The folder {path} holds no tokenizer: it has no tokenizer.json.")
+        path = path / "tokenizer.json"
+    if path.exists():
+        try:
+            return Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise DataError(f"The file {path} is no tokenizer: {error}") from error
+    if path.suffix or isinstance(where, Path) or where.startswith(("/", ".", "~")):
+        raise DataError(f"There is no tokenizer file {path}.")
+    return _from_transformers(where, "There is no tokenizer file of this name, and the Hugging Face hub's")
+
+
+def special_token(tokenizer: Any, use: str) -> int | None:
+    """Returns the token that is for something.
+
+    Args:
+        tokenizer: Any tokenizer.
+        use: ``end`` of a text, ``pad``, ``mask``, ``cls`` (what a sample begins with), ``sep`` or ``unk``.
+
+    Returns:
+        Its id, or None where the tokenizer has none.
+    """
+    found = getattr(tokenizer, _ATTRIBUTES[use], None)
+    if found is not None:
+        return int(found)
+    vocabulary = _vocabulary(tokenizer)
+    return next((vocabulary[name] for name in _NAMES[use] if name in vocabulary), None)
+
+
+def needed_token(tokenizer: Any, use: str, purpose: str = "this data") -> int:
+    """Returns the token that is for something; see `special_token`.
+
+    Args:
+        tokenizer: Any tokenizer.
+        use: What the token is for.
+        purpose: What needs it, for the error.
+
+    Raises:
+        DataError: The tokenizer has none.
+    """
+    found = special_token(tokenizer, use)
+    if found is None:
+        names = ", ".join(_NAMES[use][:3])
+        raise DataError(
+            f"The tokenizer has no {use} token, which {purpose} needs: add one of {names} to its special tokens."
+        )
+    return found
+
+
+def vocabulary_size(tokenizer: Any) -> int:
+    """Returns the largest id of a tokenizer and one: how many tokens a model must know."""
+    return max(_vocabulary(tokenizer).values(), default=-1) + 1
+
+
+def encode_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Encodes texts without the special tokens that a tokenizer puts around them, and without cutting or padding."""
+    backend = backend_of(tokenizer)
+    if backend is None:
+        found = tokenizer(list(texts), add_special_tokens=False, truncation=False, padding=False)["input_ids"]
+        return [list(ids) for ids in found]
+    return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def backend_of(tokenizer: Any) -> Tokenizer | None:
+    """Returns the `tokenizers.Tokenizer` of a tokenizer, which neither cuts nor pads, or None where it has none."""
+    backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        return None
+    if backend.truncation is not None or backend.padding is not None:
+        backend = Tokenizer.from_str(backend.to_str())
+        backend.no_truncation()
+        backend.no_padding()
+    return backend
+
+
+def _vocabulary(tokenizer: Any) -> dict[str, int]:
+    return dict(tokenizer.get_vocab())
+
+
+def _from_transformers(where: str | Path, what: str) -> Any:
+    try:
+        return from_pretrained(where)
+    except ImportError as error:
+        raise DataError(f"The tokenizer {where} needs transformers: {_HUB_EXTRA}.") from error
+    except ValueError as error:
+        raise DataError(f"{what} {where} is no tokenizer: {error}") from error
+
+
+def _train_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _train_wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    """Trains so that the same texts give the same ids, which the trainer's own order of characters does not."""
+    kept = texts if isinstance(texts, Sequence) else list(texts)
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    most = max(1, (vocab_size - len(special)) // 2)  # a character is there twice, at the start and within
+    alphabet = _alphabet(tokenizer.normalizer, kept, most)
+    within = [_WITHIN + character for character in alphabet if _goes_on(tokenizer, character)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*special, *within],  # what is special has its place before anything is counted
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(kept, trainer)
+    vocabulary = tokenizer.get_vocab()
+    trained = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token=UNKNOWN))
+    trained.normalizer, trained.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    trained.decoder = tokenizer.decoder
+    trained.add_special_tokens(special)
+    cls, sep = special_token(trained, "cls"), special_token(trained, "sep")
+    if cls is not None and sep is not None:
+        trained.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
+        )
+    return trained
+
+
+def _alphabet(normalizer: Any, texts: Iterable[str], most: int) -> list[str]:
+    """Returns the most frequent characters of texts in their order; of equally frequent ones, the first."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(normalizer.normalize_str(text))
+    found = sorted((one for one in counts if not one.isspace()), key=lambda one: (-counts[one], one))
+    return sorted(found[:most])
+
+
+def _goes_on(tokenizer: Tokenizer, character: str) -> bool:
+    """Says whether a character can stand within a word, as punctuation and Chinese do not."""
+    return len(tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(f"a{character}"))) == 1
+
+
+def _train_unigram(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _train_characters(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+_TRAINERS: dict[str, Callable[[Iterable[str], int, list[str]], Tokenizer]] = {
+    "bpe": _train_bpe,
+    "wordpiece": _train_wordpiece,
+    "unigram": _train_unigram,
+    "characters": _train_characters,
+}
+KINDS = tuple(_TRAINERS)

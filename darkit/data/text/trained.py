@@ -1,0 +1,63 @@
+"""Tokenizers that are trained once: whoever asks for the same later, or in another process, gets the same one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from darkit.data.locks import locked
+from darkit.data.text.tokenizers import load_tokenizer, train_tokenizer
+from darkit.errors import StorageError
+from darkit.runs import files
+from darkit.runs.home import home
+
+_FORMAT = 1
+
+
+def trained_folder() -> Path:
+    """Returns where tokenizers that were trained are kept: ``tokenizers`` in the home."""
+    return home() / "tokenizers"
+
+
+def trained_tokenizer(
+    texts: Callable[[], Iterable[str]], kind: str, vocab_size: int, special_tokens: Sequence[str] | None = None
+) -> Tokenizer:
+    """Trains a tokenizer, or finds the one that an earlier call with the same texts and options trained.
+
+    The training of ``unigram`` ends a little differently each time, while all processes of a run, and the run when it
+    goes on, need one and the same.
+
+    Args:
+        texts: Gives what to train on; it is read twice.
+        kind: See `darkit.data.train_tokenizer`, as for the others.
+        vocab_size: Tokens at most.
+        special_tokens: Tokens that stand for something else than text.
+
+    Raises:
+        DataError: It cannot be trained so, or the file of the earlier one was damaged.
+        StorageError: The file system refused.
+    """
+    options = [_FORMAT, kind, vocab_size, None if special_tokens is None else list(special_tokens)]
+    digest = hashlib.sha256(json.dumps(options).encode())
+    for text in texts():
+        content = text.encode("utf-8", "surrogatepass")
+        digest.update(len(content).to_bytes(8, "little") + content)
+    path = trained_folder() / f"{digest.hexdigest()[:20]}.json"
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(path.with_name(f".{path.stem}.lock")):
+                if not path.is_file():
+                    files.write_text(path, train_tokenizer(texts(), kind, vocab_size, special_tokens).to_str() + "\n")
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(
+            error.errno, f"Cannot keep a tokenizer in {path.parent}: {error.strerror or error}."
+        ) from error
+    found: Tokenizer = load_tokenizer(path)
+    return found

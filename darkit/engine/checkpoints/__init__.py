@@ -1,0 +1,1 @@
+"""Checkpoints: copying the state, writing it, reading and restoring it."""

@@ -1,0 +1,138 @@
+"""Everything that going on needs: what a checkpoint holds of a training, and how it is put back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import torch
+
+from darkit.engine.checkpoints.boundary import Boundary
+from darkit.engine.checkpoints.checkpoint import bare, check_savable, class_path, is_readable
+from darkit.engine.device import generator_states
+from darkit.engine.metrics.gathering import collect_metrics
+from darkit.engine.steps.adapter import Adapter, bare_module
+from darkit.engine.steps.averages import averages_of
+
+logger = logging.getLogger(__name__)
+
+
+def collect_state(
+    trainer: lightning.Trainer, pl_module: lightning.LightningModule, boundary: Boundary | None = None
+) -> dict[str, Any]:
+    """Collects everything that going on needs. All processes of a training have to call it.
+
+    Args:
+        trainer: The trainer.
+        pl_module: The adapter, or someone else's LightningModule.
+        boundary: The state at the end of the last step, if an error interrupted the batch after it.
+
+    Returns:
+        ``state_dict`` of the bare module, ``model_class``, ``current_step``, ``optimizer_state_dict``,
+        ``scheduler_state_dict``, ``schedule_progress`` (see `darkit.engine.steps.schedule`), ``precision`` (the
+        gradient scaler's), ``callbacks`` (state by key), ``rng`` (every
+        generator's state) and ``position`` (epoch, batches of it that were taken, and what the data needs besides).
+        Where a callback averages the weights, ``state_dict`` has the averages, and ``raw_state_dict`` the weights that
+        the training goes on with.
+        ``metrics`` are the states of torchmetrics objects, if the module has any.
+        Where several processes train, ``rng``, ``position`` and ``metrics`` of all of them are in ``ranks``, in their
+        order.
+    """
+    module = bare(bare_module(pl_module))
+    optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
+    averages = averages_of(trainer)
+    weights = [module.state_dict(), *([averages.state_of(module)] if averages is not None else [])]
+    if boundary is not None:
+        for part in weights:
+            part.update({key: value for key, value in boundary.buffers().items() if key in part})
+    mine = {
+        "rng": generator_states() if boundary is None else boundary.generators(),
+        "position": _position(trainer, pl_module, broken_off=boundary is not None),
+    }
+    if metrics := collect_metrics(module):
+        mine["metrics"] = metrics
+    state = {
+        "state_dict": weights[-1],
+        **({"raw_state_dict": weights[0]} if averages is not None else {}),
+        "model_class": class_path(type(module)),
+        "current_step": trainer.global_step,
+        "optimizer_state_dict": optimizers[0] if len(optimizers) == 1 else optimizers,
+        "scheduler_state_dict": _schedule(trainer, pl_module),
+        "schedule_progress": _progress(pl_module),
+        "precision": trainer.precision_plugin.state_dict(),
+        "callbacks": _callback_states(trainer),
+        **mine,
+    }
+    if trainer.world_size > 1:
+        ranks: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(ranks, mine)
+        state["ranks"] = ranks
+    return state
+
+
+def check_state(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    """Looks at the state of model, optimizers and schedule as it is now.
+
+    Raises:
+        CheckpointUnreadableError: Something of it cannot be saved; the text names its place.
+    """
+    check_savable(
+        {
+            "state_dict": bare(bare_module(pl_module)).state_dict(),
+            "optimizer_state_dict": [optimizer.state_dict() for optimizer in trainer.optimizers],
+            "scheduler_state_dict": _schedule(trainer, pl_module),
+        }
+    )
+
+
+def of_rank(state: Mapping[str, Any], rank: int) -> Mapping[str, Any]:
+    """Returns the ``rng`` and ``position`` that a checkpoint holds of a process; the first one's where it has none."""
+    ranks = state.get("ranks") or [state]
+    found: Mapping[str, Any] = ranks[rank] if rank < len(ranks) else ranks[0]
+    return found
+
+
+def restore_callbacks(trainer: lightning.Trainer, state: Mapping[str, Any]) -> None:
+    """Gives the callbacks back the state that a checkpoint holds of them."""
+    states = state.get("callbacks") or {}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if callback.state_key in states:
+            callback.load_state_dict(states[callback.state_key])
+
+
+def _position(trainer: lightning.Trainer, pl_module: lightning.LightningModule, broken_off: bool) -> dict[str, Any]:
+    if isinstance(pl_module, Adapter):
+        return pl_module.feed.position(broken_off=broken_off)
+    return {"epoch": trainer.current_epoch, "batches": trainer.fit_loop.epoch_loop.batch_progress.current.ready}
+
+
+def _schedule(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any] | None:
+    if isinstance(pl_module, Adapter):
+        schedule: Any = pl_module.schedule and pl_module.schedule.scheduler
+    else:
+        schedule = trainer.lr_scheduler_configs[0].scheduler if trainer.lr_scheduler_configs else None
+    return schedule.state_dict() if schedule is not None else None
+
+
+def _progress(pl_module: lightning.LightningModule) -> dict[str, Any] | None:
+    schedule = pl_module.schedule if isinstance(pl_module, Adapter) else None
+    return schedule.progress() if schedule is not None else None
+
+
+def _callback_states(trainer: lightning.Trainer) -> dict[str, Any]:
+    """Collects the states of callbacks; one that ``torch.load(weights_only=True)`` refuses is left out and told."""
+    states = {}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        state = callback.state_dict()
+        if not state:
+            continue
+        if is_readable(state):
+            states[callback.state_key] = state
+        else:
+            logger.warning(
+                "The state of the callback %s is not saved: it holds more than tensors, numbers, text and containers.",
+                type(callback).__name__,
+            )
+    return states

@@ -1,0 +1,37 @@
+"""A length in epochs, as the number of steps that everything else counts by."""
+
+from __future__ import annotations
+
+from darkit.engine.config import TrainerConfig
+from darkit.engine.data.feed import Feed
+from darkit.engine.log.progress import announce
+from darkit.errors import ConfigError
+
+
+def limit_steps(config: TrainerConfig, feed: Feed) -> None:
+    """Sets ``max_step`` to what comes first: itself, or the last whole step of ``max_epoch``.
+
+    The default of ``max_step`` is no limit beside ``max_epoch``.
+
+    Raises:
+        ConfigError: The data does not tell its length, or is too short for one step.
+    """
+    if config.max_epoch is None:
+        return
+    feed.share(0, config.device_num)  # what one of the processes gets
+    try:
+        batches = len(feed)
+    except TypeError as error:
+        raise ConfigError(
+            f"max_epoch={config.max_epoch} needs training data of known length: give max_step instead."
+        ) from error
+    steps = config.max_epoch * batches // config.gradient_accumulation_steps
+    if not steps:
+        raise ConfigError(
+            f"max_epoch={config.max_epoch} has {config.max_epoch * batches} batches, fewer than one step of "
+            f"gradient_accumulation_steps={config.gradient_accumulation_steps}."
+        )
+    if config.max_step in (TrainerConfig.max_step, steps) or steps < config.max_step:
+        config.max_step = steps
+    else:
+        announce(f"The training ends at max_step={config.max_step}; max_epoch={config.max_epoch} is {steps} steps.")

@@ -1,0 +1,79 @@
+"""What ``run.json`` tells of the data: enough to see that two runs had the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darkit.engine.data.loaders import Loaders
+from darkit.engine.steps.loss import describe
+
+_MOST_SAMPLES = 64
+
+
+def describe_data(loaders: Loaders) -> dict[str, Any]:
+    """Describes the training data.
+
+    Returns:
+        ``kind``, and for map-style data ``samples`` (how many there are), ``sample`` (shapes and dtypes of the first)
+        and ``fingerprint``, a sha256 over their number and up to 64 of them, spread evenly. What a dataset tells in
+        its ``facts``, a dict of plain values, comes first.
+    """
+    dataset = loaders.dataset
+    facts = getattr(dataset, "facts", None)
+    facts = dict(facts) if isinstance(facts, Mapping) else {}
+    if loaders.train.order is None:
+        return facts | {"kind": type(dataset if dataset is not None else loaders.train.loader).__name__}
+    length = len(dataset)
+    digest = hashlib.sha256(str(length).encode())
+    first = ""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # samples that are drawn are the same ones in every process
+        for index in range(0, length, -(-length // _MOST_SAMPLES)):
+            sample = dataset[index]
+            first = first or describe(sample)
+            add_to_digest(digest, sample)
+    own = {"kind": type(dataset).__name__, "samples": length, "sample": first, "fingerprint": digest.hexdigest()}
+    return facts | own
+
+
+def add_to_digest(digest: Any, value: Any) -> None:
+    """Adds a sample or a batch, however nested, to a digest of `hashlib`."""
+    if isinstance(value, Tensor) and (value.layout is not torch.strided or value.is_nested):
+        digest.update(f"{value.dtype}{value.layout}".encode())
+        add_to_digest(digest, dense_parts(value.detach()))
+    elif isinstance(value, Tensor):
+        value = value.detach().cpu()
+        digest.update(f"{value.dtype}{list(value.shape)}".encode())
+        digest.update(value.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            digest.update(str(key).encode())
+            add_to_digest(digest, item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            add_to_digest(digest, item)
+    elif callable(getattr(value, "tobytes", None)):  # a NumPy array or a picture
+        digest.update(value.tobytes())
+    elif value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        digest.update(repr(value).encode("utf-8", "surrogateescape"))
+    else:  # its text may hold an address, which differs from process to process
+        digest.update(type(value).__name__.encode())
+
+
+def dense_parts(value: Tensor) -> list[Any]:
+    """Returns the dense tensors that a sparse or nested one consists of."""
+    if value.is_nested:
+        return list(value.unbind())
+    if value.layout is torch.sparse_coo:
+        joined = value.coalesce()
+        return [list(value.shape), joined.indices(), joined.values()]
+    if value.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [list(value.shape), value.crow_indices(), value.col_indices(), value.values()]
+    if value.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [list(value.shape), value.ccol_indices(), value.row_indices(), value.values()]
+    return [value.to_dense()]

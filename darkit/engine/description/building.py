@@ -1,0 +1,222 @@
+"""A model built of values that were read from JSON: the same way for the proof at `fit` and for a prediction later."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from inspect import Parameter, signature
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch import nn
+
+from darkit.engine.description.parts import build_parts
+from darkit.engine.description.typed import restore
+from darkit.errors import ModelError
+from darkit.runs.configs import NAMESPACES, plain
+
+WITH_CLASS = ("dataclass", "transformers", "pydantic", "object")
+"""The kinds of config whose class is recorded beside its values."""
+
+
+def build_from(
+    model_class: type[nn.Module], kind: str, config_class: Any, values: Mapping[str, Any], noted: Mapping[str, str]
+) -> nn.Module:
+    """Builds a model with fresh weights.
+
+    Args:
+        model_class: The model's class.
+        kind: The kind of the config; see `darkit.engine.description.describe.ModelDescription`.
+        config_class: The config's class, where the kind has one.
+        values: The content of ``config.json``.
+        noted: The types that JSON does not have; see `darkit.engine.description.typed`.
+
+    Raises:
+        ModelError: The config's class is not one that is built.
+    """
+    if kind == "parts":
+        return build_parts(values)
+    if kind == "arguments":
+        return model_class(**restore(dict(values), noted))
+    config = build_config(kind, config_class, values, model_class, noted)
+    if config_parameter(model_class) == "config":
+        return model_class(config=config)
+    return model_class(config)
+
+
+def build_config(
+    kind: str,
+    cls: Any,
+    values: Mapping[str, Any],
+    model_class: type[nn.Module],
+    noted: Mapping[str, str] = types.MappingProxyType({}),
+) -> Any:
+    """Builds a model's config.
+
+    Nothing is called before its class is known to be one of a config: a dataclass, pydantic's ``BaseModel``,
+    transformers' ``PretrainedConfig``, a namespace, or a class without bases of the package that has the model. The
+    last one's constructor is not called: its attributes are set.
+
+    Args:
+        kind: The kind of config.
+        cls: Its class, for the kinds `WITH_CLASS`.
+        values: Its values, from JSON.
+        model_class: The model's class.
+        noted: The types that JSON does not have.
+
+    Raises:
+        ModelError: The kind is unknown, or the class is none of that kind.
+    """
+    if kind == "transformers" and not is_config_class(kind, cls, model_class):
+        kind = "object"  # a class of one's own with to_dict and from_dict
+    if kind in WITH_CLASS and not is_config_class(kind, cls, model_class):
+        raise ModelError(
+            f"{getattr(cls, '__module__', '?')}.{getattr(cls, '__qualname__', cls)} is not built as a config of kind "
+            f"{kind!r}: only dataclasses, pydantic's BaseModel, transformers' PretrainedConfig, namespaces and plain "
+            "classes of the model's own package are"
+        )
+    values = restore(dict(values), noted)
+    if kind == "dict":
+        return values
+    if kind == "omegaconf":
+        return _build_omegaconf(values)
+    if kind == "dataclass":
+        return _build_dataclass(cls, values)
+    if kind == "transformers":
+        return cls.from_dict(values)
+    if kind == "pydantic":
+        return _build_pydantic(cls, values)
+    if kind != "object":
+        raise ModelError(f"run.json names an unknown kind of config, {kind!r}")
+    config = cls() if cls in NAMESPACES else object.__new__(cls)
+    _set_changed(config, values)
+    return config
+
+
+def is_config_class(kind: str, cls: Any, model_class: type[nn.Module]) -> bool:
+    """Says whether a class may be built as a config of this kind. Nothing of it is called to find out."""
+    if not isinstance(cls, type):
+        return False
+    if kind == "dataclass":
+        return dataclasses.is_dataclass(cls)
+    if kind == "transformers":
+        return _has_base(cls, "transformers", ("PreTrainedConfig", "PretrainedConfig"))
+    if kind == "pydantic":
+        return _has_base(cls, "pydantic", ("BaseModel",))
+    return cls in NAMESPACES or _is_plain_class(cls, model_class)
+
+
+def config_parameter(model_class: type[nn.Module]) -> str | None:
+    """Returns the name under which a model's constructor takes its config: ``config``, or else its first one."""
+    parameters = _parameters(model_class)
+    return "config" if "config" in parameters else next(iter(parameters), None)
+
+
+def constructor_parameters(model_class: type[nn.Module]) -> dict[str, Parameter]:
+    """Returns the named parameters of a model's constructor."""
+    variable = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    return {name: one for name, one in _parameters(model_class).items() if one.kind not in variable}
+
+
+def _parameters(model_class: type[nn.Module]) -> Mapping[str, Parameter]:
+    try:
+        return signature(model_class).parameters
+    except (TypeError, ValueError):  # made in C
+        return {}
+
+
+def _has_base(cls: type, package: str, names: tuple[str, ...]) -> bool:
+    """Says whether one of a package's classes is among the bases; a package that was not imported has none."""
+    module = sys.modules.get(package)
+    return any(isinstance(base := getattr(module, name, None), type) and issubclass(cls, base) for name in names)
+
+
+def _is_plain_class(cls: Any, model_class: type[nn.Module]) -> bool:
+    """Says whether a class is defined in Python by the model's own package, with ``object`` as its only other base.
+
+    It must not do anything when one of it is dropped.
+    """
+    if not isinstance(cls, type) or not all(
+        base is object or _package(base) == _package(model_class) for base in cls.__mro__
+    ):
+        return False
+    return (
+        not hasattr(cls, "__del__")
+        and "__new__" not in {name for base in cls.__mro__[:-1] for name in vars(base)}
+        and not issubclass(cls, nn.Module)
+    )
+
+
+def _package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
+
+
+def _build_omegaconf(values: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    def look(value: Any) -> None:
+        if isinstance(value, str) and "${" in value:
+            raise ModelError("config.json has an interpolation (${...}), which is not resolved")
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+            look(item)
+
+    look(values)
+    return OmegaConf.create(values)
+
+
+def _build_pydantic(cls: Any, values: Mapping[str, Any]) -> Any:
+    """Builds a pydantic model of its fields by their names, whatever their aliases."""
+    try:
+        return cls.model_validate(values, by_name=True, by_alias=True)
+    except TypeError:  # before pydantic 2.11
+        return cls(**values)
+
+
+def _build_dataclass(cls: Any, values: Mapping[str, Any]) -> Any:
+    """Builds a dataclass from JSON: nested ones, tuples and the like get their types back; other attributes are set."""
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError:  # annotated for type checkers only
+        hints = {}
+    fields = {field.name: field.init for field in dataclasses.fields(cls)}
+    config = cls(**{name: _typed(hints.get(name), values[name]) for name in fields if fields[name] and name in values})
+    _set_changed(config, {name: value for name, value in values.items() if name not in fields})
+    return config
+
+
+def _set_changed(config: Any, values: Mapping[str, Any]) -> None:
+    """Sets the attributes that the class does not have with these values already."""
+    for name, value in values.items():
+        if not hasattr(config, name) or plain(getattr(config, name)) != plain(value):
+            object.__setattr__(config, name, value)  # also where the dataclass is frozen
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    """Gives what JSON holds the type that an annotation tells, where that is one of those JSON has not."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        candidates = (_typed(argument, value) for argument in arguments)
+        return next((candidate for candidate in candidates if candidate is not value), value)
+    if isinstance(value, Mapping):
+        if dataclasses.is_dataclass(hint):
+            return _build_dataclass(hint, value)
+        if origin is dict:
+            return {_typed_key(arguments[0], key): _typed(arguments[1], item) for key, item in value.items()}
+    if isinstance(value, list | tuple) and (origin or hint) in (list, tuple, set, frozenset):
+        if origin is tuple and Ellipsis not in arguments:
+            return tuple(_typed(argument, item) for argument, item in zip(arguments, value, strict=True))
+        return (origin or hint)(_typed(arguments[0] if arguments else None, item) for item in value)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum | PurePath):
+        return hint(value)
+    if hint is torch.dtype and isinstance(value, str):
+        return getattr(torch, value.removeprefix("torch."))
+    return value
+
+
+def _typed_key(hint: Any, key: Any) -> Any:
+    return hint(key) if hint in (int, float) and isinstance(key, str) else key

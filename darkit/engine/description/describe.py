@@ -1,0 +1,266 @@
+"""How a model can be built again: what is recorded of it, and the proof that this builds the same model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from darkit.engine.checkpoints.checkpoint import bare, class_path
+from darkit.engine.description.building import (
+    WITH_CLASS,
+    build_config,
+    build_from,
+    config_parameter,
+    constructor_parameters,
+    is_config_class,
+)
+from darkit.engine.description.likeness import are_alike
+from darkit.engine.description.parts import describe_parts
+from darkit.engine.description.scripts import script_of, sealed
+from darkit.engine.description.twin import TooLargeError, build_twin, is_same_function, other_layout
+from darkit.engine.description.typed import restore, types_of
+from darkit.runs.configs import attributes_of, public_values
+
+_LONGEST = 60  # characters of a value that is told
+_PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """How a model can be built again.
+
+    Attributes:
+        model_class: Where its class is imported from.
+        kind: The kind of its config: ``dataclass``, ``transformers``, ``pydantic``, ``omegaconf``, ``dict``,
+            ``object``, ``arguments`` (of the constructor), ``parts`` (layers of torch) or ``none``.
+        config_class: Where the config's class is imported from, or empty.
+        values: The config's values.
+        types: The types of values that JSON does not have; see `darkit.engine.description.typed`.
+        script: The script that defined the class, or nothing; see `darkit.engine.description.scripts`.
+        reason: Why nothing could be recorded, where the kind is ``none``.
+    """
+
+    model_class: str
+    kind: str
+    config_class: str
+    values: dict[str, Any]
+    types: dict[str, str] = field(default_factory=dict)
+    script: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what ``run.json`` keeps; the values are in ``config.json``."""
+        facts: dict[str, Any] = {
+            "class": self.model_class,
+            "config_kind": self.kind,
+            "config_class": self.config_class,
+        }
+        parts = {"types": self.types, "script": sealed(self.script)}
+        return facts | {key: part for key, part in parts.items() if part}
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A config or arguments from which a model may have been built.
+
+    Attributes:
+        kind: See `ModelDescription`.
+        config: The config, or the arguments.
+        values: Its values as they are.
+        recorded: Whether everything is known; otherwise some of it is a guess.
+    """
+
+    kind: str
+    config: Any
+    values: Mapping[Any, Any]
+    recorded: bool
+
+
+def describe_model(model: nn.Module, sample: Callable[[], Any] | None = None) -> ModelDescription:
+    """Finds out what a model can be built of again.
+
+    A config of its own counts once a model of the same layout can be built of it as JSON keeps it. What is a guess
+    (arguments of the constructor that are read off attributes or left at their defaults, the arguments of torch's
+    layers) counts only if the model built of it is proven to be the same function; see
+    `darkit.engine.description.twin`. So does a config that JSON changes.
+
+    Args:
+        model: The model. It, its modes and the generators are as before.
+        sample: Gives a small batch of the data to compare outputs of, or None.
+    """
+    model = bare(model)
+    cls = type(model)
+    path, script, reason = class_path(cls), script_of(cls), ""
+    for candidate in _candidates(model):
+        values = public_values(candidate.values)
+        noted = {} if candidate.kind in ("transformers", "parts") else types_of(candidate.values)
+        problem = _problem(model, candidate, values, noted, sample)
+        if not problem:
+            config_class = class_path(type(candidate.config)) if candidate.kind in WITH_CLASS else ""
+            return ModelDescription(path, candidate.kind, config_class, values, noted, script)
+        reason = reason or problem
+    return ModelDescription(path, "none", "", {}, {}, script, reason or "give it a .config")
+
+
+def config_values(model: nn.Module) -> Mapping[Any, Any]:
+    """Returns the values of a model's own config, also of one from which the model cannot be built again."""
+    config, kind = _own_config(bare(model))
+    return _values_of(kind, config) if kind else {}
+
+
+def _own_config(model: nn.Module) -> tuple[Any, str]:
+    """Returns a model's config and its kind, which is empty where there is none of a known kind."""
+    config = _read(model, "config")
+    if config is None:
+        config = _config_by_parameter(model)
+    return config, "" if config is None or isinstance(config, type) else _kind_of(config, type(model))
+
+
+def _candidates(model: nn.Module) -> Iterator[_Candidate]:
+    (config, kind), cls = _own_config(model), type(model)
+    if kind:
+        yield _Candidate(kind, config, _values_of(kind, config), _takes_only_config(cls))
+    parts = describe_parts(model)
+    if parts is not None:
+        yield _Candidate("parts", parts, parts, False)
+        return
+    recorded = _read(model, "hparams")
+    if isinstance(recorded, Mapping) and (recorded or "hparams" in vars(model)):
+        whole = set(constructor_parameters(cls)) <= set(recorded)
+        yield _Candidate("arguments", dict(recorded), dict(recorded), whole)
+    arguments = _arguments_from_attributes(model)
+    if arguments is not None:
+        yield _Candidate("arguments", arguments, arguments, False)
+    if isinstance(config, Mapping) and set(config) <= set(constructor_parameters(cls)):
+        yield _Candidate("arguments", dict(config), dict(config), False)
+
+
+def _config_by_parameter(model: nn.Module) -> Any:
+    """Returns what a constructor's first parameter got, such as ``cfg`` or ``args``, where it is kept under that name.
+
+    Plain values are arguments, dicts too.
+    """
+    name = config_parameter(type(model))
+    value = None if name is None else _read(model, name)
+    return None if isinstance(value, (*_PLAIN, Tensor, nn.Module)) else value
+
+
+def _kind_of(config: Any, cls: type[nn.Module]) -> str:
+    own = type(config)
+    for kind in ("transformers", "dataclass", "pydantic"):
+        if is_config_class(kind, own, cls):
+            return kind
+    if own.__module__.partition(".")[0] == "omegaconf":
+        return "omegaconf" if isinstance(config, Mapping) else ""
+    if isinstance(config, Mapping):
+        return "dict"
+    return "object" if is_config_class("object", own, cls) else ""
+
+
+def _values_of(kind: str, config: Any) -> Mapping[Any, Any]:
+    if kind == "transformers":
+        return dict(config.to_dict())
+    if kind == "pydantic":
+        return dict(config.model_dump())
+    if kind == "omegaconf":
+        omegaconf = sys.modules["omegaconf"]
+        return dict(omegaconf.OmegaConf.to_container(config, resolve=True))
+    return attributes_of(config)
+
+
+def _takes_only_config(cls: type[nn.Module]) -> bool:
+    return set(constructor_parameters(cls)) <= {config_parameter(cls)}
+
+
+def _read(model: nn.Module, name: str, default: Any = None) -> Any:
+    """Returns an attribute; what a property notes in the model meanwhile, as Lightning's hparams do, is removed."""
+    before = set(vars(model))
+    value = getattr(model, name, default)
+    for added in set(vars(model)) - before:
+        del model.__dict__[added]
+    return value
+
+
+def _arguments_from_attributes(model: nn.Module) -> dict[str, Any] | None:
+    arguments = {}
+    parameters = constructor_parameters(type(model))
+    for name, parameter in parameters.items():
+        value = _read(model, name, parameter.empty)
+        if isinstance(value, _PLAIN) or (hasattr(value, "dtype") and getattr(value, "ndim", None) == 0):
+            arguments[name] = value
+        elif parameter.default is parameter.empty:
+            return None
+    return arguments
+
+
+def _problem(
+    model: nn.Module,
+    candidate: _Candidate,
+    values: dict[str, Any],
+    noted: dict[str, str],
+    sample: Callable[[], Any] | None,
+) -> str:
+    """Says why a candidate does not count, or nothing."""
+    kind, cls, config_class = candidate.kind, type(model), type(candidate.config)
+    read = json.loads(json.dumps(values))
+    try:
+        changed = "" if kind == "parts" else _changed(candidate, read, noted, cls)
+        certain = candidate.recorded and not changed
+        build = lambda: build_from(cls, kind, config_class, read, noted)  # noqa: E731 - called once, or twice
+        twin, shared = build_twin(build, model, whole=False)
+        other = other_layout(model, twin)
+        if other:
+            return f"a model built from its {_called(kind)} has a different {other!r}"
+        if certain:
+            return ""
+        if shared:  # both would look alike, whatever it was
+            return f"its constructor changes its class, in {shared!r}"
+        if are_alike(model, twin):
+            return ""
+        twin, _ = build_twin(build, model, whole=True)
+        if is_same_function(model, twin, sample):
+            return ""
+    except TooLargeError:
+        if candidate.recorded and not changed:
+            return ""
+        return "the model is too large to be built a second time for the proof that this gives the same output"
+    except Exception as error:  # whatever a stranger's constructor says: nothing can be built of this
+        return f"no model can be built from its {_called(kind)}: {type(error).__name__}: {error}".rstrip(".")
+    if changed:
+        return f"JSON changes {changed}"
+    if kind == "parts":
+        return "a model built from the same layers gives a different output"
+    if candidate.recorded or kind != "arguments":
+        return f"its constructor has other parameters than the {_called(kind)}"
+    known = ", ".join(f"{name}={_short(value)}" for name, value in values.items()) or "no arguments"
+    return f"a model built with {known} is not proven to give the same output: store every argument under its own name"
+
+
+def _changed(candidate: _Candidate, read: Any, noted: Mapping[str, str], cls: type[nn.Module]) -> str:
+    """Names the first value that JSON changes, or returns nothing."""
+    if candidate.kind == "arguments":
+        after: Any = restore(read, noted)
+        before: Any = candidate.values
+    else:
+        config = build_config(candidate.kind, type(candidate.config), read, cls, noted)
+        before, after = candidate.values, _values_of(candidate.kind, config)
+        if type(config) is not type(candidate.config):
+            return f"the {type(candidate.config).__name__} that is its config"
+    for name in before:
+        if name not in after or not are_alike(before[name], after[name]):
+            return f"{name!r} ({_short(before[name])})"
+    return ""
+
+
+def _called(kind: str) -> str:
+    return {"arguments": "arguments", "parts": "layers"}.get(kind, "config")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

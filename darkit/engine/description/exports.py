@@ -1,0 +1,113 @@
+"""What a model, a config and a tokenizer look like in a run directory, so that they can be found and built again."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from torch import nn
+
+from darkit.engine.checkpoints.checkpoint import bare
+from darkit.engine.description.describe import ModelDescription, describe_model
+from darkit.errors import ConfigError, ReproductionWarning
+from darkit.runs import files
+from darkit.runs.configs import public_values
+from darkit.runs.safe import make_folder
+
+
+def write_exports(
+    folder: Path, model: nn.Module, config: Any, tokenizer: Any, description: ModelDescription | None = None
+) -> ModelDescription:
+    """Writes ``config.json``, ``trainer_config.json``, ``tokenizer.json`` and ``model.py``.
+
+    A model of which nothing is known that it can be built of gets ``{}`` and a `ReproductionWarning`.
+
+    Args:
+        folder: The run directory.
+        model: The model.
+        config: The trainer's config, or None.
+        tokenizer: The tokenizer, or None.
+        description: How the model can be built again; None finds that out.
+
+    Raises:
+        ConfigError: The tokenizer is of an unknown kind.
+        StorageError: The file system refused.
+    """
+    model = bare(model)
+    description = description or describe_model(model)
+    if description.kind == "none":
+        warnings.warn(
+            f"No config of {type(model).__name__} could be recorded ({description.reason}): predicting by name needs "
+            "the model itself, as model=.",
+            ReproductionWarning,
+            stacklevel=2,
+        )
+    files.write_json(folder / files.MODEL_CONFIG, description.values)
+    if config is not None:
+        files.write_json(folder / files.TRAINER_CONFIG, public_values(config))
+    if tokenizer is not None:
+        _write_tokenizer(folder, tokenizer)
+    source = _source(type(model))
+    if source:
+        files.write_text(folder / files.MODEL_SOURCE, source)
+    return description
+
+
+def tokenizer_digest(tokenizer: Any) -> str | None:
+    """Returns a short digest of what a tokenizer makes of a text, or None where there is none in a ``tokenizer.json``.
+
+    Padding and truncation do not count: they are the caller's.
+
+    Args:
+        tokenizer: A tokenizer as `write_exports` takes it, or the path of a ``tokenizer.json`` that may not be there.
+
+    Raises:
+        ConfigError: The file is no tokenizer.
+    """
+    if isinstance(tokenizer, str | Path):
+        tokenizer = Tokenizer.from_str(_tokenizer_text(Path(tokenizer))) if Path(tokenizer).is_file() else None
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not callable(getattr(backend, "to_str", None)):
+        return None
+    content = json.loads(backend.to_str())
+    counting = {key: value for key, value in content.items() if key not in ("padding", "truncation")}
+    return hashlib.sha256(json.dumps(counting, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
+    if callable(getattr(tokenizer, "save_pretrained", None)):  # transformers
+        tokenizer.save_pretrained(make_folder(folder / files.TOKENIZER_FOLDER))
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            files.write_text(folder / files.TOKENIZER, backend.to_str(pretty=True) + "\n")
+    elif callable(getattr(tokenizer, "to_str", None)):  # tokenizers
+        files.write_text(folder / files.TOKENIZER, tokenizer.to_str(pretty=True) + "\n")
+    elif isinstance(tokenizer, str | Path) and Path(tokenizer).is_file():
+        text = _tokenizer_text(Path(tokenizer))
+        files.write_text(folder / files.TOKENIZER, text)
+    else:
+        raise ConfigError(
+            "tokenizer must be a tokenizers.Tokenizer, a transformers tokenizer or the path of a tokenizer.json, not "
+            f"{type(tokenizer).__name__}."
+        )
+
+
+def _tokenizer_text(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+        Tokenizer.from_str(text)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ConfigError(f"The file {path} is no tokenizer: {error}") from error
+    return text
+
+
+def _source(cls: type) -> str:
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):  # made in an interpreter or in C: there is none
+        return ""

@@ -1,0 +1,177 @@
+"""The progress of a training: a bar on a terminal, a live chart in a notebook, a few lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
+
+from darkit.engine.log.notebook import NotebookView, in_notebook
+from darkit.engine.log.rate import Rate, duration, speed
+from darkit.runs.inert import inert
+
+logger = logging.getLogger(__name__)
+
+_REDRAW = 0.5  # seconds
+_REDRAW_NOTEBOOK = 1.0  # seconds
+_LINE_INTERVAL = 5.0  # seconds between lines where there is no terminal
+_WIDE = 100  # characters; on a narrower terminal the labels are short
+_NARROW = 72  # characters; below, only steps and losses are shown
+
+
+class Screen(Console):
+    """Standard error, for people. When nobody reads it any more it falls silent instead of ending the process."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"stderr": True, "highlight": False, **options})
+
+    def on_broken_pipe(self) -> None:
+        """Falls silent."""
+        self.quiet = True
+
+
+class Display:
+    """Shows step, loss, rate and time left. A screen that cannot be written to is given up: the run is worth more.
+
+    On a terminal it redraws a bar, in a notebook an output with a chart. Elsewhere, such as in a file, it prints the
+    first row, then at most one line every few seconds, then the last row.
+
+    Args:
+        max_step: The step at which the run ends.
+        progress: Returns the last completed step.
+        console: Where to; by default standard error, or the notebook's cell.
+    """
+
+    def __init__(self, max_step: int, progress: Callable[[], int], console: Console | None = None) -> None:
+        self._console = console or Screen()
+        self._max_step = max_step
+        self._progress = progress
+        self._rate = Rate(progress)
+        self._drawn = 0.0
+        self._row: Mapping[str, Any] = {}
+        self._values: dict[str, float] = {}
+        self._printed: float | None = None
+        self._pending = False
+        self._bar: Progress | None = None
+        self._notebook: NotebookView | None = None
+        self._wide = self._console.width >= _WIDE
+        if console is None and in_notebook():
+            with self._given_up_if_gone():
+                self._notebook = NotebookView(max_step)
+                self._draw_notebook(self._notebook)
+        elif self._console.is_terminal:
+            self._bar = self._make_bar()
+
+    def _make_bar(self) -> Progress:
+        count = MofNCompleteColumn(table_column=Column(no_wrap=True))  # the bar is what gives way
+        columns = [count, BarColumn(), TextColumn("{task.fields[loss]}")]
+        if self._wide:
+            columns.insert(0, TextColumn("step"))
+        if self._console.width >= _NARROW:
+            columns += [TextColumn("{task.fields[rate]}"), TextColumn("left")]
+            columns += [TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True))]
+        bar = Progress(*columns, console=self._console, auto_refresh=False)
+        self._task = bar.add_task("", total=self._max_step, completed=self._progress(), loss="", rate="", left="")
+        bar.start()
+        return bar
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Redraws, or prints a line, when it is time."""
+        self._rate.measure()
+        with self._given_up_if_gone():
+            for row in rows:
+                self._take(row)
+            since = time.monotonic() - self._drawn
+            if self._bar is not None:
+                if since > _REDRAW:
+                    self._draw(self._bar)
+            elif self._notebook is not None:
+                if since > _REDRAW_NOTEBOOK:
+                    self._draw_notebook(self._notebook)
+            elif self._pending and (self._printed is None or time.monotonic() - self._printed > _LINE_INTERVAL):
+                self._print_line()
+
+    def close(self) -> None:
+        """Leaves what it shows as it ended."""
+        self._rate.measure()
+        with self._given_up_if_gone():
+            if self._bar is not None:
+                self._draw(self._bar)
+                self._bar.stop()
+            elif self._notebook is not None:
+                self._draw_notebook(self._notebook)
+            elif self._pending:
+                self._print_line()
+
+    @contextmanager
+    def _given_up_if_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):  # the terminal went away, or somebody closed the file
+            self._console.quiet = True
+
+    def _take(self, row: Mapping[str, Any]) -> None:
+        self._row, self._pending = row, True
+        self._values.update(_losses(row))
+        if self._notebook is not None:
+            self._notebook.add(row.get("step", self._progress()), _losses(row))
+        elif self._bar is None and self._printed is None:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        """Prints past the console: what lays out a line for a terminal takes longer than a step."""
+        self._printed, self._pending = time.monotonic(), False
+        line, self._values = self._line(self._row), {}
+        if not self._console.quiet:
+            self._console.file.write(f"{line}\n")
+            self._console.file.flush()
+
+    def _draw(self, bar: Progress) -> None:
+        self._drawn = time.monotonic()
+        step = self._progress()
+        labels = {key: key if self._wide else key.removesuffix("_loss") for key in self._values}
+        loss = " ".join(f"{labels[key]} {value:.4g}" for key, value in self._values.items())
+        bar.update(self._task, completed=step, loss=loss, rate=speed(self._rate.value), left=self._left(step))
+        bar.refresh()
+
+    def _draw_notebook(self, view: NotebookView) -> None:
+        self._drawn = time.monotonic()
+        step = self._progress()
+        try:
+            view.show(step, [*_shown(self._values), *self._pace(step)])
+        except Exception as error:  # whatever a kernel raises that nobody is connected to
+            self._notebook = None
+            logger.warning("The notebook's output cannot be updated any more: %s", error)
+
+    def _line(self, row: Mapping[str, Any]) -> str:
+        step = row.get("step", self._progress())
+        parts = [f"step {step}/{self._max_step}", *_shown(self._values)]
+        if isinstance(step, int):
+            parts += self._pace(step)
+        return "  ".join(parts)
+
+    def _pace(self, step: int) -> list[str]:
+        """Rate and time left, as soon as they are known."""
+        return [speed(self._rate.value), f"{self._left(step)} left"] if self._rate.value else []
+
+    def _left(self, step: int) -> str:
+        return duration((self._max_step - step) / self._rate.value) if self._rate.value else "-:--:--"
+
+
+def _shown(values: Mapping[str, float]) -> list[str]:
+    return [f"{key} {value:.4g}" for key, value in values.items()]
+
+
+def _losses(row: Mapping[str, Any]) -> dict[str, float]:
+    return {key: row[key] for key in ("train_loss", "val_loss") if isinstance(row.get(key), float | int)}
+
+
+def announce(text: str) -> None:
+    """Prints a line for the person at the terminal, before the display begins."""
+    Screen().print(inert(text, lines=True), markup=False, soft_wrap=True)

@@ -1,0 +1,163 @@
+"""Rows on their way out of the training loop: handed over in a microsecond, written in blocks by another thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from darkit.engine.device import widest_float
+from darkit.engine.log.values import number_of
+from darkit.errors import LogError, StorageError
+from darkit.runs.forks import forget_in_child
+from darkit.runs.log import CsvLog
+
+_INTERVAL = 0.25  # seconds between blocks
+_MOST_WAITING = 50_000  # rows; when the sinks are slower than this the training waits for them
+
+
+class Sink(Protocol):
+    """Something that takes rows in blocks, from the stream's thread."""
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Takes the rows that came since the last call; there may be none."""
+
+    def close(self) -> None:
+        """Ends: nothing is written after this."""
+
+
+class RowStream:
+    """Takes rows from the training thread and gives them to the log and to sinks, at most half a second late.
+
+    An error in the thread is raised by the next call of any method, on the thread that calls it.
+
+    Args:
+        log: The CSV log.
+        sinks: What else takes the rows.
+        check: Called before every block; an error that it raises keeps the block from being written.
+    """
+
+    def __init__(self, log: CsvLog, sinks: Sequence[Sink] = (), *, check: Callable[[], None] = lambda: None) -> None:
+        self.log = log
+        self._check = check
+        self.watches: list[Callable[[], None]] = []
+        self._sinks = list(sinks)
+        self._rows: deque[dict[str, Any]] = deque()
+        self._writing = threading.Lock()
+        self._ended = threading.Event()
+        self._closed = False
+        self._forked = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="darkit-log", daemon=True)
+        self._thread.start()
+        forget_in_child(self)
+
+    def forget(self) -> None:
+        """Takes and writes nothing any more: a forked child must not write its parent's rows again."""
+        self._forked = self._closed = True
+        self._rows.clear()
+        self._sinks.clear()
+
+    def add(self, sinks: Sequence[Sink]) -> None:
+        """Gives the rows that come to further sinks too."""
+        with self._writing:
+            self._sinks.extend(sinks)
+
+    def put(self, row: dict[str, Any]) -> None:
+        """Takes one row: numbers, text or tensors with one element, which are read later.
+
+        Raises:
+            LogError: The columns are fixed and the row has another, a number is complex or too large for a float, or
+                the log is closed.
+        """
+        if self._error is not None:
+            self._raise()
+        if self._forked:
+            return
+        if self._closed:
+            raise LogError("The log is closed: the run has ended.")
+        self.log.check(row)
+        for name, value in row.items():
+            if type(value) is not float and value is not None and not isinstance(value, str):
+                number_of(name, value)
+        self._rows.append(row)
+        if len(self._rows) > _MOST_WAITING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes all rows that were put so far, and runs the watches."""
+        self._raise()
+        if not self._forked:
+            self._write()
+
+    def close(self) -> None:
+        """Writes what is left and closes the sinks, all of them even if one fails."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ended.set()
+        self._thread.join()
+        errors = [error] if (error := self._error) else []
+        self._error = None
+        for end in (self._write, *(sink.close for sink in self._sinks)):
+            try:
+                end()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            for late in errors[1:]:
+                if str(late) != str(errors[0]):
+                    errors[0].add_note(f"The log could not be completed either: {late}")
+            raise errors[0]
+
+    def _work(self) -> None:
+        while not self._ended.wait(_INTERVAL):
+            try:
+                self._write()
+            except BaseException as error:
+                self._error = error
+                return
+
+    def _write(self) -> None:
+        self._check()
+        with self._writing:
+            rows = [self._rows.popleft() for _ in range(len(self._rows))]
+            if rows:
+                rows = _with_numbers(rows)
+                try:
+                    self.log.append(rows)
+                except StorageError:
+                    self._check()  # says it better where the folder is gone
+                    self._rows.extendleft(reversed(rows))  # rows that come later must not be written in their place
+                    raise
+            for sink in self._sinks:
+                sink.write(rows)
+        for watch in self.watches:
+            watch()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+
+def _with_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Replaces tensors by numbers, with one copy for all of those on an accelerator: in double precision, if it has."""
+    away = [value for row in rows for value in row.values() if isinstance(value, Tensor) and value.device.type != "cpu"]
+    numbers: dict[int, float] = {}
+    if away:
+        widest = widest_float(away[0].device)
+        copied = torch.stack([value.detach().reshape(()).to(widest) for value in away]).tolist()
+        numbers = {id(value): number for value, number in zip(away, copied, strict=True)}
+    return [{key: _number(value, numbers) for key, value in row.items()} for row in rows]
+
+
+def _number(value: Any, numbers: dict[int, float]) -> Any:
+    if id(value) in numbers:
+        return numbers[id(value)]
+    number = number_of("", value)
+    return value if number is None else number.item() if isinstance(number, Tensor) else number

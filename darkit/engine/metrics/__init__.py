@@ -1,0 +1,1 @@
+"""Means and metrics: how much each batch counts."""

@@ -1,0 +1,1 @@
+"""One training step: the adapter, the loss, the optimizer and its schedule."""

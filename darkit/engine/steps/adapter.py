@@ -1,0 +1,305 @@
+"""The LightningModule that darkit puts around the user's module."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from darkit.engine.config import TrainerConfig
+from darkit.engine.data.feed import Feed
+from darkit.engine.data.workers import deaths_held_back
+from darkit.engine.device import move_to_device, widest_float
+from darkit.engine.log.progress import announce
+from darkit.engine.metrics.denominators import Weight
+from darkit.engine.metrics.means import Weigher, Window, divide_gradients
+from darkit.engine.steps.loss import Step
+from darkit.engine.steps.optim import MakeOptimizer, make_optimizer, restore_optimizer
+from darkit.engine.steps.schedule import Schedule, make_schedule
+from darkit.errors import ConfigError, DataError, LossError
+
+_STRETCH = 0.1  # seconds
+_PLAIN = frozenset((type(None), bool, int, str, list))  # what is never a parameter, a buffer or a module
+
+
+class Adapter(lightning.LightningModule):
+    """Trains a user's module under Lightning, several steps per call where that is safe.
+
+    Lightning spends about half a millisecond around every ``training_step``. This one therefore takes the iterator of
+    batches and does optimizer steps for a tenth of a second; after each it calls the callbacks itself, so every step
+    has its ``on_train_batch_start`` and ``on_train_batch_end`` as ever. (The first start of a stretch is Lightning's
+    and comes before the batch is taken: its batch is the one before.) Where a call of Lightning's must enclose one
+    batch (several devices, autocast), it does one.
+
+    When data of unknown length ends, or a callback asks to stop, inside a stretch, Lightning closes it with one more
+    ``on_train_batch_end`` whose outputs are empty and at which ``trainer.global_step`` has not moved.
+
+    Args:
+        module: The user's module; its parameters are trained in place.
+        step: Turns a batch into ``{"loss": ..., ...}``; see `darkit.engine.steps.loss`.
+        config: Optimizer, schedule, accumulation and clipping.
+        feed: The training data.
+        optimizer: The user's optimizer or a callable of the parameters, or None.
+        scheduler: The user's schedule in a form that `make_schedule` takes, or None.
+        resume: A checkpoint's content to go on from, or None.
+        changed: Names of the settings that differ from those of the checkpoint.
+
+    Attributes:
+        settled: False while a step is being made: weights, schedule and position are then those of no step.
+        outputs: The return value of the last completed step, with the entries that callbacks added.
+        share: How much of the last step's weight this process had, as a multiple of the processes' mean.
+        data_ended: Whether the training ends because an epoch gave no batch.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        step: Step,
+        config: TrainerConfig,
+        *,
+        feed: Feed,
+        optimizer: Optimizer | MakeOptimizer | None = None,
+        scheduler: Any = None,
+        resume: Mapping[str, Any] | None = None,
+        changed: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.module = module
+        self.compute = step
+        self.config = config
+        self.feed = feed
+        self.schedule: Schedule | None = None
+        self._given = (optimizer, scheduler)
+        self._resume = resume
+        self._changed = changed
+        self._window = Window(config.gradient_accumulation_steps)
+        self._weigh = Weigher(module)
+        self._agree: Callable[[Weight], Weight] | None = None
+        self.share: Weight = 1.0
+        self._stretching = False
+        self.settled = True
+        self.outputs: dict[str, Any] = {}
+        self.data_ended = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Skips `nn.Module`'s search for parameters for plain values.
+
+        Lightning notes the running hook in an attribute, many times a step.
+        """
+        if type(value) in _PLAIN and name in self.__dict__:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def log(self, name: str, *arguments: Any, **settings: Any) -> None:
+        """Refuses what a callback logs: Lightning would keep it, but the run would not. Raises `ConfigError`."""
+        raise ConfigError(
+            f"A callback logged {name!r} with pl_module.log, which does not reach the run's log. Set "
+            f"outputs[{name!r}] in its on_train_batch_end instead."
+        )
+
+    def configure_optimizers(self) -> Optimizer:
+        """Makes the optimizer, and the schedule that this adapter steps itself."""
+        optimizer, scheduler = self._given
+        made = make_optimizer(self.module, self.config, optimizer)
+        self.schedule = make_schedule(made, self.config, scheduler)
+        torchs = None if self.schedule is None else self.schedule.scheduler
+        step = 0
+        if self._resume:
+            restore_optimizer(made, torchs, self._resume, self._changed, own_schedule=scheduler is None)
+            step = self._resume["current_step"]
+        if self.schedule is not None:
+            self._enter_schedule(self.schedule, step)
+        return made
+
+    def _enter_schedule(self, schedule: Schedule, step: int) -> None:
+        """Puts the time of a schedule to a step, and says what a person may not expect of it."""
+        resumed = self._resume or {}
+        schedule.restore(resumed.get("schedule_progress"), resumed.get("position", {}).get("epoch", 0))
+        schedule.check(self.config, step)
+        if step:  # a resumed run may begin with the end of an epoch, and torch would warn of a step before the first
+            schedule.scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]
+        if not schedule.said and not resumed and self.trainer.is_global_zero:
+            name = type(schedule.scheduler).__name__
+            announce(f"{name} is stepped after every step. (scheduler, 'epoch') steps it after every epoch.")
+
+    def on_train_start(self) -> None:
+        """Decides how many steps a call may do, and finds the callbacks that want to hear of each."""
+        trainer = self.trainer
+        alone = isinstance(trainer.strategy, lightning.pytorch.strategies.SingleDeviceStrategy)
+        self._stretching = alone and self.config.precision.endswith("-true")
+        self._compute: Callable[[Any, int], dict[str, Any]] = self._compute_first
+        self._starting = _listeners(trainer, "on_train_batch_start")
+        self._ending = _listeners(trainer, "on_train_batch_end")
+        self._agree = self._average if trainer.world_size > 1 else None
+        optimizer: Any = self.optimizers()
+        self._optimizer = optimizer
+        self._step: Callable[[], Any] = self._step_directly if self._stretching else optimizer.step
+        self._before_step = _listeners(trainer, "on_before_optimizer_step")
+        self._progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        held = self.feed.has_workers and threading.current_thread() is threading.main_thread()
+        self._undivided: Callable[[], AbstractContextManager[None]] = deaths_held_back if held else nullcontext
+        self._moves = not (self._stretching and self.device.type == "cpu" and self.config.precision == "32-true")
+        heard = _listeners(trainer, "on_before_backward") or _listeners(trainer, "on_after_backward")
+        self._backward = self.manual_backward if heard or not self._stretching else Tensor.backward
+
+    def on_train_epoch_end(self) -> None:
+        """Moves the data order to the next epoch, or ends the training when an epoch gave no batch.
+
+        Raises:
+            DataError: There is no data at all, or, for several processes, none in this one any more.
+        """
+        if not self.feed.batches:
+            trainer = self.trainer
+            if not trainer.global_step or trainer.world_size > 1:  # the others would wait for this one
+                raise DataError(
+                    f"The training data is empty: its loader gave no batch in epoch {trainer.current_epoch}, after "
+                    f"step {trainer.global_step} of {trainer.max_steps}."
+                )
+            self.data_ended = trainer.should_stop = True
+            return
+        if self.schedule is not None and self._epoch_is_complete():
+            self.schedule.after_epoch(self.trainer.current_epoch)
+        if not self.trainer.should_stop:  # else the epoch may be incomplete, and is gone on with later
+            self.feed.next_epoch(self.trainer.current_epoch + 1)
+            if not self._window:
+                self.feed.mark()
+
+    def _epoch_is_complete(self) -> bool:
+        """Says whether an epoch ends with its data, and not because the training ends."""
+        loop = self.trainer.fit_loop
+        return self.feed.batches >= self.trainer.num_training_batches or bool(loop._data_fetcher.done)  # type: ignore[union-attr]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clips the gradients, which are unscaled by now."""
+        if self.config.gradient_clip:
+            self.clip_gradients(optimizer, self.config.gradient_clip, "norm")
+
+    def training_step(self, dataloader_iter: Iterator[Any]) -> dict[str, Any]:
+        """Does one optimizer step or, where that is safe, a stretch of them.
+
+        Returns:
+            The last step's ``{"loss": ..., ...}``, or nothing when the window of accumulated batches is still open.
+        """
+        trainer = self.trainer
+        deadline = time.monotonic() + _STRETCH
+        first = True
+        while True:
+            batch, index, _ = next(dataloader_iter)
+            if self._moves:
+                batch = move_to_device(trainer.precision_plugin.convert_input(batch), self.device)
+            if not first:
+                for callback in self._starting:
+                    callback.on_train_batch_start(trainer, self, batch, index)
+            outputs = self._take(batch)
+            first = False
+            if (
+                not self._stretching
+                or dataloader_iter.done  # type: ignore[attr-defined]
+                or trainer.global_step >= trainer.max_steps
+                or (not self._window and (_is_asked_to_stop(trainer) or time.monotonic() > deadline))
+            ):
+                return outputs
+            for callback in self._ending:
+                callback.on_train_batch_end(trainer, self, outputs, batch, index)
+            if _is_asked_to_stop(trainer) and not self._window:  # what is half accumulated would be lost
+                return {}
+
+    def _take(self, batch: Any) -> dict[str, Any]:
+        """Takes one batch into the window, and steps the optimizer when that is full."""
+        index = self.feed.batches
+        self.feed.batches += 1
+        if not self._window:
+            self._optimizer.zero_grad()
+        if self._window.size == 1 and self._agree is None:
+            outputs = self._compute(batch, index)
+            self._backward(outputs["loss"])
+            outputs["loss"] = outputs["loss"].detach()
+        else:
+            weighed = self._weigh(lambda: self._compute(batch, index), batch)
+            part = self._window.take(weighed, self._agree)
+            if part is not None:
+                self._backward(part)
+            if len(self._window) < self._window.size:
+                return {}
+            mine, outputs = self._window.close()
+            divisor = mine if self._agree is None or self._window.size == 1 else self._agree(mine)
+            self.share = mine if self._window.size == 1 else mine / divisor
+            if self._window.size > 1:
+                divide_gradients(self._optimizer, divisor)
+        with self._undivided():
+            self.settled = False
+            self._step()
+            if self.schedule is not None:
+                self.schedule.after_step(self.trainer.global_step)
+            self.feed.mark()
+            self.__dict__["outputs"] = outputs
+            self.settled = True
+        return outputs
+
+    def _average(self, weight: Weight) -> Weight:
+        """Averages a weight over the processes."""
+        mine = torch.as_tensor(weight, dtype=widest_float(self.device), device=self.device).clone()
+        found: Any = self.trainer.strategy.reduce(mine, reduce_op="mean")
+        return float(found.item()) if self.device.type == "cpu" else found
+
+    def _compute_first(self, batch: Any, index: int) -> dict[str, Any]:
+        """Computes the first batch, and refuses a model that steps an optimizer itself meanwhile.
+
+        Raises:
+            LossError: It does; that optimizer's state would not be saved, and the weights would be stepped twice.
+        """
+        name = type(self.module).__name__
+
+        def refuse(optimizer: Optimizer, *arguments: Any) -> None:
+            raise LossError(
+                f"{name} steps a {type(optimizer).__name__} itself while its loss is computed, and fit steps one too. "
+                "Return the loss and give optimizer=, or write the loop in the train method of a darkit.core.Trainer "
+                "subclass."
+            )
+
+        handle = register_optimizer_step_pre_hook(refuse)
+        try:
+            outputs = self.compute(batch, index)
+        finally:
+            handle.remove()
+        self._compute = self.compute
+        return outputs
+
+    def _step_directly(self) -> None:
+        """Does what Lightning does around an optimizer's step on one device, without looking up who listens."""
+        optimizer = self._optimizer.optimizer
+        self._progress.increment_ready()
+        for callback in self._before_step:
+            callback.on_before_optimizer_step(self.trainer, self, optimizer)
+        self.on_before_optimizer_step(optimizer)
+        optimizer.step()
+        self._progress.increment_completed()
+
+
+def bare_module(pl_module: lightning.LightningModule) -> nn.Module:
+    """Returns the user's module inside the adapter, or someone else's LightningModule itself."""
+    return pl_module.module if isinstance(pl_module, Adapter) else pl_module
+
+
+def _is_asked_to_stop(trainer: lightning.Trainer) -> bool:
+    return bool(trainer.should_stop)
+
+
+def _listeners(trainer: lightning.Trainer, hook: str) -> list[lightning.Callback]:
+    """Returns the callbacks that override a hook, in their order."""
+    silent = getattr(lightning.Callback, hook)
+    return [
+        callback
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if getattr(getattr(callback, hook), "__func__", None) is not silent
+    ]

@@ -1,0 +1,377 @@
+"""How a batch becomes a loss, whatever the model and the batch look like.
+
+The first of these that applies is taken:
+
+1. ``loss=``, called with outputs and target, or with model and batch (its first parameter is then called ``model``).
+2. A method of the model: ``training_step(batch)``, ``loss(batch)``, or ``loss(outputs, target)`` with two parameters.
+   A ``training_step(batch, batch_idx)``, as a LightningModule has it, gets the number of the batch in its epoch, and
+   what a LightningModule says with ``self.log`` is logged.
+3. What the model returns for the whole batch: ``out.loss``, ``out["loss"]``, ``(logits, loss)`` or a scalar.
+
+In an evaluation a ``validation_step(batch)`` of the model comes before all of these; it may return its loss, or numbers
+by name.
+
+A scalar is a tensor without dimensions. Where a loss is plainly meant (``loss=``, a method, ``out.loss``,
+``out["loss"]``) one element will do, whatever its dimensions; a prediction that happens to have one is no loss.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from darkit.engine.data.workers import is_worker_death
+from darkit.engine.log.values import number_of
+from darkit.engine.metrics.gathering import Metrics, computed, is_metric, refuse_without_outputs, takes_model
+from darkit.errors import BatchError, DarkitError, LossError, OutOfMemoryError
+from darkit.runs.log import DEFAULT_COLUMNS
+
+logger = logging.getLogger(__name__)
+Compute = Callable[[Any, int], Any]
+_ADVICE = (
+    "give loss= (a callable of outputs and target, or of model and batch), or add a training_step(batch) or "
+    "loss(batch) method to the model, or let it return out.loss, out['loss'], (logits, loss) or a scalar"
+)
+_LOSSES = ("loss", "train_loss", "val_loss")  # what darkit logs itself, and tells apart when it evaluates
+_NO_MEMORY = (  # of the CPU (POSIX, Windows), MPS, CUDA's libraries
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "ALLOC_FAILED",
+)
+_MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
+_TARGETS = ("target", "targets", "label", "labels", "y", "y_true")
+
+
+class Step:
+    """Turns a batch into ``{"loss": scalar tensor, ...}``, the further entries being the step's other numbers.
+
+    Args:
+        compute: Returns what the model or the loss makes of a batch and its number.
+        meant: Whether what it returns is meant to be a loss, so that one element of any shape will do.
+        evaluates: Whether it is for evaluations alone, where there may be numbers without a loss.
+
+    Attributes:
+        evaluation: The step for evaluations, which may be this one.
+    """
+
+    def __init__(self, compute: Compute, *, meant: bool, evaluates: bool = False) -> None:
+        self.evaluation: Step = self
+        self._compute = compute
+        self._meant = meant
+        self._evaluates = evaluates
+        self._told: set[str] = set()
+
+    def __call__(self, batch: Any, index: int = 0) -> dict[str, Any]:
+        """Computes one batch.
+
+        Args:
+            batch: The batch.
+            index: Its number in the epoch, or in the evaluation.
+
+        Raises:
+            BatchError: The model failed on it.
+            LossError: There is no loss in what came out.
+            LogError: One of the values cannot be logged.
+        """
+        try:
+            output = self._compute(batch, index)
+        except torch.OutOfMemoryError:
+            raise
+        except (*_MISFITS, MemoryError, StopIteration) as error:
+            # torch reports the death of a worker in whatever code is running
+            if isinstance(error, LossError | BatchError) or is_worker_death(error):
+                raise
+            raise misfit(error, f"a batch of {describe(batch)}") from error
+        if self._evaluates and (output is None or (isinstance(output, Mapping) and "loss" not in output)):
+            return self._numbers(output or {})
+        return scalars(output, meant=self._meant, tell=self._tell)
+
+    def _numbers(self, output: Mapping[str, Any]) -> dict[str, Any]:
+        values = {"loss" if key == "val_loss" else key: value for key, value in output.items()}
+        return _values(values, self._tell)
+
+    def _tell(self, name: str, problem: str) -> None:
+        if name not in self._told:
+            self._told.add(name)
+            logger.warning("%r of the step is not logged: %s.", name, problem)
+
+
+def make_step(model: nn.Module, loss: Callable[..., Any] | None = None, metrics: Metrics | None = None) -> Step:
+    """Finds out how this model gets a loss.
+
+    Args:
+        model: The user's module.
+        loss: The user's loss, or None.
+        metrics: What else to compute of outputs and target, or None.
+
+    Returns:
+        The step.
+
+    Raises:
+        LossError: ``loss`` cannot be called, or metrics need outputs that the step does not show.
+    """
+    metrics = metrics or Metrics(None)
+    meant = True
+    if loss is None:
+        name, own = _own_method(model)
+        if own is None:
+            meant = False
+            compute: Compute = lambda batch, _: _call_whole(model, batch, metrics)  # noqa: E731
+        elif name == "loss" and _takes_target(own):
+            compute = lambda batch, _: _loss_of_target(model, own, batch, metrics)  # noqa: E731
+        else:
+            refuse_without_outputs(metrics, f"the {name} of {type(model).__name__}")
+            compute = _with_metrics(model, _with_log(model, own), metrics)
+    elif not callable(loss):
+        raise LossError(f"loss must be a callable of outputs and target, or of model and batch, not {loss!r}.")
+    elif takes_model(loss):
+        refuse_without_outputs(metrics, "a loss of model and batch")
+        compute = _with_metrics(model, lambda batch, _: loss(model, batch), metrics)
+    else:
+        compute = lambda batch, _: _loss_of_target(model, loss, batch, metrics)  # noqa: E731
+    step = Step(compute, meant=meant)
+    validates = _own(model, "validation_step")
+    if validates is not None:
+        refuse_without_outputs(metrics, f"the validation_step of {type(model).__name__}")
+        with_log = _with_metrics(model, _with_log(model, validates), metrics)
+        step.evaluation = Step(with_log, meant=True, evaluates=True)
+    return step
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Says whether memory ran out, on a device or on the host, where torch raises a bare ``RuntimeError``."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def misfit(error: BaseException, what: str) -> BatchError | OutOfMemoryError:
+    """Returns the error that says in one sentence how a model failed on something, and whether memory ran out."""
+    described = f"{type(error).__name__}: {error}"
+    if is_out_of_memory(error):
+        return OutOfMemoryError(f"Out of memory on {what}: use smaller batches or a smaller model. {described}")
+    return BatchError(f"The model failed on {what}: {described}")
+
+
+@contextmanager
+def batch_errors(batch: Any) -> Iterator[None]:
+    """Turns an error that a model raises in the block into one sentence about the batch, as `misfit` does."""
+    try:
+        yield
+    except DarkitError:
+        raise
+    except _MISFITS as error:
+        raise misfit(error, describe(batch)) from error
+
+
+def call_model(model: nn.Module, batch: Any) -> Any:
+    """Calls the model with a whole batch: ``model(*batch)``, ``model(**batch)`` or ``model(batch)``."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    if isinstance(batch, tuple | list):
+        return model(*batch)
+    return model(batch)
+
+
+def describe(batch: Any) -> str:
+    """Describes the shapes and dtypes of a batch, such as ``(float32[4, 12], int64[4])``."""
+    if isinstance(batch, Tensor):
+        return f"{str(batch.dtype).removeprefix('torch.')}{list(batch.shape)}"
+    if isinstance(batch, Mapping):
+        return "{" + ", ".join(f"{_on_one_line(key)}: {describe(value)}" for key, value in batch.items()) + "}"
+    if isinstance(batch, tuple | list) and len(batch) <= 16:
+        return "(" + ", ".join(describe(value) for value in batch) + ")"
+    return type(batch).__name__
+
+
+def _on_one_line(key: Any) -> str:
+    return text if (text := str(key)).isprintable() else repr(text)
+
+
+def finds_own_loss(model: nn.Module) -> bool:
+    """Says whether the model has a ``training_step(batch)`` or ``loss(batch)`` method of its own."""
+    return _own_method(model)[1] is not None
+
+
+def _own_method(model: nn.Module) -> tuple[str, Callable[..., Any] | None]:
+    found = ((name, _own(model, name)) for name in ("training_step", "loss"))
+    return next(((name, method) for name, method in found if method is not None), ("", None))
+
+
+def _own(model: nn.Module, name: str) -> Callable[..., Any] | None:
+    """Returns a method of the model's class, unless it is the one that every LightningModule has."""
+    import lightning  # slow to load, and a prediction needs no loss
+
+    function = getattr(type(model), name, None)
+    if not inspect.isfunction(function) or function is getattr(lightning.LightningModule, name, None):
+        return None
+    return getattr(model, name)  # type: ignore[no-any-return]
+
+
+def _with_log(model: nn.Module, method: Callable[..., Any]) -> Compute:
+    """Calls a method with a batch and, where it takes two arguments, its number.
+
+    What a LightningModule says with ``self.log`` and ``self.log_dict`` is taken: its trainer is darkit.
+    """
+    import lightning
+
+    takes_two = len(_positional(method)) == 2
+    if not isinstance(model, lightning.LightningModule):
+        return (lambda batch, index: method(batch, index)) if takes_two else (lambda batch, _: method(batch))
+    logged: dict[str, Any] = {}
+
+    def log(name: str, value: Any, *arguments: Any, **settings: Any) -> None:
+        logged[name] = value
+
+    def log_dict(dictionary: Mapping[str, Any], *arguments: Any, **settings: Any) -> None:
+        logged.update(dictionary)
+
+    def compute(batch: Any, index: int) -> dict[str, Any] | None:
+        logged.clear()
+        model.__dict__.update(log=log, log_dict=log_dict)
+        try:
+            output = method(batch, index) if takes_two else method(batch)
+        finally:
+            del model.__dict__["log"], model.__dict__["log_dict"]
+        if output is None and not torch.is_grad_enabled():
+            return dict(logged)
+        values = {key: value for key, value in logged.items() if key not in _LOSSES}
+        return values | (dict(output) if isinstance(output, Mapping) else {"loss": _find(output, True)})
+
+    return compute
+
+
+def _with_metrics(model: nn.Module, compute: Compute, metrics: Metrics) -> Compute:
+    """Adds metrics of model and batch to what a step returns."""
+    if not metrics:
+        return compute
+    return lambda batch, index: _joined(compute(batch, index), metrics.compute(model, batch, None, None))
+
+
+def _joined(output: Any, found: dict[str, Any]) -> Any:
+    if not found:
+        return output
+    return {**(output if isinstance(output, Mapping) else {"loss": _find(output, True)}), **found}
+
+
+def _call_whole(model: nn.Module, batch: Any, metrics: Metrics) -> Any:
+    output = call_model(model, batch)
+    if not metrics:
+        return output
+    target = list(batch.values() if isinstance(batch, Mapping) else batch)[-1] if _has_parts(batch) else None
+    if isinstance(batch, Mapping):
+        target = next((batch[name] for name in _TARGETS if name in batch), target)
+    return {"loss": _find(output, False), **metrics.compute(model, batch, _prediction(output), target)}
+
+
+def _prediction(output: Any) -> Any:
+    """Returns what a model predicts beside its loss: ``logits``, or else the first of what it returned."""
+    if isinstance(output, Mapping):
+        return output.get("logits", next((value for key, value in output.items() if key != "loss"), None))
+    if hasattr(output, "logits"):
+        return output.logits
+    return output[0] if isinstance(output, tuple | list) and len(output) > 1 else None
+
+
+def _has_parts(batch: Any) -> bool:
+    return isinstance(batch, Mapping | tuple | list) and len(batch) > 1
+
+
+def _positional(method: Callable[..., Any], *, all_of_them: bool = False) -> list[str]:
+    """Names the positional parameters: those that must be given, or all."""
+    return [
+        parameter.name
+        for parameter in inspect.signature(method).parameters.values()
+        if (all_of_them or parameter.default is parameter.empty)
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+
+
+def _takes_target(method: Callable[..., Any]) -> bool:
+    """Whether a method called ``loss`` is one of outputs and target, and not of a batch, or a batch and its number."""
+    names = _positional(method, all_of_them=True)
+    return len(names) > 1 and (len(_positional(method)) > 1 or names[1] in _TARGETS) and "batch" not in names[0]
+
+
+def _loss_of_target(model: nn.Module, loss: Callable[..., Any], batch: Any, metrics: Metrics) -> Any:
+    if not _has_parts(batch):
+        raise LossError(
+            "A loss of outputs and target needs batches whose last element is the target, but this one is "
+            f"{describe(batch)}; write the loss as loss(model, batch) instead."
+        )
+    if isinstance(batch, Mapping):
+        *names, last = batch
+        outputs, target = model(**{name: batch[name] for name in names}), batch[last]
+    else:
+        outputs, target = model(*batch[:-1]), batch[-1]
+    found = loss(outputs, target)
+    return _joined(found, metrics.compute(model, batch, outputs, target)) if metrics else found
+
+
+def scalars(output: Any, *, meant: bool = True, tell: Callable[[str, str], None] | None = None) -> dict[str, Any]:
+    """Takes the loss, and from a dict its other numbers, out of what a step returned.
+
+    Args:
+        output: What it returned.
+        meant: Whether the output itself is meant to be a loss, so that one element of any shape will do.
+        tell: Called with a name and the reason when a value is left out that was meant to be logged; or None.
+
+    Returns:
+        ``{"loss": tensor without dimensions, ...}``.
+
+    Raises:
+        LossError: There is no loss, it is not a scalar, or gradients are on and it carries none.
+        LogError: One of the numbers is complex or too large.
+    """
+    loss = _find(output, meant)
+    values: dict[str, Any] = {"loss": loss}
+    if isinstance(output, Mapping):
+        others = {key: value for key, value in output.items() if key != "loss"}
+        values |= _values(others, tell if meant else None)
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise LossError(f"The loss carries no gradient (was it detached, or is every weight frozen?); else {_ADVICE}.")
+    return values
+
+
+def _values(output: Mapping[str, Any], tell: Callable[[str, str], None] | None) -> dict[str, Any]:
+    """Takes the numbers out of a dict; in training torchmetrics objects become numbers, in an evaluation they stay."""
+    values: dict[str, Any] = {}
+    for name, value in output.items():
+        key = str(name)
+        if is_metric(value):
+            values |= computed(key, value) if torch.is_grad_enabled() else {key: value}
+            continue
+        number = number_of(key, value)
+        if number is None:
+            if tell is not None and isinstance(value, Tensor | numpy.ndarray):
+                tell(key, f"it has the shape {tuple(value.shape)}, and a column takes one number")
+        elif key in DEFAULT_COLUMNS:
+            if tell is not None:
+                tell(key, "darkit fills the column of this name itself; return it under another name")
+        else:
+            values[key] = number.detach().clone() if isinstance(number, Tensor) else number
+    return values
+
+
+def _find(output: Any, meant: bool) -> Tensor:
+    found = getattr(output, "loss", None)
+    if found is None and isinstance(output, Mapping):
+        found = output.get("loss")
+    meant = meant or found is not None
+    if found is None and isinstance(output, Sequence) and not isinstance(output, str) and len(output) > 1:
+        found = output[-1]
+    if found is None:
+        found = output
+    if not isinstance(found, Tensor):
+        raise LossError(f"No loss in what the model returned ({describe(output)}): {_ADVICE}.")
+    if found.numel() != 1 or (found.ndim and not meant):
+        raise LossError(f"The loss must be a scalar, but its shape is {tuple(found.shape)}: {_ADVICE}.")
+    return found.reshape(()) if found.ndim else found

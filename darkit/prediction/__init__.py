@@ -1,0 +1,1 @@
+"""Prediction: from the name of a run to an answer."""

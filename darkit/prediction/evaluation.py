@@ -1,0 +1,143 @@
+"""How good a run's model is on other data."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from darkit.data.collate import IGNORED
+from darkit.data.objectives.next_sentence import SentencePairs
+from darkit.data.sources.choice import DataChoice
+from darkit.engine.callbacks.evaluate import evaluate
+from darkit.engine.config import TrainerConfig
+from darkit.engine.data.fits import check_fits
+from darkit.engine.data.loaders import make_loaders
+from darkit.engine.description.exports import tokenizer_digest
+from darkit.engine.device import move_to_device, seed_generators
+from darkit.engine.steps.loss import Compute, finds_own_loss, make_step
+from darkit.errors import DataError
+from darkit.prediction.predicter import Predicter
+from darkit.prediction.tasks import CAUSAL, CLASSIFICATION, MASKED, PAIRS, label_names
+from darkit.runs import Run, files, load
+from darkit.runs.names import split_reference
+from darkit.runs.notes import Evaluation, add_evaluation
+
+_PERPLEXITY = (CAUSAL, MASKED, PAIRS)  # what has a loss in nats per token
+
+
+def evaluate_run(name: str, data: Any, *, note: bool = True, **settings: Any) -> dict[str, float]:
+    """Evaluates a run's model on data, and appends the result to the run's notes.
+
+    Args:
+        name: The run's name, or NAME:CHECKPOINT.
+        data: As `measure_run` takes it, and raises errors about it.
+        note: Whether to append the result to the notes.
+        **settings: Of `measure_run`.
+
+    Returns:
+        ``loss`` and whatever else a step returns, each the mean over the samples or targets that it counts, as
+        `darkit.engine.metrics.means` says, and ``perplexity``, e to the power of the loss, for language models; not
+        for pairs of sentences, whose loss is that of the hidden tokens and of the pair.
+
+    Raises:
+        ConfigError: The run's notes cannot be read, so a new one would replace them.
+        StorageError: The run's notes cannot be written.
+    """
+    evaluation = measure_run(name, data, **settings)
+    if note:
+        run, _ = split_reference(name)
+        add_evaluation(load(run, root=Predicter.get_root()).path, evaluation)
+    return dict(evaluation.metrics)
+
+
+def measure_run(
+    name: str,
+    data: Any,
+    *,
+    described: str = "",
+    device: str | None = None,
+    batch_size: int = 16,
+    loss: Callable[..., Any] | None = None,
+) -> Evaluation:
+    """Evaluates a run's model on data as `evaluate_run` does, and writes nothing.
+
+    Args:
+        name: The run's name, or NAME:CHECKPOINT.
+        data: A `DataChoice`, of which the part for evaluation is taken if it has one, or whatever `darkit.fit` takes.
+        described: The name of the data in the notes.
+        device: Where to evaluate; None takes the accelerator if there is one.
+        batch_size: Samples per batch.
+        loss: The loss, if neither the model nor the choice brings it.
+
+    Returns:
+        The metrics, the checkpoint whose weights were evaluated, and when.
+
+    Raises:
+        DataError: The data does not fit the run, has another tokenizer or other labels, or is empty.
+        LossError: Nothing says what the loss is.
+    """
+    predicter = Predicter.from_pretrained(name, device)
+    run = load(predicter.name, root=predicter.get_root())
+    model = predicter.model
+    choice = data if isinstance(data, DataChoice) else DataChoice(data, loss=loss)
+    samples = choice.train if choice.val is None else choice.val
+    _compare_tokenizers(run, choice.tokenizer)
+    _compare_labels(label_names(run, model), getattr(samples, "facts", {}).get("label_names"))
+    function = loss or (None if finds_own_loss(model) else choice.loss_for(model))
+    config = TrainerConfig(batch_size=batch_size, device=predicter.device.partition(":")[0])
+    seed_generators(config.seed)  # what a sample draws is the same each time
+    loaders = make_loaders(samples, samples, config)
+    try:
+        check_fits(model, run.config, loaders, direct=function is None and not finds_own_loss(model))
+        step: Compute = make_step(model, function).evaluation
+        if predicter.task == CLASSIFICATION:
+            step = _with_accuracy(step, model)
+        batches = (move_to_device(batch, predicter.device) for batch in loaders.val)
+        means = evaluate(model, batches, step, 0)
+    finally:
+        loaders.close()
+    metrics = {key: float(value) for key, value in means.items()}
+    if (
+        "loss" in metrics and predicter.task in _PERPLEXITY and not isinstance(samples, SentencePairs)
+    ):  # whose loss is a sum of two
+        metrics["perplexity"] = math.exp(metrics["loss"]) if metrics["loss"] < 700 else math.inf
+    checkpoint = predicter.checkpoint.name if predicter.checkpoint else ""
+    return Evaluation(time.time(), described or type(samples).__name__, checkpoint, metrics)
+
+
+def _with_accuracy(step: Compute, model: nn.Module) -> Compute:
+    """Adds the accuracy of a classifier that tells no more than its loss, as transformers' do."""
+    outputs: list[Any] = []
+    model.register_forward_hook(lambda module, arguments, output: outputs.append(output))
+
+    def compute(batch: Any, index: int) -> dict[str, Any]:
+        outputs.clear()
+        values: dict[str, Any] = step(batch, index)
+        logits = getattr(outputs[-1], "logits", None) if outputs else None
+        labels = batch.get("labels") if isinstance(batch, Mapping) else None
+        if isinstance(logits, Tensor) and isinstance(labels, Tensor) and logits.shape[:-1] == labels.shape:
+            asked = labels != IGNORED
+            return {"accuracy": (logits.argmax(-1) == labels)[asked].double().mean(), **values}
+        return values
+
+    return compute
+
+
+def _compare_tokenizers(run: Run, data: Any) -> None:
+    """Raises `DataError` where the ids of the data would stand for other text than those of the run."""
+    mine, theirs = tokenizer_digest(run.path / files.TOKENIZER), tokenizer_digest(data)
+    if None not in (mine, theirs) and mine != theirs:
+        raise DataError(
+            f"The tokenizer of this data is not the one of the run {run.name!r}: give data that takes a tokenizer, and "
+            f"{run.path / files.TOKENIZER} as that."
+        )
+
+
+def _compare_labels(run: list[str], data: list[str] | None) -> None:
+    """Raises `DataError` where a label would be taken for another."""
+    if run and data and list(run) != list(data):
+        raise DataError(f"The labels of this data are {', '.join(data)}, but the model tells {', '.join(run)}.")

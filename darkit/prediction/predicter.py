@@ -1,0 +1,219 @@
+"""`Predicter`: a trained model found again by its run's name."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from darkit.data.text.pretrained import run_tokenizer
+from darkit.engine.checkpoints.checkpoint import load_weights, read_run_checkpoint
+from darkit.engine.config import TrainerConfig
+from darkit.engine.device import floats_like, move_to_device, resolve_device
+from darkit.engine.metrics.undisturbed import kept, undisturbed
+from darkit.engine.steps.loss import call_model
+from darkit.errors import ConfigError, ModelError
+from darkit.prediction.classification import label_texts
+from darkit.prediction.rebuild import build_model
+from darkit.prediction.tasks import CLASSIFICATION, MASKED, PAIRS, REGRESSION, label_names, task_of
+from darkit.prediction.text.generate import stream_texts
+from darkit.prediction.text.masked import fill_masks
+from darkit.prediction.text.seq2seq import stream_target
+from darkit.runs import Run, base, load
+from darkit.runs.checkpoints import Checkpoint, find_checkpoint
+from darkit.runs.names import split_reference
+
+_LOADED: WeakKeyDictionary[nn.Module, Checkpoint] = WeakKeyDictionary()
+"""Which checkpoint a model's weights are from: `Predicter.get_model` may be overridden and returns the model alone."""
+
+
+class Predicter:
+    """Predicts with the model of a run.
+
+    Wherever a name is asked for, ``NAME:CHECKPOINT`` is one too. Every class method may be overridden; `register` makes
+    a subclass the one that `from_pretrained` builds for models of a class.
+
+    Args:
+        name: The run's name.
+        model: The model with its weights.
+        device: Where it predicts.
+
+    Attributes:
+        checkpoint: Whose weights `from_pretrained` loaded; None where a subclass loaded them in a way of its own.
+    """
+
+    checkpoint: Checkpoint | None = None
+    _registry: ClassVar[dict[str, type[Predicter]]] = {}
+
+    def __init__(self, name: str, model: nn.Module, device: str = "cpu") -> None:
+        self.name = name
+        self.device = device
+        self.model = model.to(device).eval()
+
+    @classmethod
+    def register(cls, name: str, predicter: type[Predicter]) -> None:
+        """Lets `from_pretrained` build ``predicter`` for models whose class has this name.
+
+        Raises:
+            ModelError: It is not a subclass of `Predicter`.
+        """
+        if not (isinstance(predicter, type) and issubclass(predicter, Predicter)):
+            raise ModelError(f"Only subclasses of Predicter can be registered for {name!r}, not {predicter!r}.")
+        Predicter._registry[name] = predicter
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        device: str | torch.device | None = None,
+        checkpoint: str | int | None = None,
+        *,
+        model: nn.Module | None = None,
+    ) -> Self:
+        """Finds a run and builds its predicter.
+
+        Args:
+            name: The run's name.
+            device: Where to predict, such as ``cpu`` or ``cuda:1``; None takes the accelerator if there is one.
+            checkpoint: ``iter-400-ckpt``, ``400``, or None for the latest that can be trusted.
+            model: The model itself, when it cannot be built from what the run recorded; its weights are loaded.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            CheckpointNotFoundError: It has no such checkpoint.
+            CheckpointMismatchError: The weights are another model's.
+            ModelError: The model's class cannot be found or built.
+        """
+        reference, wanted = cls._refer(name, checkpoint)
+        chosen: type[Any] = cls
+        if cls is Predicter:
+            class_name = cls._run(reference).model_class.rpartition(".")[2]
+            chosen = Predicter._registry.get(class_name, cls)
+        if model is None:
+            model = chosen.get_model(reference, wanted)
+        else:
+            cls._load(reference, wanted, model)
+        predicter = chosen(reference, model, _resolve(device))
+        predicter.checkpoint = _LOADED.get(model)
+        return predicter  # type: ignore[no-any-return]
+
+    @classmethod
+    def get_root(cls) -> Path:
+        """Returns where the runs are; a subclass may override it."""
+        return base()
+
+    @classmethod
+    def get_checkpoint(cls, name: str, checkpoint: str | int | None = None) -> Path:
+        """Returns the file of a run's checkpoint; None means the latest that can be trusted."""
+        reference, wanted = cls._refer(name, checkpoint)
+        return find_checkpoint(cls._run(reference).path, wanted).path
+
+    @classmethod
+    def get_model_config_json(cls, name: str) -> dict[str, Any]:
+        """Returns the run's ``config.json``."""
+        return cls._run(name).config
+
+    @classmethod
+    def get_trainer_config_json(cls, name: str) -> dict[str, Any]:
+        """Returns the run's ``trainer_config.json``."""
+        return cls._run(name).trainer_config
+
+    @classmethod
+    def get_tokenizer(cls, name: str) -> Any:
+        """Returns the run's tokenizer, or None.
+
+        Returns:
+            A transformers tokenizer if the run was given one, else a `tokenizers.Tokenizer`.
+
+        Raises:
+            ConfigError: It cannot be loaded without code of its own, or is not a tokenizer.
+        """
+        return run_tokenizer(cls._run(name).path)
+
+    @classmethod
+    def get_model(cls, name: str, checkpoint: str | int | None = None) -> nn.Module:
+        """Builds the run's model and loads its weights strictly."""
+        reference, wanted = cls._refer(name, checkpoint)
+        model = build_model(cls._run(reference))
+        cls._load(reference, wanted, model, own_types=False)
+        return model
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The run's tokenizer, or None."""
+        return self.get_tokenizer(self.name)
+
+    @cached_property
+    def task(self) -> str:
+        """What the model predicts: ``causal``, ``masked``, ``classification``, ``regression`` or ``pairs``."""
+        return task_of(self._run(self.name), self.model, self.tokenizer)
+
+    @cached_property
+    def label_names(self) -> list[str]:
+        """The labels of a classification by their numbers, as far as the run knows them."""
+        return label_names(self._run(self.name), self.model)
+
+    def predict(self, input: Any, **settings: Any) -> Any:
+        """Predicts in evaluation mode, without gradients.
+
+        Args:
+            input: Text, or a list of texts, when the run has a tokenizer; else what the model takes: a tensor, or a
+                tuple or dict of them.
+            **settings: For text that goes on: see `darkit.prediction.text.generate.stream_text`; for a masked model
+            ``top``.
+
+        Returns:
+            For text, and for a list of texts a list of these: an iterator of pieces of what follows, or of what the
+            text becomes; of a masked model the candidates for each ``[MASK]``; of a classification a `Label`; of a
+            regression a number. For anything else what the model returns.
+
+        Raises:
+            ConfigError: Text for a model without a tokenizer.
+        """
+        self.model.eval()
+        several = isinstance(input, list) and bool(input) and all(isinstance(item, str) for item in input)
+        if not several and not isinstance(input, str):
+            with torch.inference_mode(), undisturbed(self.model):
+                return call_model(self.model, floats_like(self.model, move_to_device(input, self.device)))
+        if self.tokenizer is None:
+            raise ConfigError(f"The run {self.name!r} has no tokenizer, so it cannot take text: give it a tensor.")
+        found = self._predict_texts(input if several else [input], settings)
+        return found if several else found[0]
+
+    def _predict_texts(self, texts: list[str], settings: dict[str, Any]) -> list[Any]:
+        with undisturbed(self.model):
+            if self.task == MASKED:
+                return [fill_masks(self.model, self.tokenizer, text, **settings) for text in texts]
+            if self.task in (CLASSIFICATION, REGRESSION):
+                return list(label_texts(self.model, self.tokenizer, texts, self.task, self.label_names, **settings))
+        if self.task == PAIRS:
+            streams = [stream_target(self.model, self.tokenizer, text, **settings) for text in texts]
+        else:
+            streams = stream_texts(self.model, self.tokenizer, texts, **settings)
+        return [kept(self.model, stream) for stream in streams]
+
+    @classmethod
+    def _run(cls, name: str) -> Run:
+        return load(name, root=cls.get_root())
+
+    @classmethod
+    def _refer(cls, name: str, checkpoint: str | int | None) -> tuple[str, str | int | None]:
+        reference, wanted = split_reference(name)
+        return reference, checkpoint if checkpoint is not None else wanted
+
+    @classmethod
+    def _load(cls, name: str, checkpoint: str | int | None, model: nn.Module, *, own_types: bool = True) -> None:
+        found, content = read_run_checkpoint(cls._run(name).path, checkpoint)
+        load_weights(model, content, own_types=own_types)
+        _LOADED[model] = found
+
+
+def _resolve(device: str | torch.device | None) -> str:
+    """Returns the device that will be used, with the number that was asked for if it is of the wanted kind."""
+    kind, _, number = str(device or "auto").partition(":")
+    found = resolve_device(TrainerConfig(device=kind))
+    return f"{found}:{number}" if number and found == kind else found

@@ -1,0 +1,89 @@
+"""What a run's model is for, from what the run recorded of its data, or else from the model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from darkit.data.text.tokenizers import special_token
+from darkit.prediction.text.language import parameter_names
+from darkit.runs import Run
+
+CAUSAL, MASKED, CLASSIFICATION, REGRESSION, PAIRS = "causal", "masked", "classification", "regression", "pairs"
+_BY_DATA = {  # the class of the data -> what is learnt from it
+    "TokenWindows": CAUSAL,
+    "DocumentWindows": CAUSAL,
+    "TokenStream": CAUSAL,
+    "MaskedTokens": MASKED,
+    "SentencePairs": MASKED,
+    "TextPairs": PAIRS,
+}
+_LABELLED = ("LabelledTexts", "TableRows")
+_BY_CLASS = (  # what the classes of transformers end with
+    ("ForMaskedLM", MASKED),
+    ("ForPreTraining", MASKED),
+    ("ForSequenceClassification", CLASSIFICATION),
+    ("ForConditionalGeneration", PAIRS),
+    ("ForCausalLM", CAUSAL),
+    ("LMHeadModel", CAUSAL),
+)
+_TARGET = re.compile(r", (\w+?)\d*\[[\d, ]*\]\)$")
+
+
+def task_of(run: Run, model: nn.Module, tokenizer: Any) -> str:
+    """Says what a model predicts.
+
+    Args:
+        run: What was recorded counts most.
+        model: Else the names of its class and of what its ``forward`` takes.
+        tokenizer: The run's, or None.
+
+    Returns:
+        ``causal``, ``masked``, ``classification``, ``regression`` or ``pairs`` (of a text and what becomes of it).
+    """
+    data = _facts(run)
+    kind = str(data.get("kind", ""))
+    if kind in _BY_DATA:
+        return _BY_DATA[kind]
+    names = label_names(run, model)
+    if kind in _LABELLED:
+        return CLASSIFICATION if names else REGRESSION
+    class_name = type(model).__name__
+    for ending, task in _BY_CLASS:
+        if class_name.endswith(ending):
+            alone = task == CLASSIFICATION and getattr(getattr(model, "config", None), "num_labels", 2) == 1
+            return REGRESSION if alone else task
+    if tokenizer is None:
+        target = _TARGET.search(str(data.get("sample", "")))
+        return CLASSIFICATION if names or (target and target[1] == "int") else REGRESSION
+    if names:
+        return CLASSIFICATION
+    takes_masks = "attention_mask" in parameter_names(model) and not callable(getattr(model, "make_cache", None))
+    return MASKED if takes_masks and special_token(tokenizer, "mask") is not None else CAUSAL
+
+
+def label_names(run: Run, model: nn.Module) -> list[str]:
+    """Returns the labels by their numbers as the run recorded them or a transformers model names them; or none."""
+    names = _facts(run).get("label_names")
+    if isinstance(names, list) and names:
+        return [str(name) for name in names]
+    known = getattr(getattr(model, "config", None), "id2label", None)
+    if isinstance(known, Mapping) and not all(str(name).startswith("LABEL_") for name in known.values()):
+        return [str(known[number]) for number in sorted(known)]
+    return []
+
+
+def column_names(run: Run) -> tuple[list[str], list[str]]:
+    """Returns the columns that go into the model and those that it predicts, as far as the run recorded them."""
+    data = _facts(run)
+    found = ((value if isinstance(value := data.get(key), list) else []) for key in ("features", "target"))
+    features, target = ([str(name) for name in names] for names in found)
+    return features, target
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    data = run.info.get("data")
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,1 @@
+"""Prediction of text: generating, masked tokens, sequence to sequence."""

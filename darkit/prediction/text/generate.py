@@ -1,0 +1,149 @@
+"""Text from a language model, piece by piece."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from darkit.data.text.specials import special_ids
+from darkit.data.text.tokenizers import encode_batch, special_token
+from darkit.errors import ConfigError
+from darkit.prediction.text.decoding import Decoder, Stops
+from darkit.prediction.text.language import Reader, make_reader
+from darkit.prediction.text.sampling import Choice, Sampling, check_count
+
+
+def stream_text(
+    model: nn.Module,
+    tokenizer: Any,
+    prompt: str,
+    *,
+    max_new_tokens: int = 200,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: str | Sequence[str] = (),
+    seed: int | None = None,
+    context_length: int | None = None,
+    ctx_len: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[str]:
+    """Continues a prompt.
+
+    Args:
+        model: Returns logits (batch, time, vocabulary), or something that carries them as ``logits`` or comes first.
+        tokenizer: A `tokenizers.Tokenizer` or a transformers tokenizer.
+        prompt: The text to continue.
+        max_new_tokens: How many tokens at most, at least 1.
+        temperature: What logits are divided by; 0 takes the likeliest token always.
+        top_k: From how many of the likeliest tokens to choose; None takes all.
+        top_p: From as few of the likeliest tokens to choose as together have this probability; None takes all.
+        stop: Texts that end the continuation and are not part of it.
+        seed: Seed of the choice; None makes another text each time.
+        context_length: How many tokens the model is to see at most; None takes what it can.
+        ctx_len: The same.
+        use_cache: Whether to use the model's cache where it has one: the text is the same, and comes later without.
+
+    Yields:
+        Pieces of text in whole characters; together they are the continuation. It ends at the tokenizer's end-of-text
+        token, at a stop, or after ``max_new_tokens``.
+
+    Raises:
+        ConfigError: A setting is out of its range, or the prompt has no token.
+    """
+    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, stop, seed)
+    reader = make_reader(model, _one_limit(context_length, ctx_len), use_cache=use_cache)
+    ids = encode_prompt(tokenizer, prompt)
+    if not ids:
+        raise ConfigError(f"The prompt {prompt!r} has no token to go on from.")
+    if reader.limit and len(ids) > reader.limit:
+        warnings.warn(
+            f"The prompt has {len(ids)} tokens; the model sees the last {reader.limit}.", UserWarning, stacklevel=2
+        )
+    return continue_tokens(reader, tokenizer, ids, sampling, _ends(model, tokenizer))
+
+
+def stream_texts(model: nn.Module, tokenizer: Any, prompts: Sequence[str], **settings: Any) -> list[Iterator[str]]:
+    """Continues several prompts, each on its own: with the same seed it goes on as it does alone, to the last bit.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        prompts: The texts to continue.
+        **settings: Those of `stream_text`.
+
+    Returns:
+        An iterator of pieces for each prompt, to be read one after the other or in turns.
+    """
+    return [stream_text(model, tokenizer, prompt, **settings) for prompt in prompts]
+
+
+def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
+    """Encodes a prompt as darkit's data is encoded: without special tokens around it.
+
+    But with the token that a text begins with where a transformers tokenizer says that its model needs one.
+    """
+    if not isinstance(prompt, str):
+        raise ConfigError(f"A prompt must be a text, not {type(prompt).__name__}.")
+    (ids,) = encode_batch(tokenizer, [prompt])
+    first = getattr(tokenizer, "bos_token_id", None)
+    if ids and first is not None and ids[0] != first:
+        with_special = list(tokenizer(prompt, truncation=False, padding=False)["input_ids"])
+        if with_special[:1] == [first]:
+            return [first, *ids]
+    return ids
+
+
+def continue_tokens(
+    reader: Reader, tokenizer: Any, ids: list[int], sampling: Sampling, ends: set[int]
+) -> Iterator[str]:
+    """Continues tokens.
+
+    Args:
+        reader: Returns the logits of the next token.
+        tokenizer: What decodes the tokens.
+        ids: The tokens; the list grows.
+        sampling: How to choose, and when to stop.
+        ends: Tokens that end it.
+
+    Yields:
+        Pieces of text in whole characters.
+    """
+    choose, decoder, stops = Choice(sampling), Decoder(tokenizer, ids), Stops(sampling.stop)
+    if reader.limit:
+        del ids[: -reader.limit]
+    for _ in range(sampling.max_new_tokens):
+        token = choose(reader(ids))
+        if token in ends:
+            break
+        ids.append(token)
+        piece = stops.add(decoder.add(token))
+        if piece:
+            yield piece
+        if stops.reached:
+            return
+    rest = stops.add(decoder.rest())
+    rest += stops.rest()
+    if rest:
+        yield rest
+
+
+def _one_limit(context_length: int | None, ctx_len: int | None) -> int | None:
+    for name, count in (("context_length", context_length), ("ctx_len", ctx_len)):
+        if count is not None:
+            check_count(name, count)
+    if context_length is not None and ctx_len is not None and context_length != ctx_len:
+        raise ConfigError(f"context_length ({context_length}) and ctx_len ({ctx_len}) mean the same: give one of them.")
+    return ctx_len if context_length is None else context_length
+
+
+def _ends(model: nn.Module, tokenizer: Any) -> set[int]:
+    """Returns the tokens that end a text: the tokenizer's, and those special ones that a transformers model names."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    special = special_ids(tokenizer)
+    ends = {token for token in (named if isinstance(named, list) else [named]) if token in special}
+    end = special_token(tokenizer, "end")
+    return ends if end is None else ends | {end}

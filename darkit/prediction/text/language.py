@@ -1,0 +1,169 @@
+"""A language model asked for what comes next, with a cache where it has one.
+
+A model has a cache if it has ``make_cache(batch_size)`` and its ``forward(tokens, cache=cache)`` returns the logits of
+these tokens and extends the cache; ``cache.limit`` is how many tokens it can hold, or None for a recurrent state
+without an end. The models of transformers make theirs with ``use_cache`` and return it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darkit.engine.data.fits import CONTEXT_NAMES
+from darkit.engine.steps.loss import batch_errors, describe
+from darkit.errors import ConfigError, ModelError
+
+_LOGITS = ("logits", "prediction_logits")  # the second of transformers' models that also tell what follows what
+_CACHES = ("cache", "past_key_values")  # what transformers' models call theirs, the newer name first
+
+
+class Reader:
+    """Reads a growing text; each time it reads all that the model sees of it.
+
+    Args:
+        model: The language model.
+        limit: Tokens that it sees at most, or None.
+    """
+
+    def __init__(self, model: nn.Module, limit: int | None) -> None:
+        self.model = model
+        self.limit = limit
+        self.device = device_of(model)
+
+    def __call__(self, ids: Sequence[int]) -> Tensor:
+        """Returns the logits (vocabulary) of the token that comes after these, which begin with those of last time."""
+        return self._last(self._tensor(ids[-self.limit :] if self.limit else ids))
+
+    def _tensor(self, ids: Sequence[int]) -> Tensor:
+        return torch.tensor([ids], device=self.device)
+
+    def _last(self, tokens: Tensor, **settings: Any) -> Tensor:
+        return self._logits(self._call(tokens, **settings), tokens)
+
+    def _call(self, *tokens: Tensor, **settings: Any) -> Any:
+        with batch_errors(tokens[0] if tokens else settings), torch.inference_mode():
+            return self.model(*tokens, **settings)
+
+    def _logits(self, output: Any, tokens: Tensor) -> Tensor:
+        logits = logits_of(output)
+        if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != tokens.shape:
+            raise ModelError(
+                f"A language model returns logits (batch, time, vocabulary), but {type(self.model).__name__} made "
+                f"{describe(logits)} of {describe(tokens)}: it cannot go on with a text."
+            )
+        return logits[0, -1]
+
+
+class CachedReader(Reader):
+    """Reads only what is new, as long as the text fits the model's cache; beyond that, all that the model sees."""
+
+    def __init__(self, model: nn.Module, limit: int | None, cache: Any) -> None:
+        super().__init__(model, limit)
+        self._cache = cache
+        self._seen = 0
+
+    def __call__(self, ids: Sequence[int]) -> Tensor:
+        if self.limit and len(ids) > self.limit:
+            self._cache = None  # the first tokens leave the window, and with them what every other one saw of them
+            return super().__call__(ids)
+        tokens = self._tensor(ids[self._seen :])
+        self._seen = len(ids)
+        return self._last(tokens, cache=self._cache)
+
+
+class TransformersReader(Reader):
+    """Reads only what is new with the cache that a model of transformers makes and returns.
+
+    Args:
+        model: The model.
+        limit: Tokens that it sees at most, or None.
+        name: What it calls its cache.
+        use_cache: Whether to use it.
+    """
+
+    def __init__(self, model: nn.Module, limit: int | None, name: str, use_cache: bool) -> None:
+        super().__init__(model, limit)
+        self._name = name
+        self._use_cache = use_cache
+        self._past: Any = None
+        self._seen = 0
+
+    def __call__(self, ids: Sequence[int]) -> Tensor:
+        if not self._use_cache or (self.limit and len(ids) > self.limit):
+            self._past = None
+            return self._last(self._tensor(ids[-self.limit :] if self.limit else ids), use_cache=False)
+        tokens = self._tensor(ids[self._seen :])
+        output = self._call(tokens, **{self._name: self._past}, use_cache=True)
+        self._past = getattr(output, self._name, None)
+        self._seen = len(ids) if self._past is not None else 0
+        return self._logits(output, tokens)
+
+
+def make_reader(model: nn.Module, context_length: int | None = None, *, use_cache: bool = True) -> Reader:
+    """Makes what reads a text for a model.
+
+    Args:
+        model: Its ``forward`` returns logits (batch, time, vocabulary), or something that carries them as ``logits``
+            or comes first.
+        context_length: Tokens that the model is to see at most; None takes what its cache can hold, or its config says.
+        use_cache: Whether to use the model's cache, where it has one.
+
+    Raises:
+        ConfigError: The model cannot see so many tokens.
+    """
+    if callable(getattr(model, "make_cache", None)):
+        cache = model.make_cache(batch_size=1)  # type: ignore[operator]
+        own = getattr(cache, "limit", context_of(model))
+        _check_limit(context_length, own)
+        limit = context_length or own
+        return CachedReader(model, limit, cache) if use_cache else Reader(model, limit)
+    own = context_of(model)
+    names = parameter_names(model)
+    name = next((name for name in _CACHES if name in names), None)
+    if name is not None and "use_cache" in names:
+        _check_limit(context_length, own)
+        return TransformersReader(model, context_length or own, name, use_cache)
+    return Reader(model, context_length or own)
+
+
+def _check_limit(wanted: int | None, own: int | None) -> None:
+    if wanted is not None and own is not None and wanted > own:
+        raise ConfigError(f"context_length must be at most {own}, which is all that the model sees, not {wanted}.")
+
+
+def parameter_names(model: nn.Module) -> set[str]:
+    """Returns the names of what a model's ``forward`` takes."""
+    try:
+        return set(inspect.signature(model.forward).parameters)
+    except (TypeError, ValueError):  # made in C
+        return set()
+
+
+def context_of(model: nn.Module) -> int | None:
+    """Returns how many tokens a model sees at most as its config tells it, or None."""
+    config = getattr(model, "config", None)
+    for name in CONTEXT_NAMES:
+        value = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Returns where a model is."""
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def logits_of(output: Any) -> Any:
+    """Returns the logits in what a model returned: as ``logits``, first, or itself."""
+    for name in _LOGITS:
+        found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+        if found is not None:
+            return found
+    return output[0] if isinstance(output, tuple | list) and output else output

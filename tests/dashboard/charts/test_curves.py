@@ -1,0 +1,183 @@
+"""From columns to curves and figures: what is shown is what was logged."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from darkit.dashboard.charts.charts import points_each
+from darkit.dashboard.charts.curves import Curve, band_of, curve_of, usable_series
+from darkit.dashboard.charts.downsample import memory_of, pick, smooth
+from darkit.dashboard.charts.figures import Line, chart_figure, inert, numbers, robust_scale
+from darkit.dashboard.charts.parallel import parallel_figure
+from darkit.dashboard.reading.library import higher_is_better
+from darkit.dashboard.reading.tail import LogTail, Table
+from darkit.dashboard.views import View
+
+values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200).map(np.array)
+
+
+def table_of(tmp_path: Path, text: str) -> Table:
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    return LogTail(path).refresh()
+
+
+@settings(max_examples=200, deadline=None)
+@given(values, st.floats(0.01, 0.99))
+def test_smoothing_is_the_debiased_moving_average(y: np.ndarray, weight: float) -> None:
+    average, expected = 0.0, []
+    for count, value in enumerate(y, 1):
+        average = weight * average + (1 - weight) * value
+        expected.append(average / (1 - weight**count))
+    np.testing.assert_allclose(smooth(y, weight), expected, rtol=1e-9, atol=1e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(values, st.floats(0.1, 0.9))
+def test_a_tail_as_long_as_the_memory_smooths_like_the_whole(y: np.ndarray, weight: float) -> None:
+    y = np.tile(y, 1 + 400 // len(y))
+    start = max(0, len(y) - 1 - memory_of(weight))
+    assert smooth(y[start:], weight)[-1] == pytest.approx(smooth(y, weight)[-1], rel=1e-9, abs=1e-4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 49_999), st.floats(10, 1e9), st.booleans())
+def test_every_single_peak_survives_thinning(place: int, height: float, down: bool) -> None:
+    y = np.sin(np.arange(50_000) * 0.01)
+    y[place] = -height if down else height
+    chosen = pick(np.arange(50_000.0), y, 2000)
+    assert place in chosen
+    assert len(chosen) <= 2000
+    assert (np.diff(chosen) > 0).all()
+    assert chosen[0] == 0 or place == 0
+    assert chosen[-1] == 49_999
+
+
+@pytest.mark.parametrize("most", range(4, 12))
+def test_the_few_points_that_a_very_long_run_grows_by_hold_its_peak_and_both_ends(most: int) -> None:
+    y = np.zeros(400)
+    y[137], y[138] = 9, -9
+    for x in (np.arange(400.0), np.zeros(400)):
+        chosen = pick(x, y, most)
+        assert {0, 137, 138, 399} <= set(chosen.tolist())
+        assert len(chosen) <= most
+
+
+def test_many_curves_in_one_chart_have_fewer_points_each() -> None:
+    assert [points_each(count) for count in (0, 1, 10, 20, 200)] == [2000, 2000, 2000, 1000, 500]
+
+
+def test_a_clock_that_stands_still_or_jumps_back_is_thinned_all_the_same() -> None:
+    x = np.concatenate([np.arange(5000.0), np.arange(3000.0), np.zeros(5000)])
+    chosen = pick(x, np.cos(x), 500)
+    assert len(chosen) <= 500
+
+
+def test_missing_values_are_left_out_and_odd_ones_told(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "step,loss\n1,0.5\n2,\n3,NaN\n4,inf\n5,-inf\n,7\n6,0.25\n")
+    curve = curve_of(table, ["step", "loss"], View())
+    assert curve.x.tolist() == [1, 6]
+    assert curve.y.tolist() == [0.5, 0.25]
+    assert curve.odd_x.tolist() == [3, 4, 5]
+    assert np.isnan(curve.odd_y[0])
+    assert curve.odd_y[1:].tolist() == [np.inf, -np.inf]
+
+
+def test_x_is_what_the_view_says(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "step,epoch,time,tokens,loss\n10,0,100,5,1\n20,1,102.5,9,2\n")
+    columns = ["tokens", "loss"]
+    assert curve_of(table, columns, View()).x.tolist() == [5, 9]
+    assert curve_of(table, columns, View(axis="epoch")).x.tolist() == [0, 1]
+    assert curve_of(table, columns, View(axis="relative")).x.tolist() == [0, 2.5]
+    assert curve_of(table, columns, View(axis="wall", offset=60)).x.tolist() == [3_700_000, 3_702_500]
+
+
+def test_a_view_into_a_curve_goes_on_to_its_edges(tmp_path: Path) -> None:
+    curve = Curve(np.arange(100.0), np.arange(100.0), np.array([5.0, 50.0]), np.array([np.nan, np.nan]))
+    part = curve.within(20, 30)
+    assert part.x.tolist() == list(range(19, 32))
+    assert part.odd_x.tolist() == []
+    between = curve.within(20.2, 20.8)
+    assert between.x.tolist() == [20, 21]
+
+
+def test_series_that_are_not_well_formed_are_left_out_and_without_any_every_column_is_one(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "step,epoch,time,loss,words\n1,0,1,2,hello\n")
+    assert usable_series({"a": ["step", "loss"], "b": 5, "c": ["step"], "d": [1, 2]}, table) == {"a": ["step", "loss"]}
+    assert usable_series({}, table) == {"loss": ["step", "loss"]}
+
+
+def test_a_group_is_mean_and_deviation_where_its_runs_are_known() -> None:
+    grid = np.arange(5.0)
+    empty = np.empty(0)
+    first, second = Curve(grid, grid, empty, empty), Curve(grid, grid + 2, empty, empty)
+    band = band_of([first, second])
+    assert band.mean.tolist() == (grid + 1).tolist()
+    assert band.deviation.tolist() == pytest.approx([2**0.5] * 5)
+    short = Curve(np.array([0.0, 2.0]), np.array([10.0, 20.0]), empty, empty)
+    band = band_of([first, short])
+    assert band.mean.tolist() == [5, 8, 11, 3, 4]
+    assert band.deviation[-1] == 0
+
+
+def test_outliers_leave_the_scale_and_stay_in_the_data() -> None:
+    y = np.concatenate([np.linspace(0, 1, 1000), [1e6]])
+    scale = robust_scale([y], log=False)
+    assert scale is not None
+    assert scale[1] < 2
+    line = Line("a", 0, Curve(np.arange(1001.0), y, np.empty(0), np.empty(0)))
+    figure = chart_figure("loss", [line], [], View(robust=True), scale)
+    shown = np.frombuffer(base64.b64decode(figure["data"][0]["y"]["bdata"]))
+    assert shown.max() == 1e6
+    assert figure["layout"]["yaxis"]["range"][1] < 2
+
+
+@pytest.mark.parametrize(("highest", "ticks"), [(3, None), (100, "D2"), (1e6, None)])
+def test_a_logarithmic_axis_has_no_more_ticks_than_can_be_read(highest: float, ticks: str | None) -> None:
+    line = Line("a", 0, Curve(np.arange(3.0), np.array([-1, 1, highest]), np.empty(0), np.empty(0)))
+    axis = chart_figure("loss", [line], [], View(log=True))["layout"]["yaxis"]
+    assert (axis["type"], axis.get("dtick")) == ("log", ticks)
+
+
+def test_names_are_inert_in_figures() -> None:
+    evil = "<b onclick=x>&amp;"
+    line = Line(
+        evil, 0, Curve(np.arange(3.0), np.arange(3.0), np.array([1.0]), np.array([np.nan])), marks=((1.0, evil),)
+    )
+    figure = chart_figure(evil, [line], [], View(), x_title=evil)
+    shown = [figure["layout"]["xaxis"]["title"]["text"], *(trace["name"] for trace in figure["data"])]
+    shown += [text for trace in figure["data"] for text in trace.get("text", [])]
+    shown += [
+        note["text"]
+        for note in parallel_figure([evil, evil], {evil: [evil, 1.0]}, {evil: 0}, False)["layout"]["annotations"]
+    ]
+    assert all("<b onclick" not in text for text in shown)
+    assert inert(evil) == "&lt;b onclick=x&gt;&amp;amp;"
+
+
+def test_numbers_travel_exactly() -> None:
+    sent = np.array([0.1, -0.0, 1e-320, 1e308])
+    assert np.frombuffer(base64.b64decode(numbers(sent)["bdata"]), "<f8").tolist() == sent.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "higher"),
+    [
+        ("train_loss", False),
+        ("val_acc", True),
+        ("accuracy", True),
+        ("perplexity", False),
+        ("score_loss", False),
+        ("mapped", False),
+    ],
+)
+def test_the_best_of_a_series_is_told_by_its_name(name: str, higher: bool) -> None:
+    assert higher_is_better(name, {}) is higher
+    assert higher_is_better(name, {"monitor": name, "mode": "max"}) is True
+    assert higher_is_better(name, {"monitor": name, "mode": "min"}) is False

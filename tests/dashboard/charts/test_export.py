@@ -1,0 +1,31 @@
+"""What one can take away: the points of a chart as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from darkit.dashboard.charts.charts import Charts
+from darkit.dashboard.charts.export import chart_csv
+from darkit.dashboard.reading.cache import LogCache
+from darkit.dashboard.reading.library import Library
+from darkit.dashboard.views import View
+from tests.dashboard.parts import STARTED, make_run
+
+
+@pytest.mark.parametrize(
+    ("axis", "heading", "last"),
+    [("step", "step", 20.0), ("epoch", "epoch", 0.0), ("relative", "seconds", 0.19), ("wall", "time", STARTED + 0.2)],
+)
+def test_x_is_that_of_the_chart_and_a_time_is_told_in_no_time_zone(
+    home: Path, axis: str, heading: str, last: float
+) -> None:
+    make_run(home / "base", "one", 20)
+    shown = Charts(Library(home / "base", LogCache())).chosen(["one"], "log")
+    rows = list(csv.reader(io.StringIO("".join(chart_csv("train_loss", shown, View(axis=axis, offset=480))))))
+    assert rows[0] == ["run", heading, "train_loss"]
+    assert len(rows) == 21
+    assert float(rows[-1][1]) == pytest.approx(last)

@@ -1,0 +1,45 @@
+"""All runs of a home as the server knows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from darkit.dashboard.reading.cache import LogCache
+from darkit.dashboard.reading.library import Library
+from darkit.dashboard.server.api import config_keys
+from darkit.runs import files, status
+from tests.dashboard.parts import make_run
+
+
+@pytest.fixture
+def library(home: Path) -> Library:
+    return Library(home / "base", LogCache())
+
+
+def test_a_run_on_another_host_that_is_not_heard_of_has_crashed_until_it_beats_again(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(library.root, "far", 20, state="running", host="far-away")
+    assert library.facts("far").state == "running"
+    monkeypatch.setattr(status, "SILENCE", 0.0)
+    facts = library.facts("far")
+    assert (facts.state, facts.status.reason[:23]) == ("crashed", "The process on far-away")
+    values = files.read_json(folder / files.STATUS)
+    files.write_json(folder / files.STATUS, {**values, "heartbeat": values["heartbeat"] + 5})
+    assert library.facts("far").state == "running"
+
+
+def test_a_config_key_is_a_number_only_if_it_is_one_in_every_run_that_has_it(library: Library) -> None:
+    configs = {"a": {"n": 1, "mixed": 1, "flag": True, "none": None}, "b": {"n": 2.5, "mixed": "x", "none": 3}}
+    for name, config in configs.items():
+        make_run(library.root, name, 5, config=config)
+    found = config_keys(library.facts(name) for name in configs)
+    assert {key: found[f"model.{key}"] for key in ("n", "mixed", "flag", "none")} == {
+        "n": True,
+        "mixed": False,
+        "flag": False,
+        "none": True,
+    }
+    assert list(found) == sorted(found)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from darkit.engine.checkpoints import digest
+from darkit.engine.checkpoints.digest import DigestedFile
+
+PIECE = digest._PIECE
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("darkit-digest")]
+
+
+def write(path: Path, pieces: list[bytes]) -> tuple[str, int]:
+    with path.open("w+b") as file, DigestedFile(file) as digested:
+        for piece in pieces:
+            assert digested.write(piece) == len(piece)
+        found = digested.finish()
+    return found, digested.size
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [[], [0], [1], [PIECE - 1], [PIECE], [PIECE + 1], [3, PIECE, 7], [1000] * 9000, [2**20] * 70],
+    ids=["nothing", "empty", "byte", "less", "piece", "more", "mixed", "many small", "several synchronisations"],
+)
+def test_digest_is_that_of_the_bytes_on_the_disk(tmp_path: Path, sizes: list[int]) -> None:
+    pieces = [os.urandom(size) for size in sizes]
+    found, size = write(tmp_path / "file", pieces)
+    content = (tmp_path / "file").read_bytes()
+    assert content == b"".join(pieces)
+    assert (found, size) == (hashlib.sha256(content).hexdigest(), len(content))
+
+
+def test_threads_end_with_the_block_also_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), (tmp_path / "file").open("w+b") as file, DigestedFile(file) as digested:
+        digested.write(bytes(2 * PIECE))
+        assert threads()
+        raise ZeroDivisionError
+    assert not threads()
+
+
+def test_a_small_file_starts_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **settings: object) -> None:
+        raise AssertionError("a thread was started")
+
+    monkeypatch.setattr(digest, "ThreadPoolExecutor", refuse)
+    assert write(tmp_path / "file", [b"few"])[1] == 3
+
+
+def test_what_the_disk_refuses_in_a_thread_is_raised_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        write(tmp_path / "file", [bytes(2**22)] * 20)
+    assert not threads()
+
+
+def test_a_file_that_loses_its_bytes_meanwhile_is_noticed(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w+b") as file, DigestedFile(file) as digested:
+        digested.write(b"some")
+        digested.flush()
+        os.ftruncate(file.fileno(), 1)
+        with pytest.raises(OSError, match="Only 1 of 4 bytes"):
+            digested.finish()
+
+
+def test_an_interpreter_that_takes_no_more_threads_still_gets_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ending(digest.ThreadPoolExecutor):
+        def submit(self, *arguments: object, **settings: object) -> None:  # type: ignore[override]
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(digest, "ThreadPoolExecutor", Ending)
+    content = os.urandom(2 * PIECE)
+    assert write(tmp_path / "file", [content])[0] == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,103 @@
+"""The fingerprint of data: equal for equal samples, in any process; another for others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from darkit.engine.config import TrainerConfig
+from darkit.engine.data.fingerprint import describe_data
+from darkit.engine.data.loaders import make_loaders
+from tests.engine.parts import Numbers, Stream, made, train, xy
+
+CONFIG = TrainerConfig(device="cpu", batch_size=4)
+
+
+def described(data: Any) -> dict[str, Any]:
+    return describe_data(make_loaders(data, None, CONFIG))
+
+
+SAMPLES: list[Any] = [
+    1,
+    2,
+    1.5,
+    True,
+    None,
+    "text",
+    b"bytes",
+    torch.tensor(1),
+    torch.tensor([1]),
+    torch.tensor([1.0]),
+    torch.tensor([[1.0]]),
+    torch.ones(2, dtype=torch.bfloat16),
+    torch.empty(0),
+    torch.tensor([True]),
+    numpy.arange(3000),
+    numpy.arange(3000) + (numpy.arange(3000) == 1500),
+    {"a": 1},
+    {"b": 1},
+    [1, 2],
+]
+
+
+def test_every_kind_of_sample_has_a_fingerprint_of_its_own_that_stays() -> None:
+    prints = [described([sample])["fingerprint"] for sample in SAMPLES]
+    assert len(set(prints)) == len(SAMPLES)
+    assert prints == [described([sample])["fingerprint"] for sample in SAMPLES]
+
+
+def test_objects_with_an_address_in_their_text_count_by_their_class() -> None:
+    class Own:
+        pass
+
+    assert described([Own()]) == described([Own()])
+
+
+def test_at_most_64_samples_are_looked_at_and_they_are_spread_over_all() -> None:
+    for length in (1, 63, 64, 65, 127, 128, 1000):
+        data = Numbers(length)
+        facts = described(data)
+        assert facts["samples"] == length
+        assert len(data.asked) == min(length, len(data.asked)) <= 64
+        assert data.asked[-1] >= length - -(-length // 64)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_loader_with_torchs_own_samplers_is_described_by_its_samples(shuffle: bool) -> None:
+    loader = DataLoader(Numbers(), batch_size=4, shuffle=shuffle)
+    assert described(loader) == described(Numbers())
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(Stream(), "Stream"), (DataLoader(Numbers(), sampler=[1, 0], batch_size=4), "Numbers")],
+    ids=["stream", "loader"],
+)
+def test_data_that_darkit_does_not_order_is_only_named(data: Any, kind: str) -> None:
+    assert described(data) == {"kind": kind}
+
+
+def test_a_run_tells_its_data() -> None:
+    facts = train(made(), xy()).info["data"]
+    assert (facts["kind"], facts["samples"]) == ("TensorDataset", 16)
+    assert facts == train(made(), xy()).info["data"]
+    assert facts["fingerprint"] != train(made(), xy(12)).info["data"]["fingerprint"]
+
+
+def test_samples_drawn_at_random_leave_the_callers_generator_as_it_was() -> None:
+    class Random(Dataset[Any]):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> Any:
+            return torch.rand(1)
+
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    described(Random())
+    assert torch.equal(torch.rand(1), expected)
