@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from darkit import errors, runs
 from darkit.runs import Run, load
+from darkit.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from darkit.engine.config import TrainerConfig
     from darkit.engine.training import fit
 
 __all__ = ["Run", "TrainerConfig", "errors", "fit", "load", "runs"]
-__version__ = "0.1.0"
 
 _LAZY = {"fit": "darkit.engine.training", "TrainerConfig": "darkit.engine.config"}
 

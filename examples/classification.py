@@ -5,7 +5,7 @@ It needs darkit[examples].
 
 import darkit
 from darkit.core import Predicter
-from darkit.data.objectives.digits import digits
+from darkit.data.digits import digits
 from darkit.models.snn import SNN, SNNConfig
 
 

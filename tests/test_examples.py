@@ -32,7 +32,6 @@ def numbers(lines: list[str], before: str) -> list[float]:
 def test_the_model_of_the_examples_is_the_guides_and_that_of_the_configs() -> None:
     import torch
     import yaml
-
     from darkit.examples.mymodel import MyModel, MyModelConfig
 
     assert MyModel(MyModelConfig())(torch.ones(3, 12)).shape == (3, 12)

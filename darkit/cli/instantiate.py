@@ -15,6 +15,7 @@ from torch import nn
 from darkit.data import DataChoice
 from darkit.engine.description.building import constructor_parameters
 from darkit.errors import ConfigError, DarkitError, ModelError
+from darkit.runs.moved import present_name
 
 _PLAIN = (bool, int, float, str, type(None))  # defaults that are recorded with what was given
 _SPEAK_FOR_THEMSELVES = (ValueError, TypeError, ImportError)
@@ -67,6 +68,8 @@ def _make(settings: Any, group: str) -> Any:
     """Builds what a config's ``_target_`` names; what its constructor refuses is the user's to mend."""
     if not isinstance(settings, DictConfig) or "_target_" not in settings:
         raise ConfigError(f"The config of {group} needs a _target_, such as _target_: package.module.Class.")
+    if (target := present_name(str(settings._target_))) != settings._target_:
+        settings._target_ = target
     try:
         return instantiate(settings, _convert_="all")
     except InstantiationException as error:

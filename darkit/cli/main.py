@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from darkit import __version__
 from darkit.cli import data, evaluate, export, new, predict, runs, show, start, stop, stop_server, verify, verify_resume
 from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error
 from darkit.cli.pipes import until_nobody_reads
 from darkit.errors import DarkitError, StorageError
+from darkit.version import __version__
 
 _EXAMPLES = """\
 examples:

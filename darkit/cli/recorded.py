@@ -21,6 +21,7 @@ import yaml  # type: ignore[import-untyped]
 from darkit.errors import ConfigError
 from darkit.runs import Run, files, seal
 from darkit.runs.inert import inert
+from darkit.runs.moved import present_name
 from darkit.runs.safe import DEEPEST, UnreadableError, read_bytes
 
 _LONGEST = 2**20  # bytes
@@ -83,16 +84,17 @@ def believed_data(run: Run, *, elsewhere: bool) -> dict[str, Any]:
     if ours:
         return data
     values = {str(key): value for key, value in data.items() if key != "_target_"}
-    known = _parameters(data["_target_"])
+    target = present_name(str(data["_target_"]))
+    known = _parameters(target)
     if known is None:
-        raise _refused(run, f"data._target_={_shown(data['_target_'])}")
+        raise _refused(run, f"data._target_={_shown(target)}")
     for key, value in values.items():
         if key not in known or not _is_plain(value):
             raise _refused(run, f"data.{_shown(key)}={_shown(value)}")
         replaced = (elsewhere and key == "path") or key == "tokenizer"  # by the run's own
         if not replaced and _is_on_hub(f"data.{key}", value):
             raise _refused(run, f"data.{key}={_shown(value)}")
-    return {"_target_": data["_target_"], **values}
+    return {"_target_": target, **values}
 
 
 def believed_overrides(run: Run, given: Sequence[str], replaced: Iterable[str]) -> list[str]:
@@ -197,7 +199,7 @@ def _is_on_hub(key: str, value: Any) -> bool:
     return not Path(str(value)).expanduser().exists()  # a tokenizer that is no file is looked for there
 
 
-def _parameters(target: Any) -> frozenset[str] | None:
+def _parameters(target: str) -> frozenset[str] | None:
     """Returns what a choice of darkit's own takes, or None where the target is none."""
     from darkit.cli.compose import config_dir
 
@@ -207,7 +209,7 @@ def _parameters(target: Any) -> frozenset[str] | None:
         for path in (config_dir() / "data").glob("*.yaml")
         if (match := pattern.search(path.read_text(encoding="utf-8")))
     }
-    if not isinstance(target, str) or target not in shipped:
+    if target not in shipped:
         return None
     module, _, name = target.rpartition(".")
     return frozenset(inspect.signature(getattr(import_module(module), name)).parameters)

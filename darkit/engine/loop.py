@@ -30,8 +30,8 @@ from darkit.engine.callbacks.base import EveryStepCallback, log_values
 from darkit.engine.checkpoints.checkpoint import bare
 from darkit.engine.checkpoints.state import of_rank, restore_callbacks
 from darkit.engine.config import TrainerConfig
-from darkit.engine.data.fits import misfit_of_samples
 from darkit.engine.data.held import Held
+from darkit.engine.data.samples import misfit_of_samples
 from darkit.engine.data.workers import begin, end, may_follow_a_death
 from darkit.engine.description.describe import ModelDescription
 from darkit.engine.log.progress import Display, announce

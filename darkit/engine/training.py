@@ -81,8 +81,8 @@ def fit(
         config: The trainer's config; its ``device`` then says what was really used. Nothing else of it is changed, so
             that several runs may share one.
         loss: A callable of outputs and target, or of model and batch; `darkit.engine.steps.loss` says what is done
-        without. metrics: What else to compute of every batch, by name: callables of outputs and target, or of model
-        and batch,
+            without.
+        metrics: What else to compute of every batch, by name: callables of outputs and target, or of model and batch,
             or torchmetrics objects, which an evaluation computes over all of its batches.
         tokenizer: A `tokenizers.Tokenizer`, a transformers tokenizer or the path of a ``tokenizer.json``; exported.
         optimizer: A torch optimizer, a callable of the parameters, or a name as in the config; None takes the config's.

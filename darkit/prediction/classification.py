@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from darkit.data.text.tokenizers import encode_batch, special_token
-from darkit.engine.steps.loss import call_model, describe
+from darkit.engine.data.samples import describe
 from darkit.errors import ConfigError, ModelError
 from darkit.prediction.tasks import CLASSIFICATION
-from darkit.prediction.text.language import context_of, device_of, logits_of, parameter_names
+from darkit.prediction.text.language import call_by_names, context_of, logits_of
 
 _AT_ONCE = 64  # texts
 
@@ -92,16 +91,3 @@ def label_texts(
         if empty is not None:
             raise ConfigError(f"The text {empty!r} has no token to find a label by.")
         yield from read_off(call_by_names(model, rows, pad or 0), task, names)
-
-
-def call_by_names(model: nn.Module, rows: Sequence[Sequence[int]], pad: int = 0) -> Any:
-    """Calls a model that reads whole texts with ids and, where it takes one, an attention mask."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device_of(model))
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=ids.device)
-    names = parameter_names(model)
-    with torch.inference_mode():
-        if "input_ids" in names:
-            batch = {"input_ids": ids} | ({"attention_mask": mask} if "attention_mask" in names else {})
-            return call_model(model, batch)
-        return model(ids)

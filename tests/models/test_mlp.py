@@ -9,7 +9,7 @@ import torch
 
 import darkit
 from darkit.core import Predicter
-from darkit.data.objectives.digits import digits
+from darkit.data.digits import digits
 from darkit.models.mlp import MLP, MLPConfig
 from tests.cli.parts import done
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from darkit.dashboard.charts.curves import EMPTY, Curve, band_of, curve_of, odd_of, position_of, usable_series
+from darkit.dashboard.charts.curves import EMPTY, Curve, band_of, curve_of, odd_of, position_of
 from darkit.dashboard.charts.downsample import MOST_POINTS, memory_of, pick
 from darkit.dashboard.charts.figures import GroupBand, Line, chart_figure, inert, numbers, robust_scale
 from darkit.dashboard.reading.facts import Facts, readable
-from darkit.dashboard.reading.library import Library, pace
+from darkit.dashboard.reading.library import Library, pace, usable_series
 from darkit.dashboard.reading.machine import measure
 from darkit.dashboard.reading.tail import Table
 from darkit.dashboard.texts import text

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from darkit.dashboard.charts.downsample import MOST_POINTS, pick, smooth
 from darkit.dashboard.reading.columns import Numbers
-from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.reading.tail import Table
 from darkit.dashboard.views import View
 
@@ -102,27 +101,6 @@ def position_of(table: Table, column: str, view: View, first: int = 0) -> Number
         return table.column("epoch", first)
     own = table.column(column, first)
     return own if own is not None else table.column("step", first)
-
-
-def usable_series(series: Mapping[str, object], table: Table) -> dict[str, list[str]]:
-    """Returns the series of a run that are well-formed; without any, one for every column that has numbers."""
-    found = {}
-    for name, columns in series.items():
-        if isinstance(columns, list) and len(columns) == 2 and all(isinstance(column, str) for column in columns):
-            found[readable(name)] = list(columns)
-    if found or not table.columns:
-        return found
-    x = "step" if "step" in table.columns else table.columns[0]
-    return {
-        column: [x, column]
-        for column in table.columns
-        if column not in (x, "epoch", _TIME) and _has_numbers(table, column)
-    }
-
-
-def _has_numbers(table: Table, column: str) -> bool:
-    values = table.column(column)
-    return values is not None and bool(np.isfinite(values).any())
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 
+from darkit.dashboard.charts import plotly
 from darkit.dashboard.charts.charts import Charts, Shown
 from darkit.dashboard.charts.compare import config_rows, value_rows
 from darkit.dashboard.charts.curves import position_of
 from darkit.dashboard.charts.figures import colour
 from darkit.dashboard.reading.facts import readable
-from darkit.dashboard.server import plotly
 from darkit.dashboard.texts import text
 from darkit.dashboard.views import View
 

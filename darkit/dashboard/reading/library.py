@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from darkit.dashboard.charts.curves import usable_series
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.facts import Facts, Signature, read_facts, readable, signature
 from darkit.dashboard.reading.tail import Table
@@ -228,3 +227,24 @@ def _log_stamp(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return state.st_ino, state.st_size
+
+
+def usable_series(series: Mapping[str, object], table: Table) -> dict[str, list[str]]:
+    """Returns the series of a run that are well-formed; without any, one for every column that has numbers."""
+    found = {}
+    for name, columns in series.items():
+        if isinstance(columns, list) and len(columns) == 2 and all(isinstance(column, str) for column in columns):
+            found[readable(name)] = list(columns)
+    if found or not table.columns:
+        return found
+    x = "step" if "step" in table.columns else table.columns[0]
+    return {
+        column: [x, column]
+        for column in table.columns
+        if column not in (x, "epoch", "time") and _has_numbers(table, column)
+    }
+
+
+def _has_numbers(table: Table, column: str) -> bool:
+    values = table.column(column)
+    return values is not None and bool(np.isfinite(values).any())

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.responses import FileResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from darkit.dashboard.server import plotly
+from darkit.dashboard.charts import plotly
 from darkit.dashboard.server.dash_app import make_dash, page_asked
 from darkit.dashboard.server.dash_requests import SUITES, is_script
 from darkit.dashboard.server.inside import Inside

@@ -14,10 +14,10 @@ import dash_ag_grid  # noqa: F401 - what is imported has its scripts in the page
 from dash import Dash
 from fastapi import FastAPI
 
+from darkit.dashboard.charts import plotly
 from darkit.dashboard.pages import mantine  # noqa: F401 - as above
-from darkit.dashboard.server import plotly
 
-_ASSETS = Path(__file__).parent / "assets"
+_ASSETS = Path(__file__).parents[1] / "assets"
 _INDEX = """<!DOCTYPE html>
 <html>
 <head>

@@ -14,9 +14,9 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from darkit.engine.data.fits import misfit_of_samples
 from darkit.engine.data.held import Held
 from darkit.engine.data.order import BatchOrder, PlacedBatches, PlacedSampler
+from darkit.engine.data.samples import misfit_of_samples
 from darkit.engine.data.workers import begin, end
 from darkit.engine.device import generator_states, restore_generators
 

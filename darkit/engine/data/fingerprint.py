@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from darkit.engine.data.loaders import Loaders
-from darkit.engine.steps.loss import describe
+from darkit.engine.data.samples import describe
 
 _MOST_SAMPLES = 64
 

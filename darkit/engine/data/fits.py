@@ -24,12 +24,6 @@ CONTEXT_NAMES = ("context_length", "ctx_len", "block_size", "n_positions", "max_
 VOCABULARY_NAMES = ("vocab_size", "vocabulary_size", "n_vocab")
 """What configs call the number of tokens in a model's vocabulary."""
 _ID_NAMES = ("input_ids", "tokens", "idx", "inputs")
-_NO_BATCH = (  # how torch says that samples differ, or are of no kind that it knows
-    "stack expects each tensor to be equal size",
-    "each element in list of batch should be of equal size",
-    "default_collate: batch must contain",
-    "Trying to resize storage that is not resizable",  # the first of these, in a worker
-)
 _MOST_IDS = 2**24  # that are looked at: some ten milliseconds
 _MOST_SAMPLES = 64
 _WHOLE = (torch.int64, torch.int32, torch.int16)
@@ -154,22 +148,6 @@ def _check_ids(ids: list[Tensor], limits: Limits, purpose: str) -> None:
                 f"The {purpose} data has the id {wrong}, but the model's vocabulary has {limits.vocabulary} tokens "
                 f"({limits.names[0]}): ids must lie between 0 and {limits.vocabulary - 1}."
             )
-
-
-def misfit_of_samples(error: Exception, purpose: str) -> DataError | None:
-    """Returns what to raise for samples that torch cannot put into one batch, or None for any other error.
-
-    Args:
-        error: What a loader raised, in this process or in a worker.
-        purpose: What the data is for, as the sentence says it.
-    """
-    text = str(error).strip().rpartition("\n")[2]
-    if not any(words in text for words in _NO_BATCH):
-        return None
-    return DataError(
-        f"The {purpose} samples cannot be put into one batch ({text.rstrip('.')}): make them of one shape and kind, or "
-        "give the dataset or the DataLoader a collate_fn that pads them."
-    )
 
 
 def small_batch(loaders: Loaders) -> Any:

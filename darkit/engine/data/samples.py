@@ -10,8 +10,16 @@ import numpy
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from darkit.errors import DataError
+
 IGNORED = -100
 """The label of positions without a target, as in torch and transformers."""
+_NO_BATCH = (  # how torch says that samples differ, or are of no kind that it knows
+    "stack expects each tensor to be equal size",
+    "each element in list of batch should be of equal size",
+    "default_collate: batch must contain",
+    "Trying to resize storage that is not resizable",  # the first of these, in a worker
+)
 _COUNTS = ("num_graphs", "batch_size")  # what graph libraries, and TensorDict, call the number of samples
 _SHIFTED = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel")  # transformers' classes that predict labels[..., 1:]
 
@@ -103,3 +111,34 @@ def _size_of_field(part: Any) -> int | None:
         if len(tensors) == len(part) and len({tensor.shape[:1] for tensor in tensors}) > 1:
             return len(part)  # tensors of different lengths: one for each sample
     return count_samples(part)
+
+
+def describe(batch: Any) -> str:
+    """Describes the shapes and dtypes of a batch, such as ``(float32[4, 12], int64[4])``."""
+    if isinstance(batch, Tensor):
+        return f"{str(batch.dtype).removeprefix('torch.')}{list(batch.shape)}"
+    if isinstance(batch, Mapping):
+        return "{" + ", ".join(f"{_on_one_line(key)}: {describe(value)}" for key, value in batch.items()) + "}"
+    if isinstance(batch, tuple | list) and len(batch) <= 16:
+        return "(" + ", ".join(describe(value) for value in batch) + ")"
+    return type(batch).__name__
+
+
+def _on_one_line(key: Any) -> str:
+    return text if (text := str(key)).isprintable() else repr(text)
+
+
+def misfit_of_samples(error: Exception, purpose: str) -> DataError | None:
+    """Returns what to raise for samples that torch cannot put into one batch, or None for any other error.
+
+    Args:
+        error: What a loader raised, in this process or in a worker.
+        purpose: What the data is for, as the sentence says it.
+    """
+    text = str(error).strip().rpartition("\n")[2]
+    if not any(words in text for words in _NO_BATCH):
+        return None
+    return DataError(
+        f"The {purpose} samples cannot be put into one batch ({text.rstrip('.')}): make them of one shape and kind, or "
+        "give the dataset or the DataLoader a collate_fn that pads them."
+    )

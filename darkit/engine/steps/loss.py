@@ -27,6 +27,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from darkit.engine.data.samples import describe
 from darkit.engine.data.workers import is_worker_death
 from darkit.engine.log.values import number_of
 from darkit.engine.metrics.gathering import Metrics, computed, is_metric, refuse_without_outputs, takes_model
@@ -179,21 +180,6 @@ def call_model(model: nn.Module, batch: Any) -> Any:
     if isinstance(batch, tuple | list):
         return model(*batch)
     return model(batch)
-
-
-def describe(batch: Any) -> str:
-    """Describes the shapes and dtypes of a batch, such as ``(float32[4, 12], int64[4])``."""
-    if isinstance(batch, Tensor):
-        return f"{str(batch.dtype).removeprefix('torch.')}{list(batch.shape)}"
-    if isinstance(batch, Mapping):
-        return "{" + ", ".join(f"{_on_one_line(key)}: {describe(value)}" for key, value in batch.items()) + "}"
-    if isinstance(batch, tuple | list) and len(batch) <= 16:
-        return "(" + ", ".join(describe(value) for value in batch) + ")"
-    return type(batch).__name__
-
-
-def _on_one_line(key: Any) -> str:
-    return text if (text := str(key)).isprintable() else repr(text)
 
 
 def finds_own_loss(model: nn.Module) -> bool:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from darkit.engine.data.fits import CONTEXT_NAMES
-from darkit.engine.steps.loss import batch_errors, describe
+from darkit.engine.data.samples import describe
+from darkit.engine.steps.loss import batch_errors, call_model
 from darkit.errors import ConfigError, ModelError
 
 _LOGITS = ("logits", "prediction_logits")  # the second of transformers' models that also tell what follows what
@@ -167,3 +168,16 @@ def logits_of(output: Any) -> Any:
         if found is not None:
             return found
     return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def call_by_names(model: nn.Module, rows: Sequence[Sequence[int]], pad: int = 0) -> Any:
+    """Calls a model that reads whole texts with ids and, where it takes one, an attention mask."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device_of(model))
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=ids.device)
+    names = parameter_names(model)
+    with torch.inference_mode():
+        if "input_ids" in names:
+            batch = {"input_ids": ids} | ({"attention_mask": mask} if "attention_mask" in names else {})
+            return call_model(model, batch)
+        return model(ids)

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from darkit.data.text.specials import special_ids
 from darkit.data.text.tokenizers import encode_batch, needed_token, special_token
-from darkit.engine.steps.loss import describe
+from darkit.engine.data.samples import describe
 from darkit.errors import ConfigError, ModelError
-from darkit.prediction.classification import call_by_names
 from darkit.prediction.text.decoding import decode_function
-from darkit.prediction.text.language import context_of, logits_of
+from darkit.prediction.text.language import call_by_names, context_of, logits_of
 from darkit.prediction.text.sampling import check_count
 
 MASK = "[MASK]"  # how a hidden word can be written whatever the tokenizer calls it

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from darkit.engine.steps.loss import call_model, describe, make_step, scalars
+from darkit.engine.data.samples import describe
+from darkit.engine.steps.loss import call_model, make_step, scalars
 from darkit.errors import BatchError, LossError
 from tests.engine.parts import MLP, LossMLP, run_names, train, xy
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from darkit.data.objectives.digits import digits
+from darkit.data.digits import digits
 from darkit.errors import DataError
 
 

@@ -10,5 +10,5 @@ from __future__ import annotations
 from pathlib import Path
 
 VERSION = "4.1.1"
-SCRIPT = Path(__file__).parent / "vendor" / "plotly-basic.min.js"
+SCRIPT = Path(__file__).parents[1] / "vendor" / "plotly-basic.min.js"
 ADDRESS = f"/plotly-basic-{VERSION}.min.js"

@@ -1,0 +1,3 @@
+"""The version of darkit."""
+
+__version__ = "0.1.0"
