@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import darkit
 from darkit.cli.main import main
@@ -31,7 +32,7 @@ def test_an_earlier_run_is_listed_with_its_status() -> None:
 
 
 def test_an_earlier_run_predicts_what_it_predicted() -> None:
-    (answer,) = Predicter.from_pretrained("mymodel").predict([ROW])
+    (answer,) = Predicter.from_pretrained("mymodel").predict(torch.tensor([ROW]))
     assert answer.tolist()[:6] == pytest.approx(ANSWER, abs=1e-6)
 
 

@@ -15,21 +15,32 @@ import pytest
 import darkit
 
 PACKAGE = Path(darkit.__file__).parent
-TEMPLATES = {"examples", "template"}  # what a user's own code looks like
+TEMPLATES = {"template"}  # what a user's own code looks like
 
 MAY_IMPORT = {  # room -> the rooms that it may import, besides itself
     "errors": set(),
+    "version": set(),
     "models": set(),
+    "examples": set(),
     "runs": {"errors"},
     "data": {"errors", "runs"},
     "engine": {"errors", "runs"},
-    "core": {"errors", "runs", "engine", "data", "models"},
+    "prediction": {"errors", "runs", "engine", "data"},
+    "core": {"errors", "runs", "engine", "prediction"},
     "dashboard": {"errors", "runs"},
-    "cli": {"errors", "runs", "engine", "data", "models", "core", "dashboard", "darkit"},
-    "darkit": {"errors", "runs", "engine"},
+    "cli": {"errors", "version", "runs", "engine", "data", "prediction", "core", "dashboard"},
+    "darkit": {"errors", "version", "runs", "engine", "cli"},  # the doors: darkit, darkit.train and darkit.__main__
 }
-SAME_ROOM = {"train": "cli", "__main__": "cli", "__init__": "darkit"}
-ONLY_OUTSIDE = {"errors": set(), "runs": {"platformdirs", "polars"}, "darkit": set()}
+WINGS = {  # room -> its folders and ground files, each importing only those before it; "" are the room's other files
+    "data": ["collate", "locks", "sources", "text", "objectives", ""],
+    "engine": [
+        *("aliases", "config", "device", "log", "data", "stop", "metrics", "steps", "checkpoints", "description"),
+        *("callbacks", ""),
+    ],
+    "prediction": ["text", ""],
+    "dashboard": ["texts", "reading", "view", "charts", "pages", "server", ""],
+}
+ONLY_OUTSIDE = {"errors": set(), "version": set(), "runs": {"platformdirs", "polars"}}
 NEVER_OUTSIDE = {"dashboard": {"torch", "lightning", "pytorch_lightning", "transformers"}}
 
 Import = tuple[str, str, str]  # importing module, imported module, when: at "once", "later", or for "types" alone
@@ -49,9 +60,14 @@ MODULES = {
 
 def room_of(module: str) -> str:
     parts = module.split(".")
-    if len(parts) == 1:
-        return "darkit"
-    return SAME_ROOM.get(parts[1], parts[1])
+    return "darkit" if len(parts) == 1 or parts[1] in ("train", "__main__") else parts[1]
+
+
+def wing_of(module: str) -> str:
+    """Returns the folder or ground file of a module's room, or nothing for the room's other files."""
+    parts = module.split(".")
+    known = WINGS.get(room_of(module), [])
+    return parts[2] if len(parts) > 2 and parts[2] in known else ""
 
 
 def imports_of(module: str) -> Iterator[Import]:
@@ -111,10 +127,25 @@ def test_a_room_imports_only_those_below_it_and_not_even_late_or_for_types(room:
     assert not upwards
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+@pytest.mark.parametrize("room", WINGS)
+def test_a_folder_imports_only_those_before_it_in_its_room(room: str) -> None:
+    place = {wing: number for number, wing in enumerate(WINGS[room])}
+    folders = {path.name for path in (PACKAGE / room).iterdir() if (path / "__init__.py").exists()}
+    assert folders <= set(place)
+    assert not [
+        f"{module} imports {imported} ({when})"
+        for module, imported, when in OURS
+        if room_of(module) == room_of(imported) == room and place[wing_of(module)] < place[wing_of(imported)]
+    ]
+
+
+def test_no_modules_import_each_other_in_a_circle_and_not_even_late_or_for_types() -> None:
     graph: dict[str, set[str]] = {module: set() for module in MODULES}
     for module, imported, when in OURS:
-        if when == "once" and imported in MODULES:
+        if room_of(module) == "core" and when == "types":
+            continue
+        own = MODULES[module].name == "__init__.py" and imported.startswith(f"{module}.")  # a room's public names
+        if imported in MODULES and imported != module and not own:
             graph[module].add(imported)
     assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
 
@@ -130,7 +161,8 @@ def test_what_must_be_light_uses_nothing_heavy(room: str) -> None:
 LIGHT = [
     module
     for module in MODULES
-    if room_of(module) in ("darkit", "errors", "runs", "dashboard") or module in ("darkit.cli.main", "darkit.cli")
+    if room_of(module) in ("errors", "version", "runs", "dashboard")
+    or module in ("darkit", "darkit.cli.main", "darkit.cli")
 ]
 
 

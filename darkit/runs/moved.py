@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 _MODULES = "files labelled masked masking pairs regression seq2seq stream tables text tokenizers windows"
-_MOVED = {f"darkit.data.{module}": "darkit.data" for module in _MODULES.split()}
-"""Earlier modules, and where their public names are now."""
+_MOVED = {f"darkit.data.{module}": "data" for module in _MODULES.split()}
+"""Earlier modules, and the package that has their public names now."""
 
 
 def present_name(path: str) -> str:
     """Return the present name of a function or class, given the recorded one, ``module.name``."""
     module, _, name = path.rpartition(".")
-    return f"{_MOVED[module]}.{name}" if module in _MOVED else path
+    return f"darkit.{_MOVED[module]}.{name}" if module in _MOVED else path

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from darkit.dashboard.address import read_address
 from darkit.dashboard.charts.charts import Charts
 from darkit.dashboard.pages.run import run_page
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.library import Library
+from darkit.dashboard.view import read_address
 from darkit.runs import files
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import make_run

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from dash.development.base_component import Component
 
-from darkit.dashboard.address import read_address
 from darkit.dashboard.charts.charts import Charts
 from darkit.dashboard.charts.compare import parallel
 from darkit.dashboard.charts.export import chart_csv, comparison_page
@@ -21,7 +20,7 @@ from darkit.dashboard.pages.run import run_page
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.server.api import table_rows
-from darkit.dashboard.views import View, read_view
+from darkit.dashboard.view import View, read_address, read_view
 from darkit.errors import ConfigError
 from darkit.runs import files
 from tests.dashboard.parts import make_run

@@ -19,7 +19,7 @@ from darkit.dashboard.reading.library import Library, pace, usable_series
 from darkit.dashboard.reading.machine import measure
 from darkit.dashboard.reading.tail import Table
 from darkit.dashboard.texts import text
-from darkit.dashboard.views import MOST_CHARTS, View
+from darkit.dashboard.view import MOST_CHARTS, View
 from darkit.errors import DarkitError
 from darkit.runs.checkpoints import checkpoint_steps
 from darkit.runs.status import ALIVE

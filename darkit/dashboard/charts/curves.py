@@ -10,7 +10,7 @@ import numpy as np
 from darkit.dashboard.charts.downsample import MOST_POINTS, pick, smooth
 from darkit.dashboard.reading.columns import Numbers
 from darkit.dashboard.reading.tail import Table
-from darkit.dashboard.views import View
+from darkit.dashboard.view import View
 
 MOST_ODD = 300  # marks of NaN and infinity per curve on the screen
 _TIME = "time"

@@ -16,7 +16,7 @@ from darkit.dashboard.charts.curves import position_of
 from darkit.dashboard.charts.figures import colour
 from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.texts import text
-from darkit.dashboard.views import View
+from darkit.dashboard.view import View
 
 _AT_ONCE = 5_000  # rows written at a time
 _X_NAMES = {"wall": "time", "relative": "seconds"}

@@ -13,7 +13,7 @@ import numpy as np
 from darkit.dashboard.charts.curves import EMPTY, Band, Curve
 from darkit.dashboard.reading.columns import Numbers
 from darkit.dashboard.texts import text
-from darkit.dashboard.views import View
+from darkit.dashboard.view import View
 
 PALETTE = (
     "#4c6ef5", "#f76707", "#2f9e44", "#e03131", "#be4bdb", "#1098ad", "#e64980", "#a17a00", "#845ef7", "#5c940d",

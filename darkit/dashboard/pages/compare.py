@@ -15,7 +15,7 @@ from darkit.dashboard.charts.compare import FEWEST_PARALLEL, config_rows, differ
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.pages.parts import card, chart_board, chart_controls, run_dot
 from darkit.dashboard.texts import grid_texts, text
-from darkit.dashboard.views import MOST_RUNS
+from darkit.dashboard.view import MOST_RUNS
 
 _MOST_AXES = 4
 

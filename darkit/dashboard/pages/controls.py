@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from dash import ClientsideFunction, Dash, Input, Output, State
 
-from darkit.dashboard.address import read_address
 from darkit.dashboard.charts.charts import Charts
 from darkit.dashboard.pages.compare import config_box_style, config_rows_for
+from darkit.dashboard.view import read_address
 
 _VIEW = ("axis", "smooth", "log", "robust", "group")
 

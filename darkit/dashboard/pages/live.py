@@ -7,11 +7,11 @@ from typing import Any
 from dash import Dash, Input, Output, State, no_update
 from dash.development.base_component import Component
 
-from darkit.dashboard.address import read_address
 from darkit.dashboard.charts.charts import Charts
 from darkit.dashboard.pages.checkpoints import checkpoints_card
 from darkit.dashboard.pages.compare import values_table
 from darkit.dashboard.pages.run import run_ending
+from darkit.dashboard.view import read_address
 from darkit.runs.names import is_name
 
 _WORDS = State("words", "data-language")

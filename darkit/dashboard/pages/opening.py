@@ -7,7 +7,6 @@ from typing import Any
 from dash import Dash, Input, Output, ctx
 from dash.development.base_component import Component
 
-from darkit.dashboard.address import read_address
 from darkit.dashboard.charts.charts import Charts
 from darkit.dashboard.pages.compare import compare_page
 from darkit.dashboard.pages.run import run_page
@@ -16,6 +15,7 @@ from darkit.dashboard.pages.shell import lost, page
 from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.texts import LANGUAGES, preferred, text
+from darkit.dashboard.view import read_address
 from darkit.errors import DarkitError, RunNotFoundError
 from darkit.runs.names import check_name, is_name
 

@@ -16,7 +16,7 @@ from darkit.dashboard.charts.compare import parallel
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.server.predict import Prompts
-from darkit.dashboard.views import read_names, read_text, read_texts, read_view
+from darkit.dashboard.view import read_names, read_text, read_texts, read_view
 from darkit.errors import ConfigError, DarkitError, RunNotFoundError
 from darkit.runs.checkpoints import find_checkpoint
 

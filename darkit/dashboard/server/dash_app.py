@@ -61,7 +61,7 @@ def make_dash() -> Dash:
     """Makes an empty Dash application; its ``server`` is the FastAPI one to serve."""
     with _clean_environment():
         app = _Dash(
-            "darkit.dashboard",
+            __name__,
             server=FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
             backend="fastapi",
             assets_folder=str(_ASSETS),

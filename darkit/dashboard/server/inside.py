@@ -88,7 +88,7 @@ class Inside:
 
 def warm(library: Library, page: str, query: str) -> None:
     """Reads what a page will ask for."""
-    from darkit.dashboard.views import MOST_RUNS
+    from darkit.dashboard.view import MOST_RUNS
     from darkit.errors import DarkitError
     from darkit.runs.names import run_path
 

@@ -14,7 +14,7 @@ from darkit.dashboard.charts.charts import Charts
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.reading.machine import measure
-from darkit.dashboard.views import View
+from darkit.dashboard.view import View
 from darkit.runs import files
 from darkit.runs.notes import Notes, write_notes
 from tests.dashboard.parts import make_run

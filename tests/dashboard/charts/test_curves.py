@@ -17,7 +17,7 @@ from darkit.dashboard.charts.figures import Line, chart_figure, inert, numbers, 
 from darkit.dashboard.charts.parallel import parallel_figure
 from darkit.dashboard.reading.library import higher_is_better
 from darkit.dashboard.reading.tail import LogTail, Table
-from darkit.dashboard.views import View
+from darkit.dashboard.view import View
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200).map(np.array)
 

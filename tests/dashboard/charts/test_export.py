@@ -12,7 +12,7 @@ from darkit.dashboard.charts.charts import Charts
 from darkit.dashboard.charts.export import chart_csv
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.library import Library
-from darkit.dashboard.views import View
+from darkit.dashboard.view import View
 from tests.dashboard.parts import STARTED, make_run
 
 

@@ -1,10 +1,12 @@
-"""What is looked at and how, as it comes from a page: checked once, here."""
+"""The state of a page as its address and its requests give it. Nothing in them is trusted: it is checked here."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from darkit.dashboard.reading.facts import readable
 from darkit.errors import ConfigError
@@ -15,6 +17,8 @@ SOURCES = ("log", "system")
 MOST_RUNS = 200
 MOST_CHARTS = 100
 _LARGEST = 1e300
+_LONGEST_ADDRESS = 256_000
+_MOST_FIELDS = 2_000
 
 
 @dataclass(frozen=True)
@@ -110,3 +114,47 @@ def _optional_number(values: Mapping[str, Any], key: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
         raise ConfigError(f"{key} must be a number.")
     return float(value)
+
+
+def read_address(href: str) -> tuple[str, dict[str, Any]]:
+    """Reads an address.
+
+    Returns:
+        The path, with its marks resolved, and what the page shows; a value that cannot be is the default.
+    """
+    try:
+        parts = urlsplit(href[:_LONGEST_ADDRESS])
+    except ValueError:
+        parts = urlsplit("/")
+    fields = "&".join(parts.query.split("&")[:_MOST_FIELDS])
+    query = parse_qs(fields, keep_blank_values=True, errors="replace")
+
+    def one(key: str, default: str = "") -> str:
+        return query.get(key, [default])[0]
+
+    axis = one("axis", "step")
+    runs = list(dict.fromkeys(query.get("run", [])))
+    return unquote(parts.path, errors="replace"), {
+        "runs": runs[:MOST_RUNS],
+        "left_out": max(0, len(runs) - MOST_RUNS),
+        "axis": axis if axis in AXES else "step",
+        "smooth": _weight(one("smooth", "0")),
+        "log": one("log") == "1",
+        "robust": one("robust") == "1",
+        "group": one("group"),
+        "all": one("all") == "1",
+        "keys": query.get("key", []),
+        "metric": one("metric"),
+        "tab": one("tab", "charts"),
+        "search": one("q"),
+        "archived": one("archived") == "1",
+        "language": one("lang"),
+    }
+
+
+def _weight(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return 0.0
+    return min(0.99, max(0.0, value)) if math.isfinite(value) else 0.0
