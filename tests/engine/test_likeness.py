@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from torch import nn
-
 from darkit.engine.likeness import are_alike
+from torch import nn
 
 
 class Scaled(nn.Module):
