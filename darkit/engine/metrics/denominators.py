@@ -51,7 +51,7 @@ class Denominators(TorchFunctionMode):
         super().__init__()
         self._found: dict[int, tuple[Any, Any]] = {}  # by id; the value is kept, so that its id stays its own
         self._counts: dict[Any, Weight] = {}
-        self._targets: list[Tensor] = []
+        self._counted: list[tuple[Tensor, Tensor | None]] = []
 
     def weight_of(self, value: Any) -> Weight | None:
         """Returns what a value averaged over, or None where that is not known."""
@@ -90,7 +90,7 @@ class Denominators(TorchFunctionMode):
         """Counts the targets that are asked for; the same targets give the same object."""
         key = (target.data_ptr(), target.numel(), target._version, ignored, id(weight))
         if key not in self._counts:
-            self._targets.append(target)  # so that its memory stays its own
+            self._counted.append((target, weight))  # so that their memory and ids stay their own
             asked = target != ignored
             self._counts[key] = _light(asked.sum() if weight is None else weight[target[asked]].sum())
         return self._counts[key]
@@ -150,8 +150,7 @@ def _loss(func: Any, seen: Denominators, args: Any, kwargs: Any, result: Any) ->
     tensors = [value for value in given.values() if isinstance(value, Tensor)]
     target = given.get("target")
     if func in _OF_CLASSES and isinstance(target, Tensor) and not target.is_floating_point():
-        ignored = given.get("ignore_index", -100)
-        return _Mean(seen._count(target, -100 if ignored is None else ignored, given.get("weight")))
+        return _Mean(seen._count(target, given.get("ignore_index", -100), given.get("weight")))
     if func is F.ctc_loss:
         return _Mean(float(given["log_probs"].shape[1] if given["log_probs"].ndim == 3 else 1))
     if func in _OF_CLASSES or func in _OF_SAMPLES or reduction == "batchmean":

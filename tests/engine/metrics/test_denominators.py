@@ -86,6 +86,8 @@ MEANS: dict[str, tuple[Callable[[], Any], float]] = {
     "masked": (lambda: (error().sum(1) * MASK).sum() / MASK.sum(), 4),
     "picked": (lambda: error().sum(1)[MASK.bool()].mean(), 4),
     "sum by a length": (lambda: error().sum() / len(X), 6),
+    "sum by a negative number": (lambda: -error().sum() / -len(X), 6),
+    "sum by a negative tensor": (lambda: error().sum() / -MASK.sum(), 4),
     "sum by two numbers": (lambda: error().sum() / 3 / len(X), 18),
     "a sum of losses by a number of items": (lambda: entropy(reduction="sum") / torch.tensor(4), 4),
     "scaled": (lambda: -0.5 * entropy() / 2, 4),
@@ -126,11 +128,28 @@ def changed_in_place() -> Tensor:
         lambda: entropy() + error().mean(),
         lambda: entropy() * error().mean(),
         lambda: entropy() + error().sum(),
+        lambda: error().sum() + penalty(),
+        lambda: (error().sum() + penalty()) / len(X),
+        lambda: error().sum().div(6, rounding_mode="floor"),
+        lambda: error().mean(1).sum() / torch.ones(6),
         lambda: error().max(),
         lambda: 0.5,
         lambda: error(),
     ],
-    ids=["root", "root in place", "of different many", "product", "with a sum", "largest", "number", "many values"],
+    ids=[
+        "root",
+        "root in place",
+        "of different many",
+        "product",
+        "with a sum",
+        "sum and penalty",
+        "both divided",
+        "rounded",
+        "by many",
+        "largest",
+        "number",
+        "many values",
+    ],
 )
 def test_what_is_no_mean_is_not_taken_for_one(compute: Callable[[], Any]) -> None:
     assert seen(compute) == (None, False)
@@ -139,6 +158,27 @@ def test_what_is_no_mean_is_not_taken_for_one(compute: Callable[[], Any]) -> Non
 def test_a_sum_is_known_as_one() -> None:
     assert seen(lambda: 2 * error().sum()) == (None, True)
     assert seen(lambda: entropy(reduction="sum")) == (None, True)
+
+
+@pytest.mark.filterwarnings("ignore:size_average")
+def test_the_arguments_before_reduction_are_understood() -> None:
+    assert seen(lambda: F.mse_loss(logits(), torch.zeros(6, 3), size_average=True)) == (18, False)
+    assert seen(lambda: F.mse_loss(logits(), torch.zeros(6, 3), size_average=False)) == (None, True)
+    assert seen(lambda: F.mse_loss(logits(), torch.zeros(6, 3), reduce=False)) == (None, False)
+
+
+def test_class_weights_that_are_made_for_each_loss_count_for_that_one() -> None:
+    base, watch = torch.tensor([1.0, 2.0, 3.0]), Denominators()
+    with watch:
+        losses = [entropy(weight=base * factor) for factor in range(1, 7)]
+    assert [watch.weight_of(loss) for loss in losses] == [8 * factor for factor in range(1, 7)]
+
+
+def test_labels_that_are_changed_in_place_are_counted_again() -> None:
+    labels, watch = LABELS.clone(), Denominators()
+    with watch:
+        losses = [F.cross_entropy(logits(), labels), F.cross_entropy(logits(), labels.fill_(0))]
+    assert [watch.weight_of(loss) for loss in losses] == [4, 6]
 
 
 def test_what_is_computed_is_the_same_under_watch() -> None:
