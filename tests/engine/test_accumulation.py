@@ -65,6 +65,11 @@ def test_rows_with_two_and_twenty_targets() -> None:
     check_equal(Tagger, (rows, 1, 2), (rows, 2, 1), loss=entropy)
 
 
+def test_steps_do_not_depend_on_those_before() -> None:
+    rows = Rows(2, 20, 5, 1, 13, 4)
+    check_equal(Tagger, (rows, 1, 2), (rows, 2, 1), loss=entropy, max_step=3)
+
+
 def test_with_momentum_clipping_and_a_batch_in_which_nothing_is_asked_for() -> None:
     rows = Rows(0, 20, 1, 0, 7, 3)
     check_equal(Tagger, (rows, 1, 6), (rows, 6, 1), loss=entropy, optimizer="adamw", gradient_clip=0.1, lr=0.01)

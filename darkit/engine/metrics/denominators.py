@@ -195,9 +195,7 @@ def _of_constants(seen: Denominators, args: Any, kwargs: Any, result: Any) -> An
     if not args or not all(seen._of(value) is _CONSTANT for value in args[1:]):
         return None
     found = seen._of(args[0])
-    if found is _CONSTANT:
-        return _CONSTANT
-    return _CURVED if found is not None and _is_one(result) else None
+    return found if found is None or found is _CONSTANT else _CURVED
 
 
 def _add(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:

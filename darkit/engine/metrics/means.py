@@ -170,7 +170,6 @@ class Means:
                 else:
                     found[key] = torch.as_tensor(number).detach().clone()
             metric.reset()
-        self._metrics.clear()
         return found
 
     def on_host(self) -> Means:
@@ -201,9 +200,7 @@ class _Total:
         self.weight = self.weight + weight
 
     def mean(self) -> Any:
-        if isinstance(self.weight, Tensor) or isinstance(self.sum, Tensor):
-            return self.sum / self.weight
-        return self.sum / self.weight if self.weight else math.nan
+        return self.sum / self.weight if isinstance(self.weight, Tensor) or self.weight else math.nan
 
 
 def _said(values: Mapping[str, Any]) -> dict[str, Weight]:

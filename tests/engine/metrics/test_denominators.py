@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkit.engine.metrics.denominators import Denominators
+from darkit.engine.metrics.denominators import Denominators, can_be_watched, unwatched
 
 X = torch.linspace(-1, 1, 24).reshape(6, 4)
 LABELS = torch.tensor([0, 1, -100, 2, -100, 1])
@@ -85,6 +85,7 @@ MEANS: dict[str, tuple[Callable[[], Any], float]] = {
     "sum of columns' means": (lambda: error().mean(0).sum(), 6),
     "masked": (lambda: (error().sum(1) * MASK).sum() / MASK.sum(), 4),
     "picked": (lambda: error().sum(1)[MASK.bool()].mean(), 4),
+    "sum of columns' means by keyword": (lambda: error().mean(dim=(0,)).sum(), 6),
     "sum by a length": (lambda: error().sum() / len(X), 6),
     "sum by a negative number": (lambda: -error().sum() / -len(X), 6),
     "sum by a negative tensor": (lambda: error().sum() / -MASK.sum(), 4),
@@ -93,6 +94,7 @@ MEANS: dict[str, tuple[Callable[[], Any], float]] = {
     "scaled": (lambda: -0.5 * entropy() / 2, 4),
     "two of the same": (lambda: entropy() + 0.3 * entropy(), 4),
     "two of the same, halved": (lambda: (entropy() + entropy()) / 2, 8),
+    "two of the same, by a float": (lambda: (entropy() + entropy()) / 2.0, 8),
     "stacked": (lambda: torch.stack([entropy(), 0 * X.sum()]).sum(), 4),
     "in a loop": (summed_in_a_loop, 12),
     "a mean for each sample": (lambda: torch.stack([F.mse_loss(row, row * 0) for row in logits()]).mean(), 18),
@@ -131,7 +133,9 @@ def changed_in_place() -> Tensor:
         lambda: error().sum() + penalty(),
         lambda: (error().sum() + penalty()) / len(X),
         lambda: error().sum().div(6, rounding_mode="floor"),
-        lambda: error().mean(1).sum() / torch.ones(6),
+        lambda: error().sum() / torch.ones(6),
+        lambda: torch.stack([error().sum(), error().sum()]).mean(),
+        lambda: entropy() / error().mean(),
         lambda: error().max(),
         lambda: 0.5,
         lambda: error(),
@@ -146,6 +150,8 @@ def changed_in_place() -> Tensor:
         "both divided",
         "rounded",
         "by many",
+        "mean of sums",
+        "ratio",
         "largest",
         "number",
         "many values",
@@ -210,7 +216,18 @@ def test_huber_losses_are_divided_by_the_elements_whatever_their_weights() -> No
 def test_functions_of_a_mean_are_known_to_be_none() -> None:
     watch = Denominators()
     with watch:
-        curved = [error().mean().sqrt(), (2 * entropy()).exp().item(), error().sum() ** 2]
+        columns = error().mean(0).sqrt()
+        curved = [error().mean().sqrt(), (2 * entropy()).exp().item(), error().sum() ** 2, columns.mean()]
         others = [error().mean(), LINEAR.weight.square().sum(), error().sqrt().mean()]
-    assert [watch.is_curved(value) for value in (*curved, *others)] == [True] * 3 + [False] * 3
-    assert watch.weight_of(curved[0]) is None
+    assert [watch.is_curved(value) for value in (*curved, *others)] == [True] * 4 + [False] * 3
+    assert [watch.weight_of(value) for value in curved] == [None] * 4
+
+
+def test_what_torch_compiles_is_watched_only_where_the_watching_is_left_out() -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    assert can_be_watched(model)
+    assert not can_be_watched(nn.Sequential(torch.compile(model, backend="eager")))
+    model[0].compile(backend="eager")
+    assert not can_be_watched(model)
+    model[0]._compiled_call_impl = unwatched(model[0]._compiled_call_impl)
+    assert can_be_watched(model)

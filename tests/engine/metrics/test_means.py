@@ -156,6 +156,21 @@ def test_a_step_may_say_what_it_counts() -> None:
     assert (means["loss"].item(), means["count"].item()) == (3.0, 4)
 
 
+def test_what_a_step_says_goes_before_what_is_seen_and_nothing_counts_nothing() -> None:
+    def compute(batch: Tensor, index: int) -> dict[str, Any]:
+        return {"loss": batch.mean(), "count": [1, 0, 3][index]}
+
+    batches = [torch.zeros(4), torch.full((4,), math.nan), torch.full((1,), 4.0)]
+    assert evaluate(MODULE, batches, compute, 0)["loss"].item() == 3.0
+
+
+def test_a_compiled_model_is_not_watched() -> None:
+    model = nn.Linear(4, 3)
+    model.compile(backend="eager")
+    batch = (torch.zeros(6, 4), torch.zeros(6, 3))
+    assert Weigher(model)(lambda: {"loss": F.mse_loss(batch[0], batch[0])}, batch).weights == {"loss": 6}
+
+
 @pytest.mark.parametrize("count", [-1, math.nan, math.inf])
 def test_a_count_that_is_none_is_refused(count: float) -> None:
     with pytest.raises(LossError, match="'count' must be a number of at least 0"):
@@ -210,6 +225,16 @@ def test_weights_that_stay_on_an_accelerator_give_the_same_step() -> None:
     torch.testing.assert_close(grads[0], grads[1])
     assert losses[0] == pytest.approx(losses[1])
     assert math.isfinite(losses[0])
+
+
+def test_a_step_on_an_accelerator_in_which_nothing_is_asked_for_has_finite_gradients() -> None:
+    model, window = made(Tagger), Window(2)
+    labels = torch.full((1, 2), -100)
+    for _ in range(2):
+        weighed = Weighed({"loss": model(torch.tensor([[1, 2]]), labels)["loss"]}, {"loss": torch.tensor(0.0)})
+        window.take(weighed).backward()  # type: ignore[union-attr]
+    divide_gradients(torch.optim.SGD(model.parameters()), window.close()[0])
+    assert torch.equal(model.scores.weight.grad, torch.zeros(5, 5))
 
 
 def test_values_that_are_no_means_are_told_once_by_name(caplog: pytest.LogCaptureFixture) -> None:
