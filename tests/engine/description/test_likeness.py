@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from darkit.engine.likeness import are_alike
+from darkit.engine.description.likeness import are_alike
 from torch import nn
 
 
