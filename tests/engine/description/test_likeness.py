@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from darkit.engine.description.likeness import are_alike
 from torch import nn
+
+from darkit.engine.description.likeness import are_alike
 
 
 class Scaled(nn.Module):
