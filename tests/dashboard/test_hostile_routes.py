@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from tests.dashboard.test_security import ask
 
 from darkit.runs import files
 from tests.cli.hostile import (
@@ -28,6 +27,7 @@ from tests.cli.hostile import (
 )
 from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import make_run
+from tests.dashboard.server.test_security import ask
 
 ROUTES = ("charts", "news", "parallel", "csv", "page")
 NAMES = (

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkit.dashboard.charts.charts import points_each
-from darkit.dashboard.charts.curves import Curve, band_of, curve_of, usable_series
+from darkit.dashboard.charts.curves import Curve, band_of, curve_of
 from darkit.dashboard.charts.downsample import memory_of, pick, smooth
 from darkit.dashboard.charts.figures import Line, chart_figure, inert, numbers, robust_scale
 from darkit.dashboard.charts.parallel import parallel_figure
-from darkit.dashboard.reading.library import higher_is_better
+from darkit.dashboard.reading.library import higher_is_better, usable_series
 from darkit.dashboard.reading.tail import LogTail, Table
 from darkit.dashboard.view import View
 

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.dashboard.test_serve import code_of
 
-from darkit.dashboard.server import connections, plotly
+from darkit.dashboard.charts import plotly
+from darkit.dashboard.server import connections
 from darkit.dashboard.server.connections import BoundedProtocol, FewLines, most_connections
 from darkit.runs.child import environment, python_module
 from tests.dashboard.conftest import Served, served
+from tests.dashboard.server.test_serve import code_of
 
 HALF = b"GET / HTTP/1.1\r\nHost: "
 
