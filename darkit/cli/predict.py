@@ -1,25 +1,22 @@
-"""``darkit predict``: a run's model on one input."""
+"""``darkit predict``: predict with a run's model."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from darkit.cli.errors import show_warnings
 from darkit.cli.parsers import Subparsers, add_command
-from darkit.cli.rows import check_out
+from darkit.cli.recorded import read_composed
 from darkit.cli.terminal import text_for_output
 from darkit.errors import ConfigError, ModelError
+from darkit.prediction.rows import TEXT, Rows, as_csv, as_json, check_output, is_table, read_rows
 from darkit.runs import Run, load
-from darkit.runs.example import example_input
 from darkit.runs.inert import format_json
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from darkit.core import Predicter
 
 _EXAMPLES = """\
@@ -27,7 +24,7 @@ _EXAMPLES = """\
   darkit predict NAME:iter-400-ckpt "The import statement" --temperature 0 --max-new-tokens 50
   darkit predict NAME "A list of names:" --top-p 0.9 --stop "." --seed 1
   echo "The import statement" | darkit predict NAME -
-  darkit predict NAME "The [MASK] statement"     for a masked model: what may be hidden there
+  darkit predict NAME "The [MASK] statement"     candidates of a masked model
   darkit predict NAME rows.csv --out labels.csv  for a classification or regression; also .npy, .json and .jsonl
   darkit predict NAME "[[1, 2, 3, 4]]"           numbers, as JSON, for a model without a tokenizer
 """
@@ -35,7 +32,7 @@ _SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "stop", "seed")
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = add_command(commands, "predict", run, "predict with a run's model", _EXAMPLES)
     parser.add_argument("name", metavar="NAME", help="the run's name, or NAME:CHECKPOINT")
     parser.add_argument(
@@ -43,113 +40,130 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--device", help="auto, cpu, cuda or mps (default: the accelerator if there is one)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    text = parser.add_argument_group("text that goes on")
-    text.add_argument("--max-new-tokens", type=int, default=200, metavar="N", help="tokens at most (default: 200)")
+    text = parser.add_argument_group("text generation")
     text.add_argument(
-        "--temperature", type=float, default=0.8, metavar="T", help="0 takes the likeliest token (default: 0.8)"
+        "--max-new-tokens", type=int, default=200, metavar="N", help="maximum number of new tokens (default: 200)"
     )
-    text.add_argument("--top-k", type=int, metavar="K", help="choose from the K likeliest tokens")
-    text.add_argument("--top-p", type=float, metavar="P", help="choose from the likeliest that have P together")
     text.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given again"
+        "--temperature",
+        type=float,
+        default=0.8,
+        metavar="T",
+        help="sampling temperature; 0 always takes the likeliest token (default: 0.8)",
     )
-    text.add_argument("--seed", type=int, metavar="N", help="for the same text again")
-    text.add_argument("--ctx-len", type=int, metavar="N", help="tokens that the model is to see at most")
+    text.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest tokens")
+    text.add_argument(
+        "--top-p", type=float, metavar="P", help="sample from the likeliest tokens with total probability P"
+    )
+    text.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="stop before this text; may be repeated"
+    )
+    text.add_argument("--seed", type=int, metavar="N", help="seed, to get the same text again")
+    text.add_argument("--ctx-len", type=int, metavar="N", help="maximum number of tokens that the model sees")
     other = parser.add_argument_group("other models")
     other.add_argument("--top", type=int, default=5, metavar="N", help="candidates for each [MASK] (default: 5)")
     other.add_argument("--out", type=Path, metavar="FILE", help="write predictions to a .csv, .npy, .json or .jsonl")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predicts: text is streamed, candidates and tables are printed, anything else is printed as JSON."""
-    found = load(arguments.name)  # before torch is paid for
+    """Predict: stream text, print candidates and tables, and print anything else as JSON."""
+    found = load(arguments.name)  # before the slow import of torch
     if arguments.out is not None:
-        check_out(arguments.out)
+        check_output(arguments.out)
     from darkit.core import Predicter
     from darkit.prediction.tasks import CLASSIFICATION, MASKED, REGRESSION
 
     if "" not in sys.path:
-        sys.path.insert(0, "")  # a model of the working directory's
+        sys.path.insert(0, "")  # the model's class may be in the working directory
     show_warnings()
     given = _given(arguments.input)
     try:
         predicter = Predicter.from_pretrained(arguments.name, arguments.device)
     except ModelError as error:
         error.add_note(
-            "`darkit predict` also finds a class when it runs in the folder of the code it was trained with."
+            "`darkit predict` also finds a class if it runs in the folder of the code that trained the model."
         )
         raise
     if predicter.task in (CLASSIFICATION, REGRESSION):
-        _label(predicter, found, given, arguments)
+        _print_predictions(predicter, found, given, arguments)
         return 0
     if arguments.out is not None:
-        raise ConfigError(
-            f"--out is for models that give labels or numbers for the rows of a file; {found.name!r} makes text."
-        )
+        raise ConfigError(f"--out needs a model that predicts labels or numbers; {found.name!r} generates text.")
     if predicter.tokenizer is None:
-        _print_raw(predicter, found, given)
+        _print_json(predicter, found, given)
     elif predicter.task == MASKED:
-        _fill(predicter, given, arguments)
+        _print_candidates(predicter, given, arguments)
     else:
         _stream(predicter, given, arguments)
     return 0
 
 
 def _stream(predicter: Predicter, given: str, arguments: argparse.Namespace) -> None:
-    from darkit.prediction.tasks import PAIRS
+    from darkit.prediction.tasks import SEQ2SEQ
 
     settings = {name: getattr(arguments, name) for name in _SAMPLING}
-    if predicter.task != PAIRS:
+    if predicter.task != SEQ2SEQ:
         settings["ctx_len"] = arguments.ctx_len
     pieces = predicter.predict(given, **settings)
     if arguments.json:
         print(format_json({"prompt": given, "text": "".join(pieces)}, indent=None))
         return
-    if predicter.task != PAIRS:
+    if predicter.task != SEQ2SEQ:
         print(given, end="", flush=True)
     for piece in pieces:
         print(text_for_output(piece), end="", flush=True)
     print()
 
 
-def _fill(predicter: Predicter, given: str, arguments: argparse.Namespace) -> None:
+def _print_candidates(predicter: Predicter, given: str, arguments: argparse.Namespace) -> None:
     from darkit.prediction.text.masked import MASK, mask_name
 
-    places = predicter.predict(given, top=arguments.top)
+    masks = predicter.predict(given, top=arguments.top)
     if arguments.json:
-        found = [[{"token": item.token, "probability": item.probability} for item in place] for place in places]
+        found = [[{"token": item.token, "probability": item.probability} for item in mask] for mask in masks]
         print(format_json({"text": given, "masks": found}, indent=None))
         return
-    written = given.replace(MASK, mask_name(predicter.tokenizer)).split(mask_name(predicter.tokenizer))
-    for number, candidates in enumerate(places):
-        if len(places) > 1:
+    parts = given.replace(MASK, mask_name(predicter.tokenizer)).split(mask_name(predicter.tokenizer))
+    for number, candidates in enumerate(masks):
+        if len(masks) > 1:
             print(f"{MASK} {number + 1}")
-        before = MASK.join(written[: number + 1])
-        after = MASK.join(written[number + 1 :])
+        before = MASK.join(parts[: number + 1])
+        after = MASK.join(parts[number + 1 :])
         for item in candidates:
             print(f"{item.probability:6.1%}  {before}{text_for_output(item.token.strip())}{after}")
 
 
-def _label(predicter: Predicter, found: Run, given: str, arguments: argparse.Namespace) -> None:
-    from darkit.cli.labelling import as_plain, is_file, label_file, label_json
+def _print_predictions(predicter: Predicter, found: Run, given: str, arguments: argparse.Namespace) -> None:
+    from darkit.prediction.batch import as_plain, predict_rows, write_predictions
 
-    if is_file(arguments.input):
-        label_file(predicter, found, Path(arguments.input), arguments.out, as_objects=arguments.json)
+    if is_table(arguments.input):
+        path = Path(arguments.input)
+        rows = predict_rows(predicter, found, read_rows(path), text_field=_text_field(found))
+        if arguments.out is not None:
+            write_predictions(arguments.out, rows)
+            print(f"Wrote {len(rows.values)} predictions to {arguments.out}.")
+        elif path.suffix == ".csv" and not arguments.json:
+            print(text_for_output(as_csv(rows)), end="")
+        else:
+            print(as_json(rows))
         return
     if arguments.out is not None:
-        raise ConfigError(f"--out is for a file of rows, a .csv, .npy, .json or .jsonl, not for {given[:60]!r}.")
-    if predicter.tokenizer is not None:
-        prediction = predicter.predict(given)
-        if arguments.json or not hasattr(prediction, "label"):
-            print(format_json(as_plain(prediction), indent=None))
-        else:
-            print(f"{text_for_output(str(prediction.label))}  ({prediction.probability:.1%})")
-    elif not label_json(predicter, found, given):
-        _print_raw(predicter, found, given)
+        raise ConfigError(f"--out needs a table file (.csv, .npy, .json or .jsonl) as INPUT, not {given[:60]!r}.")
+    if predicter.tokenizer is None:
+        _print_json(predicter, found, given)
+        return
+    prediction = predicter.predict(given)
+    if arguments.json or not hasattr(prediction, "label"):
+        print(format_json(as_plain(prediction), indent=None))
+    else:
+        print(f"{text_for_output(str(prediction.label))}  ({prediction.probability:.1%})")
 
 
-def _print_raw(predicter: Predicter, found: Run, given: str) -> None:
-    print(format_json(_as_json(_predict(predicter, _tensors(given, found, predicter.model))), indent=None))
+def _print_json(predicter: Predicter, found: Run, given: str) -> None:
+    from darkit.prediction.batch import predict_json
+
+    output = predict_json(predicter, found, given)
+    print(as_json(output) if isinstance(output, Rows) else format_json(output, indent=None))
 
 
 def _given(word: str) -> str:
@@ -161,42 +175,8 @@ def _given(word: str) -> str:
     return text
 
 
-def _tensors(text: str, run: Run, model: nn.Module) -> Any:
-    """Makes tensors of JSON: of numbers, or of a dict of numbers for a model with named inputs."""
-    import torch
-
-    from darkit.cli.labelling import float_type
-
-    dtype = float_type(run, model)
-    try:
-        value = json.loads(text)
-        if isinstance(value, dict):
-            return {key: torch.tensor(item, dtype=dtype) for key, item in value.items()}
-        return torch.tensor(value, dtype=dtype)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError(
-            f"The run {run.name!r} has no tokenizer: its model takes numbers as JSON, such as {_example(run)}, not "
-            f"{text[:60]!r} ({error})."
-        ) from error
-
-
-def _predict(predicter: Predicter, inputs: Any) -> Any:
-    from darkit.engine.steps.loss import batch_errors
-
-    with batch_errors(inputs):
-        return predicter.predict(inputs)
-
-
-def _example(run: Run) -> str:
-    example = example_input(run.path, run.info)
-    return example if example != "INPUT" else '"[[1.0, 2.0]]"'
-
-
-def _as_json(output: Any) -> Any:
-    if hasattr(output, "tolist"):
-        return output.tolist()
-    if isinstance(output, dict):
-        return {key: _as_json(value) for key, value in output.items()}
-    if isinstance(output, tuple | list):
-        return [_as_json(value) for value in output]
-    return output
+def _text_field(found: Run) -> str:
+    """Return the name of the text column in the run's data."""
+    data = read_composed(found).get("data")
+    field = data.get("field") if isinstance(data, dict) else None
+    return field if isinstance(field, str) and field else TEXT

@@ -21,12 +21,12 @@ from darkit.engine.device import move_to_device, seed_generators
 from darkit.engine.steps.loss import Compute, finds_own_loss, make_step
 from darkit.errors import DataError
 from darkit.prediction.predicter import Predicter
-from darkit.prediction.tasks import CAUSAL, CLASSIFICATION, MASKED, PAIRS, label_names
+from darkit.prediction.tasks import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ, label_names
 from darkit.runs import Run, files, load
 from darkit.runs.names import split_reference
 from darkit.runs.notes import Evaluation, add_evaluation
 
-_PERPLEXITY = (CAUSAL, MASKED, PAIRS)  # what has a loss in nats per token
+_PERPLEXITY = (CAUSAL, MASKED, SEQ2SEQ)  # what has a loss in nats per token
 
 
 def evaluate_run(name: str, data: Any, *, note: bool = True, **settings: Any) -> dict[str, float]:

@@ -19,7 +19,7 @@ from darkit.engine.steps.loss import call_model
 from darkit.errors import ConfigError, ModelError
 from darkit.prediction.classification import label_texts
 from darkit.prediction.rebuild import build_model
-from darkit.prediction.tasks import CLASSIFICATION, MASKED, PAIRS, REGRESSION, label_names, task_of
+from darkit.prediction.tasks import CLASSIFICATION, MASKED, REGRESSION, SEQ2SEQ, label_names, task_of
 from darkit.prediction.text.generate import stream_texts
 from darkit.prediction.text.masked import fill_masks
 from darkit.prediction.text.seq2seq import stream_target
@@ -149,7 +149,7 @@ class Predicter:
 
     @cached_property
     def task(self) -> str:
-        """What the model predicts: ``causal``, ``masked``, ``classification``, ``regression`` or ``pairs``."""
+        """What the model predicts: ``causal``, ``masked``, ``classification``, ``regression`` or ``seq2seq``."""
         return task_of(self._run(self.name), self.model, self.tokenizer)
 
     @cached_property
@@ -190,7 +190,7 @@ class Predicter:
                 return [fill_masks(self.model, self.tokenizer, text, **settings) for text in texts]
             if self.task in (CLASSIFICATION, REGRESSION):
                 return list(label_texts(self.model, self.tokenizer, texts, self.task, self.label_names, **settings))
-        if self.task == PAIRS:
+        if self.task == SEQ2SEQ:
             streams = [stream_target(self.model, self.tokenizer, text, **settings) for text in texts]
         else:
             streams = stream_texts(self.model, self.tokenizer, texts, **settings)

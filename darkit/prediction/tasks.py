@@ -12,21 +12,21 @@ from darkit.data.text.tokenizers import special_token
 from darkit.prediction.text.language import parameter_names
 from darkit.runs import Run
 
-CAUSAL, MASKED, CLASSIFICATION, REGRESSION, PAIRS = "causal", "masked", "classification", "regression", "pairs"
+CAUSAL, MASKED, CLASSIFICATION, REGRESSION, SEQ2SEQ = "causal", "masked", "classification", "regression", "seq2seq"
 _BY_DATA = {  # the class of the data -> what is learnt from it
     "TokenWindows": CAUSAL,
     "DocumentWindows": CAUSAL,
     "TokenStream": CAUSAL,
     "MaskedTokens": MASKED,
     "SentencePairs": MASKED,
-    "TextPairs": PAIRS,
+    "TextPairs": SEQ2SEQ,
 }
 _LABELLED = ("LabelledTexts", "TableRows")
 _BY_CLASS = (  # what the classes of transformers end with
     ("ForMaskedLM", MASKED),
     ("ForPreTraining", MASKED),
     ("ForSequenceClassification", CLASSIFICATION),
-    ("ForConditionalGeneration", PAIRS),
+    ("ForConditionalGeneration", SEQ2SEQ),
     ("ForCausalLM", CAUSAL),
     ("LMHeadModel", CAUSAL),
 )
@@ -42,7 +42,7 @@ def task_of(run: Run, model: nn.Module, tokenizer: Any) -> str:
         tokenizer: The run's, or None.
 
     Returns:
-        ``causal``, ``masked``, ``classification``, ``regression`` or ``pairs`` (of a text and what becomes of it).
+        ``causal``, ``masked``, ``classification``, ``regression`` or ``seq2seq``.
     """
     data = _facts(run)
     kind = str(data.get("kind", ""))

@@ -106,9 +106,7 @@ def test_the_example_that_is_given_for_a_run_works(runs: Path, capsys: pytest.Ca
         done(capsys, "predict", name, given)
 
 
-@pytest.mark.parametrize(
-    "given", ["hello", "[[1], [2, 3]]", "null", '{"x": "y"}', '"text"', "", "[[1e999999999999]", "{}x"]
-)
+@pytest.mark.parametrize("given", ["hello", "null", '{"x": "y"}', '"text"', "", "[[1e999999999999]", "{}x"])
 def test_what_is_no_numbers_is_answered_with_an_example_that_fits(
     given: str, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

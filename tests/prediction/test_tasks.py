@@ -28,7 +28,7 @@ def run_with(folder: Path, **data: Any) -> Run:
         ({"kind": "TokenStream"}, "causal"),
         ({"kind": "MaskedTokens"}, "masked"),
         ({"kind": "SentencePairs"}, "masked"),
-        ({"kind": "TextPairs"}, "pairs"),
+        ({"kind": "TextPairs"}, "seq2seq"),
         ({"kind": "LabelledTexts", "label_names": ["a", "b"]}, "classification"),
         ({"kind": "LabelledTexts"}, "regression"),
         ({"kind": "TableRows", "label_names": ["a", "b"]}, "classification"),
@@ -46,7 +46,7 @@ def test_the_data_tells_what_was_learnt(data: dict[str, Any], task: str, tmp_pat
     [
         ("BertForMaskedLM", "masked"),
         ("BertForSequenceClassification", "classification"),
-        ("T5ForConditionalGeneration", "pairs"),
+        ("T5ForConditionalGeneration", "seq2seq"),
         ("GPT2LMHeadModel", "causal"),
         ("LlamaForCausalLM", "causal"),
         ("Anything", "causal"),

@@ -1,4 +1,4 @@
-"""Tables as ``darkit predict`` reads and writes them."""
+"""Tables to predict for, read and written."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy
 import pytest
 
-from darkit.cli.rows import Rows, read_rows, write_rows
 from darkit.errors import ConfigError, DataError
+from darkit.prediction.rows import Rows, read_rows, write_rows
 
 OBJECTS = [{"width": 1, "kind": "猫"}, {"width": 2.5, "kind": "a\u2028b"}]
 
@@ -47,7 +47,7 @@ def test_arrays_are_read_and_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("gone.csv", None, "There is no file .*gone.csv"),
+        ("gone.csv", None, "The file .*gone.csv does not exist"),
         ("a.csv", b"", "a.csv has no rows"),
         ("a.csv", b"x,y\n", "a.csv has no rows"),
         ("a.csv", b"x,y\n1\n", "a.csv, row 1 has 1 column, but the first line names 2"),
@@ -58,7 +58,7 @@ def test_arrays_are_read_and_written(tmp_path: Path) -> None:
         ("a.json", b'[{"x": 1}, {"y": 1}]', "a.json, row 2 has no 'x', which the first row has"),
         ("a.jsonl", b'{"x": 1}\n{"x": ', "a.jsonl, line 2, is not JSON: "),
         ("a.jsonl", b"\n", "a.jsonl must hold a row on every line"),
-        ("a.npy", b"no", "a.npy is not an array that NumPy saved"),
+        ("a.npy", b"no", "a.npy is not a NumPy array file"),
         ("a.npy", numpy.ones(3), r"a.npy must hold numbers \(rows, columns\), not float64\[3\]"),
     ],
 )
@@ -79,7 +79,7 @@ def test_what_is_no_number_is_named_with_its_row_and_column(value: Any) -> None:
 
 
 def test_columns_that_the_run_needs_must_be_there() -> None:
-    with pytest.raises(DataError, match="here has no column 'height', which the run needs; there is: width"):
+    with pytest.raises(DataError, match=r"here has no column 'height', which the run needs. Available: width"):
         Rows("here", ["width"], [[1]]).numbers(["height"], None)
     with pytest.raises(DataError, match="here has 1 column, but the run's model takes 2"):
         Rows("here", [], [[1]]).numbers([], 2)
@@ -87,8 +87,8 @@ def test_columns_that_the_run_needs_must_be_there() -> None:
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     rows = Rows("here", ["x"], [[1]])
-    with pytest.raises(ConfigError, match=r"--out must end with .*, not be 'a\.xlsx'"):
+    with pytest.raises(ConfigError, match=r"must end with .*, but is 'a\.xlsx'"):
         write_rows(tmp_path / "a.xlsx", rows)
-    with pytest.raises(ConfigError, match=r"--out: there is no folder .*gone to write a\.csv into"):
+    with pytest.raises(ConfigError, match=r"Cannot write a\.csv: the folder .*gone does not exist"):
         write_rows(tmp_path / "gone" / "a.csv", rows)
     assert list(tmp_path.iterdir()) == []

@@ -68,7 +68,7 @@ def test_each_row_gets_its_label_in_a_column_behind(table: Path, capsys: pytest.
     ]
     assert {row["prediction"] for row in rows} <= {"large", "small"}
     said = done(capsys, "predict", "kinds", "shapes.csv", "--out", "labels.csv")
-    assert said == "30 predictions are in labels.csv.\n"
+    assert said == "Wrote 30 predictions to labels.csv.\n"
     assert Path("labels.csv").read_text() == shown
 
 
@@ -131,12 +131,17 @@ def test_a_label_cannot_steer_the_terminal(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("gone.csv",), "There is no file gone.csv."),
-        (("shapes.csv", "--out", "labels.xlsx"), "--out must end with .csv, .npy, .json or .jsonl, not be"),
-        (("shapes.csv", "--out", "gone/labels.csv"), "--out: there is no folder gone to write labels.csv into."),
-        (("[[1, 2]]", "--out", "labels.csv"), "--out is for a file of rows"),
+        (("gone.csv",), "The file gone.csv does not exist."),
+        (
+            ("shapes.csv", "--out", "labels.xlsx"),
+            "The output file must end with .csv, .npy, .json or .jsonl, but is 'labels.xlsx'",
+        ),
+        (("shapes.csv", "--out", "gone/labels.csv"), "Cannot write labels.csv: the folder gone does not exist."),
+        (("[[1, 2]]", "--out", "labels.csv"), "--out needs a table file"),
         (("[[1, 2, 3]]",), "INPUT has 3 columns, but the run's model takes 2."),
-        (('[{"width": 1}]',), "INPUT has no column 'height', which the run needs; there is: width."),
+        (('[{"width": 1}]',), "INPUT has no column 'height', which the run needs. Available: width."),
+        (('[{"width": 1, "height": 2}, {"width": 1}]',), "INPUT, row 2 has no 'height', which the first row has."),
+        (("[[1, 2], [3]]",), "INPUT, row 2 has 1 column, but the first has 2."),
         (('[["x", 2]]',), "INPUT, row 1: the column 'width' must be a number, not 'x'."),
         (("words",), "The run 'kinds' has no tokenizer: its model takes numbers as JSON"),
     ],

@@ -1,4 +1,4 @@
-"""Tables in and out of ``darkit predict``: ``.csv``, ``.npy``, ``.json`` and ``.jsonl``."""
+"""Tables to predict for, read and written: ``.csv``, ``.npy``, ``.json`` and ``.jsonl``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from darkit.runs import files
 from darkit.runs.inert import format_json
 
 ENDINGS = (".csv", ".npy", ".json", ".jsonl")
-TEXT = "text"  # what a column of texts is called where nobody says
+TEXT = "text"  # default name of a column of texts
 
 
 @dataclass
@@ -24,10 +24,10 @@ class Rows:
     """The rows of a table.
 
     Attributes:
-        where: What they are called in an error.
-        names: The names of the columns, or none where they have none.
-        values: The rows; each has a value for each column.
-        array: All of them as NumPy saved them, where a row is more than a list of numbers; then there are no values.
+        where: Name of the table in errors.
+        names: Names of the columns; empty if they have none.
+        values: The rows, each with a value for each column.
+        array: The rows as a NumPy array with more than two dimensions, instead of `values`; else None.
     """
 
     where: str
@@ -36,22 +36,22 @@ class Rows:
     array: Any = None
 
     def column(self, name: str) -> list[Any]:
-        """Returns the values of a column. Raises `DataError` where there is none."""
+        """Return the values of a column. Raises `DataError` if it is missing."""
         if name not in self.names:
-            known = f"there is: {listing(self.names)}" if self.names else "its columns have no names"
-            raise DataError(f"{self.where} has no column {name!r}, which the run needs; {known}.")
-        place = self.names.index(name)
-        return [row[place] for row in self.values]
+            known = f"Available: {listing(self.names)}" if self.names else "Its columns have no names"
+            raise DataError(f"{self.where} has no column {name!r}, which the run needs. {known}.")
+        index = self.names.index(name)
+        return [row[index] for row in self.values]
 
     def numbers(self, features: Sequence[str], width: int | None) -> list[list[float]]:
-        """Returns the numbers that go into the model.
+        """Return the model's inputs (rows, features).
 
         Args:
-            features: The columns of the run, or none where it does not know them: then all count.
-            width: How many columns the run has, or None.
+            features: The feature columns of the run; empty if unknown, then all columns are features.
+            width: Number of features, or None if unknown.
 
         Raises:
-            DataError: A column is missing, there are too many or too few, or a value is no number.
+            DataError: A column is missing, the number of columns is wrong, or a value is not a number.
         """
         if features and self.names:
             columns = [self.column(name) for name in features]
@@ -60,7 +60,7 @@ class Rows:
             wanted = len(features) or width
             if wanted is not None and len(columns) != wanted:
                 raise DataError(f"{self.where} has {_count(len(columns))}, but the run's model takes {wanted}.")
-        names = list(features) or self.names or [str(place) for place in range(len(columns))]
+        names = list(features) or self.names or [str(index) for index in range(len(columns))]
         checked = [
             [self._number(value, name, row) for row, value in enumerate(column)]
             for name, column in zip(names, columns, strict=True)
@@ -77,18 +77,25 @@ class Rows:
         return number
 
 
+def is_table(word: str) -> bool:
+    """Return whether an input names a table file."""
+    return (
+        len(word) < 4096 and "\n" not in word and Path(word).suffix in ENDINGS and word.lstrip()[:1] not in ("[", "{")
+    )
+
+
 def read_rows(path: Path) -> Rows:
-    """Reads a file.
+    """Read a file.
 
     Raises:
-        DataError: It is not there, cannot be read, is empty, or its rows are not all as long.
+        DataError: It is missing, unreadable or empty, or its rows differ in length.
     """
     try:
         if path.suffix == ".npy":
             return _read_array(path)
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise DataError(f"There is no file {path}.") from error
+        raise DataError(f"The file {path} does not exist.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8 at byte {error.start}.") from error
     except OSError as error:
@@ -104,7 +111,7 @@ def read_rows(path: Path) -> Rows:
 
 
 def rows_of(value: Any, where: str) -> Rows | None:
-    """Makes rows of what JSON holds: a list of objects, of texts, or of lists of one length; None for anything else."""
+    """Return rows of a JSON value: a list of objects, of texts, or of lists of one length; None for anything else."""
     if not isinstance(value, list) or not value:
         return None
     if all(isinstance(item, str) for item in value):
@@ -123,29 +130,31 @@ def rows_of(value: Any, where: str) -> Rows | None:
 
 
 def write_rows(path: Path, rows: Rows) -> None:
-    """Writes a file: all of it, or the old one stays.
+    """Write a file atomically.
 
     Raises:
-        ConfigError: Its ending is none of those that can be written, or there is no such folder.
+        ConfigError: As `check_output`.
         StorageError: The file system refused.
     """
-    check_out(path)
+    check_output(path)
     if path.suffix == ".npy":
         files.write_bytes(path, _as_array(rows))
     else:
         files.write_text(path, _WRITERS[path.suffix](rows))
 
 
-def check_out(path: Path) -> None:
-    """Refuses a file that cannot be written, before anything is predicted. Raises `ConfigError`."""
+def check_output(path: Path) -> None:
+    """Check the name of an output file before the model runs. Raises `ConfigError` for its suffix or folder."""
     if path.suffix not in ENDINGS:
-        raise ConfigError(f"--out must end with {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, not be {path.name!r}.")
+        raise ConfigError(
+            f"The output file must end with {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, but is {path.name!r}."
+        )
     if not path.parent.is_dir():
-        raise ConfigError(f"--out: there is no folder {path.parent} to write {path.name} into.")
+        raise ConfigError(f"Cannot write {path.name}: the folder {path.parent} does not exist.")
 
 
 def as_csv(rows: Rows) -> str:
-    """Writes rows with a line of names before."""
+    """Return rows as CSV with a header."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(rows.names)
@@ -154,7 +163,7 @@ def as_csv(rows: Rows) -> str:
 
 
 def as_json(rows: Rows) -> str:
-    """Writes rows as a list of objects."""
+    """Return rows as a JSON list of objects."""
     return format_json([dict(zip(rows.names, row, strict=True)) for row in rows.values], indent=None)
 
 
@@ -185,7 +194,7 @@ def _read_lines(path: Path, text: str) -> list[Any]:
 def _read_csv(path: Path, text: str) -> Rows:
     names, *values = [row for row in csv.reader(io.StringIO(text)) if row] or [[]]
     if not values:
-        raise DataError(f"{path} has no rows: its first line names the columns, and one follows for each row.")
+        raise DataError(f"{path} has no rows. Its first line must name the columns, and each further line is a row.")
     for number, row in enumerate(values):
         if len(row) != len(names):
             raise DataError(f"{path}, row {number + 1} has {_count(len(row))}, but the first line names {len(names)}.")
@@ -198,7 +207,7 @@ def _read_array(path: Path) -> Rows:
     try:
         array = numpy.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise DataError(f"{path} is not an array that NumPy saved: {error}.") from error
+        raise DataError(f"{path} is not a NumPy array file: {error}.") from error
     if array.ndim < 2 or not array.size or array.dtype.kind not in "iufb":
         raise DataError(f"{path} must hold numbers (rows, columns), not {array.dtype}{list(array.shape)}.")
     if array.ndim > 2:
