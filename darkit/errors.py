@@ -1,8 +1,7 @@
-"""Every exception that darkit raises on purpose: a leaf of the dependency tree.
+"""All exceptions that darkit raises on purpose. This module imports nothing of darkit.
 
-Each one is also the builtin that people already catch (``ValueError``, ``FileNotFoundError``, ...), and its text is one
-sentence that says what was wrong, which value, and what would be right. The command line prints that sentence and exits
-with 2.
+Each is also the builtin that people already catch (``ValueError``, ``FileNotFoundError``, ...). Its message says what
+is wrong, the value given and what to do. The command line prints the message and exits with code 2.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-_FROM_WORKER = "Caught "  # how torch begins an error of a worker process that loads data, with its traceback behind
+_FROM_WORKER = "Caught "  # the start of torch's message for an error in a data worker; the traceback follows
 
 
 class DarkitError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base class of all errors that a user can fix."""
 
     def __str__(self) -> str:
         text = super().__str__()
@@ -29,7 +28,7 @@ class NameInvalidError(DarkitError, ValueError):
 
 
 class RunExistsError(DarkitError, FileExistsError):
-    """A new run was asked for under a name that is taken."""
+    """The name of a new run is already in use."""
 
 
 class RunLockedError(DarkitError, BlockingIOError):
@@ -49,15 +48,15 @@ class CheckpointMismatchError(DarkitError, ValueError):
 
 
 class CheckpointCorruptError(DarkitError, ValueError):
-    """A checkpoint file cannot be read, or is not what its manifest says."""
+    """A checkpoint file cannot be read, or does not match its manifest."""
 
 
 class CheckpointUnreadableError(DarkitError, TypeError):
-    """A checkpoint was to hold something that could not be read again without running code."""
+    """Checkpoint content that could not be read back without running code."""
 
 
 class ConfigError(DarkitError, ValueError):
-    """A config value that is unknown, of the wrong type or out of range."""
+    """An unknown setting, or a value of the wrong type or out of range."""
 
 
 class DataError(DarkitError, ValueError):
@@ -65,19 +64,19 @@ class DataError(DarkitError, ValueError):
 
 
 class ModelError(DarkitError, TypeError):
-    """Something that is not a usable model, or whose class cannot be found."""
+    """An unusable model, or a model class that cannot be found."""
 
 
 class BatchError(DarkitError, RuntimeError):
-    """The model raised an error on a batch; the text names the batch's shapes and dtypes."""
+    """The model raised an error on a batch; the message has the batch's shapes and dtypes."""
 
 
 class LossError(DarkitError, ValueError):
-    """No loss could be found, or what was found cannot be trained on."""
+    """No loss was found, or the loss cannot be trained on."""
 
 
 class OutOfMemoryError(DarkitError, MemoryError):
-    """The memory of the host did not suffice for a batch; on an accelerator it is torch's own ``OutOfMemoryError``."""
+    """Not enough host memory for a batch, in training or prediction; accelerators raise torch's own error."""
 
 
 class NonFiniteLossError(DarkitError, ArithmeticError):
@@ -85,57 +84,55 @@ class NonFiniteLossError(DarkitError, ArithmeticError):
 
 
 class LogError(DarkitError, ValueError):
-    """A row that does not fit the log's columns."""
+    """A row that does not fit the columns of the log."""
 
 
 class StorageError(DarkitError, OSError):
-    """The file system refused: no space, no permission, not a folder."""
+    """The file system failed: no space, no permission, not a folder."""
 
     def __str__(self) -> str:
-        return self.strerror or super().__str__()  # the sentence, without an "[Errno 28]" before it
+        return self.strerror or super().__str__()  # without a leading "[Errno 28]"
 
 
 class RunReplacedError(StorageError):
-    """The folder that a training writes into was deleted, moved or replaced while it trained."""
+    """The run directory was deleted, moved or replaced during training."""
 
 
 class NotesChangedError(DarkitError, ValueError):
-    """Somebody else has changed a run's note since it was read."""
+    """A run's note was changed by someone else since it was read."""
 
 
 class DeviceWarning(UserWarning):
-    """The device that was asked for is not there, and the CPU is used instead."""
+    """The requested device is not available; the CPU is used instead."""
 
 
 class ReproductionWarning(UserWarning):
-    """Something of a run could not be recorded, or is not as it was: it can only be repeated or used with help."""
+    """A run cannot be reproduced exactly: something was not recorded, or has changed."""
 
 
 class ServerError(DarkitError, OSError):
-    """The dashboard cannot be served, or not ended, as was asked."""
+    """The dashboard cannot be started or stopped."""
 
 
 def nearest(wanted: str, existing: Iterable[str], *, limit: int = 8) -> str:
-    """Says what there is, nearest to what was wanted first.
+    """List the available names, most similar first.
 
     Args:
-        wanted: What was asked for.
-        existing: What there is.
-        limit: How many to name at most.
+        wanted: The unknown name.
+        existing: The available names.
+        limit: Maximum number of names.
 
     Returns:
-        A clause such as ``"did you mean 'lr'? There is: lr, batch_size"``, or ``"there is none"``.
+        Text without a full stop, such as ``"Did you mean 'lr'? Available: lr, batch_size"`` or ``"Available: none"``.
     """
     names = sorted(existing)
-    if not names:
-        return "there is none"
     close = get_close_matches(wanted, names, n=limit, cutoff=0.6)
     ordered = close + [name for name in names if name not in close]
-    hint = f"did you mean {close[0]!r}? There" if close else "there"
-    return f"{hint} is: {listing(ordered, limit=limit)}"
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Available: {listing(ordered, limit=limit) or 'none'}"
 
 
 def listing(names: Sequence[str], *, limit: int = 8) -> str:
-    """Joins names with commas, and says how many more than ``limit`` there are."""
+    """Join names with commas; count those beyond ``limit``."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

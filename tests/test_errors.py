@@ -53,15 +53,15 @@ def test_errors_are_a_leaf() -> None:
 
 
 def test_nearest_names_what_is_close_first() -> None:
-    assert nearest("lr", []) == "there is none"
-    assert nearest("zzz", ["b", "a"]) == "there is: a, b"
-    assert nearest("batch", ["alpha", "batches", "lr"]) == "did you mean 'batches'? There is: batches, alpha, lr"
+    assert nearest("lr", []) == "Available: none"
+    assert nearest("zzz", ["b", "a"]) == "Available: a, b"
+    assert nearest("batch", ["alpha", "batches", "lr"]) == "Did you mean 'batches'? Available: batches, alpha, lr"
 
 
 def test_nearest_names_no_more_than_its_limit() -> None:
     names = [f"run-{number:02}" for number in range(12)]
-    assert nearest("xyz", names, limit=3) == "there is: run-00, run-01, run-02 and 9 more"
-    assert nearest("run-07", iter(names), limit=2).startswith("did you mean 'run-07'? There is: run-07, ")
+    assert nearest("xyz", names, limit=3) == "Available: run-00, run-01, run-02 and 9 more"
+    assert nearest("run-07", iter(names), limit=2).startswith("Did you mean 'run-07'? Available: run-07, ")
 
 
 def test_a_listing_says_how_many_more_there_are() -> None:

@@ -191,7 +191,7 @@ def test_a_model_of_ones_own_needs_a_target_and_no_more(folder: Path, capsys: py
     assert run.log()["val_loss"].drop_nulls()[-1] < 0.45, "by the data's own loss"
     done(capsys, "predict", "theirs", f"[{list(range(12))}]")
     said = refused(capsys, "train", "model=thiers")
-    assert said.startswith("There is no model 'thiers'; did you mean 'theirs'? There is: theirs, gpt, lstm, ")
+    assert said.startswith("Unknown model 'thiers'. Did you mean 'theirs'? Available: theirs, gpt, lstm, ")
 
 
 def test_a_model_of_ones_own_that_does_not_take_text_is_told_of_the_data(

@@ -132,8 +132,8 @@ def describe_error(error: BaseException) -> str:
         group, _, wanted = str(error.missing_cfg_file).rpartition("/")
         options = [str(option) for option in error.options or []]
         if group:
-            return f"There is no {group} {wanted!r}; {nearest(wanted, options)}."
-        return f"There is no config {wanted!r}."
+            return f"Unknown {group} {wanted!r}. {nearest(wanted, options)}."
+        return f"Unknown config {wanted!r}."
     if isinstance(error, OverrideParseException):
         return _describe_override(error.override, error.message)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -167,11 +167,10 @@ def _describe_key(error: OmegaConfBaseException) -> str:
     path, _, key = str(error.full_key).rpartition(".")
     setting = field_of(str(key), _TRAINER_SETTINGS)
     if not path and setting in _TRAINER_SETTINGS:
-        return f"There is no setting {key!r}; did you mean 'trainer.{setting}'?"
+        return f"Unknown setting {key!r}. Did you mean 'trainer.{setting}'?"
     known = list(error.parent_node or {}) if isinstance(error.parent_node, DictConfig) else []
-    what = "trainer setting" if path == "trainer" else f"setting {path}." if path else "setting"
-    name = f"{what}{key}" if what.endswith(".") else f"{what} {key!r}"
-    return f"There is no {name}; {nearest(str(key), (str(item) for item in known if item != 'hydra'))}."
+    options = (str(item) for item in known if item != "hydra")
+    return f"Unknown setting {str(error.full_key)!r}. {nearest(str(key), options)}."
 
 
 def _remove(folders: Sequence[Path]) -> None:
@@ -197,7 +196,7 @@ def compose_data(settings: Any, choice: str | None, changes: Sequence[str]) -> D
         folders = [folder / "data" for folder in (Path.cwd() / _OWN_CONFIGS, config_dir())]
         names = {path.stem: path for folder in reversed(folders) for path in folder.glob("*.yaml")}
         if choice not in names:
-            raise ConfigError(f"There is no file and no data {choice!r}; {nearest(str(choice), names)}.")
+            raise ConfigError(f"No file or data choice is named {choice!r}. {nearest(str(choice), names)}.")
         settings = OmegaConf.load(names[choice])
     found: DictConfig = OmegaConf.create(settings)
     for change in changes:
@@ -205,9 +204,7 @@ def compose_data(settings: Any, choice: str | None, changes: Sequence[str]) -> D
         if not equals:
             raise ConfigError(f"{change!r} is not a setting: write it as key=value.")
         if key not in found:
-            raise ConfigError(
-                f"There is no setting {key!r} of this data; {nearest(key, (str(item) for item in found))}."
-            )
+            raise ConfigError(f"Unknown data setting {key!r}. {nearest(key, map(str, found))}.")
         try:
             read = path_given(change)
             if read is NotImplemented:

@@ -87,10 +87,10 @@ def run_show(arguments: argparse.Namespace) -> int:
     if arguments.key is not None:
         matches = [path for path in folders if path.name.startswith(arguments.key)]
         if len(matches) != 1:
-            said = "begins the keys of several" if matches else "is none"
+            said = "matches several" if matches else "matches none"
             names = [path.name for path in matches or folders]
             raise DataError(
-                f"{arguments.key!r} {said} of the prepared data in {root}; {nearest(arguments.key, names)}."
+                f"The key {arguments.key!r} {said} of the prepared data in {root}. {nearest(arguments.key, names)}."
             )
         _print_one(open_prepared(matches[0]), as_json=arguments.json)
         return 0

@@ -189,7 +189,7 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     known = [field.name for field in dataclasses.fields(config)]
     for key in overrides:
         if field_of(key, known) not in known:
-            raise ConfigError(f"There is no trainer setting {key!r}; {nearest(key, known)}.")
+            raise ConfigError(f"Unknown setting {key!r}. {nearest(key, known)}.")
     overrides = with_fields(overrides, known)
     changed = copy.copy(config) if overrides else config
     for key, value in overrides.items():

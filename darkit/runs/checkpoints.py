@@ -142,7 +142,7 @@ def find_checkpoint(folder: Path, wanted: str | int | None = None) -> Checkpoint
         if checkpoint.name == name:
             return checkpoint
     raise CheckpointNotFoundError(
-        f"The run {folder.name!r} has no checkpoint {wanted!r}; {_what_there_is(name, existing)}."
+        f"The run {folder.name!r} has no checkpoint {wanted!r}. {_what_there_is(name, existing)}."
     )
 
 
@@ -152,7 +152,7 @@ def _what_there_is(name: str, existing: list[Checkpoint]) -> str:
         return nearest(name, [checkpoint.name for checkpoint in existing])
     step = int(match[1])
     closest = sorted(existing, key=lambda checkpoint: (abs(checkpoint.step - step), checkpoint.step))
-    return f"nearest first, there is: {listing([checkpoint.name for checkpoint in closest])}"
+    return f"Available, nearest first: {listing([checkpoint.name for checkpoint in closest])}"
 
 
 def describe_checkpoint(path: Path, step: int = 0) -> Checkpoint | None:

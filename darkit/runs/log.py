@@ -67,7 +67,7 @@ class CsvLog:
             if key not in self._known:
                 check_column(key)
                 if self.fixed:
-                    raise LogError(f"The log has no column {key!r}; {nearest(key, self.columns)}.")
+                    raise LogError(f"The log has no column {key!r}. {nearest(key, self.columns)}.")
 
     def append(self, rows: Sequence[Row]) -> None:
         """Appends rows in one write; columns they bring that are new are added to the whole file first.

@@ -128,7 +128,7 @@ def load(name: str, *, root: Path | None = None) -> Run:
     path = run_path(where, name)
     if not path.is_dir():
         names = [run.name for run in list_runs(root=where)]
-        raise RunNotFoundError(f"There is no run {name!r} in {where}: {nearest(name, names)}.")
+        raise RunNotFoundError(f"There is no run {name!r} in {where}. {nearest(name, names)}.")
     return Run(path)
 
 

@@ -117,7 +117,7 @@ def main(words: list[str]) -> int:
     names, options = words[:cut], words[cut:]
     unknown = [name for name in names if name not in SUITES]
     if unknown:
-        print(f"There is no benchmark {unknown[0]!r}; there is: {', '.join(SUITES)}.", file=sys.stderr)
+        print(f"Unknown benchmark {unknown[0]!r}. Available: {', '.join(SUITES)}.", file=sys.stderr)
         return 2
     print(
         f"{platform.machine()}, {platform.platform()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"

@@ -78,6 +78,6 @@ def test_own_configs_add_to_darkits_and_come_first(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path.parent)
     with pytest.raises(
         ConfigError,
-        match=r"^There is no model 'theirs'; there is: gpt, lstm, mlp, mymodel, snn, spikebert, spikegpt\.$",
+        match=r"^Unknown model 'theirs'\. Available: gpt, lstm, mlp, mymodel, snn, spikebert, spikegpt\.$",
     ):
         compose("model=theirs")

@@ -89,11 +89,11 @@ def test_damaged_data_is_listed_with_its_problem(texts: Path, capsys: pytest.Cap
     ("words", "said"),
     [
         (("prepare", "nope.txt"), "There is no file nope.txt"),
-        (("prepare", "texts", "--kind", "bpm"), "did you mean 'bpe'?"),
+        (("prepare", "texts", "--kind", "bpm"), "Did you mean 'bpe'?"),
         (("prepare", "texts", "--vocab-size", "9"), "vocab_size must be at least 257"),
         (("prepare", "texts", "--documents", "page"), "documents must be one of file, paragraph, line, not 'page'"),
-        (("prepare", "texts", "--field", "body"), "there is no field 'body'; there is: text"),
-        (("show", "abc"), "'abc' is none of the prepared data in"),
+        (("prepare", "texts", "--field", "body"), "no field 'body'. Available: text"),
+        (("show", "abc"), "The key 'abc' matches none of the prepared data in"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_leaves_nothing(

@@ -106,8 +106,8 @@ def test_a_regression_gives_its_errors(capsys: pytest.CaptureFixture[str]) -> No
     ("words", "said"),
     [
         (("nope",), "There is no run 'nope'"),
-        (("run", "--data", "digit"), "There is no file and no data 'digit'; did you mean 'digits'?"),
-        (("run", "--data", "digits", "sead=1"), "There is no setting 'sead' of this data; did you mean 'seed'?"),
+        (("run", "--data", "digit"), "No file or data choice is named 'digit'. Did you mean 'digits'?"),
+        (("run", "--data", "digits", "sead=1"), "Unknown data setting 'sead'. Did you mean 'seed'?"),
         (("run", "--data", "digits", "seed"), "'seed' is not a setting: write it as key=value."),
         (("run", "--data", "texts"), "was not trained with files, but with darkit.data.digits.digits."),
         (("run", "--batch-size", "0"), "batch_size must be at least 1, not 0."),

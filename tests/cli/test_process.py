@@ -47,7 +47,7 @@ def test_both_commands_refuse_a_mistake_with_exit_code_2_and_one_sentence(
     result = subprocess.run(words, cwd=empty, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stdout == ""
-    assert re.fullmatch(r"Error: There is no trainer setting 'max_stepz'; did you mean 'max_step'\?.*\n", result.stderr)
+    assert re.fullmatch(r"Error: Unknown setting 'trainer\.max_stepz'\. Did you mean 'max_step'\?.*\n", result.stderr)
     assert not home.exists()
 
 

@@ -72,7 +72,7 @@ def test_a_damaged_run_is_shown_with_what_is_left(runs: Path, capsys: pytest.Cap
 def test_a_run_that_is_not_there_is_said_with_what_there_is(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "show", "nunbers")
     assert said.startswith("There is no run 'nunbers' in ")
-    assert said.endswith("did you mean 'numbers'? There is: numbers, text.")
+    assert said.endswith("Did you mean 'numbers'? Available: numbers, text.")
     assert refused(capsys, "show", "").startswith("The run name '' is empty")
     assert refused(capsys, "show", "a/b").startswith("The run name 'a/b' holds a character")
 

@@ -55,7 +55,7 @@ def test_an_unknown_column_leaves_nothing_of_a_run_that_had_not_begun() -> None:
         def on_step(self, step: int, loss: Tensor) -> None:
             self.log(step=step, train_los=loss)
 
-    with pytest.raises(LogError, match="no column 'train_los'; did you mean 'train_loss'"):
+    with pytest.raises(LogError, match=r"no column 'train_los'\. Did you mean 'train_loss'"):
         loop(Misspelt, log_fieldnames=LogFieldnames).train(samples(24))
     assert darkit.runs() == []
     assert not (base() / "hand").exists()

@@ -148,10 +148,10 @@ def test_a_seed_that_torch_cannot_take_is_refused() -> None:
     ("wrong", "meant"), [("max_stepz", "max_step"), ("learning_rat", "lr"), ("batchsize", "batch_size")]
 )
 def test_an_unknown_override_is_refused_by_name_with_the_nearest(wrong: str, meant: str) -> None:
-    with pytest.raises(ConfigError, match=f"There is no trainer setting {wrong!r}") as caught:
+    with pytest.raises(ConfigError, match=f"Unknown setting {wrong!r}") as caught:
         train(made(), xy(), **{wrong: 3})
     if wrong != "learning_rat":
-        assert f"did you mean {meant!r}?" in str(caught.value)
+        assert f"Did you mean {meant!r}?" in str(caught.value)
     assert run_names() == []
 
 

@@ -233,7 +233,7 @@ def test_a_device_of_no_kind_is_refused(first: str) -> None:
 
 
 def test_a_missing_run_lists_what_there_is_nearest_first(first: str) -> None:
-    with pytest.raises(RunNotFoundError, match=r"no run 'frist' in .*: did you mean 'first'"):
+    with pytest.raises(RunNotFoundError, match=r"no run 'frist' in .*\. Did you mean 'first'"):
         Predicter.from_pretrained("frist")
 
 

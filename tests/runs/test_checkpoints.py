@@ -141,19 +141,19 @@ def test_a_missing_checkpoint_lists_what_there_is_nearest_first(folder: Path) ->
     with pytest.raises(CheckpointNotFoundError) as caught:
         find_checkpoint(folder, 360)
     assert str(caught.value) == (
-        "The run 'gpt' has no checkpoint 360; nearest first, there is: iter-400-ckpt, iter-300-ckpt, iter-50-ckpt, "
+        "The run 'gpt' has no checkpoint 360. Available, nearest first: iter-400-ckpt, iter-300-ckpt, iter-50-ckpt, "
         "iter-1000-ckpt, iter-1100-ckpt, iter-1200-ckpt, iter-1300-ckpt, iter-1400-ckpt and 5 more."
     )
 
 
 @pytest.mark.parametrize("wanted", ["itr-300-ckpt", "best", "", "9" * 5000, "²", "-1", "../iter-300-ckpt"])
 def test_what_is_no_step_lists_what_there_is(folder: Path, wanted: str) -> None:
-    with pytest.raises(CheckpointNotFoundError, match="there is none"):
+    with pytest.raises(CheckpointNotFoundError, match="Available: none"):
         find_checkpoint(folder, wanted)
     save(folder, 300)
-    with pytest.raises(CheckpointNotFoundError, match="here is: iter-300-ckpt") as caught:
+    with pytest.raises(CheckpointNotFoundError, match="Available: iter-300-ckpt") as caught:
         find_checkpoint(folder, wanted)
-    assert ("did you mean 'iter-300-ckpt'?" in str(caught.value)) == wanted.endswith("300-ckpt")
+    assert ("Did you mean 'iter-300-ckpt'?" in str(caught.value)) == wanted.endswith("300-ckpt")
 
 
 def test_a_linked_checkpoint_is_listed_with_its_problem_and_never_taken(tmp_path: Path) -> None:

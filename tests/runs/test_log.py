@@ -117,7 +117,7 @@ def test_fixed_columns_refuse_another_by_name_and_nothing_is_written(tmp_path: P
     for refusing in (log.check, lambda row: log.append([{"step": 2}, row])):
         with pytest.raises(LogError) as caught:
             refusing({"step": 2, "trian_loss": 1.0})
-        wanted = "The log has no column 'trian_loss'; did you mean 'train_loss'? There is: train_loss, step."
+        wanted = "The log has no column 'trian_loss'. Did you mean 'train_loss'? Available: train_loss, step."
         assert str(caught.value) == wanted
     assert log.path.read_text() == "step,train_loss\n1,2.0\n"
 

@@ -131,14 +131,14 @@ def test_a_root_that_cannot_be_read_is_one_sentence(home: Path) -> None:
 
 
 def test_a_missing_run_lists_what_there_is_nearest_first() -> None:
-    with pytest.raises(RunNotFoundError, match=r"There is no run 'gpt-two' in .*base: there is none"):
+    with pytest.raises(RunNotFoundError, match=r"There is no run 'gpt-two' in .*base\. Available: none"):
         darkit.load("gpt-two")
     for name in ("alpha", "gpt-one", "gpt-tow"):
         make(name)
     with pytest.raises(RunNotFoundError) as caught:
         darkit.load("gpt-two")
     assert str(caught.value) == (
-        f"There is no run 'gpt-two' in {base()}: did you mean 'gpt-tow'? There is: gpt-tow, gpt-one, alpha."
+        f"There is no run 'gpt-two' in {base()}. Did you mean 'gpt-tow'? Available: gpt-tow, gpt-one, alpha."
     )
 
 

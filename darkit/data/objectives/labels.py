@@ -78,7 +78,9 @@ def read_targets(parts: Parts, fields: Sequence[str], task: str) -> Targets:
     found = [[label_of(record, fields[0]) for record in parts.records(part)] for part in (TRAIN, VAL)]
     names = sorted({*found[0], *found[1]}, key=_order)
     if len(names) < 2:
-        raise DataError(f"A classification needs two different labels in {fields[0]!r} at least; there is: {names[0]}.")
+        raise DataError(
+            f"A classification needs two different labels in {fields[0]!r} at least, but has only {names[0]}."
+        )
     numbers = {name: number for number, name in enumerate(names)}
     train, val = (torch.tensor([numbers[name] for name in labels], dtype=torch.int64) for labels in found)
     return Targets(train, val, tuple(names), classification_loss)

@@ -177,4 +177,4 @@ def _describe_byte(path: Path, offset: int, byte: int) -> str:
 def _check_fields(path: Path, place: str, fields: Sequence[str], known: Sequence[str]) -> None:
     for field in fields:
         if field not in known:
-            raise DataError(f"{path}{place}: there is no field {field!r}; {nearest(field, known)}.")
+            raise DataError(f"{path}{place}: no field {field!r}. {nearest(field, known)}.")

@@ -165,8 +165,8 @@ def _find(where: str | Path) -> list[Path]:
         if path.suffix or path.parent != Path()
         else f" A dataset on the Hugging Face hub is written {_HUB_PREFIX}{where}."
     )
-    known = f"; {nearest(path.name, there)}" if there else ""
-    raise DataError(f"There is no file {path}{known}.{hint}")
+    known = f" {nearest(path.name, there)}." if there else ""
+    raise DataError(f"There is no file {path}.{known}{hint}")
 
 
 def _is_wanted(file: Path, folder: Path) -> bool:
@@ -212,7 +212,7 @@ def _from_rows(rows: Iterable[Mapping[str, Any]], fields: tuple[str, ...], what:
                 where = f"{what} {number}"
                 for field in fields:
                     if field not in row:
-                        raise DataError(f"{where}: there is no field {field!r}; {nearest(field, map(str, row))}.")
+                        raise DataError(f"{where}: no field {field!r}. {nearest(field, map(str, row))}.")
                 yield Record({field: row[field] for field in fields}, 0, where)
         except OSError as error:  # of the network or the disk, where a dataset comes from there
             raise DataError(f"The data {name} cannot be read: {error.strerror or error}.") from error
@@ -262,13 +262,13 @@ def _load_dataset(wanted: Mapping[str, Any], split: str) -> Any:
 def _from_dataset(data: Any, fields: tuple[str, ...], split: str, name: str) -> Source:
     if isinstance(data, Mapping):
         if split not in data:
-            raise DataError(f"There is no split {split!r}; {nearest(split, data)}.")
+            raise DataError(f"Unknown split {split!r}. {nearest(split, data)}.")
         data = data[split]
     known = getattr(data, "column_names", None)
     if known:
         for field in fields:
             if field not in known:
-                raise DataError(f"The dataset has no field {field!r}; {nearest(field, known)}.")
+                raise DataError(f"The dataset has no field {field!r}. {nearest(field, known)}.")
         data = data.select_columns(list(fields))
     features = getattr(data, "features", None) or {}
     labels = {field: feature.names for field, feature in features.items() if type(feature).__name__ == "ClassLabel"}

@@ -150,7 +150,7 @@ def _matching(files: Sequence[str], wanted: str | Sequence[str] | None) -> set[i
     for pattern in [wanted] if isinstance(wanted, str) else wanted:
         matches = {number for number, file in enumerate(files) if _matches(file, str(pattern))}
         if not matches:
-            raise DataError(f"val_files: no file matches {str(pattern)!r}; there is: {listing(files)}.")
+            raise DataError(f"val_files: no file matches {str(pattern)!r}. Available: {listing(files)}.")
         found |= matches
     if len(found) == len(files):
         raise DataError("val_files means all files, so that nothing is left to train on.")

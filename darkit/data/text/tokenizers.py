@@ -54,7 +54,7 @@ def train_tokenizer(
         DataError: The kind is unknown, or there are fewer tokens than the kind needs.
     """
     if kind not in _TRAINERS:
-        raise DataError(f"There is no kind of tokenizer {kind!r}; {nearest(kind, _TRAINERS)}.")
+        raise DataError(f"Unknown kind of tokenizer {kind!r}. {nearest(kind, _TRAINERS)}.")
     special = list(special_tokens if special_tokens is not None else _BERT if kind == "wordpiece" else (END_OF_TEXT,))
     if kind in ("wordpiece", "characters") and UNKNOWN not in special:
         special.append(UNKNOWN)

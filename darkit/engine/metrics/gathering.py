@@ -160,7 +160,7 @@ def restore_metrics(module: nn.Module, states: Mapping[str, Any]) -> None:
 
 def missing_metric(name: str, known: Iterable[str], step: int) -> ConfigError:
     """Returns the error for a monitored metric that no step or evaluation has."""
-    return ConfigError(f"The monitor {name!r} is not among the metrics of step {step}; {nearest(name, known)}.")
+    return ConfigError(f"The monitor {name!r} is not among the metrics of step {step}. {nearest(name, known)}.")
 
 
 def refuse_without_outputs(metrics: Metrics, way: str) -> None:

@@ -102,7 +102,7 @@ def optimizer_class(name: str) -> type[Optimizer]:
     if found is not None and needs_closure(found):
         raise ConfigError(_CLOSURE.format(found.__name__))
     if found is None:
-        raise ConfigError(f"There is no optimizer {name!r} in torch.optim; {nearest(name.lower(), classes)}.")
+        raise ConfigError(f"Unknown optimizer {name!r} in torch.optim. {nearest(name.lower(), classes)}.")
     return found
 
 

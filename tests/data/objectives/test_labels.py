@@ -61,7 +61,11 @@ def test_baselines_are_what_the_labels_alone_tell() -> None:
     ("values", "task", "said"),
     [
         (["a", "b"], "ranking", "task must be one of classification, regression, not 'ranking'."),
-        (["a", "a"], "classification", "A classification needs two different labels in 'label' at least; there is: a."),
+        (
+            ["a", "a"],
+            "classification",
+            "A classification needs two different labels in 'label' at least, but has only a.",
+        ),
         (["a", None], "classification", "row 1: the field 'label' must be a label, not None."),
         (["a", ["b"]], "classification", "row 1: the field 'label' must be a label, not ['b']."),
         ([1, "x"], "regression", "row 1: the field 'label' must be a number, not 'x'."),

@@ -48,7 +48,7 @@ def test_numbers_are_predicted() -> None:
         ({"features": []}, "A table needs the names of its fields: data.features=[...] and data.target=NAME."),
         ({"features": ["a", "c"]}, "A target cannot be a feature too, as 'c' is."),
         ({"features": ["a", "c"], "target": "b"}, "row 0: the field 'c' must be a number, not 'x'."),
-        ({"features": ["aa"]}, "row 0: there is no field 'aa'; did you mean 'a'? There is: a, b, c, d."),
+        ({"features": ["aa"]}, "row 0: no field 'aa'. Did you mean 'a'? Available: a, b, c, d."),
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any], said: str) -> None:

@@ -56,9 +56,7 @@ def test_a_missing_field_is_said_with_the_file_and_the_fields_there_are(tmp_path
     with pytest.raises(DataError) as refused:
         list(open_source(path).records())
     line = ", line 1" if kind == "jsonl" else ""
-    assert str(refused.value) == (
-        f"{path}{line}: there is no field 'text'; did you mean 'texts'? There is: texts, label."
-    )
+    assert str(refused.value) == (f"{path}{line}: no field 'text'. Did you mean 'texts'? Available: texts, label.")
 
 
 def test_a_long_field_of_a_csv_is_read(tmp_path: Path) -> None:
@@ -222,7 +220,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "deep JSON": (lambda folder: write(folder / "a.jsonl", b"[" * 100_000), "line 1: this is no JSON"),
     "a later line without the field": (
         lambda folder: write(folder / "a.jsonl", b'{"text": "a"}\n\n{"other": "a"}'),
-        r"a\.jsonl, line 3: there is no field 'text'; there is: other\.",
+        r"a\.jsonl, line 3: no field 'text'\. Available: other\.",
     ),
     "half a character": (
         lambda folder: write(folder / "a.jsonl", b'{"text": "ab\\ud800"}'),
@@ -236,7 +234,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no parquet": (lambda folder: write(folder / "a.parquet", b"no parquet at all"), r"a\.parquet is no Parquet"),
     "no file": (
         lambda folder: (empty(folder), folder / "b.txt")[1],
-        r"There is no file .*b\.txt; did you mean 'a\.txt'",
+        r"There is no file .*b\.txt\. Did you mean 'a\.txt'",
     ),
     "no folder": (lambda folder: str(folder / "b"), r"There is no file .*b\.$"),
     "a bare name": (lambda folder: "nothing", r"There is no file nothing.* hub is written hf:nothing\.$"),
@@ -245,12 +243,12 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another ending": (lambda folder: write(folder / "a.doc", b"a"), r"a\.doc must end with \.txt, \.md, \.jsonl"),
     "a number": (lambda folder: 7, "Data must be a file, a folder, .* not 7"),
     "nothing": (lambda folder: [], r"not \[\]"),
-    "a row without the field": (lambda folder: [{"text": "a"}, {}], "row 1: there is no field 'text'; there is none"),
+    "a row without the field": (lambda folder: [{"text": "a"}, {}], "row 1: no field 'text'. Available: none"),
     "a dataset without the field": (
         lambda folder: DATASET.rename_column("text", "t"),
-        "The dataset has no field 'text'; there is: label, t",
+        "The dataset has no field 'text'. Available: label, t",
     ),
-    "no such split": (lambda folder: datasets.DatasetDict({"test": DATASET}), "no split 'train'; there is: test"),
+    "no such split": (lambda folder: datasets.DatasetDict({"test": DATASET}), "Unknown split 'train'. Available: test"),
 }
 
 

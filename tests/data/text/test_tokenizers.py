@@ -202,7 +202,7 @@ def test_what_is_no_tokenizer_is_refused(
 @pytest.mark.parametrize(
     ("kind", "size", "said"),
     [
-        ("bpm", 300, "There is no kind of tokenizer 'bpm'; did you mean 'bpe'?"),
+        ("bpm", 300, "Unknown kind of tokenizer 'bpm'. Did you mean 'bpe'?"),
         ("wordpiece", 5, r"vocab_size must be at least 6 \(1 character and the special tokens\), not 5"),
         ("characters", 2, r"vocab_size must be at least 3 \(1 character and the special tokens\), not 2"),
         ("unigram", 256, r"vocab_size must be at least 257 \(256 bytes and the special tokens\), not 256"),

@@ -106,7 +106,7 @@ def test_a_metric_that_cannot_come_is_refused() -> None:
     ):
         train(made(), xy(), early_stop_patience=2)
     assert run_names() == []
-    with pytest.raises(ConfigError, match=r"monitor 'val_los' is not among the metrics of step 2; .*'val_loss'"):
+    with pytest.raises(ConfigError, match=r"monitor 'val_los' is not among the metrics of step 2\. .*'val_loss'"):
         train(made(), xy(), xy(), early_stop_patience=2, monitor="val_los", eval_step_interval=2)
     with pytest.raises(ConfigError, match=r"monitor 'accuracy' is not among the metrics of step 2"):
         train(made(), xy(), early_stop_patience=2, monitor="accuracy", eval_step_interval=2)

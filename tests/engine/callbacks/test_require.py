@@ -36,7 +36,7 @@ def test_a_metric_of_evaluations_is_refused_before_the_first_step_where_there_ar
 
 def test_a_misspelt_metric_is_refused_at_the_first_evaluation_and_that_step_is_saved() -> None:
     options: dict[str, Any] = {"keep_best": 1, "eval_step_interval": 3, "save_step_interval": 1}
-    with pytest.raises(ConfigError, match=r"'val_los' is not among the metrics of step 3; did you mean 'val_loss'\?"):
+    with pytest.raises(ConfigError, match=r"'val_los' is not among the metrics of step 3\. Did you mean 'val_loss'\?"):
         train(made(), xy(), xy(), name="typo", monitor="val_los", **options)
     assert [saved.step for saved in darkit.load("typo").checkpoints()] == [1, 2, 3]
     with pytest.raises(ConfigError, match="of step 3"):
@@ -44,7 +44,7 @@ def test_a_misspelt_metric_is_refused_at_the_first_evaluation_and_that_step_is_s
 
 
 def test_a_metric_of_steps_is_refused_after_the_first_one_without_it() -> None:
-    with pytest.raises(ConfigError, match=r"'train_los' is not among the metrics of step 1; .*'train_loss'\?"):
+    with pytest.raises(ConfigError, match=r"'train_los' is not among the metrics of step 1\. .*'train_loss'\?"):
         train(made(), xy(), name="typo", keep_best=1, monitor="train_los")
 
 

@@ -120,7 +120,7 @@ def test_a_sink_that_joins_later_gets_the_rows_from_then_on(log: CsvLog) -> None
 
 def test_a_column_that_is_not_there_is_refused_where_it_is_put(tmp_path: Path) -> None:
     stream = RowStream(CsvLog(tmp_path / "log.csv", ["step", "loss"], fixed=True))
-    with pytest.raises(LogError, match="no column 'los'; did you mean 'loss'"):
+    with pytest.raises(LogError, match=r"no column 'los'\. Did you mean 'loss'"):
         stream.put({"step": 1, "los": 2.0})
     stream.put({"step": 1, "loss": 2.0})
     stream.close()

@@ -48,9 +48,9 @@ def test_the_config_gives_what_the_optimizers_class_knows() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("adamm", "did you mean 'adam'"),
+        ("adamm", "Did you mean 'adam'"),
         ("lbfgs", "LBFGS computes the loss several times"),
-        ("optimizer", "no optimizer"),
+        ("optimizer", "Unknown optimizer"),
     ],
 )
 def test_an_unknown_optimizer_is_refused_with_the_nearest_and_leaves_nothing(name: str, said: str) -> None:
