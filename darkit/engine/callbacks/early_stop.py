@@ -50,8 +50,7 @@ class EarlyStop(EveryStepCallback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on counting, unless another metric was counted."""
-        self.best.load_state_dict(state)
-        self.waited = state["waited"] if self.best.value == state["best"] else 0
+        self.waited = state["waited"] if self.best.load_state_dict(state) else 0
 
 
 def describe_stop(state: dict[str, Any], step: int) -> str:

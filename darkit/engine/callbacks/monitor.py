@@ -71,7 +71,9 @@ class Best:
         """Returns what `load_state_dict` takes."""
         return {"monitor": self.monitor, "mode": self.mode, "best": self.value, "best_step": self.step}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes the best value so far, unless it is that of another metric."""
-        if (state["monitor"], state["mode"]) == (self.monitor, self.mode):
-            self.value, self.step = state["best"], state["best_step"]
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """Takes the best value so far, unless it is that of another metric; says whether it did."""
+        if (state["monitor"], state["mode"]) != (self.monitor, self.mode):
+            return False
+        self.value, self.step = state["best"], state["best_step"]
+        return True

@@ -126,14 +126,13 @@ def metrics_of(module: nn.Module) -> dict[str, Any]:
 def fresh_metrics(module: nn.Module) -> Iterator[None]:
     """Lets a module's torchmetrics objects begin anew for a block, and gives them their own states back after it."""
     parts = list(metrics_of(module).values())
-    states = [{name: getattr(part, name) for name in (*part.metric_state, *_KEPT)} for part in parts]
+    states = [{name: _own(getattr(part, name)) for name in (*part.metric_state, *_KEPT)} for part in parts]
     for part in parts:
         part.reset()
     try:
         yield
     finally:
         for part, state in zip(parts, states, strict=True):
-            part.reset()
             for name, value in state.items():
                 setattr(part, name, value)
 
@@ -141,8 +140,7 @@ def fresh_metrics(module: nn.Module) -> Iterator[None]:
 def collect_metrics(module: nn.Module) -> dict[str, Any]:
     """Collects the states of a module's torchmetrics objects, which its ``state_dict`` leaves out, for a checkpoint."""
     return {
-        name: {"updates": part._update_count, "state": dict(part.metric_state)}
-        for name, part in metrics_of(module).items()
+        name: {"updates": part._update_count, "state": part.metric_state} for name, part in metrics_of(module).items()
     }
 
 
@@ -170,6 +168,10 @@ def refuse_without_outputs(metrics: Metrics, way: str) -> None:
             f"The metrics {', '.join(names)} need outputs and target, which {way} does not show: return them from it, "
             "as {'loss': ..., 'accuracy': ...}, or give metrics whose parameters are model and batch."
         )
+
+
+def _own(value: Any) -> Any:
+    return value.copy() if isinstance(value, list) else value  # a reset empties the list itself
 
 
 def _moved(value: Any, device: torch.device) -> Any:

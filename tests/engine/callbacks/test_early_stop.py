@@ -143,3 +143,13 @@ def test_the_reason_counts_one_value_as_one() -> None:
     assert describe_stop(state, 10) == (
         "Stopped early at step 10: the last value of val_loss did not improve (the best is 0.5 at step 8)."
     )
+
+
+@pytest.mark.parametrize("best", [None, 0.5])
+def test_what_was_waited_for_another_metric_does_not_count(best: float | None) -> None:
+    state = {"monitor": "val_loss", "mode": "min", "best": best, "best_step": 3, "waited": 2}
+    same, other = EarlyStop(3), EarlyStop(3, "val_accuracy", "max")
+    for callback in (same, other):
+        callback.load_state_dict(dict(state))
+    assert (same.best.value, same.waited) == (best, 2)
+    assert (other.best.value, other.waited) == (None, 0)

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from torchmetrics import F1Score, MeanSquaredError, MetricCollection
+from torchmetrics import CatMetric, F1Score, MeanSquaredError, MetricCollection
 from torchmetrics.classification import BinaryAccuracy
 
+from darkit.engine.metrics.gathering import collect_metrics, fresh_metrics, restore_metrics
 from darkit.errors import BatchError, ConfigError, LossError
 from tests.engine.parts import MLP, LossMLP, made, run_names, train, xy
 
@@ -117,6 +118,45 @@ def test_a_models_own_metric_goes_on_where_it_was_after_a_resume() -> None:
     train(made(Measured), xy(), name="broken", max_step=3)
     resumed = train(made(Measured), xy(), name="broken", max_step=6, resume=True).log()
     assert resumed["error"].to_list() == straight["error"].to_list()
+
+
+def gathered() -> nn.ModuleDict:
+    parts = nn.ModuleDict({"all": CatMetric(), "error": MeanSquaredError()})
+    for _ in range(2):
+        parts["all"].update(torch.tensor([1.0, 2.0]))
+        parts["error"].update(torch.ones(2), torch.zeros(2))
+    return parts
+
+
+def test_metrics_that_gather_lists_come_back_too() -> None:
+    parts = gathered()
+    assert parts["error"].compute() == 1
+    with fresh_metrics(parts):
+        assert [part.update_count for part in parts.values()] == [0, 0]
+        parts["all"].update(torch.tensor(7.0))
+        parts["error"].update(torch.ones(2), torch.zeros(2) - 2)
+        assert parts["error"].compute() == 9
+    assert parts["all"].compute().tolist() == [1, 2, 1, 2]
+    assert parts["error"].compute() == 1
+    assert [part.update_count for part in parts.values()] == [2, 2]
+
+
+def test_a_checkpoint_has_all_of_a_metric_and_leaves_others_alone() -> None:
+    parts, states = gathered(), collect_metrics(gathered())
+    parts["all"].update(torch.tensor(7.0))
+    restore_metrics(parts, states)
+    assert parts["all"].compute().tolist() == [1, 2, 1, 2]
+    assert [part.update_count for part in parts.values()] == [2, 2]
+    restore_metrics(parts, {})
+    assert parts["error"].compute() == 1
+
+
+def test_torchmetrics_objects_begin_anew_with_the_training_and_with_every_step() -> None:
+    metric, model = MeanSquaredError(), made()
+    metric.update(torch.full((4,), 1000.0), torch.zeros(4))
+    log = train(model, xy(), xy(), metrics={"mse": metric}, max_step=4, eval_step_interval=4).log()
+    assert log["mse"].to_list() == pytest.approx(log["train_loss"].to_list(), rel=1e-5)
+    assert log["val_mse"][-1] == pytest.approx(log["val_loss"][-1], rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,34 @@ def test_state_of_every_kind_is_put_back(around: Any) -> None:
     assert len(model.seen) == 4  # a list that only grows gathers results
 
 
+class Counting(nn.Module):
+    """Keeps plain values, and containers that change in nothing but their length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.stack = [torch.zeros(1), torch.ones(1)]
+        self.table: dict[str, Any] = {"v": torch.zeros(1)}
+        self.empty: dict[str, Any] = {}
+        self.names: list[str] = ["a", "b"]
+
+    def forward(self) -> None:
+        self.calls += 1
+        self.last = "said"
+        self.stack.pop()
+        self.table["new"] = torch.ones(1)
+        self.empty["new"] = torch.ones(1)
+        self.names.pop()
+
+
+def test_containers_of_tensors_get_their_items_back_and_plain_values_stay_as_they_become() -> None:
+    model = Counting()
+    with undisturbed(model):
+        model()
+    assert (len(model.stack), list(model.table), model.empty) == (2, ["v"], {})
+    assert (model.calls, model.last, model.names) == (1, "said", ["a"])
+
+
 def test_even_after_an_error() -> None:
     model = made(Stateful)
     before = numbers(model)
