@@ -198,3 +198,25 @@ def test_a_lock_checks_that_it_is_still_there_and_a_freed_one_does_not(tmp_path:
     lock.release()
     lock.check()
     assert not is_locked(tmp_path)
+
+
+def test_where_files_get_another_number_at_every_look_the_lock_is_kept_and_nothing_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darkit.runs.lock.is_at", lambda path, descriptor: False)
+    lock = RunLock(tmp_path)
+    lock.check()
+    assert is_locked(tmp_path)
+    lock.release()
+
+
+def test_a_folder_that_another_one_replaced_is_not_locked_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    lock = RunLock(folder)
+    folder.rename(tmp_path / "elsewhere")
+    folder.mkdir()
+    with pytest.raises(RunReplacedError, match="it was deleted, moved or replaced"):
+        lock.check()
+    assert names_in(folder) == []
+    lock.release()

@@ -144,6 +144,7 @@ def test_metrics_that_gather_lists_come_back_too() -> None:
 def test_a_checkpoint_has_all_of_a_metric_and_leaves_others_alone() -> None:
     parts, states = gathered(), collect_metrics(gathered())
     parts["all"].update(torch.tensor(7.0))
+    assert len(parts["all"].compute()) == 5  # which it keeps
     restore_metrics(parts, states)
     assert parts["all"].compute().tolist() == [1, 2, 1, 2]
     assert [part.update_count for part in parts.values()] == [2, 2]
