@@ -1,55 +1,64 @@
-"""What ties a trainer to the engine while that trains its model."""
+"""Callbacks through which a `Trainer` follows the engine that trains its model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import lightning
 import torch
+from torch import nn
 
 from darkit.engine.callbacks.evaluate import StepEvaluate
 from darkit.engine.log.values import number_of
 from darkit.engine.metrics.gathering import fresh_metrics
 from darkit.engine.metrics.undisturbed import evaluating
 
-if TYPE_CHECKING:
-    from darkit.core.trainer import Trainer
-
 
 class FollowSteps(lightning.Callback):
-    """Keeps a trainer's ``current_step`` true, and shows it the engine while that is at work."""
+    """Passes on the engine when it starts, and its step after every batch.
 
-    def __init__(self, owner: Trainer) -> None:
-        self.owner = owner
+    Args:
+        attach: Gets Lightning's trainer and module.
+        follow: Gets the number of completed steps.
+    """
+
+    def __init__(
+        self,
+        attach: Callable[[lightning.Trainer, lightning.LightningModule], None],
+        follow: Callable[[int], None],
+    ) -> None:
+        self.attach = attach
+        self.follow = follow
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.owner._engine = (trainer, pl_module)
+        self.attach(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
-        follow(self.owner, trainer)
+        self.follow(trainer.global_step)
 
 
 class OwnEvaluation(StepEvaluate):
-    """Evaluates with a trainer's own ``validate``."""
+    """Evaluates with a trainer's own ``validate``.
 
-    def __init__(self, owner: Trainer, batches: Any, every: int, iters: int, compute: Any) -> None:
-        super().__init__(batches, every, iters, compute)
-        self.owner = owner
+    Args:
+        validate: Returns the metrics of the batches.
+        follow: Gets the number of completed steps before that.
+        arguments: Those of `StepEvaluate`.
+    """
+
+    def __init__(self, validate: Callable[[Any], dict[str, float]], follow: Callable[[int], None], *arguments: Any):
+        super().__init__(*arguments)
+        self.validate = validate
+        self.follow = follow
 
     def evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        follow(self.owner, trainer)
-        return validation_metrics(self.owner, self.batches)
+        self.follow(trainer.global_step)
+        return self.validate(self.batches)
 
 
-def follow(owner: Trainer, trainer: lightning.Trainer) -> None:
-    """Tells a trainer of the engine's step."""
-    owner.current_step = max(0, trainer.global_step - 1)
-    owner._keeper.step = trainer.global_step
-
-
-def validation_metrics(owner: Trainer, batches: Any) -> dict[str, float]:
-    """Calls a trainer's ``validate`` in evaluation mode and without gradients; the model is as before afterwards.
+def validation_metrics(model: nn.Module, validate: Callable[[Any], Any], batches: Any) -> dict[str, float]:
+    """Call ``validate`` in evaluation mode and without gradients, and leave the model as it was.
 
     Returns:
         Its numbers by name; a bare number is ``val_loss``.
@@ -57,8 +66,8 @@ def validation_metrics(owner: Trainer, batches: Any) -> dict[str, float]:
     Raises:
         LogError: A number is complex or too large.
     """
-    with evaluating(owner.model), fresh_metrics(owner.model), torch.no_grad():
-        result = owner.validate(batches)
+    with evaluating(model), fresh_metrics(model), torch.no_grad():
+        result = validate(batches)
     if result is None:
         return {}
     values = result if isinstance(result, Mapping) else {"val_loss": result}

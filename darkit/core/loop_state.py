@@ -1,4 +1,4 @@
-"""The state that a hand-written loop keeps on its trainer besides the model: found, saved and given back."""
+"""The state that a hand-written loop keeps on its trainer besides the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOST = (bool, int, float, Tensor, numpy.ndarray, numpy.random.Generator, numpy.
 
 
 def has_state(value: Any) -> bool:
-    """Says whether a value, or each value of a list, tuple or dict, can be saved and given back."""
+    """Return whether the state of a value, or of each value of a list, tuple or dict, can be saved and loaded."""
     if isinstance(value, list | tuple | Mapping):
         parts = list(value.values()) if isinstance(value, Mapping) else list(value)
         return bool(parts) and all(has_state(part) for part in parts)
@@ -30,7 +30,7 @@ def has_state(value: Any) -> bool:
 
 
 def state_of(value: Any) -> Any:
-    """Returns the state of a value that `has_state`, in the same list or dict; None for any other."""
+    """Return the state of a value that `has_state`, in the same list or dict; None for any other."""
     if not has_state(value):
         return None
     if isinstance(value, Mapping):
@@ -40,15 +40,15 @@ def state_of(value: Any) -> Any:
     return value.get_state() if isinstance(value, torch.Generator) else value.state_dict()
 
 
-def give_state(name: str, value: Any, state: Any) -> None:
-    """Gives a value its state back. Raises `CheckpointMismatchError` when it does not fit."""
+def load_state(name: str, value: Any, state: Any) -> None:
+    """Load a saved state into a value. Raises `CheckpointMismatchError` when it does not fit."""
     if isinstance(value, list | tuple | Mapping):
         parts = list(value.values()) if isinstance(value, Mapping) else list(value)
         states = list(state.values()) if isinstance(state, Mapping) else state
         if not isinstance(states, list) or len(states) != len(parts):
             raise CheckpointMismatchError(f"The checkpoint's state of self.{name} does not fit its {len(parts)} parts.")
         for part, saved in zip(parts, states, strict=True):
-            give_state(name, part, saved)
+            load_state(name, part, saved)
         return
     try:
         if isinstance(value, torch.Generator):
@@ -62,9 +62,9 @@ def give_state(name: str, value: Any, state: Any) -> None:
 
 
 class LoopState:
-    """Finds what a trainer has besides model, optimizer and schedule.
+    """Collects the state of a trainer's attributes besides model, optimizer and schedule.
 
-    Where the trainer's class has a ``state_dict`` and a ``load_state_dict`` of its own, those are called instead.
+    A trainer class with ``state_dict`` and ``load_state_dict`` saves its state with those instead.
 
     Args:
         owner: The trainer; the attributes that it has now are darkit's.
@@ -74,7 +74,7 @@ class LoopState:
     def __init__(self, owner: Any, others: Collection[str] = ()) -> None:
         self.owner = owner
         self._known = {*vars(owner), "current_step", "scheduler"}.difference(others)
-        self._told = False
+        self._warned = False
 
     @property
     def has_own(self) -> bool:
@@ -82,7 +82,7 @@ class LoopState:
         return has_state(self.owner)
 
     def collect(self) -> dict[str, Any]:
-        """Returns the further state, for a checkpoint; warns once of what cannot be saved."""
+        """Return the further state, for a checkpoint; warn once of attributes that cannot be saved."""
         if self.has_own:
             return {"own": self.owner.state_dict()}
         states, lost = {}, []
@@ -94,10 +94,10 @@ class LoopState:
                 states[name] = state
             else:
                 lost.append(name)
-        if lost and not self._told:
-            self._told = True
+        if lost and not self._warned:
+            self._warned = True
             logger.warning(
-                "Not saved with the checkpoints of this %s: %s. Define state_dict() and load_state_dict(state) to save "
+                "The checkpoints of this %s do not include: %s. Define state_dict() and load_state_dict(state) to save "
                 "what a resumed loop needs.",
                 type(self.owner).__name__,
                 ", ".join(f"self.{name}" for name in lost),
@@ -116,13 +116,13 @@ class LoopState:
 
 
 def schedules_of(value: Any) -> list[LRScheduler]:
-    """Returns the learning-rate schedules in a value: itself, or those in a list, tuple or dict."""
+    """Return the learning-rate schedules in a value: itself, or those in a list, tuple or dict."""
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
     return [part for part in parts if isinstance(part, LRScheduler)]
 
 
 def whole_step(value: Any) -> int:
-    """Returns a step as Python's int, from NumPy's, a tensor or any other whole number. Raises `ConfigError`."""
+    """Return a whole number of any type as a Python int. Raises `ConfigError` for anything else."""
     try:
         return operator.index(value)
     except TypeError as error:

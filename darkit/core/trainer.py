@@ -16,10 +16,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from darkit.core.bridge import FollowSteps, OwnEvaluation, validation_metrics
-from darkit.core.keeper import RunKeeper
 from darkit.core.logger import CsvLogger
 from darkit.core.loop_state import LoopState, state_of, whole_step
-from darkit.core.resume import GoingOn, go_on
+from darkit.core.recorder import RunParts, RunRecorder
+from darkit.core.resume import ResumeState, find_resume_state
 from darkit.core.server import start_dashboard
 from darkit.engine.callbacks import LossGuard
 from darkit.engine.callbacks.evaluate import StepEvaluate, evaluate
@@ -43,55 +43,56 @@ logger = logging.getLogger(__name__)
 class Trainer:
     """Trains a model into a run.
 
-    Called as ``Trainer(model, config)`` or ``Trainer(model, tokenizer, config)``, by position or by keyword. On this
-    class itself it builds the subclass that was registered for the model's class, if there is one.
+    Called as ``Trainer(model, config)`` or ``Trainer(model, tokenizer, config)``, by position or by keyword. Calling
+    this class itself builds the subclass registered for the model's class, if any.
 
-    A subclass may write its own ``train``: around it the run's status is kept, and in it ``self.current_step`` (the
-    step that was just done, counted from 0), ``self._auto_save_pretrained()``, ``self._auto_validate(...)`` and
-    ``self.csv_logger.log(...)`` do the rest. Of the config it gets name, device, max_step, the intervals of saving and
-    evaluating, eval_iters, seed, tensorboard and, before a save, nan_policy done for it, and reads what else it wants.
-    A subclass that writes none is trained by the engine, and its ``_get_optimizer`` and ``validate`` are honoured.
+    A subclass may write its own ``train``. darkit then records the run's status around it, and ``train`` uses
+    ``self.current_step`` (the step just completed, counted from 0), ``self._auto_save_pretrained()``,
+    ``self._auto_validate(...)`` and ``self.csv_logger.log(...)``. These settings apply to such a loop: name, device,
+    max_step, the intervals of saving and evaluating, eval_iters, seed, tensorboard and, before a save, nan_policy; the
+    loop reads the others itself. A subclass without ``train`` is trained by the engine, with its ``_get_optimizer`` and
+    ``validate``.
 
     Args:
         model: The module; it is moved to the config's device.
-        config: A `TrainerConfig`; its ``device`` then says what is really used. Nothing else of it is changed, so that
-            several trainers may share one without a name.
+        config: A `TrainerConfig`. Its ``device`` is set to the device in use; nothing else is changed, so several
+            trainers may share one without a name.
         tokenizer: Exported with the run, or None.
-        log_fieldnames: A dataclass whose fields are the log's only columns; None takes the default ones and whatever
-            comes.
+        log_fieldnames: A dataclass whose fields are the log's only columns; None means the default ones and any others.
         visual_series: The curves to show: name -> [x column, y column]; by default the class's ``_visual_series``.
         loss: How the engine, or `validate`, gets a loss; see `darkit.engine.steps.loss`.
         callbacks: Lightning callbacks for the engine.
-        resume: What `train` goes on from; see `darkit.fit`. A hand-written ``train`` finds the weights in the model,
-            the generators as they were and in ``self.current_step`` the index of the step to start at. Optimizer and
-            schedule (one, a list or a dict) get their states when it sets ``self.optimizer`` and ``self.scheduler``;
-            so does every other attribute with a ``state_dict`` and ``load_state_dict``. A trainer class that has those
-            two methods itself saves its further state with them; ``load_state_dict`` is called before ``train``.
-        resume_overrides: Whether a run that goes on may do so with other settings that change its mathematics.
-        enable_server: Whether to show the dashboard beside the training.
+        resume: What `train` resumes from; see `darkit.fit`. A hand-written ``train`` starts with the weights in the
+            model, the generators restored and ``self.current_step`` set to the index of the step to start at. Optimizer
+            and schedule (one, a list or a dict) get their states when it sets ``self.optimizer`` and
+            ``self.scheduler``; so does every other attribute with a ``state_dict`` and ``load_state_dict``. A trainer
+            class with those two methods saves its further state with them; ``load_state_dict`` is called before
+            ``train``.
+        resume_overrides: Whether a run may resume with other settings that change its mathematics.
+        enable_server: Whether to show the dashboard during the training.
 
     Raises:
         ModelError: The model is not a module.
-        ConfigError: There is no `TrainerConfig`, or an argument has not the form it should have.
+        ConfigError: ``config`` is not a `TrainerConfig`, or an argument has the wrong form.
         RunExistsError: The config's name is taken.
     """
 
     _registry: ClassVar[dict[str, type[Trainer]]] = {}
     _visual_series: Mapping[str, Sequence[str]] | None = None
     current_step: int = 0
-    """The step that was just done, counted from 0; a hand-written loop sets it."""
+    """The step just completed, counted from 0; a hand-written loop sets it."""
 
     def __new__(cls, model: Any = None, *args: Any, **kwargs: Any) -> Self:
-        """Builds the subclass that is registered for the model's class when this class itself is called."""
+        """Build the subclass registered for the model's class when this class itself is called."""
         kind = type(bare(model) if isinstance(model, nn.Module) else model).__name__
         chosen = Trainer._registry.get(kind, cls) if cls is Trainer else cls
         return object.__new__(chosen)  # type: ignore[return-value]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Keeps the run's status around a hand-written ``train``, wherever the class has it from."""
+        """Record the run around a hand-written ``train``, inherited or not."""
         super().__init_subclass__(**kwargs)
-        if cls.train is not Trainer.train and not hasattr(cls.train, "_is_watched"):
-            cls.train = _watched(cls.train)  # type: ignore[method-assign]
+        if cls.train is not Trainer.train and not hasattr(cls.train, "_is_recorded"):
+            cls.train = _recorded(cls.train)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -109,8 +110,7 @@ class Trainer:
     ) -> None:
         others = set(vars(self))
         self._engine: tuple[lightning.Trainer, lightning.LightningModule] | None = None
-        self._going_on: GoingOn | None = None
-        self._begins_anew = False
+        self._resume_state: ResumeState | None = None
         if not isinstance(model, nn.Module):
             raise ModelError(f"model must be a torch.nn.Module, not {type(model).__name__}.")
         self.tokenizer, self.config = _tokenizer_and_config(args, tokenizer, config)
@@ -122,13 +122,14 @@ class Trainer:
             refuse_existing(Path(self.root), self.config.name)
         self.model = model.to(resolve_device(self.config))
         self.optimizer: Any = None
-        self._keeper = RunKeeper(self, columns, series)
-        self.csv_logger = CsvLogger(self._keeper.put)
+        self._run_recorder = RunRecorder(self._run_parts, self._save, columns, series, resumes=bool(resume))
+        self.csv_logger = CsvLogger(self._run_recorder.log)
         self._loss = loss
         self._callbacks = callbacks
         self._resume, self._resume_overrides = resume, resume_overrides
         self._block: AbstractContextManager[None] | None = None
         self._training = 0
+        self._is_new = False
         self._checked = False
         self._guard = LossGuard(self.config.nan_policy)
         self._further: LoopState = LoopState(self, others)
@@ -137,26 +138,22 @@ class Trainer:
 
     @classmethod
     def register(cls, name: str, trainer: type[Trainer]) -> None:
-        """Lets ``Trainer(model, ...)`` build ``trainer`` for models whose class has this name.
-
-        Raises:
-            ModelError: It is not a subclass of `Trainer`.
-        """
+        """Register the subclass that ``Trainer(model, ...)`` builds for models whose class has this name."""
         if not (isinstance(trainer, type) and issubclass(trainer, Trainer)):
             raise ModelError(f"Only subclasses of Trainer can be registered for {name!r}, not {trainer!r}.")
         Trainer._registry[name] = trainer
 
     @property
     def root(self) -> Path:
-        """Where the runs are; a subclass may override it."""
+        """The folder of the runs; a subclass may override it."""
         return base()
 
     @property
     def save_directory(self) -> Path:
-        """The run directory; a run that has no name yet gets its name and its folder now."""
-        if self._keeper.folder is None and self.config.name is not None:
+        """The run directory; created now, under a fresh name, for a run without a name."""
+        if self._run_recorder.folder is None and self.config.name is not None:
             return Path(self.root) / self.config.name
-        return self._keeper.folder or self._keeper.open().folder
+        return self._run_recorder.folder or self._run_recorder.open().folder
 
     @property
     def max_step(self) -> int:
@@ -164,20 +161,20 @@ class Trainer:
         return self.config.max_step
 
     def train(self, train_dataset: Any, val_dataset: Any = None) -> Run:
-        """Trains with the engine.
+        """Train with the engine.
 
         Args:
-            train_dataset: What `darkit.fit` takes as ``data``.
-            val_dataset: What it takes as ``val_data``.
+            train_dataset: As ``data`` of `darkit.fit`.
+            val_dataset: As its ``val_data``.
 
         Returns:
             A handle on the run.
         """
-        keeper, config = self._keeper, copy.copy(self.config)
-        if keeper.folder is not None:
-            config.name = keeper.folder.name
+        recorder, config = self._run_recorder, copy.copy(self.config)
+        if recorder.folder is not None:
+            config.name = recorder.folder.name
         own_validate = type(self).validate is not Trainer.validate
-        found, self._going_on = self._going_on, None  # the engine does all of it
+        state, self._resume_state = self._resume_state, None  # the engine restores everything
         try:
             run = train_run(
                 self.model,
@@ -188,39 +185,41 @@ class Trainer:
                 loss=self._loss,
                 tokenizer=self.tokenizer,
                 optimizer=self._own_optimizer,
-                columns=keeper.columns,
-                series=keeper.series,
-                callbacks=[FollowSteps(self), *self._callbacks],
-                resume=found.found if found is not None else None if self._begins_anew else self._resume,
+                columns=recorder.columns,
+                series=recorder.series,
+                callbacks=[FollowSteps(self._attach_engine, self._follow_engine), *self._callbacks],
+                resume=state.found if state is not None else None if self._is_new else self._resume,
                 resume_overrides=self._resume_overrides,
-                evaluate=functools.partial(OwnEvaluation, self) if own_validate else StepEvaluate,
-                session=keeper.session,
-                started=keeper.join,
+                evaluate=functools.partial(OwnEvaluation, self._validation_metrics, self._follow_engine)
+                if own_validate
+                else StepEvaluate,
+                session=recorder.session,
+                started=recorder.attach,
             )
         except BaseException as error:
             if not self._training:
-                keeper.end(error)
+                recorder.end(error)
             raise
         finally:
             self._engine = None
         if not self._training:
-            keeper.end()
+            recorder.end()
         return run
 
     def validate(self, val_dataloader: Any) -> Any:
-        """Evaluates the model on at most ``eval_iters`` batches (0: all).
+        """Evaluate the model on at most ``eval_iters`` batches (0: all).
 
-        A subclass may override it and return a number or numbers by name; where it is due it is called with the model
-        in evaluation mode and without gradients.
+        A subclass may override it and return a number or numbers by name. It is called with the model in evaluation
+        mode and without gradients.
 
         Args:
             val_dataloader: A loader, or any iterable of batches.
 
         Returns:
-            ``{"val_loss": ..., ...}``: means; `darkit.engine.metrics.means` says how much each batch counts.
+            ``{"val_loss": ..., ...}``: means, weighted as `darkit.engine.metrics.means` describes.
 
         Raises:
-            LossError: Neither the model nor ``loss=`` gives a loss.
+            LossError: Neither the model nor ``loss=`` returns a loss.
         """
         compute = make_step(self.model, self._loss).evaluation
         batches = (move_to_device(batch, self.config.device) for batch in val_dataloader)
@@ -228,83 +227,74 @@ class Trainer:
         return {key if key.startswith("val_") else f"val_{key}": value.item() for key, value in means.items()}
 
     def log(self, row: Any = None, /, **values: Any) -> None:
-        """Appends a row to the log, as ``csv_logger.log`` does."""
+        """Append a row to the log, as ``csv_logger.log`` does."""
         self.csv_logger.log(row, **values)
 
     def save_pretrained(self) -> Path:
-        """Saves now: the step that was just done (0 if none was), or after the end of the run its last one.
-
-        Returns:
-            The checkpoint file.
+        """Save the step just completed (0 if none), or after the end of the run its last step; return the file.
 
         Raises:
-            ConfigError: The run is over and the model has other weights than those of its last step.
+            ConfigError: The run is over and the model does not have the weights of its last step.
         """
-        if self._keeper.is_over and self._keeper.step:
+        if self._run_recorder.is_over and self._run_recorder.step:
             other = [name for name in ("load_best_at_end", "ema_decay") if getattr(self.config, name)]
             if other and type(self).train is Trainer.train:
                 raise ConfigError(
-                    f"The model has other weights than those of the last step ({other[0]}), so it cannot be saved as "
-                    "that step. Every step of the run that counts is saved already."
+                    f"The model does not have the weights of the last step ({other[0]}), so it cannot be saved as that "
+                    "step. The run's last step is saved already."
                 )
-            return self._save(self._keeper.step)
-        if self._going_on is not None and not self._going_on.moved:
-            return self._save(self._going_on.first)
+            return self._save(self._run_recorder.step)
+        if self._resume_state is not None and not self._resume_state.moved:
+            return self._save(self._resume_state.first)
         return self._save(self.current_step + 1 if "current_step" in vars(self) else 0)
 
     def _get_optimizer(self) -> Optimizer:
-        """Makes the optimizer; a subclass may override it."""
+        """Return the optimizer; a subclass may override it."""
         return make_optimizer(self.model, self.config, None)
 
     def _auto_save_pretrained(self) -> None:
-        """Saves when the completed step, ``current_step + 1``, is due by the config or is the last one."""
+        """Save when the completed step, ``current_step + 1``, is due by the config or is the last one."""
         step, every = self.current_step + 1, self.config.save_step_interval
-        self._keeper.refuse_uncounted()
-        if not self._keeper.is_over:
-            self._keeper.open()
-        self._keeper.tell(step)
-        if self._going_on is not None:
-            self._going_on.tell_of_the_rest()
+        if "current_step" not in vars(self):
+            self._run_recorder.refuse_uncounted()
+        if not self._run_recorder.is_over:
+            self._run_recorder.open()
+        self._run_recorder.record_step(step, self.model)
+        if self._resume_state is not None:
+            self._resume_state.warn_of_pending()
         if not self._checked:  # before there is work to lose
             check_savable(self._state_of_loop(step))
             self._checked = True
         if step == self.max_step or (every and step % every == 0 and step < self.max_step):
             self._save(step, wait=False)
         elif step == self.max_step + 1:
-            logger.warning("The loop goes on after max_step (%d): what it does from here is not saved.", self.max_step)
-        self._keeper.stop_if_asked()
+            logger.warning("The loop continues after max_step (%d); later steps are not saved.", self.max_step)
+        self._run_recorder.stop_if_asked()
 
     def _auto_validate(self, val_dataloader: Any) -> dict[str, float] | None:
-        """Evaluates when the completed step is due by the config or is the last one, and logs the result.
-
-        Args:
-            val_dataloader: What `validate` takes, or None, on which nothing is evaluated.
-
-        Returns:
-            What `validate` returned, by name, or None when no evaluation was due.
-        """
-        step, every, columns = self.current_step + 1, self.config.eval_step_interval, self._keeper.columns
+        """Evaluate when the completed step is due by the config or is the last one, and log and return the numbers."""
+        step, every, columns = self.current_step + 1, self.config.eval_step_interval, self._run_recorder.columns
         if val_dataloader is None or (step != self.max_step and (not every or step % every)):
             return None
-        metrics = validation_metrics(self, val_dataloader)
+        metrics = self._validation_metrics(val_dataloader)
         row = {key: value for key, value in metrics.items() if columns is None or key in columns}
         if row:
-            self._keeper.put({"step": step, **row} if columns is None or "step" in columns else row)
-        self._keeper.note(metrics)
-        self._keeper.evaluated = True
+            self._run_recorder.log({"step": step, **row} if columns is None or "step" in columns else row)
+        self._run_recorder.record_values(metrics)
+        self._run_recorder.evaluated = True
         return metrics
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Restores the state of an attribute when a resumed loop assigns it."""
+        """Restore the state of an attribute when a resumed loop assigns it."""
         if name == "current_step":
             value = whole_step(value)
-        going_on: GoingOn | None = getattr(self, "_going_on", None)
-        if going_on is not None and self._engine is None:
-            going_on.take(name, value)
+        state: ResumeState | None = getattr(self, "_resume_state", None)
+        if state is not None and self._engine is None:
+            state.restore_attribute(name, value)
         super().__setattr__(name, value)
 
     def __enter__(self) -> Self:
-        self._block = self._keeper.held()
+        self._block = self._run_recorder.running()
         self._block.__enter__()
         return self
 
@@ -315,6 +305,20 @@ class Trainer:
         if block is not None:
             block.__exit__(kind, error, trace)
 
+    def _run_parts(self) -> RunParts:
+        kind = type(self).__name__
+        return RunParts(kind, Path(self.root), self.config, self.model, self.tokenizer, self.max_step)
+
+    def _attach_engine(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._engine = (trainer, pl_module)
+
+    def _follow_engine(self, step: int) -> None:
+        self.current_step = max(0, step - 1)
+        self._run_recorder.step = step
+
+    def _validation_metrics(self, batches: Any) -> dict[str, float]:
+        return validation_metrics(self.model, self.validate, batches)
+
     def _own_optimizer(self, parameters: Any) -> Optimizer:
         self.optimizer = optimizer = self._get_optimizer()
         return optimizer
@@ -322,12 +326,12 @@ class Trainer:
     def _save(self, step: int, *, wait: bool = True, boundary: Boundary | None = None) -> Path:
         self._guard.check_weights(self.model, step)
         if self._engine is not None:
-            return self._keeper.save(step, collect_state(*self._engine), wait=wait)
-        return self._keeper.save(step, self._state_of_loop(step, boundary), wait=wait)
+            return self._run_recorder.save(step, collect_state(*self._engine), wait=wait)
+        return self._run_recorder.save(step, self._state_of_loop(step, boundary), wait=wait)
 
     def _state_of_loop(self, step: int, boundary: Boundary | None = None) -> dict[str, Any]:
         weights = bare(self.model).state_dict()
-        if boundary is not None:  # the step after it was begun
+        if boundary is not None:  # the next step has begun
             weights.update({key: value for key, value in boundary.buffers().items() if key in weights})
         further = self._further.collect()
         return {
@@ -341,11 +345,11 @@ class Trainer:
         }
 
 
-def _watched(train: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps a hand-written ``train``: running while it runs, then finished, stopped or crashed."""
+def _recorded(train: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a hand-written ``train``: the run is running during it, then finished, stopped or crashed."""
 
     @functools.wraps(train)
-    def watched(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+    def recorded(self: Trainer, *args: Any, **kwargs: Any) -> Any:
         if self._training:
             return train(self, *args, **kwargs)
         if self.config.max_epoch is not None:
@@ -353,27 +357,28 @@ def _watched(train: Callable[..., Any]) -> Callable[..., Any]:
                 f"max_epoch={self.config.max_epoch} is counted by darkit's own loop: {type(self).__name__}.train() "
                 "counts steps, so give max_step."
             )
-        first = self._keeper.folder is None
-        if first and self._resume and self._going_on is None:
-            going_on = go_on(self, self._resume, self._resume_overrides)
-            self._begins_anew = going_on is None
-            if going_on is not None and going_on.found.same_run:
-                self.current_step = going_on.first
-            self._going_on = going_on
+        first = self._run_recorder.folder is None
+        if first and self._resume and self._resume_state is None:
+            state = find_resume_state(self._run_parts(), self._resume, self._resume_overrides, vars(self))
+            self._is_new = state is None
+            self._run_recorder.resume(*((None, {}) if state is None else (state.found, state.changes)))
+            if state is not None and state.found.same_run:
+                self.current_step = state.first
+            self._resume_state = state
         self._training += 1
         try:
-            with self._keeper.held():
-                self._keeper.open()
+            with self._run_recorder.running():
+                self._run_recorder.open()
                 if first:
                     seed_generators(self.config.seed)
-                    if self._going_on is not None:
-                        self._going_on.restore(self)
+                    if self._resume_state is not None:
+                        self._resume_state.restore(getattr(self, "load_state_dict", None))
                 return train(self, *args, **kwargs)
         finally:
             self._training -= 1
 
-    watched._is_watched = True  # type: ignore[attr-defined]
-    return watched
+    recorded._is_recorded = True  # type: ignore[attr-defined]
+    return recorded
 
 
 def _tokenizer_and_config(args: tuple[Any, ...], tokenizer: Any, config: Any) -> tuple[Any, TrainerConfig]:

@@ -143,15 +143,15 @@ class Odd:
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def test_what_is_not_saved_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_attributes_that_are_not_saved_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     class Loses(Loop):
         def train(self, train_dataset: Any, val_dataset: Any = None) -> None:
             self.best, self.odd, self.words = 1.0, Odd(), "not a number"
             super().train(train_dataset)
 
     loop(Loses).train(samples(24))
-    (told,) = [record.message for record in caplog.records if "Not saved" in record.message]
-    assert told.startswith("Not saved with the checkpoints of this Loses: self.best, self.odd. Define state_dict()")
+    (warned,) = [record.message for record in caplog.records if "do not include" in record.message]
+    assert warned.startswith("The checkpoints of this Loses do not include: self.best, self.odd. Define state_dict()")
 
 
 class Noisy(Random):
@@ -311,6 +311,6 @@ def test_a_loop_that_reports_nothing_is_warned_of(caplog: pytest.LogCaptureFixtu
 
     trainer = loop(Silent, name="silent")
     trainer.train(samples(24))
-    assert "Silent.train() reported no step, so nothing of it is saved" in caplog.text
+    assert "Silent.train() reported no step, so nothing is saved" in caplog.text
     trainer.save_pretrained()
     assert saved("silent") == [4]

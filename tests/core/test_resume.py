@@ -104,7 +104,7 @@ def test_a_loop_that_starts_before_its_place_gets_one_error_and_nothing_of_the_r
     loop(name="hand", max_step=4).train(samples(16))
     before = rows("hand")
     with pytest.raises(
-        ConfigError, match=r"goes on after 4 steps, so its loop has to start at self\.current_step, which "
+        ConfigError, match=r"resumes after 4 steps, so its loop must start at self\.current_step, which "
     ):
         loop(name="hand", resume=True).train(samples(24))
     assert saved() == [4]

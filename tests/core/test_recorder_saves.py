@@ -104,11 +104,11 @@ def test_a_loop_that_counts_after_saving_is_saved_at_the_same_steps() -> None:
     assert darkit.load("hand").details.step == 5
 
 
-def test_what_goes_on_after_max_step_is_told_once_and_not_saved(caplog: pytest.LogCaptureFixture) -> None:
+def test_steps_after_max_step_are_warned_of_once_and_not_saved(caplog: pytest.LogCaptureFixture) -> None:
     loop(max_step=2, save_step_interval=1).train(samples(24))
     assert saved() == [1, 2]
     assert [record.message for record in caplog.records] == [
-        "The loop goes on after max_step (2): what it does from here is not saved."
+        "The loop continues after max_step (2); later steps are not saved."
     ]
 
 
