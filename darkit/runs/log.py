@@ -8,6 +8,7 @@ are not, and a missing value is an empty field. Rows are only ever appended, who
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from darkit.errors import LogError, StorageError, nearest
 from darkit.runs import files
-from darkit.runs.records import check_column, format_header, format_value, parse_fields, parse_header
+from darkit.runs.records import check_column, format_header, format_value, parse_fields, parse_header, parse_row
 from darkit.runs.safe import UnreadableError, open_for_writing, open_regular
-from darkit.runs.table import make_table
+from darkit.runs.table import read_table
 
 if TYPE_CHECKING:
     import polars
@@ -30,6 +31,7 @@ LONGEST_LOG = 2**32  # bytes
 LONGEST_HEADER = 2**20  # bytes
 MOST_COLUMNS = 20_000  # a table of more takes minutes
 Row = Mapping[str, Any]
+logger = logging.getLogger(__name__)
 
 
 class CsvLog:
@@ -130,26 +132,26 @@ class CsvLog:
 
 
 def read_log(path: Path) -> polars.DataFrame:
-    """Reads a log's whole lines, however it was torn or garbled.
-
-    A column holds integers, floats or booleans when every one of its values is such, and text otherwise; one without
-    any value counts as floats. Lines that cannot be a record are left out with a warning.
+    """Reads the rows of a log, however it was torn or garbled; warns of lines that are no rows.
 
     Returns:
-        One row per logged step; an empty frame when there is no log yet.
+        One row per logged step, typed as in `table.read_table`; an empty frame while there is no log.
 
     Raises:
-        StorageError: The file is there and cannot be read.
+        StorageError: The file cannot be read.
     """
     import polars
 
     try:
-        whole = _whole_lines(path)
+        header, end, body = _whole_lines(path).partition(b"\n")
     except FileNotFoundError:
         return polars.DataFrame()
-    if not whole:
+    if not end:
         return polars.DataFrame()
-    return make_table(whole, path)
+    frame, bad = read_table(body, header)
+    if bad:
+        logger.warning("Left out %d garbled lines of %s.", bad, path)
+    return frame
 
 
 def last_values(path: Path) -> dict[str, str]:
@@ -162,18 +164,19 @@ def last_values(path: Path) -> dict[str, str]:
         StorageError: The file is there and cannot be read.
     """
     try:
-        header = _header(path)
         with _reading(path) as file:
+            first = file.readline(LONGEST_HEADER)
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _RECENT))
             lines = file.read().split(b"\n")
     except FileNotFoundError:
         return {}
+    header = parse_header(first) if first.endswith(b"\n") else []
     found: dict[str, str] = {}
     missing = list(enumerate(header))
     for line in reversed(lines[1:-1]):  # the first is the header or torn by the seek, the last is torn or empty
-        fields = parse_fields(line)
-        if fields is None or len(fields) > len(header):
+        fields = parse_row(line, first, len(header))
+        if fields is None:
             continue
         present = [(index, name) for index, name in missing if index < len(fields) and fields[index]]
         if present:

@@ -8,6 +8,8 @@ from typing import Any
 
 from darkit.errors import LogError
 
+_MARK = b"\xef\xbb\xbf"  # some editors mark UTF-8 so
+_VALUE = re.compile(rb'|".*|true|false|[ +-]*(?:[\d.].*|nan *|inf *|infinity *)', re.IGNORECASE)
 _FIELD = re.compile(r'(?:"((?:[^"]|"")*)"|([^",]*))(,|\Z)')
 
 
@@ -24,8 +26,28 @@ def format_header(columns: Sequence[str]) -> str:
 
 def parse_header(line: bytes) -> list[str]:
     """Returns the columns; a line that cannot be a record is the name of one."""
-    text = line.removeprefix(b"\xef\xbb\xbf")  # some editors mark UTF-8 so
+    text = line.removeprefix(_MARK)
     return parse_fields(text) or [text.decode("utf-8", "replace").strip("\r\n")]
+
+
+def parse_row(line: bytes, header: bytes, width: int) -> list[str] | None:
+    """Splits a line below a header of so many columns; None if it is no row. The last fields may be missing."""
+    start = repeated_start(header)
+    if start and line.startswith(start):
+        names, said = (text.removeprefix(_MARK).rstrip(b"\r\n,") + b"," for text in (header, line))
+        if names.startswith(said):
+            return None
+    fields = parse_fields(line)
+    return fields if fields is not None and len(fields) <= width else None
+
+
+def repeated_start(header: bytes) -> bytes:
+    """Returns how a line begins that repeats the header, as two files put together have it.
+
+    Empty where a row may begin so too: text is quoted in rows, numbers and booleans are not.
+    """
+    first = header.removeprefix(_MARK).rstrip(b"\r\n").partition(b",")[0]
+    return b"" if _VALUE.fullmatch(first) else first
 
 
 def format_value(value: Any) -> str:
@@ -45,7 +67,7 @@ def format_value(value: Any) -> str:
 
 def parse_fields(line: bytes) -> list[str] | None:
     """Splits one record; None if it cannot be one."""
-    text = line.decode("utf-8", "replace").rstrip("\r\n")
+    text = line.decode("utf-8", "replace").rstrip("\r\n").replace("\r", " ")
     if '"' not in text:
         return text.split(",")
     fields, position = [], 0

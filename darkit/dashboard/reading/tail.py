@@ -1,15 +1,11 @@
 """A log read as it grows: only new bytes, only whole lines, into columns of numbers.
 
-A line is what ends with a line feed; quotes group the fields of one line, never several lines. A line with another
-number of fields than the header is no row: it is counted and left out. A field that is no number is a missing value.
+`darkit.runs.table` says which lines are rows. A field that is no number is a missing value.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,20 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from darkit.dashboard.reading.columns import Columns, Flags, Numbers, Rows
+from darkit.runs.log import LONGEST_HEADER
 from darkit.runs.safe import UnreadableError, open_regular
+from darkit.runs.table import column_names, read_numbers
 
 BLOCK = 8 * 2**20  # bytes read at a time; also the longest line that is taken
-LONGEST_HEADER = 2**18  # bytes
 MOST_COLUMNS = 2_000
 MOST_CELLS = 96 * 2**20  # rows times columns of one log; 768 MiB of numbers
 _TOGETHER = 2**20  # bytes of one log that wait to be parsed with others
 _THREADS = min(4, os.cpu_count() or 1)
 _MARK = 64  # bytes before the offset that must still be the same
-_NUMBER = re.compile(rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf|infinity)", re.IGNORECASE)
-_ODD_BYTES = (b'"', b"\r", b"\0", b"\t", b" ")
 
 
 @dataclass(frozen=True)
@@ -83,6 +77,7 @@ class LogTail:
         self._identity: tuple[int, int] | None = None
         self._offset = 0
         self._mark = b""
+        self._header = b""
         self._columns: tuple[str, ...] = ()
         self._content = Columns(0)
         self._bad = 0
@@ -103,7 +98,7 @@ class LogTail:
         """Reads what is new and returns everything."""
         with self._lock:
             for data in self._follow():
-                self._take(*parse(data, len(self._columns)))
+                self._take(*parse(data, self._header))
             return self._table()
 
     def _follow(self) -> Iterator[bytes]:
@@ -164,14 +159,11 @@ class LogTail:
             if len(start) == LONGEST_HEADER:
                 self._problem = f"{self.path.name}: its first line is too long to be a header"
             return False
-        try:
-            names = next(csv.reader([start[: end - 1].decode("utf-8", "replace").rstrip("\r")]), [])
-        except csv.Error:
-            names = []
-        if not names or len(names) > MOST_COLUMNS:
-            self._problem = f"{self.path.name}: its first line is no header"
+        names = column_names(start[:end])
+        if len(names) > MOST_COLUMNS:
+            self._problem = f"{self.path.name}: it has more than {MOST_COLUMNS} columns"
             return False
-        self._columns = tuple(names)
+        self._header, self._columns = start[:end], tuple(names)
         self._content = Columns(len(names))
         self._offset, self._mark = end, start[max(0, end - _MARK) : end]
         return True
@@ -184,7 +176,7 @@ class LogTail:
 def refresh_together(tails: Sequence[LogTail]) -> None:
     """Reads what is new of several logs.
 
-    Little pieces with the same number of columns are parsed at once, which saves time; long ones in threads, as the
+    Short pieces with the same header are parsed at once, which saves time; long ones in threads, as the
     parser lets others run meanwhile.
     """
     with ExitStack() as stack:
@@ -192,33 +184,33 @@ def refresh_together(tails: Sequence[LogTail]) -> None:
             stack.enter_context(tail._lock)
         pool = stack.enter_context(ThreadPoolExecutor(_THREADS))  # starts a thread only when something is submitted
         long: list[Future[None]] = []
-        waiting: dict[int, list[tuple[LogTail, bytes]]] = {}
+        waiting: dict[bytes, list[tuple[LogTail, bytes]]] = {}
         for tail in tails:
             blocks = tail._follow()
             data = next(blocks, b"")
             if len(data) > _TOGETHER:
                 long.append(pool.submit(_take_all, tail, data, blocks))
             elif data:
-                waiting.setdefault(len(tail._columns), []).append((tail, data))
+                waiting.setdefault(tail._header, []).append((tail, data))
                 for more in blocks:  # after an overlong line
-                    waiting[len(tail._columns)].append((tail, more))
+                    waiting[tail._header].append((tail, more))
         _take_waiting(waiting)
         for one in long:
             one.result()
 
 
 def _take_all(tail: LogTail, data: bytes, blocks: Iterator[bytes]) -> None:
-    tail._take(*parse(data, len(tail._columns)))
+    tail._take(*parse(data, tail._header))
     for more in blocks:
-        tail._take(*parse(more, len(tail._columns)))
+        tail._take(*parse(more, tail._header))
 
 
-def _take_waiting(waiting: dict[int, list[tuple[LogTail, bytes]]]) -> None:
-    for columns, parts in waiting.items():
-        values, odd, bad = parse(b"".join(data for _, data in parts), columns)
+def _take_waiting(waiting: dict[bytes, list[tuple[LogTail, bytes]]]) -> None:
+    for header, parts in waiting.items():
+        values, odd, bad = parse(b"".join(data for _, data in parts), header)
         if bad:  # whose lines they were is not known: each by itself
             for tail, data in parts:
-                tail._take(*parse(data, columns))
+                tail._take(*parse(data, header))
             continue
         start = 0
         for tail, data in parts:
@@ -228,79 +220,22 @@ def _take_waiting(waiting: dict[int, list[tuple[LogTail, bytes]]]) -> None:
     waiting.clear()
 
 
-def parse(data: bytes, columns: int) -> tuple[Numbers, Flags, int]:
+def parse(data: bytes, header: bytes) -> tuple[Numbers, Flags, int]:
     """Turns whole lines into numbers.
 
     Args:
         data: Bytes that end with a line feed, or none.
-        columns: How many fields a row has.
+        header: The first line of the log.
 
     Returns:
         Numbers (columns, rows), which of them said NaN or infinity, and how many lines were no rows.
     """
-    if not data:
-        return np.empty((columns, 0)), np.empty((columns, 0), dtype=bool), 0
-    if _looks_plain(data, columns):
-        try:
-            return (*_parse_plain(data, columns), 0)
-        except pl.exceptions.PolarsError:  # a line has more fields than the header
-            pass
-    return _parse_any(data, columns)
-
-
-def _looks_plain(data: bytes, columns: int) -> bool:
-    """Says whether there is nothing but unquoted ASCII and, over all lines, the right number of fields.
-
-    Together with a parser that refuses a line with too many fields that means: in every line.
-    """
-    if columns < 2 or not data.isascii() or any(odd in data for odd in _ODD_BYTES):
-        return False
-    characters = np.frombuffer(data, np.uint8)
-    return int(np.count_nonzero(characters == 44)) == int(np.count_nonzero(characters == 10)) * (columns - 1)
-
-
-def _parse_plain(data: bytes, columns: int) -> tuple[Numbers, Flags]:
-    frame = pl.read_csv(
-        io.BytesIO(data),
-        has_header=False,
-        quote_char=None,
-        schema={str(index): pl.Float64 for index in range(columns)},
-        ignore_errors=True,
-        truncate_ragged_lines=False,
-    )
-    values = np.empty((columns, frame.height))
-    odd = np.zeros((columns, frame.height), dtype=bool)
+    frame, bad = read_numbers(data, header)
+    values = np.empty((frame.width, frame.height))
+    odd = np.zeros((frame.width, frame.height), dtype=bool)
     for index, series in enumerate(frame.iter_columns()):
         values[index] = series.to_numpy()
         finite = np.isfinite(values[index])
         if not finite.all():
             odd[index] = ~finite & series.is_not_null().to_numpy()
-    return values, odd
-
-
-def _parse_any(data: bytes, columns: int) -> tuple[Numbers, Flags, int]:
-    rows, bad = [], 0
-    for line in data.split(b"\n")[:-1]:
-        fields = _fields(line.removesuffix(b"\r"))
-        if len(fields) == columns and (columns > 1 or fields[0]):
-            rows.append([_number(field) for field in fields])
-        else:
-            bad += 1
-    values = np.array(rows, dtype=np.float64).reshape(len(rows), columns).T
-    missing = np.array([[value is None for value in row] for row in rows], dtype=bool).reshape(len(rows), columns).T
-    return np.ascontiguousarray(values), ~np.isfinite(values) & ~missing, bad
-
-
-def _fields(line: bytes) -> list[bytes]:
-    if b'"' not in line:
-        return line.split(b",")
-    try:
-        found = next(csv.reader([line.decode("latin-1")]), [])
-    except csv.Error:  # a field too long, or a quote that is not one
-        return []
-    return [field.encode("latin-1", "replace") for field in found]
-
-
-def _number(field: bytes) -> float | None:
-    field = field.strip(b" ")
-    return float(field) if _NUMBER.fullmatch(field) else None
+    return values, odd, bad
