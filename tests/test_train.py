@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,6 +193,21 @@ def test_a_model_of_ones_own_needs_a_target_and_no_more(folder: Path, capsys: py
     done(capsys, "predict", "theirs", f"[{list(range(12))}]")
     said = refused(capsys, "train", "model=thiers")
     assert said.startswith("Unknown model 'thiers'. Did you mean 'theirs'? Available: theirs, gpt, lstm, ")
+
+
+def test_a_namesake_of_a_model_of_darkits_is_not_left_out_silently(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder / "mymodel.py", MODEL)
+    arguments = ["train", "model=mymodel", "data=regression", "trainer.max_step=1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")  # they are errors in the tests
+        assert main(arguments) == 0
+    said = "Warning: model=mymodel is a model of darkit, not the one in ./mymodel.py."
+    assert said in capsys.readouterr().err
+    write(folder / "theirs_namesake.py", MODEL)
+    write(folder / "configs/model/mymodel.yaml", "_target_: theirs_namesake.Model\n")
+    done(capsys, *arguments)  # in which a warning is an error
 
 
 def test_a_model_of_ones_own_that_does_not_take_text_is_told_of_the_data(

@@ -30,6 +30,7 @@ WRONG = [
     (("max_step=10",), r"Unknown setting 'max_step'\. Did you mean 'trainer\.max_step'\?"),
     (("modl=gpt",), r"Unknown setting 'modl'\. Did you mean 'model'\? Available: model, .*"),
     (("model.config.num_head=5",), r"Unknown setting 'model\.config\.num_head'\. Did you mean 'num_heads'\? .*"),
+    (("model=mymodel", "model.width=3"), r"Unknown setting 'model\.width'\. .*list, write \+model\.width=VALUE\."),
     (("model=nope",), r"Unknown model 'nope'\. Available: gpt, lstm, mlp, mymodel, snn, spikebert, spikegpt\."),
     (("+experiment=nope",), r"Unknown experiment 'nope'\. Available: quick\."),
     (("optimizer=lion",), r"Unknown optimizer 'lion'\. Available: adam, adamw, sgd\."),

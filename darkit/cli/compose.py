@@ -35,7 +35,7 @@ from darkit.errors import ConfigError, StorageError, nearest
 from darkit.runs.archive import refuse_archive
 from darkit.runs.home import home
 
-_OWN_CONFIGS = "configs"
+OWN_CONFIGS = "configs"
 _TRAINER_SETTINGS = [setting.name for setting in fields(TrainerConfig)]
 
 
@@ -56,7 +56,7 @@ class _OwnConfigs(SearchPathPlugin):
     """Lets ``./configs`` of the working directory come before darkit's own."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        own = Path.cwd() / _OWN_CONFIGS
+        own = Path.cwd() / OWN_CONFIGS
         if own.is_dir() and own.resolve() != config_dir().resolve():
             search_path.prepend("working directory", f"file://{own}")
 
@@ -170,7 +170,10 @@ def _describe_key(error: OmegaConfBaseException) -> str:
         return f"Unknown setting {key!r}. Did you mean 'trainer.{setting}'?"
     known = list(error.parent_node or {}) if isinstance(error.parent_node, DictConfig) else []
     options = (str(item) for item in known if item != "hydra")
-    return f"Unknown setting {str(error.full_key)!r}. {nearest(str(key), options)}."
+    text = f"Unknown setting {str(error.full_key)!r}. {nearest(str(key), options)}."
+    if "_target_" in known:  # its constructor may still take the argument
+        text += f" To add an argument that the config does not list, write +{error.full_key}=VALUE."
+    return text
 
 
 def _remove(folders: Sequence[Path]) -> None:
@@ -193,7 +196,7 @@ def compose_data(settings: Any, choice: str | None, changes: Sequence[str]) -> D
         ConfigError: There is no such choice, or a setting that it does not have.
     """
     if settings is None:
-        folders = [folder / "data" for folder in (Path.cwd() / _OWN_CONFIGS, config_dir())]
+        folders = [folder / "data" for folder in (Path.cwd() / OWN_CONFIGS, config_dir())]
         names = {path.stem: path for folder in reversed(folders) for path in folder.glob("*.yaml")}
         if choice not in names:
             raise ConfigError(f"No file or data choice is named {choice!r}. {nearest(str(choice), names)}.")

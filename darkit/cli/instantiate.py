@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, cast
@@ -14,7 +15,7 @@ from torch import nn
 
 from darkit.data import DataChoice
 from darkit.engine.description.building import constructor_parameters
-from darkit.errors import ConfigError, DarkitError, ModelError
+from darkit.errors import ConfigError, DarkitError, ModelError, nearest
 from darkit.runs.moved import present_name
 
 _PLAIN = (bool, int, float, str, type(None))  # defaults that are recorded with what was given
@@ -81,6 +82,12 @@ def _make(settings: Any, group: str) -> Any:
 def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, ModuleNotFoundError):
+        module, _, name = (error.name or "").rpartition(".")
+        found = sys.modules.get(module)
+        if found is not None and not hasattr(found, "__path__"):  # a module, of which Hydra says: is not a package
+            classes = (key for key, value in vars(found).items() if isinstance(value, type))
+            return f"Module {module} has no {name!r}. {nearest(name, classes)}"
     if isinstance(error, InstantiationException):
         return str(error).splitlines()[0]
     return str(error) if isinstance(error, _SPEAK_FOR_THEMSELVES) else f"{type(error).__name__}: {error}"

@@ -80,9 +80,13 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         predicter = Predicter.from_pretrained(arguments.name, arguments.device)
     except ModelError as error:
-        error.add_note(
-            "`darkit predict` also finds a class if it runs in the folder of the code that trained the model."
-        )
+        model = found.info.get("model")
+        if isinstance(model, dict) and model.get("config_kind") == "none":
+            error.add_note("In Python: darkit.core.Predicter.from_pretrained(NAME, model=MODEL).")
+        else:
+            error.add_note(
+                "`darkit predict` also finds a class if it runs in the folder of the code that trained the model."
+            )
         raise
     if predicter.task in (CLASSIFICATION, REGRESSION):
         _print_predictions(predicter, found, given, arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.cli.runs import STATE_STYLES
 from darkit.errors import listing
 from darkit.runs import Run, files, load
+from darkit.runs.best import higher_is_better
 from darkit.runs.checkpoints import Checkpoint
 from darkit.runs.home import format_time
 from darkit.runs.inert import format_json, inert
@@ -72,11 +74,12 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
     for name, (_, column) in found.series.items():
         values = log[column].drop_nulls() if column in log.columns else None
         if values is not None and len(values) and values.dtype.is_numeric():
-            numbers = values.to_list()
-            yield name, f"best {min(numbers):.4g}, last {numbers[-1]:.4g}"
+            finite = [number for number in values.to_list() if math.isfinite(number)]
+            best = (max if higher_is_better(name, found.trainer_config) else min)(finite, default=None)
+            yield name, f"{'' if best is None else f'best {best:.4g}, '}last {values[-1]:.4g}"
     checkpoints = found.checkpoints()
     if len(checkpoints) > _MOST_CHECKPOINTS:
-        yield "checkpoint", f"{len(checkpoints) - _MOST_CHECKPOINTS} earlier ones, which --json lists"
+        yield "checkpoint", f"{len(checkpoints) - _MOST_CHECKPOINTS} earlier; --json lists all"
     for checkpoint in checkpoints[-_MOST_CHECKPOINTS:]:
         yield "checkpoint", _checkpoint(checkpoint)
     command, git = info.get("command"), info.get("git")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from darkit.cli.arguments import is_sweep, prepare, sweeps_names
-from darkit.cli.compose import describe_error, run_composed
+from darkit.cli.compose import OWN_CONFIGS, describe_error, run_composed
 from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error, show_warnings
 from darkit.cli.pipes import say, until_nobody_reads
 from darkit.cli.report import final_report, how_to_go_on
@@ -72,6 +74,20 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) 
     return code
 
 
+def _warn_of_namesake(choice: str | None, model: Any) -> None:
+    """Warn when ``model=NAME`` is darkit's own although the working directory has a ``NAME.py``."""
+    own = Path(f"{choice}.py")
+    if not own.is_file() or Path(OWN_CONFIGS, "model", f"{choice}.yaml").exists():
+        return
+    source = getattr(sys.modules.get(type(model).__module__), "__file__", None)
+    if source is None or not own.samefile(source):
+        warnings.warn(
+            f"model={choice} is a model of darkit, not the one in ./{own}. To train that one, write "
+            f"./{OWN_CONFIGS}/model/{choice}.yaml with _target_: {choice}.CLASS.",
+            stacklevel=2,
+        )
+
+
 def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -> None:
     """Trains one job.
 
@@ -109,6 +125,8 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
     composed = OmegaConf.create({"overrides": overrides, **_resolved(settings)})
     seed_generators(trainer.seed)  # whatever the data drew, the model starts from the same numbers
     model = make_model(settings.model)
+    if not place.rank:
+        _warn_of_namesake(job.runtime.choices.get("model"), model)
     loss = make_loss(settings.loss)
     if loss is None and not finds_own_loss(model):
         loss = choice.loss_for(model)

@@ -14,7 +14,7 @@ from typing import Any
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.engine.config import AUTO, TrainerConfig
 from darkit.engine.description.exports import tokenizer_digest
-from darkit.errors import ConfigError, ReproductionWarning, RunLockedError, StorageError
+from darkit.errors import CheckpointNotFoundError, ConfigError, ReproductionWarning, RunLockedError, StorageError
 from darkit.runs import Run, files, load
 from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path
 from darkit.runs.configs import public_values
@@ -172,7 +172,12 @@ def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) ->
     if same_run:
         files.refuse_linked_run(run.path)
     known = frozenset(checkpoint.step for checkpoint in list_checkpoints(run.path))
-    checkpoint, content = read_run_checkpoint(run.path, wanted)
+    try:
+        checkpoint, content = read_run_checkpoint(run.path, wanted)
+    except CheckpointNotFoundError as error:
+        if same_run and not known:
+            error.add_note(f"To start it again from step 0, set resume to 'auto' and name to {name!r}.")
+        raise
     if same_run:
         config.name = name
     return Resume(run, checkpoint, content, same_run, known, automatic=resume == AUTO)

@@ -152,5 +152,5 @@ def list_runs(*, root: Path | None = None) -> list[Run]:
         except OSError:  # no run, or one that this person must not read
             continue
         if stat.S_ISREG(found.st_mode):
-            dated.append((found.st_mtime_ns, path.name, path))
+            dated.append((Run(path).created, path.name, path))
     return [Run(path) for _, _, path in sorted(dated, reverse=True)]

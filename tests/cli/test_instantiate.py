@@ -73,6 +73,10 @@ def test_a_config_without_a_target_is_refused(settings: Any) -> None:
     ("settings", "said"),
     [
         ({"_target_": "nowhere.Model"}, r"^The model nowhere\.Model cannot be made: No module named 'nowhere'$"),
+        (
+            {"_target_": f"{__name__}.Remember"},
+            r"has no 'Remember'\. Did you mean 'Remembers'\? Available: Remembers, ",
+        ),
         ({"_target_": "torch.nn.Linear", "widht": 3}, r"cannot be made: .*unexpected keyword argument 'widht'$"),
         ({"_target_": "torch.nn.Linear"}, r"cannot be made: .*missing 2 required positional arguments"),
         ({"_target_": "torch.nn.LSTM", "input_size": 2, "hidden_size": "x"}, r"cannot be made: hidden_size should be"),

@@ -15,7 +15,7 @@ import torch
 
 from darkit.cli.main import main
 from darkit.core import Predicter
-from darkit.runs import load
+from darkit.runs import files, load
 from darkit.runs.example import example_input
 from tests.cli.parts import NUMBERS, done, refused
 
@@ -150,6 +150,17 @@ def test_a_setting_out_of_its_range_is_refused_before_anything_is_printed(
 
 def test_a_prompt_that_is_no_text_is_refused(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "predict", "text", "a\udcff").startswith("INPUT must be text in UTF-8")
+
+
+def test_a_run_without_a_recorded_config_names_the_way_to_predict_in_python(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = load("numbers").info
+    files.write_json(runs / "numbers" / files.RUN, {**info, "model": {**info["model"], "config_kind": "none"}})
+    assert main(["predict", "numbers", "[[1]]"]) == 2
+    error, note = capsys.readouterr().err.splitlines()
+    assert "no recorded config of MyModel" in error
+    assert note == "In Python: darkit.core.Predicter.from_pretrained(NAME, model=MODEL)."
 
 
 def test_a_model_whose_code_is_elsewhere_is_found_from_its_folder(

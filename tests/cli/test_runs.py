@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import warnings
 from pathlib import Path
@@ -14,14 +13,14 @@ from rich.console import Console
 
 from darkit.cli.main import main
 from darkit.cli.runs import _cells, _table, summary
-from darkit.runs import load
+from darkit.runs import files, load
 from tests.cli.parts import done
 
 
 def test_there_is_a_row_for_each_run_newest_first(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (runs / "half-made").mkdir()  # no run yet
     for name, order in (("text", 1), ("numbers", 2)):
-        os.utime(runs / name / "run.json", ns=(order, order))
+        files.write_json(runs / name / files.RUN, {**load(name).info, "created": order})
     head, first, second, where = done(capsys, "runs").splitlines()
     assert head.split() == ["name", "state", "model", "step", "train", "loss", "val", "loss", "started"]
     assert first.split()[:4] == ["numbers", "finished", "MyModel", "4/4"]

@@ -29,6 +29,13 @@ def test_it_shows_state_losses_checkpoints_and_configs(runs: Path, capsys: pytes
     assert 'optimizer="adamw"' in out
 
 
+def test_the_best_of_an_accuracy_is_its_largest_finite_value(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = load("numbers")
+    files.write_json(run.path / files.RUN, {**run.info, "series": {"accuracy": ["step", "accuracy"]}})
+    (run.path / files.LOG).write_text("step,accuracy\n1,0.25\n2,0.75\n3,nan\n4,0.5\n")
+    assert "best 0.75, last 0.5" in done(capsys, "show", "numbers")
+
+
 def test_json_has_all_of_it_for_programs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = json.loads(done(capsys, "show", "numbers", "--json"))
     run = load("numbers")
@@ -46,7 +53,7 @@ def test_of_many_checkpoints_only_the_last_are_shown(runs: Path, capsys: pytest.
     for step in range(10, 80, 10):
         shutil.copy(runs / "numbers" / "iter-2-ckpt.pth", runs / "numbers" / f"iter-{step}-ckpt.pth")
     out = done(capsys, "show", "numbers")
-    assert "4 earlier ones, which --json lists" in out
+    assert "4 earlier; --json lists all" in out
     assert [line.split()[1] for line in out.splitlines() if "iter-" in line] == [
         f"iter-{step}-ckpt" for step in (30, 40, 50, 60, 70)
     ]

@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import (
 )
 from torch.utils.data import DataLoader
 
-from darkit.errors import ConfigError, ReproductionWarning
+from darkit.errors import CheckpointNotFoundError, ConfigError, ReproductionWarning
 from darkit.runs import base
 from tests.engine.parts import MLP, train, weights_at, xy
 from tests.engine.resuming import (
@@ -215,6 +215,9 @@ def test_auto_begins_goes_on_and_begins_anew_where_nothing_was_saved(capsys: pyt
     assert "Going on with the run 'auto' after step 3." in capsys.readouterr().err
     assert on.log()["step"].to_list() == [1, 2, 3, 4, 5]
     (base() / "killed").mkdir()
+    with pytest.raises(CheckpointNotFoundError) as caught:
+        run_one(xy, "killed", resume=True, max_step=2)
+    assert caught.value.__notes__ == ["To start it again from step 0, set resume to 'auto' and name to 'killed'."]
     killed = run_one(xy, "killed", resume="auto", max_step=2)
     assert "The run 'killed' has no checkpoint yet: it begins anew." in capsys.readouterr().err
     assert killed.info["model"]["class"] == "tests.engine.resuming.Dropping"

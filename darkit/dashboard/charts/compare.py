@@ -10,7 +10,8 @@ from darkit.dashboard.charts.charts import Charts, Shown
 from darkit.dashboard.charts.figures import base_layout
 from darkit.dashboard.charts.parallel import parallel_figure
 from darkit.dashboard.reading.facts import readable
-from darkit.dashboard.reading.library import higher_is_better, series_values
+from darkit.dashboard.reading.library import series_values
+from darkit.runs.best import higher_is_better
 
 MISSING = "–"
 FEWEST_PARALLEL = 5

@@ -17,14 +17,11 @@ from darkit.dashboard.reading.facts import Facts, Signature, read_facts, readabl
 from darkit.dashboard.reading.tail import Table
 from darkit.errors import RunNotFoundError
 from darkit.runs import files
+from darkit.runs.best import higher_is_better
 from darkit.runs.names import run_path
 from darkit.runs.safe import finite_number as number
 from darkit.runs.status import ALIVE, Watcher
 
-_HIGHER_IS_BETTER = (
-    "acc", "accuracy", "f1", "auc", "score", "precision", "recall", "bleu", "rouge", "reward", "return", "r2", "psnr",
-    "ssim", "iou", "map", "correct",
-)  # fmt: skip
 _FRESH = 0.4  # seconds for which one look at the folder serves everybody
 _RATE_ROWS = 200
 MOST_ROWS = 20_000
@@ -177,27 +174,26 @@ def series_values(facts: Facts, table: Table) -> dict[str, list[float | None]]:
     return values
 
 
-def higher_is_better(name: str, trainer: Mapping[str, Any]) -> bool:
-    """Says whether a series' largest value is its best: by the run's monitor, else by what its name means."""
-    if trainer.get("monitor") == name and trainer.get("mode") in ("min", "max"):
-        return bool(trainer["mode"] == "max")
-    words = name.lower().replace("-", "_").replace("/", "_").replace(".", "_").split("_")
-    return any(word in _HIGHER_IS_BETTER for word in words) and "loss" not in words
-
-
 def pace(facts: Facts, table: Table | None) -> tuple[float | None, float | None]:
     """Steps per second, and the seconds that a running run still needs at that rate; None where nobody can tell."""
     status = facts.status
-    rate = steps_per_second(table) if table is not None else None
+    rate = steps_per_second(table, since=status.started) if table is not None else None
     left = status.max_step - status.step if status.max_step else None
     return rate, left / rate if facts.state == "running" and left is not None and left >= 0 and rate else None
 
 
-def steps_per_second(table: Table) -> float | None:
-    """The rate over the last rows of a log, or None where its clock or steps do not go forward."""
+def steps_per_second(table: Table, *, since: float) -> float | None:
+    """Compute the rate over the last rows of a log, or None where its clock or steps do not advance.
+
+    Rows from before ``since``, in Unix seconds, are left out: the pause before a resume is not training.
+    """
     first = max(0, table.rows - _RATE_ROWS)
     clock, step = table.column("time", first), table.column("step", first)
-    if clock is None or step is None or table.rows < 2:
+    if clock is None or step is None:
+        return None
+    current = clock >= since
+    clock, step = clock[current], step[current]
+    if len(clock) < 2:
         return None
     seconds = number(float(clock[-1] - clock[0]))
     steps = number(float(step[-1] - step[0]))

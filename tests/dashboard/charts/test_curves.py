@@ -15,9 +15,10 @@ from darkit.dashboard.charts.curves import Curve, band_of, curve_of
 from darkit.dashboard.charts.downsample import memory_of, pick, smooth
 from darkit.dashboard.charts.figures import Line, chart_figure, inert, numbers, robust_scale
 from darkit.dashboard.charts.parallel import parallel_figure
-from darkit.dashboard.reading.library import higher_is_better, usable_series
+from darkit.dashboard.reading.library import usable_series
 from darkit.dashboard.reading.tail import LogTail, Table
 from darkit.dashboard.view import View
+from darkit.runs.best import higher_is_better
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200).map(np.array)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from darkit.dashboard.reading.cache import LogCache
-from darkit.dashboard.reading.library import Library
+from darkit.dashboard.reading.library import Library, summary
 from darkit.dashboard.server.api import config_keys
 from darkit.runs import files, status
 from tests.dashboard.parts import make_run
@@ -43,3 +43,17 @@ def test_a_config_key_is_a_number_only_if_it_is_one_in_every_run_that_has_it(lib
         "none": True,
     }
     assert list(found) == sorted(found)
+
+
+def test_the_rate_of_a_resumed_run_leaves_out_the_pause(library: Library) -> None:
+    header, rows = "step,time,train_loss", [(1, 1000.0), (2, 1000.5), (3, 9000.0), (4, 9000.25), (5, 9000.5)]
+    folder = make_run(library.root, "resumed", 5, started=8999.0, heartbeat=9001.0)
+    (folder / files.LOG).write_text("\n".join([header, *(f"{step},{clock},1" for step, clock in rows)]) + "\n")
+    assert _rate(library) == 4.0
+    make_run(library.root, "once", 5, started=9000.4)  # one row since the resume tells nothing
+    (library.root / "once" / files.LOG).write_text((folder / files.LOG).read_text())
+    assert _rate(library, "once") is None
+
+
+def _rate(library: Library, name: str = "resumed") -> float | None:
+    return summary(library.facts(name), LogCache().read(library.root / name / files.LOG))["rate"]
