@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkit.dashboard.server import inside
-from darkit.dashboard.server.app import create_app
-from darkit.dashboard.server.dash_requests import CheckedCallbacks, callback_problem
+from darkit.dashboard.server.app import build, create_app
+from darkit.dashboard.server.dash_app import CheckedCallbacks, callback_problem
 from tests.dashboard.parts import make_run
 
 SUITES = "/_dash-component-suites/"
@@ -153,26 +152,17 @@ def test_an_odd_body_is_no_failure(ask: Ask, body: dict[str, object], post: str)
     assert ask("POST", "/_dash-update-component", {**body, "output": body.get("name")}) == 400
 
 
-def callbacks(monkeypatch: pytest.MonkeyPatch, root: Path) -> dict[str, Any]:
-    """The callbacks that the server answers."""
-    found: list[Any] = []
-    check = CheckedCallbacks.__init__
-
-    def keep(self: CheckedCallbacks, inner: Any, app: Any) -> None:
-        found.append(app)
-        check(self, inner, app)
-
-    monkeypatch.setattr(CheckedCallbacks, "__init__", keep)
-    inside.Inside(root, lambda key: False, 2**20, lambda: None).app.result(60)
-    app = found[0]
-    app._setup_server()
-    return {output: one for output, one in app.callback_map.items() if "callback" in one}
+def callbacks(root: Path) -> dict[str, Any]:
+    """Return the callbacks that the server answers."""
+    built = build(root, lambda key: False, 2**20)
+    assert isinstance(built.app, CheckedCallbacks)
+    return {output: one for output, one in built.app.app.callback_map.items() if "callback" in one}
 
 
-def test_an_odd_value_for_a_callback_is_no_failure(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_odd_value_for_a_callback_is_no_failure(ask: Ask, tmp_path: Path) -> None:
     usual = {"n_clicks": 1, "data-language": "en", "href": "http://localhost/run/one", "value": "one"}
     special = {"language": "en", "selection": ["one"], "changed": {"name": "one"}, "notes-tags": [], "own-tags": []}
-    every = callbacks(monkeypatch, tmp_path / "base")
+    every = callbacks(tmp_path / "base")
     assert len(every) > 8
     for output, one in every.items():
         parts = [part.rpartition(".") for part in output.strip(".").split("...")]
@@ -193,8 +183,8 @@ def test_an_odd_value_for_a_callback_is_no_failure(ask: Ask, tmp_path: Path, mon
                 assert ask("POST", "/_dash-update-component", body) < 500, (output, items[odd], value)
 
 
-def test_a_call_that_no_page_makes_is_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    every = callbacks(monkeypatch, tmp_path / "base")
+def test_a_call_that_no_page_makes_is_told_in_one_sentence(tmp_path: Path) -> None:
+    every = callbacks(tmp_path / "base")
     (wanted,) = [(output, one) for output, one in every.items() if output == "page.children"]
     output, one = wanted
     inputs = [{**item, "value": None} for item in one["inputs"]]

@@ -7,12 +7,13 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from darkit.dashboard.pages.mantine import dmc
-from darkit.dashboard.server.inside import Inside
+from darkit.dashboard.server import app
 from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import make_run
 
@@ -34,13 +35,13 @@ def test_the_page_and_its_scripts_are_served_while_what_answers_is_still_made(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
-    build = Inside._build
+    build = app.build
 
-    def late(self: Inside) -> object:
+    def late(*arguments: Any) -> app.Built:
         assert go_on.wait(20)
-        return build(self)
+        return build(*arguments)
 
-    monkeypatch.setattr(Inside, "_build", late)
+    monkeypatch.setattr(app, "build", late)
     answers: list[tuple[int, str]] = []
     with served(home / "base") as one:
         asking = threading.Thread(target=lambda: answers.append(ask(one, "POST", "/api/runs", {})))
@@ -59,10 +60,10 @@ def test_the_page_and_its_scripts_are_served_while_what_answers_is_still_made(
 def test_what_cannot_be_made_is_an_error_of_the_server_for_who_asks_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Inside) -> object:
+    def broken(*arguments: Any) -> app.Built:
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(Inside, "_build", broken)
+    monkeypatch.setattr(app, "build", broken)
     with served(home / "base") as one:
         assert ask(one, "GET", "/")[0] == 200
         assert ask(one, "POST", "/api/runs", {})[0] == 500

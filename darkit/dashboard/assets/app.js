@@ -23,7 +23,7 @@ window.darkit = (() => {
 
   function show(address) {
     history.pushState({}, "", address);
-    window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+    dash_clientside.set_props("url", {href: location.href});
     window.scrollTo(0, 0);
   }
 

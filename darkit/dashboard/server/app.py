@@ -1,28 +1,37 @@
-"""The dashboard as an application: made for one home, with nothing kept outside of it.
+"""The dashboard as an application, made for one home.
 
-It is made in two steps, because a person waits for it. The page and its scripts can be served at once; what they ask
-then is answered by `darkit.dashboard.server.inside`, which is made meanwhile.
+A browser takes about as long to load the scripts of a page as this process takes to import what answers them, so both
+happen at once: an empty Dash application serves the page and its scripts, which are the same for every layout, and a
+thread builds the whole application. All other requests wait for it.
 """
 
 from __future__ import annotations
 
-import asyncio
+import gc
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock, Thread
+from typing import TYPE_CHECKING
 
 from dash import html
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from darkit.dashboard.charts import plotly
-from darkit.dashboard.server.dash_app import make_dash, page_asked
-from darkit.dashboard.server.dash_requests import SUITES, is_script
-from darkit.dashboard.server.inside import Inside
+from darkit.dashboard.server.dash_app import SCRIPTS, is_script, make_dash, page_asked
 from darkit.dashboard.server.security import LOOPBACK, Guard, content_policy, is_page
+from darkit.dashboard.view import read_address
+
+if TYPE_CHECKING:
+    from darkit.dashboard.charts.charts import Charts
+    from darkit.dashboard.reading.library import Library
 
 DEFAULT_BOUND = 2**30  # bytes
-_SHELL = ("/assets/", SUITES, "/plotly-")
+_ASSETS = "/assets/"
 
 
 def create_app(
@@ -32,55 +41,108 @@ def create_app(
     token: str | None = None,
     stop: Callable[[str], bool] = lambda key: False,
     bound: int = DEFAULT_BOUND,
-    made: Callable[[], None] = lambda: None,
 ) -> ASGIApp:
-    """Makes the dashboard.
+    """Make the dashboard of one home.
 
     Args:
-        root: Where the runs are, the ``base`` folder of a home.
-        hosts: The host names under which it may be asked.
-        token: What a reader must show once, or None where only this machine can reach it.
-        stop: Ends the server if the key it is given is the right one.
-        bound: How many bytes of logs to keep in memory at most.
-        made: Called, from another thread, when all of it is made.
+        root: The folder of the runs, the ``base`` of a home.
+        hosts: The host names that requests may use.
+        token: The token that a reader must present once, or None if only this machine can connect.
+        stop: Ends the server if the given key is right.
+        bound: How many bytes of logs to keep in memory.
     """
-    app = make_dash()
-    app.layout = html.Div()  # the page is the same for every layout
-    shell: FastAPI = app.server
+    dash = make_dash()
+    dash.layout = html.Div()
+    shell: FastAPI = dash.server
 
     @shell.get(plotly.ADDRESS)
     async def plotly_script() -> FileResponse:
         cached = {"cache-control": "public, max-age=31536000, immutable"}
         return FileResponse(plotly.SCRIPT, media_type="text/javascript", headers=cached)
 
-    inside = Inside(root, stop, bound, made)
-    return Guard(
-        _Front(shell, inside, lambda path: is_script(app, path)), hosts, content_policy(app.csp_hashes()), token
-    )
+    front = _Front(shell, lambda path: is_script(dash, path), lambda: build(root, stop, bound))
+    return Guard(front, hosts, content_policy(dash.csp_hashes()), token)
+
+
+@dataclass(frozen=True)
+class Built:
+    """The whole application, and what it reads runs with."""
+
+    app: ASGIApp
+    library: Library
+    charts: Charts
+
+
+def build(root: Path, stop: Callable[[str], bool], bound: int) -> Built:
+    """Import and make what answers the pages; see `create_app`."""
+    from darkit.dashboard.charts.charts import Charts
+    from darkit.dashboard.pages.callbacks import add_callbacks
+    from darkit.dashboard.pages.shell import frame
+    from darkit.dashboard.reading.cache import LogCache
+    from darkit.dashboard.reading.library import Library
+    from darkit.dashboard.server.api import add_routes
+    from darkit.dashboard.server.dash_app import CheckedCallbacks
+    from darkit.dashboard.server.predict import Prompts
+
+    library = Library(root, LogCache(bound))
+    charts = Charts(library)
+    dash = make_dash()
+    dash.layout = frame
+    add_callbacks(dash, library, charts)
+    add_routes(dash.server, library, charts, Prompts(root.parent), stop)
+    gc.freeze()
+    gc.enable()
+    return Built(CheckedCallbacks(dash), library, charts)
 
 
 class _Front:
-    """Answers with the page and its scripts, and has the rest answered from inside."""
+    """Serves the page and its scripts at once, and everything else as soon as it is built.
 
-    def __init__(self, shell: ASGIApp, inside: Inside, is_script: Callable[[str], bool]) -> None:
+    Args:
+        shell: Serves the page and its scripts.
+        is_script: Says whether a path is a script that the shell has.
+        build: Makes the rest. Called in a thread; if it fails, again for the next request.
+    """
+
+    def __init__(self, shell: ASGIApp, is_script: Callable[[str], bool], build: Callable[[], Built]) -> None:
         self._shell = shell
-        self._inside = inside
         self._is_script = is_script
+        self._build = build
+        self._built: Built | None = None
+        self._lock = Lock()
+        self._in_background(self._wait)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        page = scope.get("darkit_page")
+        path, page = scope["path"], scope.get("darkit_page")
+        answering = self._shell
         if page is not None and is_page(page):
-            self._inside.warm(page, scope["query_string"].decode("latin-1"))
-            asked = page_asked.set(page)
-            try:
-                await self._shell(scope, receive, send)
-            finally:
-                page_asked.reset(asked)
-        elif scope["path"].startswith(SUITES) and not self._is_script(scope["path"]):
-            await PlainTextResponse("There is no such script.", 404)(scope, receive, send)
-        elif scope["path"].startswith(_SHELL):
-            await self._shell(scope, receive, send)
-        else:
-            app = self._inside.app
-            answering = app.result() if app.done() else await asyncio.wrap_future(app)
-            await answering(scope, receive, send)
+            page_asked.set(page)
+            self._in_background(lambda: read_ahead(self._wait(), page, scope["query_string"].decode("latin-1")))
+        elif path.startswith(SCRIPTS):
+            answering = self._shell if self._is_script(path) else PlainTextResponse("No such script.", 404)
+        elif not path.startswith((_ASSETS, plotly.ADDRESS)):
+            answering = (self._built or await run_in_threadpool(self._wait)).app
+        await answering(scope, receive, send)
+
+    def _wait(self) -> Built:
+        with self._lock:
+            if self._built is None:
+                self._built = self._build()
+            return self._built
+
+    @staticmethod
+    def _in_background(act: Callable[[], object]) -> None:
+        def run() -> None:
+            with suppress(Exception):  # the request that needs it fails in the same way and reports it
+                act()
+
+        Thread(target=run, daemon=True).start()
+
+
+def read_ahead(built: Built, page: str, query: str) -> None:
+    """Read the logs of a page while the browser still loads its scripts."""
+    path, state = read_address(f"{page}?{query}")
+    if path == "/":
+        built.library.entries()
+    else:
+        built.charts.chosen([path.removeprefix("/run/")] if path.startswith("/run/") else state["runs"], "log")

@@ -1,64 +1,83 @@
-"""Dash as the dashboard uses it: one set of options, and nothing that the environment could change."""
+"""Dash as the dashboard uses it, and everything here that relies on what Dash does not promise.
+
+A test in tests/dashboard/server/test_dash_app.py names each of these, so that it fails when Dash changes:
+
+- the addresses ``_dash-component-suites`` and ``_dash-update-component``: requests to them are checked, because Dash
+  fails on scripts that do not exist and on malformed calls (`is_script`, `callback_problem`);
+- ``registered_paths`` and ``callback_map``, against which they are checked;
+- the text of the script tags, in which the grid's is found (`_Dash.interpolate_index`), and that the renderer finds a
+  component library whose script is loaded later (``darkit.grid`` in assets/app.js);
+- the attribute ``backend.websocket_capability`` (`make_dash`);
+- the environment variables that change its options (`_clean_environment`).
+
+What is not promised of dash-mantine-components is in ``pages/mantine.py``.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import dash_ag_grid  # noqa: F401 - what is imported has its scripts in the page
+import dash_ag_grid  # noqa: F401 - an imported library has its scripts in the page
 from dash import Dash
+from dash.fingerprint import check_fingerprint
 from fastapi import FastAPI
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from darkit.dashboard.charts import plotly
 from darkit.dashboard.pages import mantine  # noqa: F401 - as above
 
+SCRIPTS = "/_dash-component-suites/"
+_CALLBACK = "/_dash-update-component"
 _ASSETS = Path(__file__).parents[1] / "assets"
-_INDEX = """<!DOCTYPE html>
+_GRID = re.compile(r'<script src="([^"]*/dash_ag_grid[^"]*)"></script>')
+_INDEX = f"""<!DOCTYPE html>
 <html>
 <head>
-{%metas%}
+{{%metas%}}
 <meta name="color-scheme" content="light dark">
-<title>{%title%}</title>
+<meta name="plotly" content="{plotly.ADDRESS}">
+<title>{{%title%}}</title>
 <link rel="icon" href="/assets/icon.svg" type="image/svg+xml">
-<meta name="plotly" content="PLOTLY">
-<script src="/assets/early.js"></script>
-{%css%}
+{{%css%}}
 </head>
 <body>
-{%app_entry%}
+{{%app_entry%}}
 <footer>
-{%config%}
-{%scripts%}
-{%renderer%}
+{{%config%}}
+{{%scripts%}}
+{{%renderer%}}
 </footer>
 </body>
 </html>"""
 
-
-_GRID = re.compile(r'<script src="([^"]*/dash_ag_grid[^"]*)"></script>')
-
-page_asked: ContextVar[str] = ContextVar("page_asked", default="/")
+page_asked: ContextVar[str] = ContextVar("page_asked", default="/")  # the path of the page that is being answered
 
 
-class _Dash(Dash):  # type: ignore[misc] # Dash says nothing of its types
-    """Dash whose page of a single run, which has no table, leaves the grid's long script for later."""
+class _Dash(Dash):  # type: ignore[misc] # Dash has no types
+    """Dash that loads the two long scripts, plotly's and the grid's, when the page needs them."""
 
     def interpolate_index(self, **parts: Any) -> str:
-        if page_asked.get().startswith("/run/"):
-            grid = _GRID.search(parts["scripts"])
-            if grid is not None:
-                parts["scripts"] = parts["scripts"].replace(grid[0], "")
-                parts["metas"] += f'\n<meta name="grid" content="{grid[1]}">'
+        """Load plotly from the start where there are charts, and the grid after them where there is no table."""
+        page = page_asked.get()
+        if page != "/":
+            parts["metas"] += f'\n<script async id="plotly-script" src="{plotly.ADDRESS}"></script>'
+        grid = _GRID.search(parts["scripts"])
+        if page.startswith("/run/") and grid is not None:
+            parts["scripts"] = parts["scripts"].replace(grid[0], "")
+            parts["metas"] += f'\n<meta name="grid" content="{grid[1]}">'
         return str(super().interpolate_index(**parts))
 
 
 def make_dash() -> Dash:
-    """Makes an empty Dash application; its ``server`` is the FastAPI one to serve."""
+    """Make an empty Dash application; its ``server`` is the FastAPI application to serve."""
     with _clean_environment():
         app = _Dash(
             __name__,
@@ -77,19 +96,109 @@ def make_dash() -> Dash:
             enable_mcp=False,
             update_title="",
             title="darkit",
-            index_string=_INDEX.replace("PLOTLY", plotly.ADDRESS),
-            assets_ignore="early",
+            index_string=_INDEX,
             add_log_handler=False,
         )
-    app.backend.websocket_capability = False  # the page need not load what nothing here speaks
+    app.backend.websocket_capability = False  # spares the page a script that nothing here uses
     return app
 
 
 @contextmanager
 def _clean_environment() -> Iterator[None]:
-    """Hides the variables by which Dash would let the environment choose debugging, paths and what it serves."""
+    """Hide the variables by which the environment could change debugging, paths and what Dash serves."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(("DASH_", "_DASH_"))}
     try:
         yield
     finally:
         os.environ.update(hidden)
+
+
+def is_script(app: Dash, path: str) -> bool:
+    """Return whether a path below `SCRIPTS` is a file that a page may load."""
+    package, _, wanted = path.removeprefix(SCRIPTS).partition("/")
+    name = check_fingerprint(wanted)[0]
+    if name not in app.registered_paths.get(package, ()):
+        return False
+    folders = getattr(sys.modules.get(package), "__path__", [])
+    return any((Path(folder) / name).is_file() for folder in folders)
+
+
+class CheckedCallbacks:
+    """The server of a Dash application that refuses calls which no page makes.
+
+    Args:
+        app: The Dash application, with all its callbacks.
+    """
+
+    def __init__(self, app: Dash) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        answering: ASGIApp = self.app.server
+        if scope["type"] == "http" and scope["path"] == _CALLBACK and scope["method"] == "POST":
+            problem = callback_problem(self.app.callback_map, scope["darkit_body"])
+            answering = PlainTextResponse(problem, 400) if problem else answering
+        await answering(scope, receive, send)
+
+
+def callback_problem(callbacks: Mapping[str, Mapping[str, Any]], body: Mapping[str, Any]) -> str:
+    """Return one sentence on why a body does not call one of the callbacks; empty if it does.
+
+    Args:
+        callbacks: Dash's map from an output to the description of its callback.
+        body: The body of the request.
+    """
+    output = body.get("output")
+    callback = callbacks.get(output) if isinstance(output, str) else None
+    if not isinstance(output, str) or callback is None or "callback" not in callback:  # or it runs in the browser
+        return "No such callback."
+    for group in ("inputs", "state"):
+        wanted = [(item["id"], item["property"]) for item in callback[group]]
+        items = body.get(group, [])
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            return f"The {group} of a callback must be a list of objects."
+        if [(item.get("id"), item.get("property")) for item in items] != wanted:
+            return f"These are not the {group} of the callback."
+        for item in items:
+            if not _fits(item["id"], item["property"], item.get("value")):
+                return f"The value of {item['id']}.{item['property']} has the wrong type."
+    outputs, changed = body.get("outputs", []), body.get("changedPropIds", [])
+    if not isinstance(changed, list) or not all(isinstance(item, str) for item in changed):
+        return "changedPropIds must be a list of strings."
+    several = output.startswith("..")
+    if not outputs or isinstance(outputs, list) != several:
+        return "The outputs of the callback are missing."
+    sound = [isinstance(item, dict) and {"id", "property"} <= set(item) for item in (outputs if several else [outputs])]
+    if not all(sound) or (several and len(sound) != output.count("...") + 1):
+        return "These are not the outputs of the callback."
+    return ""
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {  # of a property, or of that of one component
+    "n_clicks": (int,),
+    "opened": (bool,),
+    "checked": (bool,),
+    "href": (str,),
+    "value": (str,),
+    "data-language": (str,),
+    "language.data": (str,),
+    "changed.data": (dict,),
+    "selection.data": (list,),
+    "notes-tags.value": (list,),
+    "own-tags.value": (list,),
+}
+_REQUIRED = ("selection.data", "data-language")
+
+
+def _fits(component: str, property_name: str, value: object) -> bool:
+    full = f"{component}.{property_name}"
+    if value is None:
+        return full not in _REQUIRED and property_name not in _REQUIRED
+    types = _TYPES.get(full) or _TYPES.get(property_name)
+    if types is None:
+        return True
+    if isinstance(value, dict):
+        value = [key for pair in value.items() for key in pair if key is not None]
+        return types == (dict,) and all(isinstance(item, str | int | float) for item in value)
+    return isinstance(value, types) and (not isinstance(value, list) or all(isinstance(item, str) for item in value))

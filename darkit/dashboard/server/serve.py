@@ -141,9 +141,7 @@ def stop(home: Path) -> str | None:
 
 
 def _run(home: Path, host: str, listening: socket.socket, token: str | None, key: str) -> int:
-    gc.disable()  # while thousands of small objects are made that stay
-    import uvicorn  # noqa: F401 - before the thread that imports the rest begins
-
+    gc.disable()  # until `build` has made its many objects, all of which stay
     from darkit.dashboard.server.app import create_app
     from darkit.dashboard.server.connections import keep_log_short
     from darkit.dashboard.server.security import own_hosts, same_secret
@@ -154,12 +152,8 @@ def _run(home: Path, host: str, listening: socket.socket, token: str | None, key
             return True
         return False
 
-    def made() -> None:
-        gc.freeze()
-        gc.enable()
-
     keep_log_short()
-    app = create_app(home / "base", hosts=own_hosts(host), token=token, stop=end, made=made)
+    app = create_app(home / "base", hosts=own_hosts(host), token=token, stop=end)
     server = server_of(app)
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])

@@ -1,0 +1,121 @@
+"""What darkit relies on and Dash does not promise (server/dash_app.py): a failure here says that Dash has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import dash
+import pytest
+from playwright.sync_api import Page, Request
+
+from darkit.dashboard.server import dash_app
+from darkit.dashboard.server.app import build
+from darkit.dashboard.server.dash_app import SCRIPTS, CheckedCallbacks, callback_problem, is_script, make_dash
+from tests.dashboard.conftest import Served
+from tests.dashboard.screen import drawn
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> dash.Dash:
+    built = build(tmp_path, lambda key: False, 2**20)
+    assert isinstance(built.app, CheckedCallbacks)
+    return built.app.app
+
+
+@pytest.fixture
+def page(app: dash.Dash) -> str:
+    """The page of the table as Dash writes it."""
+    return page_of(app)
+
+
+def page_of(app: dash.Dash) -> str:
+    parts: list[bytes] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        parts.append(message.get("body", b""))
+
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [(b"host", b"localhost")]}
+    with ThreadPoolExecutor(1) as thread:  # this one has a loop already where a browser was driven before
+        thread.submit(asyncio.run, app.server(scope, None, send)).result()
+    return b"".join(parts).decode()
+
+
+def test_component_scripts_are_registered_paths_below_their_address(app: dash.Dash, page: str) -> None:
+    scripts = [path.partition("?")[0] for path in re.findall(r'<script src="([^"]+)"', page)]
+    below = [path for path in scripts if path.startswith(SCRIPTS)]
+    assert len(below) > 5
+    assert all(is_script(app, path) for path in below)
+    assert all(path.startswith("/assets/") for path in scripts if path not in below)
+
+
+def test_the_script_of_the_grid_is_a_tag_of_its_own(page: str) -> None:
+    assert len(dash_app._GRID.findall(page)) == 1
+
+
+def test_the_callback_map_describes_each_callback_by_ids_and_properties(app: dash.Dash) -> None:
+    described = app.callback_map["page.children"]
+    assert described["inputs"] == [{"id": "url", "property": "href"}, {"id": "language", "property": "data"}]
+    assert described["state"] == []
+    assert callable(described["callback"])
+    assert "callback" not in app.callback_map["mounted.data"], "which runs in the browser"
+
+
+def test_the_fastapi_backend_says_whether_it_speaks_over_websockets(page: str) -> None:
+    fresh = dash.Dash(__name__, backend="fastapi", assets_folder="none", add_log_handler=False)
+    assert fresh.backend.websocket_capability is True
+    fresh.layout = dash.html.Div()
+    assert '"websocket"' in page_of(fresh)
+    assert '"websocket"' not in page
+
+
+def test_the_environment_chooses_options_by_variables_that_begin_with_dash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASH_URL_BASE_PATHNAME", "/elsewhere/")
+    assert dash.Dash(__name__, add_log_handler=False).config.url_base_pathname == "/elsewhere/"
+    assert make_dash().config.url_base_pathname is None
+
+
+def test_the_renderer_calls_callbacks_with_the_body_that_is_checked(
+    app: dash.Dash, runs: Served, open_page: Open
+) -> None:
+    bodies: list[Any] = []
+
+    def note(request: Request) -> None:
+        if dash_app._CALLBACK in request.url:
+            bodies.append(request.post_data_json)
+
+    page = open_page(runs.address + "/")
+    page.on("request", note)
+    page.goto(runs.address + "/compare?run=mlp-0&run=mlp-1")
+    drawn(page, 2)
+    assert bodies
+    assert [callback_problem(app.callback_map, body) for body in bodies] == [""] * len(bodies)
+
+
+def test_the_renderer_finds_a_component_library_that_is_loaded_later(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/run/mlp-0")
+    drawn(page, 2)
+    page.evaluate("darkit.go('/')")
+    page.locator(".ag-row").first.wait_for()
+
+
+def test_pages_find_react_and_the_functions_of_dash(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/")
+    page.locator(".ag-row").first.wait_for()
+    for name in ("React.createElement", "dash_clientside.set_props", "dash_ag_grid.getApiAsync"):
+        assert page.evaluate(f"typeof {name}") == "function", name
+    assert page.evaluate("dash_clientside.no_update !== undefined")
+
+
+def test_mantine_components_are_listed_in_a_module_that_can_stay_empty() -> None:
+    assert importlib.util.find_spec("dash_mantine_components._imports_") is not None
+    from darkit.dashboard.pages.mantine import dmc
+
+    assert "Carousel" not in vars(dmc), "components that no page uses are not made"
