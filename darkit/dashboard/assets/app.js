@@ -23,7 +23,7 @@ window.darkit = (() => {
 
   function show(address) {
     history.pushState({}, "", address);
-    dash_clientside.set_props("url", {href: location.href});
+    window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
     window.scrollTo(0, 0);
   }
 

@@ -7,6 +7,7 @@ A test in tests/dashboard/server/test_dash_app.py names each of these, so that i
 - ``registered_paths`` and ``callback_map``, against which they are checked;
 - the text of the script tags, in which the grid's is found (`_Dash.interpolate_index`), and that the renderer finds a
   component library whose script is loaded later (``darkit.grid`` in assets/app.js);
+- the event ``_dashprivate_pushstate``, after which the renderer reads the address again (``show`` in assets/app.js);
 - the attribute ``backend.websocket_capability`` (`make_dash`);
 - the environment variables that change its options (`_clean_environment`).
 

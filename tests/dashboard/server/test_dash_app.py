@@ -12,7 +12,7 @@ from typing import Any
 
 import dash
 import pytest
-from playwright.sync_api import Page, Request
+from playwright.sync_api import Page, Request, expect
 
 from darkit.dashboard.server import dash_app
 from darkit.dashboard.server.app import build
@@ -97,6 +97,13 @@ def test_the_renderer_calls_callbacks_with_the_body_that_is_checked(
     drawn(page, 2)
     assert bodies
     assert [callback_problem(app.callback_map, body) for body in bodies] == [""] * len(bodies)
+
+
+def test_the_renderer_reads_the_address_again_after_its_private_event(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/")
+    page.evaluate("history.pushState({}, '', '/run/mlp-0')")
+    page.evaluate("window.dispatchEvent(new CustomEvent('_dashprivate_pushstate'))")
+    expect(page.get_by_role("heading", name="mlp-0")).to_be_visible()
 
 
 def test_the_renderer_finds_a_component_library_that_is_loaded_later(runs: Served, open_page: Open) -> None:
