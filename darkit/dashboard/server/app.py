@@ -110,21 +110,22 @@ class _Front:
         self._build = build
         self._built: Built | None = None
         self._lock = Lock()
-        self._in_background(self._wait)
+        self._in_background(self._build_once)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, page = scope["path"], scope.get("darkit_page")
         answering = self._shell
         if page is not None and is_page(page):
             page_asked.set(page)
-            self._in_background(lambda: read_ahead(self._wait(), page, scope["query_string"].decode("latin-1")))
+            self._in_background(lambda: read_ahead(self._build_once(), page, scope["query_string"].decode("latin-1")))
         elif path.startswith(SCRIPTS):
             answering = self._shell if self._is_script(path) else PlainTextResponse("No such script.", 404)
         elif not path.startswith((_ASSETS, plotly.ADDRESS)):
-            answering = (self._built or await run_in_threadpool(self._wait)).app
+            built = self._built if self._built is not None else await run_in_threadpool(self._build_once)
+            answering = built.app
         await answering(scope, receive, send)
 
-    def _wait(self) -> Built:
+    def _build_once(self) -> Built:
         with self._lock:
             if self._built is None:
                 self._built = self._build()
