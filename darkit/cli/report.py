@@ -7,11 +7,13 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars
 
 from darkit.engine.log.rate import speed
 from darkit.runs import Run
+from darkit.runs.best import best_mode, best_value
 from darkit.runs.example import example_input
 from darkit.runs.inert import inert
 from darkit.runs.names import resume_words
@@ -28,11 +30,11 @@ def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mappin
         seconds: How long it took, with all that is around the steps.
         baselines: Losses to compare with: what it is -> its loss.
     """
-    details, log = run.details, run.log()
+    details, log, trainer = run.details, run.log(), run.trainer_config
     told = [
         ("run directory", str(run.path)),
-        *_losses(log, baselines),
-        *_measures(log),
+        *_losses(log, trainer, baselines),
+        *_measures(log, trainer),
         ("speed", f"{speed(_speed(log, first_step, details.step, seconds))}, {seconds:.1f} s in all"),
     ]
     width = max(len(name) for name, _ in told)
@@ -72,27 +74,32 @@ def darkit_command() -> str:
     return shlex.quote(str(script.relative_to(folder) if script.is_relative_to(folder) else script))
 
 
-def _losses(log: polars.DataFrame, baselines: Mapping[str, float]) -> list[tuple[str, str]]:
+def _losses(log: polars.DataFrame, trainer: Mapping[str, Any], baselines: Mapping[str, float]) -> list[tuple[str, str]]:
     found = []
     for column in ("train_loss", "val_loss"):
         values = log[column].drop_nulls().to_list() if _is_numeric(log, column) else []
         if values:
-            text = f"best {min(values):.4f}, last {values[-1]:.4f}"
+            text = _best_and_last(values, trainer, column)
             if column == "val_loss" and baselines:
                 text += f" ({', '.join(f'{name}: {value:.4f}' for name, value in baselines.items())})"
             found.append((column.replace("_", " "), text))
     return found
 
 
-def _measures(log: polars.DataFrame) -> list[tuple[str, str]]:
-    """Returns what else an evaluation found last, such as an accuracy; what there is once per layer is too much."""
+def _measures(log: polars.DataFrame, trainer: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns the other metrics of the validation, such as an accuracy, without those that exist once per layer."""
     found = []
     for column in log.columns:
         if column.startswith("val_") and column != "val_loss" and not column[-1].isdigit():
-            values = log[column].drop_nulls()
-            if len(values) and values.dtype.is_numeric():
-                found.append((inert(column.replace("_", " ")), f"last {values[-1]:.4f}"))
+            values = log[column].drop_nulls().to_list() if _is_numeric(log, column) else []
+            if values:
+                found.append((inert(column.replace("_", " ")), _best_and_last(values, trainer, column)))
     return found
+
+
+def _best_and_last(values: list[float], trainer: Mapping[str, Any], column: str) -> str:
+    best = best_value(values, best_mode(trainer, column))
+    return ("" if best is None else f"best {best:.4f}, ") + f"last {values[-1]:.4f}"
 
 
 def _speed(log: polars.DataFrame, first_step: int, last_step: int, seconds: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +15,7 @@ from darkit.cli.parsers import Subparsers, add_command, output
 from darkit.cli.runs import STATE_STYLES
 from darkit.errors import listing
 from darkit.runs import Run, files, load
-from darkit.runs.best import higher_is_better
+from darkit.runs.best import best_mode, best_value
 from darkit.runs.checkpoints import Checkpoint
 from darkit.runs.home import format_time
 from darkit.runs.inert import format_json, inert
@@ -70,13 +69,12 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
         yield "reason", details.reason
     if found.created:
         yield "started", format_time(found.created, "%Y-%m-%d %H:%M:%S")
-    log = found.log()
+    log, trainer = found.log(), found.trainer_config
     for name, (_, column) in found.series.items():
         values = log[column].drop_nulls() if column in log.columns else None
         if values is not None and len(values) and values.dtype.is_numeric():
-            finite = [number for number in values.to_list() if math.isfinite(number)]
-            best = (max if higher_is_better(name, found.trainer_config) else min)(finite, default=None)
-            yield name, f"{'' if best is None else f'best {best:.4g}, '}last {values[-1]:.4g}"
+            best = best_value(values, best_mode(trainer, name, column))
+            yield name, ("" if best is None else f"best {best:.4g}, ") + f"last {values[-1]:.4g}"
     checkpoints = found.checkpoints()
     if len(checkpoints) > _MOST_CHECKPOINTS:
         yield "checkpoint", f"{len(checkpoints) - _MOST_CHECKPOINTS} earlier; --json lists all"

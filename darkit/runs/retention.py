@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from darkit.errors import ConfigError
 from darkit.runs import files
+from darkit.runs.best import is_better
 from darkit.runs.checkpoints import Checkpoint, manifest_path
 
 
@@ -62,7 +62,7 @@ class Retention:
         scored = [
             (sign * value, checkpoint.step, checkpoint)
             for checkpoint in checkpoints
-            if (value := checkpoint.metrics.get(self.monitor)) is not None and math.isfinite(value)
+            if (value := checkpoint.metrics.get(self.monitor)) is not None and is_better(value, None, self.mode)
         ]
         return [checkpoint for _, _, checkpoint in sorted(scored, key=lambda item: item[:2])]
 

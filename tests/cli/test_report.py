@@ -33,10 +33,10 @@ def test_losses_are_the_best_and_the_last_beside_the_baselines(logged: Path) -> 
 
 def test_what_else_an_evaluation_found_is_told_but_not_layer_by_layer(logged: Path) -> None:
     (logged / "text" / "train_log.csv").write_text(
-        "step,val_loss,val_accuracy,val_firing_rate_0,val_note\n1,4.0,0.25,0.1,a\n2,3.0,0.5,0.1,\n3,,,,\n"
+        "step,val_loss,val_accuracy,val_firing_rate_0,val_note\n1,4.0,0.75,0.1,a\n2,3.0,0.5,0.1,\n3,,,,\n"
     )
     report = final_report(load("text"), first_step=0, seconds=9.0, baselines={})
-    assert "  val accuracy   last 0.5000\n" in report
+    assert "  val accuracy   best 0.7500, last 0.5000\n" in report
     assert "rate" not in report
     assert "note" not in report
 

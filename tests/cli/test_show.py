@@ -29,11 +29,15 @@ def test_it_shows_state_losses_checkpoints_and_configs(runs: Path, capsys: pytes
     assert 'optimizer="adamw"' in out
 
 
-def test_the_best_of_an_accuracy_is_its_largest_finite_value(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = load("numbers")
-    files.write_json(run.path / files.RUN, {**run.info, "series": {"accuracy": ["step", "accuracy"]}})
-    (run.path / files.LOG).write_text("step,accuracy\n1,0.25\n2,0.75\n3,nan\n4,0.5\n")
-    assert "best 0.75, last 0.5" in done(capsys, "show", "numbers")
+def test_the_best_accuracy_is_the_highest_and_never_infinite(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = runs / "numbers"
+    info = json.loads((folder / "run.json").read_text())
+    info["series"] = {"accuracy": ["step", "val_accuracy"], "loss": ["step", "train_loss"]}
+    (folder / "run.json").write_text(json.dumps(info))
+    (folder / "train_log.csv").write_text("step,val_accuracy,train_loss\n1,0.1,NaN\n2,0.9,0.5\n3,inf,-inf\n4,0.4,2.0\n")
+    out = done(capsys, "show", "numbers")
+    assert "best 0.9, last 0.4" in out
+    assert "best 0.5, last 2" in out
 
 
 def test_json_has_all_of_it_for_programs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

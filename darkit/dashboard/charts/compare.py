@@ -10,8 +10,8 @@ from darkit.dashboard.charts.charts import Charts, Shown
 from darkit.dashboard.charts.figures import base_layout
 from darkit.dashboard.charts.parallel import parallel_figure
 from darkit.dashboard.reading.facts import readable
-from darkit.dashboard.reading.library import series_values
-from darkit.runs.best import higher_is_better
+from darkit.dashboard.reading.library import series_values, usable_series
+from darkit.runs.best import best_mode
 
 MISSING = "–"
 FEWEST_PARALLEL = 5
@@ -59,11 +59,12 @@ def value_rows(shown: Sequence[Shown]) -> tuple[list[str], list[ValueRow], list[
     for run, values in zip(shown, found, strict=True):
         pairs = [values.get(name) for name in names]
         rows.append(ValueRow(run, tuple((float(p[0] or 0), float(p[1] or 0)) if p else None for p in pairs)))
+    columns = usable_series(shown[0].facts.series, shown[0].table) if shown else {}
     best: list[int | None] = []
     for index, name in enumerate(names):
         known = [(pair[1], place) for place, row in enumerate(rows) if (pair := row.values[index]) is not None]
-        higher = bool(shown) and higher_is_better(name, shown[0].facts.trainer)
-        best.append((max(known) if higher else min(known))[1] if len(known) > 1 else None)
+        pick = max if shown and best_mode(shown[0].facts.trainer, name, *columns.get(name, [])[1:]) == "max" else min
+        best.append(pick(known)[1] if len(known) > 1 else None)
     return names, rows, best
 
 

@@ -17,7 +17,7 @@ from darkit.dashboard.reading.facts import Facts, Signature, read_facts, readabl
 from darkit.dashboard.reading.tail import Table
 from darkit.errors import RunNotFoundError
 from darkit.runs import files
-from darkit.runs.best import higher_is_better
+from darkit.runs.best import best_mode
 from darkit.runs.names import run_path
 from darkit.runs.safe import finite_number as number
 from darkit.runs.status import ALIVE, Watcher
@@ -169,7 +169,7 @@ def series_values(facts: Facts, table: Table) -> dict[str, list[float | None]]:
             continue
         finite = column[np.isfinite(column)]
         if len(finite):
-            best = finite.max() if higher_is_better(name, facts.trainer) else finite.min()
+            best = finite.max() if best_mode(facts.trainer, name, columns[1]) == "max" else finite.min()
             values[readable(name)] = [float(finite[-1]), float(best)]
     return values
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from darkit.engine.callbacks.base import is_due, log_values
 from darkit.engine.metrics.gathering import missing_metric
 from darkit.errors import ConfigError
+from darkit.runs.best import is_better
 
 
 class Best:
@@ -61,8 +61,7 @@ class Best:
 
     def take(self, value: float, step: int) -> bool:
         """Notes a value; says whether it is the best so far."""
-        better = self.value is None or (value < self.value if self.mode == "min" else value > self.value)
-        if not math.isfinite(value) or not better:
+        if not is_better(value, self.value, self.mode):
             return False
         self.value, self.step = value, step
         return True

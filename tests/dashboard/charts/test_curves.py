@@ -18,7 +18,6 @@ from darkit.dashboard.charts.parallel import parallel_figure
 from darkit.dashboard.reading.library import usable_series
 from darkit.dashboard.reading.tail import LogTail, Table
 from darkit.dashboard.view import View
-from darkit.runs.best import higher_is_better
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200).map(np.array)
 
@@ -165,20 +164,3 @@ def test_names_are_inert_in_figures() -> None:
 def test_numbers_travel_exactly() -> None:
     sent = np.array([0.1, -0.0, 1e-320, 1e308])
     assert np.frombuffer(base64.b64decode(numbers(sent)["bdata"]), "<f8").tolist() == sent.tolist()
-
-
-@pytest.mark.parametrize(
-    ("name", "higher"),
-    [
-        ("train_loss", False),
-        ("val_acc", True),
-        ("accuracy", True),
-        ("perplexity", False),
-        ("score_loss", False),
-        ("mapped", False),
-    ],
-)
-def test_the_best_of_a_series_is_told_by_its_name(name: str, higher: bool) -> None:
-    assert higher_is_better(name, {}) is higher
-    assert higher_is_better(name, {"monitor": name, "mode": "max"}) is True
-    assert higher_is_better(name, {"monitor": name, "mode": "min"}) is False
