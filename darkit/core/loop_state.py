@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from darkit.engine.checkpoints.checkpoint import is_readable
+from darkit.engine.checkpoints.savable import is_readable
 from darkit.errors import CheckpointMismatchError, ConfigError
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from darkit.engine.checkpoints.boundary import Boundary
-from darkit.engine.checkpoints.checkpoint import bare, read_checkpoint, write_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_checkpoint, write_checkpoint
 from darkit.engine.checkpoints.snapshot import Snapshot
+from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.workers import may_follow_a_death
 from darkit.engine.description.describe import describe_model
@@ -25,7 +26,7 @@ from darkit.engine.log.rows import RowStream, Sink
 from darkit.engine.log.tensorboard import TensorBoardSink
 from darkit.engine.log.values import number_of
 from darkit.engine.loop import retention_of
-from darkit.engine.metrics.gathering import missing_metric
+from darkit.engine.metrics.gathering import require_metric
 from darkit.engine.processes import own_rank
 from darkit.engine.resume import Changes, Resume
 from darkit.engine.session import Session
@@ -237,8 +238,8 @@ class RunRecorder:
         """Refuse a ``val_`` monitor that an evaluation did not return. Raises `ConfigError`."""
         config = self._parts().config
         self.evaluated = False
-        if config.keep_best and config.monitor.startswith("val_") and config.monitor not in self._seen:
-            raise missing_metric(config.monitor, self._seen, step)
+        if config.keep_best and config.monitor.startswith("val_"):
+            require_metric(config.monitor, self._seen, step, now=True)
 
     def stop_if_asked(self) -> None:
         """Leave the loop, with its last step saved, when a stop was requested."""

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from darkit.core.loop_state import has_state, load_state, schedules_of
 from darkit.core.recorder import RunParts
-from darkit.engine.checkpoints.checkpoint import load_weights
+from darkit.engine.checkpoints.weights import load_weights
 from darkit.engine.description.describe import describe_model
 from darkit.engine.device import restore_generators
 from darkit.engine.log.progress import announce

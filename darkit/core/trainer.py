@@ -24,8 +24,9 @@ from darkit.core.server import start_dashboard
 from darkit.engine.callbacks import LossGuard
 from darkit.engine.callbacks.evaluate import StepEvaluate, evaluate
 from darkit.engine.checkpoints.boundary import Boundary
-from darkit.engine.checkpoints.checkpoint import bare, check_savable, class_path
+from darkit.engine.checkpoints.savable import check_savable
 from darkit.engine.checkpoints.state import collect_state
+from darkit.engine.checkpoints.weights import bare, class_path
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import generator_states, move_to_device, resolve_device, seed_generators
 from darkit.engine.processes import own_rank

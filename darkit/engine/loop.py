@@ -27,8 +27,8 @@ from darkit.engine.callbacks import (
     StopOnRequest,
 )
 from darkit.engine.callbacks.base import EveryStepCallback, log_values
-from darkit.engine.checkpoints.checkpoint import bare
 from darkit.engine.checkpoints.state import of_rank, restore_callbacks
+from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.held import Held
 from darkit.engine.data.samples import misfit_of_samples

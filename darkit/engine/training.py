@@ -16,7 +16,7 @@ from darkit.engine.aliases import refuse_shadows
 from darkit.engine.callbacks import EarlyStop, StepEvaluate
 from darkit.engine.callbacks.early_stop import stopped_early
 from darkit.engine.checkpoints.best import load_best, refuse_without_validation
-from darkit.engine.checkpoints.checkpoint import bare, load_weights
+from darkit.engine.checkpoints.weights import bare, load_weights
 from darkit.engine.config import TrainerConfig, with_overrides
 from darkit.engine.data.epochs import limit_steps
 from darkit.engine.data.exactness import has_few_shapes, warn_of_inexactness

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from darkit.data.text.pretrained import run_tokenizer
-from darkit.engine.checkpoints.checkpoint import load_weights, read_run_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
+from darkit.engine.checkpoints.weights import load_weights
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import floats_like, move_to_device, resolve_device
 from darkit.engine.metrics.undisturbed import kept, undisturbed

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from darkit.engine.checkpoints.checkpoint import class_path
+from darkit.engine.checkpoints.weights import class_path
 from darkit.engine.description import building, scripts
 from darkit.errors import ModelError
 from darkit.runs import Run, files

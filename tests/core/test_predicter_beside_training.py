@@ -74,7 +74,7 @@ def test_the_commands_pass_over_it_too(tmp_path: Path, capfd: pytest.CaptureFixt
 def test_with_every_checkpoint_damaged_it_is_one_sentence(run: Run) -> None:
     for step in (2, 4, 6):
         damage(checkpoint_path(run.path, step))
-    with pytest.raises(CheckpointCorruptError, match="No checkpoint of the run 'a' can be trusted"):
+    with pytest.raises(CheckpointCorruptError, match="No checkpoint of the run 'a' is intact"):
         Predicter.from_pretrained("a", "cpu")
 
 
@@ -154,7 +154,7 @@ def test_one_that_is_deleted_each_time_is_told_in_a_sentence(run: Run, monkeypat
         raise CheckpointCorruptError("gone")
 
     monkeypatch.setattr("darkit.engine.checkpoints.checkpoint.read_checkpoint", vanish)
-    with pytest.raises(CheckpointNotFoundError, match="deletes its checkpoints faster than one can be read"):
+    with pytest.raises(CheckpointNotFoundError, match="deletes its checkpoints faster than they can be read"):
         read_run_checkpoint(run.path)
     with pytest.raises(CheckpointNotFoundError, match="iter-2-ckpt of the run 'a' was deleted while it was read"):
         read_run_checkpoint(run.path, 2)

@@ -14,8 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR, MultiStepLR
 
 import darkit
 from darkit.core import Trainer
-from darkit.engine.checkpoints.checkpoint import check_savable, read_checkpoint, write_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_checkpoint, write_checkpoint
 from darkit.engine.checkpoints.difference import differences
+from darkit.engine.checkpoints.savable import check_savable
 from darkit.engine.checkpoints.snapshot import Snapshot
 from darkit.errors import CheckpointCorruptError, CheckpointUnreadableError
 from darkit.runs.checkpoints import describe_checkpoint, find_checkpoint

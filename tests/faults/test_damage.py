@@ -62,7 +62,7 @@ def test_a_run_without_any_whole_checkpoint_is_an_error_that_says_so(tmp_path: P
     run = saved(tmp_path / "run")
     for path in run.glob("*.pth"):
         path.write_bytes(path.read_bytes()[:-10] + b"0123456789")
-    with pytest.raises(CheckpointCorruptError, match="No checkpoint of the run 'run' can be trusted"):
+    with pytest.raises(CheckpointCorruptError, match="No checkpoint of the run 'run' is intact"):
         read_run_checkpoint(run)
 
 

@@ -270,15 +270,15 @@ def test_weights_of_another_class_are_refused_with_both_classes_and_the_first_di
         Predicter.from_pretrained(first, model=model)
     text = str(refused.value)
     assert "tests.core.parts.Net" in text
-    assert "tests.core.test_predicter.Wider" in text
+    assert "tests.prediction.test_predicter.Wider" in text
     assert "'layers.3.weight' is missing" in text
-    assert "'layers.2.bias' is too much" in text
+    assert "'layers.2.bias' is unexpected" in text
     assert "and 1 more" in text
     assert same(model, before)
 
 
 def test_a_shape_that_differs_is_named(first: str) -> None:
-    with pytest.raises(CheckpointMismatchError, match=r"'layers\.0\.weight' has shape \(8, 4\) where \(8, 7\) fits"):
+    with pytest.raises(CheckpointMismatchError, match=r"'layers\.0\.weight' has shape \(8, 4\) instead of \(8, 7\)"):
         Predicter.from_pretrained(first, model=Net(NetConfig(inputs=7)))
 
 

@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due, log_values
 from darkit.engine.checkpoints.boundary import Boundary
-from darkit.engine.checkpoints.checkpoint import bare
 from darkit.engine.checkpoints.state import check_state, collect_state
+from darkit.engine.checkpoints.weights import bare
 from darkit.engine.checkpoints.writer import CheckpointWriter
 from darkit.engine.steps.adapter import bare_module
 from darkit.errors import NonFiniteLossError

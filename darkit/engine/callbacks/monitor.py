@@ -9,7 +9,7 @@ import lightning
 from torch import Tensor
 
 from darkit.engine.callbacks.base import is_due, log_values
-from darkit.engine.metrics.gathering import missing_metric
+from darkit.engine.metrics.gathering import require_metric
 from darkit.errors import ConfigError
 from darkit.runs.best import is_better
 
@@ -51,8 +51,8 @@ class Best:
             return None
         values = log_values(trainer, outputs)
         if self.monitor not in values:
-            if (validation and any(name.startswith("val_") for name in values)) or (not validation and self.step == 0):
-                raise missing_metric(self.monitor, values, step)
+            if validation or self.step == 0:
+                require_metric(self.monitor, values, step, now=not validation)
             return None
         value = values[self.monitor]
         if trainer.world_size > 1 and not validation:

@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 
 from darkit.engine.callbacks.base import StepCallback, log_values
-from darkit.engine.metrics.gathering import missing_metric
+from darkit.engine.metrics.gathering import require_metric
 
 
 class RequireMetric(StepCallback):
@@ -31,11 +31,7 @@ class RequireMetric(StepCallback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
         """Looks at what the step has, until the metric was there. Raises `ConfigError`."""
-        if self.name in self._seen:
-            return
-        values = log_values(trainer, outputs)
-        self._seen |= values.keys()
-        if self.name in self._seen or (self.others and not self.name.startswith("val_")):
-            return
-        if any(name.startswith("val_") for name in values) or not (self.evaluates or self.others):
-            raise missing_metric(self.name, self._seen, step)
+        if self.name not in self._seen:
+            self._seen |= log_values(trainer, outputs).keys()
+            if self.name.startswith("val_") or not self.others:
+                require_metric(self.name, self._seen, step, now=not (self.evaluates or self.others))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from darkit.engine.checkpoints.checkpoint import load_weights, read_checkpoint
+from darkit.engine.checkpoints.checkpoint import read_checkpoint
+from darkit.engine.checkpoints.weights import load_weights
 from darkit.engine.config import TrainerConfig
 from darkit.errors import CheckpointCorruptError, ConfigError
 from darkit.runs import Run, files

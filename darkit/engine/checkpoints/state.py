@@ -10,7 +10,8 @@ import lightning
 import torch
 
 from darkit.engine.checkpoints.boundary import Boundary
-from darkit.engine.checkpoints.checkpoint import bare, check_savable, class_path, is_readable
+from darkit.engine.checkpoints.savable import check_savable, is_readable
+from darkit.engine.checkpoints.weights import bare, class_path
 from darkit.engine.device import generator_states
 from darkit.engine.metrics.gathering import collect_metrics
 from darkit.engine.steps.adapter import Adapter, bare_module

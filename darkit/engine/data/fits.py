@@ -73,12 +73,18 @@ def check_fits(model: nn.Module, values: Mapping[str, Any], loaders: Loaders, *,
         (loaders.train.loader, loaders.dataset, "training"),
         (loaders.val, getattr(loaders.val, "dataset", None), "validation"),
     ):
-        if data is not None:
-            check_fit(model, values, data, purpose=purpose)
-            if getattr(loader, "collate_fn", None) is default_collate:
-                _refuse_sparse(data, purpose)
-            if direct:
-                _check_names(model, data, getattr(loader, "collate_fn", None))
+        if data is None:
+            continue
+        check_fit(model, values, data, purpose=purpose)
+        collate = getattr(loader, "collate_fn", None)
+        if not direct and collate is not default_collate:
+            continue
+        with kept_generators():
+            for sample in _samples(data, most=1):
+                if collate is default_collate:
+                    _refuse_sparse(sample, purpose)
+                if direct:
+                    _check_names(model, _names(sample, collate))
 
 
 def check_fit(model: nn.Module, values: Mapping[str, Any], data: Any, *, purpose: str = "training") -> None:
@@ -209,10 +215,8 @@ def _whole_numbers(value: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) and value.dtype in _WHOLE else None
 
 
-def _refuse_sparse(data: Any, purpose: str) -> None:
-    """Refuses samples that torch cannot put into a batch. Raises `DataError`."""
-    with kept_generators():
-        sample = next(_samples(data, most=1), None)
+def _refuse_sparse(sample: Any, purpose: str) -> None:
+    """Refuse samples that torch cannot put into a batch. Raises `DataError`."""
     parts = sample.values() if isinstance(sample, Mapping) else sample if isinstance(sample, tuple | list) else [sample]
     for part in parts:
         if isinstance(part, Tensor) and (part.layout is not torch.strided or part.is_nested):
@@ -223,13 +227,11 @@ def _refuse_sparse(data: Any, purpose: str) -> None:
             )
 
 
-def _check_names(model: nn.Module, data: Any, collate: Any) -> None:
+def _check_names(model: nn.Module, names: list[str]) -> None:
     try:
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):  # made in C
         return
-    with kept_generators():
-        names = next((_names(sample, collate) for sample in _samples(data, most=1)), [])
     if not names:
         return
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from darkit.engine.checkpoints.checkpoint import bare, class_path
+from darkit.engine.checkpoints.weights import bare, class_path
 from darkit.engine.description.building import (
     WITH_CLASS,
     build_config,

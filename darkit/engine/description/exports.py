@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from torch import nn
 
-from darkit.engine.checkpoints.checkpoint import bare
+from darkit.engine.checkpoints.weights import bare
 from darkit.engine.description.describe import ModelDescription, describe_model
 from darkit.errors import ConfigError, ReproductionWarning
 from darkit.runs import files

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -156,9 +156,17 @@ def restore_metrics(module: nn.Module, states: Mapping[str, Any]) -> None:
         part._update_count = found["updates"]
 
 
-def missing_metric(name: str, known: Iterable[str], step: int) -> ConfigError:
-    """Returns the error for a monitored metric that no step or evaluation has."""
-    return ConfigError(f"The monitor {name!r} is not among the metrics of step {step}. {nearest(name, known)}.")
+def require_metric(name: str, known: Collection[str], step: int, *, now: bool = False) -> None:
+    """Raise `ConfigError` if a monitored metric is missing after an evaluation.
+
+    Args:
+        name: The metric.
+        known: Names of the metrics up to this step.
+        step: The step, for the message.
+        now: Whether the metric is due even without an evaluation.
+    """
+    if name not in known and (now or any(other.startswith("val_") for other in known)):
+        raise ConfigError(f"The monitor {name!r} is not among the metrics of step {step}. {nearest(name, known)}.")
 
 
 def refuse_without_outputs(metrics: Metrics, way: str) -> None:

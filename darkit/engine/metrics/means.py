@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from darkit.engine.data.samples import count_samples, count_targets
 from darkit.engine.device import widest_float
@@ -228,75 +227,3 @@ def _float(value: Any) -> float:
 
 def _wide(value: Any) -> torch.dtype:
     return widest_float(value.device) if isinstance(value, Tensor) else torch.float64
-
-
-class Window:
-    """The batches of one optimizer step, of which each counts as much as in one large batch.
-
-    How much the window counts as a whole is known at its end only. So the loss of each batch is multiplied by its share
-    of the first batch's weight, and the gradients are divided at the end by what these shares add up to; with equal
-    weights that is the plain mean, bit for bit.
-
-    Args:
-        size: Batches of a step.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._first: Weight | None = None
-        self._shares: Weight = 0.0
-        self._means = Means()
-        self._taken = 0
-
-    def __len__(self) -> int:
-        """Batches taken so far."""
-        return self._taken
-
-    def take(self, weighed: Weighed, first: Callable[[Weight], Weight] | None = None) -> Tensor | None:
-        """Takes one batch.
-
-        Args:
-            weighed: Its values and weights.
-            first: Makes of the first batch's weight the one that all shares are taken of; several processes agree.
-
-        Returns:
-            What to call ``backward`` on, or None for a batch whose loss is the mean of nothing.
-        """
-        loss, weight = weighed.values["loss"], weighed.weights["loss"]
-        self._taken += 1
-        self._means.add(weighed)
-        if self._first is None and not (first is None and not isinstance(weight, Tensor) and weight == 0):
-            self._first = weight if first is None else first(weight)
-        if not isinstance(weight, Tensor) and weight == 0:
-            return None if first is None else 0.0 * torch.nan_to_num(loss)  # the other processes wait for gradients
-        share = weight / _positive(self._first)
-        self._shares = self._shares + share
-        if isinstance(weight, Tensor):
-            loss = torch.where(weight > 0, loss, 0.0)
-        part: Tensor = loss / self.size * share
-        return part
-
-    def close(self) -> tuple[Weight, dict[str, Tensor]]:
-        """Ends the step.
-
-        Returns:
-            What the gradients are to be divided by, and the means of the values.
-        """
-        divisor, means = self._shares / self.size, self._means.result()
-        self._first, self._shares, self._means, self._taken = None, 0.0, Means(), 0
-        return divisor, means
-
-
-def divide_gradients(optimizer: Optimizer, divisor: Weight) -> None:
-    """Divides the gradients of an optimizer's parameters, without waiting for an accelerator."""
-    if not isinstance(divisor, Tensor) and divisor in (0.0, 1.0):
-        return
-    divisor = _positive(divisor)
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                parameter.grad.div_(divisor.to(parameter.grad) if isinstance(divisor, Tensor) else divisor)
-
-
-def _positive(weight: Any) -> Any:
-    return torch.where(weight > 0, weight, 1.0) if isinstance(weight, Tensor) else weight or 1.0

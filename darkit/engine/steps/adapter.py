@@ -20,7 +20,8 @@ from darkit.engine.data.workers import deaths_held_back
 from darkit.engine.device import move_to_device, widest_float
 from darkit.engine.log.progress import announce
 from darkit.engine.metrics.denominators import Weight
-from darkit.engine.metrics.means import Weigher, Window, divide_gradients
+from darkit.engine.metrics.means import Weigher
+from darkit.engine.metrics.window import Window, divide_gradients
 from darkit.engine.steps.loss import Step
 from darkit.engine.steps.optim import MakeOptimizer, make_optimizer, restore_optimizer
 from darkit.engine.steps.schedule import Schedule, make_schedule

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 
 from darkit.engine.aliases import plain_number
 from darkit.engine.config import TrainerConfig
-from darkit.engine.metrics.gathering import missing_metric
+from darkit.engine.metrics.gathering import require_metric
 from darkit.engine.steps.optim import learning_rate_factor
 from darkit.errors import ConfigError
 
@@ -71,8 +71,8 @@ class Schedule:
             return
         if self.monitor in values:
             self._value, self._seen = values[self.monitor], True
-        elif self.strict and not self._seen and any(name.startswith("val_") for name in values):
-            raise missing_metric(self.monitor, values, step)
+        elif self.strict and not self._seen:
+            require_metric(self.monitor, values, step)
         if self.interval == "step" and step % self.frequency == 0:
             self._step_with_value()
 

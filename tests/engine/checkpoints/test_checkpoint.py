@@ -22,13 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from darkit.engine.checkpoints.checkpoint import (
-    load_weights,
-    read_checkpoint,
-    read_run_checkpoint,
-    write_checkpoint,
-    write_file,
-)
+from darkit.engine.checkpoints.checkpoint import read_checkpoint, read_run_checkpoint, write_checkpoint, write_file
+from darkit.engine.checkpoints.weights import load_weights
 from darkit.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
@@ -82,7 +77,9 @@ class Runs:
 def test_a_checkpoint_that_could_not_be_read_again_is_refused_and_the_old_one_stays(tmp_path: Path) -> None:
     path = write(tmp_path)
     before = path.read_bytes(), manifest_path(path).read_bytes()
-    with pytest.raises(CheckpointUnreadableError, match=r"again: scheduler\.list\[1\] needs posix\.system, and only"):
+    with pytest.raises(
+        CheckpointUnreadableError, match=r"back: scheduler\.list\[1\] needs posix\.system\. Checkpoints hold only"
+    ):
         write(tmp_path, scheduler={"list": [1, Runs()]})
     assert (path.read_bytes(), manifest_path(path).read_bytes()) == before
     assert names_in(tmp_path) == ["iter-1-ckpt.json", "iter-1-ckpt.pth"]
@@ -118,7 +115,7 @@ def test_what_torch_reads_without_running_code_is_written(tmp_path: Path, value:
 
 @pytest.mark.parametrize("value", UNREADABLE, ids=lambda value: type(value).__name__)
 def test_what_torch_would_refuse_is_refused_before_anything_is_written(tmp_path: Path, value: Any) -> None:
-    with pytest.raises(CheckpointUnreadableError, match=r"would not be readable again: value[\w.\[\]]* needs "):
+    with pytest.raises(CheckpointUnreadableError, match=r"could not be read back: value[\w.\[\]]* needs "):
         write(tmp_path, value=value)
     assert names_in(tmp_path) == []
 
@@ -234,7 +231,7 @@ def test_a_run_without_a_whole_checkpoint_says_so(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CheckpointCorruptError, match=r"No checkpoint of the run .* can be trusted\. The checkpoint"):
+    with pytest.raises(CheckpointCorruptError, match=r"No checkpoint of the run .* is intact\. The checkpoint"):
         read_run_checkpoint(tmp_path)
 
 
@@ -262,7 +259,7 @@ def test_an_archive_that_unpacks_to_more_than_itself_is_refused_unread(tmp_path:
 @pytest.mark.parametrize("value", [[1], {"weights": 1}, torch.ones(1)])
 def test_another_file_of_torch_is_no_checkpoint(tmp_path: Path, value: Any) -> None:
     torch.save(value, tmp_path / "iter-1-ckpt.pth")
-    with pytest.raises(CheckpointCorruptError, match="is no checkpoint: it holds no 'state_dict'"):
+    with pytest.raises(CheckpointCorruptError, match="is not a checkpoint: it has no 'state_dict'"):
         read_checkpoint(find_checkpoint(tmp_path, 1))
 
 
@@ -278,11 +275,11 @@ def test_weights_of_another_model_are_refused_by_their_first_keys() -> None:
     weights = {"0.weight": torch.ones(3, 2), "0.bias": torch.ones(4), "x": torch.ones(1), "y": torch.ones(1)}
     said = (
         "The checkpoint of a a.B does not fit this torch.nn.modules.container.Sequential: '1.weight' is missing, "
-        "'1.bias' is missing, 'x' is too much and 2 more."
+        "'1.bias' is missing, 'x' is unexpected and 2 more."
     )
     with pytest.raises(CheckpointMismatchError) as caught:
         load_weights(model, {"state_dict": weights, "model_class": "a.B"})
     assert str(caught.value) == said
     assert torch.equal(model[0].weight, before)
-    with pytest.raises(CheckpointMismatchError, match=r"'weight' has shape \(3, 2\) where \(1, 2\) fits"):
+    with pytest.raises(CheckpointMismatchError, match=r"'weight' has shape \(3, 2\) instead of \(1, 2\)"):
         load_weights(nn.Linear(2, 1, bias=False), {"state_dict": {"weight": torch.ones(3, 2)}})

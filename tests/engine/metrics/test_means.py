@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from darkit.engine.callbacks.evaluate import evaluate
-from darkit.engine.metrics.means import Weighed, Weigher, Window, divide_gradients
+from darkit.engine.metrics.means import Weighed, Weigher
+from darkit.engine.metrics.window import Window, divide_gradients
 from darkit.engine.steps.loss import make_step
 from darkit.errors import LossError
 from tests.engine.parts import LossMLP, made, train, xy
