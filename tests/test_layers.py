@@ -34,7 +34,19 @@ MAY_IMPORT = {  # room -> the rooms that it may import, besides itself
 WINGS = {  # room -> its folders and ground files, each importing only those before it; "" are the room's other files
     "data": ["collate", "locks", "sources", "text", "objectives", ""],
     "engine": [
-        *("aliases", "config", "device", "log", "data", "stop", "metrics", "steps", "checkpoints", "description"),
+        *(
+            "lightning",
+            "aliases",
+            "config",
+            "device",
+            "log",
+            "data",
+            "stop",
+            "metrics",
+            "steps",
+            "checkpoints",
+            "description",
+        ),
         *("callbacks", ""),
     ],
     "prediction": ["text", ""],

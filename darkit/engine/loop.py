@@ -10,8 +10,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from darkit.engine.callbacks import (
@@ -34,6 +32,7 @@ from darkit.engine.data.held import Held
 from darkit.engine.data.samples import misfit_of_samples
 from darkit.engine.data.workers import begin, end, may_follow_a_death
 from darkit.engine.description.describe import ModelDescription
+from darkit.engine.lightning import REFUSALS, cause_of_exit, is_sigterm, start_from
 from darkit.engine.log.progress import Display, announce
 from darkit.engine.log.rows import Sink
 from darkit.engine.log.tensorboard import TensorBoardSink
@@ -187,7 +186,7 @@ def make_trainer(
             num_sanity_val_steps=0,
             plugins=[place.environment],
         )
-    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+    except REFUSALS as error:
         settings = ", ".join(f"{name}={getattr(config, name)!r}" for name in _LIGHTNINGS_SETTINGS)
         raise ConfigError(f"These settings do not go together ({settings}): {error}") from error
     place.check(trainer)
@@ -267,24 +266,13 @@ def enter(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]
     if not state:
         return
     mine = of_rank(state, trainer.global_rank)
-    loop = trainer.fit_loop
     epoch = taken = 0
     if "position" in mine:
         feed.resume(mine["position"], mine["rng"])
         epoch, taken = mine["position"]["epoch"], feed.batches
     else:
         logger.warning("The checkpoint is of a hand-written loop and does not tell where the data was: it starts anew.")
-    done = loop.epoch_loop.manual_optimization.optim_step_progress.total
-    done.ready = done.completed = state["current_step"]
-    epochs: Any = loop.epoch_progress
-    batches: Any = loop.epoch_loop.batch_progress
-    for counted in (epochs.current, epochs.total):
-        counted.ready = counted.started = epoch + bool(taken)
-        counted.processed = counted.completed = epoch
-    if taken:  # the epoch that was begun is not begun again, and is ended even if nothing of it is left
-        for counted in (batches.current, batches.total):
-            counted.ready = counted.started = counted.processed = counted.completed = taken
-        loop.restarting = True
+    start_from(trainer, state["current_step"], epoch, taken)
     restore_metrics(adapter.module, mine.get("metrics") or {})
     if state.get("precision"):
         trainer.precision_plugin.load_state_dict(state["precision"])
@@ -326,10 +314,10 @@ def run_loop(
             module._compiled_call_impl = unwatched(module._compiled_call_impl)
     try:
         trainer.fit(adapter, adapter.feed)
-    except SystemExit as error:  # how Lightning ends after a KeyboardInterrupt
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__ from None
-        if not (isinstance(error, SIGTERMException) and guard.request.reason):  # it came before the first step
+    except SystemExit as error:
+        if (interrupt := cause_of_exit(error)) is not None:
+            raise interrupt from None
+        if not (is_sigterm(error) and guard.request.reason):  # it came before the first step
             raise
     except Exception as error:
         if not (may_follow_a_death(error) and guard.is_asked_soon()):

@@ -16,15 +16,14 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment, find_free_network_port
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.lsf import LSFEnvironment
 from lightning.fabric.plugins.environments.mpi import MPIEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from lightning.pytorch.utilities import rank_zero_only
 
 from darkit.engine.config import TrainerConfig
+from darkit.engine.lightning import copies_process, free_port, lightnings_rank, set_lightnings_rank
 from darkit.errors import ConfigError
 
 _LAUNCHER = "DARKIT_LAUNCHER"  # the process whose training starts others: a child of it takes part in that training
@@ -56,7 +55,7 @@ class _Fixed(LightningEnvironment):
     @property
     def main_port(self) -> int:
         if not self._external and self._main_port == -1:
-            self._main_port = find_free_network_port()
+            self._main_port = free_port()
         return super().main_port
 
     def local_rank(self) -> int:
@@ -94,8 +93,8 @@ class Place:
     def taken(self) -> Iterator[None]:
         """Lets Lightning see this place for the time of a training, and puts the variables back after it."""
         before = {name: os.environ.get(name) for name in _SET_BY_LIGHTNING}
-        rank = getattr(rank_zero_only, "rank", 0)
-        _set_rank(self.rank)
+        rank = lightnings_rank()
+        set_lightnings_rank(self.rank)
         if self.size > 1 and self.started == "here":
             os.environ["LOCAL_RANK"], os.environ["NODE_RANK"] = str(self.rank), "0"
             if not self.rank:
@@ -103,7 +102,7 @@ class Place:
         try:
             yield
         finally:
-            _set_rank(rank)
+            set_lightnings_rank(rank)
             for name, value in before.items():
                 if value is None:
                     os.environ.pop(name, None)
@@ -112,7 +111,7 @@ class Place:
 
     def check(self, trainer: lightning.Trainer) -> None:
         """Raises `ConfigError` when a trainer would run in other processes than this place says."""
-        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        if copies_process(trainer):
             raise ConfigError(
                 "Training on several devices with copies of this process is not supported (strategies *_spawn, *_fork "
                 "and *_notebook, and 'auto' in a notebook): use strategy='ddp' in a script."
@@ -243,11 +242,6 @@ def _has_group() -> bool:
 def started_by_launcher() -> bool:
     """Says whether a training on several devices started this process, and that training's process is its parent."""
     return os.environ.get(_LAUNCHER) == str(os.getppid()) and _number("LOCAL_RANK") > 0
-
-
-def _set_rank(rank: int) -> None:
-    """Tells Lightning's helpers, which took it from the variables when they were imported."""
-    rank_zero_only.rank = rank  # type: ignore[attr-defined]
 
 
 def _number(name: str) -> int:

@@ -13,6 +13,7 @@ from darkit.engine.checkpoints.boundary import Boundary
 from darkit.engine.checkpoints.savable import check_savable, is_readable
 from darkit.engine.checkpoints.weights import bare, class_path
 from darkit.engine.device import generator_states
+from darkit.engine.lightning import batches_taken
 from darkit.engine.metrics.gathering import collect_metrics
 from darkit.engine.steps.adapter import Adapter, bare_module
 from darkit.engine.steps.averages import averages_of
@@ -106,7 +107,7 @@ def restore_callbacks(trainer: lightning.Trainer, state: Mapping[str, Any]) -> N
 def _position(trainer: lightning.Trainer, pl_module: lightning.LightningModule, broken_off: bool) -> dict[str, Any]:
     if isinstance(pl_module, Adapter):
         return pl_module.feed.position(broken_off=broken_off)
-    return {"epoch": trainer.current_epoch, "batches": trainer.fit_loop.epoch_loop.batch_progress.current.ready}
+    return {"epoch": trainer.current_epoch, "batches": batches_taken(trainer)}
 
 
 def _schedule(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.data.feed import Feed
 from darkit.engine.data.workers import deaths_held_back
 from darkit.engine.device import move_to_device, widest_float
+from darkit.engine.lightning import Batches, data_ended, step_progress
 from darkit.engine.log.progress import announce
 from darkit.engine.metrics.denominators import Weight
 from darkit.engine.metrics.means import Weigher
@@ -146,7 +147,7 @@ class Adapter(lightning.LightningModule):
         self._optimizer = optimizer
         self._step: Callable[[], Any] = self._step_directly if self._stretching else optimizer.step
         self._before_step = _listeners(trainer, "on_before_optimizer_step")
-        self._progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        self._progress = step_progress(trainer)
         held = self.feed.has_workers and threading.current_thread() is threading.main_thread()
         self._undivided: Callable[[], AbstractContextManager[None]] = deaths_held_back if held else nullcontext
         self._moves = not (self._stretching and self.device.type == "cpu" and self.config.precision == "32-true")
@@ -177,15 +178,14 @@ class Adapter(lightning.LightningModule):
 
     def _epoch_is_complete(self) -> bool:
         """Says whether an epoch ends with its data, and not because the training ends."""
-        loop = self.trainer.fit_loop
-        return self.feed.batches >= self.trainer.num_training_batches or bool(loop._data_fetcher.done)  # type: ignore[union-attr]
+        return self.feed.batches >= self.trainer.num_training_batches or data_ended(self.trainer)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips the gradients, which are unscaled by now."""
         if self.config.gradient_clip:
             self.clip_gradients(optimizer, self.config.gradient_clip, "norm")
 
-    def training_step(self, dataloader_iter: Iterator[Any]) -> dict[str, Any]:
+    def training_step(self, dataloader_iter: Batches) -> dict[str, Any]:
         """Does one optimizer step or, where that is safe, a stretch of them.
 
         Returns:
@@ -205,7 +205,7 @@ class Adapter(lightning.LightningModule):
             first = False
             if (
                 not self._stretching
-                or dataloader_iter.done  # type: ignore[attr-defined]
+                or dataloader_iter.done
                 or trainer.global_step >= trainer.max_steps
                 or (not self._window and (_is_asked_to_stop(trainer) or time.monotonic() > deadline))
             ):

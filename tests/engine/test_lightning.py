@@ -1,0 +1,180 @@
+"""The parts of Lightning that darkit uses without a promise: a failure names the one that a new version changed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from darkit.engine import lightning as used
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*dataloader_iter")
+PROGRESS = ("ready", "started", "processed", "completed")
+PATHS = [
+    *(f"fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.{name}" for name in ("ready", "completed")),
+    *(
+        f"fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_{name}"
+        for name in ("ready", "completed")
+    ),
+    *(f"fit_loop.epoch_loop.batch_progress.{part}.{name}" for part in ("current", "total") for name in PROGRESS),
+    *(f"fit_loop.epoch_progress.{part}.{name}" for part in ("current", "total") for name in PROGRESS),
+    "fit_loop.restarting",
+    "fit_loop._data_fetcher",
+    "strategy.launcher",
+]
+
+
+def make_trainer(**settings: Any) -> lightning.Trainer:
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return lightning.Trainer(
+        accelerator="cpu", use_distributed_sampler=False, **{"max_epochs": -1, **quiet, **settings}
+    )
+
+
+class Counting(lightning.LightningModule):
+    """Steps as the adapter does, and notes where Lightning says that it is."""
+
+    def __init__(self, per_call: int = 1) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.per_call = per_call
+        self.seen: list[tuple[int, Any, int]] = []
+        self.ended: list[bool] = []
+        self.taken: list[int] = []
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD([self.weight], lr=0.1)
+
+    def training_step(self, dataloader_iter: used.Batches) -> None:
+        progress = used.step_progress(self.trainer)
+        for _ in range(self.per_call):
+            batch, index, loader = next(dataloader_iter)
+            assert (type(index), type(loader)) == (int, int)
+            self.seen.append((self.trainer.current_epoch, batch, index))
+            progress.increment_ready()
+            progress.increment_completed()
+            if dataloader_iter.done:
+                break
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        self.taken.append(used.batches_taken(self.trainer))
+
+    def on_train_epoch_end(self) -> None:
+        self.ended.append(used.data_ended(self.trainer))
+
+
+class Rest:
+    """Four batches an epoch, of which the first epoch has only the last ones left."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __len__(self) -> int:
+        return 4
+
+    def __iter__(self) -> Iterator[int]:
+        left, self.left = self.left, 4
+        yield from range(4 - left, 4)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_trainer_has_every_part_by_its_name(path: str) -> None:
+    part: Any = make_trainer()
+    for name in path.split("."):
+        assert hasattr(part, name), f"Lightning {lightning.__version__} has no trainer.{path}: see engine/lightning.py"
+        part = getattr(part, name)
+
+
+def test_step_progress_is_what_global_step_and_max_steps_count() -> None:
+    trainer, module = make_trainer(max_steps=6), Counting()
+    trainer.fit(module, Rest(4))
+    assert trainer.global_step == 6
+    assert [batch for _, batch, _ in module.seen] == [0, 1, 2, 3, 0, 1]
+
+
+def test_the_iterator_of_batches_gives_several_in_a_call_and_says_which_is_the_last() -> None:
+    trainer, module = make_trainer(max_epochs=1), Counting(per_call=3)
+    trainer.fit(module, Rest(4))
+    assert module.seen == [(0, batch, batch) for batch in range(4)]
+
+
+def test_data_that_has_ended_and_batches_taken_are_known_in_hooks() -> None:
+    module = Counting()
+    make_trainer(max_epochs=1).fit(module, iter([1, 2]))
+    assert module.ended == [True]
+    assert module.taken[:2] == [1, 2]
+    module = Counting()
+    make_trainer(max_steps=2).fit(module, iter([1, 2, 3, 4]))
+    assert module.ended == [False]
+
+
+def test_a_trainer_starts_in_the_middle_of_an_epoch() -> None:
+    trainer, module = make_trainer(max_steps=9), Counting()
+    used.start_from(trainer, 6, 1, 2)
+    trainer.fit(module, Rest(2))
+    assert [(epoch, batch) for epoch, batch, _ in module.seen] == [(1, 2), (1, 3), (2, 0)]
+    assert trainer.global_step == 9
+
+
+def test_an_epoch_of_which_nothing_is_left_is_ended_and_not_begun_again() -> None:
+    trainer, module = make_trainer(max_steps=5), Counting()
+    used.start_from(trainer, 4, 0, 4)
+    trainer.fit(module, Rest(0))
+    assert [(epoch, batch) for epoch, batch, _ in module.seen] == [(1, 0)]
+    assert len(module.ended) == 2
+
+
+class Raising(Counting):
+    """Ends its first step by an interruption or a signal."""
+
+    signal = False
+
+    def training_step(self, dataloader_iter: used.Batches) -> None:
+        super().training_step(dataloader_iter)
+        if not self.signal:
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("by_signal", [False, True])
+def test_an_exit_of_fit_tells_what_it_came_from(by_signal: bool) -> None:
+    module = Raising()
+    module.signal = by_signal
+    with pytest.raises(SystemExit) as raised:
+        make_trainer(max_steps=2).fit(module, Rest(4))
+    assert (used.cause_of_exit(raised.value) is None) == by_signal
+    assert used.is_sigterm(raised.value) == by_signal
+
+
+def test_strategies_that_copy_the_process_are_told_from_others() -> None:
+    assert used.copies_process(make_trainer(strategy="ddp_spawn", devices=2))
+    assert not used.copies_process(make_trainer(strategy="ddp", devices=1))
+
+
+def test_settings_that_lightning_refuses_raise_a_known_kind() -> None:
+    for settings in ({"devices": 0}, {"strategy": "unknown"}, {"fast_dev_run": -1}):
+        with pytest.raises(used.REFUSALS):
+            make_trainer(**settings)
+
+
+def test_a_free_port_is_found() -> None:
+    assert 0 < used.free_port() < 2**16
+
+
+def test_the_rank_of_lightnings_helpers_can_be_set() -> None:
+    before = used.lightnings_rank()
+    try:
+        for rank, expected in ((0, [1]), (3, [])):
+            calls: list[int] = []
+            used.set_lightnings_rank(rank)
+            rank_zero_only(calls.append)(1)
+            assert calls == expected, f"Lightning {lightning.__version__} no longer reads rank_zero_only.rank"
+    finally:
+        used.set_lightnings_rank(before)
