@@ -52,7 +52,7 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
     "prediction": ["text", ""],
     "dashboard": ["texts", "reading", "view", "charts", "pages", "server", ""],
 }
-ONLY_OUTSIDE = {"errors": set(), "version": set(), "runs": {"platformdirs", "polars"}}
+ONLY_OUTSIDE = {"errors": set(), "version": set(), "runs": {"filelock", "platformdirs", "polars"}}
 NEVER_OUTSIDE = {"dashboard": {"torch", "lightning", "pytorch_lightning", "transformers"}}
 
 Import = tuple[str, str, str]  # importing module, imported module, when: at "once", "later", or for "types" alone

@@ -33,9 +33,10 @@ STOP = "stop.json"
 NOTES = "notes.json"
 SYSTEM_LOG = "system_log.csv"
 LOCK = ".lock"
+NOTES_LOCK = ".notes.lock"
 _OWN = frozenset(
     {MODEL_CONFIG, TRAINER_CONFIG, TOKENIZER, TOKENIZER_FOLDER, COMPOSED_CONFIG, RUN, MODEL_SOURCE, STATUS, LOG}
-    | {ENVIRONMENT, TENSORBOARD, STOP, NOTES, SYSTEM_LOG, LOCK}
+    | {ENVIRONMENT, TENSORBOARD, STOP, NOTES, NOTES_LOCK, SYSTEM_LOG, LOCK}
 )
 _CHECKPOINT = "iter-"  # what the names of checkpoints and their manifests begin with
 _BLOCK = 4096  # bytes; file systems give a file its space in such blocks, or larger ones
@@ -124,7 +125,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable, where the file system can do that for folders."""
+    """Make the names in a folder durable, if the system and the file system can."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import threading
 import time
@@ -11,10 +10,17 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from darkit.errors import RunLockedError, RunReplacedError, StorageError
 from darkit.runs import files
 from darkit.runs.forks import forget_in_child
 from darkit.runs.safe import is_strange, open_for_writing
+
+try:
+    import fcntl
+except ImportError:  # Windows, where runs can be read but not trained
+    fcntl = None  # type: ignore[assignment]
 
 _PATIENCE = 0.2  # seconds; a reader that looks whether the lock is free holds it for microseconds
 _LONGEST_WRITE = 10.0  # seconds that one writer of a folder's small files waits for another
@@ -96,6 +102,8 @@ class RunLock:
 
 def _take(folder: Path) -> int:
     """Opens and locks the lock file that is in the folder now; returns its descriptor."""
+    if fcntl is None:
+        raise StorageError(errno.ENOSYS, f"Cannot lock the run in {folder}: Windows has no flock; use Linux or WSL.")
     deadline = time.monotonic() + _PATIENCE
     while True:
         late = time.monotonic() > deadline
@@ -130,7 +138,7 @@ def is_at(path: Path, descriptor: int) -> bool:
 
 def is_locked(folder: Path) -> bool:
     """Says whether some process on this host is training the run in this folder; True where one cannot look."""
-    if is_strange(folder / files.LOCK):  # no trainer holds such a lock
+    if fcntl is None or is_strange(folder / files.LOCK):  # no trainer holds such a lock
         return False
     try:
         descriptor = os.open(folder / files.LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -149,29 +157,25 @@ def is_locked(folder: Path) -> bool:
 
 @contextmanager
 def one_writer(folder: Path) -> Iterator[None]:
-    """Lets one process or thread at a time read, change and write small files of a folder, such as its notes.
+    """Let one process or thread at a time read, change and write the notes of a run.
 
-    The folder itself is locked, so that no file is left behind. Where the file system cannot do that, nobody waits.
+    On a file system without locks, nobody waits.
 
     Raises:
-        StorageError: The folder cannot be opened, or another process has been writing for ten seconds.
+        StorageError: The lock file cannot be opened, or another process has been writing for ten seconds.
     """
-    with files.storage_errors(f"write to {folder}"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    path = folder / files.NOTES_LOCK
+    lock = FileLock(path, timeout=_LONGEST_WRITE, poll_interval=0.002)
     try:
-        deadline = time.monotonic() + _LONGEST_WRITE
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise StorageError(errno.EBUSY, f"Another process is writing to {folder}; try again.") from error
-                time.sleep(0.002)
-            except OSError as error:
-                if error.errno not in _WITHOUT_LOCKS:
-                    raise StorageError(error.errno, f"Cannot lock {folder}: {error.strerror}.") from error
-                break
+        lock.acquire()
+    except Timeout as error:
+        raise StorageError(errno.EBUSY, f"Another process is writing to {folder}; try again.") from error
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise StorageError(error.errno, f"Cannot write to {folder}: {error.strerror}.") from error
+    try:
         yield
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # Windows deletes no open file; filelock then deletes it on release
+            path.unlink()
+        lock.release()

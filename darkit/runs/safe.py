@@ -21,6 +21,7 @@ from darkit.errors import StorageError
 LONGEST_JSON = 16 * 2**20  # bytes
 LONGEST_TEXT = 2 * 2**20  # bytes
 _LARGEST = 1e300
+_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 DEEPEST = 100  # values within values; deeper ones would exhaust the stack of whoever walks them
 
 
@@ -48,7 +49,7 @@ def open_regular(path: Path) -> Iterator[int]:
         UnreadableError: It is no regular file, or the file system refused.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = _open(path, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
     except OSError as error:
@@ -74,7 +75,7 @@ def open_for_writing(path: Path, flags: int = os.O_WRONLY) -> int:
         OSError: The file system refused.
     """
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        descriptor = _open(path, flags)
     except OSError as error:
         if is_strange(path):
             raise _strange(path) from error
@@ -83,6 +84,18 @@ def open_for_writing(path: Path, flags: int = os.O_WRONLY) -> int:
         os.close(descriptor)
         raise _strange(path)
     return descriptor
+
+
+def _open(path: Path, flags: int) -> int:
+    if not hasattr(os, "O_NOFOLLOW") and is_strange(path):  # Windows; elsewhere the system itself refuses a link
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return os.open(path, flags | _FLAGS, 0o644)
+
+
+def read_at(descriptor: int, count: int, offset: int) -> bytes:
+    """Read at most ``count`` bytes of an open file from an offset; Windows has no ``os.pread``."""
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, count)
 
 
 def make_folder(path: Path) -> Path:
@@ -137,7 +150,7 @@ def read_bytes(path: Path, limit: int = LONGEST_JSON) -> bytes:
         if size > limit:
             raise UnreadableError(path, f"it has {size} bytes, more than {limit}")
         try:
-            return os.pread(descriptor, limit, 0)
+            return os.read(descriptor, limit)
         except OSError as error:
             raise UnreadableError(path, f"{error.strerror}") from error
 
@@ -146,7 +159,7 @@ def read_text(path: Path, limit: int = LONGEST_TEXT) -> str:
     """Reads at most ``limit`` bytes of text; a file that is not there or cannot be read is empty text."""
     try:
         with open_regular(path) as descriptor:
-            return os.pread(descriptor, limit, 0).decode("utf-8", "replace")
+            return os.read(descriptor, limit).decode("utf-8", "replace")
     except (OSError, UnreadableError):
         return ""
 

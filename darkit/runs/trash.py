@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import socket
 import time
 from pathlib import Path
 
@@ -59,6 +59,6 @@ def _refuse_beating(folder: Path) -> None:
     except (FileNotFoundError, UnreadableError):  # a broken status does not protect a run from its owner
         return
     beat = status.get("heartbeat")
-    elsewhere = status.get("state") in ALIVE and status.get("host") != os.uname().nodename
+    elsewhere = status.get("state") in ALIVE and status.get("host") != socket.gethostname()
     if elsewhere and isinstance(beat, int | float) and abs(time.time() - beat) < _SILENCE:
         raise RunLockedError(f"The run {folder.name!r} is being trained on {status.get('host')!r}; stop it first.")

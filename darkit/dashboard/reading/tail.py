@@ -17,7 +17,7 @@ import numpy as np
 
 from darkit.dashboard.reading.columns import Columns, Flags, Numbers, Rows
 from darkit.runs.log import LONGEST_HEADER
-from darkit.runs.safe import UnreadableError, open_regular
+from darkit.runs.safe import UnreadableError, open_regular, read_at
 from darkit.runs.table import column_names, read_numbers
 
 BLOCK = 8 * 2**20  # bytes read at a time; also the longest line that is taken
@@ -127,7 +127,7 @@ class LogTail:
         if self._identity is not None and (
             identity != self._identity
             or state.st_size < self._offset
-            or os.pread(descriptor, len(self._mark), self._offset - len(self._mark)) != self._mark
+            or read_at(descriptor, len(self._mark), self._offset - len(self._mark)) != self._mark
         ):
             self._start_again()
         self._identity = identity
@@ -135,7 +135,7 @@ class LogTail:
         if not self._columns and not self._read_header(descriptor):
             return
         while self._offset < state.st_size:
-            block = os.pread(descriptor, min(BLOCK, state.st_size - self._offset), self._offset)
+            block = read_at(descriptor, min(BLOCK, state.st_size - self._offset), self._offset)
             start, end = 0, block.rfind(b"\n") + 1
             if self._overlong and end:
                 start, self._overlong = block.find(b"\n") + 1, False
@@ -153,7 +153,7 @@ class LogTail:
                 return
 
     def _read_header(self, descriptor: int) -> bool:
-        start = os.pread(descriptor, LONGEST_HEADER, 0)
+        start = read_at(descriptor, LONGEST_HEADER, 0)
         end = start.find(b"\n") + 1
         if not end:
             if len(start) == LONGEST_HEADER:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import socket
 import time
 from typing import Any
@@ -31,6 +30,10 @@ _MINUTE = 60.0  # seconds
 
 def most_connections() -> int:
     """Returns how many connections this process has file descriptors for, beside what else it opens."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return MOST_CONNECTIONS
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import json
 import os
@@ -18,6 +17,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import lock_descriptor
 
 from darkit.errors import DarkitError, ServerError, StorageError
 from darkit.runs import files
@@ -226,13 +227,13 @@ class _Mine:
         if self._descriptor is None:
             descriptor = None
             try:
-                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+                if not lock_descriptor(descriptor, blocking=False):
+                    os.close(descriptor)
+                    return False
             except OSError as error:
                 if descriptor is not None:
                     os.close(descriptor)
-                if isinstance(error, BlockingIOError):
-                    return False
                 raise _cannot_write(self._path.parent.parent, error) from error
             self._descriptor = descriptor
         return True

@@ -15,7 +15,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")  # Windows has only the first two
+SIGNALS = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
 _STARTED: weakref.WeakKeyDictionary[Any, int] = (
     weakref.WeakKeyDictionary()
 )  # iterators with workers, and whose they are

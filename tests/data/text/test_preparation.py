@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from darkit.data.text import preparation as module
 from darkit.data.text.preparation import open_prepared, prepare
 from darkit.data.text.tokenizers import END_OF_TEXT, train_tokenizer
 from darkit.errors import DataError, StorageError
-from tests.faults.parts import LIMIT, wait_until
+from tests.faults.parts import LIMIT
 
 TEXTS = {f"{name}.txt": f"The {name} of the file is {name}.\n" * 9 for name in ("one", "two", "three", "four", "five")}
 
@@ -165,7 +165,7 @@ def test_a_place_that_cannot_be_written_is_said(folder: Path, tmp_path: Path) ->
 
 
 SLOW = """
-import sys, time
+import fcntl, sys
 from pathlib import Path
 from darkit.data.text import preparation as module
 encode = module.encode_batch
@@ -174,6 +174,15 @@ def slow(tokenizer, texts):
     sys.stdin.readline()
     return encode(tokenizer, texts)
 module.encode_batch = slow
+flock, waited = fcntl.flock, []
+def announce(*lock):
+    try:
+        return flock(*lock)
+    except BlockingIOError:
+        if not waited:
+            waited.append(print("waits", flush=True))
+        raise
+fcntl.flock = announce
 print(module.prepare(sys.argv[1], vocab_size=300, cache=Path(sys.argv[2])).folder.name, flush=True)
 """
 
@@ -206,16 +215,9 @@ def test_two_at_once_make_it_once(folder: Path, cache: Path) -> None:
         assert one.stdout is not None
         assert one.stdout.readline() == "begun\n"
         with started(folder, cache) as other:
-            lock = next(cache.glob(".*.lock"))
-            wait_until(lambda: _waits_for(other.pid, lock))
+            assert other.stdout is not None
+            assert other.stdout.readline() == "waits\n"
             out, _ = one.communicate("go\n", timeout=LIMIT)
             second, _ = other.communicate("go\n", timeout=LIMIT)
     assert second == out, "the second one finds it, and says nothing of having begun"
     assert [path.name for path in cache.iterdir()] == [out.split()[-1]], "nor is a lock left"
-
-
-def _waits_for(pid: int, lock: Path) -> bool:
-    """Says whether a process has a lock file open."""
-    with suppress(OSError):  # it opens and closes other files meanwhile
-        return any(link.readlink() == lock.resolve() for link in Path(f"/proc/{pid}/fd").iterdir())
-    return False
