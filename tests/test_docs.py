@@ -18,7 +18,11 @@ from darkit import TrainerConfig
 from darkit.errors import ConfigError
 
 CHECKOUT = Path(__file__).parents[1]
-PAGES = ("README.md", *sorted(str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "docs").rglob("*.md")))
+PAGES = (
+    *("README.md", "README.zh.md"),
+    *sorted(str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "docs").rglob("*.md")),
+)
+CHINESE = [page for page in PAGES if page.endswith(".zh.md")]
 GUIDES = ("docs/guide.md", "docs/guide.zh.md")
 
 
@@ -119,9 +123,28 @@ def test_the_readme_and_the_guides_have_code_to_run() -> None:
     assert "docs/guide.md" in pages_with("bash")
 
 
-def test_the_guides_in_both_languages_have_the_same_code() -> None:
-    english, chinese = ([(block.language, block.code) for block in blocks(page)] for page in GUIDES)
-    assert chinese == english
+def outline(page: str) -> dict[str, list[str]]:
+    """The parts of a page that are the same in every language."""
+    text = re.sub(r"^```.*?^```$", "", (CHECKOUT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    links = re.findall(r"\]\(([^)#\s]+)", text)
+    return {
+        "code": [f"{block.language}\n{block.code}" for block in blocks(page)],
+        "headings": re.findall(r"^#+(?= )", text, re.MULTILINE),
+        "rows of tables": re.findall(r"^\|(?= )", text, re.MULTILINE),
+        "tests": re.findall(r"`(?:[\w/]+/)?test_\w+\.py`", text),
+        "links": sorted({link.replace(".zh.md", ".md") for link in links} - {page.replace(".zh.md", ".md")}),
+    }
+
+
+@pytest.mark.parametrize("page", CHINESE)
+def test_a_page_is_the_same_in_both_languages(page: str) -> None:
+    assert outline(page) == outline(page.replace(".zh.md", ".md"))
+
+
+def test_the_pages_that_users_need_exist_in_both_languages() -> None:
+    assert {Path(page).name.removesuffix(".zh.md") for page in CHINESE} >= {
+        *("README", "guide", "data", "prediction", "reliability"),
+    }
 
 
 # The table of settings

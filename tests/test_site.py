@@ -20,7 +20,7 @@ def build(folder: Path) -> subprocess.CompletedProcess[str]:
 def copied(folder: Path) -> Path:
     for name in ("docs", "darkit"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("README.md", "CHANGELOG.md"):
+    for name in ("README.md", "README.zh.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, folder)
     return folder
 
@@ -29,8 +29,11 @@ def test_the_site_builds_with_the_readme_the_guides_and_the_api(tmp_path: Path) 
     result = build(copied(tmp_path))
     assert result.returncode == 0, result.stdout + result.stderr
     site = tmp_path / "build" / "site"
-    assert "found again by name" in (site / "index.html").read_text()
-    assert (site / "guide.zh.html").is_file()
+    start = (site / "index.html").read_text()
+    assert "found again by name" in start
+    for page in ("index.zh", "guide.zh", "data.zh", "prediction.zh", "reliability.zh"):
+        assert (site / f"{page}.html").is_file()
+        assert f'href="./{page}.html"' in start, "it is in the navigation"
     assert "save_step_interval" in (site / "api" / "darkit.html").read_text()
     assert "StepCheckpoint" in (site / "api" / "engine.html").read_text()
 
