@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         check_output(arguments.out)
     from darkit.core import Predicter
-    from darkit.prediction.tasks import CLASSIFICATION, MASKED, REGRESSION
+    from darkit.runs.tasks import CLASSIFICATION, MASKED, REGRESSION
 
     if "" not in sys.path:
         sys.path.insert(0, "")  # the model's class may be in the working directory
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _stream(predicter: Predicter, given: str, arguments: argparse.Namespace) -> None:
-    from darkit.prediction.tasks import SEQ2SEQ
+    from darkit.runs.tasks import SEQ2SEQ
 
     settings = {name: getattr(arguments, name) for name in _SAMPLING}
     if predicter.task != SEQ2SEQ:

@@ -37,7 +37,7 @@ _MATHEMATICS = (
     "seed",
     "tokenizer",
 )
-_DRAWN = ("sample", "fingerprint")
+_DRAWN = ("sample", "sample_parts", "fingerprint")
 _EXPECTED_TO_DIFFER = ("name", "max_step", "max_epoch", "device")
 Changes = Mapping[str, tuple[Any, Any]]
 

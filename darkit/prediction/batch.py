@@ -17,9 +17,10 @@ from darkit.errors import ConfigError, DataError
 from darkit.prediction.classification import read_off
 from darkit.prediction.predicter import Predicter
 from darkit.prediction.rows import TEXT, Rows, rows_of, write_rows
-from darkit.prediction.tasks import CLASSIFICATION, REGRESSION, column_names
+from darkit.prediction.tasks import column_names
 from darkit.runs import Run
 from darkit.runs.example import example_input, first_input
+from darkit.runs.tasks import CLASSIFICATION, REGRESSION
 
 _BATCH_SIZE = 1024  # rows
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from darkit.data.text.tokenizers import encode_batch, special_token
 from darkit.engine.data.samples import describe
 from darkit.errors import ConfigError, ModelError
-from darkit.prediction.tasks import CLASSIFICATION
 from darkit.prediction.text.language import call_by_names, context_of, logits_of
+from darkit.runs.tasks import CLASSIFICATION
 
 _AT_ONCE = 64  # texts
 

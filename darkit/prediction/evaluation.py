@@ -21,10 +21,11 @@ from darkit.engine.device import move_to_device, seed_generators
 from darkit.engine.steps.loss import Compute, finds_own_loss, make_step
 from darkit.errors import DataError
 from darkit.prediction.predicter import Predicter
-from darkit.prediction.tasks import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ, label_names
+from darkit.prediction.tasks import label_names
 from darkit.runs import Run, files, load
 from darkit.runs.names import split_reference
 from darkit.runs.notes import Evaluation, add_evaluation
+from darkit.runs.tasks import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ
 
 _PERPLEXITY = (CAUSAL, MASKED, SEQ2SEQ)  # what has a loss in nats per token
 

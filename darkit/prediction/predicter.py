@@ -20,13 +20,14 @@ from darkit.engine.steps.loss import call_model
 from darkit.errors import ConfigError, ModelError
 from darkit.prediction.classification import label_texts
 from darkit.prediction.rebuild import build_model
-from darkit.prediction.tasks import CLASSIFICATION, MASKED, REGRESSION, SEQ2SEQ, label_names, task_of
+from darkit.prediction.tasks import label_names, task_of
 from darkit.prediction.text.generate import stream_texts
 from darkit.prediction.text.masked import fill_masks
 from darkit.prediction.text.seq2seq import stream_target
 from darkit.runs import Run, base, load
 from darkit.runs.checkpoints import Checkpoint, find_checkpoint
 from darkit.runs.names import split_reference
+from darkit.runs.tasks import CLASSIFICATION, MASKED, REGRESSION, SEQ2SEQ
 
 _LOADED: WeakKeyDictionary[nn.Module, Checkpoint] = WeakKeyDictionary()
 """Which checkpoint a model's weights are from: `Predicter.get_model` may be overridden and returns the model alone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +10,10 @@ from torch import nn
 from darkit.data.text.tokenizers import special_token
 from darkit.prediction.text.language import parameter_names
 from darkit.runs import Run
+from darkit.runs.example import target
+from darkit.runs.tasks import CAUSAL, CLASSIFICATION, MASKED, REGRESSION, SEQ2SEQ, TASKS
 
-CAUSAL, MASKED, CLASSIFICATION, REGRESSION, SEQ2SEQ = "causal", "masked", "classification", "regression", "seq2seq"
-_BY_DATA = {  # the class of the data -> what is learnt from it
+_BY_DATA = {  # the dataset's class -> the task, for runs that recorded no task
     "TokenWindows": CAUSAL,
     "DocumentWindows": CAUSAL,
     "TokenStream": CAUSAL,
@@ -30,7 +30,6 @@ _BY_CLASS = (  # what the classes of transformers end with
     ("ForCausalLM", CAUSAL),
     ("LMHeadModel", CAUSAL),
 )
-_TARGET = re.compile(r", (\w+?)\d*\[[\d, ]*\]\)$")
 
 
 def task_of(run: Run, model: nn.Module, tokenizer: Any) -> str:
@@ -45,6 +44,8 @@ def task_of(run: Run, model: nn.Module, tokenizer: Any) -> str:
         ``causal``, ``masked``, ``classification``, ``regression`` or ``seq2seq``.
     """
     data = _facts(run)
+    if data.get("task") in TASKS:
+        return str(data["task"])
     kind = str(data.get("kind", ""))
     if kind in _BY_DATA:
         return _BY_DATA[kind]
@@ -57,8 +58,8 @@ def task_of(run: Run, model: nn.Module, tokenizer: Any) -> str:
             alone = task == CLASSIFICATION and getattr(getattr(model, "config", None), "num_labels", 2) == 1
             return REGRESSION if alone else task
     if tokenizer is None:
-        target = _TARGET.search(str(data.get("sample", "")))
-        return CLASSIFICATION if names or (target and target[1] == "int") else REGRESSION
+        labels = target(run.info)
+        return CLASSIFICATION if names or (labels and labels[0] == "int") else REGRESSION
     if names:
         return CLASSIFICATION
     takes_masks = "attention_mask" in parameter_names(model) and not callable(getattr(model, "make_cache", None))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from darkit.runs import files
 from darkit.runs.safe import is_strange
+from darkit.runs.tasks import MASKED
 
 _MOST_NUMBERS = 64
 _LONGEST = 1000  # characters of what is told of a sample
-_MASKED = ("MaskedTokens", "SentencePairs")  # data of which a model learns what is hidden
-_TENSOR = re.compile(r"\(*(\w+?)\d*\[([\d, ]*)\]")
+_MASKED = ("MaskedTokens", "SentencePairs")  # datasets of runs that recorded no task
+_FIRST = re.compile(r"\(*(\w+)\[([\d, ]*)\]")
+_LAST = re.compile(r", (\w+)\[([\d, ]*)\]\)$")
+Part = tuple[str, tuple[int, ...]]  # kind, such as "float" or "int", and shape
 
 
 def example_input(folder: Path, info: Mapping[str, Any]) -> str:
@@ -25,9 +28,8 @@ def example_input(folder: Path, info: Mapping[str, Any]) -> str:
         folder: The run directory.
         info: What its ``run.json`` tells.
     """
-    data = info.get("data")
     if has_tokenizer(folder):
-        masked = isinstance(data, dict) and data.get("kind") in _MASKED
+        masked = _recorded(info, "task") == MASKED or _recorded(info, "kind") in _MASKED
         return '"The [MASK] statement"' if masked else '"The import statement"'
     first = first_input(info)
     if first is None:
@@ -47,13 +49,42 @@ def has_tokenizer(folder: Path) -> bool:
     return any(place.exists() and not is_strange(place) for place in places)
 
 
-def first_input(info: Mapping[str, Any]) -> tuple[str, tuple[int, ...]] | None:
-    """Returns kind (such as ``float`` or ``int``) and shape of the first part of a sample, or None if it is unknown."""
+def first_input(info: Mapping[str, Any]) -> Part | None:
+    """Returns the first part of a sample, or None if it is unknown or the inputs are named."""
+    parts = _recorded(info, "sample_parts")
+    while isinstance(parts, list) and parts:
+        parts = parts[0]
+    return _part(parts) if parts is not None else _from_text(_FIRST.match, info)
+
+
+def target(info: Mapping[str, Any]) -> Part | None:
+    """Returns the last part of a sample of several, or None if it is unknown."""
+    parts = _recorded(info, "sample_parts")
+    if parts is None:
+        return _from_text(_LAST.search, info)
+    return _part(parts[-1]) if isinstance(parts, list) and len(parts) > 1 else None
+
+
+def _recorded(info: Mapping[str, Any], key: str) -> Any:
     data = info.get("data")
-    match = _TENSOR.match(
-        str(data.get("sample", ""))[:_LONGEST] if isinstance(data, dict) else ""
-    )  # named inputs have no first
+    return data.get(key) if isinstance(data, dict) else None
+
+
+def _part(part: Any) -> Part | None:
+    if not isinstance(part, dict) or not isinstance(part.get("dtype"), str) or not isinstance(part.get("shape"), list):
+        return None
+    if not all(isinstance(length, int) and length >= 0 for length in part["shape"]):
+        return None
+    return _kind(part["dtype"]), tuple(part["shape"])
+
+
+def _from_text(find: Callable[[str], re.Match[str] | None], info: Mapping[str, Any]) -> Part | None:
+    """Reads what runs recorded that have no ``sample_parts``, such as ``(float32[12], int64[])``."""
+    match = find(str(_recorded(info, "sample"))[:_LONGEST])
     if match is None:
         return None
-    shape = tuple(int(length) for length in match[2].split(",") if length.strip())
-    return "float" if "float" in match[1] else match[1], shape
+    return _kind(match[1]), tuple(int(length) for length in match[2].split(",") if length.strip())
+
+
+def _kind(dtype: str) -> str:
+    return "float" if "float" in dtype else dtype.rstrip("0123456789")

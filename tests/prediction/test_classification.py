@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from darkit.data.text.tokenizers import train_tokenizer
 from darkit.errors import ConfigError, ModelError
 from darkit.prediction.classification import Label, label_texts, read_off
-from darkit.prediction.tasks import CLASSIFICATION, REGRESSION
+from darkit.runs.tasks import CLASSIFICATION, REGRESSION
 from tests.core.parts import STORY
 
 LOGITS = torch.tensor([[0.0, 2.0], [3.0, 0.0]])

@@ -24,6 +24,12 @@ def run_with(folder: Path, **data: Any) -> Run:
 @pytest.mark.parametrize(
     ("data", "task"),
     [
+        ({"kind": "TokenWindows", "task": "masked"}, "masked"),
+        ({"kind": "TokenWindows", "task": "unknown"}, "causal"),
+        (
+            {"kind": "TensorDataset", "sample_parts": [{"type": "str"}, {"dtype": "int32", "shape": []}]},
+            "classification",
+        ),
         ({"kind": "TokenWindows"}, "causal"),
         ({"kind": "TokenStream"}, "causal"),
         ({"kind": "MaskedTokens"}, "masked"),

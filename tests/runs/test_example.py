@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from darkit.runs.example import example_input
+from darkit.runs.example import example_input, target
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,33 @@ def test_an_example_has_the_shape_of_a_batch_of_one(sample: str, example: str, t
     assert example_input(tmp_path, {"data": {"kind": "TensorDataset", "sample": sample}}) == example
 
 
+@pytest.mark.parametrize(
+    ("parts", "example"),
+    [
+        ([{"dtype": "float32", "shape": [3]}, {"dtype": "int64", "shape": []}], '"[[0.5, 0.5, 0.5]]"'),
+        ([[{"dtype": "bool", "shape": [1]}], {"dtype": "int64", "shape": []}], '"[[true]]"'),
+        ({"dtype": "int64", "shape": [2]}, '"[[1, 1]]"'),
+        ({"fields": {"x": {"dtype": "int64", "shape": [2]}}}, "INPUT"),
+        ([{"type": "str"}, {"dtype": "int64", "shape": []}], "INPUT"),
+        *(({"dtype": "int64", "shape": shape}, "INPUT") for shape in ([-1], ["2"], "2", None, [65])),
+        ({"dtype": 3, "shape": []}, "INPUT"),
+        ([], "INPUT"),
+    ],
+)
+def test_the_parts_of_a_sample_come_before_its_text(parts: object, example: str, tmp_path: Path) -> None:
+    data = {"sample": "(float32[1], float32[1])", "sample_parts": parts}
+    assert example_input(tmp_path, {"data": data}) == example
+
+
+def test_the_target_is_the_last_part_of_several() -> None:
+    part = {"dtype": "int64", "shape": []}
+    assert target({"data": {"sample_parts": [{"type": "str"}, part]}}) == ("int", ())
+    assert target({"data": {"sample_parts": [part]}}) is None
+    assert target({"data": {"sample_parts": part}}) is None
+    assert target({"data": {"sample": "(float32[2], uint8[1, 2])"}}) == ("uint", (1, 2))
+    assert target({}) is None
+
+
 def test_a_run_with_a_tokenizer_takes_a_prompt(tmp_path: Path) -> None:
     assert example_input(tmp_path, {}) == "INPUT"
     (tmp_path / "tokenizer").mkdir()
@@ -44,6 +71,7 @@ def test_a_masked_model_takes_a_text_in_which_something_is_hidden(tmp_path: Path
     (tmp_path / "tokenizer.json").touch()
     for kind in ("MaskedTokens", "SentencePairs"):
         assert example_input(tmp_path, {"data": {"kind": kind}}) == '"The [MASK] statement"'
+    assert example_input(tmp_path, {"data": {"kind": "Mine", "task": "masked"}}) == '"The [MASK] statement"'
 
 
 def test_data_that_is_not_described_as_it_should_be_gives_no_example(tmp_path: Path) -> None:

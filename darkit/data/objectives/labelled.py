@@ -70,6 +70,7 @@ class LabelledTexts(Dataset[dict[str, Tensor]]):
         self.vocabulary = tokens.vocabulary
         self.context_length = length
         self.facts = dict(facts or {})
+        self.task = "classification" if self.facts.get("label_names") else "regression"
         self.collate_fn = Pad(pad, length=length if fixed else None, multiple_of=multiple_of, most=length)
 
     def __len__(self) -> int:

@@ -130,6 +130,8 @@ class MaskedTokens(Dataset[dict[str, Tensor]]):
         DataError: The length leaves no place, or there are no tokens.
     """
 
+    task = "masked"
+
     def __init__(
         self,
         tokens: Any,

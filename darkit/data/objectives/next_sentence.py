@@ -44,6 +44,8 @@ class SentencePairs(Dataset[dict[str, Tensor]]):
             two documents have two tokens.
     """
 
+    task = "masked"
+
     def __init__(
         self,
         tokens: Any,

@@ -42,6 +42,8 @@ class TextPairs(Dataset[dict[str, Tensor]]):
         DataError: A length is below 2, or there are not as many targets as sources.
     """
 
+    task = "seq2seq"
+
     def __init__(
         self,
         sources: TokenRow,

@@ -28,6 +28,7 @@ class TableRows(TensorDataset):
     def __init__(self, inputs: Tensor, targets: Tensor, facts: Mapping[str, Any] | None = None) -> None:
         super().__init__(inputs, targets)
         self.facts = dict(facts or {})
+        self.task = "classification" if self.facts.get("label_names") else "regression"
 
 
 def table_data(

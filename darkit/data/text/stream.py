@@ -65,6 +65,8 @@ class TokenStream(IterableDataset[Any]):
         DataError: The length is below 1, or 2 with ``named``, or ``shuffle`` is below 0.
     """
 
+    task = "causal"
+
     def __init__(
         self,
         texts: Callable[[], Iterator[str]],

@@ -104,6 +104,8 @@ class _Windows(Dataset[Any]):
         facts: What ``run.json`` tells of the data.
     """
 
+    task = "causal"
+
     def __init__(self, tokens: Any, length: int, named: bool, facts: Mapping[str, Any] | None) -> None:
         least = 2 if named else 1  # transformers' models shift the labels themselves, and lose one of a window
         if length < least:

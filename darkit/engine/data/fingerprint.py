@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from darkit.engine.data.loaders import Loaders
-from darkit.engine.data.samples import describe
+from darkit.engine.data.samples import describe, describe_parts
+from darkit.runs.tasks import TASKS
 
 _MOST_SAMPLES = 64
 
@@ -19,26 +20,27 @@ def describe_data(loaders: Loaders) -> dict[str, Any]:
     """Describes the training data.
 
     Returns:
-        ``kind``, and for map-style data ``samples`` (how many there are), ``sample`` (shapes and dtypes of the first)
-        and ``fingerprint``, a sha256 over their number and up to 64 of them, spread evenly. What a dataset tells in
-        its ``facts``, a dict of plain values, comes first.
+        ``kind``, ``task`` where the dataset has one, and for map-style data ``samples`` (their number), ``sample`` and
+        ``sample_parts`` (shapes and dtypes of the first, as text and as data) and ``fingerprint``, a sha256 over their
+        number and up to 64 of them, spread evenly. A dataset's ``facts``, a dict of plain values, come first.
     """
     dataset = loaders.dataset
     facts = getattr(dataset, "facts", None)
     facts = dict(facts) if isinstance(facts, Mapping) else {}
+    if isinstance(task := getattr(dataset, "task", None), str) and task in TASKS:
+        facts["task"] = task
     if loaders.train.order is None:
         return facts | {"kind": type(dataset if dataset is not None else loaders.train.loader).__name__}
     length = len(dataset)
     digest = hashlib.sha256(str(length).encode())
-    first = ""
+    first: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # samples that are drawn are the same ones in every process
         for index in range(0, length, -(-length // _MOST_SAMPLES)):
             sample = dataset[index]
-            first = first or describe(sample)
+            first = first or {"sample": describe(sample), "sample_parts": describe_parts(sample)}
             add_to_digest(digest, sample)
-    own = {"kind": type(dataset).__name__, "samples": length, "sample": first, "fingerprint": digest.hexdigest()}
-    return facts | own
+    return facts | {"kind": type(dataset).__name__, "samples": length, **first, "fingerprint": digest.hexdigest()}
 
 
 def add_to_digest(digest: Any, value: Any) -> None:

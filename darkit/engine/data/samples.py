@@ -124,6 +124,17 @@ def describe(batch: Any) -> str:
     return type(batch).__name__
 
 
+def describe_parts(sample: Any) -> Any:
+    """Describe a sample as data: a tensor by ``dtype`` and ``shape``, a mapping by ``fields``, a sequence as a list."""
+    if isinstance(sample, Tensor):
+        return {"dtype": str(sample.dtype).removeprefix("torch."), "shape": list(sample.shape)}
+    if isinstance(sample, Mapping):
+        return {"fields": {_on_one_line(key): describe_parts(value) for key, value in sample.items()}}
+    if isinstance(sample, tuple | list) and len(sample) <= 16:
+        return [describe_parts(value) for value in sample]
+    return {"type": type(sample).__name__}
+
+
 def _on_one_line(key: Any) -> str:
     return text if (text := str(key)).isprintable() else repr(text)
 

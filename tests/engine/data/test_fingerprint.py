@@ -81,6 +81,23 @@ def test_data_that_darkit_does_not_order_is_only_named(data: Any, kind: str) -> 
     assert described(data) == {"kind": kind}
 
 
+def test_a_sample_is_described_as_data() -> None:
+    image = {"dtype": "float32", "shape": [3, 2]}
+    label = {"dtype": "int64", "shape": []}
+    assert described([(torch.ones(3, 2), torch.tensor(1))])["sample_parts"] == [image, label]
+    named = described([{"x": torch.ones(3, 2), "name": "a", "more": [torch.tensor(1)]}])["sample_parts"]
+    assert named == {"fields": {"x": image, "name": {"type": "str"}, "more": [label]}}
+
+
+@pytest.mark.parametrize(
+    ("task", "recorded"), [("masked", "masked"), ("mine", None), (numpy.ones(2), None), ([], None)]
+)
+def test_a_task_that_darkit_knows_is_recorded(task: Any, recorded: str | None) -> None:
+    data = Numbers()
+    data.task = task  # type: ignore[attr-defined]
+    assert described(data).get("task") == recorded
+
+
 def test_a_run_tells_its_data() -> None:
     facts = train(made(), xy()).info["data"]
     assert (facts["kind"], facts["samples"]) == ("TensorDataset", 16)
