@@ -35,7 +35,7 @@ _TOKENS = 40  # of each
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command and its two words."""
+    """Add the command and its two words."""
     parser = add_command(commands, "data", run_show, "prepare text for training, or show what was prepared", _EXAMPLES)
     words = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     making = add_command(words, "prepare", run_prepare, "tokenise text once and keep it", _PREPARE)
@@ -57,7 +57,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run_prepare(arguments: argparse.Namespace) -> int:
-    """Prepares text, or finds it prepared, and shows it."""
+    """Prepare text, or finds it prepared, and shows it."""
     from darkit.data import prepare
 
     paths = arguments.paths
@@ -79,7 +79,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
 
 
 def run_show(arguments: argparse.Namespace) -> int:
-    """Lists what was prepared, or shows one."""
+    """List what was prepared, or shows one."""
     from darkit.data import cache_folder, open_prepared
 
     root = cache_folder()

@@ -27,7 +27,7 @@ _EXAMPLES = """\
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = add_command(commands, "eval", run, "evaluate a run's model, and note the result", _EXAMPLES)
     parser.add_argument("name", metavar="NAME", help="the run's name, or NAME:CHECKPOINT")
     parser.add_argument(
@@ -43,7 +43,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluates, prints a table and appends the result to the run's notes.
+    """Evaluate, prints a table and appends the result to the run's notes.
 
     Raises:
         StorageError: The result was printed, but cannot be noted.
@@ -94,7 +94,7 @@ def _show(arguments: argparse.Namespace, evaluation: Evaluation) -> None:
 
 
 def _data_settings(found: Run, wanted: str | None) -> dict[str, Any] | None:
-    """Returns the settings of the data that are to be evaluated on, or None where the name of a choice was given."""
+    """Return the settings of the data that are to be evaluated on, or None where the name of a choice was given."""
     from darkit.cli.recorded import believed_data
     from darkit.data.sources.source import is_place
 
@@ -116,6 +116,6 @@ def _data_settings(found: Run, wanted: str | None) -> dict[str, Any] | None:
 
 
 def _tokenizer(found: Run) -> str | None:
-    """Returns where the run's tokenizer is, or None where it has none."""
+    """Return where the run's tokenizer is, or None where it has none."""
     places = (found.path / files.TOKENIZER_FOLDER, found.path / files.TOKENIZER)
     return next((str(place) for place in places if place.exists() and not is_strange(place)), None)

@@ -15,7 +15,7 @@ IGNORED = -100
 
 
 class Pad:
-    """Makes a batch of samples: pads rows (time) to one length and stacks them, and stacks numbers.
+    """Make a batch of samples: pads rows (time) to one length and stacks them, and stacks numbers.
 
     Of a dict, names that end in ``input_ids`` are padded with the padding token, ``labels`` with -100 and anything else
     with 0; where there are ``input_ids``, an ``attention_mask`` tells them from the padding. Of a tuple, the first is
@@ -50,7 +50,7 @@ class Pad:
         self.most = most
 
     def __call__(self, samples: Sequence[Any]) -> Any:
-        """Makes the batch. Raises `DataError` when a row is longer than the fixed length."""
+        """Make the batch. Raises `DataError` when a row is longer than the fixed length."""
         first = samples[0]
         if isinstance(first, Mapping):
             return self._batch_of_dicts(samples)

@@ -11,15 +11,14 @@ import torch
 from darkit.data.objectives.labels import check_size, classification_loss
 from darkit.data.objectives.tables import TableRows
 from darkit.data.sources.choice import DataChoice
+from darkit.data.sources.splits import check_val_fraction
 from darkit.errors import DataError
-
-_EXTRA = "pip install 'darkit[examples]'"
 
 
 def digits(
     val_fraction: float = 0.2, seed: int = 0, input_size: int | None = None, output_size: int | None = None
 ) -> DataChoice:
-    """Loads the digits.
+    """Load the digits.
 
     Args:
         val_fraction: Which part of them to test with, between 0 and 1.
@@ -34,12 +33,11 @@ def digits(
     Raises:
         DataError: The fraction or a size is not what it must be, or scikit-learn is not installed.
     """
-    if not 0 < val_fraction < 1:
-        raise DataError(f"val_fraction must lie between 0 and 1, not be {val_fraction}.")
+    check_val_fraction(val_fraction, needed=True)
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise DataError(f"The digits are scikit-learn's: {_EXTRA}.") from error
+        raise DataError("The digits need scikit-learn: pip install 'darkit[examples]'.") from error
     found: Any = load_digits()
     features = torch.from_numpy(found.data).float() / found.data.max()
     labels = torch.from_numpy(found.target).long()

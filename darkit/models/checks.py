@@ -11,13 +11,13 @@ from typing import Any
 
 
 def check_sizes(config: Any, *names: str) -> None:
-    """Checks settings that are whole numbers from 1 on."""
+    """Check settings that are whole numbers from 1 on."""
     for name in names:
         _check_size(name, getattr(config, name))
 
 
 def check_layers(config: Any, name: str) -> None:
-    """Checks a setting that lists the sizes of layers."""
+    """Check a setting that lists the sizes of layers."""
     value = getattr(config, name)
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ValueError(f"{name} must be a list of whole numbers, not {value!r}.")
@@ -26,35 +26,35 @@ def check_layers(config: Any, name: str) -> None:
 
 
 def check_multiple(config: Any, whole: str, part: str) -> None:
-    """Checks that one setting is a multiple of another."""
+    """Check that one setting is a multiple of another."""
     if getattr(config, whole) % getattr(config, part):
         values = getattr(config, whole), getattr(config, part)
         raise ValueError(f"{whole} ({values[0]}) must be a multiple of {part} ({values[1]}).")
 
 
 def check_share(config: Any, name: str) -> None:
-    """Checks a setting that is a number from 0 to below 1."""
+    """Check a setting that is a number from 0 to below 1."""
     value = getattr(config, name)
     if not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{name} must be a number from 0 to below 1, not {value!r}.")
 
 
 def check_positive(config: Any, name: str) -> None:
-    """Checks a setting that is a finite number above 0."""
+    """Check a setting that is a finite number above 0."""
     value = getattr(config, name)
     if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError(f"{name} must be a number above 0, not {value!r}.")
 
 
 def check_flag(config: Any, name: str) -> None:
-    """Checks a setting that is true or false."""
+    """Check a setting that is true or false."""
     value = getattr(config, name)
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be true or false, not {value!r}.")
 
 
 def check_choice(config: Any, name: str, choices: Sequence[str]) -> None:
-    """Checks a setting that is one of some names."""
+    """Check a setting that is one of some names."""
     value = getattr(config, name)
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")

@@ -86,7 +86,7 @@ class Cache:
         self.length = 0
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds keys and values (B, G, T, D) of a layer after the tokens seen so far, and returns all of them."""
+        """Add keys and values (B, G, T, D) of a layer after the tokens seen so far, and returns all of them."""
         end = self.length + key.shape[2]
         self._store[layer, 0, :, :, self.length : end] = key
         self._store[layer, 1, :, :, self.length : end] = value
@@ -123,7 +123,7 @@ class GPT(nn.Module):
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None, *, cache: Cache | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Predicts each next token.
+        """Predict each next token.
 
         Args:
             tokens: Ids (B, T).
@@ -155,7 +155,7 @@ class GPT(nn.Module):
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def make_cache(self, batch_size: int = 1) -> Cache:
-        """Makes an empty cache for a batch of sequences."""
+        """Make an empty cache for a batch of sequences."""
         weight = self.embedding.weight
         return Cache(self.config, batch_size, weight.device, weight.dtype)
 
@@ -237,7 +237,7 @@ def _rotary_tables(config: GPTConfig) -> tuple[Tensor, Tensor]:
 
 
 def _rotate(vectors: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turns vectors (B, H, T, D) by their places; the halves of D hold the pairs."""
+    """Turn vectors (B, H, T, D) by their places; the halves of D hold the pairs."""
     cosines, sines = (table.to(vectors.dtype) for table in rotary)
     first, second = vectors.chunk(2, dim=-1)
     turned: Tensor = vectors * cosines + torch.cat((-second, first), dim=-1) * sines

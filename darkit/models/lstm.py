@@ -88,7 +88,7 @@ class LSTM(nn.Module):
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None, *, cache: State | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Predicts each next token.
+        """Predict each next token.
 
         Args:
             tokens: Ids (B, T).
@@ -108,5 +108,5 @@ class LSTM(nn.Module):
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def make_cache(self, batch_size: int = 1) -> State:
-        """Makes what is kept of the past for sequences that have none."""
+        """Make what is kept of the past for sequences that have none."""
         return State()

@@ -59,6 +59,6 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], config.output_size))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns outputs (B, O) of features (B, F), or of samples of any shape with F numbers each."""
+        """Return outputs (B, O) of features (B, F), or of samples of any shape with F numbers each."""
         outputs: Tensor = self.layers(features.flatten(1))
         return outputs

@@ -68,7 +68,7 @@ class SNN(nn.Module):
         self.head = nn.Linear(sizes[-1], config.output_size)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns logits (B, O) of features (B, F), or of samples of any shape with F numbers each."""
+        """Return logits (B, O) of features (B, F), or of samples of any shape with F numbers each."""
         flat = features.flatten(1)
         current = flat[:, None].expand(-1, self.config.time_steps, -1)  # (B, S, F)
         for layer, neurons in zip(self.layers, self.neurons, strict=True):

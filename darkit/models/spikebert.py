@@ -99,7 +99,7 @@ class SpikeBERT(nn.Module):
         labels: Tensor | None = None,
         next_sentence_label: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Predicts the hidden tokens.
+        """Predict the hidden tokens.
 
         Args:
             input_ids: Ids (B, T), some of them the mask token.
@@ -118,7 +118,7 @@ class SpikeBERT(nn.Module):
         return self._predict(input_ids, attention_mask, token_type_ids, labels, next_sentence_label)[0]
 
     def training_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Computes the loss and how much the neurons fire.
+        """Compute the loss and how much the neurons fire.
 
         Args:
             batch: What `forward` takes, with ``labels``.
@@ -141,7 +141,7 @@ class SpikeBERT(nn.Module):
         labels: Tensor | None = None,
         next_sentence_label: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns what `forward` does, and firing rates (layers, 4)."""
+        """Return what `forward` does, and firing rates (layers, 4)."""
         time = input_ids.shape[1]
         if time > self.config.context_length:
             raise ValueError(f"{time} tokens do not fit into a context of {self.config.context_length}.")
@@ -170,7 +170,7 @@ class SpikeBERT(nn.Module):
         return found, torch.stack(rates)
 
     def _share_saved(self, rates: Tensor) -> Tensor:
-        """Counts every step of time, of which a dense twin needs only one."""
+        """Count every step of time, of which a dense twin needs only one."""
         config = self.config
         size = config.hidden_size
         sizes = (3 * size * size, size * size, size * config.feed_forward_size, config.feed_forward_size * size)
@@ -199,7 +199,7 @@ class ElasticNeurons(nn.Module):
         self.amplitude = nn.Parameter(torch.tensor(float(threshold)))
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Lets the neurons fire.
+        """Let the neurons fire.
 
         Args:
             inputs: What flows in (S, ...).
@@ -233,7 +233,7 @@ class _Block(nn.Module):
         self.mixed_norm = nn.LayerNorm(size)
 
     def forward(self, steps: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Takes and returns steps (S, B, T, C), and returns the firing rates of the four groups of neurons (4)."""
+        """Take and returns steps (S, B, T, C), and returns the firing rates of the four groups of neurons (4)."""
         before_attention, before_output, before_up, before_down = self.neurons
         spikes, first = before_attention(self.attention_norm(steps))
         joined = self.query_key_value(spikes).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)

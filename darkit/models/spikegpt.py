@@ -119,7 +119,7 @@ class SpikeGPT(nn.Module):
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None, *, cache: State | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Predicts each next token.
+        """Predict each next token.
 
         Args:
             tokens: Ids (B, T).
@@ -135,7 +135,7 @@ class SpikeGPT(nn.Module):
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """Computes the loss and how much the neurons fire.
+        """Compute the loss and how much the neurons fire.
 
         Args:
             batch: Ids (B, T) and the ids that come next (B, T).
@@ -152,12 +152,12 @@ class SpikeGPT(nn.Module):
         return found
 
     def make_cache(self, batch_size: int = 1) -> State:
-        """Makes what is kept of the past for a batch of sequences that have none."""
+        """Make what is kept of the past for a batch of sequences that have none."""
         weight = self.embedding.weight
         return State(self.config, batch_size, weight.device, weight.dtype)
 
     def _predict(self, tokens: Tensor, cache: State | None) -> tuple[Tensor, Tensor]:
-        """Returns logits and, per block, firing rates and shares of inputs that are not silent (layers, 4)."""
+        """Return logits and, per block, firing rates and shares of inputs that are not silent (layers, 4)."""
         hidden = self.embedding(tokens)
         state = cache if cache is not None else self.make_cache(len(tokens))
         rates = []
@@ -207,7 +207,7 @@ class _Block(nn.Module):
 
 
 def _fire(inputs: Tensor, neurons: nn.Module, state: _HalfState) -> tuple[Tensor, Tensor, _HalfState]:
-    """Returns spikes (B, T, C), those of the token before each (B, T, C), and the state after these tokens."""
+    """Return spikes (B, T, C), those of the token before each (B, T, C), and the state after these tokens."""
     spikes, potential = neurons(inputs, state.potential)
     before = torch.cat((state.spikes[:, None], spikes[:, :-1]), dim=1)
     return spikes, before, _HalfState(potential, spikes[:, -1].detach())
@@ -260,7 +260,7 @@ class _ChannelMixing(nn.Module):
 
 
 def mix_over_time(key: Tensor, value: Tensor, decay: Tensor, bonus: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Takes the weighted mean over the past of each token; the module's text has the formula.
+    """Take the weighted mean over the past of each token; the module's text has the formula.
 
     Args:
         key: Logarithms of weights (B, T, C).

@@ -17,7 +17,7 @@ _EXTRA = "pip install 'darkit[snn]'"
 
 
 def snntorch() -> Any:
-    """Imports ``snntorch``. Raises `ImportError` with the command that installs it."""
+    """Import ``snntorch``. Raises `ImportError` with the command that installs it."""
     try:
         import snntorch
         import snntorch.surrogate
@@ -45,7 +45,7 @@ class LeakyNeurons(nn.Module):
         self.surrogate = snntorch().surrogate.atan()
 
     def forward(self, inputs: Tensor, potential: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Lets the neurons fire.
+        """Let the neurons fire.
 
         Args:
             inputs: What flows in (B, T, C).
@@ -95,7 +95,7 @@ class _Leak(torch.autograd.Function):
 
 
 def share_saved(spiking: Sequence[tuple[Tensor, int]], dense: int) -> Tensor:
-    """Returns which share of a dense twin's synaptic operations the spikes save.
+    """Return which share of a dense twin's synaptic operations the spikes save.
 
     A synapse whose input is silent has nothing to do, so a matrix that takes spikes costs its firing rate times its
     size (Merolla et al., 2014; Zhu et al., 2023, section 5.3); one that takes numbers costs its size.

@@ -31,7 +31,7 @@ class Label:
 
 
 def read_off(output: Any, task: str, names: Sequence[str]) -> list[Any]:
-    """Makes predictions of what a model returned for some rows.
+    """Make predictions of what a model returned for some rows.
 
     Args:
         output: What it returned.
@@ -65,7 +65,7 @@ def read_off(output: Any, task: str, names: Sequence[str]) -> list[Any]:
 def label_texts(
     model: nn.Module, tokenizer: Any, texts: Sequence[str], task: str, names: Sequence[str]
 ) -> Iterator[Any]:
-    """Finds a label, or numbers, for each text; one that is too long for the model is cut as in training.
+    """Find a label, or numbers, for each text; one that is too long for the model is cut as in training.
 
     Args:
         model: The model.

@@ -31,7 +31,7 @@ _PERPLEXITY = (CAUSAL, MASKED, SEQ2SEQ)  # what has a loss in nats per token
 
 
 def evaluate_run(name: str, data: Any, *, note: bool = True, **settings: Any) -> dict[str, float]:
-    """Evaluates a run's model on data, and appends the result to the run's notes.
+    """Evaluate a run's model on data, and appends the result to the run's notes.
 
     Args:
         name: The run's name, or NAME:CHECKPOINT.
@@ -64,7 +64,7 @@ def measure_run(
     batch_size: int = 16,
     loss: Callable[..., Any] | None = None,
 ) -> Evaluation:
-    """Evaluates a run's model on data as `evaluate_run` does, and writes nothing.
+    """Evaluate a run's model on data as `evaluate_run` does, and writes nothing.
 
     Args:
         name: The run's name, or NAME:CHECKPOINT.
@@ -111,7 +111,7 @@ def measure_run(
 
 
 def _with_accuracy(step: Compute, model: nn.Module) -> Compute:
-    """Adds the accuracy of a classifier that tells no more than its loss, as transformers' do."""
+    """Add the accuracy of a classifier that tells no more than its loss, as transformers' do."""
     outputs: list[Any] = []
     model.register_forward_hook(lambda module, arguments, output: outputs.append(output))
 
@@ -129,7 +129,7 @@ def _with_accuracy(step: Compute, model: nn.Module) -> Compute:
 
 
 def _compare_tokenizers(run: Run, data: Any) -> None:
-    """Raises `DataError` where the ids of the data would stand for other text than those of the run."""
+    """Raise `DataError` where the ids of the data would stand for other text than those of the run."""
     mine, theirs = tokenizer_digest(run.path / files.TOKENIZER), tokenizer_digest(data)
     if None not in (mine, theirs) and mine != theirs:
         raise DataError(
@@ -139,6 +139,6 @@ def _compare_tokenizers(run: Run, data: Any) -> None:
 
 
 def _compare_labels(run: list[str], data: list[str] | None) -> None:
-    """Raises `DataError` where a label would be taken for another."""
+    """Raise `DataError` where a label would be taken for another."""
     if run and data and list(run) != list(data):
         raise DataError(f"The labels of this data are {', '.join(data)}, but the model tells {', '.join(run)}.")

@@ -34,7 +34,7 @@ _LOADED: WeakKeyDictionary[nn.Module, Checkpoint] = WeakKeyDictionary()
 
 
 class Predicter:
-    """Predicts with the model of a run.
+    """Predict with the model of a run.
 
     Wherever a name is asked for, ``NAME:CHECKPOINT`` is one too. Every class method may be overridden; `register` makes
     a subclass the one that `from_pretrained` builds for models of a class.
@@ -58,7 +58,7 @@ class Predicter:
 
     @classmethod
     def register(cls, name: str, predicter: type[Predicter]) -> None:
-        """Lets `from_pretrained` build ``predicter`` for models whose class has this name.
+        """Let `from_pretrained` build ``predicter`` for models whose class has this name.
 
         Raises:
             ModelError: It is not a subclass of `Predicter`.
@@ -76,7 +76,7 @@ class Predicter:
         *,
         model: nn.Module | None = None,
     ) -> Self:
-        """Finds a run and builds its predicter.
+        """Find a run and builds its predicter.
 
         Args:
             name: The run's name.
@@ -105,28 +105,28 @@ class Predicter:
 
     @classmethod
     def get_root(cls) -> Path:
-        """Returns where the runs are; a subclass may override it."""
+        """Return where the runs are; a subclass may override it."""
         return base()
 
     @classmethod
     def get_checkpoint(cls, name: str, checkpoint: str | int | None = None) -> Path:
-        """Returns the file of a run's checkpoint; None means the latest that can be trusted."""
+        """Return the file of a run's checkpoint; None means the latest that can be trusted."""
         reference, wanted = cls._refer(name, checkpoint)
         return find_checkpoint(cls._run(reference).path, wanted).path
 
     @classmethod
     def get_model_config_json(cls, name: str) -> dict[str, Any]:
-        """Returns the run's ``config.json``."""
+        """Return the run's ``config.json``."""
         return cls._run(name).config
 
     @classmethod
     def get_trainer_config_json(cls, name: str) -> dict[str, Any]:
-        """Returns the run's ``trainer_config.json``."""
+        """Return the run's ``trainer_config.json``."""
         return cls._run(name).trainer_config
 
     @classmethod
     def get_tokenizer(cls, name: str) -> Any:
-        """Returns the run's tokenizer, or None.
+        """Return the run's tokenizer, or None.
 
         Returns:
             A transformers tokenizer if the run was given one, else a `tokenizers.Tokenizer`.
@@ -138,7 +138,7 @@ class Predicter:
 
     @classmethod
     def get_model(cls, name: str, checkpoint: str | int | None = None) -> nn.Module:
-        """Builds the run's model and loads its weights strictly."""
+        """Build the run's model and loads its weights strictly."""
         reference, wanted = cls._refer(name, checkpoint)
         model = build_model(cls._run(reference))
         cls._load(reference, wanted, model, own_types=False)
@@ -160,7 +160,7 @@ class Predicter:
         return label_names(self._run(self.name), self.model)
 
     def predict(self, input: Any, **settings: Any) -> Any:
-        """Predicts in evaluation mode, without gradients.
+        """Predict in evaluation mode, without gradients.
 
         Args:
             input: Text, or a list of texts, when the run has a tokenizer; else what the model takes: a tensor, or a
@@ -215,7 +215,7 @@ class Predicter:
 
 
 def _resolve(device: str | torch.device | None) -> str:
-    """Returns the device that will be used, with the number that was asked for if it is of the wanted kind."""
+    """Return the device that will be used, with the number that was asked for if it is of the wanted kind."""
     kind, _, number = str(device or "auto").partition(":")
     found = resolve_device(TrainerConfig(device=kind))
     return f"{found}:{number}" if number and found == kind else found

@@ -21,7 +21,7 @@ _NO_TYPES: Mapping[str, str] = {}
 
 
 def build_model(run: Run) -> nn.Module:
-    """Builds a run's model with its recorded config, with fresh weights.
+    """Build a run's model with its recorded config, with fresh weights.
 
     A run directory may come from a stranger: classes are imported by name, but only a `torch.nn.Module` is called, with
     a config that `darkit.engine.description.building.build_config` builds.
@@ -62,7 +62,7 @@ def build_model(run: Run) -> nn.Module:
 def find_model_class(
     path: str, run_name: str, script: Mapping[str, Any] = _NO_TYPES, folder: Path | None = None
 ) -> type[nn.Module]:
-    """Finds a model's class among those imported, in the script that defined it, or imports it from where it was.
+    """Find a model's class among those imported, in the script that defined it, or imports it from where it was.
 
     What a script defined is also found under the name of the module that the script was imported as later.
 
@@ -103,7 +103,7 @@ def _find_config_class(path: str, model_class: type[nn.Module], run_name: str, f
 
 
 def _from_script(path: str, name: str, script: Mapping[str, Any], run_name: str, folder: Path | None) -> Any:
-    """Finds a class in the script, or the module run with ``python -m``, that was recorded."""
+    """Find a class in the script, or the module run with ``python -m``, that was recorded."""
     if isinstance(script.get("module"), str):
         return _import(f"{script['module']}.{name}", run_name, folder)
     try:
@@ -135,7 +135,7 @@ def _not_found(path: str, run_name: str, error: Exception) -> ModelError:
 
 
 def _check_importable(parts: list[str], folder: Path | None) -> None:
-    """Refuses what is no module of an installed package or of the person's own, before anything of it runs.
+    """Refuse what is no module of an installed package or of the person's own, before anything of it runs.
 
     Raises:
         ImportError: The name is none, is part of Python, or its module lies in the run directory.
@@ -157,7 +157,7 @@ def _check_importable(parts: list[str], folder: Path | None) -> None:
 
 
 def _import_module(parts: list[str]) -> Any:
-    """Imports the longest beginning of a path that is a module: a class may be inside another class."""
+    """Import the longest beginning of a path that is a module: a class may be inside another class."""
     for length in range(len(parts) - 1, 1, -1):
         name = ".".join(parts[:length])
         try:
@@ -169,18 +169,18 @@ def _import_module(parts: list[str]) -> Any:
 
 
 def _split_main(path: str) -> tuple[str, str]:
-    """Splits off ``__main__``, or what it is called in a process that was spawned; both are empty for other paths."""
+    """Split off ``__main__``, or what it is called in a process that was spawned; both are empty for other paths."""
     module, _, name = path.partition(".")
     return (module, name) if module in scripts.MAIN else ("", "")
 
 
 def _living(base: type, path: str) -> Any:
-    """Returns the class below ``base`` that was defined last under a path, or None."""
+    """Return the class below ``base`` that was defined last under a path, or None."""
     return next((cls for cls in _subclasses(base) if class_path(cls) == path), None)
 
 
 def _subclasses(base: type) -> Iterator[type]:
-    """Goes through all classes below one, those that were defined last first."""
+    """Iterate over all classes below one, those that were defined last first."""
     seen = {base}
     waiting = [base]
     while waiting:

@@ -67,7 +67,7 @@ def task_of(run: Run, model: nn.Module, tokenizer: Any) -> str:
 
 
 def label_names(run: Run, model: nn.Module) -> list[str]:
-    """Returns the labels by their numbers as the run recorded them or a transformers model names them; or none."""
+    """Return the labels by their numbers as the run recorded them or a transformers model names them; or none."""
     names = _facts(run).get("label_names")
     if isinstance(names, list) and names:
         return [str(name) for name in names]
@@ -78,7 +78,7 @@ def label_names(run: Run, model: nn.Module) -> list[str]:
 
 
 def column_names(run: Run) -> tuple[list[str], list[str]]:
-    """Returns the columns that go into the model and those that it predicts, as far as the run recorded them."""
+    """Return the columns that go into the model and those that it predicts, as far as the run recorded them."""
     data = _facts(run)
     found = ((value if isinstance(value := data.get(key), list) else []) for key in ("features", "target"))
     features, target = ([str(name) for name in names] for names in found)

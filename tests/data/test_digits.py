@@ -40,7 +40,7 @@ def test_the_loss_comes_with_the_accuracy() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"val_fraction": 0}, "val_fraction must lie between 0 and 1, not be 0"),
+        ({"val_fraction": 0}, "val_fraction must be above 0 and below 1, not 0"),
         ({"input_size": 28}, "input_size must be 64 for this data, not 28"),
         ({"output_size": 9}, "output_size must be 10 for this data, not 9"),
     ],

@@ -11,19 +11,18 @@ from torch import Tensor
 
 from darkit.data.sources.choice import DataChoice
 from darkit.data.sources.source import text_source
-from darkit.data.sources.splits import TRAIN, VAL, Split, split_records
+from darkit.data.sources.splits import TRAIN, VAL, Split, check_val_fraction, split_records
 from darkit.data.text.tokenizers import encode_batch, needed_token, train_bpe, vocabulary_size
 from darkit.data.text.windows import TokenWindows, unigram_cross_entropy
-from darkit.errors import DataError
 
 
 def embedded_documents() -> list[str]:
-    """Returns English prose that every Python carries: the topics of ``help()``, about 465,000 characters."""
+    """Return English prose that every Python carries: the topics of ``help()``, about 465,000 characters."""
     return [topics[name] for name in sorted(topics)]
 
 
 def split_documents(documents: Sequence[str], val_fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    """Splits whole documents by content, so that no text is in both parts.
+    """Split whole documents by content, so that no text is in both parts.
 
     Args:
         documents: Two different ones at least.
@@ -40,8 +39,7 @@ def split_documents(documents: Sequence[str], val_fraction: float, seed: int) ->
 
 
 def _split(documents: Sequence[str], val_fraction: float, seed: int) -> Split:
-    if not 0 < val_fraction < 1:
-        raise DataError(f"val_fraction must lie between 0 and 1, not be {val_fraction}.")
+    check_val_fraction(val_fraction, needed=True)
     return split_records(text_source(documents), val_fraction=val_fraction, seed=seed)
 
 
@@ -54,7 +52,7 @@ def _parts(documents: Sequence[str], split: Split) -> tuple[list[str], list[str]
 
 
 def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Tensor:
-    """Encodes documents into one row of ids (tokens), the end-of-text token after each."""
+    """Encode documents into one row of ids (tokens), the end-of-text token after each."""
     end = needed_token(tokenizer, "end")
     rows = [[*ids, end] for ids in encode_batch(tokenizer, documents)]
     return torch.tensor([token for row in rows for token in row], dtype=torch.int32)
@@ -63,7 +61,7 @@ def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Tensor:
 def text_data(
     context_length: int = 128, vocab_size: int = 2048, val_fraction: float = 0.1, seed: int = 0
 ) -> DataChoice:
-    """Prepares the embedded text for a language model.
+    """Prepare the embedded text for a language model.
 
     Args:
         context_length: Tokens per window.

@@ -9,7 +9,6 @@ from darkit.data.sources.choice import DataChoice
 from darkit.data.text.preparation import prepare
 from darkit.data.text.tokenizers import special_token
 from darkit.data.text.windows import DocumentWindows, TokenWindows
-from darkit.errors import DataError
 
 
 def text_files(
@@ -30,7 +29,7 @@ def text_files(
     fixed: bool = False,
     multiple_of: int = 1,
 ) -> DataChoice:
-    """Prepares text, or finds it prepared, and cuts it into windows.
+    """Prepare text, or finds it prepared, and cuts it into windows.
 
     Args:
         path: Files, a folder, a pattern, a list of these, or a Hugging Face dataset; see `darkit.data.open_source`.
@@ -58,8 +57,6 @@ def text_files(
     Raises:
         DataError: The text, the tokenizer or the split is not as it must be, or there is too little text.
     """
-    if path is None:
-        raise DataError("data.path must say where the text is: a file, a folder or a pattern.")
     prepared = prepare(
         path,
         tokenizer,

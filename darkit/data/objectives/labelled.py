@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from darkit.data.collate import Pad
-from darkit.data.objectives.labels import check_size, read_targets
+from darkit.data.objectives.labels import TargetReader, check_size
 from darkit.data.sources.choice import DataChoice
 from darkit.data.sources.splits import TRAIN
 from darkit.data.text.corpus import encode_parts, find_tokenizer, read_parts, texts_of
 from darkit.data.text.tokenizers import special_token
-from darkit.data.text.windows import TokenRow, read_tokens
+from darkit.data.text.windows import TokenRow, read_tokens, sample_room
 from darkit.errors import DataError
 
 
@@ -53,9 +53,7 @@ class LabelledTexts(Dataset[dict[str, Tensor]]):
         multiple_of: int = 1,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self.room = length - len(before) - len(behind)
-        if self.room < 1:
-            raise DataError(f"A sample must have {length - self.room + 1} tokens at least, not {length}.")
+        self.room = sample_room(length, len(before) + len(behind))
         if len(labels) != tokens.documents:
             raise DataError(f"There are {tokens.documents} texts, but {len(labels)} labels.")
         empty = numpy.flatnonzero(numpy.diff(tokens.bounds) == 0)
@@ -102,7 +100,7 @@ def labelled_text(
     val_files: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> DataChoice:
-    """Prepares texts with a label each, or with a number to predict.
+    """Prepare texts with a label each, or with a number to predict.
 
     Args:
         path: What `darkit.data.open_source` takes, with the two fields.
@@ -128,10 +126,18 @@ def labelled_text(
     Raises:
         DataError: The records, the tokenizer or a setting are not what this needs.
     """
+    reader = TargetReader((label,), task)
     parts = read_parts(
-        path, (field, label), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split, by=(field,)
+        path,
+        (field, label),
+        val_fraction=val_fraction,
+        val_files=val_files,
+        seed=seed,
+        split=split,
+        by=(field,),
+        each=reader.add,
     )
-    targets = read_targets(parts, (label,), task)
+    targets = reader.targets(parts.split)
     check_size("output_size", output_size, targets.size)
     special = None if kind == "wordpiece" else ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
     found = find_tokenizer(

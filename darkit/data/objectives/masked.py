@@ -34,7 +34,7 @@ def masked_text(
     val_files: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> DataChoice:
-    """Prepares text of which tokens are hidden, as BERT is trained on.
+    """Prepare text of which tokens are hidden, as BERT is trained on.
 
     The text is tokenised once and kept below the darkit home. In training other tokens are hidden each time, in
     evaluation always the same.

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from darkit.data.collate import IGNORED, Pad
 from darkit.data.text.specials import Specials
-from darkit.data.text.windows import Pieces
+from darkit.data.text.windows import Pieces, sample_room
 from darkit.errors import DataError
 
 Ids = NDArray[numpy.int64]
@@ -64,7 +64,7 @@ class Masking:
             raise DataError("The tokenizer has only special tokens: there is nothing to hide.")
 
     def __call__(self, ids: Ids, generator: numpy.random.Generator) -> tuple[Ids, Ids]:
-        """Hides tokens of a row.
+        """Hide tokens of a row.
 
         Args:
             ids: The row (time).
@@ -91,7 +91,7 @@ class Masking:
 
 
 def _choose_words(begins: NDArray[numpy.bool_], places: Ids, count: int, generator: numpy.random.Generator) -> Ids:
-    """Chooses whole words, in a random order, as long as their tokens fit the count; or else the shortest one."""
+    """Choose whole words, in a random order, as long as their tokens fit the count; or else the shortest one."""
     apart = numpy.diff(places, prepend=-2) > 1  # a special token lies between
     words = numpy.cumsum(begins | apart) - 1
     sizes = numpy.bincount(words)
@@ -147,9 +147,7 @@ class MaskedTokens(Dataset[dict[str, Tensor]]):
         specials = masking.specials
         self.before = [] if specials.cls is None else [specials.cls]
         self.behind = [] if specials.sep is None else [specials.sep]
-        room = length - len(self.before) - len(self.behind)
-        if room < 1:
-            raise DataError(f"A sample must have {length - room + 1} tokens at least, not {length}.")
+        room = sample_room(length, len(self.before) + len(self.behind))
         self.pieces = Pieces(tokens, room, packed=packed)
         if not len(self.pieces):
             raise DataError("The data has no tokens: there is nothing to hide.")
@@ -170,5 +168,5 @@ class MaskedTokens(Dataset[dict[str, Tensor]]):
 
 
 def generator_of(seed: int | None, index: int) -> numpy.random.Generator:
-    """Makes the generator of a sample: of a seed and the sample's index, or of the next number of torch's generator."""
+    """Make the generator of a sample: of a seed and the sample's index, or of the next number of torch's generator."""
     return numpy.random.default_rng(int(torch.randint(2**62, ())) if seed is None else (seed, index))

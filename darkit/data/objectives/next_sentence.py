@@ -101,7 +101,7 @@ class SentencePairs(Dataset[dict[str, Tensor]]):
         }
 
     def _other(self, document: int, length: int, generator: numpy.random.Generator) -> Ids:
-        """Reads a span of another document, of that many tokens at most."""
+        """Read a span of another document, of that many tokens at most."""
         own = numpy.searchsorted(self._places[:, 0], [document, document + 1])
         place = int(generator.integers(len(self._places) - (own[1] - own[0])))
         other, first, end = (int(value) for value in self._places[place if place < own[0] else place + own[1] - own[0]])
@@ -117,7 +117,7 @@ class SentencePairs(Dataset[dict[str, Tensor]]):
         return self._read(start, min(start + length, int(self.tokens.bounds[other + 1])))
 
     def _beginnings(self, first: int, end: int) -> Ids:
-        """Returns the places within a span where a sentence begins because one ends before."""
+        """Return the places within a span where a sentence begins because one ends before."""
         if self.endings is None:
             return numpy.empty(0, dtype=numpy.int64)
         return first + 1 + numpy.flatnonzero(self.endings[self._read(first, end - 1)])

@@ -18,7 +18,7 @@ def regression(
     noise: float = 0.05,
     seed: int = 0,
 ) -> DataChoice:
-    """Makes the data.
+    """Make the data.
 
     Args:
         input_size: Numbers per input.

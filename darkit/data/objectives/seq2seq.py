@@ -107,7 +107,7 @@ def text_pairs(
     val_files: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> DataChoice:
-    """Prepares texts and what they are to become, such as translations or summaries.
+    """Prepare texts and what they are to become, such as translations or summaries.
 
     Args:
         path: What `darkit.data.open_source` takes, with the two fields.

@@ -1,17 +1,17 @@
-"""Numbers from a table, to find a label or further numbers by: the choice ``data=table``."""
+"""Tables: predict a label or numbers from the numbers of a row (``data=table``)."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from darkit.data.objectives.labels import check_size, number_of, read_targets
+from darkit.data.objectives.labels import TargetReader, check_size, number_of, split_numbers
 from darkit.data.sources.choice import DataChoice
-from darkit.data.sources.splits import TRAIN, VAL
+from darkit.data.sources.source import Record
 from darkit.data.text.corpus import read_parts
 from darkit.errors import DataError
 
@@ -21,8 +21,8 @@ class TableRows(TensorDataset):
 
     Args:
         inputs: The features (rows, features).
-        targets: What is to be found (rows) or (rows, fields).
-        facts: What ``run.json`` tells of the data.
+        targets: The labels (rows) or numbers (rows, fields).
+        facts: What ``run.json`` records of the data.
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, facts: Mapping[str, Any] | None = None) -> None:
@@ -44,26 +44,26 @@ def table_data(
     val_files: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> DataChoice:
-    """Prepares the rows of a table.
+    """Prepare the rows of a table, which are read once.
 
     Args:
         path: What `darkit.data.open_source` takes, with these fields.
-        features: The fields with the numbers that go into the model.
+        features: The fields with the model's inputs.
         target: The field with the label, or the fields with the numbers to predict.
         task: ``classification`` or ``regression``.
-        input_size: How many features the model takes; None takes what there is.
-        output_size: How many labels or numbers it gives; likewise.
+        input_size: Number of features, to check against the data.
+        output_size: Number of labels or of predicted numbers, likewise.
         split: Which split of a Hugging Face dataset.
-        val_fraction: About which part of the rows to evaluate on.
-        val_files: Names or patterns of the files to evaluate on instead.
+        val_fraction: Fraction held out for validation.
+        val_files: Names or patterns of the validation files instead.
         seed: Seed of the split.
 
     Returns:
-        The rows, a loss for models that bring none, as baseline the loss of knowing only the labels' frequencies or the
-        mean, and as settings the two sizes.
+        The rows, a loss for models without one, as baseline the loss of predicting the label frequencies or the mean,
+        and as settings the two sizes.
 
     Raises:
-        DataError: The rows or a setting are not what this needs.
+        DataError: The rows or a setting are invalid.
     """
     wanted = [target] if isinstance(target, str) else list(target or ())
     names = list(features or ())
@@ -71,14 +71,26 @@ def table_data(
         raise DataError("A table needs the names of its fields: data.features=[...] and data.target=NAME.")
     if set(names) & set(wanted):
         raise DataError(f"A target cannot be a feature too, as {sorted(set(names) & set(wanted))[0]!r} is.")
+    inputs, reader = array("d"), TargetReader(wanted, task)
+
+    def read(record: Record) -> None:
+        inputs.extend(number_of(record, name) for name in names)
+        reader.add(record)
+
     parts = read_parts(
-        path, (*names, *wanted), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split, by=names
+        path,
+        (*names, *wanted),
+        val_fraction=val_fraction,
+        val_files=val_files,
+        seed=seed,
+        split=split,
+        by=names,
+        each=read,
     )
-    targets = read_targets(parts, wanted, task)
+    targets = reader.targets(parts.split)
     check_size("input_size", input_size, len(names))
     check_size("output_size", output_size, targets.size)
-    rows = [[[number_of(record, name) for name in names] for record in parts.records(part)] for part in (TRAIN, VAL)]
-    train, val = (torch.tensor(part, dtype=torch.float32).reshape(-1, len(names)) for part in rows)
+    train, val = split_numbers(inputs, len(names), parts.split)
     facts = parts.facts | {"features": names, "target": wanted} | targets.facts
     return DataChoice(
         TableRows(train, targets.train, facts),

@@ -34,6 +34,6 @@ class DataChoice:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def loss_for(self, model: nn.Module) -> Callable[..., Any] | None:
-        """Returns the loss, or None for a model whose ``forward`` asks for the target: it makes its own of it."""
+        """Return the loss, or None for a model whose ``forward`` asks for the target: it makes its own of it."""
         parameters = list(inspect.signature(model.forward).parameters.values())
         return None if any(parameter.name in _TARGET_NAMES for parameter in parameters[1:]) else self.loss

@@ -24,7 +24,7 @@ Reader = Callable[[Path, Sequence[str], str], Iterator[tuple[str, Values]]]
 
 
 def read_file(path: Path, fields: Sequence[str], documents: str) -> Iterator[tuple[str, Values]]:
-    """Reads a file record by record.
+    """Read a file record by record.
 
     Args:
         path: A file with one of the `ENDINGS`.
@@ -46,7 +46,7 @@ def read_file(path: Path, fields: Sequence[str], documents: str) -> Iterator[tup
 
 
 def digest_file(path: Path) -> bytes:
-    """Returns the sha256 of a file's bytes. Raises `DataError` where it cannot be read."""
+    """Return the sha256 of a file's bytes. Raises `DataError` where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
@@ -69,7 +69,7 @@ def _read_text(path: Path, fields: Sequence[str], documents: str) -> Iterator[tu
 
 
 def _texts(path: Path, documents: str) -> Iterator[tuple[int, str]]:
-    """Goes through the documents of a text file, with the line each begins at; those of white space are left out."""
+    """Iterate over the documents of a text file, with the line each begins at; those of white space are left out."""
     if documents == "file":
         text = "".join(line for _, line in _lines(path))
         if text.strip():
@@ -151,7 +151,7 @@ ENDINGS = tuple(_READERS)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Goes through the lines of a UTF-8 file, counted from 1, each with its end. Raises `DataError` for other bytes."""
+    """Iterate over the lines of a UTF-8 file, counted from 1, each with its end. Raises `DataError` for other bytes."""
     offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):

@@ -53,22 +53,22 @@ class Source:
     digest: Callable[[], str]
 
     def records(self) -> Iterator[Record]:
-        """Reads the records. Raises `DataError` at the first that is not as it should be."""
+        """Read the records. Raises `DataError` at the first that is not as it should be."""
         return self.read()
 
     def texts(self, field: str | None = None) -> Iterator[str]:
-        """Reads one field of the records, by default the first, which must be text. Raises `DataError`."""
+        """Read one field of the records, by default the first, which must be text. Raises `DataError`."""
         name = self.fields[0] if field is None else field
         for record in self.records():
             yield text_of(record, name)
 
     def fingerprint(self) -> str:
-        """Returns a sha256 of the content and of the options that say how it is read, not of the files' names."""
+        """Return a sha256 of the content and of the options that say how it is read, not of the files' names."""
         return self.digest()
 
 
 def text_of(record: Record, field: str) -> str:
-    """Returns a field that must be text. Raises `DataError`."""
+    """Return a field that must be text. Raises `DataError`."""
     value = record.values[field]
     if not isinstance(value, str):
         raise DataError(f"{record.where}: the field {field!r} must be text, not {value!r}.")
@@ -85,7 +85,7 @@ def text_of(record: Record, field: str) -> str:
 def open_source(
     where: Any, *, fields: Sequence[str] = (TEXT_FIELD,), documents: str = "file", split: str = "train"
 ) -> Source:
-    """Opens data, wherever it is.
+    """Open data, wherever it is.
 
     Args:
         where: A file (``.txt``, ``.md``, ``.jsonl``, ``.csv`` or ``.parquet``), a folder of them, a pattern such as
@@ -102,6 +102,8 @@ def open_source(
     """
     if isinstance(where, Source):
         return where
+    if where is None:
+        raise DataError("data.path must say where the data is: a file, a folder or a pattern.")
     if documents not in DOCUMENTS:
         raise DataError(f"documents must be one of {', '.join(DOCUMENTS)}, not {documents!r}.")
     names = tuple(fields)
@@ -128,23 +130,23 @@ def open_source(
 
 
 def text_source(texts: Sequence[str]) -> Source:
-    """Makes a source of texts that are in memory, each a document."""
+    """Make a source of texts that are in memory, each a document."""
     return _from_rows([{TEXT_FIELD: text} for text in texts], (TEXT_FIELD,), "text", "a list")
 
 
 def is_place(text: str) -> bool:
-    """Says whether a word can only mean files or a dataset on the hub, and not a name of something else."""
+    """Return whether a word can only mean files or a dataset on the hub, and not a name of something else."""
     path = expanded(text)
     return path.exists() or bool(_WILD.search(text) or path.suffix or path.parent != Path() or _hub_name(text))
 
 
 def is_on_hub(text: str) -> bool:
-    """Says whether a word means a dataset on the Hugging Face hub."""
+    """Return whether a word means a dataset on the Hugging Face hub."""
     return bool(_hub_name(text))
 
 
 def _find(where: str | Path) -> list[Path]:
-    """Finds the files that a path or a pattern means, in an order that does not depend on the file system."""
+    """Find the files that a path or a pattern means, in an order that does not depend on the file system."""
     path = expanded(where)
     if path.is_dir():
         found = [file for file in sorted(path.rglob("*")) if _is_wanted(file, path)]
@@ -197,7 +199,7 @@ def _from_files(paths: Sequence[Path], fields: tuple[str, ...], documents: str) 
 
 
 def _from_rows(rows: Iterable[Mapping[str, Any]], fields: tuple[str, ...], what: str, name: str) -> Source:
-    """Makes a source of whatever can be iterated again and gives dicts.
+    """Make a source of whatever can be iterated again and gives dicts.
 
     Args:
         rows: The dicts.
@@ -227,13 +229,13 @@ def _from_rows(rows: Iterable[Mapping[str, Any]], fields: tuple[str, ...], what:
 
 
 def content_key(values: Mapping[str, Any], salt: str = "") -> int:
-    """Returns a number of 128 bits that is the same for the same content, whatever else is around it."""
+    """Return a number of 128 bits that is the same for the same content, whatever else is around it."""
     text = json.dumps([salt, values], sort_keys=True, default=repr)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
 
 
 def _hub_name(where: str | Path) -> str:
-    """Returns a name on the hub: what is written so, or ``owner/name`` where there is no folder ``owner``."""
+    """Return a name on the hub: what is written so, or ``owner/name`` where there is no folder ``owner``."""
     text = str(where)
     if text.startswith(_HUB_PREFIX):
         return text.removeprefix(_HUB_PREFIX)

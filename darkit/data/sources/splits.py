@@ -33,7 +33,7 @@ class Split:
     how: dict[str, Any] = field(default_factory=dict)
 
     def records(self, source: Source, part: int) -> Iterator[Record]:
-        """Reads the records of one part."""
+        """Read the records of one part."""
         for where, record in zip(self.parts, source.records(), strict=True):
             if where == part:
                 yield record
@@ -54,7 +54,7 @@ def split_records(
     seed: int = 0,
     by: Sequence[str] | None = None,
 ) -> Split:
-    """Splits the records of a source, reading it once and keeping only a number of each.
+    """Split the records of a source, reading it once and keeping only a number of each.
 
     By fraction, records of the same content are one: they all go to the same part. By file, a record outside these
     files whose content is in them too is left out.
@@ -72,8 +72,7 @@ def split_records(
         DataError: There are no records, the fraction is out of its range, no file matches or all do, or there is too
             little to split.
     """
-    if not 0 <= val_fraction < 1:
-        raise DataError(f"val_fraction must lie between 0 and 1, not be {val_fraction}.")
+    check_val_fraction(val_fraction)
     chosen = _matching(source.files, val_files)
     salt = "" if chosen else str(seed)
     keys, sizes, inside = [], [], []
@@ -96,8 +95,15 @@ def split_records(
     return Split(parts, digest.hexdigest(), how)
 
 
+def check_val_fraction(fraction: float, *, needed: bool = False) -> None:
+    """Check a fraction held out for validation, which may be 0 unless it is needed. Raises `DataError`."""
+    if not 0 <= fraction < 1 or (needed and not fraction):
+        bound = "above" if needed else "at least"
+        raise DataError(f"val_fraction must be {bound} 0 and below 1, not {fraction}.")
+
+
 def choose_validation(keys: Sequence[int], sizes: Sequence[int], fraction: float) -> NDArray[numpy.uint8]:
-    """Chooses records for evaluation that have about a fraction of the whole.
+    """Choose records for evaluation that have about a fraction of the whole.
 
     Args:
         keys: A number of each record, the same for the same content; small ones come first.
@@ -143,7 +149,7 @@ def _by_file(keys: Sequence[int], inside: Sequence[bool]) -> NDArray[numpy.uint8
 
 
 def _matching(files: Sequence[str], wanted: str | Sequence[str] | None) -> set[int]:
-    """Returns the numbers of the files that names or patterns mean."""
+    """Return the numbers of the files that names or patterns mean."""
     if wanted is None:
         return set()
     found: set[int] = set()

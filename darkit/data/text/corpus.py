@@ -1,9 +1,9 @@
-"""Text in memory: read, split, and encoded document by document with a tokenizer that has seen the training part."""
+"""Text in memory: read, split, and encoded document by document with a tokenizer of the training part."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -13,30 +13,29 @@ from darkit.data.text.specials import add_marks
 from darkit.data.text.tokenizers import encode_batch, load_tokenizer, vocabulary_size
 from darkit.data.text.trained import trained_tokenizer
 from darkit.data.text.windows import TokenRow
-from darkit.errors import DataError
 
 _BLOCK = 1024  # texts that are encoded together
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A source and where its records go.
+    """A source and its split.
 
     Attributes:
         source: The records.
-        split: Which are trained on, and which are for evaluation.
+        split: The part of each record.
     """
 
     source: Source
     split: Split
 
     def records(self, part: int) -> Iterator[Record]:
-        """Reads the records of a part."""
+        """Read the records of a part."""
         return self.split.records(self.source, part)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What ``run.json`` tells of them."""
+        """What ``run.json`` records of the data."""
         return {"files": list(self.source.files[:16]), "split": self.split.facts}
 
 
@@ -50,12 +49,22 @@ def read_parts(
     documents: str = "file",
     split: str = "train",
     by: Sequence[str] | None = None,
+    each: Callable[[Record], None] | None = None,
 ) -> Parts:
-    """Opens a source and splits it; see `open_source` and `split_records`. Raises `DataError`."""
-    if where is None:
-        raise DataError("data.path must say where the data is: a file, a folder or a pattern.")
+    """Open a source and split it; see `open_source` and `split_records`. Raises `DataError`.
+
+    ``each`` is called with each record while the split reads them, so that they need not be read again.
+    """
     source = open_source(where, fields=fields, documents=documents, split=split)
-    return Parts(source, split_records(source, val_fraction=val_fraction, val_files=val_files, seed=seed, by=by))
+
+    def read() -> Iterator[Record]:
+        for record in source.records():
+            if each is not None:
+                each(record)
+            yield record
+
+    chosen = split_records(replace(source, read=read), val_fraction=val_fraction, val_files=val_files, seed=seed, by=by)
+    return Parts(source, chosen)
 
 
 def find_tokenizer(
@@ -66,10 +75,9 @@ def find_tokenizer(
     vocab_size: int,
     special_tokens: Sequence[str] | None = None,
 ) -> Any:
-    """Loads the tokenizer that is meant, or one of a kind that is trained once on what ``texts`` gives.
+    """Load a tokenizer, or train one of ``kind`` on ``texts()`` once.
 
-    One that is trained with ``[CLS]`` and ``[SEP]`` puts them around a text when it is asked for special tokens, as the
-    samples have them.
+    A trained one with ``[CLS]`` and ``[SEP]`` adds them around a text with ``add_special_tokens``, as in the samples.
     """
     if tokenizer is not None:
         return load_tokenizer(tokenizer)
@@ -79,7 +87,7 @@ def find_tokenizer(
 
 
 def encode_texts(tokenizer: Any, texts: Iterable[str], ending: Sequence[int] = ()) -> TokenRow:
-    """Encodes texts, each with an ending behind."""
+    """Encode texts, each followed by an ending."""
 
     def rows() -> Iterator[list[int]]:
         remaining = iter(texts)
@@ -90,11 +98,11 @@ def encode_texts(tokenizer: Any, texts: Iterable[str], ending: Sequence[int] = (
 
 
 def texts_of(parts: Parts, part: int, field: str) -> Iterator[str]:
-    """Reads a field of the records of a part."""
+    """Read a field of the records of a part."""
     return (text_of(record, field) for record in parts.records(part))
 
 
 def encode_parts(parts: Parts, tokenizer: Any, field: str) -> tuple[TokenRow, TokenRow | None]:
-    """Encodes a field of the training part, and of the part for evaluation where there is one."""
+    """Encode a field of the training part, and of the validation part if it is not empty."""
     train, val = (encode_texts(tokenizer, texts_of(parts, part, field)) for part in (TRAIN, VAL))
     return train, val if val.documents else None

@@ -75,7 +75,7 @@ class Prepared:
 
 
 def cache_folder() -> Path:
-    """Returns where prepared data is kept: ``data`` in the home."""
+    """Return where prepared data is kept: ``data`` in the home."""
     return home() / "data"
 
 
@@ -95,7 +95,7 @@ def prepare(
     end_of_text: bool = True,
     cache: Path | None = None,
 ) -> Prepared:
-    """Tokenises text into shards, or finds what an earlier call with the same content and options left.
+    """Tokenize text into shards, or finds what an earlier call with the same content and options left.
 
     Args:
         where: The text, as `darkit.data.open_source` takes it.
@@ -141,7 +141,7 @@ def prepare(
 
 
 def open_prepared(folder: Path) -> Prepared:
-    """Opens prepared data.
+    """Open prepared data.
 
     Raises:
         DataError: There is none, or it is damaged.
@@ -164,7 +164,7 @@ class _Preparation:
         self._source, self._field, self._split, self._ends = source, field, split, end_of_text
 
     def write(self, folder: Path, key: str, tokenizer: Any, training: dict[str, Any], options: dict[str, Any]) -> None:
-        """Writes everything into a folder, the manifest last."""
+        """Write everything into a folder, the manifest last."""
         if tokenizer is None:
             texts = (text_of(record, self._field) for record in self._split.records(self._source, TRAIN))
             tokenizer = train_tokenizer(texts, **training)
@@ -206,7 +206,7 @@ class _Preparation:
                 advance(len(block))
 
     def _blocks(self) -> Iterator[list[tuple[int, str]]]:
-        """Goes through the documents in blocks, each with its part."""
+        """Iterate over the documents in blocks, each with its part."""
         block: list[tuple[int, str]] = []
         size = 0
         records: Iterator[tuple[Any, Record]] = zip(self._split.parts, self._source.records(), strict=True)
@@ -222,7 +222,7 @@ class _Preparation:
 
 
 def _describe(tokenizer: Any) -> list[Any]:
-    """Returns what two tokenizers share if they encode alike and their special tokens are for the same."""
+    """Return what two tokenizers share if they encode alike and their special tokens are for the same."""
     backend = backend_of(tokenizer)
     content = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
     return [type(tokenizer).__name__, content, [special_token(tokenizer, use) for use in USES]]
@@ -236,7 +236,7 @@ def _save_tokenizer(folder: Path, tokenizer: Any) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Says whether prepared data is there with every byte it should have; what is damaged is prepared again."""
+    """Return whether prepared data is there with every byte it should have; what is damaged is prepared again."""
     if not folder.is_dir():
         return False
     try:
@@ -248,7 +248,7 @@ def _is_whole(folder: Path) -> bool:
 
 @contextmanager
 def _only_one(root: Path, key: str) -> Iterator[Path]:
-    """Waits until no other process prepares the same, and gives an empty folder that is gone afterwards."""
+    """Wait until no other process prepares the same, and gives an empty folder that is gone afterwards."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / f".{key}.lock"):
@@ -275,7 +275,7 @@ def _take_place(temporary: Path, folder: Path) -> None:
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int], None]]:
-    """Shows how many documents are done, at a terminal."""
+    """Show how many documents are done, at a terminal."""
     columns = (TextColumn("tokenising"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:

@@ -18,7 +18,7 @@ _ADVICE = "darkit does not run it. Load the tokenizer yourself and pass it on, a
 
 
 def run_tokenizer(folder: Path) -> Any:
-    """Loads the tokenizer of a run directory, which may be a stranger's.
+    """Load the tokenizer of a run directory, which may be a stranger's.
 
     Returns:
         A transformers tokenizer if the run was given one, else a `tokenizers.Tokenizer`; None where there is none.
@@ -45,7 +45,7 @@ def run_tokenizer(folder: Path) -> Any:
 
 
 def from_pretrained(where: str | Path) -> Any:
-    """Loads a tokenizer with transformers.
+    """Load a tokenizer with transformers.
 
     Args:
         where: A folder that ``save_pretrained`` wrote, or a name on the Hugging Face hub.
@@ -67,7 +67,7 @@ def from_pretrained(where: str | Path) -> Any:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raises `ValueError` for a folder that asks for code of its own."""
+    """Raise `ValueError` for a folder that asks for code of its own."""
     for name in (_CONFIG, "config.json"):
         try:
             facts = read_object(folder / name)
@@ -82,7 +82,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_files(folder: Path) -> None:
-    """Refuses files outside of the folder, which a stranger's config may name."""
+    """Refuse files outside of the folder, which a stranger's config may name."""
     with suppress(FileNotFoundError):
         for key, value in read_object(folder / _CONFIG).items():
             if key.endswith("_file") and key != "special_tokens_map_file" and isinstance(value, str) and value:
@@ -90,7 +90,7 @@ def _check_files(folder: Path) -> None:
 
 
 def _check_class(folder: Path) -> None:
-    """Refuses a class of transformers that is not a tokenizer's."""
+    """Refuse a class of transformers that is not a tokenizer's."""
     import transformers
 
     try:

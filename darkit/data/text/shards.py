@@ -44,12 +44,12 @@ class PartFacts:
     files: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 class ShardWriter:
-    """Writes one part, document by document.
+    """Write one part, document by document.
 
     Args:
         folder: Where to; it must exist.
@@ -73,7 +73,7 @@ class ShardWriter:
         self._characters = 0
 
     def add(self, documents: Sequence[Sequence[int]], characters: int) -> None:
-        """Writes documents.
+        """Write documents.
 
         Args:
             documents: Their ids.
@@ -92,7 +92,7 @@ class ShardWriter:
             self._room -= len(piece)
 
     def close(self) -> PartFacts:
-        """Makes all of it durable and returns what the manifest is to say."""
+        """Make all of it durable and returns what the manifest is to say."""
         self._close_file()
         with (self._folder / index_name(self._part)).open("wb") as file:
             file.write(numpy.asarray(self._ends, dtype="<i8").tobytes())
@@ -155,7 +155,7 @@ class TokenStore:
         return self._bounds
 
     def tokens(self, first: int, end: int) -> NDArray[Any]:
-        """Returns ids (end - first) from anywhere in the part."""
+        """Return ids (end - first) from anywhere in the part."""
         size = self.facts.shard_tokens
         pieces = [
             self._mapped()[number][max(0, first - number * size) : end - number * size]
@@ -164,7 +164,7 @@ class TokenStore:
         return pieces[0] if len(pieces) == 1 else numpy.concatenate([numpy.empty(0, self.facts.dtype), *pieces])
 
     def document(self, index: int) -> NDArray[Any]:
-        """Returns the ids of a document."""
+        """Return the ids of a document."""
         if not 0 <= index < self.documents:
             raise IndexError(index)
         return self.tokens(int(self.bounds[index]), int(self.bounds[index + 1]))
@@ -194,12 +194,12 @@ class TokenStore:
 
 
 def shard_name(part: str, number: int) -> str:
-    """Returns the name of a part's file of ids."""
+    """Return the name of a part's file of ids."""
     return f"{part}-{number:05}.bin"
 
 
 def index_name(part: str) -> str:
-    """Returns the name of a part's index."""
+    """Return the name of a part's index."""
     return f"{part}.index"
 
 

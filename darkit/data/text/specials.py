@@ -8,9 +8,8 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from tokenizers.processors import TemplateProcessing
 
-from darkit.data.text.tokenizers import backend_of, needed_token, special_token, vocabulary_size
+from darkit.data.text.tokenizers import backend_of, bert_template, needed_token, special_token, vocabulary_size
 from darkit.errors import DataError
 
 _SPACES = "ĠĊĉč▁"  # how byte-level tokens write space, newline, tab and return, and SentencePiece a space
@@ -41,7 +40,7 @@ class Specials:
 
 
 def specials_of(tokenizer: Any) -> Specials:
-    """Finds the special tokens of a tokenizer. Raises `DataError` where it has no mask token."""
+    """Find the special tokens of a tokenizer. Raises `DataError` where it has no mask token."""
     return Specials(
         vocabulary=vocabulary_size(tokenizer),
         ids=special_ids(tokenizer),
@@ -53,7 +52,7 @@ def specials_of(tokenizer: Any) -> Specials:
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Returns the ids of all special tokens of a `tokenizers.Tokenizer` or of transformers' tokenizers."""
+    """Return the ids of all special tokens of a `tokenizers.Tokenizer` or of transformers' tokenizers."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     found = set(getattr(tokenizer, "all_special_ids", ()))
     if hasattr(backend, "get_added_tokens_decoder"):
@@ -62,7 +61,7 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
 
 
 def add_marks(tokenizer: Any) -> None:
-    """Lets a `tokenizers.Tokenizer` that says nothing of it put its ``[CLS]`` and ``[SEP]`` around a text.
+    """Let a `tokenizers.Tokenizer` that says nothing of it put its ``[CLS]`` and ``[SEP]`` around a text.
 
     It does so when it is asked for special tokens, and then encodes a text as the samples have it.
     """
@@ -70,9 +69,7 @@ def add_marks(tokenizer: Any) -> None:
         return
     cls, sep = (tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
     if cls is not None and sep is not None:
-        tokenizer.post_processor = TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
-        )
+        tokenizer.post_processor = bert_template(cls, sep)
 
 
 def sentence_endings(tokenizer: Any) -> NDArray[numpy.bool_]:

@@ -17,6 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from darkit.data.sources.choice import DataChoice
 from darkit.data.sources.source import Source, content_key, open_source
+from darkit.data.sources.splits import check_val_fraction
 from darkit.data.text.tokenizers import (
     END_OF_TEXT,
     encode_batch,
@@ -26,7 +27,7 @@ from darkit.data.text.tokenizers import (
     vocabulary_size,
 )
 from darkit.data.text.trained import trained_tokenizer
-from darkit.data.text.windows import filled
+from darkit.data.text.windows import filled, window_sample, window_size
 from darkit.errors import DataError, listing
 
 _BLOCK_TEXTS = 256  # that are tokenised together
@@ -81,8 +82,7 @@ class TokenStream(IterableDataset[Any]):
         seed: int = 0,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        if length < 1 + named:
-            raise DataError(f"A window must have {'2 tokens' if named else '1 token'} at least, not {length}.")
+        size = window_size(length, named)
         if shuffle < 0:
             raise DataError(f"shuffle must be at least 0, not {shuffle}.")
         self.texts = texts
@@ -96,7 +96,7 @@ class TokenStream(IterableDataset[Any]):
         self.facts = dict(facts or {})
         self.epoch = 0
         self.rank, self.world_size = 0, 1
-        self._size = length if named else length + 1  # tokens to read for a window, of which the next begins with one
+        self._size = size
         self._state: dict[str, Any] = {}
         self._resumed: dict[str, Any] = {}
 
@@ -118,7 +118,7 @@ class TokenStream(IterableDataset[Any]):
         return dict(self._state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Lets the next iteration go on from a state."""
+        """Let the next iteration go on from a state."""
         self._state = self._resumed = dict(state)
 
     def __iter__(self) -> Iterator[Any]:
@@ -128,7 +128,7 @@ class TokenStream(IterableDataset[Any]):
         self._state = {}
 
     def _windows(self, state: Mapping[str, Any]) -> Iterator[Any]:
-        """Packs blocks of texts, from where a state is: a text, the tokens left over before it, and rounds after that.
+        """Pack blocks of texts, from where a state is: a text, the tokens left over before it, and rounds after that.
 
         A round is a window for every process.
         """
@@ -148,13 +148,13 @@ class TokenStream(IterableDataset[Any]):
             yield self._sample(rest, 0)
 
     def _order(self, text: int, rounds: int) -> Ids:
-        """Returns the order of a block's rounds (rounds)."""
+        """Return the order of a block's rounds (rounds)."""
         if not self.shuffle:
             return numpy.arange(rounds)
         return numpy.random.default_rng((self.seed % 2**63, self.epoch, text)).permutation(rounds)
 
     def _blocks(self, first: int) -> Iterator[tuple[int, list[str]]]:
-        """Yields texts in blocks, each with the number of its first text in the whole, from that text on."""
+        """Yield texts in blocks, each with the number of its first text in the whole, from that text on."""
         worker = get_worker_info()
         mine, every = (worker.id, worker.num_workers) if worker else (0, 1)
         most = (self.shuffle, _MIXED_CHARACTERS) if self.shuffle else (_BLOCK_TEXTS, _BLOCK_CHARACTERS)
@@ -176,8 +176,7 @@ class TokenStream(IterableDataset[Any]):
 
     def _sample(self, tokens: Ids, first: int) -> Any:
         window = torch.from_numpy(tokens[first : first + self._size].copy())
-        sample = {"input_ids": window, "labels": window} if self.named else (window[:-1], window[1:])
-        return filled(sample, self.length, self.pad or 0)
+        return filled(window_sample(window, self.named), self.length, self.pad or 0)
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def streamed_text(
     val_fraction: float = 0.01,
     seed: int = 0,
 ) -> DataChoice:
-    """Streams text for a language model.
+    """Stream text for a language model.
 
     Nothing of it is counted or kept: each text goes to training or evaluation by a hash of what it says.
 
@@ -235,10 +234,7 @@ def streamed_text(
         DataError: The text, the tokenizer or a setting is not what this needs. All but the first records are looked at
             when they are read.
     """
-    if not 0 <= val_fraction < 1:
-        raise DataError(f"val_fraction must be at least 0 and below 1, not {val_fraction}.")
-    if path is None:
-        raise DataError("data.path must say where the text is: a file, a folder or a pattern.")
+    check_val_fraction(val_fraction)
     source = open_source(path, fields=(field,), documents=documents, split=split)
     how: dict[str, Any] = {"by": "content", "val_fraction": val_fraction, "seed": seed}
     how["fingerprint"] = _fingerprint(source, [documents, how])
@@ -269,7 +265,7 @@ def streamed_text(
 
 
 def _fingerprint(source: Source, options: list[Any]) -> str:
-    """Returns a sha256 over the sizes of the files, the first records and options: to read all of it takes too long."""
+    """Return a sha256 over the sizes of the files, the first records and options: to read all of it takes too long."""
     sizes = [Path(file).stat().st_size if Path(file).is_file() else file for file in source.files]
     first = [content_key(record.values) for record in islice(source.records(), _RECORDS)]
     if not first:

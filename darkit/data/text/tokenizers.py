@@ -36,7 +36,7 @@ def train_tokenizer(
     vocab_size: int = 2048,
     special_tokens: Sequence[str] | None = None,
 ) -> Tokenizer:
-    """Trains a tokenizer.
+    """Train a tokenizer.
 
     Args:
         texts: What to train on.
@@ -74,12 +74,12 @@ def train_tokenizer(
 def train_bpe(
     texts: Iterable[str], vocab_size: int = 2048, special_tokens: Sequence[str] = (END_OF_TEXT,)
 ) -> Tokenizer:
-    """Trains a byte-level BPE tokenizer; see `train_tokenizer`."""
+    """Train a byte-level BPE tokenizer; see `train_tokenizer`."""
     return train_tokenizer(texts, "bpe", vocab_size, special_tokens)
 
 
 def load_tokenizer(where: Any) -> Any:
-    """Finds a tokenizer.
+    """Find a tokenizer.
 
     Args:
         where: A `tokenizers.Tokenizer` or a transformers tokenizer, which is taken as it is; the path of a
@@ -114,7 +114,7 @@ def load_tokenizer(where: Any) -> Any:
 
 
 def special_token(tokenizer: Any, use: str) -> int | None:
-    """Returns the token that is for something.
+    """Return the token that is for something.
 
     Args:
         tokenizer: Any tokenizer.
@@ -131,7 +131,7 @@ def special_token(tokenizer: Any, use: str) -> int | None:
 
 
 def needed_token(tokenizer: Any, use: str, purpose: str = "this data") -> int:
-    """Returns the token that is for something; see `special_token`.
+    """Return the token that is for something; see `special_token`.
 
     Args:
         tokenizer: Any tokenizer.
@@ -151,12 +151,12 @@ def needed_token(tokenizer: Any, use: str, purpose: str = "this data") -> int:
 
 
 def vocabulary_size(tokenizer: Any) -> int:
-    """Returns the largest id of a tokenizer and one: how many tokens a model must know."""
+    """Return the largest id of a tokenizer and one: how many tokens a model must know."""
     return max(_vocabulary(tokenizer).values(), default=-1) + 1
 
 
 def encode_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Encodes texts without the special tokens that a tokenizer puts around them, and without cutting or padding."""
+    """Encode texts without the special tokens that a tokenizer puts around them, and without cutting or padding."""
     backend = backend_of(tokenizer)
     if backend is None:
         found = tokenizer(list(texts), add_special_tokens=False, truncation=False, padding=False)["input_ids"]
@@ -165,7 +165,7 @@ def encode_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def backend_of(tokenizer: Any) -> Tokenizer | None:
-    """Returns the `tokenizers.Tokenizer` of a tokenizer, which neither cuts nor pads, or None where it has none."""
+    """Return the `tokenizers.Tokenizer` of a tokenizer, which neither cuts nor pads, or None where it has none."""
     backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         return None
@@ -204,7 +204,7 @@ def _train_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tok
 
 
 def _train_wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    """Trains so that the same texts give the same ids, which the trainer's own order of characters does not."""
+    """Train so that the same texts give the same ids, which the trainer's own order of characters does not."""
     kept = texts if isinstance(texts, Sequence) else list(texts)
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
@@ -228,14 +228,19 @@ def _train_wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) 
     trained.add_special_tokens(special)
     cls, sep = special_token(trained, "cls"), special_token(trained, "sep")
     if cls is not None and sep is not None:
-        trained.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
-        )
+        trained.post_processor = bert_template(cls, sep)
     return trained
 
 
+def bert_template(cls: int, sep: int) -> processors.TemplateProcessing:
+    """Return the post-processor that adds ``[CLS]`` and ``[SEP]`` to a text or to a pair."""
+    return processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
+    )
+
+
 def _alphabet(normalizer: Any, texts: Iterable[str], most: int) -> list[str]:
-    """Returns the most frequent characters of texts in their order; of equally frequent ones, the first."""
+    """Return the most frequent characters of texts in their order; of equally frequent ones, the first."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(normalizer.normalize_str(text))
@@ -244,7 +249,7 @@ def _alphabet(normalizer: Any, texts: Iterable[str], most: int) -> list[str]:
 
 
 def _goes_on(tokenizer: Tokenizer, character: str) -> bool:
-    """Says whether a character can stand within a word, as punctuation and Chinese do not."""
+    """Return whether a character can stand within a word, as punctuation and Chinese do not."""
     return len(tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(f"a{character}"))) == 1
 
 

@@ -19,14 +19,14 @@ _FORMAT = 1
 
 
 def trained_folder() -> Path:
-    """Returns where tokenizers that were trained are kept: ``tokenizers`` in the home."""
+    """Return where tokenizers that were trained are kept: ``tokenizers`` in the home."""
     return home() / "tokenizers"
 
 
 def trained_tokenizer(
     texts: Callable[[], Iterable[str]], kind: str, vocab_size: int, special_tokens: Sequence[str] | None = None
 ) -> Tokenizer:
-    """Trains a tokenizer, or finds the one that an earlier call with the same texts and options trained.
+    """Train a tokenizer, or finds the one that an earlier call with the same texts and options trained.
 
     The training of ``unigram`` ends a little differently each time, while all processes of a run, and the run when it
     goes on, need one and the same.

@@ -43,11 +43,11 @@ class TokenRow:
         return len(self._row)
 
     def tokens(self, first: int, end: int) -> Any:
-        """Returns ids (end - first) as an array."""
+        """Return ids (end - first) as an array."""
         return self._row[first:end].numpy()
 
     def document(self, index: int) -> Any:
-        """Returns the ids of a document as an array."""
+        """Return the ids of a document as an array."""
         return self.tokens(int(self.bounds[index]), int(self.bounds[index + 1]))
 
 
@@ -73,7 +73,7 @@ class Pieces:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def place(self, index: int) -> tuple[int, int, int]:
-        """Returns the document of a piece, where in the row it begins, and where it ends."""
+        """Return the document of a piece, where in the row it begins, and where it ends."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         document = int(numpy.searchsorted(self._ends, index, side="right"))
@@ -82,7 +82,7 @@ class Pieces:
         return document, first, min(first + self.size, int(self._bounds[document + 1]))
 
     def places(self) -> NDArray[numpy.int64]:
-        """Returns what `place` does for every piece (pieces, 3)."""
+        """Return what `place` does for every piece (pieces, 3)."""
         documents = numpy.repeat(numpy.arange(len(self._counts)), self._counts)
         numbers = numpy.arange(len(self)) - (self._ends - self._counts)[documents]
         firsts = self._bounds[documents] + numbers * (self.size - self.overlap)
@@ -107,13 +107,10 @@ class _Windows(Dataset[Any]):
     task = "causal"
 
     def __init__(self, tokens: Any, length: int, named: bool, facts: Mapping[str, Any] | None) -> None:
-        least = 2 if named else 1  # transformers' models shift the labels themselves, and lose one of a window
-        if length < least:
-            raise DataError(f"A window must have {least} token{'s'[: least - 1]} at least, not {length}.")
         self.tokens = tokens
         self.length = length
         self.named = named
-        self.size = length if named else length + 1  # tokens to read for a window, of which the next begins with one
+        self.size = window_size(length, named)
         self.facts = dict(facts or {})
 
     @property
@@ -125,9 +122,6 @@ class _Windows(Dataset[Any]):
     def context_length(self) -> int:
         """Tokens that a model sees of a window."""
         return self.length
-
-    def _sample(self, window: Tensor) -> Any:
-        return {"input_ids": window, "labels": window} if self.named else (window[:-1], window[1:])
 
 
 class TokenWindows(_Windows):
@@ -165,11 +159,12 @@ class TokenWindows(_Windows):
         return full + (rest > 0 and self.pad is not None)
 
     def __getitem__(self, index: int) -> Any:
-        """Returns tokens (length) and the ones that come next (length), or a dict with both."""
+        """Return tokens (length) and the ones that come next (length), or a dict with both."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         first = index * (self.size - 1)
-        sample = self._sample(read_tokens(self.tokens, first, min(first + self.size, len(self.tokens))))
+        window = read_tokens(self.tokens, first, min(first + self.size, len(self.tokens)))
+        sample = window_sample(window, self.named)
         return sample if self.pad is None else filled(sample, self.length, self.pad)
 
 
@@ -213,19 +208,39 @@ class DocumentWindows(_Windows):
         return len(self.pieces)
 
     def __getitem__(self, index: int) -> Any:
-        """Returns tokens and the ones that come next, at most ``length`` of each, or a dict with both."""
-        return self._sample(self.pieces[index])
+        """Return tokens and the ones that come next, at most ``length`` of each, or a dict with both."""
+        return window_sample(self.pieces[index], self.named)
+
+
+def window_size(length: int, named: bool) -> int:
+    """Return the number of tokens to read for a window; it shares the last one with the next. Raises `DataError`."""
+    least = 2 if named else 1  # transformers' models shift the labels themselves, which costs one token
+    if length < least:
+        raise DataError(f"A window must have {least} token{'s'[: least - 1]} at least, not {length}.")
+    return length if named else length + 1
+
+
+def window_sample(window: Tensor, named: bool) -> Any:
+    """Return the tokens of a window and the next tokens, or a dict for transformers' models."""
+    return {"input_ids": window, "labels": window} if named else (window[:-1], window[1:])
+
+
+def sample_room(length: int, added: int) -> int:
+    """Return the number of text tokens in a sample with added special tokens. Raises `DataError` if none is left."""
+    if length <= added:
+        raise DataError(f"A sample must have {added + 1} tokens at least, not {length}.")
+    return length - added
 
 
 def read_tokens(tokens: Any, first: int, end: int) -> Tensor:
-    """Reads ids (end - first) of a tensor or of a store, as int64."""
+    """Read ids (end - first) of a tensor or of a store, as int64."""
     if isinstance(tokens, Tensor):
         return tokens[first:end].long()
     return torch.from_numpy(numpy.asarray(tokens.tokens(first, end)).astype(numpy.int64))
 
 
 def filled(sample: Any, length: int, pad: int) -> Any:
-    """Fills a sample of windows up to a length: inputs with ``pad``, and what is asked for with -100."""
+    """Fill a sample of windows up to a length: inputs with ``pad``, and what is asked for with -100."""
     inputs, targets = sample.values() if isinstance(sample, dict) else sample
     missing = length - len(inputs)
     if not missing:
@@ -236,7 +251,7 @@ def filled(sample: Any, length: int, pad: int) -> Any:
 
 
 def unigram_cross_entropy(train: NDArray[numpy.int64], val: NDArray[numpy.int64]) -> float:
-    """Returns the cross-entropy in nats per token of a model that knows only how frequent each token is.
+    """Return the cross-entropy in nats per token of a model that knows only how frequent each token is.
 
     Args:
         train: How often each token occurs in what is trained on (vocabulary); each counts once more (Laplace's

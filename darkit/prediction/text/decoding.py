@@ -17,7 +17,7 @@ _SHORTENED = range(8, 17)
 
 
 class Decoder:
-    """Turns tokens into text as they come.
+    """Turn tokens into text as they come.
 
     What a token says depends on the one before: whether a space or a whole character comes of it. So a window of the
     last tokens is decoded, and what it says beyond what was told already is new. Together the pieces are what the
@@ -36,7 +36,7 @@ class Decoder:
         self._new = len(self._window)  # where in it the tokens begin whose text is not known as a whole
 
     def add(self, token: int) -> str:
-        """Takes the next token and returns the text that is complete by it, which is often none."""
+        """Take the next token and returns the text that is complete by it, which is often none."""
         if token in self._silent:
             return ""
         self._window.append(token)
@@ -56,11 +56,11 @@ class Decoder:
         return piece
 
     def rest(self) -> str:
-        """Returns what no further token can complete."""
+        """Return what no further token can complete."""
         return self._decode(self._window)[len(self._told) :] if self._window else ""
 
     def _context(self, prompt: list[int]) -> list[int]:
-        """Returns so many of the last tokens of the prompt that they begin with a whole character."""
+        """Return so many of the last tokens of the prompt that they begin with a whole character."""
         for count in _CONTEXTS:
             window = prompt[-count:]
             text = self._decode(window) if window else ""
@@ -69,7 +69,7 @@ class Decoder:
         return prompt
 
     def _shorten(self, text: str) -> None:
-        """Drops the first tokens of a window in which nothing was complete for long."""
+        """Drop the first tokens of a window in which nothing was complete for long."""
         for count in _SHORTENED:
             window = self._window[-count:]
             kept, open_characters = self._decode(window), len(text) - len(self._told)
@@ -91,7 +91,7 @@ class Stops:
         self.reached = False
 
     def add(self, piece: str) -> str:
-        """Takes the next piece and returns what can be shown of it and of those before."""
+        """Take the next piece and returns what can be shown of it and of those before."""
         if not self._stops:
             return piece
         text = self._held + piece
@@ -104,18 +104,18 @@ class Stops:
         return text[: len(text) - held]
 
     def rest(self) -> str:
-        """Returns what was held back and turned out to be none of the strings."""
+        """Return what was held back and turned out to be none of the strings."""
         return self._held
 
     @staticmethod
     def _overlap(text: str, stop: str) -> int:
-        """Returns how many characters at the end of the text may be the beginning of a stop."""
+        """Return how many characters at the end of the text may be the beginning of a stop."""
         longest = min(len(text), len(stop) - 1)
         return next((count for count in range(longest, 0, -1) if text.endswith(stop[:count])), 0)
 
 
 def decode_function(tokenizer: Any) -> Callable[[list[int]], str]:
-    """Returns how a tokenizer decodes tokens, special ones left out and nothing tidied up afterwards."""
+    """Return how a tokenizer decodes tokens, special ones left out and nothing tidied up afterwards."""
     backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, Tokenizer):
         return backend.decode

@@ -31,7 +31,7 @@ def stream_text(
     ctx_len: int | None = None,
     use_cache: bool = True,
 ) -> Iterator[str]:
-    """Continues a prompt.
+    """Continue a prompt.
 
     Args:
         model: Returns logits (batch, time, vocabulary), or something that carries them as ``logits`` or comes first.
@@ -67,7 +67,7 @@ def stream_text(
 
 
 def stream_texts(model: nn.Module, tokenizer: Any, prompts: Sequence[str], **settings: Any) -> list[Iterator[str]]:
-    """Continues several prompts, each on its own: with the same seed it goes on as it does alone, to the last bit.
+    """Continue several prompts, each on its own: with the same seed it goes on as it does alone, to the last bit.
 
     Args:
         model: The model.
@@ -82,7 +82,7 @@ def stream_texts(model: nn.Module, tokenizer: Any, prompts: Sequence[str], **set
 
 
 def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
-    """Encodes a prompt as darkit's data is encoded: without special tokens around it.
+    """Encode a prompt as darkit's data is encoded: without special tokens around it.
 
     But with the token that a text begins with where a transformers tokenizer says that its model needs one.
     """
@@ -100,7 +100,7 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
 def continue_tokens(
     reader: Reader, tokenizer: Any, ids: list[int], sampling: Sampling, ends: set[int]
 ) -> Iterator[str]:
-    """Continues tokens.
+    """Continue tokens.
 
     Args:
         reader: Returns the logits of the next token.
@@ -141,7 +141,7 @@ def _one_limit(context_length: int | None, ctx_len: int | None) -> int | None:
 
 
 def _ends(model: nn.Module, tokenizer: Any) -> set[int]:
-    """Returns the tokens that end a text: the tokenizer's, and those special ones that a transformers model names."""
+    """Return the tokens that end a text: the tokenizer's, and those special ones that a transformers model names."""
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     special = special_ids(tokenizer)
     ends = {token for token in (named if isinstance(named, list) else [named]) if token in special}

@@ -24,7 +24,7 @@ _CACHES = ("cache", "past_key_values")  # what transformers' models call theirs,
 
 
 class Reader:
-    """Reads a growing text; each time it reads all that the model sees of it.
+    """Read a growing text; each time it reads all that the model sees of it.
 
     Args:
         model: The language model.
@@ -37,7 +37,7 @@ class Reader:
         self.device = device_of(model)
 
     def __call__(self, ids: Sequence[int]) -> Tensor:
-        """Returns the logits (vocabulary) of the token that comes after these, which begin with those of last time."""
+        """Return the logits (vocabulary) of the token that comes after these, which begin with those of last time."""
         return self._last(self._tensor(ids[-self.limit :] if self.limit else ids))
 
     def _tensor(self, ids: Sequence[int]) -> Tensor:
@@ -61,7 +61,7 @@ class Reader:
 
 
 class CachedReader(Reader):
-    """Reads only what is new, as long as the text fits the model's cache; beyond that, all that the model sees."""
+    """Read only what is new, as long as the text fits the model's cache; beyond that, all that the model sees."""
 
     def __init__(self, model: nn.Module, limit: int | None, cache: Any) -> None:
         super().__init__(model, limit)
@@ -78,7 +78,7 @@ class CachedReader(Reader):
 
 
 class TransformersReader(Reader):
-    """Reads only what is new with the cache that a model of transformers makes and returns.
+    """Read only what is new with the cache that a model of transformers makes and returns.
 
     Args:
         model: The model.
@@ -106,7 +106,7 @@ class TransformersReader(Reader):
 
 
 def make_reader(model: nn.Module, context_length: int | None = None, *, use_cache: bool = True) -> Reader:
-    """Makes what reads a text for a model.
+    """Make what reads a text for a model.
 
     Args:
         model: Its ``forward`` returns logits (batch, time, vocabulary), or something that carries them as ``logits``
@@ -138,7 +138,7 @@ def _check_limit(wanted: int | None, own: int | None) -> None:
 
 
 def parameter_names(model: nn.Module) -> set[str]:
-    """Returns the names of what a model's ``forward`` takes."""
+    """Return the names of what a model's ``forward`` takes."""
     try:
         return set(inspect.signature(model.forward).parameters)
     except (TypeError, ValueError):  # made in C
@@ -146,7 +146,7 @@ def parameter_names(model: nn.Module) -> set[str]:
 
 
 def context_of(model: nn.Module) -> int | None:
-    """Returns how many tokens a model sees at most as its config tells it, or None."""
+    """Return how many tokens a model sees at most as its config tells it, or None."""
     config = getattr(model, "config", None)
     for name in CONTEXT_NAMES:
         value = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
@@ -156,13 +156,13 @@ def context_of(model: nn.Module) -> int | None:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Returns where a model is."""
+    """Return where a model is."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 
 
 def logits_of(output: Any) -> Any:
-    """Returns the logits in what a model returned: as ``logits``, first, or itself."""
+    """Return the logits in what a model returned: as ``logits``, first, or itself."""
     for name in _LOGITS:
         found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
         if found is not None:
@@ -171,7 +171,7 @@ def logits_of(output: Any) -> Any:
 
 
 def call_by_names(model: nn.Module, rows: Sequence[Sequence[int]], pad: int = 0) -> Any:
-    """Calls a model that reads whole texts with ids and, where it takes one, an attention mask."""
+    """Call a model that reads whole texts with ids and, where it takes one, an attention mask."""
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device_of(model))
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=ids.device)

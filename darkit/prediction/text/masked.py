@@ -33,7 +33,7 @@ class Candidate:
 
 
 def fill_masks(model: nn.Module, tokenizer: Any, text: str, *, top: int = 5) -> list[list[Candidate]]:
-    """Finds what may be hidden in a text.
+    """Find what may be hidden in a text.
 
     Args:
         model: Returns logits (batch, time, vocabulary).
@@ -77,7 +77,7 @@ def fill_masks(model: nn.Module, tokenizer: Any, text: str, *, top: int = 5) -> 
 
 
 def mask_name(tokenizer: Any) -> str:
-    """Returns how a tokenizer writes its mask token."""
+    """Return how a tokenizer writes its mask token."""
     mask = needed_token(tokenizer, "mask", "filling a text")
     convert = getattr(tokenizer, "id_to_token", None) or tokenizer.convert_ids_to_tokens
     return str(convert(mask))

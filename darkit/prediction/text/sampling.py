@@ -52,13 +52,13 @@ class Sampling:
 
 
 def check_count(name: str, count: object) -> None:
-    """Refuses what is not a whole number of at least 1. Raises `ConfigError`."""
+    """Refuse what is not a whole number of at least 1. Raises `ConfigError`."""
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ConfigError(f"{name} must be at least 1, not {count!r}.")
 
 
 class Choice:
-    """Chooses tokens.
+    """Choose tokens.
 
     The random numbers come from the CPU, one for each token, so that a seed means the same wherever the model is.
 
@@ -72,7 +72,7 @@ class Choice:
         self._generator.manual_seed(sampling.seed) if sampling.seed is not None else self._generator.seed()
 
     def __call__(self, logits: Tensor) -> int:
-        """Chooses a token.
+        """Choose a token.
 
         Args:
             logits: One for each token (vocabulary).
@@ -104,7 +104,7 @@ class Choice:
         return place if tokens is None else int(tokens[place])
 
     def _draw(self, weights: Tensor) -> int:
-        """Draws a place with a probability that is proportional to its weight; one without weight never."""
+        """Draw a place with a probability that is proportional to its weight; one without weight never."""
         sums = weights.cumsum(0)
         above_zero = 1 - torch.rand((), dtype=torch.float64, generator=self._generator)
         return int(torch.searchsorted(sums, sums[-1] * above_zero))

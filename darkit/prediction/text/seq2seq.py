@@ -16,7 +16,7 @@ from darkit.prediction.text.sampling import Sampling
 
 
 class TargetReader(Reader):
-    """Reads a growing target beside a source.
+    """Read a growing target beside a source.
 
     Args:
         model: Takes ``input_ids`` and ``decoder_input_ids``; a model of transformers encodes the source once.
@@ -40,7 +40,7 @@ class TargetReader(Reader):
 
 
 def stream_target(model: nn.Module, tokenizer: Any, source: str, **settings: Any) -> Iterator[str]:
-    """Makes of a text what the model learnt to make of it.
+    """Make of a text what the model learnt to make of it.
 
     Args:
         model: Takes ``input_ids`` and ``decoder_input_ids``.
@@ -65,7 +65,7 @@ def stream_target(model: nn.Module, tokenizer: Any, source: str, **settings: Any
 
 
 def _start(model: nn.Module, tokenizer: Any, end: int) -> int:
-    """Returns what a target begins with: what the model's config says, or as the data has it."""
+    """Return what a target begins with: what the model's config says, or as the data has it."""
     told = getattr(getattr(model, "config", None), "decoder_start_token_id", None)
     known = (told, special_token(tokenizer, "cls"), special_token(tokenizer, "pad"))
     return next((token for token in known if token is not None), end)

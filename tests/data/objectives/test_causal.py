@@ -57,9 +57,9 @@ def test_another_seed_is_another_split() -> None:
 @pytest.mark.parametrize(
     ("documents", "part", "said"),
     [
-        (["a", "b"], 0.0, "val_fraction must lie between 0 and 1, not be 0.0."),
-        (["a", "b"], 1.0, "val_fraction must lie between 0 and 1, not be 1.0."),
-        (["a", "b"], float("nan"), "val_fraction must lie between 0 and 1, not be nan."),
+        (["a", "b"], 0.0, "val_fraction must be above 0 and below 1, not 0.0."),
+        (["a", "b"], 1.0, "val_fraction must be above 0 and below 1, not 1.0."),
+        (["a", "b"], float("nan"), "val_fraction must be above 0 and below 1, not nan."),
         (
             ["a"],
             0.5,

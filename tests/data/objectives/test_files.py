@@ -74,7 +74,7 @@ def test_the_model_gets_the_vocabulary_that_the_tokenizer_really_has(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("data.path=null",), "data.path must say where the text is: a file, a folder or a pattern."),
+        (("data.path=null",), "data.path must say where the data is: a file, a folder or a pattern."),
         (("data.path=nope",), "There is no file nope"),
         (("data.path=empty.txt",), "The file empty.txt is empty."),
         (("data.path=bytes.txt",), "The file bytes.txt is not text: the byte 0xff at offset 4"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from darkit.data.objectives.labels import Targets, read_targets
+from darkit.data.objectives.labels import TargetReader, Targets
 from darkit.data.text.corpus import Parts, read_parts
 from darkit.errors import DataError
 
@@ -18,8 +18,13 @@ def parts(values: list[Any], fraction: float = 0.3) -> Parts:
     return read_parts(rows, ("text", "label", "other"), val_fraction=fraction, val_files=None, seed=0)
 
 
-def targets(values: list[Any], task: str = "classification", fields: tuple[str, ...] = ("label",)) -> Targets:
-    return read_targets(parts(values), fields, task)
+def targets(
+    values: list[Any], task: str = "classification", fields: tuple[str, ...] = ("label",), fraction: float = 0.3
+) -> Targets:
+    found, reader = parts(values, fraction), TargetReader(fields, task)
+    for record in found.source.records():
+        reader.add(record)
+    return reader.targets(found.split)
 
 
 def test_labels_are_numbered_in_an_order_that_a_person_would_choose() -> None:
@@ -54,7 +59,7 @@ def test_baselines_are_what_the_labels_alone_tell() -> None:
     mean = targets([1.0, 2.0, 3.0, 4.0], "regression")
     wanted = (mean.val - mean.train.mean(0)).square().mean().item()
     assert mean.baselines == {"always the mean": pytest.approx(wanted)}
-    assert read_targets(parts(["a", "b"], 0), ("label",), "classification").baselines == {}
+    assert targets(["a", "b"], fraction=0).baselines == {}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +86,6 @@ def test_what_cannot_be_found_is_refused(values: list[Any], task: str, said: str
 def test_the_line_of_a_file_is_told(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text,label\nabc,1\nabd,\n")
-    found = read_parts(path, ("text", "label"), val_fraction=0, val_files=None, seed=0)
+    read = TargetReader(("label",), "regression").add
     with pytest.raises(DataError, match=r"rows\.csv, line 3: the field 'label' must be a number, not ''\.$"):
-        read_targets(found, ("label",), "regression")
+        read_parts(path, ("text", "label"), val_fraction=0, val_files=None, seed=0, each=read)

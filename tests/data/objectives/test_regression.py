@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from darkit.data.objectives import regression
+from darkit.data import regression
 from darkit.data.objectives.labels import regression_loss
 from darkit.errors import DataError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from darkit.data import DataChoice, table_data
 from darkit.data.objectives.labels import classification_loss, regression_loss
+from darkit.data.sources import source
 from darkit.errors import DataError
 
 ROWS = [{"a": number, "b": number / 2, "c": "xyz"[number % 3], "d": -number} for number in range(30)]
@@ -38,6 +40,22 @@ def test_numbers_are_predicted() -> None:
     assert choice.loss is regression_loss
     assert made(target="d", task="regression").train[0][1].shape == (1,)
     assert made(val_fraction=0).val is None
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_table_is_parsed_once(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b,c\n" + "".join(f"{row['a']},{row['b']},{row['a'] % 3}\n" for row in ROWS))
+    read, calls = source.read_file, []
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return read(*arguments)
+
+    monkeypatch.setattr(source, "read_file", counted)
+    choice = table_data(path, features=["a", "b"], target="c", task=task)
+    assert len(calls) == 1
+    assert len(choice.train) + len(choice.val) == 30
 
 
 @pytest.mark.parametrize(

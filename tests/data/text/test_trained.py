@@ -13,7 +13,7 @@ from darkit.errors import DataError, StorageError
 
 TEXTS = [f"The {word} of the {other} is read." for word in ("file", "loop", "name") for other in ("test", "call")]
 SCRIPT = """
-from tests.data.test_trained import TEXTS
+from tests.data.text.test_trained import TEXTS
 from darkit.data.text.trained import trained_tokenizer
 print(trained_tokenizer(lambda: TEXTS, "unigram", 290).to_str())
 """
