@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -207,6 +208,23 @@ def test_the_page_of_a_model_lists_exactly_its_settings_with_their_defaults(page
 def test_every_model_has_a_page() -> None:
     choices = {path.stem for path in (CHECKOUT / "configs/model").glob("*.yaml")} - {"mymodel"}
     assert {Path(page).stem for page in PAGES if page.startswith("docs/models/")} == choices
+
+
+# Names
+
+HOUSE = ("docs/architecture.md", "docs/contributing.md")
+
+
+@pytest.mark.parametrize("page", HOUSE)
+def test_every_name_and_file_of_the_code_exists(page: str) -> None:
+    text = (CHECKOUT / page).read_text(encoding="utf-8")
+    names = re.findall(r"`(darkit(?:\.\w+)+)", text)
+    files = re.findall(r"`((?:darkit|engine|runs|tests|configs)/[\w/.-]*)`", text)
+    assert len(names) > 5 < len(files)
+    for name in names:
+        pkgutil.resolve_name(name)
+    for file in files:
+        assert (CHECKOUT / file).exists() or (CHECKOUT / "darkit" / file).exists() or "NAME" in file, file
 
 
 # Links
