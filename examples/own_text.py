@@ -32,9 +32,9 @@ def main():
         data.train,
         data.val,
         tokenizer=data.tokenizer,
-        max_step=200,
+        max_step=100,
         lr=2e-3,
-        warmup_step=20,
+        warmup_step=10,
         log_step_interval=50,
     )
 

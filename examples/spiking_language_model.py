@@ -19,9 +19,10 @@ def main():
         data.train,
         data.val,
         tokenizer=data.tokenizer,
-        max_step=200,
+        max_step=100,
+        batch_size=16,
         lr=3e-3,
-        warmup_step=20,
+        warmup_step=10,
         eval_iters=20,
         log_step_interval=50,
     )

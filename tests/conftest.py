@@ -1,12 +1,15 @@
-"""What all tests share: a home of their own, and no advice on the screen."""
+"""What all tests share: a home of their own, and a warm process whose children run what needs a process of its own."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.children import Zygote
 
 # The machine may be busy: how long an example takes says nothing about the code.
 settings.register_profile(
@@ -24,3 +27,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DSPIKE_HOME", raising=False)
     monkeypatch.delenv("DARKIT_RUN_NAME", raising=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    """What starts processes that need not load torch and lightning again."""
+    with Zygote(tmp_path_factory.mktemp("zygote")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def python(zygote: Zygote) -> str:
+    """Stands for ``sys.executable`` in a command, where the start of the interpreter is not what is tested."""
+    return zygote.python

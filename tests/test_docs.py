@@ -8,7 +8,6 @@ import os
 import pkgutil
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import yaml
 
 from darkit import TrainerConfig
 from darkit.errors import ConfigError
+from tests.children import Zygote
 
 CHECKOUT = Path(__file__).parents[1]
 PAGES = (
@@ -82,14 +82,14 @@ def pages_with(language: str) -> list[str]:
     return list(first.values())
 
 
-def run(command: list[str], page: str, folder: Path) -> None:
+def run(zygote: Zygote, command: list[str], page: str, folder: Path) -> None:
     """Runs a page's program in an empty folder, but for the files that the page tells to write."""
     for block in blocks(page):
         if block.file:
             path = folder / block.file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(block.lines) + "\n", encoding="utf-8")
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = os.environ | {"PATH": f"{zygote.commands}:{os.environ['PATH']}"}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=600, check=False, cwd=folder, env=environment
     )
@@ -104,17 +104,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("page", pages_with("python"))
-def test_the_python_of_a_page_runs_from_top_to_bottom(page: str, folder: Path) -> None:
+def test_the_python_of_a_page_runs_from_top_to_bottom(page: str, folder: Path, zygote: Zygote) -> None:
     script = folder / "page.py"
     script.write_text(program(page, "python"), encoding="utf-8")
-    run([sys.executable, str(script)], page, folder)
+    run(zygote, [zygote.python, str(script)], page, folder)
 
 
 @pytest.mark.parametrize("page", pages_with("bash"))
-def test_the_commands_of_a_page_run_from_top_to_bottom(page: str, folder: Path) -> None:
+def test_the_commands_of_a_page_run_from_top_to_bottom(page: str, folder: Path, zygote: Zygote) -> None:
     script = folder / "page.sh"
     script.write_text("set -eux\n" + program(page, "bash").removeprefix("\n"), encoding="utf-8")
-    run(["bash", str(script)], page, folder)
+    run(zygote, ["bash", str(script)], page, folder)
 
 
 def test_the_readme_and_the_guides_have_code_to_run() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import darkit
@@ -12,13 +11,13 @@ import darkit
 CHECKOUT = Path(__file__).parents[1]
 
 
-def run_example(name: str) -> list[str]:
+def run_example(python: str, name: str) -> list[str]:
     """Runs an example as a reader would; its run is in this test's home then.
 
     Returns:
         What it printed, line by line.
     """
-    command = [sys.executable, f"examples/{name}"]
+    command = [python, f"examples/{name}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=CHECKOUT)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -45,8 +44,8 @@ def test_the_model_of_the_examples_is_the_guides_and_that_of_the_configs() -> No
     assert config["_target_"] == f"{MyModel.__module__}.{MyModel.__qualname__}"
 
 
-def test_the_handwritten_loop_learns_and_is_predicted_by_name() -> None:
-    lines = run_example("handwritten_loop.py")
+def test_the_handwritten_loop_learns_and_is_predicted_by_name(python: str) -> None:
+    lines = run_example(python, "handwritten_loop.py")
     (run,) = darkit.runs()
     assert run.status == "finished"
     assert [checkpoint.step for checkpoint in run.checkpoints()] == [100, 200, 300, 400]
@@ -59,8 +58,8 @@ def test_the_handwritten_loop_learns_and_is_predicted_by_name() -> None:
     assert len(lines) < 10
 
 
-def test_three_lines_learn_the_same() -> None:
-    lines = run_example("three_lines.py")
+def test_three_lines_learn_the_same(python: str) -> None:
+    lines = run_example(python, "three_lines.py")
     (run,) = darkit.runs()
     assert run.status == "finished"
     assert lines[0] == f"{run.name} is finished: {run.path}"
@@ -69,8 +68,8 @@ def test_three_lines_learn_the_same() -> None:
     assert lines[-1].startswith("predicted by name: [")
 
 
-def test_own_text_becomes_a_model_that_goes_on_with_a_prompt() -> None:
-    lines = run_example("own_text.py")
+def test_own_text_becomes_a_model_that_goes_on_with_a_prompt(python: str) -> None:
+    lines = run_example(python, "own_text.py")
     (run,) = darkit.runs()
     assert run.status == "finished"
     (loss,), (unigram,) = numbers(lines, "val_loss"), numbers(lines, "unigram model")
@@ -79,8 +78,8 @@ def test_own_text_becomes_a_model_that_goes_on_with_a_prompt() -> None:
     assert len(text[text.index("def decode") :]) > 60
 
 
-def test_a_spiking_language_model_tells_what_it_saves() -> None:
-    lines = run_example("spiking_language_model.py")
+def test_a_spiking_language_model_tells_what_it_saves(python: str) -> None:
+    lines = run_example(python, "spiking_language_model.py")
     (loss,), (unigram,) = numbers(lines, "val_loss"), numbers(lines, "unigram model")
     assert loss < unigram - 0.5
     assert 0 < numbers(lines, "synaptic operations saved:")[0] < 100
@@ -88,14 +87,14 @@ def test_a_spiking_language_model_tells_what_it_saves() -> None:
     assert darkit.runs()[0].status == "finished"
 
 
-def test_a_transformers_model_is_tuned_and_names_its_answers() -> None:
-    lines = run_example("fine_tuning.py")
+def test_a_transformers_model_is_tuned_and_names_its_answers(python: str) -> None:
+    lines = run_example(python, "fine_tuning.py")
     assert numbers(lines, "val_loss")[0] < 0.1
     assert "question" in lines[-2].partition(":")[2]
     assert "statement" in lines[-1].partition(":")[2]
 
 
-def test_digits_are_told_by_spikes() -> None:
-    lines = run_example("classification.py")
+def test_digits_are_told_by_spikes(python: str) -> None:
+    lines = run_example(python, "classification.py")
     assert darkit.runs()[0].log()["val_accuracy"].drop_nulls()[-1] >= 0.95
     assert lines[-1].startswith("ten of them: [")

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -284,12 +283,12 @@ if __name__ == "__main__":
     ("case", "workers"),
     [("masked", 2), *(pytest.param(case, 0, marks=pytest.mark.soak) for case in ("files", "stream"))],
 )
-def test_two_processes_go_on_exactly(folder: Path, tmp_path: Path, case: str, workers: int) -> None:
+def test_two_processes_go_on_exactly(python: str, folder: Path, tmp_path: Path, case: str, workers: int) -> None:
     (folder / "ranks.py").write_text(RANKS)
 
     def start(home: Path) -> Run:
         variables = {"DARWIN_KIT_HOME": str(home), "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "ranks.py", case, str(workers), "26"]
+        command = [python, "ranks.py", case, str(workers), "26"]
         ended = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=240)
         assert ended.returncode == 0, ended.stderr[-3000:]
         return Run(home / "base" / "ranks")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from darkit.cli.main import main
 from darkit.runs import load
+from tests.children import Zygote
 from tests.cli.parts import done, names, refused
 
 TEMPLATE = {"README.md", "configs", "data.py", "model.py", "pytest.ini", "tests"}
 
 
 def test_the_project_is_made_trains_and_its_own_test_passes(
-    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+    zygote: Zygote, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = tmp_path / "a b" / "project"
     out = done(capsys, "new", str(project))
@@ -25,7 +25,7 @@ def test_the_project_is_made_trains_and_its_own_test_passes(
     lines = out.splitlines()
     assert lines[0] == f"Made {project}. Go on with:"
     assert lines[1] == f"  cd '{project}'"
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = os.environ | {"PATH": f"{zygote.commands}:{os.environ['PATH']}"}
     for command in lines[2:]:
         result = subprocess.run(
             command, shell=True, cwd=project, env=environment, capture_output=True, text=True, check=False
@@ -75,7 +75,7 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path, capsy
 
 @pytest.mark.parametrize("there", [True, False])
 def test_a_disk_that_fills_up_leaves_nothing_half_made(
-    there: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    python: str, there: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = tmp_path / "project"
     if there:
@@ -87,7 +87,7 @@ from darkit.cli.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))  # some files of the template fit, others do not
 sys.exit(main(["new", {str(project)!r}]))
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 2, result.stderr
     assert result.stderr.startswith(f"Error: Cannot make the project in {project}: ")
     assert project.exists() == there

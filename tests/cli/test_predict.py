@@ -164,7 +164,7 @@ def test_a_run_without_a_recorded_config_names_the_way_to_predict_in_python(
 
 
 def test_a_model_whose_code_is_elsewhere_is_found_from_its_folder(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    python: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "theirs"
     folder.mkdir()
@@ -177,7 +177,7 @@ def test_a_model_whose_code_is_elsewhere_is_found_from_its_folder(
     wanted = done(capsys, "predict", "wide", ROW)
     code = f"import sys; from darkit.cli.main import main; sys.exit(main(['predict', 'wide', {ROW!r}]))"
     for where, expected in ((folder, 0), (tmp_path, 2)):
-        result = subprocess.run([sys.executable, "-c", code], cwd=where, capture_output=True, text=True, check=False)
+        result = subprocess.run([python, "-c", code], cwd=where, capture_output=True, text=True, check=False)
         assert result.returncode == expected, result.stderr
         if expected == 0:
             assert result.stdout == wanted

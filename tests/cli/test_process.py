@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from darkit.runs import load
+from tests.children import Zygote
 from tests.cli.parts import NUMBERS, names
 
 DARKIT = Path(sys.executable).with_name("darkit")
@@ -51,10 +52,15 @@ def test_both_commands_refuse_a_mistake_with_exit_code_2_and_one_sentence(
     assert not home.exists()
 
 
-def test_on_a_terminal_there_is_a_bar_and_nothing_is_cut(empty: Path, home: Path) -> None:
+def test_on_a_terminal_there_is_a_bar_and_nothing_is_cut(zygote: Zygote, empty: Path, home: Path) -> None:
     ours, theirs = pty.openpty()
     environment = os.environ | {"COLUMNS": "80", "TERM": "xterm-256color"}
-    words = [DARKIT, "train", *QUICK, "name=a-name-that-is-rather-long-for-a-line-of-eighty-characters-as-one-sees"]
+    words = [
+        zygote.darkit,
+        "train",
+        *QUICK,
+        "name=a-name-that-is-rather-long-for-a-line-of-eighty-characters-as-one-sees",
+    ]
     with subprocess.Popen(words, cwd=empty, env=environment, stdout=theirs, stderr=theirs, stdin=theirs) as process:
         os.close(theirs)
         shown = b""
@@ -77,9 +83,9 @@ def test_on_a_terminal_there_is_a_bar_and_nothing_is_cut(empty: Path, home: Path
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_training_that_is_asked_to_stop_says_how_to_go_on(
-    sent: signal.Signals, code: int, empty: Path, home: Path
+    python: str, sent: signal.Signals, code: int, empty: Path, home: Path
 ) -> None:
-    words = [sys.executable, "-m", "darkit.cli.train", *NUMBERS[1:], "name=x", "trainer.max_step=1000000"]
+    words = [python, "-m", "darkit.cli.train", *NUMBERS[1:], "name=x", "trainer.max_step=1000000"]
     with subprocess.Popen(words, cwd=empty, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         assert process.stderr.readline().startswith("step 10/")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from darkit.cli.main import main
 from darkit.runs import load
+from darkit.runs.lock import is_locked
+from tests.children import Zygote
 from tests.cli.parts import refused
+from tests.faults.parts import wait_until
 
 SMALL = ("data.samples=64", "data.val_samples=8", "trainer.batch_size=4", "trainer.eval_step_interval=20")
 INEXACT = '''
@@ -90,6 +95,19 @@ KINDS = {
 }
 
 
+@pytest.fixture
+def warm(zygote: Zygote, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Lets the trainings be children of a warm process, which die a moment after the command that is killed."""
+    kill = os.killpg
+
+    def kill_both(group: int, number: int) -> None:
+        kill(group, number)
+        wait_until(lambda: not is_locked(tmp_path / "kept" / "base" / "broken"), "the end of the training")
+
+    monkeypatch.setattr(os, "killpg", kill_both)
+    monkeypatch.setattr(sys, "executable", zygote.python)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_kinds_of_model_and_data_are_equal(
@@ -108,6 +126,7 @@ def test_many_kinds_of_model_and_data_are_equal(
     assert "EQUAL: after " in said.out
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_run_of_ones_own_that_goes_on_exactly_is_equal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], home: Path
 ) -> None:
@@ -127,6 +146,7 @@ def test_a_run_of_ones_own_that_goes_on_exactly_is_equal(
     assert not home.exists(), "the person's own runs are let alone"
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_model_whose_state_is_not_in_the_checkpoint_is_different(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +155,7 @@ def test_a_model_whose_state_is_not_in_the_checkpoint_is_different(
     (tmp_path / "configs" / "model" / "inexact.yaml").write_text("_target_: inexact.Inexact\nsize: 12\n")
     monkeypatch.chdir(tmp_path)
     words = ["verify-resume", "model=inexact", "data=mine", "trainer.max_step=60", "--kills", "1", "--seed", "1"]
+    words += ["--keep", str(tmp_path / "kept")]
     data = tmp_path / "configs" / "data"
     data.mkdir()
     (data / "mine.yaml").write_text("_target_: darkit.data.regression\nsamples: 64\nval_samples: 8\n")
@@ -144,6 +165,7 @@ def test_a_model_whose_state_is_not_in_the_checkpoint_is_different(
     assert re.search(r"DIFFERENT: the log at step \d+, column train_loss: ", out)
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_training_that_fails_says_what_it_said(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["verify-resume", "model=mymodel", "trainer.lr=-1"]) == 2
     err = capfd.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import textwrap
 from contextlib import nullcontext
 from pathlib import Path
@@ -171,9 +170,11 @@ for step in range(3):
         ("if step == 2: raise KeyboardInterrupt", "stopped", "It was interrupted from the keyboard."),
     ],
 )
-def test_a_script_that_never_says_that_it_ended_is_ended_by_its_exit(ending: str, state: str, reason: str) -> None:
+def test_a_script_that_never_says_that_it_ended_is_ended_by_its_exit(
+    python: str, ending: str, state: str, reason: str
+) -> None:
     program = textwrap.dedent(SCRIPT).format(ending=ending)
-    subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120, check=False, cwd=CHECKOUT)
+    subprocess.run([python, "-c", program], capture_output=True, timeout=120, check=False, cwd=CHECKOUT)
     run = darkit.load("script")
     assert (run.status, run.details.reason) == (state, reason)
     assert run.log()["step"].to_list() == [0, 1, 2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -183,7 +182,7 @@ def test_weights_that_are_not_finite_are_saved_after_one_warning_if_the_config_s
     assert len([record for record in caplog.records if "is not finite" in record.message]) == 1
 
 
-def test_a_full_disk_is_a_crash_that_leaves_the_old_files_whole() -> None:
+def test_a_full_disk_is_a_crash_that_leaves_the_old_files_whole(python: str) -> None:
     program = """
     import resource, torch
     from tests.core.parts import Loop, LoopConfig, net, samples
@@ -196,7 +195,7 @@ def test_a_full_disk_is_a_crash_that_leaves_the_old_files_whole() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
     Growing(net(), LoopConfig(name="full", save_step_interval=2)).train(samples(24))
     """
-    command = [sys.executable, "-c", textwrap.dedent(program)]
+    command = [python, "-c", textwrap.dedent(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=CHECKOUT)
     assert "StorageError" in done.stderr.splitlines()[-1]
     run = darkit.load("full")

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,9 +36,9 @@ darkit.fit(Slow(), (x, x.sum(1, keepdim=True)), loss=nn.functional.mse_loss, nam
 
 
 @pytest.fixture
-def training(home: Path) -> Iterator[Path]:
+def training(python: str, home: Path) -> Iterator[Path]:
     process = subprocess.Popen(
-        [sys.executable, "-c", TRAINING], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        [python, "-c", TRAINING], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )
     folder = home / "base" / "live"
     deadline = time.monotonic() + 60

@@ -18,7 +18,9 @@ from tests.dashboard.parts import make_run
 Open = Callable[..., Page]
 
 
-def test_a_language_model_answers_in_its_run_page(dashboard: Served, open_page: Open) -> None:
+def test_a_language_model_answers_in_its_run_page(
+    python: str, dashboard: Served, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = [
         "name=talker",
         "trainer.max_step=1",
@@ -26,7 +28,8 @@ def test_a_language_model_answers_in_its_run_page(dashboard: Served, open_page: 
         "trainer.tensorboard=false",
         "trainer.batch_size=2",
     ]
-    subprocess.run([sys.executable, "-m", "darkit", "train", *words], check=True, capture_output=True, timeout=240)
+    subprocess.run([python, "-m", "darkit", "train", *words], check=True, capture_output=True, timeout=240)
+    monkeypatch.setattr(sys, "executable", python)
     page = open_page(dashboard.address + "/run/talker?tab=prompt")
     page.locator("#prompt").fill("The import statement")
     page.locator("#prompt-tokens").fill("5")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -35,10 +34,10 @@ except StorageError as error:
 """
 
 
-def fill(home: Path, **settings: int) -> tuple[str, darkit.Run]:
+def fill(python: str, home: Path, **settings: int) -> tuple[str, darkit.Run]:
     environment = {**os.environ, "DARWIN_KIT_HOME": str(home), "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(**settings)],
+        [python, "-c", SCRIPT.format(**settings)],
         env=environment,
         capture_output=True,
         text=True,
@@ -50,8 +49,10 @@ def fill(home: Path, **settings: int) -> tuple[str, darkit.Run]:
 
 
 @pytest.mark.parametrize("interval", [2, 5], ids=["in the middle", "at the end"])
-def test_during_a_checkpoint_the_one_before_stays_whole_and_nothing_half_is_left(home: Path, interval: int) -> None:
-    said, run = fill(home, limit=65536, hidden=8000, steps=6, interval=interval)
+def test_during_a_checkpoint_the_one_before_stays_whole_and_nothing_half_is_left(
+    python: str, home: Path, interval: int
+) -> None:
+    said, run = fill(python, home, limit=65536, hidden=8000, steps=6, interval=interval)
     assert "iter-" in said
     assert "\n" not in said
     assert "too large" in said.lower()
@@ -70,8 +71,8 @@ def test_during_a_checkpoint_the_one_before_stays_whole_and_nothing_half_is_left
     assert len(rows) >= interval
 
 
-def test_during_the_log_the_rows_before_stay_whole_and_the_run_says_why_it_ended(home: Path) -> None:
-    said, run = fill(home, limit=32768, hidden=8, steps=20000, interval=0)
+def test_during_the_log_the_rows_before_stay_whole_and_the_run_says_why_it_ended(python: str, home: Path) -> None:
+    said, run = fill(python, home, limit=32768, hidden=8, steps=20000, interval=0)
     assert "train_log.csv" in said
     assert run.status == "crashed"
     assert "train_log.csv" in run.details.reason

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,7 +143,7 @@ def test_a_process_that_is_not_the_first_writes_nothing(monkeypatch: pytest.Monk
     assert {path.name: path.read_bytes() for path in Run(run.path).path.iterdir() if path.is_file()} == before
 
 
-def test_one_device_under_a_strategy_for_several_trains_and_then_several_are_refused(home: Path) -> None:
+def test_one_device_under_a_strategy_for_several_trains_and_then_several_are_refused(python: str, home: Path) -> None:
     program = """
         import darkit
         from tests.engine.parts import made, train, xy
@@ -157,7 +156,7 @@ def test_one_device_under_a_strategy_for_several_trains_and_then_several_are_ref
     """
     left = {"LOCAL_RANK": "1", "RANK": "1", "MASTER_ADDR": "203.0.113.1", "MASTER_PORT": "9", "WORLD_SIZE": "4"}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
+        [python, "-c", textwrap.dedent(program)],
         env=os.environ | left | {"DARWIN_KIT_HOME": str(home)},
         cwd=Path(__file__).parents[2],
         capture_output=True,

@@ -1,18 +1,12 @@
-"""What the fault tests share: children of a warm process, waiting for a condition, and a training to disturb."""
+"""What the fault tests share: waiting for a condition, and a training to disturb."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -20,9 +14,7 @@ from darkit.runs import files
 from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.status import read_status
 from darkit.runs.verify import find_problem
-
-CHECKOUT = Path(__file__).parents[2]
-LIMIT = 120.0  # seconds; a busy machine is not a fault
+from tests.children import LIMIT
 
 # A training that takes a while, with dropout and Adam, and goes on if it was begun before.
 TRAIN = """
@@ -51,80 +43,6 @@ def wait_until(condition: Callable[[], object], what: str = "what was waited for
         if time.monotonic() > deadline:
             pytest.fail(f"{what} did not come within {limit:g} s")
         time.sleep(0.002)
-
-
-class Child:
-    """A process that runs one case."""
-
-    def __init__(self, zygote: Zygote, pid: int, output: Path) -> None:
-        self.zygote, self.pid, self.path = zygote, pid, output
-
-    @property
-    def output(self) -> str:
-        """What it has said so far."""
-        return self.path.read_text(encoding="utf-8", errors="replace")
-
-    def send(self, number: signal.Signals) -> None:
-        """Sends a signal to it alone."""
-        os.kill(self.pid, number)
-
-    def kill_group(self) -> int:
-        """Kills it and everything it has started; returns its exit code."""
-        os.killpg(self.pid, signal.SIGKILL)
-        return self.wait()
-
-    def wait(self) -> int:
-        """Waits for its end; returns its exit code, negative for a signal."""
-        return int(self.zygote.ask({"wait": self.pid}))
-
-
-class Zygote:
-    """Starts children from a process that has torch, lightning and darkit in it already."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.count = 0
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.zygote"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=CHECKOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)},
-        )
-        assert self._line() == "ready"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=LIMIT)
-        self.process.stdout.close()
-
-    def ask(self, request: dict[str, Any]) -> str:
-        """Sends a request and returns the answer."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return self._line()
-
-    def run(self, code: str, home: Path, **environment: str) -> Child:
-        """Starts a child that runs code."""
-        self.count += 1
-        output = self.folder / f"{self.count}.txt"
-        variables = {"DARWIN_KIT_HOME": str(home)} | environment
-        pid = int(self.ask({"code": code, "environment": variables, "output": str(output)}))
-        wait_until(output.exists, "the child")
-        return Child(self, pid, output)
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
 
 
 def strace() -> str:

@@ -21,7 +21,7 @@ from darkit.errors import CheckpointCorruptError, CheckpointUnreadableError
 from darkit.runs import files
 from darkit.runs.checkpoints import describe_checkpoint, list_checkpoints
 from darkit.runs.verify import find_problem
-from tests.faults.parts import Zygote
+from tests.children import Zygote
 
 
 def saved(folder: Path, steps: tuple[int, ...] = (1, 2)) -> Path:

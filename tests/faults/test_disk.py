@@ -13,16 +13,8 @@ import pytest
 
 from darkit.engine.checkpoints.checkpoint import read_checkpoint
 from darkit.runs.checkpoints import describe_checkpoint
-from tests.faults.parts import (
-    Child,
-    Zygote,
-    finished,
-    problems,
-    state,
-    strace,
-    temporary_files,
-    training,
-)
+from tests.children import Child, Zygote
+from tests.faults.parts import finished, problems, state, strace, temporary_files, training
 
 CALLS = ("openat", "write", "fsync", "rename", "unlink")
 # Saves a first time elsewhere, so that nothing is loaded lazily later, then waits at a pipe to be traced.

@@ -16,9 +16,10 @@ import darkit
 from darkit.engine.callbacks.record import RecordBatches
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.engine.checkpoints.difference import differences, first_difference
-from darkit.runs import Run
+from darkit.runs import Run, files
 from darkit.runs.requests import request_stop
-from tests.faults.parts import Zygote, finished, training, wait_until
+from tests.children import Zygote
+from tests.faults.parts import finished, training, wait_until
 
 STEPS = 24
 SAMPLES = 22  # with batches of 2 and windows of 3, epochs and steps end in different places
@@ -97,35 +98,50 @@ def test_resumed_at_random_steps_everything_is_as_in_the_straight_run(tmp_path: 
         assert list(differences(*last)) == [], step
 
 
-def test_killed_thrice_a_run_ends_as_the_straight_one(zygote: Zygote, tmp_path: Path) -> None:
-    code = training(max_step=900, save_step_interval=50, eval_step_interval=0)
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
-    assert zygote.run(code, straight).wait() == 0
-    run = broken / "base" / "run"
-    for wanted in (100, 300, 600):
-        child = zygote.run(code, broken)
-        wait_until(lambda: max(finished(run), default=0) >= wanted, child.output)  # noqa: B023 - called here
-        child.kill_group()
-    last = zygote.run(code, broken)
-    assert last.wait() == 0, last.output
-    one, other = (Run(home / "base" / "run") for home in (straight, broken))
+# Nothing happens after this step until somebody asks for the end, or kills.
+HOLD = """
+import os, time, lightning
+class Hold(lightning.Callback):
+    def on_train_batch_end(self, trainer, *rest):
+        while trainer.global_step == int(os.environ.get("HOLD", 0)) and not os.path.exists(os.environ["STOP"]):
+            time.sleep(0.01)
+"""
+
+
+def held(**settings: Any) -> str:
+    return HOLD + training(**settings).replace('device="cpu"', 'device="cpu", callbacks=[Hold()]')
+
+
+def assert_same(one: Run, other: Run) -> None:
     contents = [read_run_checkpoint(found.path)[1] for found in (one, other)]
     assert list(differences(*contents)) == []
     assert one.log().drop("time").equals(other.log().drop("time"))
 
 
-def test_a_request_to_stop_in_mid_epoch_is_no_break_in_the_data(zygote: Zygote, tmp_path: Path) -> None:
-    code = training(max_step=3000, save_step_interval=0)
+def test_killed_thrice_a_run_ends_as_the_straight_one(zygote: Zygote, tmp_path: Path) -> None:
+    code = held(max_step=300, save_step_interval=20, eval_step_interval=0)
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     assert zygote.run(code, straight).wait() == 0
     run = broken / "base" / "run"
-    child = zygote.run(code, broken)
+    for step in (50, 110, 230):
+        child = zygote.run(code, broken, HOLD=str(step), STOP=str(run / "never"))
+        wait_until(lambda: max(finished(run), default=0) >= step // 20 * 20, child.output)  # noqa: B023 - called here
+        child.kill_group()
+        assert Run(run).status == "crashed"
+    last = zygote.run(code, broken)
+    assert last.wait() == 0, last.output
+    assert_same(*(Run(home / "base" / "run") for home in (straight, broken)))
+
+
+def test_a_request_to_stop_in_mid_epoch_is_no_break_in_the_data(zygote: Zygote, tmp_path: Path) -> None:
+    code = held(max_step=100, save_step_interval=0)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert zygote.run(code, straight).wait() == 0
+    run = broken / "base" / "run"
+    child = zygote.run(code, broken, HOLD="43", STOP=str(run / files.STOP))  # an epoch has 16 batches
     wait_until(lambda: (run / "status.json").exists(), child.output)
     request_stop(run, "the tests")
     assert child.wait() == 0, child.output
-    stopped = Run(run).details
-    assert stopped.state in ("stopped", "finished")
-    if stopped.state == "stopped":
-        assert zygote.run(code, broken).wait() == 0
-    contents = [read_run_checkpoint(home / "base" / "run")[1] for home in (straight, broken)]
-    assert list(differences(*contents)) == []
+    assert (Run(run).status, Run(run).details.step) == ("stopped", 43)
+    assert zygote.run(code, broken).wait() == 0
+    assert_same(*(Run(home / "base" / "run") for home in (straight, broken)))

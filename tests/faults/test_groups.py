@@ -14,7 +14,8 @@ import pytest
 
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.runs.status import read_status
-from tests.faults.parts import CHECKOUT, Child, Zygote, last_logged, problems, wait_until
+from tests.children import CHECKOUT, Child, Zygote
+from tests.faults.parts import last_logged, problems, wait_until
 
 TRAIN = """
 import torch, darkit

@@ -10,15 +10,8 @@ import pytest
 
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.runs.lock import is_locked
-from tests.faults.parts import (
-    Zygote,
-    finished,
-    problems,
-    state,
-    temporary_files,
-    training,
-    wait_until,
-)
+from tests.children import Zygote
+from tests.faults.parts import finished, problems, state, temporary_files, training, wait_until
 
 WIDE = 300  # about 1 MB of state, so that a save takes a while
 

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from darkit.runs import Run
+from tests.children import CHECKOUT, LIMIT
 from tests.engine.parts import made, train, xy
-from tests.faults.parts import CHECKOUT, LIMIT, problems
+from tests.faults.parts import problems
 
 SCRIPT = """
 import os, sys, torch, darkit
@@ -39,14 +40,16 @@ def script(folder: Path, home: Path, *words: str, launcher: tuple[str, ...] = ()
     )
 
 
-def test_leftover_rank_variables_do_not_let_a_training_replace_a_finished_run(tmp_path: Path, home: Path) -> None:
+def test_leftover_rank_variables_do_not_let_a_training_replace_a_finished_run(
+    python: str, tmp_path: Path, home: Path
+) -> None:
     run = train(made(), xy(), name="p", max_step=2)
     before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
     left = {"RANK": "1", "LOCAL_RANK": "1", "SLURM_PROCID": "1", "SLURM_NTASKS": "2", "WORLD_SIZE": "2"}
     words = "import sys; from darkit.cli.main import main; sys.exit(main())"
     settings = ["data=digits", "model=mlp", "trainer.device=cpu", "trainer.max_step=2"]
     again = subprocess.run(
-        [sys.executable, "-c", words, "train", *settings, "name=p"],
+        [python, "-c", words, "train", *settings, "name=p"],
         cwd=tmp_path,
         env=os.environ | left,
         capture_output=True,

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -16,11 +13,17 @@ import torch
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.engine.checkpoints.difference import differences
 from darkit.runs import Run
-from tests.faults.parts import CHECKOUT, LIMIT, finished, problems, state, wait_until
+from tests.children import CHECKOUT, Child, Zygote
+from tests.faults.parts import finished, problems, state, wait_until
 
 SCRIPT = """
-import os, sys, torch, darkit
+import lightning, os, sys, time, torch, darkit
 from torch import nn
+
+class Hold(lightning.Callback):
+    def on_train_batch_end(self, trainer, *rest):
+        while trainer.global_step == int(os.environ.get("HOLD", 0)):
+            time.sleep(0.01)
 
 class Data(torch.utils.data.Dataset):
     def __len__(self):
@@ -36,7 +39,7 @@ if __name__ == "__main__":
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1))
     darkit.fit(model, Data(), loss=nn.functional.mse_loss, name="ranks", resume="auto", device="cpu", device_num=2,
                strategy="ddp", batch_size=4, optimizer="adamw", max_step=int(sys.argv[1]), save_step_interval=7,
-               log_step_interval=1, tensorboard=False)
+               log_step_interval=1, tensorboard=False, callbacks=[Hold()])
 """
 
 
@@ -47,30 +50,27 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def start(script: Path, home: Path, steps: int, **environment: str) -> subprocess.Popen[bytes]:
-    variables = {"DARWIN_KIT_HOME": str(home), "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"} | environment
-    with (script.parent / "output.txt").open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, str(script), str(steps)],
-            env=os.environ | variables,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+def start(zygote: Zygote, script: Path, home: Path, steps: int, **environment: str) -> Child:
+    """Starts the first rank, which starts the other one in an interpreter of its own."""
+    return zygote.start([str(script), str(steps)], home, PYTHONPATH=str(CHECKOUT), **environment)
 
 
-def test_two_ranks_killed_and_resumed_end_as_those_that_were_not(script: Path, tmp_path: Path) -> None:
-    steps = 400
+def train(zygote: Zygote, script: Path, home: Path, steps: int) -> None:
+    child = start(zygote, script, home, steps)
+    assert child.wait() == 0, child.output
+
+
+def test_two_ranks_killed_and_resumed_end_as_those_that_were_not(zygote: Zygote, script: Path, tmp_path: Path) -> None:
+    steps = 50
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    assert start(script, straight, steps).wait(LIMIT) == 0, (tmp_path / "output.txt").read_text()
+    train(zygote, script, straight, steps)
     run = broken / "base" / "ranks"
-    process = start(script, broken, steps)
+    child = start(zygote, script, broken, steps, HOLD="19")
     wait_until(lambda: max(finished(run), default=0) >= 14, "checkpoints")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(LIMIT)
+    child.kill_group()
     assert state(run) == "crashed"
     assert 0 < max(finished(run)) < steps
-    assert start(script, broken, steps).wait(LIMIT) == 0, (tmp_path / "output.txt").read_text()
+    train(zygote, script, broken, steps)
     contents = [read_run_checkpoint(home / "base" / "ranks")[1] for home in (straight, broken)]
     assert len(contents[0]["ranks"]) == 2
     assert list(differences(*contents)) == []
@@ -104,10 +104,12 @@ if __name__ == "__main__":
 """
 
 
-def test_what_ranks_train_and_log_is_that_of_one_process_however_many_targets_each_has(tmp_path: Path) -> None:
+def test_what_ranks_train_and_log_is_that_of_one_process_however_many_targets_each_has(
+    zygote: Zygote, tmp_path: Path
+) -> None:
     script = tmp_path / "tokens.py"
     script.write_text(TOKENS)
-    assert start(script, tmp_path, 4).wait(LIMIT) == 0, (tmp_path / "output.txt").read_text()
+    train(zygote, script, tmp_path, 4)
     scope: dict[str, Any] = {"__name__": "tokens"}
     exec(TOKENS, scope)
     one, two = scope["train"](name="one", batch_size=4), Run(tmp_path / "base" / "ranks")
@@ -119,12 +121,14 @@ def test_what_ranks_train_and_log_is_that_of_one_process_however_many_targets_ea
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
-def test_a_rank_that_fails_does_not_leave_the_other_hanging(script: Path, tmp_path: Path, rank: str) -> None:
-    process = start(script, tmp_path, 100_000, FAIL=rank)
-    assert process.wait(LIMIT) != 0
+def test_a_rank_that_fails_does_not_leave_the_other_hanging(
+    zygote: Zygote, script: Path, tmp_path: Path, rank: str
+) -> None:
+    child = start(zygote, script, tmp_path, 100_000, FAIL=rank)
+    assert child.wait() != 0
     run = tmp_path / "base" / "ranks"
     assert state(run) == "crashed"
-    wait_until(lambda: not _group_is_alive(process.pid), "the end of every process of the group")
+    wait_until(lambda: not _group_is_alive(child.pid), "the end of every process of the group")
 
 
 def _group_is_alive(group: int) -> bool:

@@ -17,7 +17,8 @@ import darkit
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.runs.requests import request_stop
 from darkit.runs.status import read_status
-from tests.faults.parts import CHECKOUT, Child, Zygote, finished, last_logged, problems, state, training, wait_until
+from tests.children import CHECKOUT, Child, Zygote
+from tests.faults.parts import finished, last_logged, problems, state, training, wait_until
 
 
 def assert_stopped_at_a_step(run: Path, reason: str) -> None:
@@ -109,9 +110,7 @@ def test_a_request_that_is_older_than_the_training_is_forgotten(zygote: Zygote, 
 
 def test_the_command_stops_a_run_that_trains(zygote: Zygote, home: Path) -> None:
     child, run = begin(zygote, home)
-    answer = subprocess.run(
-        [sys.executable, "-m", "darkit", "stop", "run"], cwd=CHECKOUT, capture_output=True, text=True, timeout=120
-    )
+    answer = subprocess.run([zygote.darkit, "stop", "run"], cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("run is stopped at step ")
     assert child.wait() == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -295,14 +294,14 @@ def test_a_damaged_checkpoint_is_refused() -> None:
 # Where the class comes from
 
 
-def test_a_script_of_its_own_finds_the_class_by_its_recorded_path(first: str) -> None:
+def test_a_script_of_its_own_finds_the_class_by_its_recorded_path(python: str, first: str) -> None:
     program = """
     import torch
     from darkit.core import Predicter
     print(Predicter.from_pretrained("first:4", device="cpu").predict(torch.ones(1, 4)).item())
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
+        [python, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
         timeout=120,

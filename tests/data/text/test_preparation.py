@@ -19,7 +19,7 @@ from darkit.data.text import preparation as module
 from darkit.data.text.preparation import open_prepared, prepare
 from darkit.data.text.tokenizers import END_OF_TEXT, train_tokenizer
 from darkit.errors import DataError, StorageError
-from tests.faults.parts import LIMIT
+from tests.children import LIMIT
 
 TEXTS = {f"{name}.txt": f"The {name} of the file is {name}.\n" * 9 for name in ("one", "two", "three", "four", "five")}
 

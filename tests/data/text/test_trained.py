@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,8 @@ print(trained_tokenizer(lambda: TEXTS, "unigram", 290).to_str())
 """
 
 
-def test_all_processes_get_the_same_one_though_each_training_differs() -> None:
-    command = [sys.executable, "-c", SCRIPT]
+def test_all_processes_get_the_same_one_though_each_training_differs(python: str) -> None:
+    command = [python, "-c", SCRIPT]
     folder = Path(__file__).parents[2]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) for _ in range(2)]
     try:

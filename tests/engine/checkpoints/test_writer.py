@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -202,7 +201,7 @@ def test_an_old_one_that_cannot_be_deleted_is_a_storage_error(tmp_path: Path) ->
     assert steps(tmp_path) == [1, 2]
 
 
-def test_a_save_that_is_asked_for_as_the_interpreter_ends_is_written(tmp_path: Path) -> None:
+def test_a_save_that_is_asked_for_as_the_interpreter_ends_is_written(python: str, tmp_path: Path) -> None:
     script = f"""
 import atexit, sys
 from pathlib import Path
@@ -211,7 +210,7 @@ from darkit.engine.checkpoints.writer import CheckpointWriter
 writer = CheckpointWriter(Path({str(tmp_path)!r}))
 atexit.register(lambda: (writer.save(3, {{"state_dict": {{"w": torch.ones(1)}}}}, {{}}), writer.close()))
 """
-    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})  # noqa: PTH109
+    subprocess.run([python, "-c", script], check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})  # noqa: PTH109
     assert steps(tmp_path) == [3]
 
 

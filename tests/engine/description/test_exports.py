@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -194,7 +193,7 @@ def test_the_source_of_the_models_class_is_kept_for_people() -> None:
     assert source.startswith("class MLP(nn.Module):")
 
 
-def test_a_class_made_in_an_interpreter_has_no_source_and_trains_all_the_same(home: Path) -> None:
+def test_a_class_made_in_an_interpreter_has_no_source_and_trains_all_the_same(python: str, home: Path) -> None:
     code = (
         "import torch, darkit\nfrom torch import nn\n"
         "class M(nn.Module):\n"
@@ -203,7 +202,7 @@ def test_a_class_made_in_an_interpreter_has_no_source_and_trains_all_the_same(ho
         "print(darkit.fit(M(), (torch.ones(4, 1),), max_step=2, device='cpu').name)\n"
     )
     environment = {"DARWIN_KIT_HOME": str(home), "OMP_NUM_THREADS": "1", "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, check=True)
     run = darkit.load(done.stdout.strip())
     assert run.info["model"]["class"] == "__main__.M"
     assert not (run.path / "model.py").exists()

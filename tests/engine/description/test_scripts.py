@@ -67,17 +67,15 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def start(script: Path, *arguments: str, folder: Path | None = None) -> None:
+def start(python: str, script: Path, *arguments: str, folder: Path | None = None) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(
-        [sys.executable, str(script), *arguments], env=environment, cwd=folder, check=True, capture_output=True
-    )
+    subprocess.run([python, str(script), *arguments], env=environment, cwd=folder, check=True, capture_output=True)
 
 
 def test_a_run_of_a_script_is_predicted_from_elsewhere(
-    script: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], home: Path
+    python: str, script: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], home: Path
 ) -> None:
-    start(Path(script.name), "--name", "run", folder=script.parent)
+    start(python, Path(script.name), "--name", "run", folder=script.parent)
     run = darkit.load("run")
     facts = run.info["model"]
     assert (facts["class"], facts["config_class"]) == ("__main__.Net", "__main__.Config")
@@ -106,9 +104,9 @@ def test_a_run_of_a_script_is_predicted_from_elsewhere(
         Predicter.from_pretrained("run", "cpu")
 
 
-def test_a_script_that_trains_without_a_guard_is_loaded_up_to_there(script: Path) -> None:
+def test_a_script_that_trains_without_a_guard_is_loaded_up_to_there(python: str, script: Path) -> None:
     script.write_text(SCRIPT.replace('if __name__ == "__main__":\n    GUARD', TRAINING.replace("; ", "\n")))
-    start(script, "--name", "run")
+    start(python, script, "--name", "run")
     assert Predicter.from_pretrained("run", "cpu").predict(torch.ones(1, 4)).shape == (1, 1)
     assert [run.name for run in darkit.runs()] == ["run"]
 
@@ -143,8 +141,8 @@ def test_only_a_script_that_this_home_recorded_is_run(tmp_path: Path, monkeypatc
     assert not (tmp_path / "another home").exists()  # looking makes no key
 
 
-def test_a_run_that_names_another_script_runs_nothing(script: Path, tmp_path: Path) -> None:
-    start(script, "--name", "run")
+def test_a_run_that_names_another_script_runs_nothing(python: str, script: Path, tmp_path: Path) -> None:
+    start(python, script, "--name", "run")
     path = darkit.load("run").path / files.RUN
     canary = tmp_path / "canary"
     (darkit.load("run").path / "planted.py").write_text(f"open({str(canary)!r}, 'w')\n")

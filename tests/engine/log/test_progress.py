@@ -8,7 +8,6 @@ import itertools
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,18 +25,20 @@ train(made(), xy(), xy(), max_step={steps}, log_step_interval={every}, eval_step
 """
 
 
-def run(steps: int, every: int, home: Path) -> subprocess.CompletedProcess[str]:
+def run(python: str, steps: int, every: int, home: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DARWIN_KIT_HOME": str(home), "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "PYTHONWARNINGS"):
         environment.pop(name, None)
     code = SCRIPT.format(steps=steps, every=every)
     return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [python, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
 
 
-def test_without_a_terminal_there_are_the_first_and_the_last_line_and_no_word_of_lightnings(home: Path) -> None:
-    result = run(25, 4, home)
+def test_without_a_terminal_there_are_the_first_and_the_last_line_and_no_word_of_lightnings(
+    python: str, home: Path
+) -> None:
+    result = run(python, 25, 4, home)
     assert result.returncode == 0
     lines = result.stderr.splitlines()
     assert [int(re.match(r"step (\d+)/25  train_loss ", line)[1]) for line in lines] == [4, 25]
@@ -193,10 +194,10 @@ def test_a_file_that_somebody_closed_does_not_end_the_training() -> None:
     display.close()
 
 
-def test_the_log_goes_on_when_nobody_reads_the_screen_any_more(home: Path) -> None:
+def test_the_log_goes_on_when_nobody_reads_the_screen_any_more(python: str, home: Path) -> None:
     environment = {**os.environ, "DARWIN_KIT_HOME": str(home), "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
     code = SCRIPT.format(steps=3000, every=1)
-    training = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+    training = subprocess.Popen([python, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
     assert training.stderr is not None
     assert training.stderr.readline().startswith("step 1/3000")
     training.stderr.close()
