@@ -18,7 +18,7 @@ def run_example(python: str, name: str) -> list[str]:
         What it printed, line by line.
     """
     command = [python, f"examples/{name}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=CHECKOUT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=CHECKOUT)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
