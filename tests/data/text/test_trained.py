@@ -20,7 +20,7 @@ print(trained_tokenizer(lambda: TEXTS, "unigram", 290).to_str())
 
 def test_all_processes_get_the_same_one_though_each_training_differs(python: str) -> None:
     command = [python, "-c", SCRIPT]
-    folder = Path(__file__).parents[2]
+    folder = Path(__file__).parents[3]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) for _ in range(2)]
     try:
         said = [process.communicate(timeout=120)[0].strip() for process in processes]
