@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import darkit
 from darkit.core import Predicter, Trainer, TrainerConfig
-from darkit.data.objectives import regression
+from darkit.data import regression
 
 
 class MyTrainerConfig(TrainerConfig):

@@ -5,7 +5,7 @@ from mymodel import MyModel, MyModelConfig
 
 import darkit
 from darkit.core import Predicter
-from darkit.data.objectives import regression
+from darkit.data import regression
 
 
 def main():

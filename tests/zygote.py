@@ -39,9 +39,13 @@ def watch(connection: socket.socket, child: int) -> None:
     ended = os.pidfd_open(child)
     if ended not in select.select([connection, ended], [], [])[0]:
         os.killpg(child, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    end = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert end is not None
+    code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
     with contextlib.suppress(OSError):
         connection.sendall(f"{code}\n".encode())
+        connection.recv(1)  # until the client has gone, the pid stays the child's
+    os.waitpid(child, 0)
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
