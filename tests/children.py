@@ -84,6 +84,7 @@ class Zygote:
             text=True,
             cwd=CHECKOUT,
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)},
+            start_new_session=True,  # what ends the tests as a group must not end those who end the children
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
