@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c const
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check docs format tools chromium screenshots bench soak start wheel clean
+.PHONY: help train test check docs format tools chromium screenshots bench soak start wheel release clean
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ start: $(VENV)/run ## Show the dashboard
 
 wheel: $(VENV)/test ## Build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+release: $(VENV)/test ## Set the version, build, and check the build on each installed Python (VERSION=0.2.0)
+	@$(BIN)/python .ci/release.py $(VERSION)
 
 clean: ## Remove .venv and everything that was built
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
