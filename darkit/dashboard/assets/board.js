@@ -51,7 +51,6 @@
       this.cards = new Map();
       this.states = {};
       this.groups = [];
-      this.options = options;
       this.abort = new AbortController();
       this.watcher = new IntersectionObserver((entries) => this.seen(entries), {rootMargin: "300px"});
       this.ready = this.start(); // fulfilled when the first charts are drawn

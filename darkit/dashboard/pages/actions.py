@@ -1,151 +1,92 @@
-"""What people do to runs: tags and notes, archive, delete, stop."""
+"""What people do to runs besides notes: archive, delete and stop, each with its dialog."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
+from dash.development.base_component import Component
 
+from darkit.dashboard.pages.feedback import LANGUAGE, SELECTED, Messages, act_on_each, message, notes_of, succeeded
+from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.texts import text
 from darkit.errors import DarkitError
-from darkit.runs.notes import Notes, merge_notes, read_notes
+from darkit.runs.notes import merge_notes, read_notes
 from darkit.runs.requests import request_stop
 from darkit.runs.status import ALIVE
 from darkit.runs.trash import move_to_trash
 
-Messages = list[dict[str, Any]]
-_SELECTED = State("selection", "data")
-_WORDS = State("words", "data-language")
 
-
-def add(app: Dash, library: Library) -> None:
-    """Adds the callbacks."""
-    _add_notes(app, library)
-    _add_rename(app, library)
+def add_callbacks(app: Dash, library: Library) -> None:
+    """Add the callbacks of archiving, deleting and stopping."""
     _add_archive(app, library)
     _add_delete(app, library)
     _add_stop(app, library)
 
 
-def _add_notes(app: Dash, library: Library) -> None:
-    @app.callback(
-        Output("notes-dialog", "opened"),
-        Output("notes-tags", "value"),
-        Output("notes-text", "value"),
-        Output("tag-old", "data"),
-        Output("notes-shown", "data"),
-        Input("edit-notes", "n_clicks"),
-        _SELECTED,
-        prevent_initial_call=True,
+def delete_dialog(language: str) -> Component:
+    """Return the dialog that confirms a deletion by the run's name."""
+    say = partial(text, language)
+    return dmc.Modal(
+        id="delete-dialog",
+        title=say("delete_title"),
+        opened=False,
+        centered=True,
+        closeButtonProps={"aria-label": say("close")},
+        children=[
+            html.P(say("delete_text")),
+            html.P(html.Code(id="delete-text"), className="wrap"),
+            dmc.TextInput(id="delete-name", value="", **{"aria-label": say("col_name")}),
+            html.Div(
+                html.Button(say("delete"), id="delete-now", className="small-button danger", disabled=True),
+                className="dialog-foot",
+            ),
+        ],
     )
-    def open_notes(clicks: int | None, names: list[str]) -> tuple[Any, Any, Any, Any, Any]:
-        notes_of = _all_notes(library, names)
-        all_notes = list(notes_of.values())
-        if not clicks or not all_notes:
-            return no_update, no_update, no_update, no_update, no_update
-        everywhere = sorted({readable(tag) for entry in library.entries()[1] for tag in entry.facts.notes.tags})
-        note = readable(all_notes[0].note) if len(names) == 1 else ""
-        tags = list(map(readable, _shared_tags(all_notes)))
-        shown = {"tags": tags, "notes": {name: readable(notes.note) for name, notes in notes_of.items()}}
-        return True, tags, note, everywhere, shown
 
-    @app.callback(
-        Output("notify", "sendNotifications", allow_duplicate=True),
-        Output("notes-dialog", "opened", allow_duplicate=True),
-        Input("notes-save", "n_clicks"),
-        _SELECTED,
-        State("notes-tags", "value"),
-        State("notes-text", "value"),
-        State("notes-shown", "data"),
-        _WORDS,
-        prevent_initial_call=True,
+
+def stop_dialog(language: str) -> Component:
+    """Return the dialog that confirms a stop."""
+    return dmc.Modal(
+        id="stop-dialog",
+        title=text(language, "stop_title"),
+        opened=False,
+        centered=True,
+        closeButtonProps={"aria-label": text(language, "close")},
+        children=[
+            html.P(text(language, "stop_text")),
+            html.Div(
+                html.Button(text(language, "stop"), id="stop-now", className="small-button danger"),
+                className="dialog-foot",
+            ),
+        ],
     )
-    def save_notes(
-        clicks: int | None, names: list[str], tags: list[str], note: str, shown: Any, language: str
-    ) -> tuple[Messages, Any]:
-        if not clicks:
-            return [], no_update
-
-        def save(name: str) -> None:
-            before = _shown_notes(_notes(library, name), shown, name)
-            words = note or "" if len(names) == 1 else note or before.note
-            merge_notes(library.facts(name).folder, before, replace(before, tags=tuple(tags or ()), note=words))
-
-        messages = _each(names, save, text(language, "saved"))
-        return messages, False if _went_well(messages) else no_update  # what was written is not lost with the dialog
-
-    @app.callback(
-        Output("notify", "sendNotifications", allow_duplicate=True),
-        Output("own-shown", "data"),
-        Input("own-save", "n_clicks"),
-        _SELECTED,
-        State("own-tags", "value"),
-        State("own-note", "value"),
-        State("own-shown", "data"),
-        _WORDS,
-        prevent_initial_call=True,
-    )
-    def save_own(
-        clicks: int | None, names: list[str], tags: list[str], note: str, shown: Any, language: str
-    ) -> tuple[Messages, Any]:
-        if not clicks:
-            return [], no_update
-
-        def save(name: str) -> None:
-            before = _shown_notes(_notes(library, name), shown, name)
-            merge_notes(library.facts(name).folder, before, replace(before, tags=tuple(tags or ()), note=note or ""))
-
-        messages = _each(names, save, text(language, "saved"))
-        seen = {"tags": tags or [], "notes": dict.fromkeys(names, note or "")}
-        return messages, seen if _went_well(messages) else no_update
-
-
-def _add_rename(app: Dash, library: Library) -> None:
-    @app.callback(
-        Output("notify", "sendNotifications", allow_duplicate=True),
-        Output("notes-dialog", "opened", allow_duplicate=True),
-        Input("tag-rename", "n_clicks"),
-        State("tag-old", "value"),
-        State("tag-new", "value"),
-        _WORDS,
-        prevent_initial_call=True,
-    )
-    def rename_tag(clicks: int | None, old: str | None, new: str | None, language: str) -> tuple[Messages, Any]:
-        if not clicks or not old or not (new or "").strip():
-            return [], no_update
-        tagged = [entry.facts.folder.name for entry in library.entries()[1] if old in entry.facts.notes.tags]
-
-        def put(name: str) -> None:
-            notes = _notes(library, name)
-            tags = tuple(str(new) if tag == old else tag for tag in notes.tags)
-            merge_notes(library.facts(name).folder, notes, replace(notes, tags=tags))
-
-        return _each(tagged, put, text(language, "renamed", count=len(tagged))), False
 
 
 def _add_archive(app: Dash, library: Library) -> None:
     @app.callback(
         Output("notify", "sendNotifications", allow_duplicate=True),
         Input("archive", "n_clicks"),
-        _SELECTED,
-        _WORDS,
+        SELECTED,
+        LANGUAGE,
         prevent_initial_call=True,
     )
     def archive(clicks: int | None, names: list[str], language: str) -> Messages:
         if not clicks or not names:
             return []
-        away = not all(notes.archived for notes in _all_notes(library, names).values())
+        away = not all(notes.archived for notes in notes_of(library, names).values())
 
         def put(name: str) -> None:
-            notes = _notes(library, name)
+            notes = read_notes(library.facts(name).folder)
             merge_notes(library.facts(name).folder, notes, replace(notes, archived=away))
 
-        return _each(names, put, text(language, "archived_count" if away else "unarchived_count", count=len(names)))
+        return act_on_each(
+            names, put, text(language, "archived_count" if away else "unarchived_count", count=len(names))
+        )
 
 
 def _add_delete(app: Dash, library: Library) -> None:
@@ -154,7 +95,7 @@ def _add_delete(app: Dash, library: Library) -> None:
         Output("delete-text", "children"),
         Output("delete-name", "value"),
         Input("delete", "n_clicks"),
-        _SELECTED,
+        SELECTED,
         prevent_initial_call=True,
     )
     def open_delete(clicks: int | None, names: list[str]) -> tuple[Any, Any, Any]:
@@ -166,7 +107,7 @@ def _add_delete(app: Dash, library: Library) -> None:
         ClientsideFunction("darkit", "sameName"),
         Output("delete-now", "disabled"),
         Input("delete-name", "value"),
-        _SELECTED,
+        SELECTED,
     )
 
     @app.callback(
@@ -175,17 +116,17 @@ def _add_delete(app: Dash, library: Library) -> None:
         Output("viewed", "data"),
         Input("delete-now", "n_clicks"),
         State("delete-name", "value"),
-        _SELECTED,
-        _WORDS,
+        SELECTED,
+        LANGUAGE,
         prevent_initial_call=True,
     )
     def delete(clicks: int | None, typed: str, names: list[str], language: str) -> tuple[Messages, Any, Any]:
         if not clicks or names != [typed]:
             return [], no_update, no_update
-        messages = _each(
+        messages = act_on_each(
             names, lambda name: move_to_trash(library.root, name), text(language, "deleted", name=readable(typed))
         )
-        return messages, False, {"deleted": typed} if _went_well(messages) else no_update
+        return messages, False, {"deleted": typed} if succeeded(messages) else no_update
 
     app.clientside_callback(
         ClientsideFunction("darkit", "leaveDeleted"),
@@ -207,8 +148,8 @@ def _add_stop(app: Dash, library: Library) -> None:
         Output("notify", "sendNotifications", allow_duplicate=True),
         Output("stop-dialog", "opened", allow_duplicate=True),
         Input("stop-now", "n_clicks"),
-        _SELECTED,
-        _WORDS,
+        SELECTED,
+        LANGUAGE,
         prevent_initial_call=True,
     )
     def stop(clicks: int | None, names: list[str], language: str) -> tuple[Messages, Any]:
@@ -217,59 +158,8 @@ def _add_stop(app: Dash, library: Library) -> None:
         try:
             facts = library.facts(names[0])
             if facts.state not in ALIVE:
-                return [_message(text(language, "stop_ended"), "orange")], False
+                return [message(text(language, "stop_ended"), "orange")], False
             request_stop(facts.folder, by="dashboard")
         except DarkitError as error:
-            return [_message(readable(str(error)), "red")], False
-        return [_message(text(language, "stop_asked"), "teal")], False
-
-
-def _shared_tags(all_notes: Sequence[Notes]) -> list[str]:
-    """The tags that all of these have."""
-    return [tag for tag in all_notes[0].tags if all(tag in notes.tags for notes in all_notes)] if all_notes else []
-
-
-def _notes(library: Library, name: str) -> Notes:
-    return read_notes(library.facts(name).folder)
-
-
-def _all_notes(library: Library, names: Sequence[str]) -> dict[str, Notes]:
-    """The notes of the chosen runs by name; those that are gone are left out."""
-    found = {}
-    for name in names:
-        with suppress(DarkitError):
-            found[name] = _notes(library, name)
-    return found
-
-
-def _shown_notes(there: Notes, shown: Any, name: str) -> Notes:
-    """The words that a page showed before a person changed them; none where it does not tell.
-
-    Where they are those there now, they have the form in the file, which a page cannot show in every detail.
-    """
-    shown = shown if isinstance(shown, Mapping) else {}
-    tags, notes = shown.get("tags"), shown.get("notes")
-    note = notes.get(name) if isinstance(notes, Mapping) else None
-    known = {readable(tag): tag for tag in there.tags}
-    return Notes(
-        tuple(known.get(tag, tag) for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else (),
-        there.note if note == readable(there.note) else note if isinstance(note, str) else "",
-        there.archived,
-    )
-
-
-def _went_well(messages: Messages) -> bool:
-    return all(message["color"] == "teal" for message in messages)
-
-
-def _each(names: list[str], act: Callable[[str], object], done: str) -> Messages:
-    for name in names:
-        try:
-            act(name)
-        except DarkitError as error:
-            return [_message(readable(str(error)), "red")]
-    return [_message(done, "teal")]
-
-
-def _message(sentence: str, colour: str) -> dict[str, Any]:
-    return {"action": "show", "message": sentence, "color": colour}
+            return [message(readable(str(error)), "red")], False
+        return [message(text(language, "stop_asked"), "teal")], False

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_ag_grid as dag
-from dash import html
+from dash import Dash, Input, Output, State, html
 from dash.development.base_component import Component
 
-from darkit.dashboard.charts.charts import Shown
+from darkit.dashboard.charts.charts import Charts, Shown
 from darkit.dashboard.charts.compare import FEWEST_PARALLEL, config_rows, differing_keys, value_rows
+from darkit.dashboard.pages.controls import chart_controls, follow
 from darkit.dashboard.pages.mantine import dmc
-from darkit.dashboard.pages.parts import card, chart_board, chart_controls, run_dot
+from darkit.dashboard.pages.parts import card, chart_board, run_dot
 from darkit.dashboard.texts import grid_texts, text
-from darkit.dashboard.view import MOST_RUNS
+from darkit.dashboard.view import MOST_RUNS, read_address
+from darkit.runs.names import is_name
 
 _MOST_AXES = 4
 
@@ -53,6 +55,39 @@ def compare_page(
         card(text(language, "configs"), *_configs(shown, language, state["all"])),
         _parallel(shown, keys, language, state),
     ]
+
+
+def add_callbacks(app: Dash, charts: Charts) -> None:
+    """Add the callbacks of what stands below the charts."""
+    follow(app, "parallel", [Input("parallel-keys", "value"), Input("parallel-metric", "value")], "parallel-keys")
+
+    @app.callback(
+        Output("values-box", "children"),
+        Input("grown", "data"),
+        State("url", "href"),
+        State("words", "data-language"),
+        prevent_initial_call=True,
+    )
+    def renew_values(_: Any, href: str | None, language: str) -> Component:
+        names = [name for name in read_address(href or "/")[1]["runs"] if is_name(name)]
+        return values_table(charts.chosen(names, "log"), language)
+
+    @app.callback(
+        Output("config-grid", "rowData"),
+        Output("config-box", "hidden"),
+        Output("config-box", "style"),
+        Output("no-differences", "hidden"),
+        Input("all-keys", "checked"),
+        State("url", "href"),
+        prevent_initial_call=True,
+    )
+    def switch_keys(everything: bool, href: str | None) -> tuple[list[dict[str, str]], bool, dict[str, str], bool]:
+        _, state = read_address(href or "/")
+        shown = charts.chosen(state["runs"], "log")
+        rows = config_rows_for(shown, everything)
+        return rows, not rows, config_box_style(shown, len(rows)), bool(rows)
+
+    follow(app, "all", [Input("all-keys", "checked")], "all-keys")
 
 
 def values_table(shown: Sequence[Shown], language: str) -> Component:

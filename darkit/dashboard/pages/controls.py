@@ -1,61 +1,88 @@
-"""Controls whose work is done in the browser: they change the page's address, and the charts follow it."""
+"""Controls that are followed in the browser: they change the page's address, and the charts follow it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State
+from dash import ClientsideFunction, Dash, Input, Output, html
+from dash.development.base_component import Component
 
-from darkit.dashboard.charts.charts import Charts
-from darkit.dashboard.pages.compare import config_box_style, config_rows_for
-from darkit.dashboard.view import read_address
-
-_VIEW = ("axis", "smooth", "log", "robust", "group")
+from darkit.dashboard.pages.mantine import dmc
+from darkit.dashboard.texts import text
 
 
-def add(app: Dash) -> None:
-    """Adds the callbacks."""
-    app.clientside_callback(
-        ClientsideFunction("darkit", "mounted"), Output("mounted", "data"), Input("page", "children")
+def chart_controls(language: str, state: Mapping[str, Any], group_keys: Sequence[str], *, groups: bool) -> Component:
+    """Return the controls of charts: axis, smoothing, scale, groups."""
+    say = partial(text, language)
+    axes = [
+        {"value": "step", "label": say("axis_step")},
+        {"value": "epoch", "label": say("axis_epoch")},
+        {"value": "relative", "label": say("axis_short_relative")},
+        {"value": "wall", "label": say("axis_short_wall")},
+    ]
+    group = dmc.Select(
+        id="group",
+        data=[{"value": "", "label": say("group_none")}, {"value": "tags", "label": say("tags")}]
+        + [{"value": key, "label": key} for key in group_keys],
+        value=state["group"],
+        searchable=True,
+        allowDeselect=False,
+        size="xs",
+        w=190,
+        **{"aria-label": say("group")},
     )
-    _follow(app, "view", [Input(name, "checked" if name in ("log", "robust") else "value") for name in _VIEW], "axis")
-    _follow(app, "tab", [Input("tabs", "value")], "tabs")
-    _follow(app, "parallel", [Input("parallel-keys", "value"), Input("parallel-metric", "value")], "parallel-keys")
-    _follow(
-        app,
-        "runs",
-        [Input("search", "value"), Input("archived", "checked"), Input("columns", "value")],
-        "search",
+    return html.Div(
+        [
+            dmc.SegmentedControl(id="axis", data=axes, value=state["axis"], size="xs", **{"aria-label": say("axis")}),
+            html.Div(
+                [
+                    html.Label(say("smooth"), className="control-label", id="smooth-label"),
+                    dmc.Slider(
+                        id="smooth",
+                        value=state["smooth"],
+                        min=0,
+                        max=0.99,
+                        step=0.01,
+                        size="sm",
+                        w=130,
+                        updatemode="drag",
+                        thumbLabel=say("smooth"),
+                    ),
+                    html.Span(id="smooth-value", className="control-value"),
+                ],
+                className="control",
+            ),
+            dmc.Switch(id="log", label=say("log"), checked=state["log"], size="xs"),
+            dmc.Switch(id="robust", label=say("robust"), checked=state["robust"], size="xs"),
+            html.Div(group, style=None if groups else {"display": "none"}),
+            html.Button(say("reset_zoom"), id="reset-zoom", className="small-button", hidden=True),
+        ],
+        className="controls",
+        role="toolbar",
+        **{"aria-label": say("axis")},
     )
 
 
-def add_config_switch(app: Dash, charts: Charts) -> None:
-    """Adds the switch between all config keys and those that differ."""
-
-    @app.callback(
-        Output("config-grid", "rowData"),
-        Output("config-box", "hidden"),
-        Output("config-box", "style"),
-        Output("no-differences", "hidden"),
-        Input("all-keys", "checked"),
-        State("url", "href"),
-        prevent_initial_call=True,
-    )
-    def switch(everything: bool, href: str | None) -> tuple[list[dict[str, str]], bool, dict[str, str], bool]:
-        _, state = read_address(href or "/")
-        shown = charts.chosen(state["runs"], "log")
-        rows = config_rows_for(shown, everything)
-        return rows, not rows, config_box_style(shown, len(rows)), bool(rows)
-
-    app.clientside_callback(
-        ClientsideFunction("darkit", "follow_all"),
-        Output("all-keys", "data-followed"),
-        Input("all-keys", "checked"),
-        prevent_initial_call=True,
-    )
+def add_callbacks(app: Dash) -> None:
+    """Add the callback of the charts' controls."""
+    values = [
+        (name, "checked" if name in ("log", "robust") else "value")
+        for name in ("axis", "smooth", "log", "robust", "group")
+    ]
+    follow(app, "view", [Input(*value) for value in values], "axis")
 
 
-def _follow(app: Dash, name: str, inputs: Sequence[Input], holder: str) -> None:
+def follow(app: Dash, name: str, inputs: Sequence[Input], holder: str) -> None:
+    """Let a function of the page's scripts follow controls; it changes the page's address.
+
+    Args:
+        app: The application.
+        name: The function is ``follow_<name>`` in assets.
+        inputs: The controls' properties.
+        holder: A component of the same page, which gets the output that Dash requires.
+    """
     app.clientside_callback(
         ClientsideFunction("darkit", f"follow_{name}"),
         Output(holder, "data-followed"),

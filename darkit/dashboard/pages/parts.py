@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from dash import html
 from dash.development.base_component import Component
 
 from darkit.dashboard.charts.figures import colour
-from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.texts import text
 
 _YEAR_3000 = 32_503_680_000.0  # seconds since 1970
@@ -101,58 +99,6 @@ def chart_board(names: Sequence[str], language: str, *, source: str = "log", id:
         className="chart-board",
         id=id,
         **data,
-    )
-
-
-def chart_controls(language: str, state: Mapping[str, Any], group_keys: Sequence[str], *, groups: bool) -> Component:
-    """How charts are shown: axis, smoothing, scale, groups."""
-    say = partial(text, language)
-    axes = [
-        {"value": "step", "label": say("axis_step")},
-        {"value": "epoch", "label": say("axis_epoch")},
-        {"value": "relative", "label": say("axis_short_relative")},
-        {"value": "wall", "label": say("axis_short_wall")},
-    ]
-    group = dmc.Select(
-        id="group",
-        data=[{"value": "", "label": say("group_none")}, {"value": "tags", "label": say("tags")}]
-        + [{"value": key, "label": key} for key in group_keys],
-        value=state["group"],
-        searchable=True,
-        allowDeselect=False,
-        size="xs",
-        w=190,
-        **{"aria-label": say("group")},
-    )
-    return html.Div(
-        [
-            dmc.SegmentedControl(id="axis", data=axes, value=state["axis"], size="xs", **{"aria-label": say("axis")}),
-            html.Div(
-                [
-                    html.Label(say("smooth"), className="control-label", id="smooth-label"),
-                    dmc.Slider(
-                        id="smooth",
-                        value=state["smooth"],
-                        min=0,
-                        max=0.99,
-                        step=0.01,
-                        size="sm",
-                        w=130,
-                        updatemode="drag",
-                        thumbLabel=say("smooth"),
-                    ),
-                    html.Span(id="smooth-value", className="control-value"),
-                ],
-                className="control",
-            ),
-            dmc.Switch(id="log", label=say("log"), checked=state["log"], size="xs"),
-            dmc.Switch(id="robust", label=say("robust"), checked=state["robust"], size="xs"),
-            html.Div(group, style=None if groups else {"display": "none"}),
-            html.Button(say("reset_zoom"), id="reset-zoom", className="small-button", hidden=True),
-        ],
-        className="controls",
-        role="toolbar",
-        **{"aria-label": say("axis")},
     )
 
 

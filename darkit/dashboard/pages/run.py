@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from dash import dcc, html
+from dash import Dash, Input, Output, State, html, no_update
 from dash.development.base_component import Component
 
-from darkit.dashboard.charts.charts import Shown
+from darkit.dashboard.charts.charts import Charts, Shown
+from darkit.dashboard.pages.actions import delete_dialog, stop_dialog
 from darkit.dashboard.pages.checkpoints import checkpoints_card, safe_checkpoints
+from darkit.dashboard.pages.controls import chart_controls, follow
 from darkit.dashboard.pages.evaluations import evaluations
 from darkit.dashboard.pages.mantine import dmc
+from darkit.dashboard.pages.notes import notes_card
 from darkit.dashboard.pages.parts import (
     card,
     chart_board,
-    chart_controls,
     code_block,
     command_row,
     duration,
@@ -26,13 +28,12 @@ from darkit.dashboard.pages.parts import (
     state_badge,
     values_table,
 )
-from darkit.dashboard.pages.runs import delete_dialog
 from darkit.dashboard.reading.facts import Facts, flatten, readable
 from darkit.dashboard.reading.tokenizers import tokenizer_facts
 from darkit.dashboard.texts import text
 from darkit.runs import files
 from darkit.runs.example import example_input, has_tokenizer
-from darkit.runs.names import resume_words
+from darkit.runs.names import is_name, resume_words
 from darkit.runs.safe import read_text
 from darkit.runs.status import ALIVE, Status
 
@@ -55,7 +56,7 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
         "machine": [chart_board([facts.folder.name], language, source="system", id="system-charts")],
         "source": _source(facts, language),
         "prompt": [_prompt(facts, language)],
-        "notes": [_notes(facts, language)],
+        "notes": [notes_card(facts, language)],
     }
     tabs = dmc.Tabs(
         id="tabs",
@@ -89,9 +90,28 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
         html.P(id="gone", className="warning", hidden=True),
         html.Div(run_ending(facts, run, language), id="run-ending"),
         tabs,
-        _stop_dialog(language),
+        stop_dialog(language),
         delete_dialog(language),
     ]
+
+
+def add_callbacks(app: Dash, charts: Charts) -> None:
+    """Add the callbacks of the tabs and of what changes while the run trains."""
+    follow(app, "tab", [Input("tabs", "value")], "tabs")
+
+    @app.callback(
+        Output("run-ending", "children"),
+        Output("checkpoints-box", "children"),
+        Input("changed", "data"),
+        State("words", "data-language"),
+        prevent_initial_call=True,
+    )
+    def renew(changed: dict[str, Any] | None, language: str) -> tuple[Any, Any]:
+        name = (changed or {}).get("name")
+        shown = charts.chosen([name], "log") if isinstance(name, str) and is_name(name) else []
+        if not shown:  # it is gone, and the page says so
+            return no_update, no_update
+        return run_ending(shown[0].facts, shown[0], language), checkpoints_card(shown[0].facts, language)
 
 
 def commands(facts: Facts, language: str) -> list[tuple[str, str]]:
@@ -268,49 +288,6 @@ def _prompt(facts: Facts, language: str) -> Component:
             **{"aria-label": say("prompt_answer")},
         ),
         id="prompt-card",
-    )
-
-
-def _notes(facts: Facts, language: str) -> Component:
-    say = partial(text, language)
-    tags, note = list(map(readable, facts.notes.tags)), readable(facts.notes.note)
-    return card(
-        say("notes"),
-        dcc.Store(id="own-shown", data={"tags": tags, "notes": {facts.folder.name: note}}),
-        dmc.TagsInput(
-            id="own-tags",
-            label=say("tags"),
-            placeholder=say("tags_hint"),
-            value=tags,
-            maxTags=30,
-        ),
-        dmc.Textarea(
-            id="own-note",
-            label=say("note"),
-            autosize=True,
-            minRows=6,
-            maxRows=30,
-            value=note,
-            mt="sm",
-        ),
-        html.Div(html.Button(say("save"), id="own-save", className="small-button primary"), className="dialog-foot"),
-    )
-
-
-def _stop_dialog(language: str) -> Component:
-    return dmc.Modal(
-        id="stop-dialog",
-        title=text(language, "stop_title"),
-        opened=False,
-        centered=True,
-        closeButtonProps={"aria-label": text(language, "close")},
-        children=[
-            html.P(text(language, "stop_text")),
-            html.Div(
-                html.Button(text(language, "stop"), id="stop-now", className="small-button danger"),
-                className="dialog-foot",
-            ),
-        ],
     )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 import dash_ag_grid as dag
-from dash import dcc, html
+from dash import Dash, Input, html
 from dash.development.base_component import Component
 
+from darkit.dashboard.pages.actions import delete_dialog
+from darkit.dashboard.pages.controls import follow
 from darkit.dashboard.pages.mantine import dmc
+from darkit.dashboard.pages.notes import notes_dialog
 from darkit.dashboard.pages.parts import code_block
 from darkit.dashboard.texts import grid_texts, text
 
@@ -89,56 +92,6 @@ def runs_page(language: str, root: str, search: str, archived: bool) -> list[Com
     ]
 
 
-def notes_dialog(language: str) -> Component:
-    """Where tags and a note are written."""
-    say = partial(text, language)
-    return dmc.Modal(
-        id="notes-dialog",
-        title=say("edit_notes"),
-        opened=False,
-        centered=True,
-        closeButtonProps={"aria-label": say("close")},
-        children=[
-            dcc.Store(id="notes-shown"),
-            dmc.TagsInput(id="notes-tags", label=say("tags"), placeholder=say("tags_hint"), value=[], maxTags=30),
-            dmc.Textarea(id="notes-text", label=say("note"), autosize=True, minRows=4, maxRows=14, value="", mt="sm"),
-            html.Div(
-                html.Button(say("save"), id="notes-save", className="small-button primary"), className="dialog-foot"
-            ),
-            html.Details(
-                [
-                    html.Summary(say("rename_tag")),
-                    html.Div(
-                        [
-                            dmc.Select(id="tag-old", label=say("tag_old"), data=[], searchable=True, size="xs"),
-                            dmc.TextInput(id="tag-new", label=say("tag_new"), value="", size="xs"),
-                            html.Button(say("rename"), id="tag-rename", className="small-button"),
-                        ],
-                        className="controls end",
-                    ),
-                ],
-                className="rename-tag",
-            ),
-        ],
-    )
-
-
-def delete_dialog(language: str) -> Component:
-    """Where a deletion is confirmed by the run's name."""
-    say = partial(text, language)
-    return dmc.Modal(
-        id="delete-dialog",
-        title=say("delete_title"),
-        opened=False,
-        centered=True,
-        closeButtonProps={"aria-label": say("close")},
-        children=[
-            html.P(say("delete_text")),
-            html.P(html.Code(id="delete-text"), className="wrap"),
-            dmc.TextInput(id="delete-name", value="", **{"aria-label": say("col_name")}),
-            html.Div(
-                html.Button(say("delete"), id="delete-now", className="small-button danger", disabled=True),
-                className="dialog-foot",
-            ),
-        ],
-    )
+def add_callbacks(app: Dash) -> None:
+    """Add the callback of the search, the archive switch and the choice of columns."""
+    follow(app, "runs", [Input("search", "value"), Input("archived", "checked"), Input("columns", "value")], "search")

@@ -76,7 +76,7 @@ class Built:
 def build(root: Path, stop: Callable[[str], bool], bound: int) -> Built:
     """Import and make what answers the pages; see `create_app`."""
     from darkit.dashboard.charts.charts import Charts
-    from darkit.dashboard.pages.callbacks import add_callbacks
+    from darkit.dashboard.pages.routing import add_callbacks
     from darkit.dashboard.pages.shell import frame
     from darkit.dashboard.reading.cache import LogCache
     from darkit.dashboard.reading.library import Library

@@ -1,13 +1,14 @@
-"""Which page an address means."""
+"""Which page an address means, and all callbacks of the pages."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from dash import Dash, Input, Output, ctx
+from dash import ClientsideFunction, Dash, Input, Output, ctx
 from dash.development.base_component import Component
 
 from darkit.dashboard.charts.charts import Charts
+from darkit.dashboard.pages import actions, compare, controls, notes, run, runs
 from darkit.dashboard.pages.compare import compare_page
 from darkit.dashboard.pages.run import run_page
 from darkit.dashboard.pages.runs import runs_page
@@ -22,8 +23,17 @@ from darkit.runs.names import check_name, is_name
 _LANGUAGE_COOKIE = "darkit_language"
 
 
-def add(app: Dash, library: Library, charts: Charts) -> None:
-    """Adds the callback that shows the page of an address."""
+def add_callbacks(app: Dash, library: Library, charts: Charts) -> None:
+    """Add the callback that shows the page of an address, and those of all pages."""
+    runs.add_callbacks(app)
+    compare.add_callbacks(app, charts)
+    run.add_callbacks(app, charts)
+    controls.add_callbacks(app)
+    notes.add_callbacks(app, library)
+    actions.add_callbacks(app, library)
+    app.clientside_callback(
+        ClientsideFunction("darkit", "mounted"), Output("mounted", "data"), Input("page", "children")
+    )
 
     @app.callback(Output("page", "children"), Input("url", "href"), Input("language", "data"))
     def show(href: str | None, chosen: str | None) -> list[Component]:
@@ -36,7 +46,7 @@ def add(app: Dash, library: Library, charts: Charts) -> None:
 def page_content(
     library: Library, charts: Charts, path: str, state: dict[str, Any], language: str
 ) -> tuple[list[Component], bool]:
-    """Returns what a page consists of, and whether it takes the whole width."""
+    """Return the content of a page, and whether it takes the whole width."""
     if path == "/":
         return runs_page(language, readable(str(library.root)), state["search"], state["archived"]), True
     if path == "/compare":
