@@ -180,7 +180,7 @@ def test_payloads_are_text_in_dialogs_messages_and_the_list_of_columns(dashboard
         row.check()
         page.locator("#edit-notes").click()
         expect(page.locator("#notes-text")).not_to_have_value("")
-        page.get_by_text("Rename a tag of all runs").click()
+        page.get_by_text("Rename a tag in all runs").click()
         page.locator("#tag-old").click()
         expect(page.get_by_role("option").first).to_be_visible()
         assert_inert(page)
@@ -191,7 +191,7 @@ def test_payloads_are_text_in_dialogs_messages_and_the_list_of_columns(dashboard
         expect(page.locator("#delete-text")).to_have_text(name)
         page.locator("#delete-name").fill(name)
         page.locator("#delete-now").click()
-        expect(page.get_by_text("Moved to the trash").last).to_contain_text(name)
+        expect(page.get_by_text("Moved to .trash").last).to_contain_text(name)
         assert_inert(page)
 
 
@@ -201,7 +201,7 @@ def test_payloads_are_text_in_the_page_that_is_saved(dashboard: Served, open_pag
     page = open_page(f"{dashboard.address}/compare?{chosen}", downloads=True)
     expect(page.locator(".plot[data-drawn]").first).to_be_visible()
     with page.expect_download() as coming:
-        page.get_by_role("button", name="Save as one page").click()
+        page.get_by_role("button", name="Save as HTML").click()
     saved = tmp_path / "comparison.html"
     coming.value.save_as(saved)
     page.goto(saved.as_uri())

@@ -77,7 +77,7 @@ def test_a_curve_grows_while_the_run_trains_and_the_stop_button_ends_it_saved(
     assert shown == sorted(set(shown))
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("dialog").get_by_role("button", name="Stop").click()
-    expect(page.get_by_text("was asked to save and end")).to_be_visible()
+    expect(page.get_by_text("Stop requested")).to_be_visible()
     expect(page.locator("#run-state")).to_have_text("stopped")
 
 

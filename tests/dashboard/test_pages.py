@@ -134,4 +134,4 @@ def test_tables_filter_in_the_language_of_the_page(runs: Served, open_page: Open
     head.locator(".ag-header-cell-filter-button").click()
     expect(page.locator(".ag-filter")).to_contain_text("包含")
     page.locator(".ag-filter input:visible").first.fill("nothing like this")
-    expect(page.get_by_text("没有符合条件的运行")).to_be_visible()
+    expect(page.get_by_text("没有匹配的运行")).to_be_visible()

@@ -33,7 +33,7 @@ def test_a_language_model_answers_in_its_run_page(
     page = open_page(dashboard.address + "/run/talker?tab=prompt")
     page.locator("#prompt").fill("The import statement")
     page.locator("#prompt-tokens").fill("5")
-    page.get_by_role("button", name="Ask the model").click()
+    page.get_by_role("button", name="Send").click()
     expect(page.locator("#prompt-answer[data-done=yes]")).to_have_count(1, timeout=120_000)
     answer = page.locator("#prompt-answer").inner_text()
     assert answer.startswith("The import statement")
@@ -45,7 +45,7 @@ def test_a_model_that_cannot_answer_says_so_in_one_sentence(dashboard: Served, o
     (folder / "tokenizer.json").write_text("{}")
     page = open_page(dashboard.address + "/run/mute?tab=prompt")
     page.locator("#prompt").fill("--help")
-    page.get_by_role("button", name="Ask the model").click()
+    page.get_by_role("button", name="Send").click()
     expect(page.locator("#prompt-answer")).to_contain_text("Error", timeout=60_000)
     assert "Traceback" not in page.locator("#prompt-answer").inner_text()
 

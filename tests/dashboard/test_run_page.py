@@ -89,7 +89,7 @@ def test_the_open_tab_is_on_the_screen_of_a_phone(runs: Served, open_page: Open)
 
 def test_an_address_that_is_no_text_is_no_run(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/run/%ff")
-    expect(page.get_by_text("There is no run of this name")).to_be_visible()
+    expect(page.get_by_text("No run is named")).to_be_visible()
 
 
 def test_evaluations_are_shown_with_the_newest_first(dashboard: Served, open_page: Open) -> None:
@@ -162,4 +162,4 @@ def test_a_run_that_is_moved_away_while_it_is_shown_is_told_of_and_its_page_stay
         expect(page.locator("#gone")).to_contain_text("one")
         expect(page.locator(".plot[data-drawn]")).not_to_have_count(0)
     alone.reload()
-    expect(alone.get_by_text("There is no run of this name: one")).to_be_visible()
+    expect(alone.get_by_text("No run is named one")).to_be_visible()

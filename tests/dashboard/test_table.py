@@ -235,7 +235,7 @@ def test_a_tag_is_renamed_in_all_runs(dashboard: Served, open_page: Open) -> Non
     page = open_page(dashboard.address + "/")
     page.locator('.ag-row[row-id="c"] input[type=checkbox]').check()
     page.get_by_role("button", name="Tags and note").click()
-    page.get_by_text("Rename a tag of all runs").click()
+    page.get_by_text("Rename a tag in all runs").click()
     page.locator("#tag-old").click()
     page.get_by_role("option", name="old").click()
     page.locator("#tag-new").fill("better")

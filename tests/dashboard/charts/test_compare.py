@@ -57,7 +57,7 @@ def test_zooming_in_asks_for_finer_points_in_all_charts_until_the_raw_ones_show(
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 80, steps=4)
     page.mouse.up()
     page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').data[0].x.length < 200")
-    page.get_by_role("button", name="Whole range").click()
+    page.get_by_role("button", name="Reset zoom").click()
     page.wait_for_function("() => document.querySelector('[data-chart=train_loss] .plot').data[0].x[0] === 1")
     assert "low" not in page.url
 
@@ -146,7 +146,7 @@ def test_a_chart_that_was_made_large_is_large_again_after_a_reload(runs: Served,
 
 def test_runs_that_are_all_gone_are_named(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/compare?run=once&run=upon")
-    expect(page.get_by_text("No longer there: once, upon")).to_be_visible()
+    expect(page.get_by_text("No longer available: once, upon")).to_be_visible()
 
 
 def test_groups_show_mean_and_deviation_and_unfold_into_single_runs(runs: Served, open_page: Open) -> None:
@@ -204,7 +204,7 @@ def test_a_comparison_is_saved_as_one_page_that_needs_no_server(runs: Served, op
     page = open_page(runs.address + "/compare?run=mlp-0&run=mlp-1", downloads=True)
     drawn(page, 2)
     with page.expect_download() as coming:
-        page.get_by_role("button", name="Save as one page").click()
+        page.get_by_role("button", name="Save as HTML").click()
     saved = tmp_path / "comparison.html"
     coming.value.save_as(saved)
     page.context.set_offline(True)
