@@ -88,6 +88,7 @@ def requests(one: Served, names: list[str], name: str) -> Iterator[tuple[str, st
     for href in (f"{one.address}/", f"{one.address}/run/{name}", address):
         values = {"url.href": href, "changed.data": {"name": name}, "selection.data": [name], "tag-old.value": "a"}
         values |= {"tag-new.value": "z", "delete-name.value": name, "own-tags.value": ["t"], "own-note.value": "n"}
+        values |= {"notes-shown.data": {"tags": [], "notes": {name: ""}}}
         for callback in json.loads(ask(one, "GET", "/_dash-dependencies")[2]):
             inputs = callback["inputs"]
             last = inputs[0]["id"] == DELETES and href != address

@@ -157,15 +157,16 @@ def test_a_stale_page_does_not_erase_what_others_wrote(dashboard: Served, open_p
     assert set(read_notes(folder).tags) == {"shown", "theirs", "mine"}
 
 
-def test_a_run_that_went_away_meanwhile_is_told_when_its_notes_are_saved(dashboard: Served, open_page: Open) -> None:
+def test_saving_the_notes_of_a_run_that_disappeared_is_an_error(dashboard: Served, open_page: Open) -> None:
     folder = make_run(dashboard.root, "one", 20)
     page = open_page(dashboard.address + "/")
     page.locator('.ag-row[row-id="one"] input[type=checkbox]').click()
     page.get_by_role("button", name="Tags and note").click()
     page.locator("#notes-text").fill("too late")
     folder.rename(dashboard.root.parent / "elsewhere")
+    expect(page.locator('.ag-row[row-id="one"]')).to_have_count(0)
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("There is no run 'one'")).to_be_visible()
+    expect(page.get_by_text("No run is named 'one'")).to_be_visible()
 
 
 def test_an_archived_run_is_out_of_sight_until_it_is_asked_for(dashboard: Served, open_page: Open) -> None:

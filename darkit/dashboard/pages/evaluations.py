@@ -30,7 +30,7 @@ def evaluations(facts: Facts, language: str) -> list[Component]:
         html.Tr(
             [
                 html.Td(readable(evaluation.data.replace(OWN_DATA, say("eval_own"), 1)), className="long"),
-                html.Td(readable(evaluation.checkpoint)),
+                html.Td(readable(evaluation.checkpoint), className="short"),
                 *(html.Td(_shown(evaluation.metrics.get(name)), className="number") for name in metrics),
                 html.Td(moment(evaluation.time), className="when"),
             ]

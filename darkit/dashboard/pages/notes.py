@@ -109,17 +109,15 @@ def add_callbacks(app: Dash, library: Library) -> None:
         Output("notify", "sendNotifications", allow_duplicate=True),
         Output("notes-dialog", "opened", allow_duplicate=True),
         Input("notes-save", "n_clicks"),
-        SELECTED,
         State("notes-tags", "value"),
         State("notes-text", "value"),
         State("notes-shown", "data"),
         LANGUAGE,
         prevent_initial_call=True,
     )
-    def save_notes(
-        clicks: int | None, names: list[str], tags: list[str], note: str, shown: Any, language: str
-    ) -> tuple[Messages, Any]:
-        if not clicks:
+    def save_notes(clicks: int | None, tags: list[str], note: str, shown: Any, language: str) -> tuple[Messages, Any]:
+        names = _shown_names(shown)  # not the selection, which loses runs that disappear while the dialog is open
+        if not clicks or not names:
             return [], no_update
 
         def save(name: str) -> None:
@@ -182,6 +180,11 @@ def _add_rename(app: Dash, library: Library) -> None:
 def _shared_tags(all_notes: Sequence[Notes]) -> list[str]:
     """Return the tags that all of these have."""
     return [tag for tag in all_notes[0].tags if all(tag in notes.tags for notes in all_notes)] if all_notes else []
+
+
+def _shown_names(shown: Any) -> list[str]:
+    notes = shown.get("notes") if isinstance(shown, Mapping) else None
+    return [name for name in notes if isinstance(name, str)] if isinstance(notes, Mapping) else []
 
 
 def _shown_notes(current: Notes, shown: Any, name: str) -> Notes:

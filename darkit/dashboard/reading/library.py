@@ -69,7 +69,7 @@ class Library:
         """
         folder = run_path(self.root, name)
         if not folder.is_dir():
-            raise RunNotFoundError(f"There is no run {name!r} in {self.root}.")
+            raise RunNotFoundError(f"No run is named {name!r} in {self.root}.")
         return self._read(folder)
 
     def log(self, facts: Facts, source: str = "log") -> Table:

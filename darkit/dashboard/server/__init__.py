@@ -1,1 +1,1 @@
-"""The web server of the dashboard: who may ask, and how it is answered."""
+"""The web server of the dashboard: access, and answers."""

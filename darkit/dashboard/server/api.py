@@ -1,4 +1,4 @@
-"""What the pages ask besides Dash: rows, figures, news of live runs, files to keep, and a model's answer."""
+"""The routes that the pages' scripts call: rows, figures, updates of live runs, exports, and answers to prompts."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _MOST_COLUMNS = 100
 def add_routes(
     server: FastAPI, library: Library, charts: Charts, prompts: Prompts, stop: Callable[[str], bool]
 ) -> None:
-    """Adds the routes below ``/api`` to a server.
+    """Add the routes below ``/api`` to a server.
 
     Args:
-        server: Where to.
+        server: The server.
         library: The runs.
         charts: Their figures.
-        prompts: Their models' answers.
-        stop: Ends the server if the key it is given is the right one.
+        prompts: Runs their models.
+        stop: Ends the server if the given key is right.
     """
 
     @server.exception_handler(DarkitError)
@@ -91,7 +91,7 @@ def add_routes(
         )
         wanted = asked.get("checkpoint") or None
         if wanted is not None and not isinstance(wanted, str):
-            raise ConfigError("checkpoint must be a text.")
+            raise ConfigError("checkpoint must be a string.")
         checkpoint = find_checkpoint(facts.folder, wanted) if wanted else None
         answer = prompts.answer(facts.folder.name, checkpoint, prompt, tokens, temperature)
         return StreamingResponse(answer, media_type="text/plain; charset=utf-8")
@@ -102,17 +102,17 @@ def add_routes(
         key = asked.get("key")
         if not isinstance(key, str) or not stop(key):
             await asyncio.sleep(0.2)
-            return JSONResponse({"error": "That is not the key."}, 403)
+            return JSONResponse({"error": "Wrong key."}, 403)
         return JSONResponse({"stopped": True})
 
 
 def table_rows(library: Library, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What changed in the table of runs since a look, with the config values of the asked columns."""
+    """Return the rows of the table of runs that changed since a version, with the config values of some columns."""
     since = asked.get("since")
     since = since if isinstance(since, int) else 0
     columns = read_texts(asked.get("columns", []), _MOST_COLUMNS)
     version, entries = library.entries()
-    if since > version:  # another server's count
+    if since > version:  # a version of another server
         since = 0
     rows = []
     for entry in entries:
@@ -128,7 +128,7 @@ def table_rows(library: Library, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_keys(all_facts: Iterable[Facts]) -> dict[str, bool]:
-    """Every config key that any of the runs has, in order, and whether its values are all numbers."""
+    """Return every config key of the runs, in order, and whether its values are all numbers."""
     found: dict[str, bool] = {}
     for facts in all_facts:
         for key, value in facts.config_values().items():
@@ -138,7 +138,11 @@ def config_keys(all_facts: Iterable[Facts]) -> dict[str, bool]:
 
 
 def read_cursors(values: object) -> dict[str, dict[str, list[int]]]:
-    """Checks what a page says it has shown already. Raises `ConfigError`."""
+    """Check the cursors of a page: for each chart and run the generation and the number of rows shown.
+
+    Raises:
+        ConfigError: They are malformed.
+    """
     if not isinstance(values, Mapping) or len(values) > 100:
         raise ConfigError("cursors must be a JSON object of at most 100 charts.")
     for seen in values.values():
@@ -147,5 +151,5 @@ def read_cursors(values: object) -> dict[str, dict[str, list[int]]]:
         for cursor in seen.values():
             sound = isinstance(cursor, list) and len(cursor) == 2 and all(type(part) is int for part in cursor)
             if not sound or min(cursor) < 0:
-                raise ConfigError("A cursor is a list of two whole numbers.")
+                raise ConfigError("A cursor must be a list of two integers of at least 0.")
     return {str(title): {str(name): list(cursor) for name, cursor in seen.items()} for title, seen in values.items()}

@@ -1,8 +1,8 @@
-"""Connections of the dashboard's server: only so many, none that waits for ever, and a log that stays short.
+"""Limits of the dashboard's server: the number of connections, how long each may idle, and the length of the log.
 
-uvicorn waits for the head of a request without end, and asyncio answers a process that has no file descriptor left with
-thousands of tracebacks a second. So a server here takes fewer connections than it has descriptors. One more ends the
-connection that has waited longest without a request.
+uvicorn waits for the head of a request without a limit, and asyncio logs thousands of tracebacks a second in a process
+without free file descriptors. So a server accepts fewer connections than it has descriptors, and one more closes the
+connection that has been idle longest.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-PATIENCE = 20.0  # seconds for the head of a request to come, and for the end of an answer to be taken
-STALLED = 60.0  # seconds in which a reader must take something of a long answer
+PATIENCE = 20.0  # seconds until the head of a request is complete, and until the end of an answer is read
+STALLED = 60.0  # seconds within which a client must read some of a long answer
 MOST_CONNECTIONS = 512
-ACCEPTED_AT_ONCE = 16  # connections taken in one turn of the loop; a few turns pass before one more is ended
-_QUEUE = 128  # connections that the system keeps until they are taken
-_OTHER_FILES = 64  # descriptors for logs of runs, models that answer, and what is imported later
+ACCEPTED_AT_ONCE = 16  # connections accepted in one turn of the loop; a few turns pass before one more is closed
+_QUEUE = 128  # connections that the system holds until they are accepted
+_OTHER_FILES = 64  # descriptors for logs, prompts and later imports
 _FEWEST = 8
-_MOST_LINES = 10  # of the log, in a minute
+_MOST_LINES = 10  # of the log, per minute
 _MINUTE = 60.0  # seconds
 
 
 def most_connections() -> int:
-    """Returns how many connections this process has file descriptors for, beside what else it opens."""
+    """Return how many connections this process has file descriptors for, besides its other files."""
     try:
         import resource
     except ImportError:  # Windows
@@ -42,10 +42,10 @@ def most_connections() -> int:
 
 
 class Waiting:
-    """The connections of a server that have no request under way, the one that has waited longest first.
+    """The idle connections of a server, the longest idle first.
 
     Args:
-        most: How many connections there may be, with those that have one.
+        most: The limit of all connections, idle or not.
     """
 
     def __init__(self, most: int) -> None:
@@ -53,16 +53,16 @@ class Waiting:
         self._waiting: dict[BoundedProtocol, None] = {}
 
     def add(self, connection: BoundedProtocol) -> None:
-        """Puts a connection at the end."""
+        """Add a connection at the end."""
         self._waiting.pop(connection, None)
         self._waiting[connection] = None
 
     def remove(self, connection: BoundedProtocol) -> None:
-        """Takes a connection out."""
+        """Remove a connection."""
         self._waiting.pop(connection, None)
 
     def make_room(self, connections: int) -> None:
-        """Ends the connection that has waited longest if there are too many."""
+        """Close the longest idle connection if there are too many."""
         if connections > self.most and self._waiting:
             oldest = next(iter(self._waiting))
             self.remove(oldest)
@@ -70,12 +70,12 @@ class Waiting:
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's connection, which ends when it has waited too long for a request or for its reader."""
+    """uvicorn's connection with time limits for the client's requests and reading."""
 
-    waiting: Waiting  # of the server; a subclass of its own for each
+    waiting: Waiting  # of the server; each has its own subclass
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begins to wait for a request."""
+        """Called when a client has connected."""
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
@@ -84,30 +84,30 @@ class BoundedProtocol(H11Protocol):
         self.waiting.make_room(len(self.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the connection."""
+        """Called when the connection is closed."""
         self._busy()
         self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Takes part of a request; the wait is over when its head is whole."""
+        """Called with part of a request; the connection is busy once the head is complete."""
         super().data_received(data)
         if self._has_request():
             self._busy()
 
     def on_response_complete(self) -> None:
-        """Waits for the next request, unless it has come already."""
+        """Called after an answer; the connection is idle unless the next request has arrived."""
         super().on_response_complete()
         if not self._has_request():
             self._wait()
 
     def pause_writing(self) -> None:
-        """Gives the reader a while to take something of the answer."""
+        """Called when the client reads too slowly; starts its time limit."""
         super().pause_writing()
         self._stalled = self.loop.call_later(STALLED, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The reader has taken something."""
+        """Called when the client has read some of the answer."""
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
@@ -129,7 +129,7 @@ class BoundedProtocol(H11Protocol):
             self._deadline = None
 
     def _expire(self) -> None:
-        if 0 < self.transport.get_write_buffer_size() < self._unread:  # a slow reader of the last answer
+        if 0 < self.transport.get_write_buffer_size() < self._unread:  # a slow client reads the last answer
             self._wait()
         else:
             self.waiting.remove(self)
@@ -137,22 +137,22 @@ class BoundedProtocol(H11Protocol):
 
 
 def bounded_protocol() -> type[BoundedProtocol]:
-    """Makes the protocol of one server."""
+    """Make the protocol class of one server."""
     return type("BoundedProtocol", (BoundedProtocol,), {"waiting": Waiting(most_connections())})
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which lets the system queue more connections than it takes in one turn."""
+    """uvicorn's server with a longer queue in the system than it accepts in one turn."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts to serve."""
+        """Start serving."""
         await super().startup(sockets)
         for listening in sockets or ():
             listening.listen(_QUEUE)
 
 
 class FewLines(logging.Filter):
-    """Lets a few records a minute through, and then says how many it left out."""
+    """Pass a few records a minute, and count the dropped ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class FewLines(logging.Filter):
         self._let = self._left_out = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Says whether a record is written."""
+        """Return whether a record is logged."""
         now = time.monotonic()
         if now - self._since >= _MINUTE:
             self._since, self._let = now, 0
@@ -169,18 +169,18 @@ class FewLines(logging.Filter):
             return False
         self._let += 1
         if self._left_out:
-            record.msg = f"[{self._left_out} more were left out before] {record.msg}"
+            record.msg = f"[{self._left_out} errors were not logged before this one] {record.msg}"
             self._left_out = 0
         return True
 
 
 def keep_log_short() -> None:
-    """Lets this process write errors to standard error, a few a minute."""
+    """Log errors of this process to standard error, a few a minute."""
     handler: logging.Handler = logging.StreamHandler()
     handler.addFilter(FewLines())
     logging.basicConfig(level=logging.ERROR, handlers=[handler])
 
 
 def server_options() -> dict[str, Any]:
-    """Returns the part of uvicorn's configuration that bounds connections and leaves the log to its process."""
+    """Return the options of uvicorn that limit connections and leave logging to this process."""
     return {"http": bounded_protocol(), "backlog": ACCEPTED_AT_ONCE, "timeout_keep_alive": 5, "log_config": None}

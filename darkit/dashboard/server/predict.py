@@ -1,4 +1,4 @@
-"""A model's answer to a prompt, from ``darkit predict`` in a process of its own: the server needs no torch."""
+"""Answers to prompts, from ``darkit predict`` in its own process: the server needs no torch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _AT_ONCE = 2
 
 
 class Prompts:
-    """Asks models; only a few at once, as each of them takes a process and a model's memory.
+    """Runs models on prompts, a few at a time, since each takes a process and the memory of a model.
 
     Args:
-        home: The darkit home whose runs are meant.
+        home: The darkit home of the runs.
     """
 
     def __init__(self, home: Path) -> None:
@@ -30,28 +30,28 @@ class Prompts:
         self._running = 0
 
     def check(self, prompt: object, tokens: object, temperature: object) -> tuple[str, int, float]:
-        """Checks what a page sent. Raises `ConfigError`."""
+        """Check a request of a page. Raises `ConfigError`."""
         if not isinstance(prompt, str) or not prompt or len(prompt) > LONGEST_PROMPT:
-            raise ConfigError(f"A prompt must be a text of 1 to {LONGEST_PROMPT} characters.")
+            raise ConfigError(f"A prompt must be a string of 1 to {LONGEST_PROMPT} characters.")
         if isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= 2000:
             raise ConfigError("The number of tokens must be from 1 to 2000.")
         if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature <= 10:
             raise ConfigError("The temperature must be from 0 to 10.")
         if self._running >= _AT_ONCE:
-            raise ConfigError(f"{_AT_ONCE} models are answering already; wait for one of them.")
+            raise ConfigError(f"{_AT_ONCE} prompts are already running. Wait until one is done.")
         return prompt, tokens, float(temperature)
 
     async def answer(
         self, name: str, checkpoint: Checkpoint | None, prompt: str, tokens: int, temperature: float
     ) -> AsyncIterator[bytes]:
-        """Yields the model's words as they come, in UTF-8. Whoever stops listening ends the process.
+        """Stream the output of the model in UTF-8. Closing the generator kills the process.
 
         Args:
-            name: The run's name, checked.
-            checkpoint: Which of its checkpoints, or None for the latest.
-            prompt: Given to the process on its standard input.
-            tokens: How many at most.
-            temperature: 0 takes the likeliest token always.
+            name: The name of the run, checked.
+            checkpoint: One of its checkpoints, or None for the latest.
+            prompt: The standard input of the process.
+            tokens: The maximum number of new tokens.
+            temperature: 0 always takes the most likely token.
         """
         reference = f"{name}:{checkpoint.name}" if checkpoint is not None else name
         limits = ("--max-new-tokens", str(tokens), "--temperature", str(temperature))
@@ -100,8 +100,8 @@ async def _talk(process: asyncio.subprocess.Process, prompt: str) -> AsyncIterat
         yield f"\n[no answer within {PATIENCE:.0f} seconds]".encode()
         return
     if process.returncode:
-        told = (await errors).decode("utf-8", "replace").strip().splitlines()
+        lines = (await errors).decode("utf-8", "replace").strip().splitlines()
         sentence = next(
-            (line for line in told if line.startswith("Error")), told[-1] if told else "The model gave no answer."
+            (line for line in lines if line.startswith("Error")), lines[-1] if lines else "The model gave no answer."
         )
         yield f"\n[{sentence}]".encode()

@@ -1,4 +1,4 @@
-"""Who may ask what: every request passes here first, and every answer leaves with the headers that protect the page."""
+"""Access: checks every request first, and adds the headers that protect the page to every answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_BODY = 2**20  # bytes
-PATIENCE = 20.0  # seconds for a body to come
+PATIENCE = 20.0  # seconds until a body is complete
 COOKIE = "darkit_token"
 _PAGES = ("/", "/compare")
 _RUN_PAGE = "/run/"
@@ -34,9 +34,9 @@ _PROTECTION = {
 
 
 def content_policy(script_hashes: Iterable[str]) -> str:
-    """The Content-Security-Policy: scripts of our own and those whose hash is given, nothing from elsewhere.
+    """Return the Content-Security-Policy: our own scripts and those with the given hashes, nothing from other origins.
 
-    Styles may stand inline, as the grid, the charts and the components set them so.
+    Styles may be inline, as the grid, the charts and the components set them so.
     """
     return "; ".join(
         (
@@ -54,7 +54,7 @@ def content_policy(script_hashes: Iterable[str]) -> str:
 
 
 def own_hosts(host: str) -> frozenset[str]:
-    """The names under which a server bound to ``host`` may be asked."""
+    """Return the host names that requests to a server bound to ``host`` may use."""
     names = {*LOOPBACK, host.lower()}
     if host not in LOOPBACK:
         names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
@@ -65,16 +65,16 @@ def own_hosts(host: str) -> frozenset[str]:
 
 def _own_addresses() -> set[str]:
     found = set()
-    with suppress(OSError):  # a machine that cannot look itself up is asked by the names it has
+    with suppress(OSError):  # a machine that cannot resolve its own name is reached by its other names
         found |= {str(entry[4][0]).lower() for entry in socket.getaddrinfo(socket.gethostname(), None)}
     return found | {address for host in _ELSEWHERE if (address := outgoing_address(host))}
 
 
 def outgoing_address(host: str) -> str:
-    """This machine's address for others, of the kind that ``0.0.0.0`` or ``::`` stands for; empty without one."""
+    """Return this machine's address for others, of the family of ``0.0.0.0`` or ``::``; empty without one."""
     family, elsewhere = _ELSEWHERE[host]
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # sends nothing; asks which address would be used
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # sends nothing; finds which address would be used
             probe.connect((elsewhere, 9))
             return str(probe.getsockname()[0]).lower()
     except OSError:
@@ -82,13 +82,13 @@ def outgoing_address(host: str) -> str:
 
 
 class Guard:
-    """Refuses what a foreign page or another machine may not ask, and protects the answers.
+    """Refuses requests of foreign pages and other machines, and protects the answers.
 
     Args:
-        app: What answers the rest.
-        hosts: The host names under which the server may be asked.
+        app: Answers all other requests.
+        hosts: The host names that requests may use.
         policy: The Content-Security-Policy.
-        token: What a reader must show once, or None for a server that only this machine can reach.
+        token: The token that a reader must present once, or None if only this machine can connect.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str], policy: str, token: str | None = None) -> None:
@@ -98,8 +98,8 @@ class Guard:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        if scope["type"] == "websocket":  # nothing here speaks over one
+        """Answer one request."""
+        if scope["type"] == "websocket":  # nothing here uses one
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
@@ -109,17 +109,17 @@ class Guard:
         protected = self._protecting(scope, send)
         body = None
         if scope["method"] == "POST" and (refusal is None or refusal.status_code != 413):
-            try:  # also of who is refused: else the connection is reset, and the sender does not hear why
+            try:  # of a refused request too: otherwise the connection is reset, and the sender gets no reason
                 async with asyncio.timeout(PATIENCE):
                     body = await _whole_body(receive)
             except TimeoutError:
-                refusal = _refuse(408, "The request takes too long.")
+                refusal = _refuse(408, "The request timed out.")
         if refusal is not None:
             await refusal(scope, receive, protected)
             return
         if scope["method"] == "POST":
             if body is None:
-                await _refuse(413, "The request is too long.")(scope, receive, protected)
+                await _refuse(413, "The request is too large.")(scope, receive, protected)
                 return
             value = _parsed(body)
             if not isinstance(value, dict):
@@ -133,29 +133,29 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or host_name(hosts[0]) not in self._hosts:
-            return _refuse(400, "This server is not known by that name.")
+            return _refuse(400, "Unknown host name.")
         if scope["method"] not in ("GET", "HEAD", "POST"):
-            return _refuse(405, "Only GET and POST are understood.")
+            return _refuse(405, "Only GET and POST are supported.")
         if "upgrade" in headers:
-            return _refuse(403, "Nothing here speaks another protocol.")
+            return _refuse(403, "Protocol upgrades are not supported.")
         origins = headers.getlist("origin")
-        if any(urlsplit_safely(origin) != hosts[0].lower() for origin in origins) or len(origins) > 1:
-            return _refuse(403, "A page from elsewhere may not ask this.")
+        if any(origin_host(origin) != hosts[0].lower() for origin in origins) or len(origins) > 1:
+            return _refuse(403, "Requests of other sites are refused.")
         site = headers.get("sec-fetch-site", "same-origin")
         if site not in ("same-origin", "none") and not _is_navigation(scope, headers):
-            return _refuse(403, "A page from elsewhere may not ask this.")
+            return _refuse(403, "Requests of other sites are refused.")
         if scope["method"] == "POST":
             if not origins:
-                return _refuse(403, "A request that changes something must say where it comes from.")
+                return _refuse(403, "A POST request must have an Origin header.")
             if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-                return _refuse(415, "Only JSON is understood.")
+                return _refuse(415, "Only JSON is supported.")
             length = headers.get("content-length", "0")
             if not length.isdecimal() or int(length) > LONGEST_BODY:
-                return _refuse(413, "The request is too long.")
+                return _refuse(413, "The request is too large.")
         return None
 
     def _ask_for_token(self, scope: Scope, headers: Headers) -> Response | None:
-        if self._token is None or scope["path"] == "/api/shutdown":  # which has a key of its own
+        if self._token is None or scope["path"] == "/api/shutdown":  # has its own key
             return None
         if same_secret(_cookie(headers), self._token):
             return None
@@ -186,20 +186,20 @@ class Guard:
 
 
 def is_page(path: str) -> bool:
-    """Says whether a path is one of the pages that a person opens."""
+    """Return whether a path is a page that a person opens."""
     return path in _PAGES or (path.startswith(_RUN_PAGE) and "/" not in path[len(_RUN_PAGE) :])
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without its port, in small letters; empty when it is none."""
+    """Return the name in a Host header without its port, in lower case; empty if malformed."""
     try:
         return (urlsplit(f"//{host}").hostname or "") if "@" not in host and "/" not in host else ""
     except ValueError:
         return ""
 
 
-def urlsplit_safely(origin: str) -> str:
-    """What an Origin must equal to be our own: its host and port, in small letters; empty when it is none."""
+def origin_host(origin: str) -> str:
+    """Return the host and port of an Origin, in lower case; empty if malformed."""
     try:
         parts = urlsplit(origin)
     except ValueError:
@@ -208,7 +208,7 @@ def urlsplit_safely(origin: str) -> str:
 
 
 def _is_navigation(scope: Scope, headers: Headers) -> bool:
-    """A person who follows a link from elsewhere; the page itself holds nothing of a run."""
+    """Return whether a person follows a link from another site; the page itself holds no data of a run."""
     return (
         scope["method"] == "GET"
         and is_page(scope["path"])
@@ -218,7 +218,7 @@ def _is_navigation(scope: Scope, headers: Headers) -> bool:
 
 
 def _cookie_name(headers: Headers) -> str:
-    """The cookie's name: a browser gives the cookies of a host to all of its ports, and each may have a server."""
+    """Return the name of the cookie: a browser sends the cookies of a host to all its ports, each maybe a server."""
     try:
         port = urlsplit(f"//{headers['host']}").port
     except ValueError:
@@ -231,7 +231,7 @@ def _cookie(headers: Headers) -> str:
 
 
 def same_secret(given: str, secret: str) -> bool:
-    """Compares two secrets in constant time."""
+    """Compare two secrets in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode())
 
 
@@ -240,7 +240,7 @@ def _refuse(code: int, sentence: str) -> Response:
 
 
 async def _whole_body(receive: Receive) -> bytes | None:
-    """The whole body, or None when it is longer than it may be or its sender went away."""
+    """Return the body, or None if it is too large or the client disconnected."""
     parts: list[bytes] = []
     size = 0
     while True:
@@ -263,13 +263,13 @@ def _parsed(body: bytes) -> Any:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    given = False
+    replayed = False
 
     async def replay() -> Message:
-        nonlocal given
-        if given:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay

@@ -1,4 +1,4 @@
-"""Serving the dashboard of a home: at most one server at a time for each, found again by a file in the home."""
+"""Serve the dashboard of a home: at most one server for each, found by a file in the home."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 FOLDER = ".dashboard"
-_PATIENCE = 20.0  # seconds for a server to answer or to end
-_LONGEST_HEAD = 2**18  # bytes of a request before its body: the address of a page can name 200 runs
+_PATIENCE = 20.0  # seconds until a server answers or ends
+_LONGEST_HEAD = 2**18  # bytes of a request before its body: an address can name 200 runs
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a home's dashboard is served.
+    """Where the dashboard of a home is served.
 
     Attributes:
-        address: What a browser opens, without the token.
-        key: What ends the server; known to who can read the home.
-        token: The token that a reader must show once; empty for a server that only this machine can reach.
+        address: The address to open in a browser, without the token.
+        key: Ends the server; known to everyone who can read the home.
+        token: The token that a reader must present once; empty if only this machine can connect.
     """
 
     address: str
@@ -51,48 +51,48 @@ class Place:
 
     @property
     def link(self) -> str:
-        """The address to open in a browser, with the token if there is one."""
+        """The address to open in a browser, with the token if one is needed."""
         return f"{self.address}?token={self.token}" if self.token else self.address
 
 
 def serve(home: Path, host: str, port: int, announce: Callable[[str], None]) -> int:
-    """Serves a home's dashboard until it is told to stop.
+    """Serve the dashboard of a home until it is stopped.
 
     Args:
         home: The darkit home; it need not exist yet.
-        host: The address to bind to. Another than this machine's own needs a token, which is made here.
+        host: The address to bind to. Any but this machine's own needs a token, which is made here.
         port: The port; 0 takes a free one.
-        announce: Told the address, with the token where there is one, as soon as it can be opened.
+        announce: Called with the address, including the token, as soon as it can be opened.
 
     Returns:
         The exit code.
 
     Raises:
-        ServerError: The port is taken, or the host is none.
+        ServerError: The port is taken, or the host is not an address of this machine.
     """
-    mine = _Mine(home)
-    if not mine.held:
+    lock = _ServerLock(home)
+    if not lock.acquire():
         announce(_running(home).link)
         return 0
-    with mine:
+    with lock:
         listening = _listen(host, port)
         shown = _name_for_others(host)
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         token = None if host in _LOOPBACK else secrets.token_urlsafe(32)
         key = secrets.token_urlsafe(32)
         place = Place(address, key, token or "")
-        mine.tell(place)
+        lock.publish(place)
         announce(place.link)
         return _run(home, host, listening, token, key)
 
 
 def start_in_background(home: Path, host: str = "127.0.0.1", port: int = 8000) -> str:
-    """Starts a server in a process of its own, unless the home has one, and returns its address when it answers.
+    """Start a server in the background, unless the home has one, and return its address once it answers.
 
     Raises:
-        ServerError: It did not start; the text says why.
+        ServerError: It did not start; the message says why.
     """
-    if not _Mine(home).free():
+    if not _ServerLock(home).free():
         return _running(home).link
     command = python_module("darkit.dashboard.server.serve", str(home), host, str(port))
     folder = _folder(home)
@@ -109,22 +109,22 @@ def start_in_background(home: Path, host: str = "127.0.0.1", port: int = 8000) -
     with process.stdout:
         address = process.stdout.readline().decode().strip()
     if not address:
-        told = (folder / "server.log").read_text(errors="replace").strip().splitlines()
-        raise ServerError(told[-1] if told else "The dashboard did not start.")
+        log_lines = (folder / "server.log").read_text(errors="replace").strip().splitlines()
+        raise ServerError(log_lines[-1] if log_lines else "The dashboard did not start.")
     _wait_for(address)
     return address
 
 
 def stop(home: Path) -> str | None:
-    """Ends the server of a home and returns its address, or None where there is none.
+    """Stop the server of a home and return its address, or None if none is running.
 
     Raises:
-        ServerError: It does not end.
+        ServerError: It does not stop.
     """
     if not (home / FOLDER).is_dir():
         return None
-    mine = _Mine(home)
-    if mine.free():
+    lock = _ServerLock(home)
+    if lock.free():
         return None
     place = _running(home)
     body = json.dumps({"key": place.key}).encode()
@@ -135,10 +135,10 @@ def stop(home: Path) -> str | None:
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5).close()
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        if mine.free():
+        if lock.free():
             return place.address
         time.sleep(0.05)
-    raise ServerError(f"The dashboard at {place.address} does not end.")
+    raise ServerError(f"The dashboard at {place.address} does not stop.")
 
 
 def _run(home: Path, host: str, listening: socket.socket, token: str | None, key: str) -> int:
@@ -162,8 +162,8 @@ def _run(home: Path, host: str, listening: socket.socket, token: str | None, key
 
 
 def server_of(app: ASGIApp) -> uvicorn.Server:
-    """A server for the dashboard that nothing in the environment changes."""
-    import uvicorn  # late: the address is told before the slow imports
+    """Make a server that no environment variable changes."""
+    import uvicorn  # late: the address is announced before the slow imports
 
     from darkit.dashboard.server.connections import Server, server_options
 
@@ -187,7 +187,7 @@ def server_of(app: ASGIApp) -> uvicorn.Server:
 
 
 def _name_for_others(host: str) -> str:
-    """The host in the address that is told; for a server bound to all addresses one under which others find it."""
+    """Return the host of the announced address: if bound to all addresses, one that others can reach."""
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
         from darkit.dashboard.server.security import outgoing_address
 
@@ -199,7 +199,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise ServerError(f"{host!r} is no address of this machine: {error.strerror}.") from error
+        raise ServerError(f"{host!r} is not an address of this machine: {error.strerror}.") from error
     listening = socket.socket(family, kind, protocol)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -208,22 +208,21 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         if error.errno in (13, 98, 48):  # EACCES, EADDRINUSE on Linux and on macOS
-            raise ServerError(f"Port {port} on {host} is taken or forbidden; choose another with --port.") from error
+            raise ServerError(f"Port {port} on {host} is taken or forbidden. Choose another with --port.") from error
         raise ServerError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
     return listening
 
 
-class _Mine:
-    """The right to serve a home: a lock that is free again however the server ends."""
+class _ServerLock:
+    """The right to serve a home: a lock that is released however the server ends."""
 
     def __init__(self, home: Path) -> None:
         self._path = _folder(home) / "lock"
         self._place = _folder(home) / "place.json"
         self._descriptor: int | None = None
 
-    @property
-    def held(self) -> bool:
-        """Takes the lock if it is free, and says whether it is ours."""
+    def acquire(self) -> bool:
+        """Acquire the lock if it is free, and return whether this process has it."""
         if self._descriptor is None:
             descriptor = None
             try:
@@ -239,14 +238,14 @@ class _Mine:
         return True
 
     def free(self) -> bool:
-        """Says whether nobody serves the home."""
-        if not self.held:
+        """Return whether no server of the home is running."""
+        if not self.acquire():
             return False
         self._release()
         return True
 
-    def tell(self, place: Place) -> None:
-        """Writes where the home is served, for its owner only to read."""
+    def publish(self, place: Place) -> None:
+        """Write where the home is served, readable only by its owner."""
         old = os.umask(0o077)
         try:
             files.write_json(self._place, asdict(place))
@@ -258,8 +257,8 @@ class _Mine:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def __enter__(self) -> _Mine:
-        self._place.unlink(missing_ok=True)  # of a server that was killed
+    def __enter__(self) -> _ServerLock:
+        self._place.unlink(missing_ok=True)  # left by a server that was killed
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -280,8 +279,7 @@ def _folder(home: Path) -> Path:
 def _cannot_write(home: Path, error: OSError) -> StorageError:
     return StorageError(
         error.errno,
-        f"The dashboard keeps its lock and its address in the darkit home {home} and cannot write there: "
-        f"{error.strerror}.",
+        f"Cannot write the dashboard's lock and address into the darkit home {home}: {error.strerror}.",
     )
 
 
@@ -292,11 +290,11 @@ def _running(home: Path) -> Place:
             values = read_object(home / FOLDER / "place.json")
             return Place(str(values["address"]), str(values["key"]), str(values.get("token", "")))
         except PermissionError as error:
-            raise ServerError(f"A dashboard of {home} is running, but another user started it.") from error
+            raise ServerError(f"Another user runs a dashboard of {home}.") from error
         except (OSError, UnreadableError, KeyError) as error:
             if time.monotonic() > deadline:
-                raise ServerError(f"A dashboard of {home} is running, but does not say where.") from error
-        time.sleep(0.05)  # it has begun, but not told yet
+                raise ServerError(f"A dashboard of {home} is running, but its address was not written.") from error
+        time.sleep(0.05)  # it has started, but not published its address yet
 
 
 def _wait_for(address: str) -> None:
@@ -306,7 +304,7 @@ def _wait_for(address: str) -> None:
         try:
             opener.open(address.partition("?")[0], timeout=5).close()
             return
-        except urllib.error.HTTPError:  # it asks for its token, so it is there
+        except urllib.error.HTTPError:  # it asks for its token, so it is running
             return
         except OSError:
             time.sleep(0.05)

@@ -148,4 +148,4 @@ def test_a_log_has_a_few_lines_a_minute_and_says_how_many_it_left_out(monkeypatc
 
     assert let() == ["100 % of it"] * 10
     now += 61
-    assert let() == ["[490 more were left out before] 100 % of it", *["100 % of it"] * 9]
+    assert let() == ["[490 errors were not logged before this one] 100 % of it", *["100 % of it"] * 9]
