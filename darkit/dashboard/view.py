@@ -1,4 +1,4 @@
-"""The state of a page as its address and its requests give it. Nothing in them is trusted: it is checked here."""
+"""The state of a page, read from its address and its requests. Neither is trusted: both are checked here."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _MOST_FIELDS = 2_000
 
 @dataclass(frozen=True)
 class View:
-    """How curves are shown.
+    """How curves are drawn.
 
     Attributes:
-        axis: What x is: ``step``, ``epoch``, ``relative`` (seconds since the first row) or ``wall`` (clock time).
+        axis: The x-axis: ``step``, ``epoch``, ``relative`` (seconds since the first row) or ``wall`` (clock time).
         log: Whether y is logarithmic.
         smooth: Weight of the moving average, from 0 to 0.9999.
         robust: Whether outliers are left out of the scale of y (never of the data).
-        low: Where the shown stretch of x begins, or None.
-        high: Where it ends, or None.
-        group: A config key or ``tags``, by which runs are grouped, or empty.
-        unfold: The groups whose single runs are shown.
+        low: Start of the shown range of x, or None.
+        high: Its end, or None.
+        group: The config key, or ``tags``, that groups the runs, or empty.
+        unfold: The groups whose runs are shown one by one.
         dark: Whether the page is dark.
         language: ``en`` or ``zh``.
-        offset: Minutes that the reader's clock is ahead of UTC.
-        source: ``log``, or ``system`` for the use of the machine.
+        offset: The reader's offset from UTC, in minutes.
+        source: ``log``, or ``system`` for machine usage.
     """
 
     axis: str = "step"
@@ -55,7 +55,7 @@ class View:
 
 
 def read_view(values: object) -> View:
-    """Checks a view that a page sent. Raises `ConfigError`."""
+    """Check a view of a request. Raises `ConfigError`."""
     if not isinstance(values, Mapping):
         raise ConfigError("A view must be a JSON object.")
     low, high = _optional_number(values, "low"), _optional_number(values, "high")
@@ -78,17 +78,17 @@ def read_view(values: object) -> View:
 
 
 def read_names(values: object) -> list[str]:
-    """Checks a list of run names that a page sent. Raises `NameInvalidError` or `ConfigError`."""
+    """Check a list of run names of a request. Raises `NameInvalidError` or `ConfigError`."""
     return [check_name(name) for name in dict.fromkeys(read_texts(values, MOST_RUNS))]
 
 
 def read_texts(values: object, most: int) -> list[str]:
-    """Checks a list of texts. Raises `ConfigError` when it is none or too long."""
+    """Check a list of strings and its length. Raises `ConfigError`."""
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) > most:
-        raise ConfigError(f"Expected a list of at most {most} texts.")
+        raise ConfigError(f"Expected a list of at most {most} strings.")
     for value in values:
         if not isinstance(value, str) or len(value) > 1000:
-            raise ConfigError("Expected texts of at most 1000 characters.")
+            raise ConfigError("Expected strings of at most 1000 characters.")
     return [readable(value) for value in values]
 
 
@@ -100,10 +100,10 @@ def _choice(values: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str:
 
 
 def read_text(values: Mapping[str, Any], key: str) -> str:
-    """Checks a text that a page sent. Raises `ConfigError`."""
+    """Check a string of a request. Raises `ConfigError`."""
     value = values.get(key, "")
     if not isinstance(value, str) or len(value) > 1000:
-        raise ConfigError(f"{key} must be a text of at most 1000 characters.")
+        raise ConfigError(f"{key} must be a string of at most 1000 characters.")
     return readable(value)
 
 
@@ -117,10 +117,10 @@ def _optional_number(values: Mapping[str, Any], key: str) -> float | None:
 
 
 def read_address(href: str) -> tuple[str, dict[str, Any]]:
-    """Reads an address.
+    """Read an address.
 
     Returns:
-        The path, with its marks resolved, and what the page shows; a value that cannot be is the default.
+        The path, unquoted, and the state of the page; invalid values are replaced by the defaults.
     """
     try:
         parts = urlsplit(href[:_LONGEST_ADDRESS])

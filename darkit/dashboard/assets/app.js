@@ -1,9 +1,9 @@
 "use strict";
-/* What all pages share: the address as the only state, questions to the server, words, and small pieces of a page. */
+/* Shared by all pages: the address as the only state, requests to the server, texts, and small parts of a page. */
 window.darkit = (() => {
   const parameters = () => new URLSearchParams(location.search);
 
-  /* Changes the address without a new page: null takes a parameter away, a list repeats it. */
+  /* Changes the address without a new page: null removes a parameter, a list repeats it. */
   function remember(changes) {
     const query = parameters();
     for (const [key, value] of Object.entries(changes)) {
@@ -48,7 +48,7 @@ window.darkit = (() => {
       let sentence = answer.statusText;
       try {
         sentence = (await answer.json()).error || sentence;
-      } catch { /* the status says enough */ }
+      } catch { /* the status is enough */ }
       throw new Error(sentence);
     }
     return answer;
@@ -69,7 +69,7 @@ window.darkit = (() => {
   const language = () => document.getElementById("words")?.dataset.language || "en";
   const dark = () => document.documentElement.getAttribute("data-mantine-color-scheme") === "dark";
 
-  /* Makes an element; what it says is always text. */
+  /* Makes an element; its content is always text. */
   function element(tag, className = "", text = "", attributes = {}) {
     const made = document.createElement(tag);
     if (className) made.className = className;
@@ -78,7 +78,7 @@ window.darkit = (() => {
     return made;
   }
 
-  function keep(blob, name) {
+  function download(blob, name) {
     const link = element("a", "", "", {download: name});
     link.href = URL.createObjectURL(blob);
     document.body.append(link);
@@ -87,7 +87,7 @@ window.darkit = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
-  /* Does what a click asks for; what went wrong is said in the corner. */
+  /* Does what a click asks for; an error is shown as a notification. */
   async function attempt(act) {
     try {
       await act();
@@ -98,7 +98,7 @@ window.darkit = (() => {
 
   const fileName = (text) => text.replace(/[^\p{L}\p{N}._-]+/gu, "-").slice(0, 80) || "chart";
 
-  /* Calls `step` again and again, never while the tab is hidden; `step` returns how many milliseconds to wait. */
+  /* Calls `step` repeatedly, never while the tab is hidden; `step` returns how many milliseconds to wait. */
   function repeat(step) {
     let timer = 0;
     let ended = false;
@@ -161,17 +161,17 @@ window.darkit = (() => {
     return `${day} ${two(date.getHours())}:${two(date.getMinutes())}`;
   }
 
-  /* What a page's layout holds as seconds, by the reader's clock and in the reader's language. */
+  /* Shows the times and durations of a page's layout in the reader's time zone and language. */
   function showTimes() {
     for (const place of document.querySelectorAll("[data-moment]")) place.textContent = moment(Number(place.dataset.moment));
     for (const place of document.querySelectorAll("[data-duration]")) place.textContent = duration(Number(place.dataset.duration));
   }
 
-  let gridComing = null;
-  /* On a run's page, which has no table, the grid's long script comes after the charts. */
+  let gridLoading = null;
+  /* Loads the grid's long script, which the page of a run, without a table, leaves until after its charts. */
   function grid() {
     const address = document.querySelector("meta[name=grid]")?.content;
-    gridComing ??= address
+    gridLoading ??= address
       ? new Promise((resolve, reject) => {
           const script = element("script", "", "", {src: address});
           script.onload = resolve;
@@ -179,13 +179,13 @@ window.darkit = (() => {
           document.head.append(script);
         })
       : Promise.resolve();
-    return gridComing;
+    return gridLoading;
   }
 
   const dates = {date: "%Y-%m-%d", year: "%Y", month: "%Y-%m", dayMonth: "%m-%d", dayMonthYear: "%Y-%m-%d"}; // in no language
-  let plotlyComing = null;
+  let plotlyLoading = null;
   function plotly() {
-    plotlyComing ??= new Promise((resolve, reject) => {
+    plotlyLoading ??= new Promise((resolve, reject) => {
       const ready = () => {
         Plotly.register({moduleType: "locale", name: "darkit", dictionary: {}, format: dates});
         resolve(Plotly);
@@ -194,13 +194,13 @@ window.darkit = (() => {
         ready();
         return;
       }
-      const early = document.getElementById("plotly-script");
-      const script = early || element("script", "", "", {src: document.querySelector("meta[name=plotly]").content});
+      const present = document.getElementById("plotly-script");
+      const script = present || element("script", "", "", {src: document.querySelector("meta[name=plotly]").content});
       script.onload = ready;
       script.onerror = reject;
-      if (!early) document.head.append(script);
+      if (!present) document.head.append(script);
     });
-    return plotlyComing;
+    return plotlyLoading;
   }
 
   /* Links between our own pages need no new document. */
@@ -242,12 +242,12 @@ window.darkit = (() => {
   }
 
   return {
-    parameters, remember, go, runAddress, ask, say, language, dark, element, keep, attempt, fileName, repeat, stateBadge,
+    parameters, remember, go, runAddress, ask, say, language, dark, element, download, attempt, fileName, repeat, stateBadge,
     number, count, rate, duration, moment, plotly, grid, pages: [showTimes],
   };
 })();
 
-/* What Dash calls. Each page's script adds to `darkit.pages` a function that looks whether its page is there. */
+/* Called by Dash. Each page's script adds a function to `darkit.pages` that starts or ends its work on the page. */
 window.dash_clientside = window.dash_clientside || {};
 window.dash_clientside.darkit = {
   mounted() {

@@ -1,8 +1,8 @@
 "use strict";
-/* Charts of runs: asks for figures of what is in view, for finer points when zoomed, and for what is new. */
+/* Charts of runs: requests the figures in view, finer points of a zoom, and updates. */
 (() => {
   const {element, say} = darkit;
-  const MOST_GROWN = 5000; // points of a trace after which the chart is asked for anew
+  const MOST_GROWN = 5000; // points of a trace after which the whole chart is requested again
   const options = {locale: "darkit", displaylogo: false, responsive: true, displayModeBar: false, doubleClick: false};
   const boards = new Map();
 
@@ -28,7 +28,7 @@
     return Date.parse(text.length <= 10 ? `${text}T00:00Z` : `${text}Z`);
   }
 
-  /* The stretch of y that a chart is zoomed to, as the address says it: "low,high,series". */
+  /* The range of y that a chart is zoomed to, from the address: "low,high,series". */
   const seriesOf = (text) => text.split(",").slice(2).join(",");
   function zoomOfY(title) {
     const range = darkit.parameters().getAll("y").find((text) => seriesOf(text) === title)?.split(",").slice(0, 2).map(Number);
@@ -93,7 +93,7 @@
       return view.low !== null && view.high !== null;
     }
 
-    /* Asks for figures: of the named charts, or with null for the list of all and the first ones. */
+    /* Requests the figures of the named charts; null requests the list of all and the first figures. */
     async load(titles) {
       const started = (this.asked = (this.asked || 0) + 1);
       const body = {runs: this.runs, view: this.view(), charts: titles};
@@ -105,9 +105,9 @@
       this.groups = answer.groups;
       darkit.showChips(this);
       const due = Object.keys(answer.figures).map((title) => this.cards.get(title)).filter(Boolean);
-      for (const card of due) card.stale = false; // so that nobody asks again for one that waits for its turn
+      for (const card of due) card.stale = false; // so that none is requested again while it waits for its turn
       for (const card of due) {
-        if (card !== due[0]) await new Promise((done) => setTimeout(done)); // the one before is seen meanwhile
+        if (card !== due[0]) await new Promise((done) => setTimeout(done)); // the browser shows the one before
         if (this.abort.signal.aborted) return;
         if ((card.asked || 0) > started) continue;
         card.asked = started;
@@ -183,7 +183,7 @@
       if ("xaxis.range[0]" in change || "yaxis.range[0]" in change) this.refresh();
     }
 
-    /* The whole range again, in all charts. */
+    /* Resets the zoom of all charts. */
     showAll() {
       if (this.source === "log") darkit.remember({low: null, high: null, y: null});
       return this.refresh();
@@ -194,7 +194,7 @@
       if (button) button.hidden = !this.zoomed && !darkit.parameters().has("y");
     }
 
-    /* Everything is shown another way: what is in view is asked for now, the rest when it comes into view. */
+    /* Called when the view changes: requests the charts on the screen now, the others when they are scrolled to. */
     refresh() {
       const titles = [];
       for (const card of this.cards.values()) {
@@ -231,7 +231,7 @@
       const answer = await (
         await darkit.ask("/api/news", {runs: this.runs, view, cursors}, this.abort.signal)
       ).json();
-      if (asked !== this.asked) return 100; // the view changed meanwhile
+      if (asked !== this.asked) return 100; // the view has changed since
       this.states = answer.runs;
       darkit.showChips(this);
       const redraw = new Set(answer.redraw);
@@ -252,7 +252,7 @@
       return changed ? 400 : alive ? 500 : 3000;
     }
 
-    /* Says, at most every ten seconds, whether there are checkpoints that no mark shows yet. */
+    /* Returns, at most every ten seconds, whether there are checkpoints without a mark. */
     savedMore() {
       const saved = Object.values(this.states).reduce((sum, run) => sum + (run.saved || 0), 0);
       const before = this.saved ?? saved;
@@ -262,7 +262,7 @@
       return saved > before;
     }
 
-    /* Adds new points to the traces they belong to; false where the chart must be asked for anew. */
+    /* Adds new points to their traces; false if the whole chart must be requested again. */
     append(card, pieces) {
       for (const [run, kind, x, y] of pieces) {
         const trace = card.plot.data?.find((one) => one.meta.run === run && one.meta.kind === kind);
@@ -303,7 +303,7 @@
     for (const board of boards.values()) if (board.source === "log") act(board);
   }
 
-  /* The page's colours changed: the figures' must, too. */
+  /* Redraws the charts when the page turns dark or light. */
   new MutationObserver(() => {
     document.body.dataset.agThemeMode = darkit.dark() ? "dark" : "light";
     for (const board of boards.values()) board.refresh();

@@ -1,5 +1,5 @@
 "use strict";
-/* The runs or groups of a board by name: their colour and state, and a click that hides, shows or unfolds them. */
+/* The runs or groups of a board by name: colour, state, and a click that hides, shows or unfolds them. */
 (() => {
   const {element, say} = darkit;
   const colours = [
@@ -37,7 +37,7 @@
     document.dispatchEvent(new CustomEvent("darkit-states", {detail: board.states}));
   }
 
-  /* A run that was moved or deleted while its page is open is told of; its curve stays until the page is loaded anew. */
+  /* Reports runs that were moved or deleted while the page is open; their curves stay until the page is reloaded. */
   function showGone(board) {
     const gone = document.getElementById("gone");
     if (!gone) return;

@@ -1,5 +1,5 @@
 "use strict";
-/* What the page of several runs has below its charts: config keys against a metric, values as they grow, one file of all. */
+/* The comparison below its charts: config keys against a metric, values that are updated, export as one file. */
 (() => {
   document.addEventListener("click", (event) => {
     if (event.target.id === "export-page") darkit.attempt(savePage);
@@ -8,7 +8,7 @@
   async function savePage() {
     const board = darkit.logBoard();
     const answer = await darkit.ask("/api/page", {runs: board.runs, view: board.view()});
-    darkit.keep(await answer.blob(), "darkit-comparison.html");
+    darkit.download(await answer.blob(), "darkit-comparison.html");
   }
 
   let parallelTurn = 0;
@@ -17,7 +17,7 @@
     const board = darkit.logBoard();
     if (!plot || !board) return;
     const turn = ++parallelTurn;
-    await board.ready; // it is far below them
+    await board.ready; // it is drawn after the charts above it
     const keys = plot.dataset.keys ? JSON.parse(plot.dataset.keys) : JSON.parse(plot.dataset.first);
     const metric = plot.dataset.metric;
     const body = {runs: board.runs, keys, metric, dark: darkit.dark()};
@@ -38,7 +38,7 @@
   darkit.pages.push(drawParallel);
   new MutationObserver(drawParallel).observe(document.documentElement, {attributes: true, attributeFilter: ["data-mantine-color-scheme"]});
 
-  /* The last and best values follow the logs, at most every three seconds. */
+  /* Updates the last and best values, at most every three seconds. */
   let grown = {page: "", rows: 0, next: 0};
   document.addEventListener("darkit-states", ({detail}) => {
     if (!document.getElementById("values-box")) return;

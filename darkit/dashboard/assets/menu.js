@@ -1,5 +1,5 @@
 "use strict";
-/* What a chart can be taken away as: a picture, or all of its points. */
+/* Exports of a chart: a picture, or all of its points. */
 (() => {
   const {element, say} = darkit;
 
@@ -27,13 +27,13 @@
         return {...trace, showlegend: legend};
       });
       const url = await Plotly.toImage({data, layout}, {format, width: 1200, height: 600, scale: format === "png" ? 2 : 1});
-      darkit.keep(await toBlob(url, format), `${darkit.fileName(card.title)}.${format}`);
+      darkit.download(await toBlob(url, format), `${darkit.fileName(card.title)}.${format}`);
     };
     add("export_png", () => picture("png"));
     add("export_svg", () => picture("svg"));
     add("export_csv", async () => {
       const answer = await darkit.ask("/api/csv", {runs: board.runs, view: board.view(), chart: card.id});
-      darkit.keep(await answer.blob(), `${darkit.fileName(card.title)}.csv`);
+      darkit.download(await answer.blob(), `${darkit.fileName(card.title)}.csv`);
     });
     const button = element("summary", "icon-button", "⤓", {"aria-label": say("export"), title: say("export")});
     menu.append(button, items);

@@ -1,5 +1,5 @@
 "use strict";
-/* The page of one run: which run the buttons mean, its state as it changes, and the prompt. */
+/* The page of one run: the run that its buttons act on, updates of its state, and the prompt. */
 (() => {
   const {say} = darkit;
 
@@ -7,7 +7,7 @@
     if (!location.pathname.startsWith("/run/")) return null;
     try {
       return decodeURIComponent(location.pathname.slice(5));
-    } catch { // somebody changed the address by hand
+    } catch { // an address edited by hand
       return null;
     }
   }
@@ -21,11 +21,11 @@
     }
     if (name === null) return;
     dash_clientside.set_props("selection", {data: [name]});
-    const tab = document.querySelector(".tabs-list [aria-selected=true]"); // on a phone it may be beside the screen
+    const tab = document.querySelector(".tabs-list [aria-selected=true]"); // on a phone it may be off the screen
     tab?.scrollIntoView({inline: "center", block: "nearest"});
   });
 
-  /* Asks how the run is while no chart on the screen does. */
+  /* Requests the state of the run while no chart on the screen does. */
   async function look(name) {
     const board = document.querySelector(".chart-board");
     if (board?.offsetParent) return 2000;

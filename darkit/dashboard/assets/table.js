@@ -1,12 +1,12 @@
 "use strict";
-/* The table of all runs: filled and kept up to date from here, in a grid that Dash holds. */
+/* The table of all runs: fills Dash's grid and keeps it up to date. */
 (() => {
   const {element, say} = darkit;
   const h = (...parts) => React.createElement(...parts);
   const fixed = ["state", "name", "progress", "eta", "model", "rate", "duration", "started", "device", "tags", "note", "problem"];
   const hiddenAtFirst = new Set(["note", "problem"]);
-  const MOST_KEYS = 100; // columns of config values that the server gives
-  const MOST_REMEMBERED = 200; // chosen runs that an address names, which is as many as can be compared
+  const MOST_KEYS = 100; // columns of config values in one request
+  const MOST_REMEMBERED = 200; // selected runs in the address, as many as can be compared
   const onPhone = ["name", "state", "progress"];
 
   window.dashAgGridFunctions = window.dashAgGridFunctions || {};
@@ -63,7 +63,7 @@
 
   const isEmpty = (value) => value === null || value === undefined || value === "";
 
-  /* Numbers by size, words by their letters and the numbers in them; what is empty comes last either way. */
+  /* Sorts numbers by value and texts alphabetically, with the numbers in them by value; empty values come last either way. */
   function order(a, b, nodeA, nodeB, descending) {
     if (isEmpty(a) || isEmpty(b)) return isEmpty(a) === isEmpty(b) ? 0 : isEmpty(a) === descending ? -1 : 1;
     if (typeof a === "number" && typeof b === "number") return a - b;
@@ -83,7 +83,7 @@
     }
 
     async start() {
-      const answer = this.fetch(); // while the grid comes up
+      const answer = this.fetch(); // while the grid starts
       this.grid = await dash_ag_grid.getApiAsync("grid");
       if (!this.box.isConnected) return;
       const saved = darkit.parameters();
@@ -105,7 +105,7 @@
         this.rememberGrid();
         this.countRows();
       });
-      this.take(await answer);
+      this.update(await answer);
       this.loop = darkit.repeat(() => this.turn());
     }
 
@@ -136,11 +136,11 @@
         this.loop.end();
         return 1e9;
       }
-      this.take(await this.fetch());
+      this.update(await this.fetch());
       return [...this.rows.values()].some((row) => row.state === "running") ? 1000 : 2000;
     }
 
-    take(answer) {
+    update(answer) {
       this.version = answer.version;
       const changed = [];
       const added = [];
@@ -182,7 +182,7 @@
       this.box.dataset.filled = String(this.rows.size);
     }
 
-    /* A run that was just deleted is gone and no longer chosen, before the news says so. */
+    /* Removes a deleted run at once, before the next update. */
     forget(name) {
       const row = this.rows.get(name);
       if (!row) return;
@@ -248,7 +248,7 @@
       return {...shared, field: column[id].valueGetter ? undefined : id, ...column[id], pinned, width, minWidth: 60};
     }
 
-    /* Last and best of a series stand under one heading. */
+    /* Puts last and best of a series under one heading. */
     definitions(ids) {
       const made = [];
       for (const id of ids) {
@@ -275,7 +275,7 @@
       const before = this.shownColumns();
       const places = this.allColumns();
       const sorted = (columns) => [...columns].sort((a, b) => places.indexOf(a) - places.indexOf(b));
-      const moved = JSON.stringify(sorted(before)) !== JSON.stringify(before); // by hand: new ones come behind then
+      const moved = JSON.stringify(sorted(before)) !== JSON.stringify(before); // by hand: new ones are appended then
       const kept = before.filter((id) => ids.includes(id));
       this.chosen = moved ? [...kept, ...ids.filter((id) => !kept.includes(id))] : sorted(ids);
       if (JSON.stringify(this.chosen) === JSON.stringify(before)) return;
@@ -293,7 +293,7 @@
       if (state.length) this.grid.applyColumnState({state});
       try {
         if (query.has("filter")) this.grid.setFilterModel(JSON.parse(query.get("filter")));
-      } catch { /* an address that somebody changed by hand */ }
+      } catch { /* an address edited by hand */ }
     }
 
     restoreChoice() {
@@ -331,7 +331,7 @@
     }
 
     selected() {
-      if (this.first || location.pathname !== "/") return; // nothing was chosen yet, or another page is coming
+      if (this.first || location.pathname !== "/") return; // the selection is not restored yet, or the page is changing
       const names = this.grid.getSelectedRows().filter((row) => row.opens).map((row) => row.name);
       this.names = names;
       darkit.remember({run: names.length <= MOST_REMEMBERED ? names : []});

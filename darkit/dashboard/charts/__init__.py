@@ -1,1 +1,1 @@
-"""Charts: from columns to figures."""
+"""Charts: columns to curves to figures."""

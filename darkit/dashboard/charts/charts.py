@@ -1,4 +1,4 @@
-"""What the charts of a page show: which series the chosen runs have, their figures, and what is new since."""
+"""The charts of a page: the series of the selected runs, their figures, and updates."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from darkit.runs.checkpoints import checkpoint_steps
 from darkit.runs.status import ALIVE
 
 _MARKED_RUNS = 20
-_MARKS = 60  # checkpoints per curve on the screen; a zoom shows those between
+_MARKS = 60  # checkpoints per curve on the screen; a zoom shows the others
 _LEAST_NEW = 4
 _MOST_NEW = 120  # points per curve and update
 _CACHED = 64 * 2**20  # bytes of answers
-_MOST_TOGETHER = 20_000  # points of all curves of a chart: more cost a browser time that nobody sees
-_FEWEST = 500  # points per curve however many there are
+_MOST_TOGETHER = 20_000  # points of all curves of a chart: more cost the browser time and show nothing
+_FEWEST = 500  # points per curve, however many curves there are
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A run whose curves are shown: its place among the chosen ones is its colour."""
+    """A run whose curves are shown. Its index among the selected ones is its colour."""
 
     index: int
     facts: Facts
@@ -44,10 +44,10 @@ class Shown:
 
 
 class Charts:
-    """Answers what the charts of a page ask.
+    """Answers the requests of a page's charts.
 
     Args:
-        library: Where the runs are.
+        library: The runs.
     """
 
     def __init__(self, library: Library) -> None:
@@ -57,12 +57,12 @@ class Charts:
         self._lock = threading.Lock()
 
     def chosen(self, names: Sequence[str], source: str) -> list[Shown]:
-        """Reads the chosen runs; those that are gone are left out."""
+        """Read the selected runs, without those that no longer exist."""
         found = []
         for index, name in enumerate(names):
             try:
                 found.append((index, self._library.facts(name)))
-            except DarkitError:  # deleted meanwhile; the page tells from what is missing
+            except DarkitError:  # deleted; the page sees that it is missing
                 continue
         tables = self._library.logs((facts for _, facts in found), source)
         return [
@@ -71,7 +71,7 @@ class Charts:
         ]
 
     def draw(self, names: Sequence[str], view: View, wanted: Sequence[str] | None) -> bytes:
-        """Returns figures as JSON: those of the wanted charts, or, with None, of the first two and the list of all."""
+        """Return figures as JSON: of the wanted charts, or, for None, of the first two, with the list of all."""
         shown = self.chosen(names, view.source)
         key = json.dumps([names, view.__dict__, wanted])
         state = [
@@ -106,7 +106,7 @@ class Charts:
         }
 
     def figure(self, title: str, shown: Sequence[Shown], view: View) -> dict[str, Any]:
-        """Draws one series of the chosen runs."""
+        """Draw one series of the selected runs."""
         lines, bands, scales = [], [], []
         with_series = [run for run in shown if title in run.series]
         marked = len(with_series) <= _MARKED_RUNS and view.source == "log"
@@ -149,16 +149,16 @@ class Charts:
     def news(
         self, names: Sequence[str], view: View, cursors: Mapping[str, Mapping[str, Sequence[int]]]
     ) -> dict[str, Any]:
-        """Returns what came since a page last asked.
+        """Return the updates since a page last asked.
 
         Args:
-            names: The chosen runs.
-            view: How they are shown.
-            cursors: For each chart and run the generation and the number of rows that it shows.
+            names: The selected runs.
+            view: How they are drawn.
+            cursors: For each chart and run the generation and the number of rows shown.
 
         Returns:
             ``runs``: the state of each; ``append``: for each chart ``[run, kind, x, y]`` pieces; ``redraw``: the charts
-            whose rows are no continuation; ``cursors``: what is shown after that.
+            that cannot be continued; ``cursors``: the new ones.
         """
         shown = self.chosen(names, view.source)
         append: dict[str, list[Any]] = {}
@@ -191,17 +191,17 @@ class Charts:
 
 
 def points_each(curves: int) -> int:
-    """How many points each of the curves of a chart has at most."""
+    """Return the maximum number of points of each curve of a chart."""
     return max(_FEWEST, min(MOST_POINTS, _MOST_TOGETHER // max(1, curves)))
 
 
 def heading(title: str, view: View) -> str:
-    """What stands above a chart."""
+    """Return the title of a chart."""
     return measure(readable(title), view.language).title if view.source == "system" else readable(title)
 
 
 def new_pieces(run: Shown, title: str, view: View, first: int) -> list[list[Any]]:
-    """What a curve grew by since row ``first``, thinned as much as the rest of the curve is."""
+    """Return the points of a curve since row ``first``, thinned as much as the rest of it."""
     total = run.table.rows
     new = _curve(run, title, view, first)
     most = int(max(_LEAST_NEW, min(_MOST_NEW, 2 * len(new.x) * MOST_POINTS / max(1, total))))
@@ -222,7 +222,7 @@ def new_pieces(run: Shown, title: str, view: View, first: int) -> list[list[Any]
 
 
 def state_of(run: Shown) -> dict[str, Any]:
-    """What the page shows of a run beside its name."""
+    """Return what the page shows of a run beside its name."""
     status = run.facts.status
     rate, left = pace(run.facts, run.table)
     alive = run.facts.state in ALIVE
@@ -242,7 +242,7 @@ def state_of(run: Shown) -> dict[str, Any]:
 
 
 def groups_of(shown: Sequence[Shown], view: View) -> list[tuple[str, list[Shown]]]:
-    """Sorts runs by the value of the view's group key; no groups without one."""
+    """Group runs by the value of the view's group key; no groups without one."""
     if not view.group:
         return []
     groups: dict[str, list[Shown]] = {}
@@ -256,7 +256,7 @@ def groups_of(shown: Sequence[Shown], view: View) -> list[tuple[str, list[Shown]
 
 
 def checkpoint_marks(run: Shown, column: str, view: View) -> tuple[tuple[float, str], ...]:
-    """Where the checkpoints of a run are on the x-axis; of very many some, the first and the last among them."""
+    """Return the positions of a run's checkpoints on the x-axis; of very many some, with the first and the last."""
     saved = checkpoint_steps(run.facts.folder)
     if not saved:
         return ()

@@ -1,4 +1,4 @@
-"""Runs beside each other: where their configs differ, their last and best values, and keys against a metric."""
+"""Several runs compared: differing configs, last and best values, and config keys against a metric."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class KeyRow:
 
     @property
     def differs(self) -> bool:
-        """Whether the runs do not agree."""
+        """Whether the runs have different values."""
         return len(set(self.values)) > 1
 
 
 @dataclass(frozen=True)
 class ValueRow:
-    """The last and best values of one run: for each series a pair, or None."""
+    """The last and best value of each series of one run, or None."""
 
     shown: Shown
     values: tuple[tuple[float, float] | None, ...]
 
 
 def config_rows(shown: Sequence[Shown]) -> list[KeyRow]:
-    """The configs side by side, differing keys first."""
+    """Return the configs side by side, differing keys first."""
     all_keys = [run.facts.config_values() for run in shown]
     names = dict.fromkeys(key for keys in all_keys for key in keys if key not in _UNINTERESTING)
     rows = [KeyRow(name, tuple(shown_value(keys.get(name, MISSING)) for keys in all_keys)) for name in names]
@@ -48,10 +48,10 @@ def config_rows(shown: Sequence[Shown]) -> list[KeyRow]:
 
 
 def value_rows(shown: Sequence[Shown]) -> tuple[list[str], list[ValueRow], list[int | None]]:
-    """Last and best values.
+    """Compare last and best values.
 
     Returns:
-        The series' names; a row for each run; and for each series which run is the best, or None when there is one run.
+        The names of the series; a row per run; and for each series the index of the best run, or None for a single run.
     """
     found = [series_values(run.facts, run.table) for run in shown]
     names = list(dict.fromkeys(name for values in found for name in values))
@@ -69,26 +69,26 @@ def value_rows(shown: Sequence[Shown]) -> tuple[list[str], list[ValueRow], list[
 
 
 def parallel(charts: Charts, names: Sequence[str], keys: Sequence[str], metric: str, dark: bool) -> dict[str, Any]:
-    """The figure of config keys against a metric's best value; empty axes without either."""
+    """Draw config keys against the best value of a metric; empty axes without keys or runs."""
     shown = charts.chosen(names, "log")
     rows = {}
     for run in shown:
         values = run.facts.config_values()
         pair = series_values(run.facts, run.table).get(metric)
-        told = [shown_value(value) if isinstance(value := values.get(key), bool) else value for key in keys]
-        rows[run.facts.name] = [*told, pair[1] if pair else None]
+        key_values = [shown_value(value) if isinstance(value := values.get(key), bool) else value for key in keys]
+        rows[run.facts.name] = [*key_values, pair[1] if pair else None]
     if not keys or not rows:
         return {"data": [], "layout": base_layout(dark)}
     return parallel_figure([*keys, metric], rows, {run.facts.name: run.index for run in shown}, dark)
 
 
 def differing_keys(shown: Sequence[Shown]) -> list[str]:
-    """The keys in which the runs do not agree."""
+    """Return the keys in which the runs differ."""
     return [row.key for row in config_rows(shown) if row.differs]
 
 
 def shown_value(value: Any) -> str:
-    """A config value as the table shows it."""
+    """Return a config value as the table shows it."""
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:

@@ -1,4 +1,4 @@
-"""From the columns of a log to curves: which x, which y, where a value was NaN or infinite, and what is in view."""
+"""From the columns of a log to curves: x, y, non-finite values, and the shown range."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Curve:
     Attributes:
         x: Positions (points,): steps, epochs, seconds or Unix milliseconds.
         y: Finite values (points,).
-        odd_x: Where a value was NaN or infinite (marks,).
-        odd_y: Which it was (marks,).
+        odd_x: Positions of NaN and infinite values (marks,).
+        odd_y: These values (marks,).
     """
 
     x: Numbers
@@ -33,7 +33,7 @@ class Curve:
     odd_y: Numbers
 
     def within(self, low: float | None, high: float | None) -> Curve:
-        """The part between two positions, and one point more on each side so that lines go on to the edge."""
+        """Return the part between two positions, and one more point on each side so that lines reach the edge."""
         if low is None or high is None:
             return self
         inside = np.flatnonzero((self.x >= low) & (self.x <= high))
@@ -46,11 +46,11 @@ class Curve:
         return Curve(self.x[part], self.y[part], self.odd_x[marks], self.odd_y[marks])
 
     def smoothed(self, weight: float) -> Curve:
-        """The same curve, smoothed over all its points."""
+        """Return the same curve, smoothed over all its points."""
         return Curve(self.x, smooth(self.y, weight), self.odd_x, self.odd_y)
 
     def thinned(self, most: int = MOST_POINTS) -> Curve:
-        """At most ``most`` points that look like all of them."""
+        """Return at most ``most`` points that look like all of them."""
         chosen = pick(self.x, self.y, most)
         marks = np.unique(np.linspace(0, max(0, len(self.odd_x) - 1), MOST_ODD).astype(int))
         few = len(self.odd_x) <= MOST_ODD
@@ -62,16 +62,13 @@ EMPTY = Curve(*(np.empty(0) for _ in range(4)))
 
 
 def curve_of(table: Table, columns: Sequence[str], view: View, first: int = 0) -> Curve:
-    """Takes a series out of a log.
+    """Return the curve of a series, empty if the log lacks its columns.
 
     Args:
         table: The log.
-        columns: The series' x and y column.
+        columns: The x and y column of the series.
         view: Says what x is.
-        first: The row to begin with.
-
-    Returns:
-        The curve, empty where the log has no such columns.
+        first: The first row.
     """
     y = table.column(columns[1], first)
     x = position_of(table, columns[0], view, first)
@@ -86,7 +83,7 @@ def curve_of(table: Table, columns: Sequence[str], view: View, first: int = 0) -
 
 
 def position_of(table: Table, column: str, view: View, first: int = 0) -> Numbers | None:
-    """Returns x for every row from ``first`` on, as the view wants it, or None where the log cannot say."""
+    """Return x of every row from ``first`` on, as the view asks, or None if the log lacks the column."""
     if view.axis in ("relative", "wall"):
         clock = table.column(_TIME, first if view.axis == "wall" else 0)
         if clock is None or not len(clock):
@@ -113,7 +110,7 @@ class Band:
 
 
 def band_of(curves: Sequence[Curve], most: int = MOST_POINTS) -> Band:
-    """Averages curves where they are known; between its own points each curve is taken as straight."""
+    """Average curves, each interpolated linearly within its range."""
     filled = [curve for curve in curves if len(curve.x)]
     if not filled:
         return Band(*(np.empty(0) for _ in range(3)))
@@ -136,7 +133,7 @@ def band_of(curves: Sequence[Curve], most: int = MOST_POINTS) -> Band:
 
 
 def odd_of(curves: Sequence[Curve]) -> Curve:
-    """Where any of several curves was NaN or infinite, as a curve without points."""
+    """Return the non-finite values of several curves as a curve without points."""
     together = Curve(
         np.empty(0),
         np.empty(0),

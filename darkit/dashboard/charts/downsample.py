@@ -1,4 +1,4 @@
-"""Fewer points that look the same: smoothing over all points, and a choice of points that keeps every peak."""
+"""Fewer points that look the same: smoothing over all points, and downsampling that keeps every peak."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from tsdownsample import MinMaxLTTBDownsampler
 from darkit.dashboard.reading.columns import Numbers
 
 MOST_POINTS = 2_000
-_FEWEST_CHOSEN = 3  # what the choice of points by their shape needs at least
+_FEWEST_CHOSEN = 3  # the minimum of the downsampler
 _FORGOTTEN = 1e-12  # the weight below which an old point no longer counts
 
 
 def smooth(values: Numbers, weight: float) -> Numbers:
-    """Averages each value with those before it: the exponential moving average, freed of its start's bias.
+    """Return the bias-corrected exponential moving average.
 
     After Kingma and Ba, "Adam" (2015), section 3: the average divided by ``1 - weight ** n`` after n values.
 
     Args:
         values: Finite numbers (rows,).
-        weight: How much of the old average stays at each value, from 0 (nothing) to below 1.
+        weight: The weight of the old average at each value, from 0 to below 1.
     """
     if not weight or len(values) < 2:
         return values
@@ -30,27 +30,27 @@ def smooth(values: Numbers, weight: float) -> Numbers:
 
 
 def memory_of(weight: float) -> int:
-    """How many values back a smoothed value still depends on, to a part in 1e12."""
+    """Return how many earlier values a smoothed value depends on, to a part in 1e12."""
     return int(np.ceil(np.log(_FORGOTTEN) / np.log(weight))) if weight > 0 else 0
 
 
 def pick(x: Numbers, y: Numbers, most: int = MOST_POINTS) -> NDArray[np.intp]:
-    """Chooses which points to show: the extremes of every stretch, thinned to the most telling, and both ends.
+    """Choose the points to show: the extremes of every stretch, thinned by shape, and both ends.
 
     Args:
         x: Finite positions (rows,), ascending.
         y: Finite values (rows,).
-        most: How many points at most, at least 4.
+        most: The maximum number of points, at least 4.
 
     Returns:
-        Ascending row numbers; all of them when there are no more than ``most``.
+        Ascending row numbers; all of them if there are at most ``most``.
     """
     if len(y) <= most:
         return np.arange(len(y))
     extremes = np.array([np.argmin(y), np.argmax(y)])
-    if most < _FEWEST_CHOSEN + 2:  # too few for a choice by shape
+    if most < _FEWEST_CHOSEN + 2:  # too few for the downsampler
         return np.unique([0, *extremes, len(y) - 1])
-    if not (x[1:] > x[:-1]).all():  # the clock stood still or jumped: the order alone counts
+    if not (x[1:] > x[:-1]).all():  # the clock stood still or jumped: only the order counts
         chosen = MinMaxLTTBDownsampler().downsample(np.ascontiguousarray(y), n_out=most - 2)
     else:
         chosen = MinMaxLTTBDownsampler().downsample(np.ascontiguousarray(x), np.ascontiguousarray(y), n_out=most - 2)

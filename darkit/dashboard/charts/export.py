@@ -1,4 +1,4 @@
-"""Files to keep: the points of a chart as CSV, and a comparison as one page that needs no server."""
+"""Exports: the points of a chart as CSV, and a comparison as one page that needs no server."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ for (const [id, figure] of Object.entries(JSON.parse(document.getElementById("fi
 
 
 def chart_csv(title: str, shown: Sequence[Shown], view: View) -> Iterator[str]:
-    """Yields all points of a chart, of every run, as CSV: run, x, y; not thinned and not smoothed.
+    """Yield all points of a chart as CSV: run, x, y; neither thinned nor smoothed.
 
-    On the axis of the clock x is the time in seconds since 1970, whatever the reader's time zone.
+    On the clock axis x is the Unix time in seconds, whatever the reader's time zone.
     """
     runs = [run for run in shown if title in run.series]
     x_name = runs[0].series[title][0] if view.axis == "step" and runs else _X_NAMES.get(view.axis, view.axis)
@@ -48,21 +48,21 @@ def chart_csv(title: str, shown: Sequence[Shown], view: View) -> Iterator[str]:
         if x is None or y is None:
             continue
         odd = run.table.odd(run.series[title][1])
-        told = (y == y) | odd  # a field that said something, be it NaN
+        given = (y == y) | odd  # a field that was not empty, be it NaN
         for start in range(0, len(y), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            kept = told[part]
+            kept = given[part]
             pairs = zip(x[part][kept].tolist(), y[part][kept].tolist(), strict=True)
             yield _csv_lines([[name, _number(left), _number(right)] for left, right in pairs])
 
 
 def harmless(value: str) -> str:
-    """Text that a spreadsheet takes for text, whatever it begins with."""
+    """Return text that no spreadsheet takes for a formula."""
     return f"'{value}" if value.startswith(_FORMULA) else value
 
 
 def comparison_page(charts: Charts, names: Sequence[str], view: View) -> bytes:
-    """One HTML file with the charts and tables of a comparison: it opens without a server and asks nobody."""
+    """Return one HTML file with the charts and tables of a comparison; it needs no server and requests nothing."""
     shown = charts.chosen(names, view.source)
     light = View(**{**view.__dict__, "dark": False})
     titles = list(dict.fromkeys(name for run in shown for name in run.series))

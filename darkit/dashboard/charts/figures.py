@@ -1,4 +1,4 @@
-"""From curves to plotly figures: pure functions. Every text that comes from a run is made inert here."""
+"""From curves to plotly figures: pure functions. All texts from a run are made inert here."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 _PALE = 0.28
 _FEW_MARKS = 20
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', sans-serif"
-_FEW_DIGITS, _MANY_DECADES = 5, 1000  # between these the values of a logarithmic axis have ticks at 1, 2 and 5
-_UNIFIED_HOVER = 8  # lines up to which one box shows all values
+_FEW_DIGITS, _MANY_DECADES = 5, 1000  # between these a logarithmic axis has ticks at 1, 2 and 5
+_UNIFIED_HOVER = 8  # up to so many lines one box shows all values
 
 Figure = dict[str, Any]
 
@@ -34,11 +34,11 @@ class Line:
     """A curve of one run in a chart.
 
     Attributes:
-        run: The run's name.
-        index: Which colour it has.
-        curve: Its points, raw.
-        smoothed: The same, smoothed, or None.
-        marks: Where checkpoints are on the x-axis, with their names.
+        run: The name of the run.
+        index: Its colour index.
+        curve: Its raw points.
+        smoothed: The smoothed ones, or None.
+        marks: Positions of checkpoints on the x-axis, with their names.
         faint: Whether it is drawn behind its group.
     """
 
@@ -69,15 +69,15 @@ def chart_figure(
     scale: tuple[float, float] | None = None,
     x_title: str = "",
 ) -> Figure:
-    """Draws one chart.
+    """Draw one chart.
 
     Args:
-        title: The series' name.
+        title: The name of the series.
         lines: The single runs.
         bands: The groups.
-        view: How to show them.
-        scale: The range of y when outliers are left out of it, or None.
-        x_title: What x is.
+        view: How to draw them.
+        scale: The range of y without outliers, or None.
+        x_title: The title of the x-axis.
     """
     traces: list[Figure] = []
     for line in lines:
@@ -106,9 +106,9 @@ def chart_figure(
 
 
 def _log_axis(lines: Sequence[Line], bands: Sequence[GroupBand]) -> Figure:
-    """A logarithmic axis with the number in full at each tick, of which plotly would write the digit alone.
+    """Return a logarithmic axis with the full number at each tick, where plotly would write one digit.
 
-    Over some decades there are ticks at 1, 2 and 5, since at every digit they would lie upon each other.
+    Over some decades there are ticks at 1, 2 and 5 only, since all nine would overlap.
     """
     values = np.concatenate([np.empty(0), *(line.curve.y for line in lines), *(band.band.mean for band in bands)])
     values = values[values > 0]
@@ -117,7 +117,7 @@ def _log_axis(lines: Sequence[Line], bands: Sequence[GroupBand]) -> Figure:
 
 
 def _mend_axes(layout: Figure, lines: Sequence[Line], bands: Sequence[GroupBand], view: View) -> None:
-    """An axis without a value has no numbers, and one with a single moment shows the minute around it."""
+    """Hide the numbers of an axis without values, and show the minute around a single time."""
     positions = np.concatenate([np.empty(0), *(line.curve.x for line in lines), *(band.band.x for band in bands)])
     if not len(positions):
         layout["yaxis"].update(visible=False)
@@ -129,7 +129,7 @@ def _mend_axes(layout: Figure, lines: Sequence[Line], bands: Sequence[GroupBand]
 
 
 def base_layout(dark: bool) -> Figure:
-    """The look that all figures share."""
+    """Return the layout that all figures share."""
     ink, grid = ("#c1c2c5", "rgba(255,255,255,0.09)") if dark else ("#495057", "rgba(0,0,0,0.08)")
     surface = "#25262b" if dark else "#ffffff"
     axis = {
@@ -156,22 +156,22 @@ def base_layout(dark: bool) -> Figure:
 
 
 def colour(index: int) -> str:
-    """The colour of the run that comes at this place."""
+    """Return the colour of the run at this index."""
     return PALETTE[index % len(PALETTE)]
 
 
 def inert(value: str) -> str:
-    """Text that plotly shows as it is, whatever markup it holds."""
+    """Return text that plotly shows as it is, whatever markup it holds."""
     return html.escape(value, quote=False)
 
 
 def numbers(values: Numbers) -> dict[str, str]:
-    """Numbers as plotly and the page read them from JSON: little-endian doubles in base64."""
+    """Return numbers as plotly and the page read them from JSON: little-endian doubles in base64."""
     return {"dtype": "f8", "bdata": base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode()}
 
 
 def robust_scale(values: Sequence[Numbers], log: bool) -> tuple[float, float] | None:
-    """The range that holds the middle 98 % of values, with some air around it."""
+    """Return the range of the middle 98 % of values, with a margin."""
     together = np.concatenate([*values, np.empty(0)])
     together = together[together > 0] if log else together
     if not len(together):
@@ -217,7 +217,7 @@ def _band_traces(group: GroupBand, log: bool) -> list[Figure]:
     band = group.band
     low = band.mean - band.deviation
     positive = band.mean[band.mean > 0]
-    if log and len(positive):  # such an axis goes down without end: the band ends a decade below the means
+    if log and len(positive):  # such an axis has no lower end: the band ends a decade below the means
         low = np.maximum(low, positive.min() / 10)
     name = inert(f"{group.label} ({group.count})")
     shared = {"type": "scatter", "mode": "lines", "x": numbers(band.x), "meta": {"run": group.label, "kind": "band"}}
@@ -242,7 +242,7 @@ def _odd_traces(name: str, run: str, index: int, curve: Curve) -> list[Figure]:
     if not len(curve.odd_x):
         return []
     words = ["NaN" if np.isnan(value) else "∞" if value > 0 else "−∞" for value in curve.odd_y]
-    few = len(words) <= _FEW_MARKS  # of many, which lie upon each other, the ring would be all that is seen
+    few = len(words) <= _FEW_MARKS  # many overlap, and only their rings would be seen
     symbols = {"NaN": "x", "∞": "triangle-up", "−∞": "triangle-down"}
     return [
         {

@@ -1,4 +1,4 @@
-"""Parallel coordinates: how a metric goes with the values of config keys. Texts from a run are made inert."""
+"""Parallel coordinates: a metric against the values of config keys. Texts from a run are made inert."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from darkit.dashboard.charts.figures import Figure, base_layout, colour, inert
 def parallel_figure(
     axes: Sequence[str], rows: Mapping[str, Sequence[Any]], colours: Mapping[str, int], dark: bool
 ) -> Figure:
-    """Draws one line per run across config keys, with the metric as the last axis.
+    """Draw one line per run across config keys, with the metric as the last axis.
 
     Args:
-        axes: The keys' names; the last one is the metric.
-        rows: For each run its value per axis; None where it has none.
-        colours: Which colour each run has.
+        axes: The names of the keys; the last one is the metric.
+        rows: The value of each run per axis, or None.
+        colours: The colour index of each run.
         dark: Whether the page is dark.
     """
     layout = base_layout(dark)
@@ -58,7 +58,7 @@ def parallel_figure(
     traces = []
     for run, values in rows.items():
         places = [scale.place(value) for scale, value in zip(scales, values, strict=True)]
-        told = [f"{inert(name)}: {inert(str(value))}" for name, value in zip(axes, values, strict=True)]
+        hover_texts = [f"{inert(name)}: {inert(str(value))}" for name, value in zip(axes, values, strict=True)]
         traces.append(
             {
                 "type": "scatter",
@@ -66,7 +66,7 @@ def parallel_figure(
                 "name": inert(run),
                 "x": list(range(len(axes))),
                 "y": places,
-                "text": told,
+                "text": hover_texts,
                 "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
                 "line": {"color": colour(colours[run]), "width": 2, "shape": "spline", "smoothing": 0.6},
                 "marker": {"size": 6},
@@ -84,7 +84,7 @@ def _short(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Where values stand on an axis from 0 to 1, and which labels the axis has."""
+    """The positions of values on an axis from 0 to 1, and its labels."""
 
     numeric: bool
     low: float

@@ -1,7 +1,7 @@
-"""The plotly script that the pages draw with: its "basic" bundle, which the package carries.
+"""The plotly script of the pages: its "basic" bundle, which is part of this package.
 
-The charts are lines and marks, which is what the basic bundle can draw. It is a quarter of the whole one, and a browser
-takes it in five times as fast; the ``plotly`` package has only the whole one. It comes unchanged from npm's
+The basic bundle draws lines and markers, which is all that the charts need. It is a quarter of the size of the whole
+one and loads five times as fast; the ``plotly`` package has only the whole one. It is the unchanged file of npm's
 ``plotly.js-basic-dist-min`` (MIT licence, beside it).
 """
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a run as a table: step, size, metrics, and whether they are whole."""
+"""The checkpoints of a run as a table: step, size, verification, metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from darkit.runs.safe import finite_number as number
 
 
 def checkpoints_card(facts: Facts, language: str) -> Component:
-    """The checkpoints of a run, the latest first."""
+    """Return the card of a run's checkpoints, the latest first."""
     say = partial(text, language)
     found = safe_checkpoints(facts.folder)
     if not found:
@@ -51,7 +51,7 @@ def checkpoints_card(facts: Facts, language: str) -> Component:
 
 
 def safe_checkpoints(folder: Path) -> list[Checkpoint]:
-    """The checkpoints of a run; none where its manifests are not what they should be."""
+    """Return the checkpoints of a run; none if its manifests are malformed."""
     try:
         found = list_checkpoints(folder)
     except (OSError, TypeError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""Runs beside each other: charts, configs, values, and keys against a metric."""
+"""The page of several runs: charts, values, configs, and config keys against a metric."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _MOST_AXES = 4
 def compare_page(
     language: str, names: Sequence[str], shown: Sequence[Shown], state: Mapping[str, Any]
 ) -> list[Component]:
-    """The page of the chosen runs.
+    """Return the page of the selected runs.
 
     Args:
         language: ``en`` or ``zh``.
-        names: The names that were asked for.
-        shown: Those of them that are there.
-        state: What the page's address says.
+        names: The selected names.
+        shown: The runs of them that exist.
+        state: The state of the page, from its address.
     """
     found = {run.facts.name for run in shown}
     gone = [name for name in names if name not in found]
@@ -58,7 +58,7 @@ def compare_page(
 
 
 def add_callbacks(app: Dash, charts: Charts) -> None:
-    """Add the callbacks of what stands below the charts."""
+    """Add the callbacks of the cards below the charts."""
     follow(app, "parallel", [Input("parallel-keys", "value"), Input("parallel-metric", "value")], "parallel-keys")
 
     @app.callback(
@@ -91,7 +91,7 @@ def add_callbacks(app: Dash, charts: Charts) -> None:
 
 
 def values_table(shown: Sequence[Shown], language: str) -> Component:
-    """Last and best value of each series, the best of all runs highlighted."""
+    """Return the last and best values of each series, the best of all runs highlighted."""
     names, rows, best = value_rows(shown)
     head = html.Thead(
         [
@@ -114,7 +114,7 @@ def values_table(shown: Sequence[Shown], language: str) -> Component:
 
 
 def config_rows_for(shown: Sequence[Shown], everything: bool) -> list[dict[str, str]]:
-    """The rows of the config grid."""
+    """Return the rows of the config grid."""
     return [
         {
             "key": row.key,
@@ -127,7 +127,7 @@ def config_rows_for(shown: Sequence[Shown], everything: bool) -> list[dict[str, 
 
 
 def config_box_style(shown: Sequence[Shown], rows: int) -> dict[str, str]:
-    """How high the config grid is: as its rows, but not without end."""
+    """Return the height of the config grid: that of its rows, up to a limit."""
     return {"height": f"{min(560, _header_height(shown) + 32 * rows + 4)}px"}
 
 

@@ -1,4 +1,4 @@
-"""How a run was evaluated after its training: what `darkit eval` noted."""
+"""The evaluations of a run after its training, as `darkit eval` recorded them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from darkit.runs.notes import OWN_DATA
 
 
 def evaluations(facts: Facts, language: str) -> list[Component]:
-    """A card with a row for each evaluation, the newest first; nothing for a run without."""
+    """Return a card with one row per evaluation, the newest first; nothing without evaluations."""
     found = facts.notes.evaluations[::-1]
     if not found:
         return []

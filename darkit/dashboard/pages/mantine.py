@@ -1,8 +1,8 @@
-"""dash-mantine-components with only those components loaded that the pages use.
+"""dash-mantine-components with only the components that the pages use.
 
-The package makes a class for each of its 200 components when it is imported, which takes as long as the rest of the
-start. Here its list of components is empty while it is imported, the used ones come next, and any other one when it is
-first asked for. If the package is laid out another way one day, it is imported as always.
+Importing the package creates a class for each of its 200 components, which takes as long as the rest of the start. Here
+its list of components is empty during the import; the used ones are created next, and any other one when it is first
+accessed. If a later version of the package has no such list, it is imported as usual.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _USED = (
 
 
 class _NoList(MetaPathFinder, Loader):
-    """Stands in for the module that imports all components."""
+    """Replaces the module that imports all components."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         return ModuleSpec(fullname, self) if fullname == _LIST else None

@@ -1,4 +1,4 @@
-"""Pieces that several pages share. Whatever comes from a run is given to components as text, never as markup."""
+"""Parts that several pages share. Everything that comes from a run is passed to components as text, never as markup."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ _YEAR_3000 = 32_503_680_000.0  # seconds since 1970
 
 
 def card(title: str, *children: Any, id: str | None = None) -> Component:
-    """A titled block."""
+    """Return a titled block."""
     head = [html.H2(title, className="card-title")] if title else []
     options = {"id": id} if id else {}
     return html.Section([*head, *children], className="card", **options)
 
 
 def state_badge(state: str, language: str) -> Component:
-    """The state of a run: a colour and a word."""
+    """Return the state of a run as a colour and a word."""
     return html.Span(
         [html.Span(className="state-dot"), state_word(state, language)], className=f"state state-{state_class(state)}"
     )
 
 
 def state_word(state: str, language: str) -> str:
-    """The word for a state; a state that is not known is its own word."""
+    """Return the word for a state; an unknown state is shown as it is."""
     key = f"state_{state}"
     return text(language, key) if state_class(state) != "unknown" else key[len("state_") :]
 
 
 def state_class(state: str) -> str:
-    """The part of a class name that stands for a state."""
+    """Return the part of a class name that stands for a state."""
     return state if state in ("running", "stalled", "finished", "stopped", "crashed", "broken") else "unknown"
 
 
 def facts_list(pairs: Sequence[tuple[str, Any]]) -> Component:
-    """Names with their values, below each other; those without a value are left out."""
+    """Return a list of names with their values, without those that have none."""
     rows = [[html.Dt(name), html.Dd(value)] for name, value in pairs if value not in (None, "")]
     return html.Dl([part for row in rows for part in row], className="facts")
 
 
 def values_table(values: Mapping[str, Any], language: str) -> Component:
-    """Flat config values as a table."""
+    """Return a table of flat config values."""
     if not values:
         return html.P(text(language, "no_config"), className="muted")
     rows = [html.Tr([html.Th(key, scope="row"), html.Td(_shown(value))]) for key, value in values.items()]
@@ -55,7 +55,7 @@ def values_table(values: Mapping[str, Any], language: str) -> Component:
 
 
 def code_block(content: str, language: str, *, label: str = "", copy: bool = True, tall: bool = False) -> Component:
-    """Text in a fixed-width face, with a button that copies it."""
+    """Return text in a fixed-width font with a button that copies it."""
     button = [copy_button(language)] if copy else []
     if not label and not tall:
         return html.Div([html.Pre(content, className="code", tabIndex=0), *button], className="code-block one-line")
@@ -69,7 +69,7 @@ def code_block(content: str, language: str, *, label: str = "", copy: bool = Tru
 
 
 def command_row(label: str, command: str, language: str) -> Component:
-    """A command with what it does before it and a button that copies it."""
+    """Return a command with its purpose and a button that copies it."""
     return html.Div(
         [
             html.Span(label, className="command-label"),
@@ -81,14 +81,14 @@ def command_row(label: str, command: str, language: str) -> Component:
 
 
 def copy_button(language: str) -> Component:
-    """A button that copies the text of the block it is in; the page's script does it."""
+    """Return a button by which the page's script copies the text of the block around it."""
     return html.Button(
         text(language, "copy"), className="small-button copy", **{"data-copied": text(language, "copied")}
     )
 
 
 def chart_board(names: Sequence[str], language: str, *, source: str = "log", id: str = "charts") -> Component:
-    """Where the page's script draws the charts of runs."""
+    """Return the place where the page's script draws the charts of runs."""
     data = {"data-runs": json.dumps(list(names)), "data-source": source, "data-language": language}
     return html.Div(
         [
@@ -103,17 +103,17 @@ def chart_board(names: Sequence[str], language: str, *, source: str = "log", id:
 
 
 def moment(seconds: float) -> Component | None:
-    """A moment, which the page's script says by the reader's clock; None where it is none."""
+    """Return a time that the page's script shows in the reader's time zone; None for an invalid one."""
     return html.Span(**{"data-moment": repr(seconds)}) if 0 < seconds < _YEAR_3000 else None
 
 
 def duration(seconds: float) -> Component | None:
-    """A length of time, which the page's script says in the reader's language; None where it is none."""
+    """Return a duration that the page's script shows in the reader's language; None for an invalid one."""
     return html.Span(**{"data-duration": repr(seconds)}) if 0 <= seconds < _YEAR_3000 else None
 
 
 def run_dot(index: int) -> Component:
-    """The colour of the run at this place."""
+    """Return a dot in the colour of the run at this index."""
     return html.Span(className="run-dot", style={"background": colour(index)})
 
 

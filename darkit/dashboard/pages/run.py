@@ -1,4 +1,4 @@
-"""One run: its charts and everything that is known of it."""
+"""The page of one run: its charts and everything that was recorded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TABS = ("charts", "overview", "config", "checkpoints", "machine", "source", "pro
 
 
 def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Component]:
-    """The page of a run."""
+    """Return the page of a run."""
     facts = run.facts
     say = partial(text, language)
     alive = facts.state in ALIVE
@@ -115,12 +115,12 @@ def add_callbacks(app: Dash, charts: Charts) -> None:
 
 
 def commands(facts: Facts, language: str) -> list[tuple[str, str]]:
-    """Command lines that one can copy: what they do and what they are."""
+    """Return commands to copy: the purpose and the command line of each."""
     name = shlex.quote(facts.folder.name)
     recorded = facts.info.get("command")
     words = recorded if isinstance(recorded, list) and all(isinstance(word, str) for word in recorded) else []
     found = [("cmd_reproduce", shlex.join(words))] if words else []
-    found.append(("cmd_resume", _resuming(facts)))
+    found.append(("cmd_resume", _resume_command(facts)))
     found.append(("cmd_predict", f"darkit predict {name} {example_input(facts.folder, facts.info)}"))
     found.append(("cmd_verify", f"darkit verify {name}"))
     if (facts.folder / files.TENSORBOARD).is_dir():
@@ -128,10 +128,10 @@ def commands(facts: Facts, language: str) -> list[tuple[str, str]]:
     return [(text(language, key), readable(command)) for key, command in found]
 
 
-def _resuming(facts: Facts) -> str:
-    """How to go on with a run; one that is complete needs a later end."""
+def _resume_command(facts: Facts) -> str:
+    """Return how to resume a run; a finished one needs a later end."""
     later = 2 * facts.status.max_step if facts.state == "finished" and facts.status.max_step else None
-    if not (facts.folder / files.COMPOSED_CONFIG).is_file():  # begun from Python, where its model and data are
+    if not (facts.folder / files.COMPOSED_CONFIG).is_file():  # started from Python, which has its model and data
         more = f", max_step={later}" if later else ""
         return f"darkit.fit(model, data, name={facts.folder.name!r}, resume=True{more})"
     return f"darkit train {resume_words(facts.folder.name)}" + (f" trainer.max_step={later}" if later else "")
@@ -153,7 +153,7 @@ def _steps(facts: Facts) -> str:
 
 
 def run_ending(facts: Facts, run: Shown, language: str) -> list[Component]:
-    """What a run says of its end: problem, reason and traceback."""
+    """Return how a run ended: problem, reason and traceback."""
     parts: list[Component] = []
     problem = facts.problem or run.table.problem
     if problem:

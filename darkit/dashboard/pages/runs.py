@@ -1,4 +1,4 @@
-"""The table of all runs."""
+"""The page of all runs: a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PYTHON = "import darkit\nrun = darkit.fit(model, data)"
 
 
 def runs_page(language: str, root: str, search: str, archived: bool) -> list[Component]:
-    """The page; its script fills the grid and keeps it up to date."""
+    """Return the page; its script fills the grid and keeps it up to date."""
     say = partial(text, language)
     return [
         html.Div(

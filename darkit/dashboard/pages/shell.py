@@ -1,4 +1,4 @@
-"""What surrounds every page: the bar at the top, and where messages appear."""
+"""The frame of every page: the bar at the top, and the place of messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _THEME = {
 
 
 def frame() -> Component:
-    """The part of the document that stays while pages come and go."""
+    """Return the part of the document that stays when the page changes."""
     return dmc.MantineProvider(
         theme=_THEME,
         defaultColorScheme="auto",
@@ -39,7 +39,7 @@ def frame() -> Component:
 
 
 def page(language: str, content: Any, *, wide: bool = False) -> list[Component]:
-    """A whole page: the bar, the content and the words that the page's scripts say."""
+    """Return a whole page: the bar, the content and the texts of the page's scripts."""
     other = "zh" if language == "en" else "en"
     bar = html.Header(
         [
@@ -74,7 +74,7 @@ def page(language: str, content: Any, *, wide: bool = False) -> list[Component]:
 
 
 def lost(language: str, sentence: str) -> list[Component]:
-    """What stands where there is no page."""
+    """Return what is shown instead of a page that does not exist."""
     return [
         html.Div(
             [html.P(sentence), html.A(text(language, "to_runs"), href="/", className="inner-link")],

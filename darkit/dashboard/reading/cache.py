@@ -1,4 +1,4 @@
-"""The logs that were read, kept in memory under a bound: the least recently used go first."""
+"""The logs that were read, kept in memory up to a limit; the least recently used are dropped first."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from darkit.dashboard.reading.tail import LogTail, Table, refresh_together
 
 DEFAULT_BOUND = 2**30  # bytes
-_TOGETHER = 50  # logs read at a time: while they are, others wait for them
+_TOGETHER = 50  # logs read at a time, during which other requests for them wait
 
 
 class LogCache:
     """Follows logs by path.
 
     Args:
-        bound: How many bytes of numbers to keep at most. What was read last is kept even when it alone is larger.
+        bound: How many bytes of numbers to keep. The last read is kept even if it alone is larger.
     """
 
     def __init__(self, bound: int = DEFAULT_BOUND) -> None:
@@ -26,11 +26,11 @@ class LogCache:
         self._lock = threading.Lock()
 
     def read(self, path: Path) -> Table:
-        """Reads what is new of a log and returns all of it."""
+        """Read the new rows of a log and return all."""
         return self.read_many([path])[0]
 
     def read_many(self, paths: Iterable[Path]) -> list[Table]:
-        """Reads several logs, in the order given."""
+        """Read several logs, in the given order."""
         tails = [self._tail(path) for path in paths]
         if len(tails) == 1:
             tables = [tails[0].refresh()]

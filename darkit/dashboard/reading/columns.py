@@ -1,8 +1,8 @@
-"""Numbers in columns that grow at their end and take little memory.
+"""Columns of numbers that grow at the end and take little memory.
 
-Rows are sealed in chunks. In a sealed chunk a column that counts up evenly (a step), stays the same (an epoch, a rate)
-or is mostly empty (a loss that is seldom measured) takes next to nothing; any other one takes its doubles. What comes
-out is bit for bit what went in, but for the bits of a NaN.
+Rows are sealed in chunks. In a sealed chunk a column that counts up evenly (a step), is constant (an epoch, a rate) or
+is mostly empty (a rare evaluation) takes almost nothing; any other one is stored as doubles. Values are returned bit
+for bit, except for the bits of a NaN.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Numbers = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 CHUNK = 2**15  # rows
-_SELDOM = 4  # a column is mostly empty when at most one in so many rows has a number
+_SELDOM = 4  # a column is mostly empty if at most one in so many rows has a number
 
 
 @dataclass(frozen=True)
 class _Even:
-    """Numbers with the same distance from each to the next."""
+    """Evenly spaced numbers."""
 
     first: float
     distance: float
@@ -35,7 +35,7 @@ class _Even:
 
 @dataclass(frozen=True)
 class _Sparse:
-    """Numbers at some places, and none at the others."""
+    """Numbers at some places, NaN elsewhere."""
 
     places: NDArray[np.uint16]
     numbers: Numbers
@@ -70,12 +70,12 @@ _Part = _Even | _Sparse | _Full
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows that there were at one moment; they stay as they are while more are added.
+    """The rows at one moment; adding more does not change them.
 
     Attributes:
         sealed: The parts of each sealed chunk, one per column.
-        values: The numbers (columns, rows) of the open chunk; NaN where there is none.
-        odd: Whether a field (columns, rows) of the open chunk really said NaN or infinity, rather than nothing.
+        values: The numbers (columns, rows) of the open chunk; NaN for empty fields.
+        odd: Whether a field (columns, rows) of the open chunk was NaN or infinity rather than empty.
     """
 
     sealed: Sequence[Sequence[_Part]]
@@ -84,11 +84,11 @@ class Rows:
 
     @property
     def count(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self.sealed) * CHUNK + int(self.values.shape[1])
 
     def column(self, index: int, first: int = 0) -> Numbers:
-        """The numbers of a column, from a row on."""
+        """Return the numbers of a column, from a row on."""
         if first >= len(self.sealed) * CHUNK:
             return self.values[index, first - len(self.sealed) * CHUNK :]
         start = first // CHUNK
@@ -99,7 +99,7 @@ class Rows:
         return out[first - start * CHUNK :]
 
     def odd_of(self, index: int, first: int = 0) -> Flags:
-        """Where a column really said NaN or infinity, from a row on."""
+        """Return where a column was NaN or infinity rather than empty, from a row on."""
         if first >= len(self.sealed) * CHUNK:
             return self.odd[index, first - len(self.sealed) * CHUNK :]
         start = first // CHUNK
@@ -113,10 +113,10 @@ class Rows:
 
 
 class Columns:
-    """Rows that grow at their end.
+    """Rows that grow at the end.
 
     Args:
-        width: How many columns there are.
+        width: The number of columns.
     """
 
     def __init__(self, width: int) -> None:
@@ -128,20 +128,20 @@ class Columns:
 
     @property
     def count(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self._sealed) * CHUNK + self._used
 
     @property
     def size(self) -> int:
-        """Bytes of memory that the numbers take."""
+        """Bytes of memory of the numbers."""
         return self._sealed_size + self._values.nbytes + self._odd.nbytes
 
     def rows(self) -> Rows:
-        """All rows that there are now."""
+        """Return all current rows."""
         return Rows(tuple(self._sealed), self._values[:, : self._used], self._odd[:, : self._used])
 
     def append(self, values: Numbers, odd: Flags) -> None:
-        """Adds rows.
+        """Add rows.
 
         Args:
             values: Numbers (columns, rows).

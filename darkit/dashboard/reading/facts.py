@@ -1,4 +1,4 @@
-"""What is known of a run, read so that nothing in its folder can break a page: broken parts are told, not raised."""
+"""The small files of a run, read so that nothing in them can break a page: problems are reported, not raised."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Facts:
 
     Attributes:
         folder: The run directory.
-        state: Its status' state, or ``broken`` where the folder cannot be taken for a run.
+        state: The state of its status, or ``broken`` if the folder is not a readable run.
         problem: What is wrong with its files, or empty.
         status: Step, times, reason and traceback; numbers are finite numbers.
         info: ``run.json``.
         config: ``config.json``.
         trainer: ``trainer_config.json``.
-        notes: A person's tags and note.
-        opens: Whether it has a page of its own: its name is one, and it is a real folder.
+        notes: Its tags and note.
+        opens: Whether it has a page: its name is valid, and it is a real folder.
     """
 
     folder: Path
@@ -52,49 +52,49 @@ class Facts:
 
     @property
     def name(self) -> str:
-        """The folder's name, as text that can be shown."""
+        """The name of the folder, as text that can be shown."""
         return readable(self.folder.name)
 
     @property
     def series(self) -> Mapping[str, Any]:
-        """The run's own series definitions, unchecked."""
+        """The series that the run defines, unchecked."""
         series = self.info.get("series")
         return series if isinstance(series, dict) else {}
 
     @property
     def model(self) -> str:
-        """The name of the model's class, without its module."""
+        """The class name of the model, without its module."""
         model = self.info.get("model")
         path = model.get("class") if isinstance(model, dict) else model
         return path.rpartition(".")[2].rpartition(":")[2] if isinstance(path, str) else ""
 
     def config_values(self) -> dict[str, Any]:
-        """Every config value by a flat key: ``model.…`` and ``trainer.…``."""
+        """Return every config value by a flat key: ``model.…`` and ``trainer.…``."""
         return {**flatten(self.config, "model"), **flatten(self.trainer, "trainer")}
 
 
 def signature(folder: Path) -> Signature:
-    """What changes when one of the small files does."""
+    """Return a value that changes when one of the small files does."""
     prefix = os.fspath(folder)
     return tuple(_stamp(f"{prefix}/{name}") for name in _WATCHED)
 
 
 def read_facts(folder: Path, status_of: Callable[[Path], Status] = read_status) -> Facts:
-    """Reads the small files of a run directory; ``status_of`` reads its status."""
+    """Read the small files of a run directory; ``status_of`` reads its status."""
     try:
         check_name(folder.name)
     except DarkitError as error:
         return Facts(folder, BROKEN, str(error).partition(";")[0], opens=False)
     if folder.is_symlink():
-        return Facts(folder, BROKEN, "It is a link, which is not followed.", opens=False)
+        return Facts(folder, BROKEN, "It is a link; links are not followed.", opens=False)
     problems: list[str] = []
-    info = _read(folder / files.RUN, problems, missing="It has no run.json: it is no run, or ended before it began")
+    info = _read(folder / files.RUN, problems, missing="run.json is missing: not a run, or it ended before it started")
     config = _read(folder / files.MODEL_CONFIG, problems)
     trainer = _read(folder / files.TRAINER_CONFIG, problems)
-    _read(folder / files.STATUS, problems, missing="It has no status.json")
+    _read(folder / files.STATUS, problems, missing="status.json is missing")
     try:
         status = _sound(status_of(folder))
-    except (OSError, TypeError, ValueError, AttributeError):  # its values have other types than they should
+    except (OSError, TypeError, ValueError, AttributeError):  # its values have wrong types
         status = Status()
     state = BROKEN if problems else status.state
     notes = read_notes(folder)
@@ -104,7 +104,7 @@ def read_facts(folder: Path, status_of: Callable[[Path], Status] = read_status) 
 
 
 def flatten(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Turns nested values into flat ones: ``{"a": {"b": 1}}`` into ``{"prefix.a.b": 1}``; lists become text."""
+    """Flatten nested values: ``{"a": {"b": 1}}`` into ``{"prefix.a.b": 1}``; lists become text."""
     flat: dict[str, Any] = {}
     pending: list[tuple[str, Any]] = [(prefix, values)]
     while pending and len(flat) < _MOST_KEYS:
@@ -117,7 +117,7 @@ def flatten(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """A number, truth value or short text for a config value."""
+    """Return a config value as a number, boolean or short text."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
@@ -127,7 +127,7 @@ def plain_value(value: Any) -> Any:
 
 
 def readable(text: str) -> str:
-    """The same text where bytes that are no UTF-8 are replaced by a mark."""
+    """Return the text with everything that UTF-8 cannot encode replaced."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""All runs of a home: found again at every look, read again only where something changed."""
+"""All runs of a home: listed at every look, read again only if something changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from darkit.runs.names import run_path
 from darkit.runs.safe import finite_number as number
 from darkit.runs.status import ALIVE, Watcher
 
-_FRESH = 0.4  # seconds for which one look at the folder serves everybody
+_FRESH = 0.4  # seconds during which one look at the folder serves all requests
 _RATE_ROWS = 200
 MOST_ROWS = 20_000
 
@@ -46,7 +46,7 @@ class Library:
     """The runs below one root.
 
     Args:
-        root: Where the runs are; it need not exist yet.
+        root: The folder of the runs; it need not exist yet.
         cache: Keeps their logs.
     """
 
@@ -58,14 +58,14 @@ class Library:
         self._entries: dict[str, tuple[tuple[Any, ...], Entry]] = {}
         self._version = 0
         self._looked = 0.0
-        self._watcher = Watcher()  # tells that a run on another host is gone
+        self._watcher = Watcher()  # notices that a run on another host died
 
     def facts(self, name: str) -> Facts:
-        """Returns what is known of one run.
+        """Return the small files of one run.
 
         Raises:
-            NameInvalidError: It is no name, or a link.
-            RunNotFoundError: There is no such run.
+            NameInvalidError: The name is invalid, or a link.
+            RunNotFoundError: No run has this name.
         """
         folder = run_path(self.root, name)
         if not folder.is_dir():
@@ -73,16 +73,16 @@ class Library:
         return self._read(folder)
 
     def log(self, facts: Facts, source: str = "log") -> Table:
-        """Returns a run's log, or with ``system`` that of the machine's use."""
+        """Return the log of a run, or with ``system`` that of machine usage."""
         return self.cache.read(facts.folder / (files.LOG if source == "log" else files.SYSTEM_LOG))
 
     def logs(self, all_facts: Iterable[Facts], source: str = "log") -> list[Table]:
-        """Returns the logs of several runs."""
+        """Return the logs of several runs."""
         name = files.LOG if source == "log" else files.SYSTEM_LOG
         return self.cache.read_many(facts.folder / name for facts in all_facts)
 
     def entries(self) -> tuple[int, list[Entry]]:
-        """Looks at the root and returns the number of this look and every run, newest first."""
+        """Look at the root and return the number of this look and all runs, newest first."""
         with self._lock:
             if time.monotonic() - self._looked > _FRESH:
                 self._look()
@@ -131,7 +131,7 @@ class Library:
 
 
 def summary(facts: Facts, table: Table | None) -> dict[str, Any]:
-    """What the table of runs shows of one run; times in Unix seconds, durations in seconds."""
+    """Return the row of one run in the table of runs; times in Unix seconds, durations in seconds."""
     status = facts.status
     series = series_values(facts, table) if table is not None else {}
     problem = facts.problem or (table.problem if table is not None else "")
@@ -175,7 +175,7 @@ def series_values(facts: Facts, table: Table) -> dict[str, list[float | None]]:
 
 
 def pace(facts: Facts, table: Table | None) -> tuple[float | None, float | None]:
-    """Steps per second, and the seconds that a running run still needs at that rate; None where nobody can tell."""
+    """Return steps per second, and the seconds left of a running run at that rate; None if unknown."""
     status = facts.status
     rate = steps_per_second(table, since=status.started) if table is not None else None
     left = status.max_step - status.step if status.max_step else None
@@ -226,7 +226,7 @@ def _log_stamp(folder: Path) -> tuple[int, int] | None:
 
 
 def usable_series(series: Mapping[str, object], table: Table) -> dict[str, list[str]]:
-    """Returns the series of a run that are well-formed; without any, one for every column that has numbers."""
+    """Return the well-formed series of a run; without any, one for each column with numbers."""
     found = {}
     for name, columns in series.items():
         if isinstance(columns, list) and len(columns) == 2 and all(isinstance(column, str) for column in columns):

@@ -1,4 +1,4 @@
-"""What the columns of ``system_log.csv`` are called on the page, and in which unit they are shown."""
+"""Names and units of the columns of ``system_log.csv`` on the page."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Measure:
     """How one column is shown.
 
     Attributes:
-        title: Its name and unit, for a person.
-        divisor: What its values are divided by.
+        title: Its name and unit.
+        divisor: The divisor of its values.
         percent: Whether its axis goes from 0 to 100.
     """
 
@@ -29,7 +29,7 @@ class Measure:
 
 
 def measure(column: str, language: str) -> Measure:
-    """Says how a column is shown; one that is not known is shown as it is."""
+    """Return how a column is shown; an unknown one is shown as it is."""
     card = _ACCELERATOR.fullmatch(column)
     key = f"gpu_{card[2]}" if card else column
     if key not in (*_IN_GIGABYTES, *_IN_PERCENT, "gpu_power", "gpu_temperature") or (

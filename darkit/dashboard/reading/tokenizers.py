@@ -1,4 +1,4 @@
-"""What a person wants to know of a tokenizer, from its file alone."""
+"""The facts of a tokenizer that a page shows, from its file alone."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MOST_SPECIAL = 20
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """A tokenizer in short.
+    """A tokenizer, summarized.
 
     Attributes:
         kind: The name of its algorithm, such as ``BPE``.
-        size: How many tokens it knows.
+        size: The size of its vocabulary.
         special: Its special tokens, in one line.
     """
 
@@ -28,7 +28,7 @@ class TokenizerFacts:
 
 
 def tokenizer_facts(folder: Path) -> TokenizerFacts | None:
-    """Reads what ``tokenizer.json`` tells, or None where there is none."""
+    """Read ``tokenizer.json``; None if it is missing or unreadable."""
     try:
         values = read_object(folder / files.TOKENIZER, _LONGEST)
     except (OSError, UnreadableError):
