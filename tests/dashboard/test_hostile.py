@@ -111,7 +111,7 @@ def as_plain(components: list[Component]) -> object:
     return json.loads(json.dumps(components, default=lambda one: one.to_plotly_json()))
 
 
-def test_text_that_is_no_unicode_is_shown_with_marks_in_its_place(home: Path) -> None:
+def test_invalid_unicode_is_replaced(home: Path) -> None:
     root, odd = home / "base", "\ud800"
     folder = make_run(
         root, "odd", 30, state=odd, reason=odd, traceback=odd, host=odd, series={odd: ["step", "train_loss"]}
@@ -171,7 +171,7 @@ def test_a_number_without_end_from_a_client_is_refused(field: str) -> None:
         read_view({field: 10**400})
 
 
-def test_an_address_with_too_many_fields_or_nonsense_is_read_as_far_as_it_goes() -> None:
+def test_the_valid_part_of_a_malformed_or_overlong_address_is_read() -> None:
     path, state = read_address("/compare?" + "&".join(f"run=a{index}" for index in range(3000)))
     assert path == "/compare"
     assert len(state["runs"]) == 200

@@ -225,7 +225,7 @@ def assert_inert(page: Page) -> None:
     assert made == []
 
 
-def test_a_formula_in_a_text_cell_is_no_formula_in_a_spreadsheet() -> None:
+def test_text_is_exported_so_that_no_spreadsheet_takes_it_for_a_formula() -> None:
     for payload in ("=1+1", "+1", "-1", "@x", "\tx", "\rx"):
         assert harmless(payload) == f"'{payload}"
     assert harmless("mlp-1") == "mlp-1"

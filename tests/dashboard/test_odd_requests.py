@@ -115,12 +115,12 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "OPTIONS", "odd"])
-def test_an_odd_path_is_no_failure(ask: Ask, method: str) -> None:
+def test_an_odd_path_is_not_a_server_error(ask: Ask, method: str) -> None:
     for path in PATHS:
         assert ask(method, path, {}) < 500, path
 
 
-def test_a_script_that_is_not_there_is_not_found_and_one_that_is_there_is_served(ask: Ask) -> None:
+def test_existing_scripts_are_served_and_missing_ones_are_not_found(ask: Ask) -> None:
     for path in PATHS:
         if path.startswith(SUITES) and "min.js" not in path:
             assert ask("GET", path) == 404, path
@@ -130,7 +130,7 @@ def test_a_script_that_is_not_there_is_not_found_and_one_that_is_there_is_served
 @pytest.mark.parametrize(
     "query", [b"\xff\xfe", b"%ff=%00", b"run=%00&run=../..", b"&&&==", b"axis=\xc3\x28", b"a" * 9999]
 )
-def test_an_odd_query_is_no_failure(ask: Ask, query: bytes) -> None:
+def test_an_odd_query_is_not_a_server_error(ask: Ask, query: bytes) -> None:
     for path in ("/", "/compare", "/run/one", "/_dash-layout", "/assets/app.js"):
         assert ask("GET", path, query=query) < 500
 
@@ -147,7 +147,7 @@ fields = st.sampled_from(
 
 @settings(max_examples=25)
 @given(st.dictionaries(fields, values, max_size=5), st.sampled_from(POSTS))
-def test_an_odd_body_is_no_failure(ask: Ask, body: dict[str, object], post: str) -> None:
+def test_an_odd_body_is_not_a_server_error(ask: Ask, body: dict[str, object], post: str) -> None:
     assert ask("POST", f"/api/{post}", body) < 500
     assert ask("POST", "/_dash-update-component", {**body, "output": body.get("name")}) == 400
 
@@ -159,7 +159,7 @@ def callbacks(root: Path) -> dict[str, Any]:
     return {output: one for output, one in built.app.app.callback_map.items() if "callback" in one}
 
 
-def test_an_odd_value_for_a_callback_is_no_failure(ask: Ask, tmp_path: Path) -> None:
+def test_an_odd_value_of_a_callback_is_not_a_server_error(ask: Ask, tmp_path: Path) -> None:
     usual = {"n_clicks": 1, "data-language": "en", "href": "http://localhost/run/one", "value": "one"}
     special = {"language": "en", "selection": ["one"], "changed": {"name": "one"}, "notes-tags": [], "own-tags": []}
     every = callbacks(tmp_path / "base")
@@ -183,7 +183,7 @@ def test_an_odd_value_for_a_callback_is_no_failure(ask: Ask, tmp_path: Path) -> 
                 assert ask("POST", "/_dash-update-component", body) < 500, (output, items[odd], value)
 
 
-def test_a_call_that_no_page_makes_is_told_in_one_sentence(tmp_path: Path) -> None:
+def test_a_call_that_no_page_makes_is_refused_in_one_sentence(tmp_path: Path) -> None:
     every = callbacks(tmp_path / "base")
     (wanted,) = [(output, one) for output, one in every.items() if output == "page.children"]
     output, one = wanted

@@ -72,7 +72,9 @@ def test_dark_and_light_are_switched_and_the_charts_follow(runs: Served, open_pa
     assert brightness(page) < 100
 
 
-def test_an_empty_home_says_what_to_run_and_a_new_run_appears_by_itself(dashboard: Served, open_page: Open) -> None:
+def test_an_empty_home_shows_the_first_commands_and_a_new_run_appears_without_a_reload(
+    dashboard: Served, open_page: Open
+) -> None:
     page = open_page(dashboard.address + "/")
     expect(page.locator("#empty-home")).to_contain_text("darkit train")
     expect(page.locator("#empty-home")).to_contain_text(str(dashboard.root))

@@ -44,7 +44,7 @@ def test_the_run_page_tells_reason_traceback_commands_checkpoints_and_source(run
     assert "tab=machine" in page.url
 
 
-def test_commands_fit_how_a_run_was_begun_and_what_its_model_takes(home: Path) -> None:
+def test_commands_match_how_a_run_was_started_and_the_input_of_its_model(home: Path) -> None:
     root = home / "base"
     library = Library(root, LogCache())
     complete = make_run(root, "from python", 20)
@@ -64,7 +64,7 @@ def test_commands_fit_how_a_run_was_begun_and_what_its_model_takes(home: Path) -
     )
 
 
-def test_times_are_told_by_the_clock_and_in_the_language_of_the_reader(runs: Served, open_page: Open) -> None:
+def test_times_are_shown_in_the_time_zone_and_language_of_the_reader(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/run/mlp-0?tab=overview", timezone_id="Asia/Shanghai", locale="zh-CN")
     expect(page.locator("dd", has_text="2025-10-09 16:53")).to_be_visible()
     expect(page.locator("dd", has_text="1 小时 40 分")).to_be_visible()
@@ -87,7 +87,7 @@ def test_the_open_tab_is_on_the_screen_of_a_phone(runs: Served, open_page: Open)
     expect(page.get_by_role("tab", name="Notes")).to_be_in_viewport(ratio=0.9)
 
 
-def test_an_address_that_is_no_text_is_no_run(runs: Served, open_page: Open) -> None:
+def test_an_undecodable_address_names_no_run(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/run/%ff")
     expect(page.get_by_text("No run is named")).to_be_visible()
 
@@ -107,7 +107,7 @@ def test_evaluations_are_shown_with_the_newest_first(dashboard: Served, open_pag
     expect(page.get_by_text("该运行自己的数据 seed=1")).to_be_visible()
 
 
-def test_the_notes_of_a_run_keep_what_others_write_meanwhile(dashboard: Served, open_page: Open) -> None:
+def test_saving_the_notes_of_a_run_keeps_concurrent_changes(dashboard: Served, open_page: Open) -> None:
     folder = make_run(dashboard.root, "one", 20)
     write_notes(folder, Notes(("shown",), "first"))
     page = open_page(dashboard.address + "/run/one?tab=notes")
@@ -148,9 +148,7 @@ def test_the_texts_of_a_run_follow_it_while_another_tab_than_its_charts_is_open(
     expect(page.locator("#delete")).to_be_visible()
 
 
-def test_a_run_that_is_moved_away_while_it_is_shown_is_told_of_and_its_page_stays(
-    dashboard: Served, open_page: Open
-) -> None:
+def test_moving_a_run_directory_is_reported_on_its_open_page(dashboard: Served, open_page: Open) -> None:
     folder = make_run(dashboard.root, "one", 200, state="running", max_step=400)
     make_run(dashboard.root, "two", 200)
     alone = open_page(dashboard.address + "/run/one")

@@ -31,7 +31,7 @@ def ask(one: Served, method: str, path: str, body: object = None) -> tuple[int, 
         connection.close()
 
 
-def test_the_page_and_its_scripts_are_served_while_what_answers_is_still_made(
+def test_the_page_and_its_scripts_are_served_while_the_application_is_built(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
@@ -57,9 +57,7 @@ def test_the_page_and_its_scripts_are_served_while_what_answers_is_still_made(
     assert json.loads(answers[0][1])["rows"] == []
 
 
-def test_what_cannot_be_made_is_an_error_of_the_server_for_who_asks_it(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_fail_if_the_application_cannot_be_built(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: Any) -> app.Built:
         raise RuntimeError("no room")
 
@@ -84,7 +82,7 @@ def test_the_table_opens_from_a_runs_page_at_once(dashboard: Served, open_page: 
     expect(page.locator(".ag-row .run-link")).to_have_text("one")
 
 
-def test_a_component_that_the_pages_do_not_use_is_made_when_it_is_asked_for() -> None:
+def test_an_unused_component_is_created_when_it_is_accessed() -> None:
     assert dmc.Badge("new").to_plotly_json()["type"] == "Badge"
     with pytest.raises(AttributeError, match="Nonsense"):
         _ = dmc.Nonsense

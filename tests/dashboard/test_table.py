@@ -86,7 +86,7 @@ def test_columns_that_were_moved_stay_where_they_are_when_more_are_chosen_and_af
     assert page.evaluate(order) == ["name", "model", "progress", "device"]
 
 
-def test_the_choice_of_runs_is_in_the_address_and_comes_back_with_it(runs: Served, open_page: Open) -> None:
+def test_the_selection_is_restored_from_the_address(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/?archived=1")
     for name in ("mlp-1", "mlp-4"):
         page.locator(f'.ag-row[row-id="{name}"] input[type=checkbox]').click()
@@ -136,7 +136,7 @@ def test_tags_and_notes_are_written_and_shown(dashboard: Served, open_page: Open
     assert read_notes(folder).note == "keep this\none"
 
 
-def test_a_stale_page_does_not_erase_what_others_wrote(dashboard: Served, open_page: Open) -> None:
+def test_a_stale_page_does_not_overwrite_the_notes_of_others(dashboard: Served, open_page: Open) -> None:
     folder = make_run(dashboard.root, "one", 20)
     write_notes(folder, Notes(("shown",), "first"))
     page = open_page(dashboard.address + "/")
@@ -169,7 +169,7 @@ def test_saving_the_notes_of_a_run_that_disappeared_is_an_error(dashboard: Serve
     expect(page.get_by_text("No run is named 'one'")).to_be_visible()
 
 
-def test_an_archived_run_is_out_of_sight_until_it_is_asked_for(dashboard: Served, open_page: Open) -> None:
+def test_archived_runs_are_hidden_until_they_are_requested(dashboard: Served, open_page: Open) -> None:
     folder = make_run(dashboard.root, "old", 20)
     make_run(dashboard.root, "new", 20)
     page = open_page(dashboard.address + "/")
@@ -247,7 +247,7 @@ def test_a_tag_is_renamed_in_all_runs(dashboard: Served, open_page: Open) -> Non
     assert found == {"a": ("better", "x"), "b": ("better",), "c": ("other",)}
 
 
-def test_notes_that_cannot_be_read_are_told_and_not_written_over(dashboard: Served, open_page: Open) -> None:
+def test_unreadable_notes_are_reported_and_not_overwritten(dashboard: Served, open_page: Open) -> None:
     folder = make_run(dashboard.root, "torn", 20)
     (folder / files.NOTES).write_text('{"tags": ["precious"], "note": "wo')
     page = open_page(dashboard.address + "/")

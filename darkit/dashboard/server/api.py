@@ -42,54 +42,54 @@ def add_routes(
 
     @server.post("/api/runs")
     async def runs(request: Request) -> JSONResponse:
-        asked = await request.json()
-        return JSONResponse(await run_in_threadpool(table_rows, library, asked))
+        body = await request.json()
+        return JSONResponse(await run_in_threadpool(table_rows, library, body))
 
     @server.post("/api/charts")
     async def figures(request: Request) -> Response:
-        asked = await request.json()
-        view, names = read_view(asked.get("view")), read_names(asked.get("runs"))
-        wanted = asked.get("charts")
+        body = await request.json()
+        view, names = read_view(body.get("view")), read_names(body.get("runs"))
+        wanted = body.get("charts")
         titles = None if wanted is None else read_texts(wanted, 100)
         return Response(await run_in_threadpool(charts.draw, names, view, titles), media_type="application/json")
 
     @server.post("/api/news")
     async def news(request: Request) -> JSONResponse:
-        asked = await request.json()
-        view, names = read_view(asked.get("view")), read_names(asked.get("runs"))
-        cursors = read_cursors(asked.get("cursors"))
+        body = await request.json()
+        view, names = read_view(body.get("view")), read_names(body.get("runs"))
+        cursors = read_cursors(body.get("cursors"))
         return JSONResponse(await run_in_threadpool(charts.news, names, view, cursors))
 
     @server.post("/api/parallel")
     async def parallel_coordinates(request: Request) -> JSONResponse:
-        asked = await request.json()
-        names, keys = read_names(asked.get("runs")), read_texts(asked.get("keys", []), 20)
-        metric, dark = read_text(asked, "metric"), asked.get("dark") is True
+        body = await request.json()
+        names, keys = read_names(body.get("runs")), read_texts(body.get("keys", []), 20)
+        metric, dark = read_text(body, "metric"), body.get("dark") is True
         return JSONResponse(await run_in_threadpool(parallel, charts, names, keys, metric, dark))
 
     @server.post("/api/csv")
     async def points(request: Request) -> StreamingResponse:
-        asked = await request.json()
-        view, names = read_view(asked.get("view")), read_names(asked.get("runs"))
+        body = await request.json()
+        view, names = read_view(body.get("view")), read_names(body.get("runs"))
         shown = await run_in_threadpool(charts.chosen, names, view.source)
-        return StreamingResponse(export.chart_csv(read_text(asked, "chart"), shown, view), media_type="text/csv")
+        return StreamingResponse(export.chart_csv(read_text(body, "chart"), shown, view), media_type="text/csv")
 
     @server.post("/api/page")
     async def page(request: Request) -> Response:
-        asked = await request.json()
-        view, names = read_view(asked.get("view")), read_names(asked.get("runs"))
+        body = await request.json()
+        view, names = read_view(body.get("view")), read_names(body.get("runs"))
         return Response(
             await run_in_threadpool(export.comparison_page, charts, names, view), media_type="text/html; charset=utf-8"
         )
 
     @server.post("/api/predict")
     async def predict(request: Request) -> StreamingResponse:
-        asked = await request.json()
-        facts = library.facts(asked.get("name"))
+        body = await request.json()
+        facts = library.facts(body.get("name"))
         prompt, tokens, temperature = prompts.check(
-            asked.get("prompt"), asked.get("tokens", 200), asked.get("temperature", 0.8)
+            body.get("prompt"), body.get("tokens", 200), body.get("temperature", 0.8)
         )
-        wanted = asked.get("checkpoint") or None
+        wanted = body.get("checkpoint") or None
         if wanted is not None and not isinstance(wanted, str):
             raise ConfigError("checkpoint must be a string.")
         checkpoint = find_checkpoint(facts.folder, wanted) if wanted else None
@@ -98,19 +98,19 @@ def add_routes(
 
     @server.post("/api/shutdown")
     async def shutdown(request: Request) -> JSONResponse:
-        asked = await request.json()
-        key = asked.get("key")
+        body = await request.json()
+        key = body.get("key")
         if not isinstance(key, str) or not stop(key):
             await asyncio.sleep(0.2)
             return JSONResponse({"error": "Wrong key."}, 403)
         return JSONResponse({"stopped": True})
 
 
-def table_rows(library: Library, asked: Mapping[str, Any]) -> dict[str, Any]:
+def table_rows(library: Library, body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the rows of the table of runs that changed since a version, with the config values of some columns."""
-    since = asked.get("since")
+    since = body.get("since")
     since = since if isinstance(since, int) else 0
-    columns = read_texts(asked.get("columns", []), _MOST_COLUMNS)
+    columns = read_texts(body.get("columns", []), _MOST_COLUMNS)
     version, entries = library.entries()
     if since > version:  # a version of another server
         since = 0

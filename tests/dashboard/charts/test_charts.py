@@ -61,9 +61,7 @@ def test_a_tag_that_is_written_meanwhile_makes_other_groups(home: Path, charts: 
     assert sorted(groups()) == ["fast", "–"]
 
 
-def test_a_band_that_goes_below_zero_ends_on_a_logarithmic_axis_a_decade_below_the_means(
-    home: Path, charts: Charts
-) -> None:
+def test_a_band_below_zero_ends_a_decade_below_the_means_on_a_logarithmic_axis(home: Path, charts: Charts) -> None:
     for name, loss in {"a": 0.001, "b": 2.0}.items():
         make_run(home / "base", name, 20, losses=dict.fromkeys(range(1, 21), loss))
     for log, lowest in ((False, 1.0005 - 2**0.5 * 0.9995), (True, 0.10005)):

@@ -164,7 +164,7 @@ def test_groups_show_mean_and_deviation_and_unfold_into_single_runs(runs: Served
     assert "unfold=0.1" in page.url
 
 
-def test_configs_stand_side_by_side_with_only_what_differs(runs: Served, open_page: Open) -> None:
+def test_differing_configs_are_shown_side_by_side(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/compare?run=mlp-0&run=mlp-1")
     grid = page.locator("#config-grid")
     grid.scroll_into_view_if_needed()

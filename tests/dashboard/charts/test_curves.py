@@ -79,7 +79,7 @@ def test_a_clock_that_stands_still_or_jumps_back_is_thinned_all_the_same() -> No
     assert len(chosen) <= 500
 
 
-def test_missing_values_are_left_out_and_odd_ones_told(tmp_path: Path) -> None:
+def test_missing_values_are_skipped_and_non_finite_ones_are_kept_apart(tmp_path: Path) -> None:
     table = table_of(tmp_path, "step,loss\n1,0.5\n2,\n3,NaN\n4,inf\n5,-inf\n,7\n6,0.25\n")
     curve = curve_of(table, ["step", "loss"], View())
     assert curve.x.tolist() == [1, 6]
@@ -89,7 +89,7 @@ def test_missing_values_are_left_out_and_odd_ones_told(tmp_path: Path) -> None:
     assert curve.odd_y[1:].tolist() == [np.inf, -np.inf]
 
 
-def test_x_is_what_the_view_says(tmp_path: Path) -> None:
+def test_x_follows_the_view(tmp_path: Path) -> None:
     table = table_of(tmp_path, "step,epoch,time,tokens,loss\n10,0,100,5,1\n20,1,102.5,9,2\n")
     columns = ["tokens", "loss"]
     assert curve_of(table, columns, View()).x.tolist() == [5, 9]
@@ -98,7 +98,7 @@ def test_x_is_what_the_view_says(tmp_path: Path) -> None:
     assert curve_of(table, columns, View(axis="wall", offset=60)).x.tolist() == [3_700_000, 3_702_500]
 
 
-def test_a_view_into_a_curve_goes_on_to_its_edges(tmp_path: Path) -> None:
+def test_a_range_of_a_curve_reaches_its_edges(tmp_path: Path) -> None:
     curve = Curve(np.arange(100.0), np.arange(100.0), np.array([5.0, 50.0]), np.array([np.nan, np.nan]))
     part = curve.within(20, 30)
     assert part.x.tolist() == list(range(19, 32))

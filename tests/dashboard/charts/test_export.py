@@ -20,7 +20,7 @@ from tests.dashboard.parts import STARTED, make_run
     ("axis", "heading", "last"),
     [("step", "step", 20.0), ("epoch", "epoch", 0.0), ("relative", "seconds", 0.19), ("wall", "time", STARTED + 0.2)],
 )
-def test_x_is_that_of_the_chart_and_a_time_is_told_in_no_time_zone(
+def test_exported_x_is_that_of_the_chart_and_times_have_no_time_zone(
     home: Path, axis: str, heading: str, last: float
 ) -> None:
     make_run(home / "base", "one", 20)

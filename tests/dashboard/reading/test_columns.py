@@ -38,7 +38,7 @@ def tables(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 @settings(max_examples=300, deadline=None)
 @given(tables(), st.lists(st.integers(0, 40), max_size=5), st.integers(0, 45))
-def test_what_comes_out_is_what_went_in_from_any_row_on(
+def test_columns_return_the_rows_that_were_added_from_any_row_on(
     table: tuple[np.ndarray, np.ndarray], cuts: list[int], first: int
 ) -> None:
     values, odd = table

@@ -157,7 +157,7 @@ def test_a_line_longer_than_a_block_is_left_out_and_the_rest_is_read(
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "binary", "endless"])
-def test_what_is_no_log_is_told_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+def test_a_file_that_is_not_a_log_is_reported_without_blocking(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "train_log.csv"
     if kind == "link":
         (tmp_path / "secret").write_text("step,loss\n1,1\n")

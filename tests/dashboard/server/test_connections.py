@@ -55,7 +55,7 @@ def processor_time(pid: int) -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_four_hundred_half_open_requests_at_256_descriptors_keep_nobody_else_waiting(
+def test_four_hundred_half_open_requests_at_256_descriptors_do_not_block_others(
     attacked: tuple[int, int, Path],
 ) -> None:
     port, pid, log = attacked
@@ -97,7 +97,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(impatient: Served, begun: b
     assert code_of(impatient.address) == 200
 
 
-def test_a_head_that_comes_drop_by_drop_is_not_waited_for_on_a_connection_that_is_kept_either(
+def test_a_head_sent_byte_by_byte_times_out_on_a_kept_connection_too(
     impatient: Served,
 ) -> None:
     with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as slow:
@@ -113,7 +113,7 @@ def test_a_head_that_comes_drop_by_drop_is_not_waited_for_on_a_connection_that_i
     pytest.fail("it was waited for")
 
 
-def test_an_answer_that_nobody_takes_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_not_read_is_abandoned(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "STALLED", 0.5)
     lost, end = threading.Event(), BoundedProtocol.connection_lost
     monkeypatch.setattr(BoundedProtocol, "connection_lost", lambda *given: (end(*given), lost.set()))
@@ -131,7 +131,7 @@ def test_an_answer_that_nobody_takes_is_given_up(home: Path, monkeypatch: pytest
         assert received < 40 * plotly.SCRIPT.stat().st_size
 
 
-def test_there_are_descriptors_for_every_connection_and_for_what_else_is_opened() -> None:
+def test_descriptors_suffice_for_every_connection_and_all_other_files() -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert 8 <= most_connections() <= connections.MOST_CONNECTIONS
     assert limit == resource.RLIM_INFINITY or most_connections() < limit

@@ -122,7 +122,7 @@ def test_every_answer_carries_the_headers_that_protect_the_page(here: Served, pa
     assert "server" not in headers
 
 
-def test_frameworks_pages_are_not_there(here: Served) -> None:
+def test_pages_of_the_frameworks_are_not_served(here: Served) -> None:
     for path in (
         "/docs",
         "/redoc",
@@ -268,7 +268,7 @@ def test_the_guard_closes_every_websocket() -> None:
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
-def test_who_sends_a_body_drop_by_drop_is_not_waited_for(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_sent_byte_by_byte_times_out(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "PATIENCE", 0.2)
     host = f"127.0.0.1:{here.port}"
     with socket.create_connection(("127.0.0.1", here.port), timeout=20) as slow:
@@ -278,7 +278,7 @@ def test_who_sends_a_body_drop_by_drop_is_not_waited_for(here: Served, monkeypat
     assert ask(here, "POST", "/api/runs", body={})[0] == 200
 
 
-def test_many_slow_clients_keep_nobody_else_waiting(here: Served) -> None:
+def test_many_slow_clients_do_not_block_others(here: Served) -> None:
     slow = [socket.create_connection(("127.0.0.1", here.port), timeout=20) for _ in range(100)]
     for one in slow:
         one.sendall(b"POST /api/runs HTTP/1.1\r\nHost: ")
