@@ -98,7 +98,7 @@ def test_evaluations_are_shown_with_the_newest_first(dashboard: Served, open_pag
     add_evaluation(folder, Evaluation(math.nan, "<b>new</b>.txt", "iter-4-ckpt", {"loss": 2.25, "accuracy": 0.5}))
     page = open_page(dashboard.address + "/run/one?tab=overview")
     table = page.locator("table.values", has_text="Checkpoint")
-    expect(table.locator("th")).to_have_text(["On", "Checkpoint", "loss", "accuracy", "When"])
+    expect(table.locator("th")).to_have_text(["Data", "Checkpoint", "loss", "accuracy", "Time"])
     expect(table.locator("tbody tr").nth(0)).to_contain_text("<b>new</b>.txt")
     expect(table.locator("tbody tr").nth(0)).to_contain_text("2.25")
     expect(table.locator("tbody tr").nth(1)).to_contain_text("2023-11-1")

@@ -83,7 +83,7 @@ def test_very_many_checkpoints_are_some_marks_and_a_zoom_shows_those_between(hom
 def test_a_series_without_a_value_says_so_and_has_no_numbers_on_its_axis(home: Path, charts: Charts) -> None:
     make_run(home / "base", "one", 20)
     shown = figure(charts, ["one"], View(), "val_loss")
-    assert shown["layout"]["annotations"][0]["text"] == "No value yet"
+    assert shown["layout"]["annotations"][0]["text"] == "No values yet"
     assert shown["layout"]["yaxis"]["visible"] is False
     assert "annotations" not in figure(charts, ["one"], View(), "train_loss")["layout"]
 
@@ -94,7 +94,7 @@ def test_the_use_of_the_machine_has_names_and_units(home: Path, charts: Charts) 
     (folder / files.SYSTEM_LOG).write_text(f"{columns}\n1,1,50,20,9e11,4e9,99,7\n11,2,60,21,8e11,5e9,98,8\n")
     answer = json.loads(charts.draw(["one"], View(source="system", axis="wall", language="zh"), None))
     titles = {chart["id"]: chart["title"] for chart in answer["charts"]}
-    assert titles["disk_free"] == "剩余磁盘空间（GB）"
+    assert titles["disk_free"] == "可用磁盘空间（GB）"
     assert titles["other"] == "other"
     shown = figure(charts, ["one"], View(source="system", axis="wall"), "disk_free")
     assert decoded(shown["data"][0]["y"]) == [900, 800]
@@ -116,7 +116,7 @@ def test_a_single_sample_of_the_machine_stands_in_its_minute(home: Path, charts:
         ("gpu3_power", "GPU 3 power (W)"),
         ("gpu_power", "gpu_power"),
         ("gpu0_cpu", "gpu0_cpu"),
-        ("cpu", "Processor (% of all cores)"),
+        ("cpu", "CPU (% of all cores)"),
     ],
 )
 def test_only_columns_that_are_known_are_called_otherwise(column: str, title: str) -> None:

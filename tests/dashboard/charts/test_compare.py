@@ -233,6 +233,6 @@ def test_more_runs_than_can_be_compared_are_said_to_be_left_out_and_the_address_
         make_run(dashboard.root, name.strip(), 3)
     page = open_page(dashboard.address + "/compare?" + "&".join(f"run={name}" for name in names))
     expect(page.get_by_role("heading", name="Comparison of 200 runs")).to_be_visible()
-    expect(page.get_by_text("30 more that were chosen are not shown")).to_be_visible()
+    expect(page.get_by_text("30 more are not shown")).to_be_visible()
     expect(page.locator("[data-chart=train_loss] .plot[data-drawn]")).to_have_count(1)
     expect(page.locator(".chip")).to_have_count(200)
