@@ -56,7 +56,7 @@ CHINESE = {
     "notes": "备注",
     "evaluations": "评估",
     "eval_data": "数据",
-    "eval_own": "训练时的数据",
+    "eval_own": "该运行自己的数据",
     "eval_checkpoint": "检查点",
     "eval_time": "时间",
     "delete_title": "删除该运行？",
