@@ -154,7 +154,7 @@ def test_an_odd_body_is_not_a_server_error(ask: Ask, body: dict[str, object], po
 
 def callbacks(root: Path) -> dict[str, Any]:
     """Return the callbacks that the server answers."""
-    built = build(root, lambda key: False, 2**20)
+    built = build(root, lambda key: False)
     assert isinstance(built.app, CheckedCallbacks)
     return {output: one for output, one in built.app.app.callback_map.items() if "callback" in one}
 

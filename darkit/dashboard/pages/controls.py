@@ -38,7 +38,7 @@ def chart_controls(language: str, state: Mapping[str, Any], group_keys: Sequence
             dmc.SegmentedControl(id="axis", data=axes, value=state["axis"], size="xs", **{"aria-label": say("axis")}),
             html.Div(
                 [
-                    html.Label(say("smooth"), className="control-label", id="smooth-label"),
+                    html.Label(say("smooth"), className="control-label"),
                     dmc.Slider(
                         id="smooth",
                         value=state["smooth"],

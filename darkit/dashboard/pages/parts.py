@@ -15,11 +15,10 @@ from darkit.dashboard.texts import text
 _YEAR_3000 = 32_503_680_000.0  # seconds since 1970
 
 
-def card(title: str, *children: Any, id: str | None = None) -> Component:
+def card(title: str, *children: Any) -> Component:
     """Return a titled block."""
     head = [html.H2(title, className="card-title")] if title else []
-    options = {"id": id} if id else {}
-    return html.Section([*head, *children], className="card", **options)
+    return html.Section([*head, *children], className="card")
 
 
 def state_badge(state: str, language: str) -> Component:

@@ -287,7 +287,6 @@ def _prompt(facts: Facts, language: str) -> Component:
             tabIndex=0,
             **{"aria-label": say("prompt_answer")},
         ),
-        id="prompt-card",
     )
 
 

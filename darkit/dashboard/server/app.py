@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from darkit.dashboard.charts.charts import Charts
     from darkit.dashboard.reading.library import Library
 
-DEFAULT_BOUND = 2**30  # bytes
 _ASSETS = "/assets/"
 
 
@@ -40,7 +39,6 @@ def create_app(
     hosts: frozenset[str] = frozenset(LOOPBACK),
     token: str | None = None,
     stop: Callable[[str], bool] = lambda key: False,
-    bound: int = DEFAULT_BOUND,
 ) -> ASGIApp:
     """Make the dashboard of one home.
 
@@ -49,7 +47,6 @@ def create_app(
         hosts: The host names that requests may use.
         token: The token that a reader must present once, or None if only this machine can connect.
         stop: Ends the server if the given key is right.
-        bound: How many bytes of logs to keep in memory.
     """
     dash = make_dash()
     dash.layout = html.Div()
@@ -60,7 +57,7 @@ def create_app(
         cached = {"cache-control": "public, max-age=31536000, immutable"}
         return FileResponse(plotly.SCRIPT, media_type="text/javascript", headers=cached)
 
-    front = _Front(shell, lambda path: is_script(dash, path), lambda: build(root, stop, bound))
+    front = _Front(shell, lambda path: is_script(dash, path), lambda: build(root, stop))
     return Guard(front, hosts, content_policy(dash.csp_hashes()), token)
 
 
@@ -73,7 +70,7 @@ class Built:
     charts: Charts
 
 
-def build(root: Path, stop: Callable[[str], bool], bound: int) -> Built:
+def build(root: Path, stop: Callable[[str], bool]) -> Built:
     """Import and make what answers the pages; see `create_app`."""
     from darkit.dashboard.charts.charts import Charts
     from darkit.dashboard.pages.routing import add_callbacks
@@ -84,7 +81,7 @@ def build(root: Path, stop: Callable[[str], bool], bound: int) -> Built:
     from darkit.dashboard.server.dash_app import CheckedCallbacks
     from darkit.dashboard.server.predict import Prompts
 
-    library = Library(root, LogCache(bound))
+    library = Library(root, LogCache())
     charts = Charts(library)
     dash = make_dash()
     dash.layout = frame

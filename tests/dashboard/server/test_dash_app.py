@@ -25,7 +25,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture
 def app(tmp_path: Path) -> dash.Dash:
-    built = build(tmp_path, lambda key: False, 2**20)
+    built = build(tmp_path, lambda key: False)
     assert isinstance(built.app, CheckedCallbacks)
     return built.app.app
 
