@@ -17,8 +17,7 @@ _YEAR_3000 = 32_503_680_000.0  # seconds since 1970
 
 def card(title: str, *children: Any) -> Component:
     """Return a titled block."""
-    head = [html.H2(title, className="card-title")] if title else []
-    return html.Section([*head, *children], className="card")
+    return html.Section([html.H2(title, className="card-title"), *children], className="card")
 
 
 def state_badge(state: str, language: str) -> Component:
