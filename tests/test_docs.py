@@ -1,4 +1,4 @@
-"""What the documentation says is so: its code runs, its commands run, its tables and links are true."""
+"""The documentation is true: its code and commands run, and its tables, names and links are correct."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Block:
 
     @property
     def file(self) -> str:
-        """The path in a first line such as ``# configs/model/theirs.yaml``: the block is that file's content."""
+        """Return the path in a first line such as ``# configs/model/theirs.yaml``, whose content the block is."""
         found = re.fullmatch(r"# ([\w./-]+\.(?:py|yaml))", self.lines[0]) if self.lines else None
         return found[1] if found else ""
 
     @property
     def code(self) -> str:
-        """The code without comments, which are in the page's own language."""
+        """Return the code without comments, which are in the page's language."""
         return "\n".join(re.sub(r"\s*(?<!\S)#.*$", "", line) for line in self.lines)
 
 
@@ -63,7 +63,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def program(page: str, language: str) -> str:
-    """All blocks of a language as one program, each line at its number in the page, so that an error names it there."""
+    """Join all blocks of a language, each line at its number in the page, so that errors name that line."""
     lines: list[str] = []
     for block in blocks(page):
         if block.language == language:
@@ -73,7 +73,7 @@ def program(page: str, language: str) -> str:
 
 
 def pages_with(language: str) -> list[str]:
-    """The pages with such blocks; of pages with the same code, in several languages, the first."""
+    """Return the pages with such blocks; of pages with the same code in several languages, the first."""
     first: dict[tuple[str, ...], str] = {}
     for page in PAGES:
         codes = tuple(block.code for block in blocks(page) if block.language == language)
@@ -83,7 +83,7 @@ def pages_with(language: str) -> list[str]:
 
 
 def run(zygote: Zygote, command: list[str], page: str, folder: Path) -> None:
-    """Runs a page's program in an empty folder, but for the files that the page tells to write."""
+    """Run a page's program in a folder with nothing but the files that the page defines."""
     for block in blocks(page):
         if block.file:
             path = folder / block.file
@@ -125,7 +125,7 @@ def test_the_readme_and_the_guides_have_code_to_run() -> None:
 
 
 def outline(page: str) -> dict[str, list[str]]:
-    """The parts of a page that are the same in every language."""
+    """Return the parts of a page that must be the same in every language."""
     text = re.sub(r"^```.*?^```$", "", (CHECKOUT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     links = re.findall(r"\]\(([^)#\s]+)", text)
     return {
@@ -152,7 +152,7 @@ def test_the_pages_that_users_need_exist_in_both_languages() -> None:
 
 
 def settings_table(page: str) -> dict[str, dict[str, str]]:
-    """The rows of the table by setting: default, unit or choices, and range."""
+    """Return the rows of the table by setting: default, unit or choices, and range."""
     rows = re.findall(r"^\| `\w+` \|.*$", (CHECKOUT / page).read_text(encoding="utf-8"), re.MULTILINE)
     cells = ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)
     return {
@@ -173,7 +173,7 @@ def test_the_table_lists_exactly_the_settings_with_their_defaults(page: str) -> 
 
 
 @pytest.mark.parametrize("page", GUIDES)
-def test_the_table_tells_the_least_value_that_is_taken(page: str) -> None:
+def test_the_table_lists_the_smallest_accepted_values(page: str) -> None:
     checked = 0
     for name, row in settings_table(page).items():
         least = re.fullmatch(r"(?:at least|至少) (\d+)", row["range"])
@@ -187,7 +187,7 @@ def test_the_table_tells_the_least_value_that_is_taken(page: str) -> None:
 
 @pytest.mark.parametrize("page", GUIDES)
 @pytest.mark.parametrize("name", ["device", "precision", "scheduler", "mode", "nan_policy"])
-def test_the_table_tells_all_choices(page: str, name: str) -> None:
+def test_the_table_lists_all_choices(page: str, name: str) -> None:
     choices = re.findall(r"`([\w-]+)`", settings_table(page)[name]["unit"])
     with pytest.raises(ConfigError) as refused:
         TrainerConfig(**{name: "no such choice"})
@@ -231,13 +231,13 @@ def test_every_name_and_file_of_the_code_exists(page: str) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The headings of a page as links name them."""
+    """Return the headings of a page as links name them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_have_existing_targets(page: str) -> None:
     path = CHECKOUT / page
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
         if "://" in target:
