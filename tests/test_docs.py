@@ -144,7 +144,7 @@ def test_a_page_is_the_same_in_both_languages(page: str) -> None:
 
 def test_the_pages_that_users_need_exist_in_both_languages() -> None:
     assert {Path(page).name.removesuffix(".zh.md") for page in CHINESE} >= {
-        *("README", "guide", "data", "prediction", "reliability"),
+        *("README", "guide", "data", "prediction", "dashboard", "reliability"),
     }
 
 

@@ -31,7 +31,7 @@ def test_the_site_builds_with_the_readme_the_guides_and_the_api(tmp_path: Path) 
     site = tmp_path / "build" / "site"
     start = (site / "index.html").read_text()
     assert "found again by name" in start
-    for page in ("index.zh", "guide.zh", "data.zh", "prediction.zh", "reliability.zh"):
+    for page in ("index.zh", "guide.zh", "data.zh", "prediction.zh", "dashboard.zh", "reliability.zh"):
         assert (site / f"{page}.html").is_file()
         assert f'href="./{page}.html"' in start, "it is in the navigation"
     assert "save_step_interval" in (site / "api" / "darkit.html").read_text()
