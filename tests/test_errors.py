@@ -52,19 +52,19 @@ def test_errors_are_a_leaf() -> None:
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
 
 
-def test_nearest_names_what_is_close_first() -> None:
+def test_nearest_lists_similar_names_first() -> None:
     assert nearest("lr", []) == "Available: none"
     assert nearest("zzz", ["b", "a"]) == "Available: a, b"
     assert nearest("batch", ["alpha", "batches", "lr"]) == "Did you mean 'batches'? Available: batches, alpha, lr"
 
 
-def test_nearest_names_no_more_than_its_limit() -> None:
+def test_nearest_respects_its_limit() -> None:
     names = [f"run-{number:02}" for number in range(12)]
     assert nearest("xyz", names, limit=3) == "Available: run-00, run-01, run-02 and 9 more"
     assert nearest("run-07", iter(names), limit=2).startswith("Did you mean 'run-07'? Available: run-07, ")
 
 
-def test_a_listing_says_how_many_more_there_are() -> None:
+def test_a_listing_counts_the_names_beyond_its_limit() -> None:
     assert listing(["a", "b"], limit=2) == "a, b"
     assert listing(["a", "b", "c"], limit=2) == "a, b and 1 more"
     assert listing([]) == ""

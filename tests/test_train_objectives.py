@@ -158,8 +158,8 @@ def test_data_that_needs_a_file_says_so(name: str, capsys: pytest.CaptureFixture
 def test_a_model_that_is_too_small_for_the_data_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "train", "data=masked", *CHOICES["masked"], "data.context_length=17")
     assert said == (
-        "The training data has 17 tokens in a row, but the model sees at most 16: take shorter windows, or give the "
-        "model a max_position_embeddings of at least 17."
+        "The training data has sequences of 17 tokens, but the model takes at most 16: use shorter windows, or give "
+        "the model a max_position_embeddings of at least 17."
     )
     said = refused(capsys, "train", "data=masked", *CHOICES["masked"], "model.config.vocab_size=20")
     assert "but the model's has 20: give the model a vocab_size of at least" in said

@@ -19,7 +19,7 @@ from darkit.engine.checkpoints.checkpoint import read_checkpoint, write_checkpoi
 from darkit.engine.checkpoints.snapshot import Snapshot
 from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import TrainerConfig
-from darkit.engine.data.workers import may_follow_a_death
+from darkit.engine.data.workers import may_follow_worker_death
 from darkit.engine.description.describe import describe_model
 from darkit.engine.description.exports import write_exports
 from darkit.engine.log.rows import RowStream, Sink
@@ -135,7 +135,7 @@ class RunRecorder:
         except BaseException as error:
             self.save_after(error)
             guard = self.session.guard if self.session is not None else None
-            if guard is not None and may_follow_a_death(error) and guard.is_asked_soon():
+            if guard is not None and may_follow_worker_death(error) and guard.is_asked_soon():
                 self.end(StopTraining())  # the signal went to the data workers as well
                 guard.request.end_process()
             else:
@@ -207,7 +207,7 @@ class RunRecorder:
         """Record a completed step of the model."""
         self.step = self._recorded = step
         self._moved, self._versions = False, _count_changes(model)
-        self._boundary.take(bare(model))
+        self._boundary.record(bare(model))
         if self.session is not None:
             self.session.step = step
             if not self._handles_signals and self._blocks:  # a loop that reports its steps can be stopped between them
@@ -294,7 +294,7 @@ class RunRecorder:
             manifest = files.read_json(manifest_path(checkpoint_path(folder, step)))
             metrics = metrics or manifest.get("metrics") or {}
             content = _renewed(folder, step, content)
-            content = Snapshot().take(content)
+            content = Snapshot().copy(content)
             return write_checkpoint(folder, step, content, metrics=metrics, run_id=session.run_id)
 
     def save_last(self, boundary: Boundary | None = None) -> None:

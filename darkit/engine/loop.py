@@ -28,15 +28,15 @@ from darkit.engine.callbacks.base import EveryStepCallback, log_values
 from darkit.engine.checkpoints.state import of_rank, restore_callbacks
 from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import TrainerConfig
-from darkit.engine.data.held import Held
+from darkit.engine.data.loader_state import LoaderState
 from darkit.engine.data.samples import misfit_of_samples
-from darkit.engine.data.workers import begin, end, may_follow_a_death
+from darkit.engine.data.workers import begin, end, may_follow_worker_death
 from darkit.engine.description.describe import ModelDescription
 from darkit.engine.lightning import REFUSALS, cause_of_exit, is_sigterm, start_from
 from darkit.engine.log.progress import Display, announce
 from darkit.engine.log.rows import Sink
 from darkit.engine.log.tensorboard import TensorBoardSink
-from darkit.engine.metrics.denominators import unwatched
+from darkit.engine.metrics.denominators import unobserved
 from darkit.engine.metrics.gathering import restore_metrics
 from darkit.engine.processes import Place
 from darkit.engine.session import Session
@@ -66,7 +66,7 @@ class Watched:
     def __init__(self, batches: Any, session: Session) -> None:
         self.batches = batches
         self.session = session
-        self._held = Held(batches)
+        self._held = LoaderState(batches)
 
     def __iter__(self) -> Iterator[Any]:
         before = self._held.state(everything=True)
@@ -89,7 +89,7 @@ class Watched:
     def close(self) -> None:
         """Lets go of the data, so that its worker processes end."""
         self.batches = ()
-        self._held = Held(())
+        self._held = LoaderState(())
 
 
 class _Restore(lightning.Callback):
@@ -311,7 +311,7 @@ def run_loop(
     if config.compile:
         module.compile(dynamic=False if few_shapes else None)
         if module._compiled_call_impl is not None:
-            module._compiled_call_impl = unwatched(module._compiled_call_impl)
+            module._compiled_call_impl = unobserved(module._compiled_call_impl)
     try:
         trainer.fit(adapter, adapter.feed)
     except SystemExit as error:
@@ -320,7 +320,7 @@ def run_loop(
         if not (is_sigterm(error) and guard.request.reason):  # it came before the first step
             raise
     except Exception as error:
-        if not (may_follow_a_death(error) and guard.is_asked_soon()):
+        if not (may_follow_worker_death(error) and guard.is_asked_soon()):
             raise
     finally:
         if config.compile:

@@ -56,7 +56,7 @@ def test_no_other_class_is_built_as_a_config(
     monkeypatch.setattr(subprocess.Popen, "__init__", lambda *_, **__: canary.touch())
     text = json.dumps(config).replace("CANARY", str(canary)).replace("VICTIM", str(victim))
     run = run_with(tmp_path / "run", json.loads(text), config_kind=kind, config_class=path)
-    with pytest.raises(ModelError, match=r"is not built as a config|cannot be found"):
+    with pytest.raises(ModelError, match=r"is not allowed as a config|cannot be found"):
         build_model(run)
     assert not canary.exists()
     assert victim.exists()

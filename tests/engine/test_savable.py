@@ -182,6 +182,6 @@ def test_places_that_are_none_are_told(tmp_path: Any) -> None:
 def test_what_is_checked_is_what_is_written() -> None:
     content = {"a": numpy.ones(2), "b": (numpy.float64(1), {"c": [numpy.arange(2)]})}
     check_savable(content)
-    copied = Snapshot().take(content)
+    copied = Snapshot().copy(content)
     assert copied["numpy_arrays"] == [["a"], ["b", 1, "c", 0]]
     assert type(copied["b"][0]) is float

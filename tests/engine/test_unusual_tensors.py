@@ -80,7 +80,7 @@ def test_a_lazy_model_that_has_seen_a_batch_trains_and_predicts() -> None:
 
 
 def test_a_lazy_model_that_has_seen_none_is_refused_and_leaves_nothing() -> None:
-    with pytest.raises(ModelError, match=r"first\.weight of the Lazy has no shape yet: call the model with one batch"):
+    with pytest.raises(ModelError, match=r"first\.weight of Lazy is uninitialized: call the model with one batch"):
         train(Lazy(), xy(), loss=F.mse_loss)
     assert run_names() == []
 

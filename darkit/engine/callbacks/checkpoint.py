@@ -102,7 +102,7 @@ class StepCheckpoint(StepCallback):
         if is_due(trainer, step, self.every) or trainer.should_stop or self.wanted == step:
             self.save(trainer, pl_module)
         if trainer.world_size == 1:  # several processes save nothing after an exception
-            self._boundary.take(bare(bare_module(pl_module)))
+            self._boundary.record(bare(bare_module(pl_module)))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Saves the last step if that was not done, and waits until everything is on the disk."""

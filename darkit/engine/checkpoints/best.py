@@ -1,4 +1,4 @@
-"""The best checkpoint of a run: whether there can be one, and its weights at the end."""
+"""The best checkpoint of a run, whose weights can be loaded at the end."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from darkit.runs.retention import Retention
 
 
 def refuse_without_validation(config: TrainerConfig, *, validates: bool) -> None:
-    """Refuses settings that need a metric of the validation in a training without validation.
+    """Refuse settings that need a validation metric in a training without validation.
 
     Args:
         config: The settings.
         validates: Whether there is validation data, or a callback that may add such a metric.
 
     Raises:
-        ConfigError: There is such a setting.
+        ConfigError: A setting needs validation.
     """
     asked = [name for name in ("keep_best", "early_stop_patience", "load_best_at_end") if getattr(config, name)]
     if asked and not validates and config.monitor.startswith("val_"):
@@ -32,16 +32,16 @@ def refuse_without_validation(config: TrainerConfig, *, validates: bool) -> None
 
 
 def load_best(run: Run, model: nn.Module, config: TrainerConfig, *, writes: bool) -> str:
-    """Loads the weights of a run's best checkpoint, and notes in ``run.json`` which one it is.
+    """Load the weights of a run's best checkpoint, and record it in ``run.json``.
 
     Args:
-        run: The run, whose checkpoints are all on the disk.
-        model: The model that gets the weights.
-        config: Says which metric is meant.
+        run: The run, with all checkpoints written.
+        model: The model.
+        config: Has ``monitor`` and ``mode``.
         writes: Whether this process writes the run's files.
 
     Returns:
-        What was loaded, for the person.
+        A message for the user.
     """
     ranked = Retention(monitor=config.monitor, mode=config.mode).ranked(list_checkpoints(run.path))
     for checkpoint in ranked:

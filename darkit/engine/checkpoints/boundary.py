@@ -1,4 +1,4 @@
-"""Generators and buffers as the last step left them: a batch changes them before its own step is done."""
+"""Generators and buffers at the end of the last step, which the next batch already changes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 _PYTHON: Any = getattr(random.getstate, "__self__", None)  # the generator behind the functions of `random`
-_LARGE = 1 << 24  # bytes; a larger buffer is watched instead of copied
+_LARGE = 1 << 24  # bytes; larger buffers are only checked for changes
 _STATE = 2500  # bytes of MT19937, numpy's and Python's: 624 words and a position
 
 
 class Boundary:
-    """Copies generators and buffers at the end of every step, so that a step can be saved when the next batch fails.
+    """Copies of generators and buffers at the end of every step, to save that step when the next batch fails.
 
-    By then the forward pass has drawn its dropout and updated its running means. Weights, optimizer and schedule change
-    in the optimizer step only and need no copy. A buffer of more than 16 MiB is not copied either: `buffers` refuses
-    when it has changed.
+    By then the forward pass has drawn dropout masks and updated running means. Weights, optimizer and schedule change
+    only in the optimizer step and need no copy. Buffers of more than 16 MiB are not copied: `buffers` raises if one has
+    changed.
     """
 
     def __init__(self) -> None:
@@ -40,24 +40,24 @@ class Boundary:
         self._numpy_bytes = b""
         self._numpy: Any = None
 
-    def take(self, module: nn.Module) -> None:
-        """Remembers the state of now.
+    def record(self, module: nn.Module) -> None:
+        """Record the current state.
 
         Args:
-            module: The module that a checkpoint is of.
+            module: The module that checkpoints contain.
         """
-        self._take_python()
+        self._record_python()
         self._torch = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state_all() if self._has_cuda else []
-        self._take_numpy()
+        self._record_numpy()
         if module is not self._module:
             self._module, self._places = module, list(_places(module))
             self._copies, self._marks = [None] * len(self._places), [(0, 0)] * len(self._places)
         if self._places:
-            self._take_buffers()
+            self._record_buffers()
 
     def generators(self) -> dict[str, Any]:
-        """Returns the generators' states as `darkit.engine.device.generator_states` does."""
+        """Return the generators' states in the form of `darkit.engine.device.generator_states`."""
         version, internal, gauss = self._python
         kind, keys, position, has_gauss, cached = self._numpy
         return {
@@ -68,10 +68,10 @@ class Boundary:
         }
 
     def buffers(self) -> Mapping[str, Tensor]:
-        """Returns the buffers by their names in the module's ``state_dict``.
+        """Return the buffers by their names in the module's ``state_dict``.
 
         Raises:
-            ValueError: A large one has changed.
+            ValueError: A large buffer has changed.
         """
         found: dict[str, Tensor] = {}
         for (name, part, key), copy, mark in zip(self._places, self._copies, self._marks, strict=True):
@@ -81,8 +81,8 @@ class Boundary:
                 raise ValueError(f"the buffer {name!r} has changed since, and is too large to be kept twice")
         return found
 
-    def _take_python(self) -> None:
-        """Read Python's state, which takes as long as a small layer, only when it may have changed."""
+    def _record_python(self) -> None:
+        """Read Python's state only if it may have changed; it takes as long as a small layer."""
         if self._python_address:
             now = ctypes.string_at(self._python_address, _STATE)
             if now == self._python_bytes and _PYTHON.gauss_next == self._python[2]:
@@ -90,8 +90,8 @@ class Boundary:
             self._python_bytes = now
         self._python = random.getstate()
 
-    def _take_numpy(self) -> None:
-        """Reads numpy's state, slow as that is, only when it may have changed."""
+    def _record_numpy(self) -> None:
+        """Read numpy's state only if it may have changed; it is slow."""
         generator = numpy.random.mtrand._rand._bit_generator
         now = b""
         if isinstance(generator, numpy.random.MT19937):
@@ -100,7 +100,7 @@ class Boundary:
                 return
         self._numpy_bytes, self._numpy = now, numpy.random.get_state(legacy=True)
 
-    def _take_buffers(self) -> None:
+    def _record_buffers(self) -> None:
         copies, values = [], []
         for index, (_, part, key) in enumerate(self._places):
             value = part._buffers[key]
@@ -128,7 +128,7 @@ def _find_python_state() -> int:
 
 
 def _places(module: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """Finds the buffers that a ``state_dict`` holds: name, the module they are in, and their name there."""
+    """Yield the persistent buffers: name, module and name in the module."""
     for prefix, part in module.named_modules(remove_duplicate=False):
         for key, value in part._buffers.items():
             if value is not None and key not in part._non_persistent_buffers_set:

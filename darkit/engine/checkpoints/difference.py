@@ -1,4 +1,4 @@
-"""Whether two trainings of the same config are the same, and if not, where they first differ."""
+"""Comparison of two runs of the same config, bit for bit."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from darkit.engine.checkpoints.checkpoint import read_checkpoint
 from darkit.engine.data.fingerprint import dense_parts
 from darkit.runs import Run
 
-_NOT_OF_THE_MATHEMATICS = ("time",)  # a log column that differs between any two runs
+_IGNORED_COLUMNS = ("time",)  # log columns that differ between any two runs
 
 
 def first_difference(one: Run, other: Run, batches_of_one: Path, batches_of_other: Path) -> str:
-    """Compares batches, logs and every checkpoint that both runs have; returns the first difference, or nothing."""
+    """Compare batches, logs and common checkpoints; return the first difference, or an empty string."""
     return (
         _difference_of_batches(batches_of_one, batches_of_other)
         or _difference_of_logs(one, other)
@@ -27,9 +27,9 @@ def first_difference(one: Run, other: Run, batches_of_one: Path, batches_of_othe
 
 
 def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Gives the path and the largest absolute deviation of everything that differs between two nested states.
+    """Yield path and largest absolute deviation for each difference of two nested states.
 
-    A deviation that has no number, such as another text, another shape or a missing entry, is infinite.
+    Differences of text, shape or missing entries are infinite.
     """
     if isinstance(one, numpy.ndarray) and isinstance(other, numpy.ndarray):
         one, other = torch.from_numpy(one), torch.from_numpy(other)
@@ -67,14 +67,14 @@ def _difference_of_batches(one: Path, other: Path) -> str:
     expected, seen = _read_batches(one), _read_batches(other)
     for place in sorted({*expected, *seen}):
         if len(expected.get(place, set()) | seen.get(place, set())) > 1 or place not in seen or place not in expected:
-            return f"batch {place[1]} of epoch {place[0]} is another one."
+            return f"batch {place[1]} of epoch {place[0]} differs."
     return ""
 
 
 def _read_batches(path: Path) -> dict[tuple[int, int], set[str]]:
     found: dict[tuple[int, int], set[str]] = {}
     for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):  # a killed process may leave half of one
+        if line.endswith("\n"):  # a killed process may leave a partial line
             epoch, number, digest = line.strip().split(",")
             found.setdefault((int(epoch), int(number)), set()).add(digest)
     return found
@@ -82,7 +82,7 @@ def _read_batches(path: Path) -> dict[tuple[int, int], set[str]]:
 
 def _difference_of_logs(one: Run, other: Run) -> str:
     left, right = one.log(), other.log()
-    columns = [column for column in left.columns if column not in _NOT_OF_THE_MATHEMATICS]
+    columns = [column for column in left.columns if column not in _IGNORED_COLUMNS]
     if left.height != right.height or set(left.columns) != set(right.columns):
         return f"the logs have {left.height} and {right.height} rows of {left.columns} and {right.columns}."
     for row_of_one, row_of_other in zip(left.to_dicts(), right.to_dicts(), strict=True):

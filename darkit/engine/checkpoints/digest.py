@@ -1,4 +1,4 @@
-"""A file that is hashed and sent to the disk while it is being written."""
+"""A file that is hashed and synchronised while it is written."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Self
 
-_PIECE = 2**22  # bytes that are read back and hashed at once; smaller files need no threads
-_ON_THE_WAY = 2**25  # bytes after which the disk is asked for what was written
+_PIECE = 2**22  # bytes per hash update; smaller files need no threads
+_SYNC_INTERVAL = 2**25  # bytes between synchronisations
 
 
 class DigestedFile:
-    """A writable file with the sha256 of what went through, for writers that need the processor themselves.
+    """A writable file with a sha256, computed by other threads than the writer's.
 
-    One thread hashes the file as the page cache has it, which copies nothing on the writer's side. Another one
-    synchronises what has been written so far and lets go of the pages that are hashed, so that a large file needs
-    little of the system's memory and the last synchronisation has little left to do. Both end with the block; what a
-    thread could not read or synchronise is raised by `finish`.
+    One thread hashes the file from the page cache, without copies in the writer. Another synchronises the written part
+    and frees its hashed pages, so that a large file needs little memory and the last synchronisation is short. Both
+    threads end with the block; `finish` raises their errors.
 
     Args:
-        file: An empty file that is open for writing and reading.
+        file: An empty file, open for writing and reading.
 
     Attributes:
         size: Bytes written.
-        error: What the file system said when it refused a write, or None.
+        error: The error of a failed write, or None.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -36,9 +35,9 @@ class DigestedFile:
         self._digest = hashlib.sha256()
         self._buffer = bytearray(_PIECE)
         self._hashed = 0
-        self._readable = 0  # bytes that the threads may look at
+        self._readable = 0  # bytes that the threads may read
         self._ended = False
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._threads: ThreadPoolExecutor | None = None
         self._jobs: list[Future[None]] = []
 
@@ -51,7 +50,7 @@ class DigestedFile:
             self._threads.shutdown()
 
     def write(self, data: bytes) -> int:
-        """Writes all of it."""
+        """Write all data."""
         try:
             written = self._file.write(data)
             self.size += written
@@ -63,11 +62,11 @@ class DigestedFile:
         return written
 
     def flush(self) -> None:
-        """Hands everything to the system."""
+        """Flush the file's buffer."""
         self._file.flush()
 
     def finish(self) -> str:
-        """Waits for the threads and returns the sha256 of the whole, as hexadecimal digits. Raises their `OSError`."""
+        """Wait for the threads and return the hexadecimal sha256. Raises their `OSError`."""
         self._file.flush()
         self._end()
         for job in self._jobs:
@@ -77,20 +76,20 @@ class DigestedFile:
 
     def _announce(self) -> None:
         self._file.flush()
-        with self._news:
+        with self._changed:
             self._readable = self.size
-            self._news.notify_all()
+            self._changed.notify_all()
         if self._threads is None:
             self._threads = ThreadPoolExecutor(2, thread_name_prefix="darkit-digest")
             try:
                 self._jobs = [self._threads.submit(self._hash_along), self._threads.submit(self._send_along)]
-            except RuntimeError:  # the interpreter is ending, and its threads take no more work: `finish` does all
+            except RuntimeError:  # at interpreter exit no thread can start: `finish` does all
                 self._jobs = []
 
     def _end(self) -> None:
-        with self._news:
+        with self._changed:
             self._ended = True
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def _hash_along(self) -> None:
         while not self._ended:
@@ -99,17 +98,17 @@ class DigestedFile:
     def _send_along(self) -> None:
         sent = 0
         while not self._ended:
-            end = self._await(sent + _ON_THE_WAY)
-            if end - sent >= _ON_THE_WAY:
+            end = self._await(sent + _SYNC_INTERVAL)
+            if end - sent >= _SYNC_INTERVAL:
                 os.fsync(self._descriptor)
-                if hasattr(os, "posix_fadvise"):  # macOS has none
+                if hasattr(os, "posix_fadvise"):  # not on macOS
                     os.posix_fadvise(self._descriptor, 0, min(end, self._hashed), os.POSIX_FADV_DONTNEED)
                 sent = end
 
     def _await(self, wanted: int) -> int:
-        """Waits until so many bytes can be read, or the file has ended; returns how many can be."""
-        with self._news:
-            self._news.wait_for(lambda: self._readable >= wanted or self._ended)
+        """Wait for ``wanted`` readable bytes or the end of the file; return the readable bytes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._readable >= wanted or self._ended)
             return self._readable
 
     def _hash_up_to(self, end: int) -> None:

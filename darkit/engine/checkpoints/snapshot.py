@@ -1,4 +1,4 @@
-"""A copy of the state in host memory, taken fast enough to go on training at once."""
+"""A fast copy of nested state in host memory, so that training can continue."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from torch import Tensor
 
 _Key = tuple[Any, ...]
 _NUMBERS = tuple(map(numpy.dtype, ("bool", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16")))
-_NEVER_CHANGE = frozenset((type(None), bool, int, float, complex, str, bytes))
+_IMMUTABLE = frozenset((type(None), bool, int, float, complex, str, bytes))
 
 
 ARRAYS = "numpy_arrays"
-"""Where a checkpoint notes which of its tensors were NumPy arrays, as lists of keys."""
+"""Key of the list of paths at which a checkpoint's tensors were NumPy arrays."""
 
 
 def plain_number(value: Any) -> Any:
-    """Returns a NumPy number as Python's, and anything else as it is."""
+    """Convert a NumPy number to a Python number; return other values unchanged."""
     return value.item() if isinstance(value, numpy.generic) else value
 
 
 def is_array_of_numbers(value: Any) -> bool:
-    """Says whether a value is a NumPy array that a tensor can hold."""
+    """Return whether a value is a NumPy array of a dtype that torch supports."""
     return type(value) is numpy.ndarray and value.dtype in _NUMBERS
 
 
 def with_arrays(content: dict[str, Any]) -> dict[str, Any]:
-    """Gives the content of a checkpoint its NumPy arrays back, in place.
+    """Restore the NumPy arrays in the content of a checkpoint, in place.
 
     Raises:
-        LookupError: A place that is noted is not there.
-        TypeError: A place is none, or holds no tensor.
+        LookupError: A path does not exist.
+        TypeError: A path is invalid, or has no tensor.
     """
     for place in content.pop(ARRAYS, ()):
         _put_array(content, list(place))
@@ -45,7 +45,7 @@ def with_arrays(content: dict[str, Any]) -> dict[str, Any]:
 def _put_array(value: Any, place: list[Any]) -> Any:
     if not place:
         if not isinstance(value, Tensor):
-            raise TypeError(f"no tensor but {type(value).__name__}")
+            raise TypeError(f"{type(value).__name__} instead of a tensor")
         return value.cpu().numpy()
     key, *inner = place
     if isinstance(value, tuple):
@@ -55,26 +55,25 @@ def _put_array(value: Any, place: list[Any]) -> Any:
 
 
 class Snapshot:
-    """Takes copies of nested state into host buffers that are kept for the next copy.
+    """Copies of nested state in host buffers that are reused for the next copy.
 
-    The first copy allocates; those after it only copy, which costs a third of a clone. Buffers of what is on a CUDA
-    device are pinned and filled without waiting for it: `wait` does that, on whatever thread reads the copy. From any
-    other device the copy is complete when `take` returns.
-    Tensors that are the same memory, such as tied weights, are one buffer.
+    Only the first copy allocates; later ones take a third of the time of a clone. Buffers for CUDA tensors are pinned
+    and filled asynchronously; the thread that reads the copy calls `wait`. From other devices the copy is synchronous.
+    Tensors that share memory, such as tied weights, share a buffer.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[_Key, Tensor] = {}
         self._events: list[torch.cuda.Event] = []
 
-    def take(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Copies everything that may change: tensors into buffers, containers and objects as they are.
+    def copy(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Copy all mutable values: tensors into buffers, containers and objects deeply.
 
-        What NumPy has becomes what ``torch.load(weights_only=True)`` takes: a number Python's, also as a key, and an
-        array a tensor, whose place is noted in ``numpy_arrays``.
+        NumPy numbers become Python numbers, also as keys, and arrays become tensors with their paths in
+        ``numpy_arrays``, so that ``torch.load(weights_only=True)`` reads them.
 
         Returns:
-            The same structure. It is overwritten by the next call.
+            The same structure. The next call overwrites it.
         """
         used: dict[_Key, Tensor] = {}
         shared: dict[_Key, Tensor] = {}
@@ -82,7 +81,7 @@ class Snapshot:
         arrays: list[list[Any]] = []
 
         def copied(value: Any, path: _Key) -> Any:
-            if type(value) in _NEVER_CHANGE:
+            if type(value) in _IMMUTABLE:
                 return value
             if isinstance(value, Tensor) and value.layout is not torch.strided:
                 return value.detach().to("cpu", copy=True)
@@ -115,7 +114,7 @@ class Snapshot:
         return result
 
     def wait(self) -> None:
-        """Waits until the copy is complete."""
+        """Wait until the copy is complete."""
         for event in self._events:
             event.synchronize()
 
@@ -124,11 +123,11 @@ class Snapshot:
         if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
             pinned = value.device.type == "cuda"
             buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=pinned)
-        return buffer.copy_(value, non_blocking=value.device.type == "cuda")  # of no other is the end known to `wait`
+        return buffer.copy_(value, non_blocking=value.device.type == "cuda")  # `wait` knows CUDA events only
 
 
 def _like(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    """Gives items the kind of mapping they came in: a state dict keeps its versions in an attribute."""
+    """Return items in a mapping of the original type, with the ``_metadata`` of state dicts."""
     if type(value) is dict:
         return items
     if type(value) is OrderedDict:
@@ -136,7 +135,7 @@ def _like(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
         ordered.__dict__.update(copy.deepcopy(value.__dict__))
         return ordered
     copied: Any = copy.copy(value)
-    copied.clear()  # keys too may have changed
-    for key, item in items.items():  # not update, which adds the counts of a Counter
+    copied.clear()  # keys may have changed
+    for key, item in items.items():  # `update` would add the counts of a Counter
         copied[key] = item
     return copied

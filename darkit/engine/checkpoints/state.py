@@ -1,4 +1,4 @@
-"""Everything that going on needs: what a checkpoint holds of a training, and how it is put back."""
+"""The training state in a checkpoint: collecting and restoring it."""
 
 from __future__ import annotations
 
@@ -24,23 +24,21 @@ logger = logging.getLogger(__name__)
 def collect_state(
     trainer: lightning.Trainer, pl_module: lightning.LightningModule, boundary: Boundary | None = None
 ) -> dict[str, Any]:
-    """Collects everything that going on needs. All processes of a training have to call it.
+    """Collect the state that a resume needs. All processes must call it.
 
     Args:
         trainer: The trainer.
-        pl_module: The adapter, or someone else's LightningModule.
-        boundary: The state at the end of the last step, if an error interrupted the batch after it.
+        pl_module: The adapter, or another LightningModule.
+        boundary: The state at the end of the last step, if an error interrupted the next batch.
 
     Returns:
         ``state_dict`` of the bare module, ``model_class``, ``current_step``, ``optimizer_state_dict``,
         ``scheduler_state_dict``, ``schedule_progress`` (see `darkit.engine.steps.schedule`), ``precision`` (the
-        gradient scaler's), ``callbacks`` (state by key), ``rng`` (every
-        generator's state) and ``position`` (epoch, batches of it that were taken, and what the data needs besides).
-        Where a callback averages the weights, ``state_dict`` has the averages, and ``raw_state_dict`` the weights that
-        the training goes on with.
-        ``metrics`` are the states of torchmetrics objects, if the module has any.
-        Where several processes train, ``rng``, ``position`` and ``metrics`` of all of them are in ``ranks``, in their
-        order.
+        gradient scaler), ``callbacks`` (state by key), ``rng`` (all generators) and ``position`` (epoch, batches and
+        the state of the data).
+        With averaged weights, ``state_dict`` has the averages and ``raw_state_dict`` the weights to resume from.
+        ``metrics`` has the states of torchmetrics objects, if the module has any.
+        With several processes, ``ranks`` has their ``rng``, ``position`` and ``metrics``, in order.
     """
     module = bare(bare_module(pl_module))
     optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
@@ -51,7 +49,7 @@ def collect_state(
             part.update({key: value for key, value in boundary.buffers().items() if key in part})
     mine = {
         "rng": generator_states() if boundary is None else boundary.generators(),
-        "position": _position(trainer, pl_module, broken_off=boundary is not None),
+        "position": _position(trainer, pl_module, interrupted=boundary is not None),
     }
     if metrics := collect_metrics(module):
         mine["metrics"] = metrics
@@ -75,10 +73,10 @@ def collect_state(
 
 
 def check_state(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-    """Looks at the state of model, optimizers and schedule as it is now.
+    """Check that the current state of model, optimizers and schedule can be saved.
 
     Raises:
-        CheckpointUnreadableError: Something of it cannot be saved; the text names its place.
+        CheckpointUnreadableError: A value cannot be saved; the message has its path.
     """
     check_savable(
         {
@@ -90,23 +88,23 @@ def check_state(trainer: lightning.Trainer, pl_module: lightning.LightningModule
 
 
 def of_rank(state: Mapping[str, Any], rank: int) -> Mapping[str, Any]:
-    """Returns the ``rng`` and ``position`` that a checkpoint holds of a process; the first one's where it has none."""
+    """Return the ``rng`` and ``position`` of a process; those of the first one if the checkpoint has none."""
     ranks = state.get("ranks") or [state]
     found: Mapping[str, Any] = ranks[rank] if rank < len(ranks) else ranks[0]
     return found
 
 
 def restore_callbacks(trainer: lightning.Trainer, state: Mapping[str, Any]) -> None:
-    """Gives the callbacks back the state that a checkpoint holds of them."""
+    """Restore the states of callbacks from a checkpoint."""
     states = state.get("callbacks") or {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if callback.state_key in states:
             callback.load_state_dict(states[callback.state_key])
 
 
-def _position(trainer: lightning.Trainer, pl_module: lightning.LightningModule, broken_off: bool) -> dict[str, Any]:
+def _position(trainer: lightning.Trainer, pl_module: lightning.LightningModule, interrupted: bool) -> dict[str, Any]:
     if isinstance(pl_module, Adapter):
-        return pl_module.feed.position(broken_off=broken_off)
+        return pl_module.feed.position(interrupted=interrupted)
     return {"epoch": trainer.current_epoch, "batches": batches_taken(trainer)}
 
 
@@ -124,7 +122,7 @@ def _progress(pl_module: lightning.LightningModule) -> dict[str, Any] | None:
 
 
 def _callback_states(trainer: lightning.Trainer) -> dict[str, Any]:
-    """Collects the states of callbacks; one that ``torch.load(weights_only=True)`` refuses is left out and told."""
+    """Return the states of callbacks; one that ``torch.load(weights_only=True)`` refuses is skipped with a warning."""
     states = {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         state = callback.state_dict()
@@ -134,7 +132,8 @@ def _callback_states(trainer: lightning.Trainer) -> dict[str, Any]:
             states[callback.state_key] = state
         else:
             logger.warning(
-                "The state of the callback %s is not saved: it holds more than tensors, numbers, text and containers.",
+                "The state of the callback %s is not saved: it has values other than tensors, numbers, text and "
+                "containers.",
                 type(callback).__name__,
             )
     return states

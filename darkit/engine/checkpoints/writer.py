@@ -1,4 +1,4 @@
-"""One thread that writes snapshots, so that the training goes on while the disk works."""
+"""A thread that writes snapshots, so that training continues meanwhile."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from darkit.runs.forks import forget_in_child
 from darkit.runs.retention import Retention, remove_files
 
 logger = logging.getLogger(__name__)
-_WORTH_TELLING = 0.1  # seconds
+_WORTH_WARNING = 0.1  # seconds
 
 
 class BackgroundWriter:
-    """Copies state on the caller's thread and hands the copy to one writing thread.
+    """Copy state on the caller's thread and write it in another thread.
 
-    There is one copy, so the memory stays bounded: when the disk is slower than the interval between saves, the caller
-    waits for the save before, and a warning says for how long. An error of the thread is raised by the next call of any
-    method, on the thread that calls it. The thread is there between the first save and `close`, which may alternate.
+    To bound the memory there is one copy: if the disk is too slow, the caller waits for the previous save, with a
+    warning. An error of the thread is raised by the next call of any method. The thread lives from the first save to
+    `close`; later saves start a new one.
     """
 
     def __init__(self) -> None:
@@ -36,22 +36,22 @@ class BackgroundWriter:
         forget_in_child(self)
 
     def forget(self) -> None:
-        """Writes nothing any more: the thread is the parent's, and so are the files."""
+        """Stop writing in a forked child: thread and files are the parent's."""
         self._forked, self._thread, self._pending = True, None, None
 
     def submit(self, content: Mapping[str, Any], write: Callable[[dict[str, Any]], None]) -> None:
-        """Takes a copy and returns; ``write`` gets it in the thread."""
+        """Copy the content and return; the thread calls ``write`` with the copy."""
         if self._forked:
             return
         started = time.monotonic()
         self.wait()
         waited = time.monotonic() - started
-        if waited > _WORTH_TELLING:
+        if waited > _WORTH_WARNING:
             logger.warning(
-                "The training waited %.1f s for the last checkpoint to reach the disk, which is slower than the saves.",
+                "The training waited %.1f s for the previous checkpoint: the disk is too slow for this save interval.",
                 waited,
             )
-        copied = self._snapshot.take(content)
+        copied = self._snapshot.copy(content)
 
         def work() -> None:
             self._snapshot.wait()
@@ -60,7 +60,7 @@ class BackgroundWriter:
         self._start(work)
 
     def then(self, action: Callable[[], None]) -> None:
-        """Lets the thread do something after what it has to do now."""
+        """Run an action in the thread after the pending write."""
         if self._forked:
             return
         earlier = self._pending
@@ -77,23 +77,23 @@ class BackgroundWriter:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="darkit-checkpoint")
             self._pending = self._thread.submit(work)
-        except RuntimeError:  # the interpreter is ending, and its threads take no more work
+        except RuntimeError:  # at interpreter exit no thread can start
             self._pending = None
             work()
 
     def check(self) -> None:
-        """Raises the thread's error, if there is one by now."""
+        """Raise the thread's error, if any; does not wait."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Waits until all is written. Raises the thread's error."""
+        """Wait until all is written. Raises the thread's error."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def close(self) -> None:
-        """Waits and ends the thread. Raises the thread's error."""
+        """Wait and end the thread. Raises the thread's error."""
         try:
             self.wait()
         finally:
@@ -103,13 +103,13 @@ class BackgroundWriter:
 
 
 class CheckpointWriter(BackgroundWriter):
-    """Writes the checkpoints of a run, and deletes the superseded ones once a new one is durable.
+    """Write the checkpoints of a run, and delete superseded ones once a new one is durable.
 
     Args:
         folder: The run directory.
         run_id: The run's id, for the manifests.
-        retention: Which ones are kept.
-        check: Called before anything is written or deleted; an error that it raises prevents that.
+        retention: The rule for which checkpoints are kept.
+        check: Called before each write or deletion; if it raises, nothing is written or deleted.
     """
 
     def __init__(
@@ -125,18 +125,18 @@ class CheckpointWriter(BackgroundWriter):
         self.folder = folder
         self.run_id = run_id
         self.retention = retention or Retention()
-        self._told = False
+        self._warned = False
 
     def save(self, step: int, content: Mapping[str, Any], metrics: Mapping[str, float]) -> Path:
-        """Saves a step; returns at once with the path where the checkpoint will be.
+        """Save a step in the background and return the path of the checkpoint.
 
         Args:
             step: The step.
-            content: What `torch.load` gives back; see `darkit.engine.checkpoints.checkpoint.write_checkpoint`.
+            content: See `darkit.engine.checkpoints.checkpoint.write_checkpoint`.
             metrics: The values logged at this step.
 
         Raises:
-            StorageError: The save before could not be written.
+            StorageError: The previous save failed.
         """
 
         def write(copied: dict[str, Any]) -> None:
@@ -144,23 +144,23 @@ class CheckpointWriter(BackgroundWriter):
             try:
                 write_checkpoint(self.folder, step, copied, metrics=metrics, run_id=self.run_id, check=self._check)
             except StorageError:
-                self._check()  # says it better where the folder is gone
+                self._check()  # a clearer error if the folder is gone
                 raise
-            self._check()  # a checkpoint takes its time to write, and what is deleted now must be this run's
-            self._tell_of_a_missing_score(step, metrics)
+            self._check()  # the folder may have been replaced during the write
+            self._warn_of_missing_metric(step, metrics)
             for checkpoint in self.retention.superseded(list_checkpoints(self.folder)):
                 remove_files(checkpoint.path)
 
         self.submit(content, write)
         return checkpoint_path(self.folder, step)
 
-    def _tell_of_a_missing_score(self, step: int, metrics: Mapping[str, float]) -> None:
+    def _warn_of_missing_metric(self, step: int, metrics: Mapping[str, float]) -> None:
         wanted = self.retention
-        if wanted.best and wanted.monitor not in metrics and not self._told:
-            self._told = True
+        if wanted.best and wanted.monitor not in metrics and not self._warned:
+            self._warned = True
             logger.warning(
-                "The checkpoint of step %d has no %r, by which keep_best=%d compares: such checkpoints are kept. Let "
-                "save_step_interval be a multiple of eval_step_interval.",
+                "The checkpoint of step %d has no %r, which keep_best=%d needs: such checkpoints are kept. Make "
+                "save_step_interval a multiple of eval_step_interval.",
                 step,
                 wanted.monitor,
                 wanted.best,

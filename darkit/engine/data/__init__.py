@@ -1,1 +1,1 @@
-"""The data of a training: loaders, their order and position, and whether they fit the model."""
+"""Training data: loaders, their order and position, and checks that data and model fit."""

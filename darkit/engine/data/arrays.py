@@ -1,4 +1,4 @@
-"""Arrays and tensors as a dataset: one for all samples, several in a tuple, or several by name in a dict."""
+"""Arrays and tensors as datasets: a single one, a tuple, or a dict of names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Rows(Dataset[Any]):
 
 
 def holds_arrays(data: Any) -> bool:
-    """Return whether data is an array or a tensor, or a tuple or a dict of nothing else."""
+    """Return whether data is an array or a tensor, or a tuple or dict of only these."""
     if isinstance(data, Mapping):
         return bool(data) and all(isinstance(item, Tensor | numpy.ndarray) for item in data.values())
     if isinstance(data, tuple) and not hasattr(data, "_fields"):
@@ -42,9 +42,9 @@ def holds_arrays(data: Any) -> bool:
 
 
 def as_dataset(data: Any, purpose: str) -> Dataset[Any]:
-    """Make a dataset of what `holds_arrays`.
+    """Make a dataset of data for which `holds_arrays` is true.
 
-    NumPy's float64 becomes torch's default dtype, for NumPy makes float64 of everything; other dtypes stay.
+    float64 arrays get torch's default dtype, since float64 is NumPy's default; other dtypes stay.
 
     Args:
         data: An array, or a tuple or a dict of arrays, each of shape (samples, ...).
@@ -69,7 +69,7 @@ def as_dataset(data: Any, purpose: str) -> Dataset[Any]:
 def _check_lengths(tensors: Any, purpose: str) -> None:
     lengths = {len(item) if item.ndim else 0 for item in tensors}
     if len(lengths) > 1:
-        raise DataError(f"The tensors of the {purpose} data must be of one length, but have {sorted(lengths)}.")
+        raise DataError(f"The tensors of the {purpose} data must have the same length, but have {sorted(lengths)}.")
     if any(not item.ndim for item in tensors):
         raise DataError(f"The {purpose} data must have samples in its first dimension, but is a single number.")
 
@@ -78,10 +78,12 @@ def _tensor(item: Tensor | numpy.ndarray[Any, Any], purpose: str) -> Tensor:
     if isinstance(item, Tensor):
         return item
     if isinstance(item, numpy.ma.MaskedArray):
-        raise DataError(f"The {purpose} data has a masked array, whose mask would be lost: fill it or leave rows out.")
+        raise DataError(f"The {purpose} data has a masked array, whose mask would be lost: fill it or remove the rows.")
     array = numpy.asarray(item, dtype=item.dtype.newbyteorder("="), order="C")
     try:
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     except TypeError as error:
-        raise DataError(f"The {purpose} data has an array of dtype {item.dtype}, which torch does not have.") from error
+        raise DataError(
+            f"The {purpose} data has an array of dtype {item.dtype}, which torch does not support."
+        ) from error
     return tensor.to(torch.get_default_dtype()) if array.dtype == numpy.float64 else tensor

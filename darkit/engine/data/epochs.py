@@ -1,4 +1,4 @@
-"""A length in epochs, as the number of steps that everything else counts by."""
+"""Conversion of ``max_epoch`` to steps."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from darkit.errors import ConfigError
 
 
 def limit_steps(config: TrainerConfig, feed: Feed) -> None:
-    """Sets ``max_step`` to what comes first: itself, or the last whole step of ``max_epoch``.
-
-    The default of ``max_step`` is no limit beside ``max_epoch``.
+    """Limit ``max_step`` to the last full step of ``max_epoch``. The default of ``max_step`` is ignored.
 
     Raises:
-        ConfigError: The data does not tell its length, or is too short for one step.
+        ConfigError: The length of the data is unknown, or too short for one step.
     """
     if config.max_epoch is None:
         return
-    feed.share(0, config.device_num)  # what one of the processes gets
+    feed.share(0, config.device_num)  # the share of one process
     try:
         batches = len(feed)
     except TypeError as error:
         raise ConfigError(
-            f"max_epoch={config.max_epoch} needs training data of known length: give max_step instead."
+            f"max_epoch={config.max_epoch} needs training data of known length; give max_step instead."
         ) from error
     steps = config.max_epoch * batches // config.gradient_accumulation_steps
     if not steps:

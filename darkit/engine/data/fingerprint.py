@@ -1,4 +1,4 @@
-"""What ``run.json`` tells of the data: enough to see that two runs had the same."""
+"""The description of the data in ``run.json``, to compare the data of two runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _MOST_SAMPLES = 64
 
 
 def describe_data(loaders: Loaders) -> dict[str, Any]:
-    """Describes the training data.
+    """Describe the training data.
 
     Returns:
         ``kind``, ``task`` where the dataset has one, and for map-style data ``samples`` (their number), ``sample`` and
         ``sample_parts`` (shapes and dtypes of the first, as text and as data) and ``fingerprint``, a sha256 over their
-        number and up to 64 of them, spread evenly. A dataset's ``facts``, a dict of plain values, come first.
+        number and up to 64 evenly spaced samples. A dataset's ``facts``, a dict of plain values, come first.
     """
     dataset = loaders.dataset
     facts = getattr(dataset, "facts", None)
@@ -35,7 +35,7 @@ def describe_data(loaders: Loaders) -> dict[str, Any]:
     digest = hashlib.sha256(str(length).encode())
     first: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # samples that are drawn are the same ones in every process
+        torch.default_generator.manual_seed(0)  # random samples are the same in every process
         for index in range(0, length, -(-length // _MOST_SAMPLES)):
             sample = dataset[index]
             first = first or {"sample": describe(sample), "sample_parts": describe_parts(sample)}
@@ -44,7 +44,7 @@ def describe_data(loaders: Loaders) -> dict[str, Any]:
 
 
 def add_to_digest(digest: Any, value: Any) -> None:
-    """Adds a sample or a batch, however nested, to a digest of `hashlib`."""
+    """Add a nested sample or batch to a `hashlib` digest."""
     if isinstance(value, Tensor) and (value.layout is not torch.strided or value.is_nested):
         digest.update(f"{value.dtype}{value.layout}".encode())
         add_to_digest(digest, dense_parts(value.detach()))
@@ -59,16 +59,16 @@ def add_to_digest(digest: Any, value: Any) -> None:
     elif isinstance(value, tuple | list):
         for item in value:
             add_to_digest(digest, item)
-    elif callable(getattr(value, "tobytes", None)):  # a NumPy array or a picture
+    elif callable(getattr(value, "tobytes", None)):  # a NumPy array or an image
         digest.update(value.tobytes())
     elif value is None or isinstance(value, bool | int | float | complex | str | bytes):
         digest.update(repr(value).encode("utf-8", "surrogateescape"))
-    else:  # its text may hold an address, which differs from process to process
+    else:  # its repr may hold a memory address
         digest.update(type(value).__name__.encode())
 
 
 def dense_parts(value: Tensor) -> list[Any]:
-    """Returns the dense tensors that a sparse or nested one consists of."""
+    """Return the dense tensors of a sparse or nested one."""
     if value.is_nested:
         return list(value.unbind())
     if value.layout is torch.sparse_coo:

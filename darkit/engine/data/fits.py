@@ -1,4 +1,4 @@
-"""Whether data fits a model, told in one sentence before anything of a run is created."""
+"""Checks that data and model fit, before a run is created."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from darkit.engine.data.loaders import Loaders
 
 CONTEXT_NAMES = ("context_length", "ctx_len", "block_size", "n_positions", "max_position_embeddings", "n_ctx")
-"""What configs call the number of tokens that a model sees at most."""
+"""Names of the maximum number of tokens in configs."""
 VOCABULARY_NAMES = ("vocab_size", "vocabulary_size", "n_vocab")
-"""What configs call the number of tokens in a model's vocabulary."""
+"""Names of the vocabulary size in configs."""
 _ID_NAMES = ("input_ids", "tokens", "idx", "inputs")
-_MOST_IDS = 2**24  # that are looked at: some ten milliseconds
+_MOST_IDS = 2**24  # to check: about ten milliseconds
 _MOST_SAMPLES = 64
-_WHOLE = (torch.int64, torch.int32, torch.int16)
+_INTEGERS = (torch.int64, torch.int32, torch.int16)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a model can take, as its config tells it.
+    """The limits of a model, from its config.
 
     Attributes:
-        vocabulary: Tokens in its vocabulary, or None where the config does not say.
-        context: Tokens that it sees at most, or None.
-        names: What the config calls the two.
+        vocabulary: Vocabulary size, or None if unknown.
+        context: Maximum number of tokens, or None.
+        names: The config's names of the two.
     """
 
     vocabulary: int | None
@@ -45,29 +45,29 @@ class Limits:
 
 
 def limits_of(values: Mapping[str, Any]) -> Limits:
-    """Finds what a model can take in the values of its config."""
+    """Return the limits of a model with these config values."""
     vocabulary, context = (_first(values, names) for names in (VOCABULARY_NAMES, CONTEXT_NAMES))
     return Limits(vocabulary[1], context[1], (vocabulary[0], context[0]))
 
 
 def refuse_uninitialized(model: nn.Module) -> None:
-    """Refuse a model with lazy modules that have not seen a batch. Raises `ModelError` with the first one's name."""
+    """Refuse a model with uninitialized lazy modules. Raises `ModelError` with the first one's name."""
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if torch.nn.parameter.is_lazy(value):
             raise ModelError(
-                f"{name} of the {type(model).__name__} has no shape yet: call the model with one batch before "
-                "training, so that its lazy modules get their shapes."
+                f"{name} of {type(model).__name__} is uninitialized: call the model with one batch before training, so "
+                "that its lazy modules get their shapes."
             )
 
 
 def check_fits(model: nn.Module, values: Mapping[str, Any], loaders: Loaders, *, direct: bool) -> None:
-    """Checks the data to train and to evaluate on; `check_fit` says how.
+    """Check training and validation data; see `check_fit`.
 
     Args:
         model: The model.
         values: The values of its config.
-        loaders: What the run trains and is evaluated on.
-        direct: Whether a batch goes into the model's ``forward`` as it is, and not into a loss or a method.
+        loaders: The data.
+        direct: Whether batches are passed to the model's ``forward`` unchanged.
     """
     for loader, data, purpose in (
         (loaders.train.loader, loaders.dataset, "training"),
@@ -88,23 +88,22 @@ def check_fits(model: nn.Module, values: Mapping[str, Any], loaders: Loaders, *,
 
 
 def check_fit(model: nn.Module, values: Mapping[str, Any], data: Any, *, purpose: str = "training") -> None:
-    """Checks what can be known without a step.
+    """Check data against a model without running a step.
 
-    A dataset that tells its ``vocabulary`` (its largest id and one) and its ``context_length`` is taken at its word.
-    Of any other map-style dataset of ids some are looked at: all of tensors of up to 16 million, else a part that is
-    spread evenly.
+    A dataset's ``vocabulary`` (largest id plus one) and ``context_length`` are trusted. Otherwise the ids of a
+    map-style dataset are checked: all ids of tensors with up to 16 million, else an evenly spaced part.
 
     Args:
         model: The model.
         values: The values of its config.
-        data: What the samples are taken from, or None where that cannot be known.
+        data: The dataset, or None if unknown.
         purpose: ``training`` or ``validation``, for errors.
 
     Raises:
-        DataError: The data's vocabulary or context is larger than the model's, or an id is out of its range.
+        DataError: The data's vocabulary or context is larger than the model's, or an id is out of range.
     """
     limits = limits_of(values)
-    vocabulary, context = (_whole(getattr(data, name, None)) for name in ("vocabulary", "context_length"))
+    vocabulary, context = (_integer(getattr(data, name, None)) for name in ("vocabulary", "context_length"))
     _compare_vocabulary(vocabulary, limits, purpose)
     _compare_context(context, limits, purpose)
     if limits.vocabulary is None and limits.context is None:
@@ -118,11 +117,11 @@ def check_fit(model: nn.Module, values: Mapping[str, Any], data: Any, *, purpose
 
 
 def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, int | None]:
-    found = ((name, _whole(values.get(name))) for name in names)
+    found = ((name, _integer(values.get(name))) for name in names)
     return next(((name, value) for name, value in found if value), ("", None))
 
 
-def _whole(value: Any) -> int | None:
+def _integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -137,13 +136,13 @@ def _compare_vocabulary(vocabulary: int | None, limits: Limits, purpose: str) ->
 def _compare_context(context: int | None, limits: Limits, purpose: str) -> None:
     if context is not None and limits.context is not None and context > limits.context:
         raise DataError(
-            f"The {purpose} data has {context} tokens in a row, but the model sees at most {limits.context}: take "
+            f"The {purpose} data has sequences of {context} tokens, but the model takes at most {limits.context}: use "
             f"shorter windows, or give the model a {limits.names[1]} of at least {context}."
         )
 
 
 def _check_ids(ids: list[Tensor], limits: Limits, purpose: str) -> None:
-    """Checks inputs for their whole range, and what is to be predicted for its largest alone: -100 asks for nothing."""
+    """Check the range of inputs, and only the maximum of targets, where -100 means no target."""
     if limits.vocabulary is None:
         return
     for number, tensor in enumerate(ids):
@@ -157,16 +156,16 @@ def _check_ids(ids: list[Tensor], limits: Limits, purpose: str) -> None:
 
 
 def small_batch(loaders: Loaders) -> Any:
-    """Makes a batch of the first two training samples as the loader would; no generator and no order is moved.
+    """Make a batch of the first two training samples, without changing generators or order.
 
     Returns:
-        The batch; None of data that has no samples by number, or where one cannot be made so.
+        The batch, or None for data without random access or samples that cannot be collated.
     """
     loader, data = loaders.train.loader, loaders.dataset
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         return None
     collate = getattr(loader, "collate_fn", None)
-    with kept_generators(), suppress(Exception):  # data that takes no numbers, or a collate_fn for whole batches
+    with kept_generators(), suppress(Exception):  # data with other keys, or a collate_fn for full batches
         if getattr(loader, "batch_sampler", None) is None:
             return collate(data[0]) if callable(collate) else data[0]
         samples = [data[index] for index in range(min(2, len(data)))]
@@ -175,7 +174,7 @@ def small_batch(loaders: Loaders) -> Any:
 
 
 def _samples(data: Any, most: int) -> Iterator[Any]:
-    """Yields samples spread evenly, or tensors of ids as one; the generator of torch is as before."""
+    """Yield evenly spaced samples, or whole tensors of ids; torch's generator is restored."""
     if isinstance(data, TensorDataset) and all(tensor.layout is torch.strided for tensor in data.tensors):
         rows = max(1, sum(tensor[:1].numel() for tensor in data.tensors))
         every = max(1, -(-len(data) * rows // _MOST_IDS))
@@ -183,13 +182,13 @@ def _samples(data: Any, most: int) -> Iterator[Any]:
         return
     if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         return
-    with torch.random.fork_rng(devices=[]), suppress(LookupError):  # somebody's own sampler may ask by anything else
+    with torch.random.fork_rng(devices=[]), suppress(LookupError):  # the dataset may have other keys
         for index in range(0, len(data), max(1, -(-len(data) // most))):
             yield data[index]
 
 
 def _ids(sample: Any) -> Iterator[Tensor]:
-    """Yields the ids of a sample, the inputs, and then the others of their shape, such as what comes next."""
+    """Yield the ids of a sample: the inputs, then others of the same shape, such as targets."""
     if isinstance(sample, Mapping):
         first = next((sample[name] for name in _ID_NAMES if name in sample), None)
         others = [sample[name] for name in ("labels", "targets") if name in sample]
@@ -197,32 +196,32 @@ def _ids(sample: Any) -> Iterator[Tensor]:
         first, *others = sample
     else:
         first, others = sample, []
-    inputs = _whole_numbers(first)
+    inputs = _integers(first)
     if inputs is None or not inputs.ndim:
         return
     yield inputs
-    for other in map(_whole_numbers, others):
+    for other in map(_integers, others):
         if other is not None and other.shape == inputs.shape:
             yield other
 
 
-def _whole_numbers(value: Any) -> Tensor | None:
-    """Returns a tensor, an array or a list of whole numbers as a tensor, or None for anything else."""
+def _integers(value: Any) -> Tensor | None:
+    """Return integers of a tensor, array or list as a tensor; None for anything else."""
     if isinstance(value, list) and not all(isinstance(item, int) for item in value):
         return None
     if isinstance(value, list | numpy.ndarray) and len(value):
         value = torch.as_tensor(value)
-    return value if isinstance(value, Tensor) and value.dtype in _WHOLE else None
+    return value if isinstance(value, Tensor) and value.dtype in _INTEGERS else None
 
 
 def _refuse_sparse(sample: Any, purpose: str) -> None:
-    """Refuse samples that torch cannot put into a batch. Raises `DataError`."""
+    """Refuse samples that torch cannot collate. Raises `DataError`."""
     parts = sample.values() if isinstance(sample, Mapping) else sample if isinstance(sample, tuple | list) else [sample]
     for part in parts:
         if isinstance(part, Tensor) and (part.layout is not torch.strided or part.is_nested):
             kind = "nested" if part.is_nested else str(part.layout).removeprefix("torch.")
             raise DataError(
-                f"The {purpose} samples have {kind} tensors, which torch does not put into batches: give the dataset a "
+                f"The {purpose} samples have {kind} tensors, which torch does not collate: give the dataset a "
                 "collate_fn, or make them dense."
             )
 
@@ -238,16 +237,16 @@ def _check_names(model: nn.Module, names: list[str]) -> None:
         signature.bind(**dict.fromkeys(names))
     except TypeError as error:
         raise BatchError(
-            f"The batches have {', '.join(names)}, which {type(model).__name__}.forward does not take so: {error}."
+            f"The batches have {', '.join(names)}, which {type(model).__name__}.forward does not accept: {error}."
         ) from error
 
 
 def _names(sample: Any, collate: Any) -> list[str]:
-    """Returns the names that a batch of such samples has; none where it has no names, or they cannot be known."""
+    """Return the keys of a batch of such samples; empty if it has none or they are unknown."""
     batch = sample
     if callable(collate) and collate is not default_collate:
         try:
             batch = collate([sample])
-        except Exception:  # whatever somebody's function raises of one sample alone: it is made for a batch
+        except Exception:  # a collate_fn may fail for a single sample
             return []
     return [str(name) for name in batch] if isinstance(batch, Mapping) else []

@@ -1,4 +1,4 @@
-"""The order of the training data: a function of (seed, epoch, batch), so that one can enter it anywhere at once."""
+"""The order of map-style data: a function of (seed, epoch, batch), so that training can start at any batch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch.utils.data import Dataset, Sampler
 
 from darkit.engine.device import seed_generators
 
-_EPOCHS = 1_000_003  # seeds of neighbouring runs and epochs must not meet
+_EPOCHS = 1_000_003  # seeds of neighbouring runs and epochs must not overlap
 
 
 class Batch(list[int]):
-    """The indices of one batch, with its place: a worker that loads it takes its random numbers from there.
+    """The indices of one batch, with the seed for its random numbers.
 
     Attributes:
-        seed: What python's, numpy's and torch's generators start from for this batch.
+        seed: Seed of the python, numpy and torch generators for this batch.
     """
 
     def __init__(self, indices: Iterable[int], seed: int = 0) -> None:
@@ -29,7 +29,7 @@ class Batch(list[int]):
 
 
 class PlacedSampler(Sampler[list[int]]):
-    """Batches that carry their place, and can be entered at any of them."""
+    """Batches with seeds; iteration can start at any batch."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -37,7 +37,7 @@ class PlacedSampler(Sampler[list[int]]):
         self.epoch, self.first = 0, 0
 
     def start(self, epoch: int, batch: int) -> None:
-        """Sets where the next iteration begins: so many batches of a rank into an epoch."""
+        """Set the epoch and the first batch of the next iteration."""
         self.epoch, self.first = epoch, batch
 
     def _batch(self, indices: Iterable[int], number: int) -> Batch:
@@ -50,15 +50,15 @@ class PlacedSampler(Sampler[list[int]]):
 class BatchOrder(PlacedSampler):
     """Batches of a map-style dataset.
 
-    The samples of an epoch are in a permutation drawn from (seed, epoch), or in their own order. Ranks take every
-    ``world``-th of them and all ranks the same number, so that none waits for another.
+    The samples of an epoch are in a permutation given by (seed, epoch), or in their own order. Each rank takes every
+    ``world``-th sample; all ranks get the same number.
 
     Args:
         length: Samples in the dataset.
         batch_size: Samples per batch and rank.
         seed: Seed of the order.
         shuffle: Whether to draw a permutation.
-        drop_last: Whether a last batch that is not full is left out.
+        drop_last: Whether to drop a partial last batch.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class BatchOrder(PlacedSampler):
             yield self._batch(mine[number * self.batch_size : (number + 1) * self.batch_size], number)
 
     def __len__(self) -> int:
-        """Batches of a rank in a whole epoch, wherever the next iteration begins."""
+        """Batches of a rank in a full epoch, independent of the start."""
         full, rest = divmod(self._samples(), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
@@ -90,9 +90,9 @@ class BatchOrder(PlacedSampler):
 
 
 class PlacedBatches(PlacedSampler):
-    """Somebody's batches, each with its place: the samples that workers draw for it depend on nothing else.
+    """Batches of a user's sampler, with seeds for the workers.
 
-    Entering them in the middle draws the batches before it, but loads none of their samples.
+    Starting in the middle draws the earlier batches, but loads none of their samples.
 
     Args:
         batches: A batch sampler.
@@ -113,9 +113,9 @@ class PlacedBatches(PlacedSampler):
 
 
 class SeededDataset(Dataset[Any]):
-    """A dataset for worker processes, whose random numbers depend on the batch and not on which worker loads it.
+    """A dataset for worker processes, with random numbers that depend on the batch and not on the worker.
 
-    Its attributes are those of the dataset, for a ``worker_init_fn`` that looks at ``get_worker_info().dataset``.
+    Attributes are those of the dataset, for a ``worker_init_fn`` that uses ``get_worker_info().dataset``.
 
     Args:
         dataset: The dataset itself.
@@ -125,7 +125,7 @@ class SeededDataset(Dataset[Any]):
         self.__dict__["dataset"] = dataset
 
     def __getattr__(self, name: str) -> Any:
-        if "dataset" not in self.__dict__:  # while it is being unpickled
+        if "dataset" not in self.__dict__:  # during unpickling
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
@@ -139,11 +139,11 @@ class SeededDataset(Dataset[Any]):
         return self.dataset[index]
 
     def __getitems__(self, batch: Batch) -> list[Any]:
-        """Loads one batch."""
+        """Load one batch."""
         seed_generators(batch.seed)
         if hasattr(self.dataset, "__getitems__"):
             return list(self.dataset.__getitems__(list(batch)))
         try:
             return [self.dataset[index] for index in batch]
-        except StopIteration as error:  # the loader would take it for the end of the data
+        except StopIteration as error:  # the loader would treat it as the end of the data
             raise RuntimeError("The dataset raised StopIteration for one of its samples.") from error

@@ -1,4 +1,4 @@
-"""How many samples a batch has, and how many targets it asks for, where a batch tells."""
+"""Number of samples and targets in a batch, as far as its structure shows."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from darkit.errors import DataError
 
 IGNORED = -100
 """The label of positions without a target, as in torch and transformers."""
-_NO_BATCH = (  # how torch says that samples differ, or are of no kind that it knows
+_NO_BATCH = (  # torch's messages for samples that it cannot collate
     "stack expects each tensor to be equal size",
     "each element in list of batch should be of equal size",
     "default_collate: batch must contain",
     "Trying to resize storage that is not resizable",  # the first of these, in a worker
 )
-_COUNTS = ("num_graphs", "batch_size")  # what graph libraries, and TensorDict, call the number of samples
+_COUNTS = ("num_graphs", "batch_size")  # attributes of graph libraries and TensorDict
 _SHIFTED = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel")  # transformers' classes that predict labels[..., 1:]
 
 
 def count_samples(batch: Any) -> int | None:
-    """Counts the samples of a batch.
+    """Count the samples of a batch.
 
     Args:
-        batch: A tensor, an array, or mappings, tuples, lists, dataclasses and objects with attributes of them, nested
-            at will; a list of mappings or objects has one for each sample; a batch of graphs has as many as graphs.
+        batch: A tensor, an array, or nested mappings, tuples, lists, dataclasses and objects of them. A list of
+            mappings or objects has one per sample; a batch of graphs has one sample per graph.
 
     Returns:
-        The number, or None where the parts of the batch do not agree on one or none tells.
+        The number, or None if it is unknown or the parts of the batch disagree.
     """
     if (graphs := _graphs(batch)) is not None:
         return graphs
@@ -49,7 +49,7 @@ def count_samples(batch: Any) -> int | None:
 
 
 def count_targets(batch: Any, model: Any) -> Tensor | None:
-    """Counts the labels of tokens that are asked for, -100 being none: all but the first where a model shifts them."""
+    """Count the token labels that are not -100; without the first one if the model shifts them."""
     labels = batch.get("labels") if isinstance(batch, Mapping) else batch[-1] if _is_row(batch) else None
     if not isinstance(labels, Tensor) or labels.ndim < 2 or labels.is_floating_point() or labels.is_complex():
         return None
@@ -114,7 +114,7 @@ def _size_of_field(part: Any) -> int | None:
 
 
 def describe(batch: Any) -> str:
-    """Describes the shapes and dtypes of a batch, such as ``(float32[4, 12], int64[4])``."""
+    """Describe the shapes and dtypes of a batch, such as ``(float32[4, 12], int64[4])``."""
     if isinstance(batch, Tensor):
         return f"{str(batch.dtype).removeprefix('torch.')}{list(batch.shape)}"
     if isinstance(batch, Mapping):
@@ -140,16 +140,16 @@ def _on_one_line(key: Any) -> str:
 
 
 def misfit_of_samples(error: Exception, purpose: str) -> DataError | None:
-    """Returns what to raise for samples that torch cannot put into one batch, or None for any other error.
+    """Return the error for samples that torch cannot collate, or None for any other error.
 
     Args:
-        error: What a loader raised, in this process or in a worker.
-        purpose: What the data is for, as the sentence says it.
+        error: Raised by a loader, in this process or in a worker.
+        purpose: ``training`` or ``validation``, for the message.
     """
     text = str(error).strip().rpartition("\n")[2]
     if not any(words in text for words in _NO_BATCH):
         return None
     return DataError(
-        f"The {purpose} samples cannot be put into one batch ({text.rstrip('.')}): make them of one shape and kind, or "
-        "give the dataset or the DataLoader a collate_fn that pads them."
+        f"The {purpose} samples cannot be collated into a batch ({text.rstrip('.')}): use samples of equal shape and "
+        "type, or give the dataset or the DataLoader a collate_fn that pads them."
     )

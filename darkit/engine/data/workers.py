@@ -1,4 +1,4 @@
-"""Processes that load data: a signal to the whole process group leaves them to their trainer, which ends them."""
+"""Data workers: they ignore signals to the process group; the trainer ends them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")  # Windows has only the firs
 SIGNALS = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
 _STARTED: weakref.WeakKeyDictionary[Any, int] = (
     weakref.WeakKeyDictionary()
-)  # iterators with workers, and whose they are
+)  # iterators with workers -> process that owns them
 _DIED = re.compile(r"DataLoader worker \(pid|Pin memory thread exited")
 _FETCHING = ("torch/multiprocessing/reductions.py", "multiprocessing/resource_sharer.py")
 
 
-class PoliteWorker:
-    """A ``worker_init_fn`` that lets a worker outlive the signals that ask its trainer to stop.
+class ShieldedWorker:
+    """A ``worker_init_fn`` with which a worker ignores the signals that stop its trainer.
 
-    ``timeout``, systemd, SLURM and Ctrl-C signal the whole process group. A worker that died of it would break the
-    training before its last step is saved. The first SIGTERM is left to the trainer; a second ends the worker.
+    ``timeout``, systemd, SLURM and Ctrl-C signal the whole process group. A worker that exits too early would break the
+    training before its last step is saved. The worker ignores the first SIGTERM and exits at the second.
 
     Args:
         then: The user's ``worker_init_fn``, or None.
@@ -41,7 +41,7 @@ class PoliteWorker:
     def __call__(self, worker_id: int) -> None:
         for number in SIGNALS:
             signal.signal(number, self._note)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held back since before the worker was started
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked since before the worker started
         if self.then is not None:
             self.then(worker_id)
 
@@ -54,57 +54,57 @@ class PoliteWorker:
         self._terminated = True
 
 
-def make_polite(loader: Any) -> None:
-    """Lets the workers of a DataLoader outlive a request to stop; anything else is left as it is."""
-    if isinstance(loader, DataLoader) and loader.num_workers and not isinstance(loader.worker_init_fn, PoliteWorker):
-        loader.worker_init_fn = PoliteWorker(loader.worker_init_fn)
+def shield_workers(loader: Any) -> None:
+    """Make the workers of a DataLoader ignore signals to stop; other objects are unchanged."""
+    if isinstance(loader, DataLoader) and loader.num_workers and not isinstance(loader.worker_init_fn, ShieldedWorker):
+        loader.worker_init_fn = ShieldedWorker(loader.worker_init_fn)
 
 
-def undo_polite(loader: Any) -> None:
-    """Gives a loader its own ``worker_init_fn`` back."""
-    if isinstance(loader, DataLoader) and isinstance(loader.worker_init_fn, PoliteWorker):
+def unshield_workers(loader: Any) -> None:
+    """Restore a loader's own ``worker_init_fn``."""
+    if isinstance(loader, DataLoader) and isinstance(loader.worker_init_fn, ShieldedWorker):
         loader.worker_init_fn = loader.worker_init_fn.then
 
 
 def begin(loader: Any) -> Iterator[Any]:
-    """Returns ``iter(loader)``; signals are held back while workers start, and in a worker until it listens to them."""
-    polite = isinstance(getattr(loader, "worker_init_fn", None), PoliteWorker)
-    if not polite or getattr(loader, "_iterator", None) is not None:  # persistent workers are there already
+    """Return ``iter(loader)``; signals are blocked until the workers have started and handle them."""
+    shielded = isinstance(getattr(loader, "worker_init_fn", None), ShieldedWorker)
+    if not shielded or getattr(loader, "_iterator", None) is not None:  # persistent workers exist
         return iter(loader)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         batches: Iterator[Any] = iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if hasattr(batches, "_shutdown_workers"):  # a subclass may make its iterator itself
+    if hasattr(batches, "_shutdown_workers"):  # a subclass may have its own iterator
         _STARTED[batches] = os.getpid()
     return batches
 
 
 def end(batches: Any) -> None:
-    """Ends the worker processes behind the iterator of a loader, unless they are kept for the next epoch.
+    """End the worker processes of a loader's iterator, unless they are persistent.
 
-    An error's traceback may hold the iterator for as long as the process lives.
+    Needed because an error's traceback can keep the iterator alive.
     """
     if batches in _STARTED and not getattr(batches, "_persistent_workers", False):
         batches._shutdown_workers()
 
 
 def _end_all() -> None:
-    """Ends all workers when this process ends: Python sends them one SIGTERM, and then waits for them without end."""
+    """End all workers at exit: Python sends only one SIGTERM and then waits forever."""
     for batches, owner in list(_STARTED.items()):
         if owner == os.getpid():
             batches._shutdown_workers()
 
 
-atexit.register(_end_all)  # after torch's own, and so run before it: then its workers can still be ended
+atexit.register(_end_all)  # registered after torch's, so it runs before it
 
 
 @contextmanager
-def deaths_held_back() -> Iterator[None]:
-    """Report a data worker that dies in a block after the block, and not in the middle of an optimizer step.
+def deferred_worker_deaths() -> Iterator[None]:
+    """Defer the error for a data worker that dies during a block, such as an optimizer step, to its end.
 
-    torch raises an error from its handler of SIGCHLD, between any two instructions of the main thread.
+    torch raises the error from its SIGCHLD handler, between any two instructions of the main thread.
     """
     died: list[tuple[int, FrameType | None]] = []
     handler = signal.signal(signal.SIGCHLD, lambda *given: died.append(given))
@@ -117,9 +117,9 @@ def deaths_held_back() -> Iterator[None]:
 
 
 def is_worker_death(error: BaseException) -> bool:
-    """Says whether an error tells of a data worker that died, and not of an error that one has reported.
+    """Return whether an error means that a data worker died, rather than reported an error.
 
-    A worker that exits (``sys.exit``) before its batch was fetched is a missing file or a refused connection to torch.
+    If a worker exits (``sys.exit``) before its batch is fetched, torch raises a missing file or refused connection.
     """
     if isinstance(error, FileNotFoundError | ConnectionError | EOFError):
         frames = traceback.extract_tb(error.__traceback__)
@@ -127,6 +127,6 @@ def is_worker_death(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(_DIED.search(str(error)))
 
 
-def may_follow_a_death(error: BaseException) -> bool:
-    """Says whether an error may come of a worker that was ended by the signal which also asks the trainer to stop."""
+def may_follow_worker_death(error: BaseException) -> bool:
+    """Return whether an error may come from a worker ended by the same signal as the trainer."""
     return is_worker_death(error) or isinstance(error, EOFError | ConnectionError)

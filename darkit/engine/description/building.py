@@ -1,4 +1,4 @@
-"""A model built of values that were read from JSON: the same way for the proof at `fit` and for a prediction later."""
+"""Building a model from JSON values, for the check at `fit` and for prediction."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from darkit.errors import ModelError
 from darkit.runs.configs import NAMESPACES, plain
 
 WITH_CLASS = ("dataclass", "transformers", "pydantic", "object")
-"""The kinds of config whose class is recorded beside its values."""
+"""The kinds of config whose class is recorded with its values."""
 
 
 def build_from(
     model_class: type[nn.Module], kind: str, config_class: Any, values: Mapping[str, Any], noted: Mapping[str, str]
 ) -> nn.Module:
-    """Builds a model with fresh weights.
+    """Build a model with fresh weights.
 
     Args:
         model_class: The model's class.
         kind: The kind of the config; see `darkit.engine.description.describe.ModelDescription`.
         config_class: The config's class, where the kind has one.
         values: The content of ``config.json``.
-        noted: The types that JSON does not have; see `darkit.engine.description.typed`.
+        noted: The types that JSON lacks; see `darkit.engine.description.typed`.
 
     Raises:
-        ModelError: The config's class is not one that is built.
+        ModelError: The config's class is not allowed.
     """
     if kind == "parts":
         return build_parts(values)
@@ -56,27 +56,26 @@ def build_config(
     model_class: type[nn.Module],
     noted: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Any:
-    """Builds a model's config.
+    """Build a model's config.
 
-    Nothing is called before its class is known to be one of a config: a dataclass, pydantic's ``BaseModel``,
-    transformers' ``PretrainedConfig``, a namespace, or a class without bases of the package that has the model. The
-    last one's constructor is not called: its attributes are set.
+    Only these classes are used: dataclasses, pydantic's ``BaseModel``, transformers' ``PretrainedConfig``, namespaces,
+    and plain classes of the model's own package. For the last, attributes are set without calling the constructor.
 
     Args:
         kind: The kind of config.
         cls: Its class, for the kinds `WITH_CLASS`.
         values: Its values, from JSON.
         model_class: The model's class.
-        noted: The types that JSON does not have.
+        noted: The types that JSON lacks.
 
     Raises:
-        ModelError: The kind is unknown, or the class is none of that kind.
+        ModelError: The kind is unknown, or the class is not of that kind.
     """
     if kind == "transformers" and not is_config_class(kind, cls, model_class):
-        kind = "object"  # a class of one's own with to_dict and from_dict
+        kind = "object"  # another class with to_dict and from_dict
     if kind in WITH_CLASS and not is_config_class(kind, cls, model_class):
         raise ModelError(
-            f"{getattr(cls, '__module__', '?')}.{getattr(cls, '__qualname__', cls)} is not built as a config of kind "
+            f"{getattr(cls, '__module__', '?')}.{getattr(cls, '__qualname__', cls)} is not allowed as a config of kind "
             f"{kind!r}: only dataclasses, pydantic's BaseModel, transformers' PretrainedConfig, namespaces and plain "
             "classes of the model's own package are"
         )
@@ -92,14 +91,14 @@ def build_config(
     if kind == "pydantic":
         return _build_pydantic(cls, values)
     if kind != "object":
-        raise ModelError(f"run.json names an unknown kind of config, {kind!r}")
+        raise ModelError(f"run.json has an unknown kind of config, {kind!r}")
     config = cls() if cls in NAMESPACES else object.__new__(cls)
     _set_changed(config, values)
     return config
 
 
 def is_config_class(kind: str, cls: Any, model_class: type[nn.Module]) -> bool:
-    """Says whether a class may be built as a config of this kind. Nothing of it is called to find out."""
+    """Return whether a class is allowed as a config of this kind, without calling it."""
     if not isinstance(cls, type):
         return False
     if kind == "dataclass":
@@ -112,13 +111,13 @@ def is_config_class(kind: str, cls: Any, model_class: type[nn.Module]) -> bool:
 
 
 def config_parameter(model_class: type[nn.Module]) -> str | None:
-    """Returns the name under which a model's constructor takes its config: ``config``, or else its first one."""
+    """Return the name of the constructor's config parameter: ``config``, or else the first one."""
     parameters = _parameters(model_class)
     return "config" if "config" in parameters else next(iter(parameters), None)
 
 
 def constructor_parameters(model_class: type[nn.Module]) -> dict[str, Parameter]:
-    """Returns the named parameters of a model's constructor."""
+    """Return the named parameters of a model's constructor."""
     variable = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
     return {name: one for name, one in _parameters(model_class).items() if one.kind not in variable}
 
@@ -131,16 +130,13 @@ def _parameters(model_class: type[nn.Module]) -> Mapping[str, Parameter]:
 
 
 def _has_base(cls: type, package: str, names: tuple[str, ...]) -> bool:
-    """Says whether one of a package's classes is among the bases; a package that was not imported has none."""
+    """Return whether one of a package's classes is a base; does not import the package."""
     module = sys.modules.get(package)
     return any(isinstance(base := getattr(module, name, None), type) and issubclass(cls, base) for name in names)
 
 
 def _is_plain_class(cls: Any, model_class: type[nn.Module]) -> bool:
-    """Says whether a class is defined in Python by the model's own package, with ``object`` as its only other base.
-
-    It must not do anything when one of it is dropped.
-    """
+    """Return whether a class and its bases are of the model's package, without ``__new__`` and ``__del__``."""
     if not isinstance(cls, type) or not all(
         base is object or _package(base) == _package(model_class) for base in cls.__mro__
     ):
@@ -161,7 +157,7 @@ def _build_omegaconf(values: Any) -> Any:
 
     def look(value: Any) -> None:
         if isinstance(value, str) and "${" in value:
-            raise ModelError("config.json has an interpolation (${...}), which is not resolved")
+            raise ModelError("config.json has an unresolved interpolation (${...})")
         for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
             look(item)
 
@@ -170,7 +166,7 @@ def _build_omegaconf(values: Any) -> Any:
 
 
 def _build_pydantic(cls: Any, values: Mapping[str, Any]) -> Any:
-    """Builds a pydantic model of its fields by their names, whatever their aliases."""
+    """Build a pydantic model from field names or aliases."""
     try:
         return cls.model_validate(values, by_name=True, by_alias=True)
     except TypeError:  # before pydantic 2.11
@@ -178,10 +174,10 @@ def _build_pydantic(cls: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _build_dataclass(cls: Any, values: Mapping[str, Any]) -> Any:
-    """Builds a dataclass from JSON: nested ones, tuples and the like get their types back; other attributes are set."""
+    """Build a dataclass from JSON with the types of its annotations; set further attributes."""
     try:
         hints = typing.get_type_hints(cls)
-    except NameError:  # annotated for type checkers only
+    except NameError:  # imports for type checkers only
         hints = {}
     fields = {field.name: field.init for field in dataclasses.fields(cls)}
     config = cls(**{name: _typed(hints.get(name), values[name]) for name in fields if fields[name] and name in values})
@@ -190,14 +186,14 @@ def _build_dataclass(cls: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _set_changed(config: Any, values: Mapping[str, Any]) -> None:
-    """Sets the attributes that the class does not have with these values already."""
+    """Set the attributes whose values differ."""
     for name, value in values.items():
         if not hasattr(config, name) or plain(getattr(config, name)) != plain(value):
-            object.__setattr__(config, name, value)  # also where the dataclass is frozen
+            object.__setattr__(config, name, value)  # also works for frozen dataclasses
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    """Gives what JSON holds the type that an annotation tells, where that is one of those JSON has not."""
+    """Convert a JSON value to the annotated type, if JSON lacks that type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         candidates = (_typed(argument, value) for argument in arguments)

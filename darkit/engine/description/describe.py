@@ -1,4 +1,4 @@
-"""How a model can be built again: what is recorded of it, and the proof that this builds the same model."""
+"""Recording how to rebuild a model, with a check that this gives the same model."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from darkit.engine.description.twin import TooLargeError, build_twin, is_same_fu
 from darkit.engine.description.typed import restore, types_of
 from darkit.runs.configs import attributes_of, public_values
 
-_LONGEST = 60  # characters of a value that is told
+_LONGEST = 60  # characters of a value in messages
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """How a model can be built again.
+    """How to rebuild a model.
 
     Attributes:
-        model_class: Where its class is imported from.
+        model_class: The import path of its class.
         kind: The kind of its config: ``dataclass``, ``transformers``, ``pydantic``, ``omegaconf``, ``dict``,
             ``object``, ``arguments`` (of the constructor), ``parts`` (layers of torch) or ``none``.
-        config_class: Where the config's class is imported from, or empty.
+        config_class: The import path of the config's class, or empty.
         values: The config's values.
-        types: The types of values that JSON does not have; see `darkit.engine.description.typed`.
-        script: The script that defined the class, or nothing; see `darkit.engine.description.scripts`.
-        reason: Why nothing could be recorded, where the kind is ``none``.
+        types: The types that JSON lacks; see `darkit.engine.description.typed`.
+        script: The script that defines the class, or empty; see `darkit.engine.description.scripts`.
+        reason: Why nothing could be recorded, if the kind is ``none``.
     """
 
     model_class: str
@@ -54,7 +54,7 @@ class ModelDescription:
     reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what ``run.json`` keeps; the values are in ``config.json``."""
+        """Return the entry of ``run.json``; the values are in ``config.json``."""
         facts: dict[str, Any] = {
             "class": self.model_class,
             "config_kind": self.kind,
@@ -66,13 +66,13 @@ class ModelDescription:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A config or arguments from which a model may have been built.
+    """A config or arguments that may rebuild a model.
 
     Attributes:
         kind: See `ModelDescription`.
         config: The config, or the arguments.
-        values: Its values as they are.
-        recorded: Whether everything is known; otherwise some of it is a guess.
+        values: Its unconverted values.
+        recorded: Whether all values are known rather than guessed.
     """
 
     kind: str
@@ -82,16 +82,15 @@ class _Candidate:
 
 
 def describe_model(model: nn.Module, sample: Callable[[], Any] | None = None) -> ModelDescription:
-    """Finds out what a model can be built of again.
+    """Find out how to rebuild a model.
 
-    A config of its own counts once a model of the same layout can be built of it as JSON keeps it. What is a guess
-    (arguments of the constructor that are read off attributes or left at their defaults, the arguments of torch's
-    layers) counts only if the model built of it is proven to be the same function; see
-    `darkit.engine.description.twin`. So does a config that JSON changes.
+    A model's own config is accepted if its JSON form builds a model of the same layout. Guesses (constructor arguments
+    from attributes or defaults, and arguments of torch layers) and configs that JSON changes are accepted only if the
+    rebuilt model is the same function; see `darkit.engine.description.twin`.
 
     Args:
-        model: The model. It, its modes and the generators are as before.
-        sample: Gives a small batch of the data to compare outputs of, or None.
+        model: The model; it and the generators stay unchanged.
+        sample: Returns a small batch to compare outputs, or None.
     """
     model = bare(model)
     cls = type(model)
@@ -108,13 +107,13 @@ def describe_model(model: nn.Module, sample: Callable[[], Any] | None = None) ->
 
 
 def config_values(model: nn.Module) -> Mapping[Any, Any]:
-    """Returns the values of a model's own config, also of one from which the model cannot be built again."""
+    """Return the values of a model's own config, even if it cannot rebuild the model."""
     config, kind = _own_config(bare(model))
     return _values_of(kind, config) if kind else {}
 
 
 def _own_config(model: nn.Module) -> tuple[Any, str]:
-    """Returns a model's config and its kind, which is empty where there is none of a known kind."""
+    """Return a model's config and its kind, which is empty for no or an unknown config."""
     config = _read(model, "config")
     if config is None:
         config = _config_by_parameter(model)
@@ -141,10 +140,7 @@ def _candidates(model: nn.Module) -> Iterator[_Candidate]:
 
 
 def _config_by_parameter(model: nn.Module) -> Any:
-    """Returns what a constructor's first parameter got, such as ``cfg`` or ``args``, where it is kept under that name.
-
-    Plain values are arguments, dicts too.
-    """
+    """Return the attribute named like the constructor's config parameter, unless it is a plain value."""
     name = config_parameter(type(model))
     value = None if name is None else _read(model, name)
     return None if isinstance(value, (*_PLAIN, Tensor, nn.Module)) else value
@@ -178,7 +174,7 @@ def _takes_only_config(cls: type[nn.Module]) -> bool:
 
 
 def _read(model: nn.Module, name: str, default: Any = None) -> Any:
-    """Returns an attribute; what a property notes in the model meanwhile, as Lightning's hparams do, is removed."""
+    """Return an attribute; remove attributes that its property adds, as Lightning's hparams does."""
     before = set(vars(model))
     value = getattr(model, name, default)
     for added in set(vars(model)) - before:
@@ -205,7 +201,7 @@ def _problem(
     noted: dict[str, str],
     sample: Callable[[], Any] | None,
 ) -> str:
-    """Says why a candidate does not count, or nothing."""
+    """Return why a candidate is rejected, or an empty string."""
     kind, cls, config_class = candidate.kind, type(model), type(candidate.config)
     read = json.loads(json.dumps(values))
     try:
@@ -218,7 +214,7 @@ def _problem(
             return f"a model built from its {_called(kind)} has a different {other!r}"
         if certain:
             return ""
-        if shared:  # both would look alike, whatever it was
+        if shared:  # both models would share the change
             return f"its constructor changes its class, in {shared!r}"
         if are_alike(model, twin):
             return ""
@@ -228,8 +224,8 @@ def _problem(
     except TooLargeError:
         if candidate.recorded and not changed:
             return ""
-        return "the model is too large to be built a second time for the proof that this gives the same output"
-    except Exception as error:  # whatever a stranger's constructor says: nothing can be built of this
+        return "the model is too large to be built twice for a comparison of outputs"
+    except Exception as error:  # a constructor may raise anything
         return f"no model can be built from its {_called(kind)}: {type(error).__name__}: {error}".rstrip(".")
     if changed:
         return f"JSON changes {changed}"
@@ -238,11 +234,11 @@ def _problem(
     if candidate.recorded or kind != "arguments":
         return f"its constructor has other parameters than the {_called(kind)}"
     known = ", ".join(f"{name}={_short(value)}" for name, value in values.items()) or "no arguments"
-    return f"a model built with {known} is not proven to give the same output: store every argument under its own name"
+    return f"a model built with {known} may give a different output: store every argument under its own name"
 
 
 def _changed(candidate: _Candidate, read: Any, noted: Mapping[str, str], cls: type[nn.Module]) -> str:
-    """Names the first value that JSON changes, or returns nothing."""
+    """Return the first value that JSON changes, or an empty string."""
     if candidate.kind == "arguments":
         after: Any = restore(read, noted)
         before: Any = candidate.values

@@ -1,4 +1,4 @@
-"""What a model, a config and a tokenizer look like in a run directory, so that they can be found and built again."""
+"""Writing model config, trainer config and tokenizer to a run directory."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from darkit.runs.safe import make_folder
 def write_exports(
     folder: Path, model: nn.Module, config: Any, tokenizer: Any, description: ModelDescription | None = None
 ) -> ModelDescription:
-    """Writes ``config.json``, ``trainer_config.json``, ``tokenizer.json`` and ``model.py``.
+    """Write ``config.json``, ``trainer_config.json``, ``tokenizer.json`` and ``model.py``.
 
-    A model of which nothing is known that it can be built of gets ``{}`` and a `ReproductionWarning`.
+    For a model that cannot be rebuilt, ``config.json`` is ``{}``, with a `ReproductionWarning`.
 
     Args:
         folder: The run directory.
         model: The model.
         config: The trainer's config, or None.
         tokenizer: The tokenizer, or None.
-        description: How the model can be built again; None finds that out.
+        description: How to rebuild the model; by default from `describe_model`.
 
     Raises:
         ConfigError: The tokenizer is of an unknown kind.
-        StorageError: The file system refused.
+        StorageError: The file system failed.
     """
     model = bare(model)
     description = description or describe_model(model)
     if description.kind == "none":
         warnings.warn(
-            f"No config of {type(model).__name__} could be recorded ({description.reason}): predicting by name needs "
-            "the model itself, as model=.",
+            f"No config of {type(model).__name__} could be recorded ({description.reason}): prediction by name needs "
+            "model=, the model itself.",
             ReproductionWarning,
             stacklevel=2,
         )
@@ -59,15 +59,13 @@ def write_exports(
 
 
 def tokenizer_digest(tokenizer: Any) -> str | None:
-    """Returns a short digest of what a tokenizer makes of a text, or None where there is none in a ``tokenizer.json``.
-
-    Padding and truncation do not count: they are the caller's.
+    """Return a short digest of a tokenizer, without padding and truncation; None without a ``tokenizer.json`` form.
 
     Args:
-        tokenizer: A tokenizer as `write_exports` takes it, or the path of a ``tokenizer.json`` that may not be there.
+        tokenizer: As for `write_exports`, or the path of a ``tokenizer.json`` that may be missing.
 
     Raises:
-        ConfigError: The file is no tokenizer.
+        ConfigError: The file is not a valid tokenizer file.
     """
     if isinstance(tokenizer, str | Path):
         tokenizer = Tokenizer.from_str(_tokenizer_text(Path(tokenizer))) if Path(tokenizer).is_file() else None
@@ -102,12 +100,12 @@ def _tokenizer_text(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
         Tokenizer.from_str(text)
     except Exception as error:  # tokenizers raises plain Exception
-        raise ConfigError(f"The file {path} is no tokenizer: {error}") from error
+        raise ConfigError(f"{path} is not a valid tokenizer file: {error}") from error
     return text
 
 
 def _source(cls: type) -> str:
     try:
         return inspect.getsource(cls)
-    except (OSError, TypeError):  # made in an interpreter or in C: there is none
+    except (OSError, TypeError):  # defined in an interpreter or in C
         return ""

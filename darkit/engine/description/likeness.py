@@ -1,4 +1,4 @@
-"""Whether two modules, or any two values, are alike in all that can be seen of them."""
+"""Comparison of two modules, or any two values, by everything visible."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from torch.nn.parameter import is_lazy
 _OF_MODULES = frozenset(
     ("training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook")
 )
-_CACHES_OF_RNNS = frozenset(("_flat_weights", "_flat_weight_refs"))  # a deep copy's still point to the original
+_CACHES_OF_RNNS = frozenset(("_flat_weights", "_flat_weight_refs"))  # those of a deep copy refer to the original
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: what a class statement makes
 _FUNCTIONS = (types.FunctionType, types.LambdaType)
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), type, types.BuiltinFunctionType, types.ModuleType)
 _COMPARED = (PurePath, Enum, Decimal, date, time, timedelta)
-_Seen = dict[tuple[int, int], tuple[Any, Any]]  # by ids; the values are kept, so that their ids stay their own
+_Seen = dict[tuple[int, int], tuple[Any, Any]]  # by ids; keeping the values keeps the ids valid
 
 
 def are_alike(one: Any, other: Any) -> bool:
-    """Says whether two values are alike; what cannot be looked into is not.
+    """Return whether two values are alike; opaque objects are not.
 
-    Of modules all attributes count, also of those inside, and the buffers that no checkpoint holds; parameters and
-    other buffers count by their shapes. Functions are alike with the same code, defaults and enclosed values.
+    Modules are compared by all attributes, recursively, and by non-persistent buffers; parameters and other buffers by
+    shape. Functions are compared by code, defaults and closure.
     """
     seen: _Seen = {}
-    if isinstance(one, nn.Module) and isinstance(other, nn.Module):  # attributes may hold parameters too, as LSTM's do
+    if isinstance(one, nn.Module) and isinstance(other, nn.Module):  # attributes may hold parameters, as in an LSTM
         others = dict(other.named_parameters())
         pairs = ((part, others[name]) for name, part in one.named_parameters() if name in others)
         seen = {(id(a), id(b)): (a, b) for a, b in pairs}
@@ -105,7 +105,7 @@ def _alike_modules(one: nn.Module, other: nn.Module, seen: _Seen) -> bool:
         return False
     left_out = _OF_MODULES | _CACHES_OF_RNNS if isinstance(one, nn.RNNBase) else _OF_MODULES
     own, its = ({key: value for key, value in vars(part).items() if key not in left_out} for part in (one, other))
-    if "hparams" not in its:  # noted after the constructor, for the record
+    if "hparams" not in its:  # added after the constructor
         own.pop("hparams", None)
     return _alike(own, its, seen)
 
@@ -125,7 +125,7 @@ def _alike_functions(one: Any, other: Any, seen: _Seen) -> bool:
 
 
 def _alike_objects(one: Any, other: Any, seen: _Seen) -> bool:
-    """Compares instances of classes written in Python by their attributes; others keep their state out of sight."""
+    """Compare instances of Python classes by their attributes; the state of others is hidden."""
     if isinstance(one, _COMPARED):
         return bool(one == other)
     if any(base is not object and not base.__flags__ & _HEAP_TYPE for base in type(one).__mro__):

@@ -1,4 +1,4 @@
-"""Modules made of torch's own layers, as data: which layers, with which arguments, inside of which containers."""
+"""Modules of torch layers as data: layers, their arguments and containers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from darkit.runs.configs import plain
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _DEEPEST = 64
-_ELSEWHERE = ("device", "dtype")  # arguments that the weights tell
+_IMPLIED = ("device", "dtype")  # arguments given by the weights
 _SIMPLE = (bool, int, float, str, tuple, list, type(None))
 
 
 def is_of_torch(cls: type) -> bool:
-    """Says whether a class is one of those that ``torch.nn`` has under their own names."""
+    """Return whether a class is a module of ``torch.nn`` under its own name."""
     return vars(nn).get(cls.__name__) is cls and issubclass(cls, nn.Module)
 
 
 def describe_parts(module: nn.Module, depth: int = 0) -> dict[str, Any] | None:
-    """Describes a module as layers of ``torch.nn``.
+    """Describe a module as layers of ``torch.nn``.
 
-    A layer's arguments are read off its attributes, which is a guess: whoever records it has to prove it.
+    Arguments are guessed from attributes; callers must verify the result.
 
     Returns:
         ``{"layer": "Linear", "arguments": {...}, "types": {...}}`` of a layer, ``{"layer": "Sequential", "parts":
-        {name: ...}}`` of a container; None where something else is in it.
+        {name: ...}}`` of a container; None if it has other modules.
     """
     if not is_of_torch(type(module)) or depth > _DEEPEST:
         return None
@@ -42,20 +42,20 @@ def describe_parts(module: nn.Module, depth: int = 0) -> dict[str, Any] | None:
         noted = types_of(arguments)
         return {"layer": name, "arguments": plain(arguments)} | ({"types": noted} if noted else {})
     parts = {key: describe_parts(part, depth + 1) for key, part in module.named_children()}
-    shared = len(list(module.children())) != len(module._modules)  # named_children leaves out the second of one
+    shared = len(list(module.children())) != len(module._modules)  # named_children skips repeated modules
     return None if shared or None in parts.values() else {"layer": name, "parts": parts}
 
 
 def build_parts(node: Any, depth: int = 0) -> nn.Module:
-    """Builds what `describe_parts` described; only classes that ``torch.nn`` has are called.
+    """Build a module from a description by `describe_parts`, with classes of ``torch.nn`` only.
 
     Raises:
-        ModelError: It is no such description.
+        ModelError: The description is invalid.
     """
     name = node.get("layer") if isinstance(node, Mapping) else None
     cls = vars(nn).get(name) if isinstance(name, str) else None
     if not (isinstance(cls, type) and is_of_torch(cls)) or depth > _DEEPEST:
-        raise ModelError(f"config.json names the layer {str(name)[:60]!r}, which torch.nn does not have")
+        raise ModelError(f"config.json has the layer {str(name)[:60]!r}, which torch.nn lacks")
     if cls not in _CONTAINERS:
         arguments, noted = node.get("arguments", {}), node.get("types", {})
         layer: nn.Module = cls(**restore(dict(arguments), noted))
@@ -67,11 +67,11 @@ def build_parts(node: Any, depth: int = 0) -> nn.Module:
 
 
 def _arguments(layer: nn.Module) -> dict[str, Any] | None:
-    """Reads the arguments of a layer off its attributes, or returns None where one that is needed is not there."""
+    """Return a layer's arguments from its attributes, or None if a required one is missing."""
     arguments: dict[str, Any] = {}
     for name, parameter in _parameters(type(layer)).items():
         value = getattr(layer, name, Parameter.empty)
-        if name in _ELSEWHERE or name.startswith("_"):
+        if name in _IMPLIED or name.startswith("_"):
             continue
         if isinstance(value, Tensor) or (value is None and isinstance(parameter.default, bool)):
             value = value is not None  # such as a bias
@@ -84,7 +84,7 @@ def _arguments(layer: nn.Module) -> dict[str, Any] | None:
 
 
 def _parameters(cls: type) -> dict[str, Parameter]:
-    """Returns what a layer's constructor takes; LSTM and GRU take what their base does, but for the mode."""
+    """Return the parameters of a layer's constructor; for LSTM and GRU those of the base without the mode."""
     if issubclass(cls, nn.RNNBase):
         cls = nn.RNNBase
     named = signature(cls).parameters

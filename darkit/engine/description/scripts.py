@@ -1,4 +1,4 @@
-"""Classes that a script defined: the script is recorded, and loaded again when somebody predicts by the run's name."""
+"""Classes defined in a script: the script is recorded, and loaded again for prediction."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _loading: ContextVar[str] = ContextVar("loading", default="")
 
 
 class _TrainsWhenLoaded(ModelError):
-    """A script that is being loaded begins a training."""
+    """A script started a training while it was loaded."""
 
 
 def script_of(cls: type) -> dict[str, str]:
-    """Returns ``path`` and ``sha256`` of the script that defined a class; nothing for any other class.
+    """Return ``path`` and ``sha256`` of the script that defines a class; empty for other classes.
 
-    A module that was run with ``python -m`` is ``{"module": its name}``: it can be imported. A class inside of a
-    function cannot be found again, nor can one that was typed into an interpreter.
+    For a module run with ``python -m`` it is ``{"module": name}``. Classes inside functions or from an interpreter
+    cannot be found again.
     """
     main = sys.modules.get("__main__")
     if cls.__module__ not in MAIN or main is None or "<locals>" in cls.__qualname__:
@@ -51,22 +51,21 @@ def script_of(cls: type) -> dict[str, str]:
 
 
 def sealed(script: Mapping[str, str]) -> dict[str, str]:
-    """Returns what ``run.json`` records of a script: the facts of `script_of` and a seal on its path."""
+    """Return the entry of ``run.json``: the result of `script_of` with a seal on the path."""
     return {**script, "seal": seal.make(script["path"])} if "path" in script else dict(script)
 
 
 def load_script(facts: Mapping[str, Any], run_name: str) -> ModuleType:
-    """Loads a recorded script as a module of another name than ``__main__``.
+    """Load a recorded script as a module, without its ``if __name__ == "__main__"`` block.
 
-    What stands behind ``if __name__ == "__main__"`` does not run. What begins a training outside of it ends the
-    loading: what was defined before that counts.
+    A training outside of that block ends the loading; earlier definitions are available.
 
     Args:
-        facts: What `sealed` returned.
+        facts: The result of `sealed`.
         run_name: The run's name, for messages.
 
     Raises:
-        ModelError: The record was not made here, or the script cannot be read or loaded.
+        ModelError: The record is of another darkit home, or the script cannot be read or loaded.
     """
     path = facts.get("path")
     if not isinstance(path, str) or not seal.holds(path, facts.get("seal")):
@@ -78,7 +77,7 @@ def load_script(facts: Mapping[str, Any], run_name: str) -> ModuleType:
     digest = hashlib.sha256(data).hexdigest()
     if digest != facts.get("sha256"):
         logger.warning(
-            "The script %s of the run %r has changed since the training: its class is taken as it is now.",
+            "The script %s of the run %r has changed since the training; its current class is used.",
             path,
             run_name,
         )
@@ -87,12 +86,12 @@ def load_script(facts: Mapping[str, Any], run_name: str) -> ModuleType:
 
 
 def refuse_in_script() -> None:
-    """Keeps a script that is being loaded from training. Raises `ModelError`."""
+    """Refuse to train while a script is being loaded. Raises `ModelError`."""
     path = _loading.get()
     if path:
         raise _TrainsWhenLoaded(
-            f'{path} trains when it is loaded: put the training behind if __name__ == "__main__", so that its classes '
-            "can be found without it."
+            f'{path} trains when it is loaded: put the training inside if __name__ == "__main__", so that its '
+            "classes can be imported."
         )
 
 
@@ -100,10 +99,10 @@ def _load(name: str, path: str, data: bytes) -> ModuleType:
     module = ModuleType(name)
     module.__file__ = path
     module.__spec__ = importlib.util.spec_from_file_location(name, path)
-    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    sys.modules[name] = module  # first, because dataclasses look up their module
     try:
         with _as_a_script(path):
-            exec(compile(data, path, "exec"), vars(module))  # noqa: S102 - the person's own script, as its seal tells
+            exec(compile(data, path, "exec"), vars(module))  # noqa: S102 - the user's own script, checked by its seal
     except BaseException as error:
         if isinstance(error, _TrainsWhenLoaded):
             return module
@@ -116,7 +115,7 @@ def _load(name: str, path: str, data: bytes) -> ModuleType:
 
 @contextlib.contextmanager
 def _as_a_script(path: str) -> Iterator[None]:
-    """Lets imports and arguments be those of a script that is started without any; what it prints goes to stderr."""
+    """Set ``sys.argv`` and ``sys.path`` as for a script without arguments; redirect its output to stderr."""
     arguments, folder = sys.argv, str(Path(path).parent)
     token = _loading.set(path)
     sys.argv = [path]

@@ -1,4 +1,4 @@
-"""Whether a model that was built of recorded values is the same function as the one that is trained."""
+"""Check that a rebuilt model is the same function as the trained one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from darkit.engine.description.likeness import are_alike
 from darkit.engine.device import floats_like, kept_generators, move_to_device
 from darkit.engine.metrics.undisturbed import evaluating
 
-_LARGEST = 2**29  # bytes of weights and buffers of a model that is built a second time in memory
+_LARGEST = 2**29  # bytes of a model that is built a second time
 _NOISE = 0.5
 _FACTOR = -7.0
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -28,25 +28,25 @@ class TooLargeError(Exception):
 
 
 def build_twin(build: Build, model: nn.Module, *, whole: bool) -> tuple[nn.Module, str]:
-    """Build a model beside the one that is trained, in silence and with the generators as they were before.
+    """Build a second model without output, keeping the generators.
 
     Args:
         build: Builds it.
-        model: The one that is trained; what a constructor changes in its classes is put back.
-        whole: Whether its values count, so that it has to be on the CPU; otherwise it has no memory where that works.
+        model: The trained model; changes of the constructor to its classes are undone.
+        whole: Whether values are needed, on the CPU; otherwise the meta device is used if possible.
 
     Returns:
-        The twin, and the name of an attribute of a class to which the constructor gave another value, or nothing.
+        The twin, and the name of a class attribute that the constructor changed, or an empty string.
 
     Raises:
-        TooLargeError: It would take more than half a gigabyte of memory.
+        TooLargeError: It needs more than half a gigabyte of memory.
     """
     before = [(cls, dict(vars(cls))) for cls in _own_classes(model)]
     twin: nn.Module | None = None
     try:
         with untouched():
             if not whole:
-                with suppress(Exception), torch.device("meta"):  # whatever a constructor says without values
+                with suppress(Exception), torch.device("meta"):  # a constructor may fail on the meta device
                     twin = build()
             if twin is None:
                 if _bytes(model) > _LARGEST:
@@ -54,7 +54,7 @@ def build_twin(build: Build, model: nn.Module, *, whole: bool) -> tuple[nn.Modul
                 with torch.device("cpu"):
                     twin = build()
     finally:
-        changed = [name for cls, attributes in before for name in _put_back(cls, attributes)]
+        changed = [name for cls, attributes in before for name in _restore_class(cls, attributes)]
     return twin, next(iter(changed), "")
 
 
@@ -64,13 +64,13 @@ def _bytes(model: nn.Module) -> int:
 
 
 def _own_classes(model: nn.Module) -> set[type]:
-    """Returns the classes of a model's modules that are not torch's."""
+    """Return the classes of a model's modules that are not torch's."""
     found = {cls for module in model.modules() for cls in type(module).__mro__}
     return {cls for cls in found if cls is not object and cls.__module__.partition(".")[0] != "torch"}
 
 
-def _put_back(cls: type, attributes: dict[str, Any]) -> Iterator[str]:
-    """Puts the attributes of a class back, and yields the names of those that have changed in value."""
+def _restore_class(cls: type, attributes: dict[str, Any]) -> Iterator[str]:
+    """Restore the attributes of a class, and yield the names of changed ones."""
     now = dict(vars(cls))
     for name in now.keys() - attributes.keys():
         delattr(cls, name)
@@ -84,7 +84,7 @@ def _put_back(cls: type, attributes: dict[str, Any]) -> Iterator[str]:
 
 
 def other_layout(model: nn.Module, twin: nn.Module) -> str:
-    """Returns the first key whose weights the twin does not have in this shape, or nothing."""
+    """Return the first key at which the weights differ in shape, or an empty string."""
     wanted, found = (part.state_dict() for part in (model, twin))
     for key in (*wanted, *found):
         if key not in wanted or key not in found:
@@ -96,16 +96,16 @@ def other_layout(model: nn.Module, twin: nn.Module) -> str:
 
 
 def is_same_function(model: nn.Module, twin: nn.Module, sample: Callable[[], Any] | None) -> bool:
-    """Says whether a twin, given the same weights and buffers, returns what the model returns.
+    """Return whether a twin with the same weights and buffers computes the same function.
 
-    That is so if both are alike in every attribute. If not, both are asked, in evaluation mode and without gradients:
-    for a batch as it is, with weights that are changed at random (as those that are zero at first hide what follows
-    them), and for a larger batch. The model, its modes and the generators are as before.
+    This holds if all attributes are alike. Otherwise the outputs are compared in evaluation mode: for a batch, with
+    randomly changed weights (zero-initialised ones hide later layers), and for scaled inputs. The model and the
+    generators stay unchanged.
 
     Args:
         model: The model.
         twin: The second model, on the CPU.
-        sample: Gives a small batch, or None where none can be had; None itself where there is no data.
+        sample: Returns a small batch or None; None without data.
     """
     if are_alike(model, twin):
         return True
@@ -123,7 +123,7 @@ def is_same_function(model: nn.Module, twin: nn.Module, sample: Callable[[], Any
                 call = next(_calls(model, batch), None)
             with _kept(model):
                 return call is not None and _answers_alike(model, twin, call)
-    except Exception:  # whatever a stranger's model says: nothing is proven
+    except Exception:  # a model may raise anything
         return False
 
 
@@ -141,7 +141,7 @@ def _answers_alike(model: nn.Module, twin: nn.Module, call: _Call) -> bool:
 
 
 def _calls(model: nn.Module, batch: Any) -> Iterator[_Call]:
-    """Yields the arguments that a model can be called with: all of a batch, all but the target, the first part."""
+    """Yield possible arguments of a model: all of a batch, all but the target, the first part."""
     if isinstance(batch, Mapping):
         names = list(batch)
         ways: list[Any] = [
@@ -158,7 +158,7 @@ def _calls(model: nn.Module, batch: Any) -> Iterator[_Call]:
 
 
 def _answer(model: nn.Module, call: _Call, factor: float) -> list[Any] | None:
-    """Returns the tensors and numbers that a model returns, or None where it fails or there are none."""
+    """Return the tensors and numbers of a model's output, or None if it fails or has none."""
     with kept_generators(), suppress(Exception):  # the model may raise anything
         torch.manual_seed(0)
         positional, named = _scaled(call, factor)
@@ -177,7 +177,7 @@ def _leaves(value: Any) -> Iterator[Any]:
     elif isinstance(value, tuple | list):
         for item in value:
             yield from _leaves(item)
-    elif hasattr(value, "__dict__") and not isinstance(value, type):  # an output class of somebody's
+    elif hasattr(value, "__dict__") and not isinstance(value, type):  # a custom output class
         yield from _leaves(vars(value))
 
 
@@ -200,7 +200,7 @@ def _close(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 def _disturb(model: nn.Module, noise: float) -> None:
-    """Moves every parameter at random, those that are zero too."""
+    """Add noise to every parameter, also to zeros."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.is_floating_point() and not is_lazy(parameter):
@@ -212,7 +212,7 @@ def _disturb(model: nn.Module, noise: float) -> None:
 
 @contextmanager
 def _kept(model: nn.Module) -> Iterator[None]:
-    """Evaluates a model for a block; then parameters, buffers, modes and all attributes are what they were."""
+    """Set evaluation mode for a block; restore parameters, buffers, modes and all attributes."""
     weights = [(parameter, parameter.data.clone()) for parameter in model.parameters() if not is_lazy(parameter)]
     owned = [(module, dict(vars(module))) for module in model.modules()]
     lists = [(value, value.copy()) for _, own in owned for value in own.values() if type(value) in (list, set)]
@@ -233,7 +233,7 @@ def _kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def untouched() -> Iterator[None]:
-    """Restores the generators after a block, and silences its output and warnings."""
+    """Silence a block's output and warnings, and restore the generators."""
     with kept_generators(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

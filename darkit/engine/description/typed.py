@@ -1,4 +1,4 @@
-"""Types that JSON does not have, noted beside a config's values so that these come back as they were."""
+"""Types that JSON lacks, recorded with a config's values to restore them exactly."""
 
 from __future__ import annotations
 
@@ -20,26 +20,25 @@ _KEYS: dict[type, str] = {int: "int keys", float: "float keys"}
 
 
 def types_of(values: Mapping[Any, Any]) -> dict[str, str]:
-    """Notes what JSON would change of some values.
+    """Return the types that JSON would change.
 
     Args:
-        values: The values as they are.
+        values: The original values.
 
     Returns:
-        Place -> type, such as ``{"/sizes/0": "tuple"}``; the empty place is the mapping itself. What has no entry is
-        what JSON makes of it.
+        Path -> type, such as ``{"/sizes/0": "tuple"}``; the empty path is the mapping itself.
     """
     return {"".join(f"/{_escaped(part)}" for part in place): kind for place, kind in _walk(values, ())}
 
 
 def restore(values: Any, types: Mapping[str, str]) -> Any:
-    """Gives values that were read from JSON the types that `types_of` noted.
+    """Restore the types from `types_of` in values read from JSON.
 
     Raises:
-        ModelError: A type or a place is unknown.
+        ModelError: A type or path is unknown.
     """
     places = {tuple(map(_unescaped, text.split("/")[1:])): text for text in types}
-    for place in sorted(places, key=len, reverse=True):  # what is inside comes first
+    for place in sorted(places, key=len, reverse=True):  # inner values first
         kind = types[places[place]]
         try:
             values = _changed_at(values, place, _maker(kind))
@@ -103,7 +102,7 @@ def _maker(kind: str) -> Callable[[Any], Any]:
     if name == "tensor":
         return lambda value: torch.tensor(value, dtype=_dtype(dtype))
     if kind not in makers:
-        raise ModelError(f"run.json notes an unknown type {kind!r} of a value in config.json.")
+        raise ModelError(f"run.json has an unknown type {kind!r} for a value in config.json.")
     return makers[kind]
 
 
@@ -115,7 +114,7 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def _changed_at(values: Any, place: _Place, make: Callable[[Any], Any]) -> Any:
-    """Returns values with what is at one place made anew."""
+    """Return values with the one at a path converted."""
     if not place:
         return make(values)
     first, *others = place

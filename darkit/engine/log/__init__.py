@@ -1,1 +1,1 @@
-"""The log of a training: rows on their way to the CSV file, TensorBoard and the progress display."""
+"""The log of a run: rows for the CSV file, TensorBoard and the progress display."""

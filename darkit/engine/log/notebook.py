@@ -1,4 +1,4 @@
-"""A training in a notebook: one output of its cell with a bar and the curves of the losses, redrawn in place."""
+"""Progress in a notebook: a cell output with a bar and loss curves, redrawn in place."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from html import escape
 from importlib import import_module
 from typing import Any
 
-_MOST_POINTS = 400  # of a curve; beyond it every other one goes, and the next ones come half as often
-_LARGEST = 1e300  # differences of what is larger overflow
+_MOST_POINTS = 400  # per curve; beyond that, every second point is dropped
+_LARGEST = 1e300  # differences of larger values overflow
 _WIDTH, _HEIGHT = 480, 120  # pixels of the chart
 _COLOURS = {"train_loss": "#1f77b4", "val_loss": "#ff7f0e"}
 _BAR = (
@@ -21,14 +21,14 @@ _BAR = (
 
 
 def in_notebook() -> bool:
-    """Says whether this process is a notebook's kernel, whose cells take HTML that changes."""
+    """Return whether this process is a notebook kernel."""
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module is not None else None
     return getattr(shell, "kernel", None) is not None
 
 
 class Curve:
-    """The points of one series, thinned out as they become many.
+    """The points of one series, thinned out as their number grows.
 
     Attributes:
         points: Pairs of step and value; values are finite.
@@ -40,7 +40,7 @@ class Curve:
         self._seen = 0
 
     def add(self, step: float, value: float) -> None:
-        """Takes a point; what is not finite has no place in a chart."""
+        """Add a point, unless it is not finite."""
         if not (math.isfinite(step) and abs(value) < _LARGEST):
             return
         if self._seen % self._every == 0:
@@ -52,7 +52,7 @@ class Curve:
 
 
 class NotebookView:
-    """The output of a cell that shows how far a training is.
+    """The cell output that shows the progress of a training.
 
     Args:
         max_step: The step at which the run ends.
@@ -65,19 +65,19 @@ class NotebookView:
         self._begun = False
 
     def add(self, step: object, values: Mapping[str, float]) -> None:
-        """Takes the losses of a step."""
+        """Add the losses of a step."""
         for name, value in values.items():
             if isinstance(step, int | float):
                 self._curves.setdefault(name, Curve()).add(float(step), float(value))
 
     def show(self, step: int, parts: Sequence[str]) -> None:
-        """Shows the output, or replaces what it showed.
+        """Show or update the output.
 
         Args:
             step: The last completed step.
             parts: Further text: losses, rate, time left.
         """
-        display: Any = import_module("IPython.display").display  # of the kernel that runs this process
+        display: Any = import_module("IPython.display").display  # of the running kernel
         text = "  ".join([f"step {step}/{self._max_step}", *parts])
         bundle = {"text/plain": text, "text/html": self._html(step, text)}
         display(bundle, raw=True, display_id=self._id, update=self._begun)
@@ -89,7 +89,7 @@ class NotebookView:
 
 
 def chart(curves: Mapping[str, Curve]) -> str:
-    """Draws curves as SVG; empty as long as none of them has two points."""
+    """Draw curves as SVG; empty while no curve has two points."""
     drawn = {name: curve.points for name, curve in curves.items() if len(curve.points) > 1}
     if not drawn:
         return ""

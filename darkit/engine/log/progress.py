@@ -26,26 +26,26 @@ _NARROW = 72  # characters; below, only steps and losses are shown
 
 
 class Screen(Console):
-    """Standard error, for people. When nobody reads it any more it falls silent instead of ending the process."""
+    """A console on standard error. On a broken pipe it goes quiet instead of ending the process."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"stderr": True, "highlight": False, **options})
 
     def on_broken_pipe(self) -> None:
-        """Falls silent."""
+        """Go quiet."""
         self.quiet = True
 
 
 class Display:
-    """Shows step, loss, rate and time left. A screen that cannot be written to is given up: the run is worth more.
+    """Display step, loss, rate and time left. Errors of the terminal are ignored, so that the training continues.
 
-    On a terminal it redraws a bar, in a notebook an output with a chart. Elsewhere, such as in a file, it prints the
-    first row, then at most one line every few seconds, then the last row.
+    On a terminal it redraws a bar, in a notebook a cell output with a chart. Elsewhere, such as in a file, it prints
+    the first row, then at most one line every few seconds, then the last row.
 
     Args:
         max_step: The step at which the run ends.
         progress: Returns the last completed step.
-        console: Where to; by default standard error, or the notebook's cell.
+        console: The console; by default standard error, or the notebook's cell.
     """
 
     def __init__(self, max_step: int, progress: Callable[[], int], console: Console | None = None) -> None:
@@ -62,14 +62,14 @@ class Display:
         self._notebook: NotebookView | None = None
         self._wide = self._console.width >= _WIDE
         if console is None and in_notebook():
-            with self._given_up_if_gone():
+            with self._ignoring_lost_terminal():
                 self._notebook = NotebookView(max_step)
                 self._draw_notebook(self._notebook)
         elif self._console.is_terminal:
             self._bar = self._make_bar()
 
     def _make_bar(self) -> Progress:
-        count = MofNCompleteColumn(table_column=Column(no_wrap=True))  # the bar is what gives way
+        count = MofNCompleteColumn(table_column=Column(no_wrap=True))  # the bar shrinks instead
         columns = [count, BarColumn(), TextColumn("{task.fields[loss]}")]
         if self._wide:
             columns.insert(0, TextColumn("step"))
@@ -82,11 +82,11 @@ class Display:
         return bar
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Redraws, or prints a line, when it is time."""
+        """Redraw or print a line, if it is time."""
         self._rate.measure()
-        with self._given_up_if_gone():
+        with self._ignoring_lost_terminal():
             for row in rows:
-                self._take(row)
+                self._add(row)
             since = time.monotonic() - self._drawn
             if self._bar is not None:
                 if since > _REDRAW:
@@ -98,9 +98,9 @@ class Display:
                 self._print_line()
 
     def close(self) -> None:
-        """Leaves what it shows as it ended."""
+        """Draw the final state."""
         self._rate.measure()
-        with self._given_up_if_gone():
+        with self._ignoring_lost_terminal():
             if self._bar is not None:
                 self._draw(self._bar)
                 self._bar.stop()
@@ -110,13 +110,13 @@ class Display:
                 self._print_line()
 
     @contextmanager
-    def _given_up_if_gone(self) -> Iterator[None]:
+    def _ignoring_lost_terminal(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError):  # the terminal went away, or somebody closed the file
+        except (OSError, ValueError):  # the terminal or file was closed
             self._console.quiet = True
 
-    def _take(self, row: Mapping[str, Any]) -> None:
+    def _add(self, row: Mapping[str, Any]) -> None:
         self._row, self._pending = row, True
         self._values.update(_losses(row))
         if self._notebook is not None:
@@ -125,7 +125,7 @@ class Display:
             self._print_line()
 
     def _print_line(self) -> None:
-        """Prints past the console: what lays out a line for a terminal takes longer than a step."""
+        """Print without the console, whose layout takes longer than a step."""
         self._printed, self._pending = time.monotonic(), False
         line, self._values = self._line(self._row), {}
         if not self._console.quiet:
@@ -145,9 +145,9 @@ class Display:
         step = self._progress()
         try:
             view.show(step, [*_shown(self._values), *self._pace(step)])
-        except Exception as error:  # whatever a kernel raises that nobody is connected to
+        except Exception as error:  # a kernel without a client may raise anything
             self._notebook = None
-            logger.warning("The notebook's output cannot be updated any more: %s", error)
+            logger.warning("The notebook's output can no longer be updated: %s", error)
 
     def _line(self, row: Mapping[str, Any]) -> str:
         step = row.get("step", self._progress())
@@ -157,7 +157,7 @@ class Display:
         return "  ".join(parts)
 
     def _pace(self, step: int) -> list[str]:
-        """Rate and time left, as soon as they are known."""
+        """Return rate and time left, if known."""
         return [speed(self._rate.value), f"{self._left(step)} left"] if self._rate.value else []
 
     def _left(self, step: int) -> str:
@@ -173,5 +173,5 @@ def _losses(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def announce(text: str) -> None:
-    """Prints a line for the person at the terminal, before the display begins."""
+    """Print a line to the terminal, before the display starts."""
     Screen().print(inert(text, lines=True), markup=False, soft_wrap=True)

@@ -1,20 +1,20 @@
-"""How fast a training goes, from what it has done since its first completed step."""
+"""The speed of a training, measured from its first completed step."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-_INTERVAL = 0.25  # seconds between two looks, at most: how late a completed step is seen
-_ACCURACY = 0.1  # relative error from which on a rate is worth showing
+_INTERVAL = 0.25  # seconds between measurements, at most
+_ACCURACY = 0.1  # maximum relative error of a displayed rate
 
 
 class Rate:
-    """Steps per second since the first completed step, which alone pays for compiling, caches and workers.
+    """Steps per second, without the first step, which includes compilation and the start of workers.
 
     Args:
         progress: Returns the last completed step.
-        clock: Returns seconds of a clock that nobody sets; by default the system's.
+        clock: Returns seconds; by default a monotonic clock.
     """
 
     def __init__(self, progress: Callable[[], int], clock: Callable[[], float] | None = None) -> None:
@@ -25,7 +25,7 @@ class Rate:
         self._last: tuple[float, int] | None = None
 
     def measure(self) -> None:
-        """Notes the time if further steps were completed since the last call."""
+        """Record the time if steps were completed since the last call."""
         step = self._progress()
         if step <= self._start:
             return
@@ -36,23 +36,23 @@ class Rate:
 
     @property
     def value(self) -> float | None:
-        """The steps per second, or None until they are known well enough."""
+        """Steps per second, or None until it is known accurately enough."""
         if self._first is None or self._last is None:
             return None
         seconds, steps = self._last[0] - self._first[0], self._last[1] - self._first[1]
-        late = min(_INTERVAL, seconds / steps) if steps else 0.0  # a step is seen at most this long after its end
+        late = min(_INTERVAL, seconds / steps) if steps else 0.0  # maximum delay of a measurement
         return steps / seconds if steps and seconds > 0 and late <= _ACCURACY * seconds else None
 
 
 def speed(rate: float | None) -> str:
-    """Writes a rate as steps per second, or as seconds per step where a step takes longer than one; empty for None."""
+    """Format a rate as steps per second, or seconds per step for slow steps; empty for None."""
     if rate is None:
         return ""
     return f"{1 / rate:.1f} s/step" if 0 < rate < 0.95 else f"{rate:.1f} steps/s"
 
 
 def duration(seconds: float) -> str:
-    """Writes seconds as ``m:ss`` or ``h:mm:ss``."""
+    """Format seconds as ``m:ss`` or ``h:mm:ss``."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""Rows on their way out of the training loop: handed over in a microsecond, written in blocks by another thread."""
+"""A queue of log rows from the training loop, written in blocks by another thread."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from darkit.runs.forks import forget_in_child
 from darkit.runs.log import CsvLog
 
 _INTERVAL = 0.25  # seconds between blocks
-_MOST_WAITING = 50_000  # rows; when the sinks are slower than this the training waits for them
+_MOST_WAITING = 50_000  # rows; beyond that, the training waits for the sinks
 
 
 class Sink(Protocol):
-    """Something that takes rows in blocks, from the stream's thread."""
+    """A receiver of rows in blocks, on the stream's thread."""
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Takes the rows that came since the last call; there may be none."""
+        """Write the rows since the last call, possibly none."""
 
     def close(self) -> None:
-        """Ends: nothing is written after this."""
+        """Close the sink; nothing is written afterwards."""
 
 
 class RowStream:
-    """Takes rows from the training thread and gives them to the log and to sinks, at most half a second late.
+    """Pass rows from the training thread to the log and to sinks, at most half a second late.
 
-    An error in the thread is raised by the next call of any method, on the thread that calls it.
+    An error in the thread is raised by the next call of any method.
 
     Args:
         log: The CSV log.
-        sinks: What else takes the rows.
-        check: Called before every block; an error that it raises keeps the block from being written.
+        sinks: Further receivers of the rows.
+        check: Called before every block; if it raises, the block is not written.
     """
 
     def __init__(self, log: CsvLog, sinks: Sequence[Sink] = (), *, check: Callable[[], None] = lambda: None) -> None:
@@ -57,22 +57,22 @@ class RowStream:
         forget_in_child(self)
 
     def forget(self) -> None:
-        """Takes and writes nothing any more: a forked child must not write its parent's rows again."""
+        """Drop all rows: a forked child must not write its parent's rows again."""
         self._forked = self._closed = True
         self._rows.clear()
         self._sinks.clear()
 
     def add(self, sinks: Sequence[Sink]) -> None:
-        """Gives the rows that come to further sinks too."""
+        """Add sinks for future rows."""
         with self._writing:
             self._sinks.extend(sinks)
 
     def put(self, row: dict[str, Any]) -> None:
-        """Takes one row: numbers, text or tensors with one element, which are read later.
+        """Queue one row of numbers, text or tensors with one element, which are read later.
 
         Raises:
-            LogError: The columns are fixed and the row has another, a number is complex or too large for a float, or
-                the log is closed.
+            LogError: The row has a column that a fixed log lacks, a number is complex or too large for a float, or the
+                log is closed.
         """
         if self._error is not None:
             self._raise()
@@ -89,13 +89,13 @@ class RowStream:
             self.flush()
 
     def flush(self) -> None:
-        """Writes all rows that were put so far, and runs the watches."""
+        """Write all queued rows and call the watches."""
         self._raise()
         if not self._forked:
             self._write()
 
     def close(self) -> None:
-        """Writes what is left and closes the sinks, all of them even if one fails."""
+        """Write the remaining rows and close all sinks, even if one fails."""
         if self._closed:
             return
         self._closed = True
@@ -131,8 +131,8 @@ class RowStream:
                 try:
                     self.log.append(rows)
                 except StorageError:
-                    self._check()  # says it better where the folder is gone
-                    self._rows.extendleft(reversed(rows))  # rows that come later must not be written in their place
+                    self._check()  # a clearer error if the folder is gone
+                    self._rows.extendleft(reversed(rows))  # keep the order for a retry
                     raise
             for sink in self._sinks:
                 sink.write(rows)
@@ -146,13 +146,15 @@ class RowStream:
 
 
 def _with_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Replaces tensors by numbers, with one copy for all of those on an accelerator: in double precision, if it has."""
-    away = [value for row in rows for value in row.values() if isinstance(value, Tensor) and value.device.type != "cpu"]
+    """Replace tensors by numbers, with a single copy from the accelerator, in double precision if supported."""
+    remote = [
+        value for row in rows for value in row.values() if isinstance(value, Tensor) and value.device.type != "cpu"
+    ]
     numbers: dict[int, float] = {}
-    if away:
-        widest = widest_float(away[0].device)
-        copied = torch.stack([value.detach().reshape(()).to(widest) for value in away]).tolist()
-        numbers = {id(value): number for value, number in zip(away, copied, strict=True)}
+    if remote:
+        widest = widest_float(remote[0].device)
+        copied = torch.stack([value.detach().reshape(()).to(widest) for value in remote]).tolist()
+        numbers = {id(value): number for value, number in zip(remote, copied, strict=True)}
     return [{key: _number(value, numbers) for key, value in row.items()} for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""What a training does to its machine: `system_log.csv`, a row every ten seconds."""
+"""System metrics: `system_log.csv`, a row every ten seconds."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ COLUMNS = ("time", "step", "cpu", "memory", "disk_free")
 
 
 class SystemLog:
-    """Samples the machine when it is called and the last sample is ten seconds old.
+    """Sample the machine when called, at most every ten seconds.
 
     The columns: ``time`` (Unix seconds), ``step``, ``cpu`` (percent of all cores together), ``memory`` (percent of the
-    machine's), ``disk_free`` (bytes left where the run is) and, for each NVIDIA accelerator, ``gpu<i>_use`` (percent),
-    ``gpu<i>_memory`` (bytes), ``gpu<i>_power`` (watts) and ``gpu<i>_temperature`` (degrees Celsius). Accelerators are
-    read through ``nvidia-ml-py``, where it is installed.
+    machine's), ``disk_free`` (bytes on the run's disk) and, for each NVIDIA accelerator, ``gpu<i>_use`` (percent),
+    ``gpu<i>_memory`` (bytes), ``gpu<i>_power`` (watts) and ``gpu<i>_temperature`` (degrees Celsius). Accelerators need
+    ``nvidia-ml-py``.
 
     Args:
         folder: The run directory.
@@ -39,11 +39,11 @@ class SystemLog:
         self._log = CsvLog(folder / files.SYSTEM_LOG, COLUMNS)
         self._nvml = _open_nvml()
         self._next = time.monotonic()
-        self._told = False
-        psutil.cpu_percent()  # the next call tells of the time since this one
+        self._warned = False
+        psutil.cpu_percent()  # the next call measures since this one
 
     def __call__(self) -> None:
-        """Samples if it is time; a row that cannot be written is told once and left out."""
+        """Write a sample if it is time; a failure is logged once and the row skipped."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -51,12 +51,12 @@ class SystemLog:
         try:
             self._log.append([self.sample()])
         except (OSError, psutil.Error) as error:
-            if not self._told:
-                self._told = True
-                logger.warning("The machine's use could not be logged: %s", error)
+            if not self._warned:
+                self._warned = True
+                logger.warning("System metrics could not be logged: %s", error)
 
     def sample(self) -> dict[str, Any]:
-        """Returns a row."""
+        """Return a row."""
         row: dict[str, Any] = {
             "time": time.time(),
             "step": self._progress(),
@@ -92,6 +92,6 @@ def _sample_accelerators(nvml: Any) -> dict[str, float]:
             ("temperature", lambda card: nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU)),
         )
         for name, read in readings:
-            with suppress(nvml.NVMLError):  # not every card tells everything
+            with suppress(nvml.NVMLError):  # not every card supports every reading
                 row[f"gpu{index}_{name}"] = read(handle)
     return row

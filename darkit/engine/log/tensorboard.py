@@ -1,4 +1,4 @@
-"""The log in TensorBoard's format: one event per row, written without the layers that cost more than the training."""
+"""The log in TensorBoard's format: one event per row, written without TensorBoard's slow writer."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _X_COLUMNS = ("step", "time")
 
 
 class TensorBoardSink:
-    """Writes the numbers of each row as scalars at the row's step.
+    """Write the numbers of each row as scalars at the row's step.
 
     Args:
-        folder: Where the event file goes; it is created.
-        purge_step: First step that is void in earlier event files, when a run goes on from a checkpoint; or None.
+        folder: The folder of the event file; it is created.
+        purge_step: First invalid step in earlier event files when a run is resumed, or None.
 
     Raises:
-        StorageError: The file system refused; events that were written before are whole.
+        StorageError: The file system failed; earlier events are intact.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
@@ -48,7 +48,7 @@ class TensorBoardSink:
         self._flush()
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Appends one event per row."""
+        """Append one event per row."""
         for row in rows:
             values = [
                 Summary.Value(tag=key, simple_value=value)
@@ -66,14 +66,14 @@ class TensorBoardSink:
         self._flush()
 
     def close(self) -> None:
-        """Closes the event file; a second call does nothing."""
+        """Close the event file; a second call does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with self._storage():
                 os.close(descriptor)
 
     def _flush(self) -> None:
-        """Writes the events since the last call, all of them or none."""
+        """Write the events since the last call, all or none."""
         data = self._block.getvalue()
         self._block.seek(0)
         self._block.truncate()

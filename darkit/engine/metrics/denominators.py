@@ -1,8 +1,8 @@
 """The denominators of losses and metrics, observed while these are computed.
 
-A mean of means is only right when each counts as often as what it averaged over: samples, target tokens, pixels. That
-number is not in the batch: it depends on ``ignore_index``, class weights, masks and on what a model shifts or drops. So
-the torch functions that reduce to one number are watched, and what is done to that number afterwards is followed.
+A mean of means is correct only if each is weighted by its denominator: the number of samples, target tokens or pixels.
+The batch does not show that number: it depends on ``ignore_index``, class weights, masks and on what a model shifts or
+drops. So torch functions that reduce to a scalar are observed, and later operations on the scalar are followed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from torch import Tensor, nn, overrides
 from torch.overrides import TorchFunctionMode
 
 Weight = float | Tensor
-"""How much a mean counts: a number, or on an accelerator a tensor without dimensions, which nobody has to wait for."""
+"""The weight of a mean: a number, or a scalar tensor on an accelerator, to avoid synchronisation."""
 
 
 @dataclass(frozen=True)
 class _Mean:
-    """A mean over ``weight`` things, or a sum of so many of these.
+    """A mean over ``weight`` items, or the sum of ``terms`` such means.
 
-    It is ``divided`` where it was made by dividing a sum, which may go in several steps.
+    ``divided`` marks the quotient of a sum, which may be divided again.
     """
 
     weight: Weight
@@ -36,39 +36,39 @@ class _Mean:
     terms: int = 1
 
     def averaged(self) -> _Mean:
-        """Returns the mean of the terms."""
+        """Return the mean of the terms."""
         return _Mean(self.weight * self.terms) if self.terms > 1 else self
 
 
-# a sum over a batch; what depends on the weights of the model alone; a root, a power or the like of a mean or a sum
-_SUM, _CONSTANT, _CURVED = (object(), object(), object())
+# a sum over a batch; a value of the model's weights alone; a nonlinear function of a mean or a sum
+_SUM, _CONSTANT, _NONLINEAR = (object(), object(), object())
 
 
 class Denominators(TorchFunctionMode):
-    """Watches what is computed in its block. Its answers hold until the block is entered again."""
+    """Observe the computations in a block. Results are valid until the block is entered again."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._found: dict[int, tuple[Any, Any]] = {}  # by id; the value is kept, so that its id stays its own
+        self._found: dict[int, tuple[Any, Any]] = {}  # by id; keeping the value keeps the id valid
         self._counts: dict[Any, Weight] = {}
         self._counted: list[tuple[Tensor, Tensor | None]] = []
 
     def weight_of(self, value: Any) -> Weight | None:
-        """Returns what a value averaged over, or None where that is not known."""
+        """Return the denominator of a value, or None if unknown."""
         found = self._of(value)
         return found.weight if isinstance(found, _Mean) else None
 
     def is_sum(self, value: Any) -> bool:
-        """Whether a value is a sum over the batch."""
+        """Return whether a value is a sum over the batch."""
         return self._of(value) is _SUM
 
-    def is_curved(self, value: Any) -> bool:
-        """Whether a value is a function of a mean or a sum, such as a root or an exponential."""
-        return self._of(value) is _CURVED
+    def is_nonlinear(self, value: Any) -> bool:
+        """Return whether a value is a nonlinear function of a mean or a sum, such as a root."""
+        return self._of(value) is _NONLINEAR
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.l1_loss and "weight" not in kwargs and len(args) < 6:  # torch 2.13 drops it on the way here
+        if func is F.l1_loss and "weight" not in kwargs and len(args) < 6:  # torch 2.13 drops it in the dispatch
             kwargs = {**kwargs, "weight": _third_argument(sys._getframe(1))}
         result = func(*args, **kwargs)
         rule = _RULES.get(func)
@@ -77,7 +77,7 @@ class Denominators(TorchFunctionMode):
             if found is not None:
                 self._found[id(result)] = (result, found)
                 return result
-        self._found.pop(id(result), None)  # changed in place, in a way that is not followed
+        self._found.pop(id(result), None)  # changed in place by an unknown function
         return result
 
     def _of(self, value: Any) -> Any:
@@ -87,7 +87,7 @@ class Denominators(TorchFunctionMode):
         return _CONSTANT if isinstance(value, nn.Parameter | int | float) else None
 
     def _count(self, target: Tensor, ignored: int, weight: Tensor | None) -> Weight:
-        """Counts the targets that are asked for; the same targets give the same object."""
+        """Count the targets that are not ignored; equal targets give the same object."""
         key = (target.data_ptr(), target.numel(), target._version, ignored, id(weight))
         if key not in self._counts:
             self._counted.append((target, weight))  # so that their memory and ids stay their own
@@ -96,8 +96,8 @@ class Denominators(TorchFunctionMode):
         return self._counts[key]
 
 
-def unwatched(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps what `torch.compile` made: it would compile the watching too, and again without it."""
+def unobserved(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Hide the observation from a compiled function, which would otherwise be compiled with and without it."""
 
     def called(*args: Any, **kwargs: Any) -> Any:
         if not isinstance(overrides._get_current_function_mode(), Denominators):  # type: ignore[no-untyped-call]
@@ -105,14 +105,14 @@ def unwatched(call: Callable[..., Any]) -> Callable[..., Any]:
         with overrides._pop_mode_temporarily():
             return call(*args, **kwargs)
 
-    called.is_unwatched = True  # type: ignore[attr-defined]
+    called.is_unobserved = True  # type: ignore[attr-defined]
     return called
 
 
-def can_be_watched(model: nn.Module) -> bool:
-    """Whether no part of a model is compiled, other than in a way that `unwatched` has wrapped."""
+def can_be_observed(model: nn.Module) -> bool:
+    """Return whether all compiled parts of a model are wrapped by `unobserved`."""
     calls = [part.__dict__.get("_compiled_call_impl") for part in model.modules()]
-    if any(call is not None and not hasattr(call, "is_unwatched") for call in calls):
+    if any(call is not None and not hasattr(call, "is_unobserved") for call in calls):
         return False
     return not any(type(part).__name__ == "OptimizedModule" for part in model.modules())
 
@@ -123,7 +123,7 @@ def _third_argument(frame: Any) -> Any:
 
 
 def _light(weight: Any) -> Weight:
-    """Returns a number where that costs nothing, and leaves what is on an accelerator there."""
+    """Convert to a number on the CPU; keep a tensor on an accelerator."""
     if not isinstance(weight, Tensor):
         return float(weight)
     weight = weight.detach()
@@ -195,7 +195,7 @@ def _of_constants(seen: Denominators, args: Any, kwargs: Any, result: Any) -> An
     if not args or not all(seen._of(value) is _CONSTANT for value in args[1:]):
         return None
     found = seen._of(args[0])
-    return found if found is None or found is _CONSTANT else _CURVED
+    return found if found is None or found is _CONSTANT else _NONLINEAR
 
 
 def _add(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
@@ -204,7 +204,7 @@ def _add(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
 
 
 def _joined(found: list[Any]) -> Any:
-    """Says what a sum of several is."""
+    """Return the kind of a sum of several values."""
     varying = [one for one in found if one is not _CONSTANT]
     if not varying:
         return _CONSTANT

@@ -1,4 +1,4 @@
-"""Metrics of outputs and target, and torchmetrics objects, which gather over an evaluation what no mean can tell."""
+"""Metrics of outputs and targets, and torchmetrics objects, which accumulate over an evaluation."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ _KEPT = ("_update_count", "_computed", "_forward_cache")
 
 
 class Metrics:
-    """Computes what was given as ``metrics=`` of a batch.
+    """The ``metrics=`` of a run.
 
     Args:
         given: Callables by name: of outputs and target, or of model and batch if the first parameter is called
-            ``model``; or torchmetrics objects. An evaluation computes these over all of its batches, a training step
-            over its batch.
+            ``model``; or torchmetrics objects. An evaluation computes these over all batches, a training step over one.
 
     Raises:
-        ConfigError: It is not a mapping of names to callables, or darkit itself has a value of that name.
+        ConfigError: Not a mapping of names to callables, or a name is reserved.
     """
 
     def __init__(self, given: Mapping[str, Any] | None) -> None:
@@ -41,7 +40,7 @@ class Metrics:
             if not isinstance(name, str) or not callable(function):
                 raise ConfigError(f"metrics must be callables by name, but {name!r} is {function!r}.")
             if name in _TAKEN:
-                raise ConfigError(f"A metric cannot be called {name!r}, as darkit's own value is; choose another name.")
+                raise ConfigError(f"The metric name {name!r} is reserved; choose another name.")
             if is_metric(function):
                 self._of_batch[name] = copy.deepcopy(function)
                 function.reset()
@@ -52,11 +51,11 @@ class Metrics:
 
     @property
     def need_outputs(self) -> list[str]:
-        """Names of those that need outputs and target."""
+        """Names of the metrics of outputs and target."""
         return [name for name, function in self._functions.items() if not takes_model(function)]
 
     def compute(self, model: nn.Module, batch: Any, outputs: Any, target: Any) -> dict[str, Any]:
-        """Computes all of them; in an evaluation a torchmetrics object is returned itself, with the batch in it."""
+        """Compute all metrics of a batch; in an evaluation, torchmetrics objects are updated and returned."""
         if isinstance(outputs, Tensor):
             outputs = outputs.detach()
         training = torch.is_grad_enabled()
@@ -85,7 +84,7 @@ class Metrics:
 
 
 def takes_model(function: Callable[..., Any]) -> bool:
-    """Whether the first parameter of a callable is called ``model``."""
+    """Return whether the first parameter of a callable is called ``model``."""
     called = function.forward if isinstance(function, nn.Module) else function
     try:
         first = next(iter(inspect.signature(called).parameters.values()), None)
@@ -95,7 +94,7 @@ def takes_model(function: Callable[..., Any]) -> bool:
 
 
 def is_metric(value: Any) -> bool:
-    """Whether this is a torchmetrics object or a collection of them."""
+    """Return whether a value is a torchmetrics object or a collection of them."""
     if not isinstance(value, nn.Module) or "torchmetrics" not in sys.modules:
         return False
     from torchmetrics import Metric, MetricCollection
@@ -104,17 +103,17 @@ def is_metric(value: Any) -> bool:
 
 
 def computed(name: str, metric: Any) -> dict[str, Any]:
-    """Computes a torchmetrics object.
+    """Compute a torchmetrics object.
 
     Returns:
-        Its value under its name; where it has several by name, each under its own.
+        Its value by name; several values under their own names.
     """
     value = metric.compute()
     return dict(value) if isinstance(value, Mapping) else {name: value}
 
 
 def metrics_of(module: nn.Module) -> dict[str, Any]:
-    """Finds the torchmetrics objects among a module's parts, by their places."""
+    """Return the torchmetrics objects inside a module, by path."""
     if "torchmetrics" not in sys.modules:
         return {}
     from torchmetrics import Metric
@@ -124,7 +123,7 @@ def metrics_of(module: nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def fresh_metrics(module: nn.Module) -> Iterator[None]:
-    """Lets a module's torchmetrics objects begin anew for a block, and gives them their own states back after it."""
+    """Reset a module's torchmetrics objects for a block and restore their states afterwards."""
     parts = list(metrics_of(module).values())
     states = [{name: _own(getattr(part, name)) for name in (*part.metric_state, *_KEPT)} for part in parts]
     for part in parts:
@@ -138,14 +137,14 @@ def fresh_metrics(module: nn.Module) -> Iterator[None]:
 
 
 def collect_metrics(module: nn.Module) -> dict[str, Any]:
-    """Collects the states of a module's torchmetrics objects, which its ``state_dict`` leaves out, for a checkpoint."""
+    """Return the states of a module's torchmetrics objects, which its ``state_dict`` lacks, for a checkpoint."""
     return {
         name: {"updates": part._update_count, "state": part.metric_state} for name, part in metrics_of(module).items()
     }
 
 
 def restore_metrics(module: nn.Module, states: Mapping[str, Any]) -> None:
-    """Gives a module's torchmetrics objects the states back that a checkpoint holds."""
+    """Restore the states of a module's torchmetrics objects from a checkpoint."""
     for name, part in metrics_of(module).items():
         found = states.get(name)
         if found is None:
@@ -170,11 +169,11 @@ def require_metric(name: str, known: Collection[str], step: int, *, now: bool = 
 
 
 def refuse_without_outputs(metrics: Metrics, way: str) -> None:
-    """Raises `LossError` where metrics of outputs and target meet a step that does not show them."""
+    """Refuse metrics of outputs and target for a step that does not return them. Raises `LossError`."""
     if names := metrics.need_outputs:
         raise LossError(
-            f"The metrics {', '.join(names)} need outputs and target, which {way} does not show: return them from it, "
-            "as {'loss': ..., 'accuracy': ...}, or give metrics whose parameters are model and batch."
+            f"The metrics {', '.join(names)} need outputs and target, which {way} does not return: return their "
+            "values from it, as {'loss': ..., 'accuracy': ...}, or use metrics of model and batch."
         )
 
 

@@ -2,13 +2,13 @@
 
 The first of these that applies:
 
-1. What the step says: ``{"loss": ..., "count": n}``, the number of things (samples, tokens, ...) that its values are
-   means over.
-2. What was seen while the value was computed; see `darkit.engine.metrics.denominators`.
-3. Where neither is known: the labels of tokens that are not -100, or else the samples of the batch.
-4. One. Then it is said once.
+1. The ``count`` that the step returns: ``{"loss": ..., "count": n}``, the number of items (samples, tokens, ...) that
+   its values are means over.
+2. The denominator observed in the computation; see `darkit.engine.metrics.denominators`.
+3. The number of token labels that are not -100, or else the number of samples.
+4. One, with a single warning.
 
-A mean is added up in double precision; where a device has none, in single precision.
+Sums are in double precision, or in single precision on devices without it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from torch import Tensor, nn
 from darkit.engine.data.samples import count_samples, count_targets
 from darkit.engine.device import widest_float
 from darkit.engine.log.values import number_of
-from darkit.engine.metrics.denominators import Denominators, Weight, can_be_watched
+from darkit.engine.metrics.denominators import Denominators, Weight, can_be_observed
 from darkit.engine.metrics.gathering import computed, is_metric
 from darkit.errors import LossError
 
 logger = logging.getLogger(__name__)
-_TOLD: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models whose loss was warned of
-_TOLD_VALUES: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()  # values warned of
+_WARNED: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models with a warning about the loss
+_WARNED_VALUES: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()  # and about values
 COUNT = "count"
-"""The key under which a step returns the number of things that its values are means over."""
+"""The key under which a step returns the denominator of its values."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Weighed:
 
     Attributes:
         values: Numbers by name, ``loss`` among them.
-        weights: How much each counts.
+        weights: Weight of each value in a mean.
     """
 
     values: dict[str, Any]
@@ -52,7 +52,7 @@ class Weighed:
 
 
 class Weigher:
-    """Computes batches and finds out how much they count.
+    """Compute batches and their weights.
 
     Args:
         model: The user's model.
@@ -61,36 +61,36 @@ class Weigher:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._unknown = 0
-        self._no_means: dict[str, int] = {}
-        self._watches: bool | None = None
+        self._not_means: dict[str, int] = {}
+        self._observes: bool | None = None
 
     def __call__(self, compute: Callable[[], Mapping[str, Any]], batch: Any) -> Weighed:
-        """Computes one batch.
+        """Compute one batch.
 
         Args:
             compute: Returns the values by name.
             batch: The batch.
 
         Raises:
-            LossError: ``count`` is not a number of at least 0, or names something that was not returned.
+            LossError: ``count`` is not a number of at least 0.
         """
-        if self._watches is None:
-            self._watches = can_be_watched(self.model)
+        if self._observes is None:
+            self._observes = can_be_observed(self.model)
         seen = Denominators()
-        with seen if self._watches else nullcontext():
+        with seen if self._observes else nullcontext():
             values = dict(compute())
-        said = _said(values)
+        counted = _counted(values)
         weights: dict[str, Weight] = {}
         usual: Weight | None = None
         for name, value in values.items():
-            weight = said.get(name, seen.weight_of(value))
+            weight = counted.get(name, seen.weight_of(value))
             if weight is None:
                 usual = self._usual(batch) if usual is None else usual
                 weight = usual
                 if name == "loss":
-                    self._tell(seen.is_sum(value), batch)
-                elif seen.is_sum(value) or seen.is_curved(value):
-                    self._tell_of_no_mean(name, "is a sum over a batch" if seen.is_sum(value) else "is no mean")
+                    self._warn_unweighted(seen.is_sum(value), batch)
+                elif seen.is_sum(value) or seen.is_nonlinear(value):
+                    self._warn_not_a_mean(name, "is a sum over a batch" if seen.is_sum(value) else "is not a mean")
             weights[name] = weight
         return Weighed(values, weights)
 
@@ -101,47 +101,47 @@ class Weigher:
         samples = count_samples(batch)
         return 1.0 if samples is None else float(samples)
 
-    def _tell(self, is_sum: bool, batch: Any) -> None:
-        """Warns once, as soon as there is more than one batch to average over."""
+    def _warn_unweighted(self, is_sum: bool, batch: Any) -> None:
+        """Warn once, from the second batch on."""
         self._unknown += 1
-        if self._unknown < 2 or self.model in _TOLD:
+        if self._unknown < 2 or self.model in _WARNED:
             return
-        _TOLD.add(self.model)
+        _WARNED.add(self.model)
         if count_targets(batch, self.model) is not None:
-            by = "by their labels that are not -100"
+            by = "by the number of labels that are not -100"
         else:
-            by = "equally" if count_samples(batch) is None else "by their samples"
+            by = "equally" if count_samples(batch) is None else "by the number of samples"
         logger.warning(
             "%s; batches are weighted %s. Return {'loss': loss, 'count': n} from the step to weight them by n, the "
             "number of samples or targets that the loss is the mean of.",
-            "The loss is a sum and not a mean" if is_sum else "Cannot tell what the loss is the mean of",
+            "The loss is a sum and not a mean" if is_sum else "The denominator of the loss is unknown",
             by,
         )
 
-    def _tell_of_no_mean(self, name: str, what: str) -> None:
-        """Warns once of a value whose mean is not its value over all batches, as soon as there are several."""
-        self._no_means[name] = self._no_means.get(name, 0) + 1
-        told = _TOLD_VALUES.setdefault(self.model, set())
-        if self._no_means[name] < 2 or name in told:
+    def _warn_not_a_mean(self, name: str, what: str) -> None:
+        """Warn once about a value that cannot be averaged over batches, from the second batch on."""
+        self._not_means[name] = self._not_means.get(name, 0) + 1
+        warned = _WARNED_VALUES.setdefault(self.model, set())
+        if self._not_means[name] < 2 or name in warned:
             return
-        told.add(name)
+        warned.add(name)
         logger.warning(
-            "%r %s, so its average over batches depends on the batch size. Return a mean that it can be computed from, "
-            "or a torchmetrics object.",
+            "%r %s, so its average over batches depends on the batch size. Return a mean from which it can be "
+            "computed, or a torchmetrics object.",
             name,
             what,
         )
 
 
 class Means:
-    """Means by name over batches, each over the batches that have a value of that name."""
+    """Weighted means by name, each over the batches with a value of that name."""
 
     def __init__(self) -> None:
         self._totals: dict[str, _Total] = {}
         self._metrics: dict[str, Any] = {}
 
     def add(self, weighed: Weighed) -> None:
-        """Takes the values of one batch; a torchmetrics object has taken the batch itself."""
+        """Add the values of one batch; torchmetrics objects are already updated."""
         for name, value in weighed.values.items():
             if is_metric(value):
                 self._metrics[name] = value
@@ -150,7 +150,7 @@ class Means:
             total.add(_number(value), 1.0 if name == COUNT else weighed.weights[name])
 
     def merge(self, others: list[Means]) -> Means:
-        """Returns the means over what several processes took."""
+        """Return the means over several processes."""
         merged = Means()
         for means in others:
             for name, total in means._totals.items():
@@ -159,7 +159,7 @@ class Means:
         return merged
 
     def compute_metrics(self) -> dict[str, Tensor]:
-        """Computes the torchmetrics objects that were among the values, and lets them begin anew."""
+        """Compute and reset the torchmetrics objects among the values."""
         found: dict[str, Tensor] = {}
         for name, metric in self._metrics.items():
             for key, value in computed(name, metric).items():
@@ -172,13 +172,13 @@ class Means:
         return found
 
     def on_host(self) -> Means:
-        """Returns the same on the host, waiting for the accelerator."""
+        """Return a copy on the host; waits for the accelerator."""
         copied = Means()
         copied._totals = {name: _Total(_float(one.sum), _float(one.weight)) for name, one in self._totals.items()}
         return copied
 
     def result(self) -> dict[str, Tensor]:
-        """Returns the means, each a tensor without dimensions; of ``count`` the sum."""
+        """Return the means as scalar tensors; for ``count`` the sum."""
         return {
             name: torch.as_tensor(total.sum if name == COUNT else total.mean(), dtype=_wide(total.sum))
             for name, total in self._totals.items()
@@ -193,7 +193,7 @@ class _Total:
     def add(self, value: Any, weight: Weight) -> None:
         if isinstance(weight, Tensor):
             value = torch.where(weight > 0, value, torch.zeros_like(weight, dtype=_wide(weight)))
-        elif weight == 0:  # a mean of nothing, which may well be nan
+        elif weight == 0:  # a mean over no items, possibly nan
             return
         self.sum = self.sum + value * weight
         self.weight = self.weight + weight
@@ -202,19 +202,19 @@ class _Total:
         return self.sum / self.weight if isinstance(self.weight, Tensor) or self.weight else math.nan
 
 
-def _said(values: Mapping[str, Any]) -> dict[str, Weight]:
-    """Reads what a step says that its values are means over."""
-    said = values.get(COUNT)
-    if said is None:
+def _counted(values: Mapping[str, Any]) -> dict[str, Weight]:
+    """Return the weights from a step's ``count``."""
+    counted = values.get(COUNT)
+    if counted is None:
         return {}
-    count = _number(said)
+    count = _number(counted)
     if not isinstance(count, Tensor) and not (math.isfinite(count) and count >= 0):
         raise LossError(f"The step's 'count' must be a number of at least 0, not {count!r}.")
     return dict.fromkeys(values, count)
 
 
 def _number(value: Any) -> Any:
-    """Returns a value of the host as a number, and one on an accelerator as a tensor there, in double precision."""
+    """Return a number for a CPU value, and a double-precision tensor for one on an accelerator."""
     if not isinstance(value, Tensor):
         return value
     value = value.detach()

@@ -1,4 +1,4 @@
-"""Running a module without changing it: modes, buffers and the state that neurons keep are put back."""
+"""Running a module without changing it: modes, buffers and neuron states are restored."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from torch import Tensor, nn
 
 Piece = TypeVar("Piece")
 _NOT_STATE = frozenset(("_parameters", "_modules", "_buffers", "training"))
-_DEPTH = 6  # of containers in containers that are looked into for tensors
+_DEPTH = 6  # of nested containers that are searched for tensors
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Puts a module into evaluation mode for a block; afterwards every part of it is as it was before.
+    """Set evaluation mode for a block and restore the module afterwards.
 
-    What comes back: the modes; the buffers; attributes that hold tensors before or after, as spiking and recurrent
-    networks keep their state in them, also in lists, dicts, tuples and dataclasses. A list to which the block has only
-    appended stays: something gathers results in it.
+    Restored are modes, buffers, and attributes with tensors, such as the states of spiking and recurrent networks, also
+    in lists, dicts, tuples and dataclasses. A list that only grew is kept: it collects results.
     """
     before = _State(module)
     module.eval()
@@ -33,7 +32,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Restores the same as `evaluating`, and leaves the modes as they are in the block."""
+    """Restore a module after a block, like `evaluating`, without changing its modes."""
     before = _State(module)
     try:
         yield
@@ -42,7 +41,7 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
 
 
 def kept(module: nn.Module, pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """Yields what a module makes; when that ends, the module is as it was when it began."""
+    """Yield the pieces that a module generates, and restore the module at the end."""
     with undisturbed(module):
         yield from pieces
 
@@ -77,7 +76,7 @@ class _State:
 
 
 class _Kept:
-    """A value and what is needed to make it what it was: copies of its tensors and the items of its containers."""
+    """A value with copies of its tensors and the items of its containers."""
 
     def __init__(self, value: Any, depth: int = _DEPTH) -> None:
         self.value = value
@@ -106,13 +105,13 @@ class _Kept:
         for kept in self.items.values():
             kept.restore()
         if changed and (self.holds_tensors or _holds_tensors(self.value)) and not self._only_grew(now):
-            self._put_back()
+            self._restore_items()
 
     def _only_grew(self, now: Mapping[Any, Any]) -> bool:
         items = self.items or {}
         return isinstance(self.value, list) and all(now.get(key) is kept.value for key, kept in items.items())
 
-    def _put_back(self) -> None:
+    def _restore_items(self) -> None:
         items = {key: kept.value for key, kept in (self.items or {}).items()}
         if isinstance(self.value, list):
             self.value[:] = list(items.values())
@@ -125,7 +124,7 @@ class _Kept:
 
 
 def _attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yields the attributes of a part that can be state; what torch itself keeps of a module is none."""
+    """Yield the attributes of a part that may be state; those of torch itself are excluded."""
     for name, value in part.__dict__.items():
         if name not in _NOT_STATE and not name.endswith(("_hooks", "_hooks_with_kwargs", "_always_called")):
             yield name, value

@@ -14,14 +14,14 @@ from darkit.engine.metrics.means import Means, Weighed
 
 
 class Window:
-    """The batches of one optimizer step, of which each counts as much as in one large batch.
+    """The batches of one optimizer step.
 
-    How much the window counts as a whole is known at its end only. So the loss of each batch is multiplied by its share
-    of the first batch's weight, and the gradients are divided at the end by what these shares add up to; with equal
-    weights that is the plain mean, bit for bit.
+    The total weight is known only at the end. So the loss of each batch is scaled by its weight relative to the first
+    batch, and the gradients are finally divided by the sum of these shares. With equal weights this is the plain mean,
+    bit for bit.
 
     Args:
-        size: Batches of a step.
+        size: Batches per step.
     """
 
     def __init__(self, size: int) -> None:
@@ -29,29 +29,29 @@ class Window:
         self._first: Weight | None = None
         self._shares: Weight = 0.0
         self._means = Means()
-        self._taken = 0
+        self._batches = 0
 
     def __len__(self) -> int:
-        """Batches taken so far."""
-        return self._taken
+        """Number of batches so far."""
+        return self._batches
 
-    def take(self, weighed: Weighed, first: Callable[[Weight], Weight] | None = None) -> Tensor | None:
-        """Takes one batch.
+    def add(self, weighed: Weighed, first: Callable[[Weight], Weight] | None = None) -> Tensor | None:
+        """Add one batch.
 
         Args:
             weighed: Its values and weights.
-            first: Makes of the first batch's weight the one that all shares are taken of; several processes agree.
+            first: Maps the first batch's weight to the reference weight, on which all processes agree.
 
         Returns:
-            What to call ``backward`` on, or None for a batch whose loss is the mean of nothing.
+            The tensor for ``backward``, or None for a loss over no items.
         """
         loss, weight = weighed.values["loss"], weighed.weights["loss"]
-        self._taken += 1
+        self._batches += 1
         self._means.add(weighed)
         if self._first is None and not (first is None and not isinstance(weight, Tensor) and weight == 0):
             self._first = weight if first is None else first(weight)
         if not isinstance(weight, Tensor) and weight == 0:
-            return None if first is None else 0.0 * torch.nan_to_num(loss)  # the other processes wait for gradients
+            return None if first is None else 0.0 * torch.nan_to_num(loss)  # other processes wait for gradients
         share = weight / _positive(self._first)
         self._shares = self._shares + share
         if isinstance(weight, Tensor):
@@ -60,18 +60,18 @@ class Window:
         return part
 
     def close(self) -> tuple[Weight, dict[str, Tensor]]:
-        """Ends the step.
+        """End the step.
 
         Returns:
-            What the gradients are to be divided by, and the means of the values.
+            The divisor of the gradients, and the means of the values.
         """
         divisor, means = self._shares / self.size, self._means.result()
-        self._first, self._shares, self._means, self._taken = None, 0.0, Means(), 0
+        self._first, self._shares, self._means, self._batches = None, 0.0, Means(), 0
         return divisor, means
 
 
 def divide_gradients(optimizer: Optimizer, divisor: Weight) -> None:
-    """Divides the gradients of an optimizer's parameters, without waiting for an accelerator."""
+    """Divide the gradients of an optimizer's parameters, without waiting for an accelerator."""
     if not isinstance(divisor, Tensor) and divisor in (0.0, 1.0):
         return
     divisor = _positive(divisor)

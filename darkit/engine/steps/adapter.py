@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.feed import Feed
-from darkit.engine.data.workers import deaths_held_back
+from darkit.engine.data.workers import deferred_worker_deaths
 from darkit.engine.device import move_to_device, widest_float
 from darkit.engine.lightning import Batches, data_ended, step_progress
 from darkit.engine.log.progress import announce
@@ -149,7 +149,7 @@ class Adapter(lightning.LightningModule):
         self._before_step = _listeners(trainer, "on_before_optimizer_step")
         self._progress = step_progress(trainer)
         held = self.feed.has_workers and threading.current_thread() is threading.main_thread()
-        self._undivided: Callable[[], AbstractContextManager[None]] = deaths_held_back if held else nullcontext
+        self._undivided: Callable[[], AbstractContextManager[None]] = deferred_worker_deaths if held else nullcontext
         self._moves = not (self._stretching and self.device.type == "cpu" and self.config.precision == "32-true")
         heard = _listeners(trainer, "on_before_backward") or _listeners(trainer, "on_after_backward")
         self._backward = self.manual_backward if heard or not self._stretching else Tensor.backward
@@ -227,7 +227,7 @@ class Adapter(lightning.LightningModule):
             outputs["loss"] = outputs["loss"].detach()
         else:
             weighed = self._weigh(lambda: self._compute(batch, index), batch)
-            part = self._window.take(weighed, self._agree)
+            part = self._window.add(weighed, self._agree)
             if part is not None:
                 self._backward(part)
             if len(self._window) < self._window.size:

@@ -23,7 +23,7 @@ def test_every_draw_of_pythons_generator_is_seen(draw: Callable[[], Any], found:
     assert boundary._python_address, "CPython keeps the state elsewhere: every step is slower"
     boundary._python_address *= found
     for _ in range(3):
-        boundary.take(nn.Linear(1, 1))
+        boundary.record(nn.Linear(1, 1))
         version, internal, gauss = random.getstate()
         assert boundary.generators()["python"] == [version, list(internal), gauss]
         draw()
@@ -33,7 +33,7 @@ def test_every_draw_of_pythons_generator_is_seen(draw: Callable[[], Any], found:
 def test_every_draw_of_numpys_generator_is_seen(draw: Callable[[], Any]) -> None:
     boundary = Boundary()
     for _ in range(4):  # of every two normal numbers the second comes from a cache
-        boundary.take(nn.Linear(1, 1))
+        boundary.record(nn.Linear(1, 1))
         kind, keys, *rest = numpy.random.get_state(legacy=True)
         assert boundary.generators()["numpy"] == [kind, keys.tolist(), *rest]
         draw()
@@ -49,7 +49,7 @@ def test_buffers_are_those_of_the_end_of_the_step_whatever_became_of_them() -> N
     for value in (1.0, 2.0, 3.0):
         model[0].running_mean.fill_(value)
         model[1].count = torch.full((int(value),), value)
-        boundary.take(model)
+        boundary.record(model)
         expected = {
             key: buffer.clone()
             for key, buffer in model.state_dict().items()
@@ -65,14 +65,14 @@ def test_buffers_are_those_of_the_end_of_the_step_whatever_became_of_them() -> N
 def test_a_large_buffer_is_watched_instead_of_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("darkit.engine.checkpoints.boundary._LARGE", 8)
     model, boundary = nn.BatchNorm1d(3), Boundary()
-    boundary.take(nn.BatchNorm1d(4))  # of a training before
-    boundary.take(model)
+    boundary.record(nn.BatchNorm1d(4))  # of a training before
+    boundary.record(model)
     assert list(boundary.buffers()) == ["num_batches_tracked"]
     model.running_mean.add_(1)
     with pytest.raises(ValueError, match="'running_mean' has changed"):
         boundary.buffers()
     model.running_var = torch.zeros(3)
-    boundary.take(model)
+    boundary.record(model)
     model.running_var = torch.ones(3)
     with pytest.raises(ValueError, match="'running_var' has changed"):
         boundary.buffers()

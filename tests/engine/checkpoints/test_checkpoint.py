@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read only when they are what their manifest says."""
+"""Checkpoint files: written atomically, read only if they match their manifest."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write(folder: Path, step: int = 1, **more: Any) -> Path:
     return write_checkpoint(folder, step, content(step) | more, metrics={"val_loss": 0.5}, run_id="id")
 
 
-def test_a_checkpoint_is_read_by_torch_alone_and_its_manifest_tells_of_it(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_by_torch_alone_and_its_manifest_describes_it(tmp_path: Path) -> None:
     path = write(tmp_path, 7)
     assert torch.load(path, weights_only=True)["state_dict"]["w"].tolist() == [7.0] * 5
     manifest = json.loads(manifest_path(path).read_text())
@@ -60,7 +60,7 @@ def test_a_checkpoint_is_read_by_torch_alone_and_its_manifest_tells_of_it(tmp_pa
     assert names_in(tmp_path) == ["iter-7-ckpt.json", "iter-7-ckpt.pth"]
 
 
-def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+def test_written_content_is_read_back(tmp_path: Path) -> None:
     write(tmp_path, 3)
     read = read_checkpoint(find_checkpoint(tmp_path, 3))
     assert torch.equal(read["state_dict"]["w"], content(3)["state_dict"]["w"])
@@ -68,13 +68,13 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
 
 
 class Runs:
-    """Would run code when it is unpickled."""
+    """Runs code when unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch /tmp/darkit-must-not-exist",)
 
 
-def test_a_checkpoint_that_could_not_be_read_again_is_refused_and_the_old_one_stays(tmp_path: Path) -> None:
+def test_unreadable_content_is_refused_and_the_old_checkpoint_stays(tmp_path: Path) -> None:
     path = write(tmp_path)
     before = path.read_bytes(), manifest_path(path).read_bytes()
     with pytest.raises(
@@ -107,14 +107,14 @@ UNREADABLE: list[Any] = [
 
 
 @pytest.mark.parametrize("value", READABLE, ids=str)
-def test_what_torch_reads_without_running_code_is_written(tmp_path: Path, value: Any) -> None:
+def test_values_that_torch_reads_without_running_code_are_written(tmp_path: Path, value: Any) -> None:
     write(tmp_path, value=value)
     read = read_checkpoint(find_checkpoint(tmp_path, 1))["value"]
     assert torch.equal(read.to_dense(), value.to_dense()) if isinstance(value, torch.Tensor) else read == value
 
 
 @pytest.mark.parametrize("value", UNREADABLE, ids=lambda value: type(value).__name__)
-def test_what_torch_would_refuse_is_refused_before_anything_is_written(tmp_path: Path, value: Any) -> None:
+def test_values_that_torch_would_refuse_are_refused_before_writing(tmp_path: Path, value: Any) -> None:
     with pytest.raises(CheckpointUnreadableError, match=r"could not be read back: value[\w.\[\]]* needs "):
         write(tmp_path, value=value)
     assert names_in(tmp_path) == []
@@ -127,7 +127,7 @@ def test_writing_a_step_again_never_leaves_the_old_manifest_beside_the_new_file(
     replaced = os.replace
 
     class Killed(BaseException):
-        """Stands for a kill between the two renames."""
+        """Simulates a kill between the two renames."""
 
     def replace_once(source: Any, target: Any) -> None:
         replaced(source, target)
@@ -143,7 +143,7 @@ def test_writing_a_step_again_never_leaves_the_old_manifest_beside_the_new_file(
     assert read_checkpoint(found)["current_step"] == 9
 
 
-def test_an_error_of_the_file_system_is_told_as_what_it_is_and_the_old_file_stays(tmp_path: Path) -> None:
+def test_a_file_system_error_is_reported_as_such_and_the_old_file_stays(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     path = write(folder)
@@ -157,7 +157,7 @@ def test_an_error_of_the_file_system_is_told_as_what_it_is_and_the_old_file_stay
 
 
 def _with_limit(folder: Path) -> None:
-    """Writes a checkpoint that is larger than this process may write."""
+    """Write a checkpoint larger than this process may write."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
@@ -200,7 +200,7 @@ def test_a_damage_anywhere_is_noticed(
     assert read["state_dict"]["w"].tolist() == [1.0] * 5
 
 
-def test_the_latest_that_is_whole_is_read_and_what_was_skipped_is_said(
+def test_the_latest_intact_checkpoint_is_read_and_skipped_ones_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for step in (1, 2, 3):
@@ -257,7 +257,7 @@ def test_an_archive_that_unpacks_to_more_than_itself_is_refused_unread(tmp_path:
 
 
 @pytest.mark.parametrize("value", [[1], {"weights": 1}, torch.ones(1)])
-def test_another_file_of_torch_is_no_checkpoint(tmp_path: Path, value: Any) -> None:
+def test_another_file_of_torch_is_not_a_checkpoint(tmp_path: Path, value: Any) -> None:
     torch.save(value, tmp_path / "iter-1-ckpt.pth")
     with pytest.raises(CheckpointCorruptError, match="is not a checkpoint: it has no 'state_dict'"):
         read_checkpoint(find_checkpoint(tmp_path, 1))

@@ -1,4 +1,4 @@
-"""Two states, or two runs, are compared to the last bit, and the first difference is named."""
+"""Comparison of two states or runs, bit for bit, with the first difference."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_difference_is_named_with_its_size(one: Any, other: Any, expected:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[darkit.Run, darkit.Run, Path, Path]:
-    """A run of four steps, its copy, and what batches they saw."""
+    """A run of four steps, its copy, and their batches."""
     run = train(made(), xy(), name="one", max_step=4, save_step_interval=2)
     shutil.copytree(run.path, run.path.parent / "two")
     records = tmp_path / "one.csv", tmp_path / "two.csv"
@@ -78,9 +78,9 @@ def test_equal_runs_have_no_difference(pair: Any) -> None:
 @pytest.mark.parametrize(
     ("second", "said"),
     [
-        ("0,0,aa\n0,1,XX\n0,2,cc\n", "batch 1 of epoch 0 is another one."),
-        ("0,0,aa\n0,1,bb\n", "batch 2 of epoch 0 is another one."),
-        ("0,0,aa\n0,1,bb\n0,1,XX\n0,2,cc\n", "batch 1 of epoch 0 is another one."),
+        ("0,0,aa\n0,1,XX\n0,2,cc\n", "batch 1 of epoch 0 differs."),
+        ("0,0,aa\n0,1,bb\n", "batch 2 of epoch 0 differs."),
+        ("0,0,aa\n0,1,bb\n0,1,XX\n0,2,cc\n", "batch 1 of epoch 0 differs."),
         ("0,0,aa\n0,1,bb\n0,1,bb\n0,2,cc\n0,2,c", ""),
     ],
     ids=["another", "missing", "repeated as another", "repeated and torn"],
@@ -113,6 +113,6 @@ def test_a_checkpoint_that_differs_is_named_by_step_place_and_deviation(pair: An
     assert said.endswith("deviation is inf, in current_step.")
 
 
-def test_a_second_run_without_the_last_checkpoint_is_no_equal(pair: Any) -> None:
+def test_a_second_run_without_the_last_checkpoint_is_not_equal(pair: Any) -> None:
     find_checkpoint(pair[1].path, 4).path.unlink()
     assert first_difference(*pair) == "the second run has no checkpoint of the last step, 4."

@@ -54,9 +54,7 @@ def test_a_small_file_starts_no_thread(tmp_path: Path, monkeypatch: pytest.Monke
     assert write(tmp_path / "file", [b"few"])[1] == 3
 
 
-def test_what_the_disk_refuses_in_a_thread_is_raised_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_error_in_a_thread_is_raised_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(5, "Input/output error")
 
@@ -75,9 +73,7 @@ def test_a_file_that_loses_its_bytes_meanwhile_is_noticed(tmp_path: Path) -> Non
             digested.finish()
 
 
-def test_an_interpreter_that_takes_no_more_threads_still_gets_its_digest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_digest_is_complete_even_if_no_thread_can_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Ending(digest.ThreadPoolExecutor):
         def submit(self, *arguments: object, **settings: object) -> None:  # type: ignore[override]
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")

@@ -1,4 +1,4 @@
-"""darkit's way of writing checkpoints in a stock trainer, for whatever saves there."""
+"""darkit's checkpoint files in a stock trainer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:::lightning")
 
 
 class Foreign(lightning.LightningModule):
-    """Knows nothing of darkit."""
+    """A module without darkit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def stock(folder: Path, *callbacks: Any, **options: Any) -> lightning.Trainer:
     )
 
 
-def test_a_stock_trainer_saves_whole_files_with_manifests_and_goes_on_from_them(tmp_path: Path) -> None:
+def test_a_stock_trainer_saves_files_with_manifests_and_resumes_from_them(tmp_path: Path) -> None:
     saver = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_top_k=-1, save_last=True, filename="{step}")
     straight = Foreign()
     stock(tmp_path, saver).fit(straight, in_order())
@@ -69,7 +69,7 @@ def test_a_stock_trainer_saves_whole_files_with_manifests_and_goes_on_from_them(
     assert equal_weights(resumed, straight)
 
 
-def test_what_top_k_removes_goes_with_its_manifest(tmp_path: Path) -> None:
+def test_top_k_removes_a_checkpoint_with_its_manifest(tmp_path: Path) -> None:
     saver = ModelCheckpoint(
         tmp_path, monitor="score", mode="max", every_n_train_steps=1, save_top_k=2, filename="{step}"
     )
@@ -88,7 +88,7 @@ def test_a_damaged_file_is_not_gone_on_from(tmp_path: Path) -> None:
         stock(tmp_path, enable_checkpointing=False, max_steps=9).fit(Foreign(), in_order(), ckpt_path=str(path))
 
 
-def test_the_file_is_there_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_loading_waits_for_the_file(tmp_path: Path) -> None:
     plugin = DurableCheckpointIO()
     path = tmp_path / "new" / "a.ckpt"
     plugin.save_checkpoint({"state_dict": {"w": torch.ones(2)}, "global_step": 3}, path)
@@ -96,12 +96,12 @@ def test_the_file_is_there_when_it_is_asked_for(tmp_path: Path) -> None:
     plugin.remove_checkpoint(path)
     plugin.teardown()
     assert names_in(path.parent) == []
-    with pytest.raises(CheckpointCorruptError, match=r"a\.ckpt is gone"):
+    with pytest.raises(CheckpointCorruptError, match=r"a\.ckpt does not exist"):
         plugin.load_checkpoint(path)
 
 
 def test_options_for_remote_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"take no options such as \{'key': 1\}"):
+    with pytest.raises(ConfigError, match=r"take no storage options, but got \{'key': 1\}"):
         DurableCheckpointIO().save_checkpoint({}, tmp_path / "a.ckpt", storage_options={"key": 1})
 
 
@@ -114,7 +114,7 @@ def test_an_error_of_the_thread_ends_the_stock_training_with_its_cause(tmp_path:
 
 def test_hyperparameters_that_could_not_be_read_again_are_refused_when_they_are_saved(tmp_path: Path) -> None:
     class Own:
-        """No plain value."""
+        """Not a plain value."""
 
     plugin = DurableCheckpointIO()
     globals()["Own"] = Own

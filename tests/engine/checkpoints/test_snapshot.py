@@ -1,4 +1,4 @@
-"""A copy of the state: whole, independent of the original, and always in the same memory."""
+"""A copy of the state: complete, independent of the original, and always in the same memory."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def pointers(value: Any) -> list[int]:
 def test_the_copy_equals_the_state_and_shares_no_memory_with_it(state: dict[Any, Any]) -> None:
     snapshot = Snapshot()
     for _ in range(2):
-        copied = snapshot.take(state)
+        copied = snapshot.copy(state)
         assert list(differences(state, copied)) == []
         assert not set(pointers(state)) & set(pointers(copied)) - {0}
 
 
-def test_what_changes_afterwards_does_not_change_the_copy() -> None:
+def test_later_changes_do_not_change_the_copy() -> None:
     model = nn.Linear(2, 2)
     state: dict[str, Any] = {"state_dict": model.state_dict(), "list": [1, [2]], "set": {1}}
-    copied = Snapshot().take(state)
+    copied = Snapshot().copy(state)
     expected = model.weight.detach().clone()
     with torch.no_grad():
         model.weight.zero_()
@@ -76,9 +76,9 @@ def test_what_changes_afterwards_does_not_change_the_copy() -> None:
 def test_the_next_copy_is_made_in_the_same_memory() -> None:
     weights = {"w": torch.zeros(3), "other": [torch.zeros(2)]}
     snapshot = Snapshot()
-    first = pointers(snapshot.take(weights))
+    first = pointers(snapshot.copy(weights))
     weights["w"].fill_(1)
-    second = snapshot.take(weights)
+    second = snapshot.copy(weights)
     assert pointers(second) == first
     assert second["w"].tolist() == [1, 1, 1]
 
@@ -86,10 +86,10 @@ def test_the_next_copy_is_made_in_the_same_memory() -> None:
 def test_a_tensor_of_another_shape_or_kind_gets_memory_of_its_own_and_the_old_is_let_go() -> None:
     snapshot = Snapshot()
     for tensor in (torch.ones(2), torch.ones(3), torch.ones(3, dtype=torch.int32), torch.ones(3, 1)):
-        copied = snapshot.take({"w": tensor})["w"]
+        copied = snapshot.copy({"w": tensor})["w"]
         assert torch.equal(copied, tensor)
         assert copied.dtype == tensor.dtype
-    snapshot.take({})
+    snapshot.copy({})
     assert snapshot._buffers == {}
 
 
@@ -98,7 +98,7 @@ def test_tied_weights_are_one_tensor_and_one_storage_in_the_file() -> None:
     tied["b"].weight = tied["a"].weight
     snapshot = Snapshot()
     for _ in range(2):
-        copied = snapshot.take({"state_dict": tied.state_dict()})
+        copied = snapshot.copy({"state_dict": tied.state_dict()})
         file = io.BytesIO()
         torch.save(copied, file)
         assert 50 * 50 * 4 < len(file.getvalue()) < 50 * 50 * 4 * 1.5
@@ -112,13 +112,13 @@ def test_tied_weights_are_one_tensor_and_one_storage_in_the_file() -> None:
 def test_views_and_transposed_tensors_are_copied_by_their_values() -> None:
     whole = torch.arange(12.0).reshape(3, 4)
     state = {"whole": whole, "column": whole[:, 1], "turned": whole.T, "empty": whole[:0], "again": whole[:0]}
-    copied = Snapshot().take(state)
+    copied = Snapshot().copy(state)
     assert list(differences(state, copied)) == []
 
 
 def test_a_sparse_tensor_is_copied() -> None:
     sparse = torch.eye(3).to_sparse()
-    copied = Snapshot().take({"s": sparse})["s"]
+    copied = Snapshot().copy({"s": sparse})["s"]
     assert torch.equal(copied.to_dense(), torch.eye(3))
     assert copied is not sparse
 
@@ -135,7 +135,7 @@ def test_a_sparse_tensor_is_copied() -> None:
 def test_a_mapping_keeps_its_kind_its_order_and_its_values(mapping: Any) -> None:
     snapshot = Snapshot()
     for _ in range(2):
-        copied = snapshot.take({"m": mapping})["m"]
+        copied = snapshot.copy({"m": mapping})["m"]
         assert type(copied) is type(mapping)
         assert copied == mapping
         assert list(copied) == list(mapping)
@@ -144,14 +144,14 @@ def test_a_mapping_keeps_its_kind_its_order_and_its_values(mapping: Any) -> None
 
 def test_a_state_dict_keeps_the_versions_of_its_modules() -> None:
     state = nn.BatchNorm1d(2).state_dict()
-    copied = Snapshot().take({"state_dict": state})["state_dict"]
+    copied = Snapshot().copy({"state_dict": state})["state_dict"]
     assert copied._metadata == state._metadata  # type: ignore[attr-defined]
     assert copied._metadata is not state._metadata  # type: ignore[attr-defined]
 
 
 def test_numbers_of_numpy_become_pythons_which_weights_only_reads() -> None:
     state = {"a": numpy.float64(0.1), "b": [numpy.int64(3), numpy.bool_(True)]}
-    copied = Snapshot().take(state)
+    copied = Snapshot().copy(state)
     assert copied == {"a": 0.1, "b": [3, True]}
     assert [type(copied["a"]), *map(type, copied["b"])] == [float, int, bool]
 
@@ -166,5 +166,5 @@ def test_only_copies_from_cuda_are_begun_without_waiting_for_their_end() -> None
             return func(*args, **(kwargs or {}))
 
     with Copies():
-        Snapshot().take({"weights": torch.ones(3), "more": [torch.ones(2)]})
+        Snapshot().copy({"weights": torch.ones(3), "more": [torch.ones(2)]})
     assert waits == [True, True]

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a training."""
+"""The training state in a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Kind(enum.IntEnum):
 
 
 class Keeping(lightning.Callback):
-    """Has whatever state it is given."""
+    """Has the state that it is given."""
 
     def __init__(self, state: dict[str, Any]) -> None:
         self.state = state
@@ -38,7 +38,7 @@ class Keeping(lightning.Callback):
 
 
 class Other(Keeping):
-    """Another one."""
+    """Another callback."""
 
 
 PLAIN: dict[str, Any] = {"n": 1, "x": [1.5, ("a", b"b")], "t": torch.ones(2), "p": torch.nn.Parameter(torch.ones(1))}
@@ -70,7 +70,7 @@ def test_a_checkpoint_holds_everything_under_the_names_that_people_know() -> Non
     assert kept["x"] == [1.5, ("a", b"b")]
 
 
-def test_callbacks_get_their_own_state_back_and_nothing_where_there_was_none() -> None:
+def test_callbacks_get_their_own_saved_state() -> None:
     train(made(), xy(), name="run", callbacks=[Keeping({"n": 1}), Other({"m": 2})])
     one, other, new = Keeping({"n": 9}), Other({"m": 9}), StepsOnly()
     train(made(), xy(), name="run", resume=True, max_step=8, callbacks=[other, new, one])
@@ -78,7 +78,7 @@ def test_callbacks_get_their_own_state_back_and_nothing_where_there_was_none() -
 
 
 class StepsOnly(Keeping):
-    """A third one, with which the run did not begin."""
+    """A third callback, which was not in the original run."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -94,14 +94,13 @@ def test_a_state_that_can_be_read_without_running_code_comes_back(value: Any) ->
 
 
 @pytest.mark.parametrize("value", UNREADABLE, ids=lambda value: type(value).__name__)
-def test_a_state_that_could_not_be_read_again_is_left_out_and_told(
-    value: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unreadable_state_is_skipped_with_a_warning(value: Any, caplog: pytest.LogCaptureFixture) -> None:
     callback = Keeping({"value": value})
     with caplog.at_level(logging.WARNING):
         run = train(made(), xy(), max_step=1, callbacks=[callback])
     assert [text for text in caplog.messages if "Keeping" in text] == [
-        "The state of the callback Keeping is not saved: it holds more than tensors, numbers, text and containers."
+        "The state of the callback Keeping is not saved: it has values other than tensors, numbers, text and "
+        "containers."
     ]
     assert "Keeping" not in str(read_checkpoint(find_checkpoint(run.path, 1))["callbacks"])
 

@@ -1,4 +1,4 @@
-"""The writing thread: one copy, errors once and with their cause, deleting only what is superseded for good."""
+"""The writing thread: one copy, errors raised once with their cause, only superseded files deleted."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def content(value: float = 1) -> dict[str, Any]:
 
 @pytest.fixture
 def writer() -> Any:
-    """A writer whose thread has ended when the test has."""
+    """A writer that is closed at the end of the test."""
     made = BackgroundWriter()
     yield made
     made.close()
 
 
-def test_the_caller_goes_on_while_the_thread_writes_what_there_was(writer: BackgroundWriter) -> None:
+def test_the_caller_continues_while_the_thread_writes_the_copy(writer: BackgroundWriter) -> None:
     go_on = threading.Event()
     written: list[float] = []
     weights = torch.ones(2)
@@ -107,7 +107,7 @@ def test_an_error_of_the_thread_is_raised_by_the_next_call_and_only_once(call: s
     writer.close()
 
 
-def test_what_comes_after_a_failed_save_is_not_done(tmp_path: Path) -> None:
+def test_actions_after_a_failed_save_are_not_run(tmp_path: Path) -> None:
     writer = BackgroundWriter()
     done: list[int] = []
 
@@ -168,7 +168,7 @@ def test_nothing_is_deleted_when_the_new_one_cannot_be_written(tmp_path: Path) -
     assert read_checkpoint(find_checkpoint(tmp_path, 1))
 
 
-def test_the_old_one_is_there_until_the_new_one_and_its_manifest_are(
+def test_the_old_checkpoint_exists_until_the_new_one_and_its_manifest_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
@@ -201,7 +201,7 @@ def test_an_old_one_that_cannot_be_deleted_is_a_storage_error(tmp_path: Path) ->
     assert steps(tmp_path) == [1, 2]
 
 
-def test_a_save_that_is_asked_for_as_the_interpreter_ends_is_written(python: str, tmp_path: Path) -> None:
+def test_a_save_at_interpreter_exit_is_written(python: str, tmp_path: Path) -> None:
     script = f"""
 import atexit, sys
 from pathlib import Path
@@ -215,7 +215,7 @@ atexit.register(lambda: (writer.save(3, {{"state_dict": {{"w": torch.ones(1)}}}}
 
 
 class Blocking(lightning.Callback):
-    """Puts a folder where the checkpoint of a step belongs: what no disk, however patient, replaces by a file."""
+    """Create a folder at the path of a checkpoint, which no file can replace."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / f"iter-{step}-ckpt.pth"
@@ -273,7 +273,7 @@ def test_a_callback_alone_raises_the_error_of_its_thread_once(tmp_path: Path) ->
     assert not any(thread.name.startswith("darkit-checkpoint") for thread in threading.enumerate())
 
 
-def test_there_is_one_copy_of_the_state_however_often_it_is_saved(tmp_path: Path) -> None:
+def test_repeated_saves_share_one_copy_of_the_state(tmp_path: Path) -> None:
     script = """
         import sys
         from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run that is given its length in epochs ends after that many, or at `max_step` if that comes first."""
+"""A run with `max_epoch` ends after that many epochs, or at `max_step` if that is earlier."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_more_epochs_go_on_with_a_run() -> None:
     assert (run.status, run.details.step) == ("finished", 12)
 
 
-def test_what_cannot_be_counted_in_epochs_is_refused() -> None:
-    with pytest.raises(ConfigError, match="max_epoch=2 needs training data of known length: give max_step"):
+def test_data_without_countable_epochs_is_refused() -> None:
+    with pytest.raises(ConfigError, match="max_epoch=2 needs training data of known length; give max_step"):
         train(made(), Stream(16), max_epoch=2)
     with pytest.raises(ConfigError, match="max_epoch=1 has 4 batches, fewer than one step of"):
         train(made(), xy(), max_epoch=1, gradient_accumulation_steps=5)

@@ -1,4 +1,4 @@
-"""What cannot be repeated after a resume is said before the first step, and nothing is said of what can."""
+"""Warnings before the first step about data that cannot be resumed exactly."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def said(data: Any, val: Any = None, **settings: Any) -> list[str]:
 
 
 class OwnLoader(DataLoader[Any]):
-    """It may do anything."""
+    """A custom subclass."""
 
 
 class Cycling(OwnSampler):
-    """Goes on from epoch to epoch."""
+    """A sampler whose iterator spans epochs."""
 
     def __init__(self) -> None:
         self.places = itertools.cycle(range(5))
 
 
 class Noisy(OwnSampler):
-    """Draws from the system."""
+    """A sampler with system randomness."""
 
     def __init__(self) -> None:
         self.system = random.SystemRandom()
@@ -62,7 +62,7 @@ EXACT: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("kind", EXACT)
-def test_nothing_is_said_of_data_that_resumes_exactly(kind: str) -> None:
+def test_data_that_resumes_exactly_gives_no_warning(kind: str) -> None:
     assert said(EXACT[kind](), EXACT[kind](), num_workers=0) == []
 
 
@@ -75,16 +75,16 @@ def test_nothing_is_said_of_data_that_resumes_exactly(kind: str) -> None:
         (lambda: OwnLoader(Numbers(), 4, num_workers=1, persistent_workers=True), "has persistent_workers=True"),
         (lambda: DataLoader(OwnNoise(), 4, num_workers=1), r"own copy of the generator OwnNoise\.numpy"),
         (lambda: DataLoader(Numbers(), 4, sampler=Cycling()), r"Cycling\.places is a cycle"),
-        (lambda: DataLoader(Numbers(), 4, sampler=Noisy()), r"Noisy\.system draws from the system"),
+        (lambda: DataLoader(Numbers(), 4, sampler=Noisy()), r"Noisy\.system uses system randomness"),
     ],
 )
-def test_each_inexactness_of_a_loader_is_said_in_a_sentence(make: Callable[[], Any], words: str) -> None:
+def test_each_inexactness_of_a_loader_gives_one_warning(make: Callable[[], Any], words: str) -> None:
     for found in (said(make()), said(xy(), make())):
         assert any(re.search(words, one) for one in found), found
         assert all(one.endswith(".") for one in found)
 
 
-def test_data_that_each_process_reads_whole_is_said() -> None:
+def test_data_that_each_process_reads_in_full_gives_a_warning() -> None:
     divided = DataLoader(Numbers(), 4, sampler=DistributedSampler(Numbers(), num_replicas=2, rank=0))
     assert said(divided, device_num=2) == []
     assert said(xy(), device_num=2) == []
@@ -92,11 +92,11 @@ def test_data_that_each_process_reads_whole_is_said() -> None:
     assert sentence.startswith("Each of the 2 processes reads all of the training data")
 
 
-def test_compiling_for_shapes_that_may_be_many_is_said() -> None:
+def test_compiling_for_possibly_many_shapes_gives_a_warning() -> None:
     assert said(xy(), xy(), compile=True) == []
     for data in (weighted(), DataLoader(Numbers(), 4, collate_fn=padded)):
         (sentence,) = said(data, compile=True)
-        assert sentence.startswith("compile=True with batches of several shapes")
+        assert sentence.startswith("compile=True recompiles for batches of new shapes")
 
 
 def test_a_run_says_it_once_and_before_its_first_step() -> None:

@@ -1,4 +1,4 @@
-"""The training data knows its place, and is entered there again whatever kind it is."""
+"""Every kind of training data resumes at its saved position."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def own(data: Any) -> Feed:
 
 
 class Listed:
-    """A loader that is no DataLoader: batches that are drawn when they are taken."""
+    """A custom loader: batches drawn at random on iteration."""
 
     def __len__(self) -> int:
         return 3
@@ -81,7 +81,7 @@ FEEDS: dict[str, Callable[[], Feed]] = {
 
 
 class Training:
-    """Takes batches as the adapter does, and draws numbers of its own between them."""
+    """Uses batches like the adapter, and draws its own random numbers in between."""
 
     def __init__(self, feed: Feed, seed: int = 1) -> None:
         seed_generators(seed)
@@ -145,7 +145,7 @@ WITH_WORKERS: dict[str, Callable[[], Feed]] = {
 
 
 @pytest.mark.parametrize("kind", WITH_WORKERS)
-def test_what_workers_load_is_the_same_from_any_place(kind: str) -> None:
+def test_workers_load_the_same_from_any_position(kind: str) -> None:
     first = Training(WITH_WORKERS[kind]())
     taken = [first.take() for _ in range(5)]  # of 3 to 8 an epoch
     position, generators = first.feed.position(), generator_states()
@@ -158,7 +158,7 @@ def test_what_workers_load_is_the_same_from_any_place(kind: str) -> None:
     second.feed.close()
 
 
-def test_what_workers_draw_depends_on_the_batch_and_somebodys_sampler_is_not_read_through(
+def test_random_numbers_of_workers_depend_on_the_batch_and_a_custom_sampler_is_not_exhausted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     one, two = own(weighted(num_workers=1)), own(weighted(num_workers=2))
@@ -176,7 +176,7 @@ def test_what_workers_draw_depends_on_the_batch_and_somebodys_sampler_is_not_rea
     feed.close()
 
 
-def test_a_batch_that_was_taken_after_the_last_step_is_taken_again() -> None:
+def test_a_batch_used_after_the_last_step_is_used_again() -> None:
     for kind in ("stream with a state", "weighted batch sampler", "dataset with generators"):
         first = Training(FEEDS[kind]())
         for _ in range(4):
@@ -195,7 +195,7 @@ def test_a_batch_that_was_taken_after_the_last_step_is_taken_again() -> None:
         assert [second.take() for _ in range(3)] == expected, kind
 
 
-def test_ordered_data_is_entered_without_loading_what_was_taken(caplog: pytest.LogCaptureFixture) -> None:
+def test_ordered_data_resumes_without_loading_earlier_samples(caplog: pytest.LogCaptureFixture) -> None:
     data = Augmented()
     feed = own(data)
     feed.resume({"epoch": 1, "batches": 2}, generator_states())
@@ -205,13 +205,13 @@ def test_ordered_data_is_entered_without_loading_what_was_taken(caplog: pytest.L
     assert caplog.messages == []
 
 
-def test_other_data_is_read_forward_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_other_data_is_read_again_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     feed = own(Shuffled())
     with caplog.at_level(logging.WARNING):
         feed.resume({"epoch": 0, "batches": 2, "start": None}, generator_states())
         assert len(list(feed)) == 1
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("Reading 2 batches forward to where the checkpoint was: this data cannot")
+    assert caplog.messages[0].startswith("Reading 2 batches again to reach the checkpoint's position")
 
 
 def test_a_stream_with_a_state_is_not_read_forward(caplog: pytest.LogCaptureFixture) -> None:
@@ -225,7 +225,7 @@ def test_a_stream_with_a_state_is_not_read_forward(caplog: pytest.LogCaptureFixt
     assert caplog.messages == []
 
 
-def test_a_position_tells_what_was_marked_and_not_what_was_taken_since() -> None:
+def test_a_position_is_that_of_the_last_mark() -> None:
     feed = own(xy())
     batches = iter(feed)
     for _ in range(2):
@@ -240,7 +240,7 @@ def test_a_position_tells_what_was_marked_and_not_what_was_taken_since() -> None
     assert feed.position() == {"epoch": 1, "batches": 0}
 
 
-def test_samplers_are_told_the_epoch_before_it_begins() -> None:
+def test_samplers_get_the_epoch_before_it_begins() -> None:
     sampler = OwnSampler()
     for loader in (
         DataLoader(Augmented(), sampler=sampler),
@@ -258,7 +258,7 @@ def test_samplers_are_told_the_epoch_before_it_begins() -> None:
         assert sampler.epoch == 7
 
 
-def test_a_stream_is_told_the_epoch_before_it_begins() -> None:
+def test_a_stream_gets_the_epoch_before_it_begins() -> None:
     class Told(Continuing):
         epoch = -1
 
@@ -276,5 +276,5 @@ def test_a_stream_is_told_the_epoch_before_it_begins() -> None:
 def test_the_length_is_the_loaders_but_a_stream_with_a_state_is_read_to_its_end() -> None:
     assert len(own(xy())) == 3
     assert len(Feed(Listed())) == 3
-    with pytest.raises(TypeError, match="until it ends"):
+    with pytest.raises(TypeError, match="have no length"):
         len(own(Continuing(sized=True)))

@@ -1,4 +1,4 @@
-"""The fingerprint of data: equal for equal samples, in any process; another for others."""
+"""The fingerprint of data: equal for equal samples in any process, different otherwise."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_task_that_darkit_knows_is_recorded(task: Any, recorded: str | None) -
     assert described(data).get("task") == recorded
 
 
-def test_a_run_tells_its_data() -> None:
+def test_a_run_records_its_data() -> None:
     facts = train(made(), xy()).info["data"]
     assert (facts["kind"], facts["samples"]) == ("TensorDataset", 16)
     assert facts == train(made(), xy()).info["data"]

@@ -1,4 +1,4 @@
-"""Data that does not fit its model is refused in one sentence, before anything of a run is there."""
+"""Data that does not fit its model is refused in one sentence, before a run is created."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ids(largest: int = 9, length: int = 8, count: int = 6) -> tuple[Tensor, Tens
 
 
 class Told(Dataset[Any]):
-    """Tells what its ids are below and how many come in a row, and counts how often a sample is asked for."""
+    """Has a vocabulary and a context length, and counts how often samples are loaded."""
 
     def __init__(self, vocabulary: int = 10, context_length: int = 8) -> None:
         self.vocabulary, self.context_length = vocabulary, context_length
@@ -54,7 +54,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "context": (
         Told(context_length=9),
-        "The training data has 9 tokens in a row, but the model sees at most 8: take shorter windows, or give the "
+        "The training data has sequences of 9 tokens, but the model takes at most 8: use shorter windows, or give the "
         "model a context_length of at least 9.",
     ),
     "tensors with a large id": (
@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "tensors with a negative id": (ids(-1), "has the id -1, but"),
     "a large target": (ids()[::-1][:1] + ids(12)[:1], "has the id 12, but"),
-    "long tensors": (ids(length=9), "has 9 tokens in a row, but"),
+    "long tensors": (ids(length=9), "has sequences of 9 tokens, but"),
     "a list of samples": (list(zip(*ids(10), strict=True)), "has the id 10, but"),
     "a list of dicts": ([{"tokens": ids(11)[0][-1], "targets": ids()[1][0]}], "has the id 11, but"),
     "a list of dicts of lists": ([{"input_ids": [0, 12], "labels": [0, 0]}], "has the id 12, but"),
@@ -74,7 +74,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_and_nothing_is_left(case: str) -> None:
+def test_data_that_does_not_fit_is_refused_and_leaves_nothing(case: str) -> None:
     data, said = REFUSED[case]
     with pytest.raises(DataError) as refused:
         train(gpt(), data, name="x")
@@ -88,13 +88,13 @@ def test_validation_data_is_looked_at_too() -> None:
     assert run_names() == []
 
 
-def test_names_that_the_model_does_not_take_are_told() -> None:
+def test_names_that_the_model_does_not_accept_are_refused() -> None:
     tokens, targets = ids()
     samples = [{"input_ids": row, "labels": other} for row, other in zip(tokens, targets, strict=True)]
     with pytest.raises(BatchError) as refused:
         train(gpt(), samples, name="x")
     assert str(refused.value) == (
-        "The batches have input_ids, labels, which GPT.forward does not take so: missing a required argument: 'tokens'."
+        "The batches have input_ids, labels, which GPT.forward does not accept: missing a required argument: 'tokens'."
     )
     assert run_names() == []
 
@@ -114,7 +114,7 @@ def test_the_names_are_those_that_the_batches_really_have() -> None:
     before = run_names()
     padded = MaskedTokens(TokenRow([[5, 6, 7]], 10), 8, Masking(Specials(10, frozenset({0}), 0)))
     for data in (wrong, padded):
-        with pytest.raises(BatchError, match=r"^The batches have input_ids.*, which GPT\.forward does not take so:"):
+        with pytest.raises(BatchError, match=r"^The batches have input_ids.*, which GPT\.forward does not accept:"):
             train(gpt(), data, name="x")
     assert run_names() == before
 
@@ -132,14 +132,14 @@ def test_a_sampler_may_ask_by_anything() -> None:
     check_fit(gpt(), TINY, ByName())
 
 
-def test_what_fits_to_the_last_id_trains() -> None:
+def test_data_that_fits_to_the_last_id_trains() -> None:
     tokens, targets = ids(9)
     targets[0] = -100
     assert train(gpt(), (tokens, targets), (tokens, targets), max_step=2).status == "finished"
     assert train(gpt(), [{"tokens": tokens[0], "targets": tokens[0]}], max_step=1).status == "finished"
 
 
-def test_data_that_tells_its_vocabulary_is_not_searched() -> None:
+def test_data_with_a_vocabulary_is_not_searched() -> None:
     data = Told()
     check_fit(gpt(), TINY, data)
     assert data.asked <= 1
@@ -159,14 +159,14 @@ def test_of_a_large_dataset_64_samples_are_looked_at_and_the_generator_is_as_bef
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_model_that_tells_no_limits_has_none_and_no_sample_is_loaded() -> None:
+def test_without_limits_in_the_config_no_sample_is_loaded() -> None:
     data = Numbers()
     check_fit(made(MLP), {"width": 4}, data)
     assert data.asked == []
     assert train(made(MLP), xy(), max_step=1).status == "finished"
 
 
-def test_labels_of_classes_and_numbers_are_no_ids() -> None:
+def test_class_labels_and_numbers_are_not_ids() -> None:
     inputs = ids()[0]
     check_fit(gpt(), TINY, torch.utils.data.TensorDataset(inputs, torch.full((6,), 500)))
     check_fit(gpt(), TINY, torch.utils.data.TensorDataset(inputs.float() + 100))

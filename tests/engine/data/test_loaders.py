@@ -1,4 +1,4 @@
-"""Everything a user may call data becomes batches; the order is a function of seed, epoch and offset."""
+"""All kinds of data become batches; the order is a function of seed, epoch and offset."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CONFIG = TrainerConfig(batch_size=4, device="cpu")
 
 
 class OwnSequence:
-    """What has a length and items, such as a `datasets.Dataset`, is data too."""
+    """Data with only a length and items, such as a `datasets.Dataset`."""
 
     def __len__(self) -> int:
         return 16
@@ -44,7 +44,7 @@ class OwnSequence:
 
 
 class Once(IterableDataset[Any]):
-    """An iterator that ends for good."""
+    """An iterator that can be used only once."""
 
     def __init__(self, length: int) -> None:
         self.samples = iter(list(zip(*xy(length), strict=True)))
@@ -111,13 +111,13 @@ def test_a_dict_may_have_no_validation() -> None:
     assert make_loaders({"train": xy()}, None, CONFIG).val is None
 
 
-def test_data_that_ends_for_good_finishes_the_run_at_the_step_and_keeps_what_there_was() -> None:
+def test_exhausted_data_finishes_the_run_at_the_step_and_keeps_its_results() -> None:
     run = train(made(), Once(16), name="once")
     assert (run.status, run.details.reason) == ("finished", "The training data ended at step 4 of 6.")
     assert run.log()["step"].to_list() == [1, 2, 3, 4]
 
 
-def test_a_run_takes_every_sample_once_an_epoch_in_the_order_of_its_seed() -> None:
+def test_a_run_uses_every_sample_once_per_epoch_in_the_order_of_its_seed() -> None:
     data = Numbers()
     train(made(), data, max_step=12, seed=3)
     asked = data.asked[-48:]
@@ -153,11 +153,11 @@ def test_a_loader_that_shuffles_is_put_into_the_order_of_the_seed_and_keeps_the_
 
 
 class OwnLoader(DataLoader[Any]):
-    """It may do anything."""
+    """A custom subclass."""
 
 
 class OwnBatchSampler(torch.utils.data.BatchSampler):
-    """Likewise."""
+    """Another custom subclass."""
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ class OwnBatchSampler(torch.utils.data.BatchSampler):
         lambda: changed(DataLoader(Numbers(12), batch_size=4, shuffle=True), batch_size=2),
     ],
 )
-def test_any_other_loader_is_taken_as_it_is(make: Any) -> None:
+def test_any_other_loader_is_used_unchanged(make: Any) -> None:
     loader = make()
     feed = make_loaders(loader, None, CONFIG).train
     assert feed.loader is loader
@@ -198,7 +198,7 @@ def changed(loader: DataLoader[Any], **attributes: Any) -> DataLoader[Any]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_somebodys_batches_are_trained_on_as_they_are(workers: int) -> None:
+def test_custom_batches_are_used_unchanged(workers: int) -> None:
     for loader, expected in (
         (BatchSampler(SubsetRandomSampler([7]), 3, False), [[7]]),
         ([[3, 1], [2], [2, 2, 9]], [[3, 1], [2], [2, 2, 9]]),
@@ -255,7 +255,7 @@ def test_worker_processes_end_with_the_training_however_it_ends(data: Any) -> No
 
 
 class Words(Dataset[Any]):
-    """Samples of different lengths, which it knows to pad."""
+    """Samples of different lengths, with its own padding."""
 
     def __len__(self) -> int:
         return 6
@@ -298,7 +298,7 @@ def test_validation_data_has_any_of_its_usual_names(name: str, caplog: pytest.Lo
     assert not caplog.records
 
 
-def test_a_part_of_the_data_that_is_not_used_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unused_part_of_the_data_gives_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert make_loaders({"train": Numbers(), "test": Numbers()}, None, CONFIG).val is None
     assert "'test' is not used" in caplog.text
 

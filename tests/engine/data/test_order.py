@@ -1,4 +1,4 @@
-"""The order of the data: a permutation that seed and epoch decide, and that one can enter anywhere."""
+"""The order of the data: a permutation given by seed and epoch, which can start at any batch."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_worker_init_fn_finds_the_dataset_and_may_change_it() -> None:
 
 
 class Exhausted(Noisy):
-    """A dataset in whose samples an iterator ends."""
+    """A dataset whose samples raise StopIteration."""
 
     def __getitem__(self, index: int) -> Any:
         return next(iter(())) if index == 7 else super().__getitem__(index)
@@ -146,7 +146,7 @@ def test_a_sample_that_raises_stop_iteration_does_not_end_the_epoch(workers: int
         list(loader)
 
 
-def test_what_the_dataset_does_not_have_the_wrapper_does_not_have() -> None:
+def test_the_wrapper_has_only_attributes_of_the_dataset() -> None:
     wrapper = pickle.loads(pickle.dumps(SeededDataset(Noisy())))
     assert wrapper.offset == 0
     with pytest.raises(AttributeError, match="nothing"):

@@ -1,4 +1,4 @@
-"""How many samples a batch has, whatever it is made of."""
+"""Counting the samples of all kinds of batches."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class SomeForCausalLM(nn.Module):
     pass
 
 
-def test_targets_are_the_labels_of_tokens_that_are_asked_for() -> None:
+def test_targets_are_the_labels_that_are_not_ignored() -> None:
     labels = torch.tensor([[5, -100, 3], [-100, 2, -100]])
     assert int(count_targets({"labels": labels}, nn.Module())) == 3  # type: ignore[arg-type]
     assert int(count_targets({"labels": labels}, SomeForCausalLM())) == 2  # type: ignore[arg-type]

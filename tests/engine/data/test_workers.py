@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def own_workers(before: set[Any]) -> set[Any]:
 
 
 @pytest.mark.parametrize("purpose", ["training", "validation"])
-def test_no_worker_is_left_while_somebody_holds_the_error(purpose: str) -> None:
+def test_no_worker_is_left_while_the_error_is_referenced(purpose: str) -> None:
     before = set(multiprocessing.active_children())
     broken = DataLoader(Broken(), batch_size=4, num_workers=1)
     data = (broken, None) if purpose == "training" else (Numbers(), broken)
@@ -42,7 +42,7 @@ def test_no_worker_is_left_while_somebody_holds_the_error(purpose: str) -> None:
 def test_workers_that_are_kept_for_the_next_epoch_end_with_the_process() -> None:
     before = set(multiprocessing.active_children())
     loader = DataLoader(TensorDataset(*xy(8)), batch_size=4, num_workers=1, persistent_workers=True)
-    workers.make_polite(loader)
+    workers.shield_workers(loader)
     batches = workers.begin(loader)
     assert len(next(batches)) == 2
     workers.end(batches)
@@ -55,11 +55,12 @@ class Kills(torch.optim.SGD):
     """Kills a data worker in the middle of its third step."""
 
     calls = 0
+    others: ClassVar[set[Any]] = set()  # children of earlier tests
 
     def step(self, closure: Any = None) -> Any:
         self.calls += 1
         if self.calls == 3:
-            (worker,) = multiprocessing.active_children()
+            (worker,) = own_workers(self.others)
             os.kill(worker.pid or 0, signal.SIGKILL)
             os.waitid(os.P_PID, worker.pid or 0, os.WEXITED | os.WNOWAIT)
         return super().step(closure)
@@ -67,6 +68,7 @@ class Kills(torch.optim.SGD):
 
 def test_a_worker_that_dies_in_an_optimizer_step_is_reported_after_it_and_the_step_is_saved() -> None:
     loader = DataLoader(TensorDataset(*xy()), batch_size=4, num_workers=1)
+    Kills.others = set(multiprocessing.active_children())
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         train(made(), loader, max_step=8, name="run", optimizer=lambda parameters: Kills(parameters, lr=0.1))
     run = darkit.load("run")

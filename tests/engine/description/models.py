@@ -21,7 +21,7 @@ def described(model: nn.Module, batch: Any = (X[:2],)) -> ModelDescription:
 
 
 def predicted_as_trained(model: nn.Module, data: Any = (X, Y), **settings: Any) -> nn.Module:
-    """Trains a model, and compares what it returns afterwards with what its run's predicter returns."""
+    """Train a model, and compare its outputs with those of its run's predicter."""
     settings = {"loss": F.mse_loss, "max_step": 2} | settings
     run = train(model, data, **settings)
     predicter = Predicter.from_pretrained(run.name, "cpu")
@@ -56,7 +56,7 @@ class Enclosed(nn.Module):
 
 
 class Listed(nn.Module):
-    """Keeps arguments that JSON would change, and uses them as they are."""
+    """Keeps and uses arguments that JSON would change."""
 
     def __init__(self, sizes: list[int], names: dict[int, str], pair: tuple[int, int] = (1, 2)) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is recorded of a model builds the same model again, or the run says at once that it does not."""
+"""The record of a model rebuilds the same model, or the run warns at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.engine.parts import train
 
 
 class Heads(nn.Module):
-    """As vision transformers have it: the number of heads changes no shape, and the last layer is zero at first."""
+    """Like vision transformers: the number of heads changes no shape, and the last layer is initially zero."""
 
     def __init__(self, heads: int = 1) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Heads(nn.Module):
 
 
 class Clipped(nn.Module):
-    """Its argument shows for large inputs only."""
+    """Its argument has an effect for large inputs only."""
 
     def __init__(self, most: float = 3.0) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Dilated(nn.Module):
 
 
 class Extra(nn.Module):
-    """Has a config, and takes more than that."""
+    """Has a config and further arguments."""
 
     def __init__(self, config: dict[str, int], slope: float = 0.01) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def test_an_argument_at_its_default_is_proven(kind: str) -> None:
 
 
 class Noted(nn.Module):
-    """Looks different every time, and is the same function: only its outputs can show it."""
+    """Has different attributes every time, but is the same function."""
 
     numbers = count()
 
@@ -164,7 +164,7 @@ def test_the_proof_leaves_the_model_and_the_generators_as_they_were() -> None:
 
 
 class Shared(nn.Module):
-    """Keeps its argument where every instance sees it."""
+    """Keeps its argument in the class."""
 
     scale = 1.0
 
@@ -177,14 +177,14 @@ class Shared(nn.Module):
         return self.layer(x) * Shared.scale
 
 
-def test_what_a_constructor_changes_in_its_class_is_put_back_and_proves_nothing() -> None:
+def test_class_attributes_changed_by_a_constructor_are_restored_and_prove_nothing() -> None:
     model = Shared(3.0)
     assert described(model).kind == "none"
     assert Shared.scale == 3.0
     assert described(Shared(1.0)).kind == "arguments"
 
 
-def test_arguments_that_were_recorded_whole_need_no_proof() -> None:
+def test_fully_recorded_arguments_need_no_proof() -> None:
     class Recorded(nn.Module):
         def __init__(self, width: int, slope: float = 0.01) -> None:
             super().__init__()
@@ -219,7 +219,7 @@ def test_a_transformers_model_made_with_more_than_its_config_is_not_guessed() ->
 
 
 class Hidden(nn.Module):
-    """Turns one of its arguments into a tensor that no checkpoint holds."""
+    """Turns an argument into a tensor that no checkpoint has."""
 
     def __init__(self, width: int = 8, slope: float = 0.5) -> None:
         super().__init__()

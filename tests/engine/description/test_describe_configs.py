@@ -48,7 +48,7 @@ def test_sampled_numbers_integer_keys_and_tuples_come_back_as_they_were() -> Non
 
 @dataclass
 class Loose:
-    """Fields whose annotations do not tell what is in them."""
+    """Fields with uninformative annotations."""
 
     width: Any = 4
     table: dict = field(default_factory=dict)  # type: ignore[type-arg]
@@ -84,7 +84,7 @@ def test_a_config_comes_back_with_the_types_it_had(config: Any) -> None:
 
 
 class Own:
-    """A value of a class of one's own."""
+    """A value of a custom class."""
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -112,7 +112,7 @@ def test_a_field_that_json_changes_is_named_at_once() -> None:
     assert found.kind == "dict"  # the outputs are proven to be the same, though the class is not
 
 
-def test_what_is_recorded_is_json_and_is_read_back() -> None:
+def test_recorded_values_are_json_and_are_read_back() -> None:
     found = described(Listed([4, 3], {1: "x"}, (1, 2)))
     assert json.loads(json.dumps(found.as_dict())) == found.as_dict()
     assert found.types == {"/names": "int keys", "/pair": "tuple"}
@@ -134,7 +134,7 @@ class Whole:
 
 
 class ByAnotherName(nn.Module):
-    """Keeps its config under the name of the constructor's parameter, which is not ``config``."""
+    """Keeps its config under the name of the constructor's parameter instead of ``config``."""
 
     def __init__(self, cfg: Any) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ class Twice(nn.Module):
 
 
 class Spiking(nn.Module):
-    """As snntorch's tutorials have it."""
+    """Like snntorch's tutorials."""
 
     def __init__(self, beta: float = 0.9) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ def test_layers_of_torch_are_built_of_their_parts(kind: str) -> None:
         lambda: parametrizations.weight_norm(nn.Linear(4, 4)),
     ],
 )
-def test_what_is_more_than_its_layers_is_not_built_of_parts(make: Any) -> None:
+def test_a_module_with_more_than_its_layers_is_not_built_from_parts(make: Any) -> None:
     assert described(make(), (X[:2],)).kind == "none"
 
 
@@ -160,7 +160,7 @@ def test_a_wrapper_leaves_no_trace_in_what_is_saved(wrap: Any) -> None:
     Predicter.from_pretrained(f"{run.name}:2", "cpu")
 
 
-def test_double_precision_goes_on_exactly() -> None:
+def test_double_precision_resumes_exactly() -> None:
     def make() -> nn.Module:
         torch.manual_seed(0)
         return Sloped()

@@ -1,4 +1,4 @@
-"""What a run directory tells of the model, its config and its tokenizer, whatever kinds they are."""
+"""The exported model, config and tokenizer of all kinds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.engine.parts import MLP, LossMLP, made, run_names, train, xy
 
 
 class Configured(LossMLP):
-    """Any config, as an attribute."""
+    """Has any config as an attribute."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ def test_a_dataclass_that_can_turn_into_a_dict_stays_a_dataclass() -> None:
     assert (description.kind, description.values) == ("dataclass", {"width": 4})
 
 
-def test_without_a_config_the_constructors_arguments_are_exported_when_they_can_be_told() -> None:
+def test_without_a_config_known_constructor_arguments_are_exported() -> None:
     run = train(made(MLP, hidden=6), xy())
     assert run.info["model"]["config_kind"] == "arguments"
     assert run.config == {"width": 4, "hidden": 6}
@@ -134,7 +134,7 @@ def test_recorded_hyperparameters_are_the_arguments() -> None:
 
 
 class Unknown(nn.Module):
-    """Its size cannot be told."""
+    """Its size is unknown."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class Unknown(nn.Module):
 
 
 class Misleading(Unknown):
-    """Has an attribute of the argument's name that is not its value."""
+    """Has an attribute of the argument's name with another value."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -159,7 +159,7 @@ class Raising(Unknown):
 
 
 @pytest.mark.parametrize("model", [Unknown(4), Misleading(4), Raising(4)], ids=["unknown", "misleading", "raising"])
-def test_what_cannot_be_told_is_not_guessed_and_the_run_warns(model: nn.Module) -> None:
+def test_unknown_arguments_are_not_guessed_and_the_run_warns(model: nn.Module) -> None:
     with pytest.warns(ReproductionWarning, match=f"No config of {type(model).__name__} .* model=") as caught:
         run = train(model, xy())
     assert len(caught) == 1
@@ -229,24 +229,24 @@ def test_tokenizers_of_every_kind_become_one_tokenizer_json(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("wrong", [3, "/no/such/tokenizer.json", object()])
-def test_what_is_no_tokenizer_is_refused_and_leaves_nothing(wrong: Any) -> None:
+def test_an_invalid_tokenizer_is_refused_and_leaves_nothing(wrong: Any) -> None:
     with pytest.raises(ConfigError, match=r"tokenizer must be a tokenizers.Tokenizer"):
         train(made(), xy(), tokenizer=wrong)
     assert run_names() == []
 
 
-def test_a_file_that_is_no_tokenizer_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+def test_an_invalid_tokenizer_file_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     for text in ("not json", "{}", "[1]"):
         path.write_text(text)
-        with pytest.raises(ConfigError, match=r"tokenizer\.json .*is no tokenizer"):
+        with pytest.raises(ConfigError, match=r"tokenizer\.json is not a valid tokenizer file"):
             train(made(), xy(), tokenizer=path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"tokenizer\.json .*is no tokenizer"):
+    with pytest.raises(ConfigError, match=r"tokenizer\.json is not a valid tokenizer file"):
         train(made(), xy(), tokenizer=path)
     assert run_names() == []
 
 
-def test_exports_go_where_they_are_told_without_a_run(tmp_path: Path) -> None:
+def test_exports_are_written_to_a_given_folder_without_a_run(tmp_path: Path) -> None:
     write_exports(tmp_path, made(), None, None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.py"]

@@ -1,4 +1,4 @@
-"""Two values are alike only if every part of them is."""
+"""Two values are alike only if all their parts are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from darkit.engine.description.likeness import are_alike
 
 
 class Scaled(nn.Module):
-    """A layer with a number that no checkpoint holds."""
+    """A layer with a number that no checkpoint has."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()

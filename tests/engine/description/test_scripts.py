@@ -1,4 +1,4 @@
-"""A class that a script defined is found again through that script, and only through the one that was recorded."""
+"""A class defined in a script is found again through the recorded script only."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_run_that_names_another_script_runs_nothing(python: str, script: Path,
     assert not canary.exists()
 
 
-def test_what_is_recorded_of_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_is_recorded_with_its_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main = ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)
 

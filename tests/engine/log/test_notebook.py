@@ -1,4 +1,4 @@
-"""A training in a notebook: one output of the cell that changes, from a real kernel."""
+"""Progress in a notebook: one updated cell output, from a real kernel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ train(made(), xy(), xy(), max_step=40, log_step_interval=1, eval_step_interval=1
 
 @pytest.fixture
 def cell(home: Path) -> Iterator[list[dict[str, Any]]]:
-    """What a kernel sent while it ran the cell."""
+    """The messages of a kernel while it ran the cell."""
     environment = {**os.environ, "DARWIN_KIT_HOME": str(home), "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
     manager = KernelManager(kernel_name="python3")
     manager.start_kernel(env=environment)
@@ -62,7 +62,7 @@ def test_a_cell_shows_one_output_with_bar_and_chart_that_is_replaced_until_the_e
     assert "step " not in written
 
 
-def test_outside_of_a_notebook_nothing_is_taken_for_one() -> None:
+def test_other_processes_are_not_notebooks() -> None:
     assert not in_notebook()
 
 

@@ -1,4 +1,4 @@
-"""What a person sees: plain lines where there is no terminal, a bar on one, and nothing of Lightning's."""
+"""The progress display: lines without a terminal, a bar on one, and nothing of Lightning."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(python: str, steps: int, every: int, home: Path) -> subprocess.Completed
     )
 
 
-def test_without_a_terminal_there_are_the_first_and_the_last_line_and_no_word_of_lightnings(
+def test_without_a_terminal_the_first_and_last_line_are_printed_and_nothing_of_lightning(
     python: str, home: Path
 ) -> None:
     result = run(python, 25, 4, home)
@@ -54,7 +54,7 @@ def plain() -> tuple[Display, io.StringIO]:
     return Display(10, lambda: 4, Console(file=text, width=40)), text
 
 
-def test_a_long_line_is_not_broken_and_brackets_are_no_markup() -> None:
+def test_a_long_line_is_not_broken_and_brackets_are_not_markup() -> None:
     display, text = plain()
     display.write([{"step": 4, "train_loss": 0.123456789, "val_loss": 123456789.0, "note": "[bold]"}])
     display.close()
@@ -71,7 +71,7 @@ def test_losses_that_are_not_finite_are_shown_as_such() -> None:
 
 
 class Clock:
-    """A clock that tells what it is set to."""
+    """A clock set by the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -106,7 +106,7 @@ def test_a_validation_loss_between_two_lines_is_on_the_next(monkeypatch: pytest.
     assert len(text.getvalue().splitlines()) == 2, "what was printed is not printed again at the end"
 
 
-def test_a_rate_is_shown_when_it_is_known_and_leaves_out_what_comes_before_the_first_step(
+def test_a_rate_is_shown_when_known_and_excludes_the_first_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock, text, step = Clock(monkeypatch), io.StringIO(), 0
@@ -121,7 +121,7 @@ def test_a_rate_is_shown_when_it_is_known_and_leaves_out_what_comes_before_the_f
     assert set(rates) == {("1.0", "steps/s")}
 
 
-def test_a_step_that_takes_long_is_told_by_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_step_is_shown_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [speed(rate) for rate in (None, 1234.56, 1.0, 0.25, 1 / 90, 0.0)] == [
         "",
         "1234.6 steps/s",
@@ -150,7 +150,7 @@ def test_a_row_without_step_or_loss_is_a_line_too() -> None:
     assert text.getvalue().startswith("step 4/10")
 
 
-def test_on_a_terminal_there_is_one_bar_with_steps_losses_rate_and_time_left() -> None:
+def test_on_a_terminal_a_bar_shows_steps_losses_rate_and_time_left() -> None:
     text = io.StringIO()
     step = 0
     display = Display(1000, lambda: step, Console(file=text, force_terminal=True, width=120, color_system=None))
@@ -167,14 +167,14 @@ def test_on_a_terminal_there_is_one_bar_with_steps_losses_rate_and_time_left() -
     assert shown.count("/1000") < 100
 
 
-def test_a_bar_that_goes_on_starts_at_its_step() -> None:
+def test_a_resumed_bar_starts_at_its_step() -> None:
     text = io.StringIO()
     Display(10, lambda: 7, Console(file=text, force_terminal=True, width=120, color_system=None)).close()
     assert "7/10" in text.getvalue()
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_screen_that_goes_away_does_not_end_the_training(terminal: bool) -> None:
+def test_a_closed_terminal_does_not_end_the_training(terminal: bool) -> None:
     reader, writer = os.pipe()
     file = os.fdopen(writer, "w")
     display = Display(10, lambda: 4, Screen(file=file, force_terminal=terminal))
@@ -186,7 +186,7 @@ def test_a_screen_that_goes_away_does_not_end_the_training(terminal: bool) -> No
         file.close()
 
 
-def test_a_file_that_somebody_closed_does_not_end_the_training() -> None:
+def test_a_closed_file_does_not_end_the_training() -> None:
     text = io.StringIO()
     display = Display(10, lambda: 4, Screen(file=text))
     text.close()
@@ -194,7 +194,7 @@ def test_a_file_that_somebody_closed_does_not_end_the_training() -> None:
     display.close()
 
 
-def test_the_log_goes_on_when_nobody_reads_the_screen_any_more(python: str, home: Path) -> None:
+def test_the_log_continues_after_a_broken_pipe(python: str, home: Path) -> None:
     environment = {**os.environ, "DARWIN_KIT_HOME": str(home), "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
     code = SCRIPT.format(steps=3000, every=1)
     training = subprocess.Popen([python, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""Rows on their way out: none lost, in order, from another thread, and errors come back to the caller."""
+"""Queued rows: none lost, in order, from another thread, and errors reach the caller."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from darkit.runs.log import CsvLog, read_log
 
 
 class Collector:
-    """A sink that keeps what it was given, and can be told to fail."""
+    """A sink that keeps its rows, and can be set to fail."""
 
     def __init__(self) -> None:
         self.rows: list[Mapping[str, Any]] = []
@@ -68,7 +68,7 @@ def test_rows_reach_log_and_sinks_from_another_thread_without_being_asked(log: C
     stream.close()
 
 
-def test_flush_writes_what_was_put_before_it_returns(log: CsvLog) -> None:
+def test_flush_writes_all_queued_rows(log: CsvLog) -> None:
     stream = RowStream(log)
     stream.put({"step": 1})
     stream.flush()
@@ -118,7 +118,7 @@ def test_a_sink_that_joins_later_gets_the_rows_from_then_on(log: CsvLog) -> None
     assert sink.closed == 1
 
 
-def test_a_column_that_is_not_there_is_refused_where_it_is_put(tmp_path: Path) -> None:
+def test_an_unknown_column_is_refused_when_it_is_put(tmp_path: Path) -> None:
     stream = RowStream(CsvLog(tmp_path / "log.csv", ["step", "loss"], fixed=True))
     with pytest.raises(LogError, match=r"no column 'los'\. Did you mean 'loss'"):
         stream.put({"step": 1, "los": 2.0})
@@ -214,7 +214,7 @@ ROWS = st.lists(
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS, st.integers(1, 5))
-def test_what_was_put_is_read_back_row_for_row(tmp_path: Path, rows: list[dict[str, Any]], every: int) -> None:
+def test_queued_rows_are_read_back_in_order(tmp_path: Path, rows: list[dict[str, Any]], every: int) -> None:
     path = tmp_path / "log.csv"
     path.unlink(missing_ok=True)
     stream = RowStream(CsvLog(path))

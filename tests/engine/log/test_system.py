@@ -1,4 +1,4 @@
-"""What a training does to its machine, in rows that a failure of the disk or of a driver does not end."""
+"""System metrics, logged despite failures of the disk or a driver."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from darkit.runs.log import read_log
 from tests.engine.parts import made, train, xy
 
 
-def test_a_row_tells_step_processor_memory_and_disk(tmp_path: Path) -> None:
+def test_a_row_has_step_processor_memory_and_disk(tmp_path: Path) -> None:
     before = time.time()
     SystemLog(tmp_path, lambda: 7)()
     table = read_log(tmp_path / files.SYSTEM_LOG)
@@ -31,7 +31,7 @@ def test_a_row_tells_step_processor_memory_and_disk(tmp_path: Path) -> None:
     assert row["disk_free"] > 0
 
 
-def test_rows_come_no_sooner_than_the_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_at_least_an_interval_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = SystemLog(tmp_path, lambda: 1)
     for _ in range(5):
         log()
@@ -43,7 +43,7 @@ def test_rows_come_no_sooner_than_the_interval(tmp_path: Path, monkeypatch: pyte
     assert read_log(tmp_path / files.SYSTEM_LOG).height == 4
 
 
-def test_a_row_that_cannot_be_written_is_told_once(
+def test_a_row_that_cannot_be_written_is_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "run"
@@ -57,7 +57,7 @@ def test_a_row_that_cannot_be_written_is_told_once(
         log()
         log()
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("The machine's use could not be logged: ")
+    assert caplog.messages[0].startswith("System metrics could not be logged: ")
 
 
 def test_a_folder_that_is_gone_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -67,11 +67,11 @@ def test_a_folder_that_is_gone_ends_nothing(tmp_path: Path, caplog: pytest.LogCa
     shutil.rmtree(folder)
     with caplog.at_level(logging.WARNING):
         log()
-    assert caplog.messages[0].startswith("The machine's use could not be logged: ")
+    assert caplog.messages[0].startswith("System metrics could not be logged: ")
 
 
 class FakeDriver(SimpleNamespace):
-    """NVIDIA's library as far as it is called, for machines without a card: the second card does not tell its power."""
+    """A stand-in for NVIDIA's library; the second card does not report its power."""
 
     class NVMLError(Exception):
         """As theirs."""
@@ -99,7 +99,7 @@ class FakeDriver(SimpleNamespace):
         return 40
 
 
-def test_every_card_has_columns_for_what_it_tells(tmp_path: Path) -> None:
+def test_every_card_has_columns_for_its_readings(tmp_path: Path) -> None:
     log = SystemLog(tmp_path, lambda: 1)
     log._nvml = FakeDriver()  # type: ignore[assignment]
     log()
@@ -116,7 +116,7 @@ def test_every_card_has_columns_for_what_it_tells(tmp_path: Path) -> None:
     }
 
 
-def test_a_run_that_goes_on_continues_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_continues_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
     from darkit.runs import status
 
     monkeypatch.setattr(status, "LOOK", 0.001)

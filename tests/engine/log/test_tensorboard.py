@@ -1,4 +1,4 @@
-"""TensorBoard reads from the event files what the log says."""
+"""TensorBoard reads the values of the log from the event files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.engine.parts import LossMLP, made, train, xy
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float, float]]]:
-    """Step, wall time and value by tag, as TensorBoard's own reader sees them."""
+    """Step, wall time and value by tag, from TensorBoard's own reader."""
     accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     accumulator.Reload()
     return {
@@ -49,12 +49,12 @@ def test_event_files_of_a_run_that_went_on_from_an_earlier_step_equal_the_log() 
     assert_equal_to_the_log(run)
 
 
-def test_without_tensorboard_there_is_no_folder() -> None:
+def test_without_tensorboard_no_folder_is_made() -> None:
     run = train(made(), xy(), tensorboard=False)
     assert not (run.path / "tensorboard").exists()
 
 
-def test_what_is_no_number_is_left_out_and_what_is_not_finite_stays(tmp_path: Path) -> None:
+def test_only_numbers_are_written_also_those_that_are_not_finite(tmp_path: Path) -> None:
     sink = TensorBoardSink(tmp_path / "events")
     sink.write([{"step": 3, "loss": math.nan, "note": "text", "none": None, "big": math.inf, "count": 7}])
     sink.close()

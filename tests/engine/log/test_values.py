@@ -1,4 +1,4 @@
-"""Which values a step or a row may have: each becomes a number of its column, or one sentence with its name."""
+"""Values of steps and rows: each becomes a number in its column, or an error with its name."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NUMBERS: dict[str, tuple[Any, float]] = {
 
 
 class Returning(LossMLP):
-    """Returns one more value, whatever it is."""
+    """Returns one more value."""
 
     def __init__(self, value: Any = None, name: str = "value") -> None:
         super().__init__()
@@ -73,13 +73,13 @@ def test_a_count_of_hits_is_averaged_over_accumulated_batches() -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (10**400, "at most 1.8e308: 'value' is a whole number of 1329 bits"),
-        (1j, "real numbers: 'value' is complex"),
-        (torch.tensor(1j), "real numbers: 'value' is complex"),
-        (numpy.complex64(1j), "real numbers: 'value' is complex"),
+        (10**400, "up to 1.8e308, but 'value' is an integer of 1329 bits"),
+        (1j, "real numbers, but 'value' is complex"),
+        (torch.tensor(1j), "real numbers, but 'value' is complex"),
+        (numpy.complex64(1j), "real numbers, but 'value' is complex"),
     ],
 )
-def test_what_no_column_can_hold_is_refused_with_its_name(value: Any, said: str, tmp_path: Path) -> None:
+def test_values_that_no_column_can_hold_are_refused_with_their_name(value: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(LogError, match=said):
         train(made(Returning, value=value), xy())
     stream = RowStream(CsvLog(tmp_path / "train_log.csv"))
@@ -89,7 +89,7 @@ def test_what_no_column_can_hold_is_refused_with_its_name(value: Any, said: str,
 
 
 @pytest.mark.parametrize("value", [torch.ones(3), numpy.ones((2, 2)), torch.ones(0)])
-def test_a_vector_is_told_once_and_not_logged(value: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_vector_is_not_logged_with_one_warning(value: Any, caplog: pytest.LogCaptureFixture) -> None:
     run = train(made(Returning, value=value), xy())
     told = [record.message for record in caplog.records]
     assert told == [
@@ -126,7 +126,7 @@ def test_nor_does_it_hide_a_loss_that_is_not_finite() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "text", torch.ones(2), [1.0], numpy.array(["a"]), object()])
-def test_what_is_no_single_number_is_none(value: Any) -> None:
+def test_anything_but_a_single_number_is_none(value: Any) -> None:
     assert number_of("value", value) is None
 
 

@@ -1,4 +1,4 @@
-"""What a value is the mean of, seen while it is computed."""
+"""The denominators of values, observed in their computation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkit.engine.metrics.denominators import Denominators, can_be_watched, unwatched
+from darkit.engine.metrics.denominators import Denominators, can_be_observed, unobserved
 
 X = torch.linspace(-1, 1, 24).reshape(6, 4)
 LABELS = torch.tensor([0, 1, -100, 2, -100, 1])
@@ -157,7 +157,7 @@ def changed_in_place() -> Tensor:
         "many values",
     ],
 )
-def test_what_is_no_mean_is_not_taken_for_one(compute: Callable[[], Any]) -> None:
+def test_other_values_are_not_treated_as_means(compute: Callable[[], Any]) -> None:
     assert seen(compute) == (None, False)
 
 
@@ -187,7 +187,7 @@ def test_labels_that_are_changed_in_place_are_counted_again() -> None:
     assert [watch.weight_of(loss) for loss in losses] == [4, 6]
 
 
-def test_what_is_computed_is_the_same_under_watch() -> None:
+def test_observation_does_not_change_results() -> None:
     for loss in (F.l1_loss, F.mse_loss, F.huber_loss):
         plain = [loss(X, -X, reduction=how, weight=X.abs()) for how in ("mean", "sum", "none")]
         with Denominators():
@@ -213,21 +213,21 @@ def test_huber_losses_are_divided_by_the_elements_whatever_their_weights() -> No
     assert seen(lambda: F.huber_loss(logits(), torch.ones(6, 3), weight=torch.rand(6, 3)))[0] == 18
 
 
-def test_functions_of_a_mean_are_known_to_be_none() -> None:
+def test_nonlinear_functions_of_a_mean_are_recognised() -> None:
     watch = Denominators()
     with watch:
         columns = error().mean(0).sqrt()
         curved = [error().mean().sqrt(), (2 * entropy()).exp().item(), error().sum() ** 2, columns.mean()]
         others = [error().mean(), LINEAR.weight.square().sum(), error().sqrt().mean()]
-    assert [watch.is_curved(value) for value in (*curved, *others)] == [True] * 4 + [False] * 3
+    assert [watch.is_nonlinear(value) for value in (*curved, *others)] == [True] * 4 + [False] * 3
     assert [watch.weight_of(value) for value in curved] == [None] * 4
 
 
-def test_what_torch_compiles_is_watched_only_where_the_watching_is_left_out() -> None:
+def test_compiled_functions_are_observed_only_if_the_observation_is_hidden() -> None:
     model = nn.Sequential(nn.Linear(4, 4))
-    assert can_be_watched(model)
-    assert not can_be_watched(nn.Sequential(torch.compile(model, backend="eager")))
+    assert can_be_observed(model)
+    assert not can_be_observed(nn.Sequential(torch.compile(model, backend="eager")))
     model[0].compile(backend="eager")
-    assert not can_be_watched(model)
-    model[0]._compiled_call_impl = unwatched(model[0]._compiled_call_impl)
-    assert can_be_watched(model)
+    assert not can_be_observed(model)
+    model[0]._compiled_call_impl = unobserved(model[0]._compiled_call_impl)
+    assert can_be_observed(model)

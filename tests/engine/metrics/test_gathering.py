@@ -91,7 +91,7 @@ class Wrapped(BinaryAccuracy):
 
 
 class Measured(MLP):
-    """Has a metric of its own, which its step feeds and returns."""
+    """Has its own metric, which its step updates and returns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ def test_a_models_own_metric_is_not_mixed_between_training_and_evaluation() -> N
 
 
 @pytest.mark.filterwarnings("ignore::darkit.errors.ReproductionWarning")
-def test_a_models_own_metric_goes_on_where_it_was_after_a_resume() -> None:
+def test_a_models_own_metric_is_restored_by_a_resume() -> None:
     straight = train(made(Measured), xy(), name="straight", max_step=6).log()
     train(made(Measured), xy(), name="broken", max_step=3)
     resumed = train(made(Measured), xy(), name="broken", max_step=6, resume=True).log()
@@ -165,24 +165,24 @@ def test_torchmetrics_objects_begin_anew_with_the_training_and_with_every_step()
     [
         ([accuracy], "metrics must be a dict of callables by name, not list"),
         ({"acc": 3}, "metrics must be callables by name, but 'acc' is 3"),
-        ({"loss": accuracy}, "A metric cannot be called 'loss'"),
-        ({"val_loss": accuracy}, "A metric cannot be called 'val_loss'"),
+        ({"loss": accuracy}, "The metric name 'loss' is reserved"),
+        ({"val_loss": accuracy}, "The metric name 'val_loss' is reserved"),
         ({3: accuracy}, "metrics must be callables by name, but 3 is"),
     ],
 )
-def test_metrics_that_are_none_are_refused_and_nothing_is_left(metrics: Any, said: str) -> None:
+def test_invalid_metrics_are_refused_and_leave_nothing(metrics: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         train(made(), xy(), metrics=metrics)
     assert run_names() == []
 
 
-def test_a_metric_that_fails_is_told_by_its_name() -> None:
+def test_a_failing_metric_is_named() -> None:
     with pytest.raises(BatchError, match="The metric 'mine' failed on a batch: KeyError"):
         train(made(), xy(), metrics={"mine": lambda outputs, target: {}["a"]})
     assert run_names() == []
 
 
-def test_metrics_that_need_what_a_step_does_not_show_are_refused_and_nothing_is_left() -> None:
+def test_metrics_that_a_step_cannot_provide_are_refused_and_leave_nothing() -> None:
     class Own(LossMLP):
         def training_step(self, batch: Any) -> Tensor:
             return self(*batch)["loss"]
@@ -195,7 +195,7 @@ def test_metrics_that_need_what_a_step_does_not_show_are_refused_and_nothing_is_
 
 
 class Validates(MLP):
-    """Validates in its own way."""
+    """Has its own validation step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ def test_a_validation_step_may_return_its_loss_alone_or_numbers_alone() -> None:
     assert numbers["val_error"].to_list() == [0.5]
 
 
-def test_the_number_of_a_batch_is_that_in_its_epoch_and_goes_on_after_a_resume() -> None:
+def test_batch_numbers_count_within_an_epoch_and_continue_after_a_resume() -> None:
     model = made(Validates)
     train(model, xy(), xy(8), name="numbers", max_step=6, eval_step_interval=2)
     assert [index for kind, index in model.calls if kind == "train"] == [0, 1, 2, 3, 0, 1]

@@ -1,4 +1,4 @@
-"""A mean is the same whatever the batch size: in evaluation, and in the step of accumulated batches."""
+"""Means are independent of the batch size, in evaluation and gradient accumulation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODULE = nn.Linear(1, 1)
 
 
 class Tagger(nn.Module):
-    """Scores for each token; its loss leaves out what is -100."""
+    """Logits for each token; its loss ignores -100."""
 
     def __init__(self, vocabulary: int = 5) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Tagger(nn.Module):
 
 
 def lines(lengths: list[int]) -> list[tuple[Tensor, Tensor]]:
-    """Rows of tokens and labels, the first token of each not being asked for."""
+    """Rows of tokens and labels; the first label of each is ignored."""
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randint(0, 5, (length + 1,), generator=generator) for length in lengths]
     return [(row, torch.cat([torch.tensor([-100]), row[1:]])) for row in rows]
@@ -93,7 +93,7 @@ def test_accumulated_gradients_are_those_of_one_large_batch(lengths: list[int], 
 def accumulated(model: nn.Module, batches: list[Any], loss: Any) -> float:
     step, weigh, window = make_step(model, loss), Weigher(model), Window(len(batches))
     for batch in batches:
-        part = window.take(weigh(lambda batch=batch: step(batch), batch))  # type: ignore[misc]
+        part = window.add(weigh(lambda batch=batch: step(batch), batch))  # type: ignore[misc]
         assert part is not None
         part.backward()
     divisor, means = window.close()
@@ -149,7 +149,7 @@ def test_whole_numbers_keep_their_value(number: Any) -> None:
     assert means["number"].item() == 123456789
 
 
-def test_a_step_may_say_what_it_counts() -> None:
+def test_a_step_may_return_its_count() -> None:
     def compute(batch: Tensor, index: int) -> dict[str, Any]:
         return {"loss": batch.max(), "count": [1, 3][index]}
 
@@ -157,7 +157,7 @@ def test_a_step_may_say_what_it_counts() -> None:
     assert (means["loss"].item(), means["count"].item()) == (3.0, 4)
 
 
-def test_what_a_step_says_goes_before_what_is_seen_and_nothing_counts_nothing() -> None:
+def test_a_returned_count_overrides_the_observed_one_and_zero_counts_nothing() -> None:
     def compute(batch: Tensor, index: int) -> dict[str, Any]:
         return {"loss": batch.mean(), "count": [1, 0, 3][index]}
 
@@ -173,12 +173,12 @@ def test_a_compiled_model_is_not_watched() -> None:
 
 
 @pytest.mark.parametrize("count", [-1, math.nan, math.inf])
-def test_a_count_that_is_none_is_refused(count: float) -> None:
+def test_an_invalid_count_is_refused(count: float) -> None:
     with pytest.raises(LossError, match="'count' must be a number of at least 0"):
         evaluate(MODULE, [torch.ones(2)], lambda batch, _: {"loss": batch.mean(), "count": count}, 0)
 
 
-def test_a_batch_in_which_nothing_is_asked_for_counts_nothing() -> None:
+def test_a_batch_without_targets_counts_nothing() -> None:
     model = made(Tagger)
     some, none = (torch.tensor([[1, 2]]), torch.tensor([[-100, 3]])), (torch.tensor([[1, 2]]), torch.full((1, 2), -100))
     step = make_step(model)
@@ -187,7 +187,7 @@ def test_a_batch_in_which_nothing_is_asked_for_counts_nothing() -> None:
     assert math.isnan(evaluate(model, [none], step, 0)["loss"].item())
 
 
-def test_what_the_loss_is_the_mean_of_is_asked_for_once_where_it_cannot_be_known(
+def test_an_unknown_denominator_gives_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     model = made(LossMLP)
@@ -201,10 +201,10 @@ def test_what_the_loss_is_the_mean_of_is_asked_for_once_where_it_cannot_be_known
     )
     told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(told) == 1
-    assert told[0].startswith("Cannot tell what the loss is the mean of; batches are weighted by their samples.")
+    assert told[0].startswith("The denominator of the loss is unknown; batches are weighted by the number of samples.")
 
 
-def test_nothing_is_asked_where_it_is_known(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_known_denominator_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     train(made(LossMLP), xy(), xy(), gradient_accumulation_steps=2, eval_step_interval=1)
     assert not caplog.records
 
@@ -216,7 +216,7 @@ def test_weights_that_stay_on_an_accelerator_give_the_same_step() -> None:
         model, window = made(Tagger), Window(len(rows))
         for tokens, labels in rows:
             weight = kind(float((labels != -100).sum()))
-            part = window.take(Weighed({"loss": model(tokens, labels)["loss"]}, {"loss": weight}))
+            part = window.add(Weighed({"loss": model(tokens, labels)["loss"]}, {"loss": weight}))
             if part is not None:
                 part.backward()
         divisor, means = window.close()
@@ -228,17 +228,17 @@ def test_weights_that_stay_on_an_accelerator_give_the_same_step() -> None:
     assert math.isfinite(losses[0])
 
 
-def test_a_step_on_an_accelerator_in_which_nothing_is_asked_for_has_finite_gradients() -> None:
+def test_a_step_without_targets_on_an_accelerator_has_finite_gradients() -> None:
     model, window = made(Tagger), Window(2)
     labels = torch.full((1, 2), -100)
     for _ in range(2):
         weighed = Weighed({"loss": model(torch.tensor([[1, 2]]), labels)["loss"]}, {"loss": torch.tensor(0.0)})
-        window.take(weighed).backward()  # type: ignore[union-attr]
+        window.add(weighed).backward()  # type: ignore[union-attr]
     divide_gradients(torch.optim.SGD(model.parameters()), window.close()[0])
     assert torch.equal(model.scores.weight.grad, torch.zeros(5, 5))
 
 
-def test_values_that_are_no_means_are_told_once_by_name(caplog: pytest.LogCaptureFixture) -> None:
+def test_values_that_are_not_means_give_one_warning_by_name(caplog: pytest.LogCaptureFixture) -> None:
     class Counting(nn.Linear):
         def training_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
             loss = F.cross_entropy(self(batch[0]), batch[1])
@@ -250,6 +250,6 @@ def test_values_that_are_no_means_are_told_once_by_name(caplog: pytest.LogCaptur
         train(Counting(4, 3), data, data, max_step=4, eval_step_interval=1)
     told = [record.getMessage() for record in caplog.records if "batch size" in record.getMessage()]
     assert [message.partition(",")[0] for message in told] == [
-        "'perplexity' is no mean",
+        "'perplexity' is not a mean",
         "'hits' is a sum over a batch",
     ]

@@ -1,4 +1,4 @@
-"""What an evaluation or a prediction leaves of a module: everything as it was."""
+"""Evaluation and prediction leave a module unchanged."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_state_of_every_kind_is_put_back(around: Any) -> None:
 
 
 class Counting(nn.Module):
-    """Keeps plain values, and containers that change in nothing but their length."""
+    """Keeps plain values, and containers that change only in length."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ def test_parts_that_are_in_evaluation_mode_before_the_training_stay_so_as_in_a_s
     assert torch.equal(ours.norm.running_mean, torch.zeros(4))
 
 
-def test_a_model_that_is_in_evaluation_mode_as_a_whole_is_trained_and_that_is_said(
+def test_a_model_fully_in_evaluation_mode_is_trained_with_a_warning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = made(Frozen).eval()

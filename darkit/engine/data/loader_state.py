@@ -1,7 +1,6 @@
-"""The state of loaders, samplers and streams that no ``state_dict`` has: their generators and counters.
+"""The state of loaders, samplers and streams without a ``state_dict``: generators and counters in attributes.
 
-A sampler with its own epoch counter, or a stream that shuffles its list of files in place, continues only where it
-stopped if these values are saved.
+Examples are a sampler with its own epoch counter, and a stream that shuffles its list of files in place.
 """
 
 from __future__ import annotations
@@ -34,20 +33,19 @@ _MOST_ELEMENTS = 2**20
 _PLAIN_LOADER = frozenset(vars(DataLoader(TensorDataset(torch.zeros(1)))))
 
 
-class Held:
-    """The state of a loader and its parts that is in plain attributes.
+class LoaderState:
+    """The state of a loader and its parts in plain attributes.
 
-    Generators of `torch`, `random` and `numpy` are held by any part. Scalars, and lists, arrays and tensors of them,
-    are held by samplers, iterable datasets and subclasses of DataLoader, and only where they are not as they were at
-    first.
+    It includes generators of `torch`, `random` and `numpy` of any part, and changed scalars, lists, arrays and tensors
+    of samplers, iterable datasets and subclasses of DataLoader.
 
     Args:
         loader: A loader.
-        without: A part that tells its state itself, or None.
+        without: A part that has its own ``state_dict``, or None.
     """
 
     def __init__(self, loader: Any, *, without: Any = None) -> None:
-        workers = getattr(loader, "num_workers", 0)  # each has a copy of the dataset: the one here does not change
+        workers = getattr(loader, "num_workers", 0)  # they use copies of the dataset
         self._parts = {
             name: part
             for name, part in parts_of(loader)
@@ -62,10 +60,10 @@ class Held:
         return any(True for part in self._parts.values() for _ in generators_of(part))
 
     def state(self, *, everything: bool = False) -> dict[str, Any]:
-        """Collect the state in a form that ``torch.load(weights_only=True)`` reads.
+        """Return the state in a form that ``torch.load(weights_only=True)`` reads.
 
         Args:
-            everything: Whether to take what is as it was at first too.
+            everything: Whether to include unchanged values.
         """
         state: dict[str, Any] = {}
         seen: set[int] = set()
@@ -83,8 +81,8 @@ class Held:
         return state
 
     def restore(self, state: Any) -> None:
-        """Put back what `state` returned."""
-        if isinstance(state, list):  # as older checkpoints have it: the states of torch's generators alone
+        """Load a state returned by `state`."""
+        if isinstance(state, list):  # an older checkpoint: only torch's generators
             found = [one for part in self._parts.values() for _, one in generators_of(part)]
             unique = {id(one): one for one in found if isinstance(one, torch.Generator)}
             _restore_generators(dict(enumerate(unique.values())), dict(enumerate(state)))
@@ -113,7 +111,7 @@ def parts_of(loader: Any) -> Iterator[tuple[str, Any]]:
                 for index, item in enumerate(part.values() if isinstance(part, Mapping) else part):
                     yield from walk(item, f"{name}.{index}")
             return
-        if type(part).__module__.partition(".")[0] == "datasets":  # Hugging Face's are told the epoch
+        if type(part).__module__.partition(".")[0] == "datasets":  # they have set_epoch
             return
         yield name, part
         attributes = getattr(part, "__dict__", {})
@@ -125,24 +123,24 @@ def parts_of(loader: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_ours(part: Any) -> bool:
-    """Return whether whoever reads a loader or its batches knows their place."""
+    """Return whether a loader or batch sampler is in darkit's order."""
     return isinstance(getattr(part, "batch_sampler", part), PlacedSampler)
 
 
 def is_in_dataset(name: str) -> bool:
-    """Return whether a part's name from `parts_of` is that of a dataset or of something inside one."""
+    """Return whether a name from `parts_of` is that of a dataset or of a part of one."""
     return name.startswith("loader.dataset")
 
 
 def generators_of(part: Any) -> Iterator[tuple[str, Generator]]:
-    """Yield the generators that a part has in its attributes, by name."""
+    """Yield the generators in a part's attributes, by name."""
     for key, value in getattr(part, "__dict__", {}).items():
         if isinstance(value, Generator) and not isinstance(value, random.SystemRandom):
             yield key, value
 
 
 def _counted(part: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the attributes that a sampler or a stream may change while it is read."""
+    """Yield the attributes that a sampler or a stream may change during iteration."""
     attributes = getattr(part, "__dict__", {})
     if isinstance(part, DataLoader):
         attributes = {key: value for key, value in attributes.items() if key not in _PLAIN_LOADER}
@@ -164,7 +162,7 @@ def _is_counter(value: Any) -> bool:
 
 
 def _mark_of(value: Any) -> Any:
-    """Return what equals another value's only if both are the same."""
+    """Return a value that is equal only for equal content."""
     if isinstance(value, Tensor):
         return value.dtype, value.shape, hash(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     if isinstance(value, numpy.ndarray):
@@ -213,7 +211,7 @@ def _restore_generators(generators: Mapping[Any, Generator], states: Mapping[Any
 
 
 def _arrays(value: Any) -> Any:
-    """Turn the lists in a state of NumPy's into the arrays that it wants."""
+    """Convert the lists in a NumPy generator's state to arrays."""
     if isinstance(value, Mapping):
         return {key: _arrays(item) for key, item in value.items()}
     if isinstance(value, list):
