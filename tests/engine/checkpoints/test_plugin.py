@@ -112,7 +112,7 @@ def test_an_error_of_the_thread_ends_the_stock_training_with_its_cause(tmp_path:
         stock(tmp_path, saver).fit(Foreign(), in_order())
 
 
-def test_hyperparameters_that_could_not_be_read_again_are_refused_when_they_are_saved(tmp_path: Path) -> None:
+def test_hyperparameters_that_cannot_be_read_back_are_refused_when_they_are_saved(tmp_path: Path) -> None:
     class Own:
         """Not a plain value."""
 
@@ -120,6 +120,8 @@ def test_hyperparameters_that_could_not_be_read_again_are_refused_when_they_are_
     globals()["Own"] = Own
     Own.__qualname__ = "Own"
     plugin.save_checkpoint({"state_dict": {}, "hyper_parameters": {"own": Own()}}, tmp_path / "a.ckpt")
-    with pytest.raises(CheckpointUnreadableError, match=r"hyper_parameters\.own needs tests\.engine\.test_plugin\.Own"):
+    with pytest.raises(
+        CheckpointUnreadableError, match=r"hyper_parameters\.own needs tests\.engine\.checkpoints\.test_plugin\.Own"
+    ):
         plugin.teardown()
     assert names_in(tmp_path) == []
