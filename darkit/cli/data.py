@@ -1,4 +1,4 @@
-"""``darkit data``: text made ready for training once, and what there is of it."""
+"""``darkit data``: prepare text for training, and list prepared text."""
 
 from __future__ import annotations
 
@@ -24,40 +24,44 @@ _PREPARE = """\
   darkit data prepare ./texts                                  a folder of .txt, .md, .jsonl, .csv, .parquet
   darkit data prepare 'books/*.txt' --documents paragraph --kind unigram --vocab-size 8000
   darkit data prepare chats.jsonl --field message --tokenizer tokenizer.json
-Training with the same settings, `darkit train data=files data.path=./texts`, finds what was prepared.
+Training with the same settings, `darkit train data=files data.path=./texts`, uses the prepared text.
 """
 _SHOW = """\
-  darkit data show          what was prepared, newest first
-  darkit data show KEY      one of them, with its first words; the beginning of the key will do
+  darkit data show          list prepared text, the newest first
+  darkit data show KEY      show one with its first words; a prefix of the key suffices
 """
-_SHOWN = 3  # documents of which the beginning is shown
-_TOKENS = 40  # of each
+_SHOWN = 3  # documents
+_TOKENS = 40  # shown of each
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Add the command and its two words."""
-    parser = add_command(commands, "data", run_show, "prepare text for training, or show what was prepared", _EXAMPLES)
+    """Add the command and its subcommands."""
+    parser = add_command(commands, "data", run_show, "prepare text for training, or show prepared text", _EXAMPLES)
     words = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    making = add_command(words, "prepare", run_prepare, "tokenise text once and keep it", _PREPARE)
+    making = add_command(words, "prepare", run_prepare, "tokenize text once and keep it", _PREPARE)
     making.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder, a pattern, or hf:NAME")
     making.add_argument("--tokenizer", metavar="FILE", help="a tokenizer.json, a folder with one, or a name on the hub")
-    making.add_argument("--kind", default="bpe", help="of the tokenizer that is trained otherwise (default: bpe)")
-    making.add_argument("--vocab-size", type=int, default=2048, metavar="N", help="its tokens at most (default: 2048)")
-    making.add_argument("--special-tokens", nargs="+", metavar="TOKEN", help="its special tokens (default: its kind's)")
+    making.add_argument("--kind", default="bpe", help="kind of a trained tokenizer (default: bpe)")
+    making.add_argument("--vocab-size", type=int, default=2048, metavar="N", help="its maximum size (default: 2048)")
+    making.add_argument(
+        "--special-tokens", nargs="+", metavar="TOKEN", help="its special tokens (default: those of its kind)"
+    )
     making.add_argument("--field", default="text", help="the field with the text (default: text)")
-    making.add_argument("--documents", default="file", help="of a .txt: file, paragraph or line (default: file)")
-    making.add_argument("--split", default="train", help="of a Hugging Face dataset (default: train)")
-    making.add_argument("--val-fraction", type=float, default=0.1, metavar="F", help="to evaluate on (default: 0.1)")
-    making.add_argument("--val-files", nargs="+", metavar="NAME", help="the files to evaluate on instead")
+    making.add_argument("--documents", default="file", help="unit of a .txt: file, paragraph or line (default: file)")
+    making.add_argument("--split", default="train", help="split of a Hugging Face dataset (default: train)")
+    making.add_argument(
+        "--val-fraction", type=float, default=0.1, metavar="F", help="fraction held out for validation (default: 0.1)"
+    )
+    making.add_argument("--val-files", nargs="+", metavar="NAME", help="the validation files instead")
     making.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the split (default: 0)")
     making.add_argument("--json", action="store_true", help="print JSON")
-    showing = add_command(words, "show", run_show, "show what was prepared", _SHOW)
-    showing.add_argument("key", nargs="?", metavar="KEY", help="which one; without it all are listed")
+    showing = add_command(words, "show", run_show, "show prepared text", _SHOW)
+    showing.add_argument("key", nargs="?", metavar="KEY", help="the key; without it, all are listed")
     showing.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run_prepare(arguments: argparse.Namespace) -> int:
-    """Prepare text, or finds it prepared, and shows it."""
+    """Prepare text, unless it is prepared already, and show it."""
     from darkit.data import prepare
 
     paths = arguments.paths
@@ -79,7 +83,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
 
 
 def run_show(arguments: argparse.Namespace) -> int:
-    """List what was prepared, or shows one."""
+    """List prepared text, or show one."""
     from darkit.data import cache_folder, open_prepared
 
     root = cache_folder()
@@ -105,7 +109,7 @@ def _print_all(rows: list[dict[str, Any]], root: Path, *, as_json: bool) -> None
         return
     console = output()
     if not rows:
-        console.print(f"Nothing was prepared yet in {root}. `darkit data prepare PATH` does.", markup=False)
+        console.print(f"No prepared text in {root}. Run `darkit data prepare PATH`.", markup=False)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("key", "made", "documents", "tokens", "vocabulary", "MB", "from"):

@@ -1,4 +1,4 @@
-"""``darkit eval``: how good a run's model is on other data."""
+"""``darkit eval``: evaluate a run's model on other data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from darkit.runs.notes import OWN_DATA, Evaluation, add_evaluation
 from darkit.runs.safe import is_strange
 
 _EXAMPLES = """\
-  darkit eval NAME                                   the data it was trained with: the part for evaluation
+  darkit eval NAME                                   its own data, the validation part
   darkit eval NAME --data other-texts                a file, a folder or a pattern, as a whole
   darkit eval NAME --data digits seed=1              another choice of data=, with its settings
 """
@@ -35,27 +35,27 @@ def add_parser(commands: Subparsers) -> None:
         nargs="+",
         default=[],
         metavar=("DATA", "KEY=VALUE"),
-        help="files, or the name of a choice of data=, and its settings; default: the run's own data",
+        help="files, or a data= choice with its settings (default: the run's own data)",
     )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples per batch (default: 16)")
-    parser.add_argument("--device", help="auto, cpu, cuda or mps (default: the accelerator if there is one)")
+    parser.add_argument("--device", help="auto, cpu, cuda or mps (default: the accelerator if available)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, prints a table and appends the result to the run's notes.
+    """Evaluate, print a table and append the result to the run's notes.
 
     Raises:
-        StorageError: The result was printed, but cannot be noted.
+        StorageError: The result was printed, but cannot be saved in the notes.
     """
     name, _ = split_reference(arguments.name)
-    found = load(name)  # before torch is paid for
+    found = load(name)  # before the slow import of torch
     from darkit.cli.compose import compose_data
     from darkit.cli.instantiate import make_choice
     from darkit.prediction.evaluation import measure_run
 
     if "" not in sys.path:
-        sys.path.insert(0, "")  # data of the working directory's
+        sys.path.insert(0, "")  # the data may be in the working directory
     show_warnings()
     wanted, changes = (arguments.data or [None])[0], arguments.data[1:]
     settings = compose_data(_data_settings(found, wanted), wanted, changes)
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
     )
     _show(arguments, evaluation)
-    sys.stdout.flush()  # the result is there before a home that cannot be written to is told
+    sys.stdout.flush()  # print the result before an error of the notes
     add_evaluation(found.path, evaluation)
     return 0
 
@@ -78,8 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace, evaluation: Evaluation) -> None:
     checkpoint, metrics = evaluation.checkpoint, evaluation.metrics
     if arguments.json:
-        told = {"name": arguments.name, "checkpoint": checkpoint, "data": evaluation.data, "metrics": dict(metrics)}
-        print(format_json(told, indent=None))
+        result = {"name": arguments.name, "checkpoint": checkpoint, "data": evaluation.data, "metrics": dict(metrics)}
+        print(format_json(result, indent=None))
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
@@ -94,7 +94,7 @@ def _show(arguments: argparse.Namespace, evaluation: Evaluation) -> None:
 
 
 def _data_settings(found: Run, wanted: str | None) -> dict[str, Any] | None:
-    """Return the settings of the data that are to be evaluated on, or None where the name of a choice was given."""
+    """Return the settings of the data to evaluate on, or None for the name of a choice."""
     from darkit.cli.recorded import believed_data
     from darkit.data.sources.source import is_place
 
@@ -102,10 +102,10 @@ def _data_settings(found: Run, wanted: str | None) -> dict[str, Any] | None:
         return None
     data = believed_data(found, elsewhere=wanted is not None)
     if wanted is None:
-        if data.get("tokenizer") is not None:  # the run's own, wherever the recorded one is
+        if data.get("tokenizer") is not None:  # the run's own copy
             data["tokenizer"] = _tokenizer(found)
         return data
-    if data["_target_"] == "darkit.data.text_data":  # the text that Python carries: other text is in files
+    if data["_target_"] == "darkit.data.text_data":  # the embedded text; other text is in files
         data = {"_target_": "darkit.data.text_files", "context_length": data.get("context_length", 128)}
     elif "path" not in data:
         raise ConfigError(f"The run {found.name!r} was not trained with files, but with {data['_target_']}.")
@@ -116,6 +116,6 @@ def _data_settings(found: Run, wanted: str | None) -> dict[str, Any] | None:
 
 
 def _tokenizer(found: Run) -> str | None:
-    """Return where the run's tokenizer is, or None where it has none."""
+    """Return the path of the run's tokenizer, or None."""
     places = (found.path / files.TOKENIZER_FOLDER, found.path / files.TOKENIZER)
     return next((str(place) for place in places if place.exists() and not is_strange(place)), None)

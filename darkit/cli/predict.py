@@ -38,7 +38,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "input", metavar="INPUT", help="a text, a file, or numbers as JSON; - reads a text or JSON from standard input"
     )
-    parser.add_argument("--device", help="auto, cpu, cuda or mps (default: the accelerator if there is one)")
+    parser.add_argument("--device", help="auto, cpu, cuda or mps (default: the accelerator if available)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     text = parser.add_argument_group("text generation")
     text.add_argument(

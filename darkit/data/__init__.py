@@ -1,4 +1,4 @@
-"""Data to train on, each also a ``data=`` choice: text for every objective, tables, and a regression."""
+"""Training data: text for every objective, tables and a regression, each also a ``data=`` choice."""
 
 from darkit.data.collate import Pad
 from darkit.data.objectives.causal import embedded_documents, split_documents, text_data

@@ -1,4 +1,4 @@
-"""Samples of different lengths in one batch."""
+"""Batches of samples with different lengths."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from torch import Tensor
 from darkit.errors import DataError
 
 IGNORED = -100
-"""What a label is where nothing is asked for: torch's and transformers' losses leave it out."""
+"""The label of positions without a target; the losses of torch and transformers ignore it."""
 
 
 class Pad:
-    """Make a batch of samples: pads rows (time) to one length and stacks them, and stacks numbers.
+    """Collate samples into a batch: pad rows (time) to one length and stack them, and stack numbers.
 
-    Of a dict, names that end in ``input_ids`` are padded with the padding token, ``labels`` with -100 and anything else
-    with 0; where there are ``input_ids``, an ``attention_mask`` tells them from the padding. Of a tuple, the first is
-    padded with the padding token and the others with -100.
+    In dicts, names that end in ``input_ids`` are padded with the padding token, ``labels`` with -100 and anything else
+    with 0; ``input_ids`` get an ``attention_mask``. In tuples, the first is padded with the padding token and the
+    others with -100.
 
     Args:
         pad: The padding token.
-        length: The length to pad to, or of a dict of samples one for each name; None takes that of the longest row of
-            the batch.
-        multiple_of: Of what the length is a multiple, which some accelerators are faster with.
-        most: What the length never exceeds for that, such as the model's context.
+        length: The length to pad to, or for dicts one for each name; None takes that of the longest row of the batch.
+        multiple_of: Round the length up to a multiple of this, which is faster on some accelerators.
+        most: Limit of that rounding, such as the model's context.
 
     Raises:
         DataError: ``length`` or ``multiple_of`` is below 1.
@@ -50,43 +49,43 @@ class Pad:
         self.most = most
 
     def __call__(self, samples: Sequence[Any]) -> Any:
-        """Make the batch. Raises `DataError` when a row is longer than the fixed length."""
+        """Return the batch. Raises `DataError` if a row is longer than the fixed length."""
         first = samples[0]
         if isinstance(first, Mapping):
             return self._batch_of_dicts(samples)
         if isinstance(first, tuple | list):
             columns = zip(*samples, strict=True)
-            return tuple(self._join(column, IGNORED if place else self.pad) for place, column in enumerate(columns))
-        return self._join(samples, self.pad)
+            return tuple(self._stack(column, IGNORED if place else self.pad) for place, column in enumerate(columns))
+        return self._stack(samples, self.pad)
 
     def _batch_of_dicts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         batch: dict[str, Tensor] = {}
         for name in samples[0]:
-            batch[name] = self._join([sample[name] for sample in samples], self._filling(name), name)
+            batch[name] = self._stack([sample[name] for sample in samples], self._padding_of(name), name)
             if name == "input_ids" and "attention_mask" not in samples[0]:
                 lengths = torch.tensor([len(sample[name]) for sample in samples])
                 batch["attention_mask"] = (torch.arange(batch[name].shape[1]) < lengths[:, None]).long()
         return batch
 
-    def _filling(self, name: str) -> int:
+    def _padding_of(self, name: str) -> int:
         if name.endswith("input_ids"):
             return self.pad
         return IGNORED if name == "labels" else 0
 
-    def _join(self, values: Sequence[Any], filling: int, name: str = "") -> Tensor:
+    def _stack(self, values: Sequence[Any], padding: int, name: str = "") -> Tensor:
         rows = [torch.as_tensor(value) for value in values]
         if rows[0].ndim != 1:
             return torch.stack(rows)
         fixed = self.length.get(name) if isinstance(self.length, Mapping) else self.length
         length = self._length(max(map(len, rows)), fixed)
-        joined = torch.full((len(rows), length), filling, dtype=rows[0].dtype)
+        stacked = torch.full((len(rows), length), padding, dtype=rows[0].dtype)
         for place, row in enumerate(rows):
-            joined[place, : len(row)] = row
-        return joined
+            stacked[place, : len(row)] = row
+        return stacked
 
     def _length(self, longest: int, fixed: int | None) -> int:
         if fixed is not None and longest > fixed:
-            raise DataError(f"A sample has {longest} tokens, more than the length {fixed} that batches are given.")
+            raise DataError(f"A sample has {longest} tokens, more than the fixed length {fixed} of a batch.")
         wanted = fixed or longest
         rounded = -(-wanted // self.multiple_of) * self.multiple_of
         return max(wanted, min(rounded, self.most)) if self.most is not None else rounded

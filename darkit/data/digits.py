@@ -1,4 +1,4 @@
-"""Handwritten digits, real ones, that scikit-learn carries: 1,797 pictures of 8 x 8 (Alpaydin and Kaynak, 1998)."""
+"""Handwritten digits from scikit-learn: 1,797 images of 8 x 8 (Alpaydin and Kaynak, 1998)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def digits(
     """Load the digits.
 
     Args:
-        val_fraction: Which part of them to test with, between 0 and 1.
+        val_fraction: Fraction held out for validation.
         seed: Seed of the split.
-        input_size: The features of a model, 64 if it is given.
-        output_size: The classes of a model, 10 if it is given.
+        input_size: Number of features, to check: 64.
+        output_size: Number of classes, to check: 10.
 
     Returns:
-        Rows of features (64), each from 0 to 1, and the digit, with the cross-entropy and the accuracy, and as baseline
-        the loss of a model that finds all ten alike.
+        Rows of features (64) from 0 to 1 and the digit, the cross-entropy loss with the accuracy, and as baseline the
+        loss of a uniform prediction.
 
     Raises:
-        DataError: The fraction or a size is not what it must be, or scikit-learn is not installed.
+        DataError: The fraction or a size is invalid, or scikit-learn is not installed.
     """
     check_val_fraction(val_fraction, needed=True)
     try:

@@ -1,1 +1,1 @@
-"""Small models to start from: plain modules with dataclass configs that import nothing of darkit."""
+"""Small example models: plain modules with dataclass configs that import nothing of darkit."""

@@ -1,6 +1,6 @@
-"""What the models' configs check of their settings.
+"""Checks of settings in the models' configs.
 
-Each raises `ValueError` with the setting, its value and what would be right.
+Each raises `ValueError` with the setting, its value and the valid range.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 
 def check_sizes(config: Any, *names: str) -> None:
-    """Check settings that are whole numbers from 1 on."""
+    """Check settings that must be whole numbers of at least 1."""
     for name in names:
         _check_size(name, getattr(config, name))
 
 
 def check_layers(config: Any, name: str) -> None:
-    """Check a setting that lists the sizes of layers."""
+    """Check a setting that must be a list of layer sizes."""
     value = getattr(config, name)
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ValueError(f"{name} must be a list of whole numbers, not {value!r}.")
@@ -33,28 +33,28 @@ def check_multiple(config: Any, whole: str, part: str) -> None:
 
 
 def check_share(config: Any, name: str) -> None:
-    """Check a setting that is a number from 0 to below 1."""
+    """Check a setting that must be a number from 0 to below 1."""
     value = getattr(config, name)
     if not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{name} must be a number from 0 to below 1, not {value!r}.")
 
 
 def check_positive(config: Any, name: str) -> None:
-    """Check a setting that is a finite number above 0."""
+    """Check a setting that must be a finite number above 0."""
     value = getattr(config, name)
     if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError(f"{name} must be a number above 0, not {value!r}.")
 
 
 def check_flag(config: Any, name: str) -> None:
-    """Check a setting that is true or false."""
+    """Check a setting that must be true or false."""
     value = getattr(config, name)
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be true or false, not {value!r}.")
 
 
 def check_choice(config: Any, name: str, choices: Sequence[str]) -> None:
-    """Check a setting that is one of some names."""
+    """Check a setting that must be one of several names."""
     value = getattr(config, name)
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")

@@ -1,8 +1,8 @@
 """A small decoder-only transformer language model.
 
 Pre-norm blocks as in GPT-2 (Radford et al., 2019), by default with the rotary positions of Su et al., "RoFormer"
-(2021), the root-mean-square norm of Zhang and Sennrich (2019) and, where asked for, the grouped queries of Ainslie et
-al. (2023).
+(2021), the root-mean-square norm of Zhang and Sennrich (2019) and, optionally, the grouped queries of Ainslie et al.
+(2023).
 
 Shapes: B batch, T time, C hidden size, V vocabulary, H query heads, G key and value heads, D size of a head.
 """
@@ -26,22 +26,22 @@ _ROTARY_BASE = 10_000.0
 
 @dataclass
 class GPTConfig:
-    """What a `GPT` is built of.
+    """The config of a `GPT`.
 
     Raises:
         ValueError: The sizes do not fit together, or a choice is unknown.
     """
 
     vocab_size: int = 2048
-    """Tokens in the vocabulary."""
+    """Vocabulary size."""
     context_length: int = 128
-    """Tokens that the model sees at most."""
+    """Maximum number of tokens that the model sees."""
     num_layers: int = 4
     """Blocks of attention and feed-forward network."""
     num_heads: int = 4
     """Query heads of each attention."""
     num_kv_heads: int | None = None
-    """Key and value heads, a divisor of `num_heads`; None takes as many."""
+    """Key and value heads, a divisor of `num_heads`; None takes `num_heads`."""
     hidden_size: int = 192
     """Size of a token's vector, a multiple of `num_heads`."""
     dropout: float = 0.0
@@ -73,10 +73,10 @@ class GPTConfig:
 
 
 class Cache:
-    """Keys and values of the tokens seen so far, so that each new token costs one position.
+    """Keys and values of the tokens so far, so that each new token costs one position.
 
     Attributes:
-        length: Tokens seen so far.
+        length: Number of tokens so far.
     """
 
     def __init__(self, config: GPTConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -86,7 +86,7 @@ class Cache:
         self.length = 0
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add keys and values (B, G, T, D) of a layer after the tokens seen so far, and returns all of them."""
+        """Add keys and values (B, G, T, D) of a layer of new tokens, and return those of all."""
         end = self.length + key.shape[2]
         self._store[layer, 0, :, :, self.length : end] = key
         self._store[layer, 1, :, :, self.length : end] = value
@@ -127,14 +127,14 @@ class GPT(nn.Module):
 
         Args:
             tokens: Ids (B, T).
-            targets: The ids that come next (B, T), or None; -100 is left out of the loss.
-            cache: What the model has seen before these tokens, which it extends; or None.
+            targets: The next ids (B, T), or None; the loss ignores -100.
+            cache: The cache of the tokens before, which is extended; or None.
 
         Returns:
             Logits (B, T, V), and with targets also the mean cross-entropy in nats.
 
         Raises:
-            ValueError: There are more tokens than the context holds.
+            ValueError: There are more tokens than the context length.
         """
         seen = cache.length if cache is not None else 0
         end = seen + tokens.shape[1]
@@ -155,12 +155,12 @@ class GPT(nn.Module):
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def make_cache(self, batch_size: int = 1) -> Cache:
-        """Make an empty cache for a batch of sequences."""
+        """Return an empty cache for a batch of sequences."""
         weight = self.embedding.weight
         return Cache(self.config, batch_size, weight.device, weight.dtype)
 
     def _initialize(self) -> None:
-        """Normal weights as in GPT-2; what writes into the residual stream is scaled down by its depth."""
+        """Initialize as GPT-2: normal weights, those of residual outputs scaled down by the depth."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -209,7 +209,7 @@ class _Attention(nn.Module):
             seen = cache.length
             key, value = cache.extend(self.layer, key, value)
         mask = None
-        if seen and time > 1:  # a query at place t of the new tokens sees all that came before and t of the new ones
+        if seen and time > 1:  # new token t sees all earlier tokens and the new ones up to t
             mask = torch.ones(time, seen + time, dtype=torch.bool, device=hidden.device).tril(seen)
         mixed = F.scaled_dot_product_attention(
             query,
@@ -229,7 +229,7 @@ def _norm(config: GPTConfig) -> nn.Module:
 
 
 def _rotary_tables(config: GPTConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, D) of the angles by which each place turns each pair of dimensions."""
+    """Return cosines and sines (T, D) of the rotation angles of each position and pair of dimensions."""
     size = config.hidden_size // config.num_heads
     frequencies = _ROTARY_BASE ** (-torch.arange(0, size, 2).float() / size)
     angles = torch.outer(torch.arange(config.context_length).float(), frequencies).repeat(1, 2)
@@ -237,8 +237,8 @@ def _rotary_tables(config: GPTConfig) -> tuple[Tensor, Tensor]:
 
 
 def _rotate(vectors: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn vectors (B, H, T, D) by their places; the halves of D hold the pairs."""
+    """Rotate vectors (B, H, T, D) by their positions; the halves of D are the pairs."""
     cosines, sines = (table.to(vectors.dtype) for table in rotary)
     first, second = vectors.chunk(2, dim=-1)
-    turned: Tensor = vectors * cosines + torch.cat((-second, first), dim=-1) * sines
-    return turned
+    rotated: Tensor = vectors * cosines + torch.cat((-second, first), dim=-1) * sines
+    return rotated

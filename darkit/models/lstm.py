@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .checks import check_flag, check_share, check_sizes
 
-_TIED_STD = 0.2  # between what suits the input and what suits the output
+_TIED_STD = 0.2  # a compromise between input and output
 
 
 @dataclass
@@ -21,13 +21,13 @@ class LSTMConfig:
     """What an `LSTM` is built of.
 
     Raises:
-        ValueError: A size is below 1, or a number out of its range.
+        ValueError: A size is below 1, or a number is out of range.
     """
 
     vocab_size: int = 2048
-    """Tokens in the vocabulary."""
+    """Vocabulary size."""
     context_length: int = 128
-    """Tokens per training window; generation may go on beyond."""
+    """Tokens per training window; generation has no limit."""
     num_layers: int = 2
     """Layers of memory cells."""
     hidden_size: int = 256
@@ -35,7 +35,7 @@ class LSTMConfig:
     dropout: float = 0.0
     """Probability of dropping an activation between layers while training, from 0 to below 1."""
     tie_embeddings: bool = False
-    """Whether the output layer shares the embedding's weight; a small model learns faster without."""
+    """Whether the output layer shares the embedding's weight; small models learn faster without."""
 
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size", "context_length", "num_layers", "hidden_size")
@@ -44,11 +44,11 @@ class LSTMConfig:
 
 
 class State:
-    """What the model keeps of the past: its size does not depend on how much that was.
+    """The recurrent state, whose size does not depend on the number of tokens.
 
     Attributes:
-        length: Tokens seen so far.
-        limit: None, for there is no end of the context.
+        length: Number of tokens so far.
+        limit: None, since the context is unlimited.
         memory: Hidden and cell state, each (layers, B, C); None before the first token.
     """
 
@@ -81,7 +81,7 @@ class LSTM(nn.Module):
             nn.init.normal_(self.head.weight, std=_TIED_STD)
         nn.init.zeros_(self.head.bias)
         for name, parameter in self.lstm.named_parameters():
-            if name.startswith("bias_hh"):  # the gate that forgets begins open (Jozefowicz et al., 2015)
+            if name.startswith("bias_hh"):  # open forget gates (Jozefowicz et al., 2015)
                 with torch.no_grad():
                     parameter[config.hidden_size : 2 * config.hidden_size] = 1.0
 
@@ -92,8 +92,8 @@ class LSTM(nn.Module):
 
         Args:
             tokens: Ids (B, T).
-            targets: The ids that come next (B, T), or None; -100 is left out of the loss.
-            cache: What the model keeps of what came before, which it brings up to date; or None.
+            targets: The next ids (B, T), or None; the loss ignores -100.
+            cache: The state after the tokens before, which is updated; or None.
 
         Returns:
             Logits (B, T, V), and with targets also the mean cross-entropy in nats.
@@ -108,5 +108,5 @@ class LSTM(nn.Module):
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def make_cache(self, batch_size: int = 1) -> State:
-        """Make what is kept of the past for sequences that have none."""
+        """Return an initial state."""
         return State()

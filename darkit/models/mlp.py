@@ -29,7 +29,7 @@ class MLPConfig:
     output_size: int = 10
     """Outputs: classes, or numbers to predict."""
     hidden_sizes: Sequence[int] = (128, 128)
-    """Sizes of the hidden layers; none makes the model linear."""
+    """Sizes of the hidden layers; an empty list makes the model linear."""
     activation: str = "relu"
     """``relu``, ``gelu`` or ``tanh``."""
     dropout: float = 0.0

@@ -1,9 +1,9 @@
-"""A spiking classifier: leaky neurons in layers, to which a sample is shown for some steps of time.
+"""A spiking classifier: layers of leaky neurons that see a sample for several time steps.
 
-As in the tutorials of ``snntorch`` (Eshraghian et al., 2023): the features flow in as a constant current, and the class
-whose output neurons gathered the largest potential, on average over time, is the answer.
+As in the tutorials of ``snntorch`` (Eshraghian et al., 2023): the features are a constant input current, and the
+prediction is the class with the largest output, averaged over time.
 
-Shapes: B batch, S steps of time, F features, O classes.
+Shapes: B batch, S time steps, F features, O classes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class SNNConfig:
     """What an `SNN` is built of.
 
     Raises:
-        ValueError: A size is below 1, or a number out of its range.
+        ValueError: A size is below 1, or a number is out of range.
     """
 
     input_size: int = 64
@@ -31,11 +31,11 @@ class SNNConfig:
     output_size: int = 10
     """Classes."""
     hidden_sizes: Sequence[int] = (128,)
-    """Sizes of the layers of neurons, one at least."""
+    """Sizes of the layers of neurons, at least one."""
     time_steps: int = 8
-    """Steps of time for which a sample is shown."""
+    """Time steps per sample."""
     beta: float = 0.9
-    """What of a neuron's potential is left after a step, from 0 to below 1."""
+    """Decay factor of a neuron's potential per step, from 0 to below 1."""
     threshold: float = 1.0
     """The potential at which a neuron fires, above 0."""
 
@@ -43,7 +43,7 @@ class SNNConfig:
         check_sizes(self, "input_size", "output_size", "time_steps")
         check_layers(self, "hidden_sizes")
         if not self.hidden_sizes:
-            raise ValueError("hidden_sizes must name one layer of neurons at least.")
+            raise ValueError("hidden_sizes must have at least one layer of neurons.")
         check_share(self, "beta")
         check_positive(self, "threshold")
 

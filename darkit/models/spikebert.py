@@ -1,12 +1,12 @@
-"""A spiking masked-language model after SpikeLM (Xing et al., 2024), small.
+"""A spiking masked language model after SpikeLM (Xing et al., 2024), small.
 
-Taken from there: neurons that fire both ways, {-1, 0, 1}; an elastic amplitude, by which a spike counts in the matrix
-that takes it; an elastic threshold, which sets how often they fire; both learnt, one of each per group of neurons;
-and a few steps of time in which each neuron integrates the same input and leaks. Every matrix of the encoder takes
-spikes; attention's scores and the output layers work with numbers. Changed: pre-norm blocks and learnt thresholds
-instead of ones that follow the mean of the input.
+Taken from there: neurons with signed spikes, {-1, 0, 1}; an elastic amplitude that scales the spikes; an elastic
+threshold that sets the firing rate; both learned, one of each per group of neurons; and a few time steps in which each
+leaky neuron integrates the same input. Every matrix of the encoder takes spikes; attention scores and the output
+layers use real numbers. Changed: pre-norm blocks, and learned thresholds instead of ones that follow the mean of the
+input.
 
-Shapes: S steps of time, B batch, T tokens, C hidden size, V vocabulary.
+Shapes: S time steps, B batch, T tokens, C hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _INIT_STD = 0.02  # BERT's
 
 @dataclass
 class SpikeBERTConfig:
-    """What a `SpikeBERT` is built of.
+    """The config of a `SpikeBERT`.
 
     Raises:
-        ValueError: A size is below 1, the sizes do not fit together, or a number is out of its range.
+        ValueError: A size is below 1, the sizes do not fit together, or a number is out of range.
     """
 
     vocab_size: int = 2048
-    """Tokens in the vocabulary."""
+    """Vocabulary size."""
     context_length: int = 128
-    """Tokens that the model sees at most."""
+    """Maximum number of tokens that the model sees."""
     num_layers: int = 4
     """Blocks of attention and feed-forward network."""
     num_heads: int = 4
@@ -44,13 +44,13 @@ class SpikeBERTConfig:
     feed_forward_size: int = 512
     """Size of the feed-forward network."""
     type_vocab_size: int = 2
-    """Kinds of segments: the first and the second sentence of a pair."""
+    """Number of segment types: the first and the second sentence of a pair."""
     time_steps: int = 2
-    """Steps of time that the neurons have for each input."""
+    """Time steps of the neurons per input."""
     beta: float = 0.5
-    """What of a neuron's potential is left after a step, from 0 to below 1."""
+    """Decay factor of a neuron's potential per step, from 0 to below 1."""
     threshold: float = 0.7
-    """The potential, either way, at which a neuron fires when the training begins, above 0."""
+    """Initial threshold of the absolute potential, above 0."""
 
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size", "context_length", "num_layers", "num_heads", "hidden_size")
@@ -61,7 +61,7 @@ class SpikeBERTConfig:
 
 
 class SpikeBERT(nn.Module):
-    """The masked-language model; it takes and names things as ``transformers``' BERT does.
+    """The masked language model, with the arguments and outputs of BERT in ``transformers``.
 
     Args:
         config: Its sizes.
@@ -99,33 +99,33 @@ class SpikeBERT(nn.Module):
         labels: Tensor | None = None,
         next_sentence_label: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Predict the hidden tokens.
+        """Predict the masked tokens.
 
         Args:
             input_ids: Ids (B, T), some of them the mask token.
-            attention_mask: 1 for tokens and 0 for what only fills up (B, T), or None.
-            token_type_ids: The kind of segment of each token (B, T), or None.
-            labels: The tokens that are asked for (B, T), -100 elsewhere, or None.
+            attention_mask: 1 for tokens and 0 for padding (B, T), or None.
+            token_type_ids: The segment type of each token (B, T), or None.
+            labels: The masked tokens (B, T), -100 elsewhere, or None.
             next_sentence_label: 0 if the second sentence follows the first, 1 if not (B), or None.
 
         Returns:
-            ``logits`` (B, T, V) and ``next_sentence_logits`` (B, 2), and with labels also ``loss`` in nats, to which
-            the one of the next sentence is added.
+            ``logits`` (B, T, V) and ``next_sentence_logits`` (B, 2), and with labels also ``loss`` in nats, plus
+            that of the next sentence.
 
         Raises:
-            ValueError: There are more tokens than the context holds.
+            ValueError: There are more tokens than the context length.
         """
         return self._predict(input_ids, attention_mask, token_type_ids, labels, next_sentence_label)[0]
 
     def training_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Compute the loss and how much the neurons fire.
+        """Compute the loss and the firing rates.
 
         Args:
             batch: What `forward` takes, with ``labels``.
 
         Returns:
-            ``loss``; ``firing_rate_N``, the share of neurons of block N that fire, either way, at a token and step of
-            time; and ``synops_saved``; see `darkit.models.spiking.share_saved`.
+            ``loss``; ``firing_rate_N``, the fraction of neurons of block N that fire per token and time step; and
+            ``synops_saved``; see `darkit.models.spiking.share_saved`.
         """
         found, rates = self._predict(**batch)
         values = {"loss": found["loss"]}
@@ -141,7 +141,7 @@ class SpikeBERT(nn.Module):
         labels: Tensor | None = None,
         next_sentence_label: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return what `forward` does, and firing rates (layers, 4)."""
+        """Return the result of `forward`, and firing rates (layers, 4)."""
         time = input_ids.shape[1]
         if time > self.config.context_length:
             raise ValueError(f"{time} tokens do not fit into a context of {self.config.context_length}.")
@@ -163,14 +163,14 @@ class SpikeBERT(nn.Module):
             losses.append(F.cross_entropy(found["logits"].flatten(0, 1), labels.flatten()))
         if next_sentence_label is not None:
             losses.append(F.cross_entropy(found["next_sentence_logits"], next_sentence_label.flatten()))
-        elif losses:  # so that all parameters have a gradient, which training on several devices asks for
+        elif losses:  # all parameters get a gradient, as needed on several devices
             losses.append(0 * found["next_sentence_logits"].sum())
         if losses:
             found["loss"] = torch.stack(losses).sum()
         return found, torch.stack(rates)
 
     def _share_saved(self, rates: Tensor) -> Tensor:
-        """Count every step of time, of which a dense twin needs only one."""
+        """Count every time step; a dense model needs only one."""
         config = self.config
         size = config.hidden_size
         sizes = (3 * size * size, size * size, size * config.feed_forward_size, config.feed_forward_size * size)
@@ -181,14 +181,14 @@ class SpikeBERT(nn.Module):
 
 
 class ElasticNeurons(nn.Module):
-    """Leaky neurons that fire both ways, by a learnt threshold and with a learnt amplitude.
+    """Leaky neurons with signed spikes, a learned threshold and a learned amplitude.
 
     U[s] = beta (U[s-1] - spike[s-1]) + X[s]; a spike is the amplitude, with U's sign, where |U| is above the threshold.
-    Backwards, both steps have the surrogate gradient of ``snntorch``'s arc tangent.
+    In the backward pass, both steps have the surrogate gradient of ``snntorch``'s arc tangent.
 
     Args:
-        beta: What of the potential is left after a step.
-        threshold: The threshold to begin with, and the amplitude.
+        beta: Decay factor of the potential per step.
+        threshold: The initial threshold and amplitude.
     """
 
     def __init__(self, beta: float, threshold: float) -> None:
@@ -199,13 +199,13 @@ class ElasticNeurons(nn.Module):
         self.amplitude = nn.Parameter(torch.tensor(float(threshold)))
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Let the neurons fire.
+        """Run the neurons over time.
 
         Args:
-            inputs: What flows in (S, ...).
+            inputs: The input currents (S, ...).
 
         Returns:
-            Spikes (S, ...), each -amplitude, 0 or amplitude, and the share of them that is not 0.
+            Spikes (S, ...), each -amplitude, 0 or amplitude, and the fraction that is not 0.
         """
         threshold = self.threshold.abs()
         potential: Tensor | None = None
@@ -233,7 +233,7 @@ class _Block(nn.Module):
         self.mixed_norm = nn.LayerNorm(size)
 
     def forward(self, steps: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Take and returns steps (S, B, T, C), and returns the firing rates of the four groups of neurons (4)."""
+        """Take and returns steps (S, B, T, C), and return the firing rates of the four groups of neurons (4)."""
         before_attention, before_output, before_up, before_down = self.neurons
         spikes, first = before_attention(self.attention_norm(steps))
         joined = self.query_key_value(spikes).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)

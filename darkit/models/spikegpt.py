@@ -1,12 +1,12 @@
 """A spiking language model after SpikeGPT (Zhu, Zhao, Li and Eshraghian, 2023).
 
 Taken from there: blocks of token shift, a linear-time weighted mean over the past (RWKV's, Peng et al., 2023) and a
-gated feed-forward network with squared ReLU; binary spikes of leaky neurons, with surrogate gradients, are what the
-matrices take. Changed: the neurons fire where each half of a block begins instead of where it ends, and the residual
-stream stays real, which trains better at this size; and the mean is computed for whole stretches of time by matrix
-products, with the keys bounded instead of shifted by their running maximum.
+gated feed-forward network with squared ReLU; the matrices take binary spikes of leaky neurons with surrogate
+gradients. Changed: the neurons are at the start of each half of a block instead of its end, and the residual stream
+stays real, which trains better at this size; and the mean is computed for chunks of time steps by matrix products,
+with bounded keys instead of a running maximum.
 
-The mean over the past, per channel, with decay w > 0 and bonus u for the present token:
+The mean over the past, per channel, with decay w > 0 and bonus u for the current token:
 ``wkv[t] = (sum_{i<t} e^{-(t-1-i)w + k[i]} v[i] + e^{u + k[t]} v[t]) / (the same without v)``.
 
 Shapes: B batch, T time, C hidden size, F size of the feed-forward network, V vocabulary.
@@ -26,22 +26,22 @@ from .checks import check_flag, check_positive, check_share, check_sizes
 from .spiking import LeakyNeurons, share_saved, snntorch
 
 _INIT_STD = 0.02
-_LARGEST_KEY = 30.0  # of the exponent, so that sums of exponentials stay finite and above 0 in float32
-_STRETCH = 32  # steps of time that are mixed by one matrix product
+_LARGEST_KEY = 30.0  # bound of the exponent, so that sums stay finite and above 0 in float32
+_CHUNK = 32  # time steps per matrix product
 
 
 @dataclass
 class SpikeGPTConfig:
-    """What a `SpikeGPT` is built of.
+    """The config of a `SpikeGPT`.
 
     Raises:
-        ValueError: A size is below 1, or a number out of its range.
+        ValueError: A size is below 1, or a number is out of range.
     """
 
     vocab_size: int = 2048
-    """Tokens in the vocabulary."""
+    """Vocabulary size."""
     context_length: int = 128
-    """Tokens per training window; generation may go on beyond."""
+    """Tokens per training window; generation has no limit."""
     num_layers: int = 4
     """Blocks of time mixing and feed-forward network."""
     hidden_size: int = 192
@@ -49,7 +49,7 @@ class SpikeGPTConfig:
     feed_forward_size: int = 672
     """Size of the feed-forward network; 3.5 times `hidden_size` gives a block of a `GPT` its parameters."""
     beta: float = 0.5
-    """What of a neuron's potential is left after a token, from 0 to below 1."""
+    """Decay factor of a neuron's potential per token, from 0 to below 1."""
     threshold: float = 1.0
     """The potential at which a neuron fires, above 0."""
     tie_embeddings: bool = True
@@ -63,11 +63,11 @@ class SpikeGPTConfig:
 
 
 class State:
-    """What the model keeps of the past: its size does not depend on how much that was.
+    """The recurrent state, whose size does not depend on the number of tokens.
 
     Attributes:
-        length: Tokens seen so far.
-        limit: None, for there is no end of the context.
+        length: Number of tokens so far.
+        limit: None, since the context is unlimited.
     """
 
     limit = None
@@ -80,14 +80,14 @@ class State:
 
 
 class _HalfState(NamedTuple):
-    """Of half a block: what its neurons have left (B, C), and which of them fired at the last token (B, C)."""
+    """State of half a block: the potential of its neurons (B, C), and their spikes at the last token (B, C)."""
 
     potential: Tensor
     spikes: Tensor
 
 
 class _BlockState(NamedTuple):
-    """Of a block: the state of its halves, and numerator and denominator of the mean (2, B, C) between them."""
+    """State of a block: that of its halves, and numerator and denominator of the mean (2, B, C)."""
 
     mixing: _HalfState
     sums: Tensor
@@ -123,8 +123,8 @@ class SpikeGPT(nn.Module):
 
         Args:
             tokens: Ids (B, T).
-            targets: The ids that come next (B, T), or None; -100 is left out of the loss.
-            cache: What the model keeps of what came before, which it brings up to date; or None.
+            targets: The next ids (B, T), or None; the loss ignores -100.
+            cache: The state after the tokens before, which is updated; or None.
 
         Returns:
             Logits (B, T, V), and with targets also the mean cross-entropy in nats.
@@ -135,14 +135,14 @@ class SpikeGPT(nn.Module):
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """Compute the loss and how much the neurons fire.
+        """Compute the loss and the firing rates.
 
         Args:
-            batch: Ids (B, T) and the ids that come next (B, T).
+            batch: Ids (B, T) and the next ids (B, T).
 
         Returns:
-            ``loss``; ``firing_rate_N``, the share of neurons of block N that fire at a token; and ``synops_saved``; see
-            `darkit.models.spiking.share_saved`.
+            ``loss``; ``firing_rate_N``, the fraction of neurons of block N that fire per token; and ``synops_saved``;
+            see `darkit.models.spiking.share_saved`.
         """
         tokens, targets = batch
         logits, rates = self._predict(tokens, None)
@@ -152,12 +152,12 @@ class SpikeGPT(nn.Module):
         return found
 
     def make_cache(self, batch_size: int = 1) -> State:
-        """Make what is kept of the past for a batch of sequences that have none."""
+        """Return an initial state for a batch of sequences."""
         weight = self.embedding.weight
         return State(self.config, batch_size, weight.device, weight.dtype)
 
     def _predict(self, tokens: Tensor, cache: State | None) -> tuple[Tensor, Tensor]:
-        """Return logits and, per block, firing rates and shares of inputs that are not silent (layers, 4)."""
+        """Return logits and, per block, firing rates and fractions of inputs that are not 0 (layers, 4)."""
         hidden = self.embedding(tokens)
         state = cache if cache is not None else self.make_cache(len(tokens))
         rates = []
@@ -176,7 +176,7 @@ class SpikeGPT(nn.Module):
         return share_saved(spiking, dense)
 
     def _initialize(self) -> None:
-        """Normal weights as in GPT-2; what writes into the residual stream is scaled down by its depth."""
+        """Initialize as GPT-2: normal weights, those of residual outputs scaled down by the depth."""
         depth = math.sqrt(2 * self.config.num_layers)
         for name, parameter in self.named_parameters():
             if name.endswith(("output.weight", "down.weight")):
@@ -207,7 +207,7 @@ class _Block(nn.Module):
 
 
 def _fire(inputs: Tensor, neurons: nn.Module, state: _HalfState) -> tuple[Tensor, Tensor, _HalfState]:
-    """Return spikes (B, T, C), those of the token before each (B, T, C), and the state after these tokens."""
+    """Return spikes (B, T, C), those of the previous tokens (B, T, C), and the state after these tokens."""
     spikes, potential = neurons(inputs, state.potential)
     before = torch.cat((state.spikes[:, None], spikes[:, :-1]), dim=1)
     return spikes, before, _HalfState(potential, spikes[:, -1].detach())
@@ -223,9 +223,9 @@ class _TimeMixing(nn.Module):
         size = config.hidden_size
         place = torch.arange(size) / max(1, size - 1)
         depth = layer / max(1, config.num_layers - 1)
-        self.decay = nn.Parameter(-5 + 8 * place ** (0.7 + 1.3 * depth))  # the logarithm of w, as RWKV begins
+        self.decay = nn.Parameter(-5 + 8 * place ** (0.7 + 1.3 * depth))  # log of w, initialized as in RWKV
         self.bonus = nn.Parameter(math.log(0.3) + 0.5 * ((torch.arange(size) + 1) % 3 - 1))
-        share = place ** (1 - layer / config.num_layers)  # how much of the present token each channel takes
+        share = place ** (1 - layer / config.num_layers)  # weight of the current token in each channel
         self.key_share = nn.Parameter(share.clone())
         self.value_share = nn.Parameter(share + 0.3 * depth)
         self.gate_share = nn.Parameter(share**0.5)
@@ -260,14 +260,14 @@ class _ChannelMixing(nn.Module):
 
 
 def mix_over_time(key: Tensor, value: Tensor, decay: Tensor, bonus: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the weighted mean over the past of each token; the module's text has the formula.
+    """Compute the weighted mean over the past of each token; see the formula in the module's docstring.
 
     Args:
-        key: Logarithms of weights (B, T, C).
-        value: What is averaged (B, T, C).
-        decay: By how much a weight's logarithm falls with every token (C), above 0.
-        bonus: What the present token's has more (C).
-        sums: Numerator and denominator of what came before (2, B, C).
+        key: Log weights (B, T, C).
+        value: Values to average (B, T, C).
+        decay: Decrease of a log weight per token (C), above 0.
+        bonus: Addition to the log weight of the current token (C).
+        sums: Numerator and denominator of the tokens before (2, B, C).
 
     Returns:
         The means (B, T, C), and the sums after these tokens (2, B, C).
@@ -276,16 +276,16 @@ def mix_over_time(key: Tensor, value: Tensor, decay: Tensor, bonus: Tensor, sums
     both = torch.stack((weights * value, weights)).permute(3, 0, 1, 2)  # (C, 2, B, T)
     past = sums.permute(2, 0, 1)  # (C, 2, B)
     pieces = []
-    for first in range(0, key.shape[1], _STRETCH):
-        stretch = both[..., first : first + _STRETCH]
-        steps = torch.arange(stretch.shape[-1], device=key.device)
-        fading = torch.exp(-decay[:, None] * steps)  # (C, T): by so many steps
-        between = steps[None, :] - steps[:, None] - 1  # from a token (rows) to one after it (columns)
+    for first in range(0, key.shape[1], _CHUNK):
+        chunk = both[..., first : first + _CHUNK]
+        steps = torch.arange(chunk.shape[-1], device=key.device)
+        fading = torch.exp(-decay[:, None] * steps)  # (C, T)
+        between = steps[None, :] - steps[:, None] - 1  # steps from a token (rows) to a later one (columns)
         reach = torch.exp(-decay[:, None, None] * between.clamp(min=0)) * (between >= 0)  # (C, T, T)
-        inside = torch.bmm(stretch.flatten(1, 2), reach).view_as(stretch)
+        inside = torch.bmm(chunk.flatten(1, 2), reach).view_as(chunk)
         pieces.append(inside + past[..., None] * fading[:, None, None])
-        ending = fading.flip(-1)  # to the end of the stretch
-        past = past * torch.exp(-decay * len(steps))[:, None, None] + (stretch * ending[:, None, None]).sum(-1)
+        ending = fading.flip(-1)  # decay to the end of the chunk
+        past = past * torch.exp(-decay * len(steps))[:, None, None] + (chunk * ending[:, None, None]).sum(-1)
     numerator, denominator = (torch.cat(pieces, dim=-1) + both * bonus.clamp(-5, 5).exp()[:, None, None, None]).permute(
         1, 2, 3, 0
     )

@@ -1,4 +1,4 @@
-"""What the spiking models share: neurons that leak, over time and in parallel, and how much work their spikes save.
+"""Shared parts of the spiking models: leaky neurons, and the synaptic operations that spikes save.
 
 Neurons and surrogate gradients are those of ``snntorch`` (the extra ``darkit[snn]``).
 
@@ -30,13 +30,13 @@ class LeakyNeurons(nn.Module):
     """Leaky integrate-and-fire neurons whose time is an axis: ``snntorch.Leaky`` in one call.
 
     As there, with reset by subtraction (Eshraghian et al., 2023, section 3): U[t] = beta U[t-1] + X[t] - S[t-1]
-    threshold, and S[t] = 1 where U[t] > threshold. Backwards, a spike has the surrogate gradient of an arc tangent
-    (Fang et al., 2021), and the reset none. Going through time is a loop either way, over one row of memory in each
-    direction instead of a graph of autograd's per step.
+    threshold, and S[t] = 1 where U[t] > threshold. In the backward pass, a spike has the surrogate gradient of an arc
+    tangent (Fang et al., 2021), and the reset has none. Both passes loop over time steps without an autograd graph per
+    step.
 
     Args:
-        beta: What of the potential is left after a step, from 0 to below 1.
-        threshold: Where a neuron fires.
+        beta: Decay factor of the potential per step, from 0 to below 1.
+        threshold: The potential at which a neuron fires.
     """
 
     def __init__(self, beta: float, threshold: float) -> None:
@@ -45,14 +45,14 @@ class LeakyNeurons(nn.Module):
         self.surrogate = snntorch().surrogate.atan()
 
     def forward(self, inputs: Tensor, potential: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Let the neurons fire.
+        """Run the neurons over time.
 
         Args:
-            inputs: What flows in (B, T, C).
-            potential: What the neurons have left from before (B, C), as this returned it; None is nothing.
+            inputs: The input currents (B, T, C).
+            potential: The potential after the steps before (B, C), as returned; None is zero.
 
         Returns:
-            Spikes (B, T, C), each 0 or 1, and what the neurons have left (B, C), without its gradient.
+            Spikes (B, T, C), each 0 or 1, and the remaining potential (B, C), without gradient.
         """
         if potential is None:
             potential = inputs.new_zeros(inputs.shape[0], inputs.shape[2])
@@ -67,9 +67,9 @@ class _Leak(torch.autograd.Function):
     def forward(
         ctx: Any, inputs: Tensor, potential: Tensor, beta: float, threshold: float, surrogate: Any
     ) -> tuple[Tensor, Tensor]:
-        rows = inputs.transpose(0, 1).contiguous()  # a step is one row of memory
+        rows = inputs.transpose(0, 1).contiguous()  # a step is contiguous in memory
         above = torch.empty_like(rows)  # potential over threshold
-        left = potential  # what flows over from a step to the next
+        left = potential  # carried over to the next step
         spikes = torch.empty_like(rows)
         for row, target, fired in zip(rows.unbind(), above.unbind(), spikes.unbind(), strict=True):
             torch.add(row, left, out=target)
@@ -95,14 +95,14 @@ class _Leak(torch.autograd.Function):
 
 
 def share_saved(spiking: Sequence[tuple[Tensor, int]], dense: int) -> Tensor:
-    """Return which share of a dense twin's synaptic operations the spikes save.
+    """Return the fraction of a dense model's synaptic operations that the spikes save.
 
-    A synapse whose input is silent has nothing to do, so a matrix that takes spikes costs its firing rate times its
-    size (Merolla et al., 2014; Zhu et al., 2023, section 5.3); one that takes numbers costs its size.
+    A synapse without an input spike costs nothing, so a matrix with spikes as input costs its firing rate times its
+    size (Merolla et al., 2014; Zhu et al., 2023, section 5.3); others cost their size.
 
     Args:
-        spiking: Of each matrix that takes spikes: the share of its inputs that are not 0, and its size.
-        dense: The size of all other matrices together.
+        spiking: For each matrix with spikes as input: the fraction of its inputs that are not 0, and its size.
+        dense: The total size of all other matrices.
 
     Returns:
         1 - (sum of rate x size + dense) / (sum of size + dense), a tensor without dimensions.

@@ -1,1 +1,1 @@
-"""Prediction: from the name of a run to an answer."""
+"""Prediction and evaluation with the model of a run, found by its name."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from darkit.engine.steps.loss import batch_errors
 from darkit.errors import ConfigError, DataError
-from darkit.prediction.classification import read_off
+from darkit.prediction.classification import read_predictions
 from darkit.prediction.predicter import Predicter
 from darkit.prediction.rows import TEXT, Rows, rows_of, write_rows
 from darkit.prediction.tasks import column_names
@@ -115,7 +115,7 @@ def _predictions(predicter: Predicter, run: Run, rows: Rows, text_field: str) ->
     for batch in torch.split(values, _BATCH_SIZE):
         with batch_errors(batch):
             output = predicter.predict(batch)
-        yield from read_off(output, predicter.task, predicter.label_names)
+        yield from read_predictions(output, predicter.task, predicter.label_names)
 
 
 def _float_type(run: Run, model: nn.Module) -> torch.dtype | None:

@@ -1,4 +1,4 @@
-"""Labels and numbers in what a model returns, and of texts."""
+"""Labels and numbers from a model's outputs, and for texts."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from darkit.errors import ConfigError, ModelError
 from darkit.prediction.text.language import call_by_names, context_of, logits_of
 from darkit.runs.tasks import CLASSIFICATION
 
-_AT_ONCE = 64  # texts
+_BATCH_SIZE = 64  # texts
 
 
 @dataclass(frozen=True)
 class Label:
-    """A label that a model chose.
+    """A predicted label.
 
     Attributes:
-        label: Its name, or its number where the run does not know it.
-        probability: How sure the model is.
+        label: Its name, or its number if the run has no label names.
+        probability: Its probability.
     """
 
     label: str | int
     probability: float
 
 
-def read_off(output: Any, task: str, names: Sequence[str]) -> list[Any]:
-    """Make predictions of what a model returned for some rows.
+def read_predictions(output: Any, task: str, names: Sequence[str]) -> list[Any]:
+    """Return the predictions in a model's output for a batch of rows.
 
     Args:
-        output: What it returned.
+        output: The model's output.
         task: ``classification`` or ``regression``.
-        names: The labels by their numbers, or none.
+        names: The label names in the order of their numbers; may be empty.
 
     Returns:
-        For each row a `Label`, or its numbers: a float where there is one, else a list.
+        For each row a `Label`, or its numbers: a float if there is one, else a list.
 
     Raises:
-        ModelError: There are no logits (rows, labels), or more labels than names.
+        ModelError: The output has no logits (rows, labels), or another number of labels than names.
     """
     values = logits_of(output)
     if not isinstance(values, Tensor) or not values.ndim:
-        raise ModelError(f"The model returned {describe(output)}, of which no prediction for each row can be made.")
+        raise ModelError(f"The model returned {describe(output)}, which has no prediction for each row.")
     values = values.detach().float().cpu()
     if task != CLASSIFICATION:
         rows = values.tolist()
@@ -65,17 +65,17 @@ def read_off(output: Any, task: str, names: Sequence[str]) -> list[Any]:
 def label_texts(
     model: nn.Module, tokenizer: Any, texts: Sequence[str], task: str, names: Sequence[str]
 ) -> Iterator[Any]:
-    """Find a label, or numbers, for each text; one that is too long for the model is cut as in training.
+    """Predict a label or numbers for each text; texts that are too long are truncated as in training.
 
     Args:
         model: The model.
         tokenizer: Its tokenizer.
         texts: The texts.
         task: ``classification`` or ``regression``.
-        names: The labels by their numbers, or none.
+        names: The label names in the order of their numbers; may be empty.
 
     Yields:
-        What `read_off` makes.
+        The predictions of `read_predictions`.
 
     Raises:
         ConfigError: A text has no token.
@@ -84,10 +84,10 @@ def label_texts(
     before, behind = ([] if token is None else [token] for token in (cls, sep))
     limit = context_of(model)
     room = limit - len(before) - len(behind) if limit else None
-    for first in range(0, len(texts), _AT_ONCE):
-        part = texts[first : first + _AT_ONCE]
+    for first in range(0, len(texts), _BATCH_SIZE):
+        part = texts[first : first + _BATCH_SIZE]
         rows = [[*before, *ids[:room], *behind] for ids in encode_batch(tokenizer, part)]
         empty = next((text for text, row in zip(part, rows, strict=True) if not row), None)
         if empty is not None:
-            raise ConfigError(f"The text {empty!r} has no token to find a label by.")
-        yield from read_off(call_by_names(model, rows, pad or 0), task, names)
+            raise ConfigError(f"The text {empty!r} has no tokens.")
+        yield from read_predictions(call_by_names(model, rows, pad or 0), task, names)

@@ -1,4 +1,4 @@
-"""How good a run's model is on other data."""
+"""Evaluation of a run's model on other data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from darkit.runs.names import split_reference
 from darkit.runs.notes import Evaluation, add_evaluation
 from darkit.runs.tasks import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ
 
-_PERPLEXITY = (CAUSAL, MASKED, SEQ2SEQ)  # what has a loss in nats per token
+_PERPLEXITY = (CAUSAL, MASKED, SEQ2SEQ)  # tasks with a loss in nats per token
 
 
 def evaluate_run(name: str, data: Any, *, note: bool = True, **settings: Any) -> dict[str, float]:
@@ -35,14 +35,14 @@ def evaluate_run(name: str, data: Any, *, note: bool = True, **settings: Any) ->
 
     Args:
         name: The run's name, or NAME:CHECKPOINT.
-        data: As `measure_run` takes it, and raises errors about it.
-        note: Whether to append the result to the notes.
-        **settings: Of `measure_run`.
+        data: As for `measure_run`, with its errors.
+        note: Append the result to the notes.
+        **settings: As for `measure_run`.
 
     Returns:
-        ``loss`` and whatever else a step returns, each the mean over the samples or targets that it counts, as
-        `darkit.engine.metrics.means` says, and ``perplexity``, e to the power of the loss, for language models; not
-        for pairs of sentences, whose loss is that of the hidden tokens and of the pair.
+        ``loss`` and the other values of a step, each the mean over its samples or targets (see
+        `darkit.engine.metrics.means`), and for language models ``perplexity``, the exponential of the loss; not for
+        pairs of sentences, whose loss is the sum of two.
 
     Raises:
         ConfigError: The run's notes cannot be read, so a new one would replace them.
@@ -64,22 +64,22 @@ def measure_run(
     batch_size: int = 16,
     loss: Callable[..., Any] | None = None,
 ) -> Evaluation:
-    """Evaluate a run's model on data as `evaluate_run` does, and writes nothing.
+    """Evaluate a run's model on data without writing the result.
 
     Args:
         name: The run's name, or NAME:CHECKPOINT.
-        data: A `DataChoice`, of which the part for evaluation is taken if it has one, or whatever `darkit.fit` takes.
+        data: A `DataChoice`, whose validation part is used if it has one, or the ``data`` of `darkit.fit`.
         described: The name of the data in the notes.
-        device: Where to evaluate; None takes the accelerator if there is one.
+        device: The device; None takes the accelerator if available.
         batch_size: Samples per batch.
-        loss: The loss, if neither the model nor the choice brings it.
+        loss: The loss, if neither the model nor the choice has one.
 
     Returns:
-        The metrics, the checkpoint whose weights were evaluated, and when.
+        The metrics, the evaluated checkpoint, and the time.
 
     Raises:
         DataError: The data does not fit the run, has another tokenizer or other labels, or is empty.
-        LossError: Nothing says what the loss is.
+        LossError: No loss was found.
     """
     predicter = Predicter.from_pretrained(name, device)
     run = load(predicter.name, root=predicter.get_root())
@@ -90,7 +90,7 @@ def measure_run(
     _compare_labels(label_names(run, model), getattr(samples, "facts", {}).get("label_names"))
     function = loss or (None if finds_own_loss(model) else choice.loss_for(model))
     config = TrainerConfig(batch_size=batch_size, device=predicter.device.partition(":")[0])
-    seed_generators(config.seed)  # what a sample draws is the same each time
+    seed_generators(config.seed)  # random samples are the same each time
     loaders = make_loaders(samples, samples, config)
     try:
         check_fits(model, run.config, loaders, direct=function is None and not finds_own_loss(model))
@@ -102,16 +102,15 @@ def measure_run(
     finally:
         loaders.close()
     metrics = {key: float(value) for key, value in means.items()}
-    if (
-        "loss" in metrics and predicter.task in _PERPLEXITY and not isinstance(samples, SentencePairs)
-    ):  # whose loss is a sum of two
+    one_loss = not isinstance(samples, SentencePairs)  # theirs is a sum of two
+    if "loss" in metrics and predicter.task in _PERPLEXITY and one_loss:
         metrics["perplexity"] = math.exp(metrics["loss"]) if metrics["loss"] < 700 else math.inf
     checkpoint = predicter.checkpoint.name if predicter.checkpoint else ""
     return Evaluation(time.time(), described or type(samples).__name__, checkpoint, metrics)
 
 
 def _with_accuracy(step: Compute, model: nn.Module) -> Compute:
-    """Add the accuracy of a classifier that tells no more than its loss, as transformers' do."""
+    """Add the accuracy of a classifier that returns only its loss, as those of transformers do."""
     outputs: list[Any] = []
     model.register_forward_hook(lambda module, arguments, output: outputs.append(output))
 
@@ -121,24 +120,24 @@ def _with_accuracy(step: Compute, model: nn.Module) -> Compute:
         logits = getattr(outputs[-1], "logits", None) if outputs else None
         labels = batch.get("labels") if isinstance(batch, Mapping) else None
         if isinstance(logits, Tensor) and isinstance(labels, Tensor) and logits.shape[:-1] == labels.shape:
-            asked = labels != IGNORED
-            return {"accuracy": (logits.argmax(-1) == labels)[asked].double().mean(), **values}
+            counted = labels != IGNORED
+            return {"accuracy": (logits.argmax(-1) == labels)[counted].double().mean(), **values}
         return values
 
     return compute
 
 
 def _compare_tokenizers(run: Run, data: Any) -> None:
-    """Raise `DataError` where the ids of the data would stand for other text than those of the run."""
+    """Raise `DataError` if the data has another tokenizer than the run."""
     mine, theirs = tokenizer_digest(run.path / files.TOKENIZER), tokenizer_digest(data)
     if None not in (mine, theirs) and mine != theirs:
         raise DataError(
-            f"The tokenizer of this data is not the one of the run {run.name!r}: give data that takes a tokenizer, and "
-            f"{run.path / files.TOKENIZER} as that."
+            f"The tokenizer of this data is not the one of the run {run.name!r}. Give data with the setting "
+            f"tokenizer={run.path / files.TOKENIZER}."
         )
 
 
 def _compare_labels(run: list[str], data: list[str] | None) -> None:
-    """Raise `DataError` where a label would be taken for another."""
+    """Raise `DataError` if the data has other labels than the run."""
     if run and data and list(run) != list(data):
-        raise DataError(f"The labels of this data are {', '.join(data)}, but the model tells {', '.join(run)}.")
+        raise DataError(f"The labels of this data are {', '.join(data)}, but the model predicts {', '.join(run)}.")

@@ -1,4 +1,4 @@
-"""`Predicter`: a trained model found again by its run's name."""
+"""`Predicter`: a trained model, loaded by its run's name."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from darkit.runs.names import split_reference
 from darkit.runs.tasks import CLASSIFICATION, MASKED, REGRESSION, SEQ2SEQ
 
 _LOADED: WeakKeyDictionary[nn.Module, Checkpoint] = WeakKeyDictionary()
-"""Which checkpoint a model's weights are from: `Predicter.get_model` may be overridden and returns the model alone."""
+"""The checkpoint of each loaded model; `Predicter.get_model` may be overridden and returns only the model."""
 
 
 class Predicter:
-    """Predict with the model of a run.
+    """Prediction with the model of a run.
 
-    Wherever a name is asked for, ``NAME:CHECKPOINT`` is one too. Every class method may be overridden; `register` makes
-    a subclass the one that `from_pretrained` builds for models of a class.
+    A name may also be ``NAME:CHECKPOINT``. Every class method may be overridden; `register` sets the subclass that
+    `from_pretrained` builds for models of a class.
 
     Args:
         name: The run's name.
         model: The model with its weights.
-        device: Where it predicts.
+        device: Its device.
 
     Attributes:
-        checkpoint: Whose weights `from_pretrained` loaded; None where a subclass loaded them in a way of its own.
+        checkpoint: The checkpoint that `from_pretrained` loaded; None if a subclass loaded the weights itself.
     """
 
     checkpoint: Checkpoint | None = None
@@ -58,7 +58,7 @@ class Predicter:
 
     @classmethod
     def register(cls, name: str, predicter: type[Predicter]) -> None:
-        """Let `from_pretrained` build ``predicter`` for models whose class has this name.
+        """Make `from_pretrained` build ``predicter`` for models whose class has this name.
 
         Raises:
             ModelError: It is not a subclass of `Predicter`.
@@ -76,18 +76,18 @@ class Predicter:
         *,
         model: nn.Module | None = None,
     ) -> Self:
-        """Find a run and builds its predicter.
+        """Load a run's predicter.
 
         Args:
             name: The run's name.
-            device: Where to predict, such as ``cpu`` or ``cuda:1``; None takes the accelerator if there is one.
-            checkpoint: ``iter-400-ckpt``, ``400``, or None for the latest that can be trusted.
-            model: The model itself, when it cannot be built from what the run recorded; its weights are loaded.
+            device: The device, such as ``cpu`` or ``cuda:1``; None takes the accelerator if available.
+            checkpoint: ``iter-400-ckpt``, ``400``, or None for the latest undamaged one.
+            model: The model itself, if it cannot be built from the run's record; its weights are loaded.
 
         Raises:
-            RunNotFoundError: There is no such run.
-            CheckpointNotFoundError: It has no such checkpoint.
-            CheckpointMismatchError: The weights are another model's.
+            RunNotFoundError: The run does not exist.
+            CheckpointNotFoundError: The checkpoint does not exist.
+            CheckpointMismatchError: The weights are those of another model.
             ModelError: The model's class cannot be found or built.
         """
         reference, wanted = cls._refer(name, checkpoint)
@@ -105,12 +105,12 @@ class Predicter:
 
     @classmethod
     def get_root(cls) -> Path:
-        """Return where the runs are; a subclass may override it."""
+        """Return the root of the runs; a subclass may override it."""
         return base()
 
     @classmethod
     def get_checkpoint(cls, name: str, checkpoint: str | int | None = None) -> Path:
-        """Return the file of a run's checkpoint; None means the latest that can be trusted."""
+        """Return the file of a run's checkpoint; None means the latest undamaged one."""
         reference, wanted = cls._refer(name, checkpoint)
         return find_checkpoint(cls._run(reference).path, wanted).path
 
@@ -151,27 +151,27 @@ class Predicter:
 
     @cached_property
     def task(self) -> str:
-        """What the model predicts: ``causal``, ``masked``, ``classification``, ``regression`` or ``seq2seq``."""
+        """The model's task: ``causal``, ``masked``, ``classification``, ``regression`` or ``seq2seq``."""
         return task_of(self._run(self.name), self.model, self.tokenizer)
 
     @cached_property
     def label_names(self) -> list[str]:
-        """The labels of a classification by their numbers, as far as the run knows them."""
+        """The label names in the order of their numbers; empty if unknown."""
         return label_names(self._run(self.name), self.model)
 
     def predict(self, input: Any, **settings: Any) -> Any:
         """Predict in evaluation mode, without gradients.
 
         Args:
-            input: Text, or a list of texts, when the run has a tokenizer; else what the model takes: a tensor, or a
-                tuple or dict of them.
-            **settings: For text that goes on: see `darkit.prediction.text.generate.stream_text`; for a masked model
-            ``top``.
+            input: A text or a list of texts, if the run has a tokenizer; else the model's input: a tensor, or a tuple
+                or dict of tensors.
+            **settings: For text generation those of `darkit.prediction.text.generate.stream_text`; for a masked model
+                ``top``.
 
         Returns:
-            For text, and for a list of texts a list of these: an iterator of pieces of what follows, or of what the
-            text becomes; of a masked model the candidates for each ``[MASK]``; of a classification a `Label`; of a
-            regression a number. For anything else what the model returns.
+            For a text (for several, a list of): an iterator of pieces of the generated text; of a masked model the
+            candidates for each ``[MASK]``; of a classification a `Label`; of a regression a number. For anything else
+            the model's output.
 
         Raises:
             ConfigError: Text for a model without a tokenizer.
@@ -215,7 +215,7 @@ class Predicter:
 
 
 def _resolve(device: str | torch.device | None) -> str:
-    """Return the device that will be used, with the number that was asked for if it is of the wanted kind."""
+    """Return the device to use, with its index if it is of the requested kind."""
     kind, _, number = str(device or "auto").partition(":")
     found = resolve_device(TrainerConfig(device=kind))
     return f"{found}:{number}" if number and found == kind else found

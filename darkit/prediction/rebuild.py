@@ -1,4 +1,4 @@
-"""A model built again from what its run directory tells."""
+"""Models rebuilt from a run directory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _NO_TYPES: Mapping[str, str] = {}
 
 
 def build_model(run: Run) -> nn.Module:
-    """Build a run's model with its recorded config, with fresh weights.
+    """Build a run's model from its recorded config, with fresh weights.
 
     A run directory may come from a stranger: classes are imported by name, but only a `torch.nn.Module` is called, with
     a config that `darkit.engine.description.building.build_config` builds.
 
     Raises:
-        ModelError: Its class cannot be found or is no module, or nothing was recorded that it can be built of.
+        ModelError: Its class cannot be found or is not a module, or its config was not recorded.
     """
     facts = _as_dict(run.info.get("model"))
     script = _as_dict(facts.get("script"))
@@ -51,31 +51,31 @@ def build_model(run: Run) -> nn.Module:
         return building.build_from(cls, kind, config_class, values, types)
     except _NotFoundError:
         raise
-    except Exception as error:  # whatever a stranger's constructor says
-        told = str(error).rstrip(".") if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+    except Exception as error:  # of any constructor
+        reason = str(error).rstrip(".") if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
         raise ModelError(
-            f"{cls.__name__} of run {run.name!r} cannot be built from its config.json ({told}); pass the model itself "
-            "as model=."
+            f"{cls.__name__} of run {run.name!r} cannot be built from its config.json ({reason}); pass the model "
+            "itself as model=."
         ) from error
 
 
 def find_model_class(
     path: str, run_name: str, script: Mapping[str, Any] = _NO_TYPES, folder: Path | None = None
 ) -> type[nn.Module]:
-    """Find a model's class among those imported, in the script that defined it, or imports it from where it was.
+    """Find a model's class among the imported ones, in its script, or by importing its module.
 
-    What a script defined is also found under the name of the module that the script was imported as later.
+    A class of a script is also found in a module that the script was later imported as.
 
     Args:
         path: Its recorded path.
-        run_name: The run's name, for the error.
+        run_name: The run's name, for errors.
         script: The record of the script that defined it; see `darkit.engine.description.scripts`.
         folder: The run directory, from which nothing is imported.
 
     Raises:
-        ModelError: It is nowhere, or it is not a module.
+        ModelError: It cannot be found, or is not a module.
     """
-    found: Any = _living(nn.Module, path)
+    found: Any = _loaded_class(nn.Module, path)
     module, name = _split_main(path)
     if found is None and module:
         if script:
@@ -90,7 +90,7 @@ def find_model_class(
 
 
 class _NotFoundError(ModelError):
-    """A class that is nowhere."""
+    """A class that cannot be found."""
 
 
 def _find_config_class(path: str, model_class: type[nn.Module], run_name: str, folder: Path) -> Any:
@@ -99,11 +99,11 @@ def _find_config_class(path: str, model_class: type[nn.Module], run_name: str, f
         beside = getattr(sys.modules.get(model_class.__module__), name, None)
         if isinstance(beside, type):
             return beside
-    return _living(object, path) or _import(path, run_name, folder)
+    return _loaded_class(object, path) or _import(path, run_name, folder)
 
 
 def _from_script(path: str, name: str, script: Mapping[str, Any], run_name: str, folder: Path | None) -> Any:
-    """Find a class in the script, or the module run with ``python -m``, that was recorded."""
+    """Find a class in the recorded script or the module run with ``python -m``."""
     if isinstance(script.get("module"), str):
         return _import(f"{script['module']}.{name}", run_name, folder)
     try:
@@ -124,7 +124,7 @@ def _import(path: str, run_name: str, folder: Path | None = None) -> Any:
         found = _import_module(parts)
         for name in parts[found.__name__.count(".") + 1 :]:
             found = getattr(found, name)
-    except Exception as error:  # whatever a stranger's module says when it is imported
+    except Exception as error:  # of any imported module
         raise _not_found(path, run_name, error) from error
     return found
 
@@ -135,13 +135,13 @@ def _not_found(path: str, run_name: str, error: Exception) -> ModelError:
 
 
 def _check_importable(parts: list[str], folder: Path | None) -> None:
-    """Refuse what is no module of an installed package or of the person's own, before anything of it runs.
+    """Check that a class is in an installed package or the user's own code, before importing it.
 
     Raises:
-        ImportError: The name is none, is part of Python, or its module lies in the run directory.
+        ImportError: The name is invalid, is part of Python, or its module is in the run directory.
     """
     if not all(part.isidentifier() for part in parts):
-        raise ImportError("it is no name of a class in a module")
+        raise ImportError("it is not the name of a class in a module")
     first = parts[0]
     if first in sys.modules:
         return
@@ -153,34 +153,34 @@ def _check_importable(parts: list[str], folder: Path | None) -> None:
     if folder is not None:
         places = [spec.origin or "", *(spec.submodule_search_locations or ())]
         if any(Path(place).resolve().is_relative_to(folder.parent.resolve()) for place in places if place):
-            raise ImportError(f"the module {first!r} lies among the runs, from which nothing is imported")
+            raise ImportError(f"the module {first!r} is among the runs, from which nothing is imported")
 
 
 def _import_module(parts: list[str]) -> Any:
-    """Import the longest beginning of a path that is a module: a class may be inside another class."""
+    """Import the longest prefix of a path that is a module; a class may be inside another class."""
     for length in range(len(parts) - 1, 1, -1):
         name = ".".join(parts[:length])
         try:
             return import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise  # the module is there, and something that it needs is not
+                raise  # the module exists but one of its imports does not
     return import_module(parts[0])
 
 
 def _split_main(path: str) -> tuple[str, str]:
-    """Split off ``__main__``, or what it is called in a process that was spawned; both are empty for other paths."""
+    """Split off ``__main__``, or its name in a spawned process; both parts are empty for other paths."""
     module, _, name = path.partition(".")
     return (module, name) if module in scripts.MAIN else ("", "")
 
 
-def _living(base: type, path: str) -> Any:
-    """Return the class below ``base`` that was defined last under a path, or None."""
+def _loaded_class(base: type, path: str) -> Any:
+    """Return the latest subclass of ``base`` with a path, or None."""
     return next((cls for cls in _subclasses(base) if class_path(cls) == path), None)
 
 
 def _subclasses(base: type) -> Iterator[type]:
-    """Iterate over all classes below one, those that were defined last first."""
+    """Iterate over all subclasses of a class, the latest first."""
     seen = {base}
     waiting = [base]
     while waiting:

@@ -1,4 +1,4 @@
-"""What a run's model is for, from what the run recorded of its data, or else from the model."""
+"""The task of a run's model, from the recorded data or else from the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BY_DATA = {  # the dataset's class -> the task, for runs that recorded no task
     "TextPairs": SEQ2SEQ,
 }
 _LABELLED = ("LabelledTexts", "TableRows")
-_BY_CLASS = (  # what the classes of transformers end with
+_BY_CLASS = (  # endings of transformers' class names
     ("ForMaskedLM", MASKED),
     ("ForPreTraining", MASKED),
     ("ForSequenceClassification", CLASSIFICATION),
@@ -33,11 +33,11 @@ _BY_CLASS = (  # what the classes of transformers end with
 
 
 def task_of(run: Run, model: nn.Module, tokenizer: Any) -> str:
-    """Says what a model predicts.
+    """Return the task of a model.
 
     Args:
-        run: What was recorded counts most.
-        model: Else the names of its class and of what its ``forward`` takes.
+        run: Its record is used first.
+        model: Else its class name and the arguments of its ``forward``.
         tokenizer: The run's, or None.
 
     Returns:
@@ -67,7 +67,7 @@ def task_of(run: Run, model: nn.Module, tokenizer: Any) -> str:
 
 
 def label_names(run: Run, model: nn.Module) -> list[str]:
-    """Return the labels by their numbers as the run recorded them or a transformers model names them; or none."""
+    """Return the label names recorded by the run or named by a transformers model, by number; may be empty."""
     names = _facts(run).get("label_names")
     if isinstance(names, list) and names:
         return [str(name) for name in names]
@@ -78,7 +78,7 @@ def label_names(run: Run, model: nn.Module) -> list[str]:
 
 
 def column_names(run: Run) -> tuple[list[str], list[str]]:
-    """Return the columns that go into the model and those that it predicts, as far as the run recorded them."""
+    """Return the feature and the target columns, each empty if not recorded."""
     data = _facts(run)
     found = ((value if isinstance(value := data.get(key), list) else []) for key in ("features", "target"))
     features, target = ([str(name) for name in names] for names in found)

@@ -74,7 +74,7 @@ def test_a_choice_takes_the_runs_tokenizer_and_one_with_its_own_is_refused(capsy
     found = metrics(capsys, "run", "--data", *choice, "val_fraction=0")
     assert found["loss"] == pytest.approx(metrics(capsys, "run", "--data", "texts")["loss"], rel=0.05)
     said = refused(capsys, "eval", "run", "--data", "text", "vocab_size=290", "context_length=16")
-    assert said.startswith("The tokenizer of this data is not the one of the run 'run': give data that takes ")
+    assert said.startswith("The tokenizer of this data is not the one of the run 'run'. Give data with the setting ")
     assert len(read_notes(darkit.load("run").path).evaluations) == 2
 
 
@@ -129,7 +129,7 @@ def test_other_labels_are_refused(folder: Path, capsys: pytest.CaptureFixture[st
     table = ("data=table", "data.features=[x]", "data.target=label", "data.path=one.csv")
     done(capsys, "train", "model=mlp", *table, "trainer.max_step=2", "name=run")
     said = refused(capsys, "eval", "run", "--data", "other.csv")
-    assert said == "The labels of this data are b, c, but the model tells a, b."
+    assert said == "The labels of this data are b, c, but the model predicts a, b."
 
 
 def test_what_a_model_calls_its_measures_is_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,7 +137,7 @@ def test_nothing_is_imported_from_among_the_runs(tmp_path: Path, monkeypatch: py
         with monkeypatch.context() as patch:
             patch.syspath_prepend(str(place))
             patch.chdir(place)
-            with pytest.raises(ModelError, match="lies among the runs"):
+            with pytest.raises(ModelError, match="is among the runs"):
                 build_model(run)
     assert not canary.exists()
 

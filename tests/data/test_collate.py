@@ -58,7 +58,7 @@ def test_the_length_is_the_least_that_was_asked_for(lengths: list[int], multiple
 
 
 def test_a_sample_that_is_too_long_for_a_fixed_length_is_refused() -> None:
-    with pytest.raises(DataError, match=r"^A sample has 3 tokens, more than the length 2 that batches are given\.$"):
+    with pytest.raises(DataError, match=r"^A sample has 3 tokens, more than the fixed length 2 of a batch\.$"):
         Pad(length=2)([row(1, 2, 3)])
 
 

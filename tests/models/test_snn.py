@@ -38,7 +38,7 @@ def test_the_default_training_tells_95_of_100_digits(capsys: pytest.CaptureFixtu
     ("changes", "said"),
     [
         ({"time_steps": 0}, "time_steps must be a whole number, at least 1, not 0"),
-        ({"hidden_sizes": ()}, "hidden_sizes must name one layer of neurons at least"),
+        ({"hidden_sizes": ()}, "hidden_sizes must have at least one layer of neurons"),
         ({"beta": 1}, "beta must be a number from 0 to below 1, not 1"),
         ({"threshold": -1}, "threshold must be a number above 0, not -1"),
     ],

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from darkit.data.text.tokenizers import train_tokenizer
 from darkit.errors import ConfigError, ModelError
-from darkit.prediction.classification import Label, label_texts, read_off
+from darkit.prediction.classification import Label, label_texts, read_predictions
 from darkit.runs.tasks import CLASSIFICATION, REGRESSION
 from tests.core.parts import STORY
 
@@ -20,27 +20,27 @@ LOGITS = torch.tensor([[0.0, 2.0], [3.0, 0.0]])
 
 @pytest.mark.parametrize("output", [LOGITS, {"logits": LOGITS}, (LOGITS, None), SimpleNamespace(logits=LOGITS)])
 def test_a_label_is_the_likeliest_with_its_probability(output: Any) -> None:
-    first, second = read_off(output, CLASSIFICATION, ["cat", "dog"])
+    first, second = read_predictions(output, CLASSIFICATION, ["cat", "dog"])
     assert first == Label("dog", pytest.approx(float(torch.sigmoid(torch.tensor(2.0)))))
     assert second.label == "cat"
-    assert [item.label for item in read_off(output, CLASSIFICATION, [])] == [1, 0]
+    assert [item.label for item in read_predictions(output, CLASSIFICATION, [])] == [1, 0]
 
 
 def test_numbers_are_numbers_and_several_a_list() -> None:
-    assert read_off(torch.tensor([[1.0], [2.0]]), REGRESSION, []) == [1.0, 2.0]
-    assert read_off(torch.tensor([1.0, 2.0]), REGRESSION, []) == [1.0, 2.0]
-    assert read_off(LOGITS, REGRESSION, []) == LOGITS.tolist()
+    assert read_predictions(torch.tensor([[1.0], [2.0]]), REGRESSION, []) == [1.0, 2.0]
+    assert read_predictions(torch.tensor([1.0, 2.0]), REGRESSION, []) == [1.0, 2.0]
+    assert read_predictions(LOGITS, REGRESSION, []) == LOGITS.tolist()
 
 
 @pytest.mark.parametrize("output", [torch.zeros(2, 3), torch.zeros(2), torch.zeros(1, 2, 2)])
 def test_logits_that_do_not_fit_the_labels_are_told_so(output: Tensor) -> None:
     with pytest.raises(ModelError, match=r"returns logits \(rows, 2\), but the model returned float32"):
-        read_off(output, CLASSIFICATION, ["cat", "dog"])
+        read_predictions(output, CLASSIFICATION, ["cat", "dog"])
 
 
 def test_what_has_no_rows_is_told_so() -> None:
     with pytest.raises(ModelError, match="no prediction for each row"):
-        read_off(torch.tensor(1.0), REGRESSION, [])
+        read_predictions(torch.tensor(1.0), REGRESSION, [])
 
 
 class Short(nn.Module):

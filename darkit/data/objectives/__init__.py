@@ -1,1 +1,1 @@
-"""Objectives: what a model learns from a sample, one for each `data=` choice."""
+"""Training objectives, one for each `data=` choice."""

@@ -1,4 +1,4 @@
-"""Text to train a language model on: documents, a split between them, a tokenizer and windows."""
+"""The embedded text for a language model: documents, split, tokenizer and windows (``data=text``)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from darkit.data.text.windows import TokenWindows, unigram_cross_entropy
 
 
 def embedded_documents() -> list[str]:
-    """Return English prose that every Python carries: the topics of ``help()``, about 465,000 characters."""
+    """Return English prose that comes with Python: the topics of ``help()``, about 465,000 characters."""
     return [topics[name] for name in sorted(topics)]
 
 
@@ -25,15 +25,15 @@ def split_documents(documents: Sequence[str], val_fraction: float, seed: int) ->
     """Split whole documents by content, so that no text is in both parts.
 
     Args:
-        documents: Two different ones at least.
-        val_fraction: About which part of the characters to evaluate on, between 0 and 1.
-        seed: Seed of the choice.
+        documents: At least two different ones.
+        val_fraction: Fraction of the characters held out for validation, above 0 and below 1.
+        seed: Seed of the split.
 
     Returns:
-        The documents to train on, and those to evaluate on; in both, their order is kept.
+        The training and the validation documents, both in their order.
 
     Raises:
-        DataError: The fraction is out of its range, or there are too few documents.
+        DataError: The fraction is out of range, or there are too few documents.
     """
     return _parts(documents, _split(documents, val_fraction, seed))
 
@@ -52,7 +52,7 @@ def _parts(documents: Sequence[str], split: Split) -> tuple[list[str], list[str]
 
 
 def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Tensor:
-    """Encode documents into one row of ids (tokens), the end-of-text token after each."""
+    """Encode documents into one row of ids (tokens), each followed by the end-of-text token."""
     end = needed_token(tokenizer, "end")
     rows = [[*ids, end] for ids in encode_batch(tokenizer, documents)]
     return torch.tensor([token for row in rows for token in row], dtype=torch.int32)
@@ -65,12 +65,12 @@ def text_data(
 
     Args:
         context_length: Tokens per window.
-        vocab_size: Tokens of the byte-level BPE tokenizer that is trained on the training part.
-        val_fraction: About which part of the text to evaluate on.
+        vocab_size: Vocabulary size of the byte-level BPE tokenizer trained on the training part.
+        val_fraction: Fraction held out for validation.
         seed: Seed of the split.
 
     Returns:
-        Windows of tokens and next tokens, the tokenizer, and as baseline the cross-entropy of a unigram model.
+        Windows of tokens and next tokens, the tokenizer, and the cross-entropy of a unigram model as baseline.
     """
     documents = embedded_documents()
     split = _split(documents, val_fraction, seed)

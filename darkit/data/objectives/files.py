@@ -1,4 +1,4 @@
-"""One's own text as data for a language model that predicts the next token."""
+"""Your own text for a language model (``data=files``)."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ def text_files(
     fixed: bool = False,
     multiple_of: int = 1,
 ) -> DataChoice:
-    """Prepare text, or finds it prepared, and cuts it into windows.
+    """Prepare text, unless it is prepared already, and cut it into windows.
 
     Args:
         path: Files, a folder, a pattern, a list of these, or a Hugging Face dataset; see `darkit.data.open_source`.
         context_length: Tokens per window.
         tokenizer: A tokenizer, its file or its name; None trains one.
-        kind: Which kind is trained; see `darkit.data.train_tokenizer`.
-        vocab_size: Of how many tokens at most.
-        special_tokens: With which special tokens; None takes what the kind usually has.
-        field: The field that holds the text.
-        documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
-        split: Which split of a Hugging Face dataset.
-        val_fraction: About which part of the text to evaluate on.
-        val_files: The files to evaluate on instead.
+        kind: Kind of a trained tokenizer; see `darkit.data.train_tokenizer`.
+        vocab_size: Its maximum vocabulary size.
+        special_tokens: Its special tokens; None takes the default of the kind.
+        field: The field with the text.
+        documents: Unit of a text file: ``file``, ``paragraph`` or ``line``.
+        split: The split of a Hugging Face dataset.
+        val_fraction: Fraction held out for validation.
+        val_files: Names or patterns of the validation files instead.
         seed: Seed of the split.
-        named: Whether batches are dicts as transformers' models take them, and not tokens and next tokens.
-        packed: Whether documents are packed one after the other, so that all windows but the last are full; if not, a
-            window never goes over the end of a document, and batches are padded.
-        fixed: Whether to pad to ``context_length`` instead of to the longest of the batch.
-        multiple_of: Of what the padded length is a multiple, as far as ``context_length`` allows.
+        named: Make batches dicts for transformers' models instead of tokens and next tokens.
+        packed: Pack documents one after the other, so that all windows but the last are full; otherwise no window
+            crosses the end of a document, and batches are padded.
+        fixed: Pad to ``context_length`` instead of to the longest sample of the batch.
+        multiple_of: Round the padded length up to a multiple of this, up to ``context_length``.
 
     Returns:
-        Windows, the tokenizer, as baseline the cross-entropy of a unigram model, and as settings the real size of the
-        vocabulary.
+        Windows, the tokenizer, the cross-entropy of a unigram model as baseline, and the actual vocabulary size as
+        setting.
 
     Raises:
-        DataError: The text, the tokenizer or the split is not as it must be, or there is too little text.
+        DataError: The text, the tokenizer or the split is invalid, or there is too little text.
     """
     prepared = prepare(
         path,
@@ -71,7 +71,7 @@ def text_files(
         seed=seed,
     )
     stores = [store for store in (prepared.train, prepared.val) if store is not None]
-    pad = special_token(prepared.tokenizer, "pad") or 0  # nothing is asked where it stands
+    pad = special_token(prepared.tokenizer, "pad") or 0  # its positions have no target
     options: dict[str, Any] = {"pad": pad, "named": named, "facts": prepared.facts}
     if not packed:
         options |= {"fixed": fixed, "multiple_of": multiple_of}

@@ -1,4 +1,4 @@
-"""Texts with a label, or with a number: the choice ``data=classification``."""
+"""Texts with a label or a number (``data=classification``)."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from darkit.errors import DataError
 
 
 class LabelledTexts(Dataset[dict[str, Tensor]]):
-    """Encoded texts and what is to be found of each.
+    """Encoded texts with their labels or numbers.
 
-    A sample is ``{"input_ids", "labels"}``; the batch gets an ``attention_mask`` besides.
+    A sample is ``{"input_ids", "labels"}``; the batch also has an ``attention_mask``.
 
     Args:
         tokens: The texts, each a document.
-        labels: What is to be found (texts, ...).
-        length: Tokens of a sample at most, those before and behind included; a longer text is cut.
-        before: What a sample begins with, such as ``[CLS]``.
-        behind: What it ends with, such as ``[SEP]``.
+        labels: The targets (texts, ...).
+        length: Maximum tokens per sample, special tokens included; longer texts are truncated.
+        before: First tokens of a sample, such as ``[CLS]``.
+        behind: Last tokens of a sample, such as ``[SEP]``.
         pad: The padding token.
-        fixed: Whether to pad to ``length`` instead of to the longest of the batch.
-        multiple_of: Of what the padded length is a multiple, as far as ``length`` allows.
-        facts: What ``run.json`` tells of the data.
+        fixed: Pad to ``length`` instead of to the longest sample of the batch.
+        multiple_of: Round the padded length up to a multiple of this, up to ``length``.
+        facts: Data facts for ``run.json``.
 
     Raises:
-        DataError: The length leaves no place, there are not as many labels as texts, or a sample would have no token.
+        DataError: The length leaves no room, the numbers of texts and labels differ, or a sample would be empty.
     """
 
     def __init__(
@@ -58,10 +58,7 @@ class LabelledTexts(Dataset[dict[str, Tensor]]):
             raise DataError(f"There are {tokens.documents} texts, but {len(labels)} labels.")
         empty = numpy.flatnonzero(numpy.diff(tokens.bounds) == 0)
         if len(empty) and self.room == length:
-            raise DataError(
-                f"Text {empty[0]} has no token, and nothing is put around it: leave it out, or take a tokenizer with "
-                "[CLS] and [SEP]."
-            )
+            raise DataError(f"Text {empty[0]} has no token. Remove it, or use a tokenizer with [CLS] and [SEP].")
         self.tokens = tokens
         self.labels = labels
         self.before, self.behind = (torch.tensor(list(part), dtype=torch.int64) for part in (before, behind))
@@ -100,31 +97,31 @@ def labelled_text(
     val_files: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> DataChoice:
-    """Prepare texts with a label each, or with a number to predict.
+    """Prepare texts with a label or a number each.
 
     Args:
-        path: What `darkit.data.open_source` takes, with the two fields.
+        path: As for `darkit.data.open_source`, with the two fields.
         field: The field with the text.
         label: The field with the label, or with the number.
         task: ``classification`` or ``regression``.
-        tokenizer: A tokenizer, its path or its name on the hub; None trains one of ``kind`` on the training part.
+        tokenizer: A tokenizer, its path or its hub name; None trains one of ``kind`` on the training part.
         kind: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
-        vocab_size: Tokens of the tokenizer that is trained.
-        context_length: Tokens of a sample at most; a longer text is cut.
-        output_size: How many labels or numbers the model gives; None takes what there is.
-        fixed: Whether to pad to ``context_length`` instead of to the longest of the batch.
-        multiple_of: Of what the padded length is a multiple, as far as ``context_length`` allows.
-        split: Which split of a Hugging Face dataset.
-        val_fraction: About which part of the text to evaluate on.
-        val_files: Names or patterns of the files to evaluate on instead.
+        vocab_size: Maximum vocabulary size of a trained tokenizer.
+        context_length: Maximum tokens per sample; longer texts are truncated.
+        output_size: Number of labels or of predicted numbers, to check against the data.
+        fixed: Pad to ``context_length`` instead of to the longest sample of the batch.
+        multiple_of: Round the padded length up to a multiple of this, up to ``context_length``.
+        split: The split of a Hugging Face dataset.
+        val_fraction: Fraction held out for validation.
+        val_files: Names or patterns of the validation files instead.
         seed: Seed of the split.
 
     Returns:
-        Texts with their labels, the tokenizer, a loss for models that bring none, as baseline the loss of knowing only
-        the labels' frequencies or the mean, and as settings the sizes of vocabulary and output.
+        Texts with their labels, the tokenizer, a loss for models without one, as baseline the loss of predicting the
+        label frequencies or the mean, and as settings the sizes of vocabulary and output.
 
     Raises:
-        DataError: The records, the tokenizer or a setting are not what this needs.
+        DataError: The records, the tokenizer or a setting are invalid.
     """
     reader = TargetReader((label,), task)
     parts = read_parts(

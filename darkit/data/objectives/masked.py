@@ -1,4 +1,4 @@
-"""Text for masked language models, alone or in pairs of sentences: the choices ``data=masked`` and ``data=pairs``."""
+"""Text for masked language models (``data=masked``), also with next-sentence pairs (``data=pairs``)."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ def masked_text(
     val_files: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> DataChoice:
-    """Prepare text of which tokens are hidden, as BERT is trained on.
+    """Prepare text with masked tokens, as for BERT.
 
-    The text is tokenised once and kept below the darkit home. In training other tokens are hidden each time, in
-    evaluation always the same.
+    The text is tokenized once and kept in the darkit home. Training masks other tokens each time, validation always the
+    same ones.
 
     Args:
-        path: What `darkit.data.open_source` takes; None takes the text that every Python carries.
-        tokenizer: A tokenizer, its path or its name on the hub; None trains one of ``kind`` on the training part.
+        path: As for `darkit.data.open_source`; None takes the text that comes with Python.
+        tokenizer: A tokenizer, its path or its hub name; None trains one of ``kind`` on the training part.
         kind: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
-        vocab_size: Tokens of the tokenizer that is trained.
-        context_length: Tokens of a sample at most.
-        rate: Which part of the tokens is chosen.
-        whole_words: Whether whole words are.
-        pairs: Whether samples are pairs of sentences with a ``next_sentence_label``.
-        packed: Whether a sample may go over the end of a document; not for pairs.
-        fixed: Whether to pad to ``context_length`` instead of to the longest of the batch.
-        multiple_of: Of what the padded length is a multiple, as far as ``context_length`` allows.
+        vocab_size: Maximum vocabulary size of a trained tokenizer.
+        context_length: Maximum tokens per sample.
+        rate: Fraction of the tokens that is masked.
+        whole_words: Mask whole words.
+        pairs: Make samples pairs of sentences with a ``next_sentence_label``.
+        packed: Let a sample cross the end of a document; not for pairs.
+        fixed: Pad to ``context_length`` instead of to the longest sample of the batch.
+        multiple_of: Round the padded length up to a multiple of this, up to ``context_length``.
         field: The field with the text.
-        documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
-        split: Which split of a Hugging Face dataset.
-        val_fraction: About which part of the text to evaluate on.
-        val_files: Names or patterns of the files to evaluate on instead.
-        seed: Seed of the split and of what is hidden in evaluation.
+        documents: Unit of a text file: ``file``, ``paragraph`` or ``line``.
+        split: The split of a Hugging Face dataset.
+        val_fraction: Fraction held out for validation.
+        val_files: Names or patterns of the validation files instead.
+        seed: Seed of the split and of the masks in validation.
 
     Raises:
-        DataError: The text, the tokenizer or a setting is not what this needs.
+        DataError: The text, the tokenizer or a setting is invalid.
     """
     special = None if kind == "wordpiece" else ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     prepared = prepare(

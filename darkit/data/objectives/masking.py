@@ -1,6 +1,6 @@
-"""Tokens hidden from a model that it is to find: BERT's masking (Devlin et al., 2019).
+"""BERT's masking (Devlin et al., 2019).
 
-Of all tokens that are not special, 15 % are chosen; of these 80 % become the mask token, 10 % another token and 10 %
+Of all tokens that are not special, 15 % are chosen; of these 80 % become the mask token, 10 % a random token and 10 %
 stay. The labels are -100 everywhere else.
 """
 
@@ -24,18 +24,18 @@ Ids = NDArray[numpy.int64]
 
 
 class Masking:
-    """How tokens are hidden.
+    """The choice of masked tokens.
 
     Args:
-        specials: The tokenizer's special tokens, none of which is hidden or put in another's place.
-        rate: Which part of the other tokens is chosen; of a row it is that part to within one token, and at least one.
-        masked: Which part of the chosen becomes the mask token.
-        random: Which part becomes another token.
-        begins: Whether each token of the vocabulary begins a word (vocabulary): then whole words are chosen, as many as
-            fit the rate; `darkit.data.word_beginnings` makes it. None chooses tokens.
+        specials: The tokenizer's special tokens, which are never masked and never replace another token.
+        rate: Fraction of the other tokens that is chosen; in a row exact to within one token, and at least one.
+        masked: Fraction of the chosen tokens that becomes the mask token.
+        random: Fraction of them that becomes a random token.
+        begins: Whether each token of the vocabulary begins a word (vocabulary), from `darkit.data.word_beginnings`:
+            whole words are chosen, as many as fit the rate. None chooses tokens.
 
     Raises:
-        DataError: A part is out of its range, or the tokenizer has no mask token.
+        DataError: A fraction is out of range, or the tokenizer has no mask token.
     """
 
     def __init__(
@@ -48,11 +48,9 @@ class Masking:
         begins: NDArray[numpy.bool_] | None = None,
     ) -> None:
         if not 0 < rate <= 1:
-            raise DataError(f"The rate of masked tokens must lie above 0 and at most at 1, not be {rate}.")
+            raise DataError(f"rate must be above 0 and at most 1, not {rate}.")
         if min(masked, random) < 0 or masked + random > 1:
-            raise DataError(
-                f"The parts of the chosen tokens must be at least 0 and together at most 1, not {masked} and {random}."
-            )
+            raise DataError(f"masked and random must be at least 0 and together at most 1, not {masked} and {random}.")
         self.specials = specials
         self.rate, self.masked, self.random = rate, masked, random
         self.begins = begins
@@ -61,23 +59,23 @@ class Masking:
         self._special = special
         self._ordinary = numpy.flatnonzero(~special)
         if not len(self._ordinary):
-            raise DataError("The tokenizer has only special tokens: there is nothing to hide.")
+            raise DataError("The tokenizer has only special tokens, which are never masked.")
 
     def __call__(self, ids: Ids, generator: numpy.random.Generator) -> tuple[Ids, Ids]:
-        """Hide tokens of a row.
+        """Mask tokens of a row.
 
         Args:
             ids: The row (time).
-            generator: Where the choice comes from.
+            generator: Generator of the choice.
 
         Returns:
-            What the model sees (time), and the labels (time).
+            The model's inputs (time) and the labels (time).
         """
         places = numpy.flatnonzero(~self._special[ids])
         inputs, labels = ids.copy(), numpy.full_like(ids, IGNORED)
         if not len(places):
             return inputs, labels
-        count = max(1, int(self.rate * len(places) + generator.random()))  # its mean is the rate, whatever the length
+        count = max(1, int(self.rate * len(places) + generator.random()))  # the mean is exact for every length
         if self.begins is None:
             chosen = generator.permutation(places)[:count]
         else:
@@ -91,8 +89,8 @@ class Masking:
 
 
 def _choose_words(begins: NDArray[numpy.bool_], places: Ids, count: int, generator: numpy.random.Generator) -> Ids:
-    """Choose whole words, in a random order, as long as their tokens fit the count; or else the shortest one."""
-    apart = numpy.diff(places, prepend=-2) > 1  # a special token lies between
+    """Choose whole words in random order while their tokens fit the count, and at least the shortest word."""
+    apart = numpy.diff(places, prepend=-2) > 1  # special tokens separate words
     words = numpy.cumsum(begins | apart) - 1
     sizes = numpy.bincount(words)
     chosen, left = numpy.zeros(len(sizes), dtype=bool), count
@@ -109,25 +107,24 @@ def _choose_words(begins: NDArray[numpy.bool_], places: Ids, count: int, generat
 
 
 class MaskedTokens(Dataset[dict[str, Tensor]]):
-    """Documents in pieces of which some tokens are hidden.
+    """Pieces of documents with masked tokens.
 
-    A sample is ``{"input_ids", "labels"}``, with the tokenizer's ``[CLS]`` before and ``[SEP]`` behind where it has
-    them; the batch gets an ``attention_mask`` besides. Every time a sample is loaded other tokens are hidden: the
-    choice comes from torch's generator, which darkit puts where it was when a run goes on.
+    A sample is ``{"input_ids", "labels"}``, between ``[CLS]`` and ``[SEP]`` if the tokenizer has them; the batch also
+    has an ``attention_mask``. Each load of a sample masks other tokens: the choice comes from torch's generator, which
+    is restored when a run is resumed.
 
     Args:
         tokens: A `TokenRow` or a memory-mapped store of tokens.
-        length: Tokens of a sample at most, those before and behind included.
-        masking: How tokens are hidden.
-        packed: Whether a piece may go over the end of a document, so that all but the last are full.
-        seed: Always hides the same tokens of a sample, for an evaluation that can be compared; None hides others each
-            time.
-        fixed: Whether to pad to ``length`` instead of to the longest of the batch.
-        multiple_of: Of what the padded length is a multiple, as far as ``length`` allows.
-        facts: What ``run.json`` tells of the data.
+        length: Maximum tokens per sample, special tokens included.
+        masking: The choice of masked tokens.
+        packed: Let a piece cross the end of a document, so that all but the last are full.
+        seed: Masks the same tokens of a sample each time, for comparable evaluations; None masks others each time.
+        fixed: Pad to ``length`` instead of to the longest sample of the batch.
+        multiple_of: Round the padded length up to a multiple of this, up to ``length``.
+        facts: Data facts for ``run.json``.
 
     Raises:
-        DataError: The length leaves no place, or there are no tokens.
+        DataError: The length leaves no room, or there are no tokens.
     """
 
     task = "masked"
@@ -150,7 +147,7 @@ class MaskedTokens(Dataset[dict[str, Tensor]]):
         room = sample_room(length, len(self.before) + len(self.behind))
         self.pieces = Pieces(tokens, room, packed=packed)
         if not len(self.pieces):
-            raise DataError("The data has no tokens: there is nothing to hide.")
+            raise DataError("The data has no tokens to mask.")
         self.masking = masking
         self.seed = seed
         self.vocabulary = specials.vocabulary
@@ -168,5 +165,5 @@ class MaskedTokens(Dataset[dict[str, Tensor]]):
 
 
 def generator_of(seed: int | None, index: int) -> numpy.random.Generator:
-    """Make the generator of a sample: of a seed and the sample's index, or of the next number of torch's generator."""
+    """Return the generator of a sample, seeded by a seed and its index, or by torch's generator."""
     return numpy.random.default_rng(int(torch.randint(2**62, ())) if seed is None else (seed, index))

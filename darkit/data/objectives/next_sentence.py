@@ -18,29 +18,28 @@ from darkit.errors import DataError
 
 
 class SentencePairs(Dataset[dict[str, Tensor]]):
-    """Pairs of texts of which the second is in one half of all cases what comes next, and else from another document.
+    """Pairs of texts: the second is the next one in half of all cases, and otherwise from another document.
 
-    As in the paper, a "sentence" is any span of text: a piece of a document is cut in two where a sentence ends, or
-    anywhere if none ends in it; the second text from another document begins in such a place too.
+    As in the paper, a "sentence" is any span of text: a piece of a document is cut in two at the end of a sentence, or
+    anywhere if it contains none; a text from another document starts after the end of a sentence too.
 
-    A sample is ``[CLS] a [SEP] b [SEP]`` with some tokens hidden: ``{"input_ids", "token_type_ids", "labels",
-    "next_sentence_label"}``, the last being 0 where b comes next and 1 where it is random, as transformers has it. The
-    batch gets an ``attention_mask`` besides.
+    A sample is ``[CLS] a [SEP] b [SEP]`` with masked tokens: ``{"input_ids", "token_type_ids", "labels",
+    "next_sentence_label"}``, the last being 0 if b comes next and 1 if it is random, as in transformers. The batch also
+    has an ``attention_mask``.
 
     Args:
-        tokens: A `TokenRow` or a memory-mapped store of tokens, of two documents at least.
-        length: Tokens of a sample at most.
-        masking: How tokens are hidden.
-        endings: Whether a sentence ends with each token of the vocabulary (vocabulary), as
-            `darkit.data.text.specials.sentence_endings` tells; None cuts anywhere.
-        seed: Always makes the same sample of a piece, for an evaluation that can be compared; None makes another each
-            time.
-        fixed: Whether to pad to ``length`` instead of to the longest of the batch.
-        multiple_of: Of what the padded length is a multiple, as far as ``length`` allows.
-        facts: What ``run.json`` tells of the data.
+        tokens: A `TokenRow` or a memory-mapped store of tokens, of at least two documents.
+        length: Maximum tokens per sample.
+        masking: The choice of masked tokens.
+        endings: Whether each token of the vocabulary ends a sentence (vocabulary), from
+            `darkit.data.text.specials.sentence_endings`; None cuts anywhere.
+        seed: Makes the same sample of a piece each time, for comparable evaluations; None makes others each time.
+        fixed: Pad to ``length`` instead of to the longest sample of the batch.
+        multiple_of: Round the padded length up to a multiple of this, up to ``length``.
+        facts: Data facts for ``run.json``.
 
     Raises:
-        DataError: The tokenizer has no ``[CLS]`` or ``[SEP]``, the length leaves no place for two tokens, or fewer than
+        DataError: The tokenizer has no ``[CLS]`` or ``[SEP]``, the length leaves no room for two tokens, or fewer than
             two documents have two tokens.
     """
 
@@ -101,7 +100,7 @@ class SentencePairs(Dataset[dict[str, Tensor]]):
         }
 
     def _other(self, document: int, length: int, generator: numpy.random.Generator) -> Ids:
-        """Read a span of another document, of that many tokens at most."""
+        """Read at most ``length`` tokens of another document."""
         own = numpy.searchsorted(self._places[:, 0], [document, document + 1])
         place = int(generator.integers(len(self._places) - (own[1] - own[0])))
         other, first, end = (int(value) for value in self._places[place if place < own[0] else place + own[1] - own[0]])
@@ -117,7 +116,7 @@ class SentencePairs(Dataset[dict[str, Tensor]]):
         return self._read(start, min(start + length, int(self.tokens.bounds[other + 1])))
 
     def _beginnings(self, first: int, end: int) -> Ids:
-        """Return the places within a span where a sentence begins because one ends before."""
+        """Return the positions in a span that follow the end of a sentence."""
         if self.endings is None:
             return numpy.empty(0, dtype=numpy.int64)
         return first + 1 + numpy.flatnonzero(self.endings[self._read(first, end - 1)])

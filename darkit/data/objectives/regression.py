@@ -1,4 +1,4 @@
-"""A regression that a small network can learn: noisy outputs of a random two-layer network."""
+"""A regression for a small network: noisy outputs of a random two-layer network (``data=regression``)."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def regression(
     noise: float = 0.05,
     seed: int = 0,
 ) -> DataChoice:
-    """Make the data.
+    """Generate the data.
 
     Args:
-        input_size: Numbers per input.
-        output_size: Numbers per target.
-        samples: Samples to train on.
-        val_samples: Samples to evaluate on.
-        noise: Standard deviation of what is added to the targets, whose own is about 1.
+        input_size: Size of an input.
+        output_size: Size of a target.
+        samples: Number of training samples.
+        val_samples: Number of validation samples.
+        noise: Standard deviation of the noise; the targets have about 1.
         seed: Seed of the network, the inputs and the noise.
 
     Returns:
-        Pairs of inputs (input_size) and targets (output_size), with the mean squared error as loss and, as baseline,
-        the error of always answering with the mean.
+        Pairs of inputs (input_size) and targets (output_size), with the mean squared error as loss and the error of
+        predicting the mean as baseline.
 
     Raises:
         DataError: A size is below 1, or the noise below 0.

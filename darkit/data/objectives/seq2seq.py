@@ -1,4 +1,4 @@
-"""Texts and what they are to become: the choice ``data=seq2seq``."""
+"""Source and target texts for an encoder and a decoder (``data=seq2seq``)."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from darkit.errors import DataError
 class TextPairs(Dataset[dict[str, Tensor]]):
     """Sources and targets for an encoder and a decoder.
 
-    A sample is ``{"input_ids", "decoder_input_ids", "labels"}`` as transformers names them: the source with its end,
-    the target shifted by the token that it starts with, and the target with its end. The batch gets an
-    ``attention_mask`` of the source besides.
+    A sample is ``{"input_ids", "decoder_input_ids", "labels"}``, named as in transformers: the source with its end
+    token, the target shifted right by the start token, and the target with its end token. The batch also has an
+    ``attention_mask`` of the source.
 
     Args:
         sources: The sources, each a document.
-        targets: As many targets.
-        length: Tokens of a source at most, its end included; a longer one is cut.
-        target_length: Tokens of a target at most, its end included.
-        end: What a source and a target end with.
-        start: What the decoder starts with.
+        targets: The targets, as many.
+        length: Maximum tokens per source, with its end token; longer ones are truncated.
+        target_length: Maximum tokens per target, likewise.
+        end: The end token of sources and targets.
+        start: The start token of the decoder.
         pad: The padding token.
-        fixed: Whether to pad to the two lengths instead of to the longest of the batch.
-        multiple_of: Of what the padded length is a multiple.
-        facts: What ``run.json`` tells of the data.
+        fixed: Pad to the two lengths instead of to the longest sample of the batch.
+        multiple_of: Round the padded length up to a multiple of this.
+        facts: Data facts for ``run.json``.
 
     Raises:
-        DataError: A length is below 2, or there are not as many targets as sources.
+        DataError: A length is below 2, or the numbers of sources and targets differ.
     """
 
     task = "seq2seq"
@@ -107,26 +107,26 @@ def text_pairs(
     val_files: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> DataChoice:
-    """Prepare texts and what they are to become, such as translations or summaries.
+    """Prepare source and target texts, such as translations or summaries.
 
     Args:
-        path: What `darkit.data.open_source` takes, with the two fields.
-        source: The field with the text that is given.
-        target: The field with the text that is wanted.
-        tokenizer: A tokenizer for both, its path or its name on the hub; None trains one of ``kind`` on both.
+        path: As for `darkit.data.open_source`, with the two fields.
+        source: The field with the source text.
+        target: The field with the target text.
+        tokenizer: A tokenizer for both, its path or its hub name; None trains one of ``kind`` on both.
         kind: ``bpe``, ``wordpiece``, ``unigram`` or ``characters``.
-        vocab_size: Tokens of the tokenizer that is trained.
-        context_length: Tokens of a source at most; a longer one is cut.
-        target_length: Tokens of a target at most; None takes ``context_length``.
-        fixed: Whether to pad to these two lengths instead of to the longest of the batch.
-        multiple_of: Of what the padded lengths are a multiple.
-        split: Which split of a Hugging Face dataset.
-        val_fraction: About which part of the pairs to evaluate on.
-        val_files: Names or patterns of the files to evaluate on instead.
+        vocab_size: Maximum vocabulary size of a trained tokenizer.
+        context_length: Maximum tokens per source; longer ones are truncated.
+        target_length: Maximum tokens per target; None takes ``context_length``.
+        fixed: Pad to these two lengths instead of to the longest sample of the batch.
+        multiple_of: Round the padded lengths up to a multiple of this.
+        split: The split of a Hugging Face dataset.
+        val_fraction: Fraction held out for validation.
+        val_files: Names or patterns of the validation files instead.
         seed: Seed of the split.
 
     Raises:
-        DataError: The records, the tokenizer or a setting are not what this needs.
+        DataError: The records, the tokenizer or a setting are invalid.
     """
     parts = read_parts(
         path, (source, target), val_fraction=val_fraction, val_files=val_files, seed=seed, split=split, by=(source,)

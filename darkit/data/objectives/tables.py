@@ -22,7 +22,7 @@ class TableRows(TensorDataset):
     Args:
         inputs: The features (rows, features).
         targets: The labels (rows) or numbers (rows, fields).
-        facts: What ``run.json`` records of the data.
+        facts: Data facts for ``run.json``.
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, facts: Mapping[str, Any] | None = None) -> None:
@@ -47,13 +47,13 @@ def table_data(
     """Prepare the rows of a table, which are read once.
 
     Args:
-        path: What `darkit.data.open_source` takes, with these fields.
+        path: As for `darkit.data.open_source`, with these fields.
         features: The fields with the model's inputs.
         target: The field with the label, or the fields with the numbers to predict.
         task: ``classification`` or ``regression``.
         input_size: Number of features, to check against the data.
         output_size: Number of labels or of predicted numbers, likewise.
-        split: Which split of a Hugging Face dataset.
+        split: The split of a Hugging Face dataset.
         val_fraction: Fraction held out for validation.
         val_files: Names or patterns of the validation files instead.
         seed: Seed of the split.

@@ -1,4 +1,4 @@
-"""What a ``data=`` choice gives to a training."""
+"""`DataChoice`: the result of a ``data=`` choice."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ _TARGET_NAMES = ("target", "targets", "label", "labels", "y")
 
 @dataclass(frozen=True)
 class DataChoice:
-    """Data and what belongs to it.
+    """Data with its tokenizer, loss and baselines.
 
     Attributes:
-        train: What `darkit.fit` takes as ``data``.
-        val: What it takes as ``val_data``, or None.
+        train: The ``data`` of `darkit.fit`.
+        val: Its ``val_data``, or None.
         tokenizer: The tokenizer of text, or None.
-        loss: The loss for models that bring none, a callable of outputs and target, or None.
-        baselines: Losses to compare the validation loss with: what it is -> nats, or the loss's own unit.
-        settings: What became of the settings of a ``data=`` config, such as ``vocab_size``: models that take them from
-            there get these values.
+        loss: The loss for models without one, a callable of outputs and target, or None.
+        baselines: Losses to compare the validation loss with: name -> nats, or the unit of the loss.
+        settings: Actual values of the settings of a ``data=`` config, such as ``vocab_size``, for the model's config.
     """
 
     train: Any
@@ -34,6 +33,6 @@ class DataChoice:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def loss_for(self, model: nn.Module) -> Callable[..., Any] | None:
-        """Return the loss, or None for a model whose ``forward`` asks for the target: it makes its own of it."""
+        """Return the loss, or None for a model whose ``forward`` takes the target and computes its own loss."""
         parameters = list(inspect.signature(model.forward).parameters.values())
         return None if any(parameter.name in _TARGET_NAMES for parameter in parameters[1:]) else self.loss

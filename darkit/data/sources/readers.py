@@ -1,4 +1,4 @@
-"""Files of records, read piece by piece: text, JSON lines, CSV and Parquet."""
+"""Readers of text, JSON Lines, CSV and Parquet files, record by record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from darkit.errors import DataError, nearest
 
 TEXT_FIELD = "text"
 DOCUMENTS = ("file", "paragraph", "line")
-_ROWS = 4096  # of a Parquet file that are in memory at once
+_ROWS = 4096  # rows of a Parquet file in memory at once
 
 Values = Mapping[str, Any]
 Reader = Callable[[Path, Sequence[str], str], Iterator[tuple[str, Values]]]
@@ -28,14 +28,14 @@ def read_file(path: Path, fields: Sequence[str], documents: str) -> Iterator[tup
 
     Args:
         path: A file with one of the `ENDINGS`.
-        fields: The fields that are wanted of each record.
-        documents: What a document of a text file is: ``file``, ``paragraph`` (what is between empty lines) or ``line``.
+        fields: The fields to read of each record.
+        documents: Unit of a text file: ``file``, ``paragraph`` (separated by empty lines) or ``line``.
 
     Yields:
-        Where a record is, for a person, and its fields.
+        A readable position of each record, and its fields.
 
     Raises:
-        DataError: The file is empty, is not what its ending says, or a field is missing.
+        DataError: The file is empty, does not match its suffix, or lacks a field.
     """
     try:
         if not path.stat().st_size:
@@ -46,7 +46,7 @@ def read_file(path: Path, fields: Sequence[str], documents: str) -> Iterator[tup
 
 
 def digest_file(path: Path) -> bytes:
-    """Return the sha256 of a file's bytes. Raises `DataError` where it cannot be read."""
+    """Return the sha256 of a file. Raises `DataError` if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
@@ -65,11 +65,11 @@ def _read_text(path: Path, fields: Sequence[str], documents: str) -> Iterator[tu
         found = True
         yield (f"{path}, line {number}" if number else str(path)), {TEXT_FIELD: text}
     if not found:
-        raise DataError(f"The file {path} is empty: it holds nothing but white space.")
+        raise DataError(f"The file {path} has nothing but white space.")
 
 
 def _texts(path: Path, documents: str) -> Iterator[tuple[int, str]]:
-    """Iterate over the documents of a text file, with the line each begins at; those of white space are left out."""
+    """Iterate over the documents of a text file with their first lines, without those of white space."""
     if documents == "file":
         text = "".join(line for _, line in _lines(path))
         if text.strip():
@@ -100,17 +100,17 @@ def _read_json_lines(path: Path, fields: Sequence[str], documents: str) -> Itera
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{where}: this is no JSON ({error}); a .jsonl file has an object on every line."
-            ) from error
+            raise DataError(f"{where}: invalid JSON ({error}). A .jsonl file has an object on every line.") from error
         if not isinstance(values, dict):
-            raise DataError(f"{where}: this is a {type(values).__name__}; a .jsonl file has an object on every line.")
+            raise DataError(
+                f"{where}: not an object but a {type(values).__name__}. A .jsonl file has an object on every line."
+            )
         _check_fields(path, f", line {number}", fields, list(values))
         yield where, {field: values[field] for field in fields}
 
 
 def _read_csv(path: Path, fields: Sequence[str], documents: str) -> Iterator[tuple[str, Values]]:
-    csv.field_size_limit(sys.maxsize)  # a text may be longer than what the module takes by itself
+    csv.field_size_limit(sys.maxsize)  # the default limit is too low for texts
     rows = csv.reader((line for _, line in _lines(path)), strict=True)
     try:
         header = next(rows, [])
@@ -121,10 +121,10 @@ def _read_csv(path: Path, fields: Sequence[str], documents: str) -> Iterator[tup
             if len(row) != len(header):
                 if not row:
                     continue
-                raise DataError(f"{where}: this row has {len(row)} fields, but the header has {len(header)}.")
+                raise DataError(f"{where}: the row has {len(row)} fields, but the header has {len(header)}.")
             yield where, {field: row[place] for field, place in zip(fields, places, strict=True)}
     except csv.Error as error:
-        raise DataError(f"{path}, line {rows.line_num}: this is no CSV ({error}).") from error
+        raise DataError(f"{path}, line {rows.line_num}: invalid CSV ({error}).") from error
 
 
 def _read_parquet(path: Path, fields: Sequence[str], documents: str) -> Iterator[tuple[str, Values]]:
@@ -137,7 +137,7 @@ def _read_parquet(path: Path, fields: Sequence[str], documents: str) -> Iterator
                 yield f"{path}, row {number}", row
                 number += 1
     except polars.exceptions.PolarsError as error:
-        raise DataError(f"The file {path} is no Parquet: {str(error).splitlines()[0]}.") from error
+        raise DataError(f"The file {path} is not a valid Parquet file: {str(error).splitlines()[0]}.") from error
 
 
 _READERS: dict[str, Reader] = {
@@ -151,7 +151,7 @@ ENDINGS = tuple(_READERS)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Iterate over the lines of a UTF-8 file, counted from 1, each with its end. Raises `DataError` for other bytes."""
+    """Iterate over the lines of a UTF-8 file, numbered from 1, with their ends. Raises `DataError` for other bytes."""
     offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -171,7 +171,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _describe_byte(path: Path, offset: int, byte: int) -> str:
-    return f"The file {path} is not text: the byte {byte:#04x} at offset {offset} is not in UTF-8 text."
+    return f"The file {path} is not UTF-8 text: byte {byte:#04x} at offset {offset}."
 
 
 def _check_fields(path: Path, place: str, fields: Sequence[str], known: Sequence[str]) -> None:

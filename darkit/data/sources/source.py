@@ -1,4 +1,4 @@
-"""Where data comes from: files, Hugging Face datasets or what is in memory, record by record, as often as one likes."""
+"""Sources of records: files, Hugging Face datasets and data in memory, which can be read repeatedly."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Record:
 
     Attributes:
         values: Its fields.
-        file: The number of its file in `Source.files`; 0 for what is in no file.
-        where: Where it is, for a person.
+        file: The index of its file in `Source.files`; 0 for data in memory.
+        where: Its readable position.
     """
 
     values: Mapping[str, Any]
@@ -38,13 +38,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Source:
-    """Records that are read as they are asked for, from the beginning each time.
+    """Records that are read lazily, from the beginning each time.
 
     Attributes:
-        files: The files they are in, or what they are called.
-        fields: The fields that each of them has.
-        read: Reads them.
-        digest: Makes the `fingerprint`.
+        files: Their files, or a name.
+        fields: The fields of each record.
+        read: Returns an iterator of the records.
+        digest: Computes the `fingerprint`.
     """
 
     files: tuple[str, ...]
@@ -53,7 +53,7 @@ class Source:
     digest: Callable[[], str]
 
     def records(self) -> Iterator[Record]:
-        """Read the records. Raises `DataError` at the first that is not as it should be."""
+        """Read the records. Raises `DataError` at the first invalid one."""
         return self.read()
 
     def texts(self, field: str | None = None) -> Iterator[str]:
@@ -63,7 +63,7 @@ class Source:
             yield text_of(record, name)
 
     def fingerprint(self) -> str:
-        """Return a sha256 of the content and of the options that say how it is read, not of the files' names."""
+        """Return a sha256 of the content and of the reading options, independent of the files' names."""
         return self.digest()
 
 
@@ -74,7 +74,7 @@ def text_of(record: Record, field: str) -> str:
         raise DataError(f"{record.where}: the field {field!r} must be text, not {value!r}.")
     try:
         value.encode()
-    except UnicodeEncodeError as error:  # JSON can write one half of a pair of surrogates
+    except UnicodeEncodeError as error:  # JSON allows half of a surrogate pair
         half = f"U+{ord(value[error.start]):04X}"
         raise DataError(
             f"{record.where}: the field {field!r} is not text: its character {error.start} is half of one, {half}."
@@ -85,7 +85,7 @@ def text_of(record: Record, field: str) -> str:
 def open_source(
     where: Any, *, fields: Sequence[str] = (TEXT_FIELD,), documents: str = "file", split: str = "train"
 ) -> Source:
-    """Open data, wherever it is.
+    """Open data.
 
     Args:
         where: A file (``.txt``, ``.md``, ``.jsonl``, ``.csv`` or ``.parquet``), a folder of them, a pattern such as
@@ -93,12 +93,12 @@ def open_source(
             ``owner/name``, ``hf:NAME`` or ``hf:NAME:CONFIG``, or a dict of what ``datasets.load_dataset`` takes, such
             as ``{"path": "json", "data_files": "a.json.gz", "streaming": True}`` (all need ``darkit[hf]``); or a list
             of dicts. A `Source` is taken as it is.
-        fields: The fields that are wanted of each record; a text file has ``text``.
-        documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
+        fields: The fields to read of each record; a text file has ``text``.
+        documents: Unit of a text file: ``file``, ``paragraph`` or ``line``.
         split: Which split of a Hugging Face dataset that has several.
 
     Raises:
-        DataError: There is no such data, or of an unknown kind. Its content is looked at when it is read.
+        DataError: The data does not exist or is of an unknown kind. Its content is checked when it is read.
     """
     if isinstance(where, Source):
         return where
@@ -130,23 +130,23 @@ def open_source(
 
 
 def text_source(texts: Sequence[str]) -> Source:
-    """Make a source of texts that are in memory, each a document."""
+    """Return a source of texts in memory, each a document."""
     return _from_rows([{TEXT_FIELD: text} for text in texts], (TEXT_FIELD,), "text", "a list")
 
 
 def is_place(text: str) -> bool:
-    """Return whether a word can only mean files or a dataset on the hub, and not a name of something else."""
+    """Return whether a word must mean files or a dataset on the hub, and not the name of a choice."""
     path = expanded(text)
     return path.exists() or bool(_WILD.search(text) or path.suffix or path.parent != Path() or _hub_name(text))
 
 
 def is_on_hub(text: str) -> bool:
-    """Return whether a word means a dataset on the Hugging Face hub."""
+    """Return whether a word names a dataset on the Hugging Face hub."""
     return bool(_hub_name(text))
 
 
 def _find(where: str | Path) -> list[Path]:
-    """Find the files that a path or a pattern means, in an order that does not depend on the file system."""
+    """Return the files of a path or a pattern in a fixed order."""
     path = expanded(where)
     if path.is_dir():
         found = [file for file in sorted(path.rglob("*")) if _is_wanted(file, path)]
@@ -178,7 +178,7 @@ def _is_wanted(file: Path, folder: Path) -> bool:
 
 def _check_ending(path: Path) -> Path:
     if path.suffix.lower() not in ENDINGS:
-        raise DataError(f"The file {path} must end with {listing(ENDINGS)}: the ending tells how to read it.")
+        raise DataError(f"The file {path} must end with {listing(ENDINGS)}.")
     return path
 
 
@@ -199,13 +199,13 @@ def _from_files(paths: Sequence[Path], fields: tuple[str, ...], documents: str) 
 
 
 def _from_rows(rows: Iterable[Mapping[str, Any]], fields: tuple[str, ...], what: str, name: str) -> Source:
-    """Make a source of whatever can be iterated again and gives dicts.
+    """Return a source of dicts that can be iterated repeatedly.
 
     Args:
         rows: The dicts.
-        fields: What is wanted of each.
-        what: What one is called.
-        name: What all of them are called.
+        fields: The fields to read of each.
+        what: Name of one row in errors.
+        name: Name of the data.
     """
 
     def read() -> Iterator[Record]:
@@ -216,7 +216,7 @@ def _from_rows(rows: Iterable[Mapping[str, Any]], fields: tuple[str, ...], what:
                     if field not in row:
                         raise DataError(f"{where}: no field {field!r}. {nearest(field, map(str, row))}.")
                 yield Record({field: row[field] for field in fields}, 0, where)
-        except OSError as error:  # of the network or the disk, where a dataset comes from there
+        except OSError as error:  # of the network or the disk, for a streamed dataset
             raise DataError(f"The data {name} cannot be read: {error.strerror or error}.") from error
 
     def fingerprint() -> str:
@@ -229,13 +229,13 @@ def _from_rows(rows: Iterable[Mapping[str, Any]], fields: tuple[str, ...], what:
 
 
 def content_key(values: Mapping[str, Any], salt: str = "") -> int:
-    """Return a number of 128 bits that is the same for the same content, whatever else is around it."""
+    """Return a hash of 128 bits of the content."""
     text = json.dumps([salt, values], sort_keys=True, default=repr)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
 
 
 def _hub_name(where: str | Path) -> str:
-    """Return a name on the hub: what is written so, or ``owner/name`` where there is no folder ``owner``."""
+    """Return a dataset name on the hub (``hf:NAME``, or ``owner/name`` without a folder ``owner``), or nothing."""
     text = str(where)
     if text.startswith(_HUB_PREFIX):
         return text.removeprefix(_HUB_PREFIX)
@@ -254,7 +254,7 @@ def _load_dataset(wanted: Mapping[str, Any], split: str) -> Any:
         ) from error
     try:
         return datasets.load_dataset(**{"split": split, **wanted})
-    except Exception as error:  # whatever the hub, the network or the dataset's own code says
+    except Exception as error:  # of the hub, the network or the dataset's own code
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"There is no file {name}, and the Hugging Face hub does not give a dataset of this name: {reason}"
@@ -279,7 +279,7 @@ def _from_dataset(data: Any, fields: tuple[str, ...], split: str, name: str) -> 
 
 @dataclass(frozen=True)
 class _Labelled:
-    """The rows of a dataset with the names of labels for their numbers; a number below 0 stands for none."""
+    """The rows of a dataset with label names instead of numbers; a number below 0 means no label."""
 
     rows: Iterable[Mapping[str, Any]]
     labels: Mapping[str, Sequence[str]]

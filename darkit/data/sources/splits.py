@@ -1,4 +1,4 @@
-"""Which documents are trained on and which are for evaluation: never the same content in both."""
+"""Splits into training and validation records, never with the same content in both."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from darkit.data.sources.source import Record, Source, content_key
 from darkit.errors import DataError, listing
 
 TRAIN, VAL, LEFT_OUT = 0, 1, 2
-_TOLERANCE = 1.02  # by how much the part for evaluation may be larger than was asked for
+_TOLERANCE = 1.02  # the validation part may be larger than requested by this factor
 
 
 @dataclass(frozen=True)
 class Split:
-    """Where each record of a source goes.
+    """The part of each record of a source.
 
     Attributes:
-        parts: `TRAIN`, `VAL` or `LEFT_OUT` of every record, in the source's order (records).
+        parts: `TRAIN`, `VAL` or `LEFT_OUT` of each record, in the source's order (records).
         fingerprint: A sha256 over the source and the parts.
-        how: What the split was made by, as plain values.
+        how: The settings of the split, as plain values.
     """
 
     parts: NDArray[numpy.uint8]
@@ -40,7 +40,7 @@ class Split:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What ``run.json`` tells of the split."""
+        """The facts of the split for ``run.json``."""
         counts = {name: int((self.parts == part).sum()) for name, part in (("train", TRAIN), ("val", VAL))}
         left_out = int((self.parts == LEFT_OUT).sum())
         return {**self.how, **counts, **({"left_out": left_out} if left_out else {}), "fingerprint": self.fingerprint}
@@ -54,22 +54,21 @@ def split_records(
     seed: int = 0,
     by: Sequence[str] | None = None,
 ) -> Split:
-    """Split the records of a source, reading it once and keeping only a number of each.
+    """Split the records of a source, which is read once.
 
-    By fraction, records of the same content are one: they all go to the same part. By file, a record outside these
-    files whose content is in them too is left out.
+    By fraction, records with the same content go to the same part. By file, records outside of the validation files
+    whose content is also in these files are left out.
 
     Args:
-        source: Two records of different content at least.
-        val_fraction: About which part of the characters is for evaluation, between 0 and 1; 0 makes no such part.
-        val_files: Names or patterns of the files that are for evaluation instead; a pattern is matched with the path
-            and with the name alone.
-        seed: Seed of the choice by fraction.
-        by: The fields that are the content, such as a text but not its label: the same text with two labels is one
-            content. None takes all fields.
+        source: At least two records of different content.
+        val_fraction: Fraction of the characters held out for validation; 0 holds out none.
+        val_files: Names or patterns of the validation files instead; patterns match the path or the name.
+        seed: Seed of the split by fraction.
+        by: The fields that count as content: with the text alone, the same text with two labels is one content. None
+            takes all fields.
 
     Raises:
-        DataError: There are no records, the fraction is out of its range, no file matches or all do, or there is too
+        DataError: There are no records, the fraction is out of range, no file or all files match, or there is too
             little to split.
     """
     check_val_fraction(val_fraction)
@@ -90,7 +89,7 @@ def split_records(
         parts = choose_validation(keys, sizes, val_fraction)
         how = {"by": "fraction", "val_fraction": val_fraction, "seed": seed}
     if not (parts == TRAIN).any():
-        raise DataError("The split leaves nothing to train on: all of it is for evaluation.")
+        raise DataError("The split leaves no training data.")
     digest = hashlib.sha256(source.fingerprint().encode() + parts.tobytes())
     return Split(parts, digest.hexdigest(), how)
 
@@ -103,18 +102,18 @@ def check_val_fraction(fraction: float, *, needed: bool = False) -> None:
 
 
 def choose_validation(keys: Sequence[int], sizes: Sequence[int], fraction: float) -> NDArray[numpy.uint8]:
-    """Choose records for evaluation that have about a fraction of the whole.
+    """Choose validation records with about a fraction of the total size.
 
     Args:
-        keys: A number of each record, the same for the same content; small ones come first.
-        sizes: How large each record is.
-        fraction: From 0 to below 1; if it is above 0, one record at least is chosen and one is not.
+        keys: A hash of each record's content; the smallest are chosen first.
+        sizes: The size of each record.
+        fraction: From 0 to below 1; above 0, at least one record is chosen and one is not.
 
     Returns:
         `TRAIN` or `VAL` of each record.
 
     Raises:
-        DataError: There is only one content, and it would have to be in both parts.
+        DataError: All records have the same content.
     """
     parts = numpy.full(len(keys), TRAIN, dtype=numpy.uint8)
     if not fraction:
@@ -124,14 +123,14 @@ def choose_validation(keys: Sequence[int], sizes: Sequence[int], fraction: float
         amounts[key] = amounts.get(key, 0) + size
     if len(amounts) < 2:
         raise DataError(
-            f"A split needs two different documents at least, not {len(amounts)}: give more, let every paragraph or "
-            "line of a text be one (documents), or evaluate on none (val_fraction=0)."
+            f"A split needs two different documents at least, not {len(amounts)}. Give more, split texts into "
+            "paragraphs or lines (documents=line), or hold out none (val_fraction=0)."
         )
     wanted = fraction * sum(sizes)
     chosen: set[int] = set()
     amount = 0.0
     for key in sorted(amounts)[:-1]:
-        if amount + amounts[key] <= _TOLERANCE * wanted:  # else a long document would take the place of many
+        if amount + amounts[key] <= _TOLERANCE * wanted:  # skip long documents in favour of many shorter ones
             chosen.add(key)
             amount += amounts[key]
     if not chosen:
@@ -149,7 +148,7 @@ def _by_file(keys: Sequence[int], inside: Sequence[bool]) -> NDArray[numpy.uint8
 
 
 def _matching(files: Sequence[str], wanted: str | Sequence[str] | None) -> set[int]:
-    """Return the numbers of the files that names or patterns mean."""
+    """Return the indices of the files that match names or patterns."""
     if wanted is None:
         return set()
     found: set[int] = set()
@@ -159,7 +158,7 @@ def _matching(files: Sequence[str], wanted: str | Sequence[str] | None) -> set[i
             raise DataError(f"val_files: no file matches {str(pattern)!r}. Available: {listing(files)}.")
         found |= matches
     if len(found) == len(files):
-        raise DataError("val_files means all files, so that nothing is left to train on.")
+        raise DataError("val_files matches all files, which leaves no training data.")
     return found
 
 

@@ -35,7 +35,7 @@ class Parts:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What ``run.json`` records of the data."""
+        """The data facts for ``run.json``."""
         return {"files": list(self.source.files[:16]), "split": self.split.facts}
 
 

@@ -1,4 +1,4 @@
-"""Text made ready once: tokenised, split and written as shards, under a name that is made of all it depends on."""
+"""Prepared text: tokenized once, split and written as shards, in a folder named by a hash of all inputs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from darkit.runs.home import home
 MANIFEST = "data.json"
 TRAIN_PART, VAL_PART = "train", "val"
 _FORMAT = 1
-_BLOCK = 2_000_000  # characters that are tokenised together
+_BLOCK = 2_000_000  # characters that are tokenized together
 _PARTS = ((TRAIN_PART, TRAIN), (VAL_PART, VAL))
 
 
@@ -50,11 +50,11 @@ class Prepared:
     """Prepared data.
 
     Attributes:
-        folder: Where it is.
-        tokenizer: The tokenizer it was made with.
+        folder: Its folder.
+        tokenizer: Its tokenizer.
         meta: The manifest: key, time, vocabulary, options, split, parts and baseline.
-        train: The part to train on.
-        val: The part to evaluate on, or None.
+        train: The training part.
+        val: The validation part, or None.
     """
 
     folder: Path
@@ -70,12 +70,12 @@ class Prepared:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What ``run.json`` tells of the data."""
+        """The data facts for ``run.json``."""
         return {"prepared": self.folder.name, "split": self.meta["split"]}
 
 
 def cache_folder() -> Path:
-    """Return where prepared data is kept: ``data`` in the home."""
+    """Return the folder of prepared data: ``data`` in the home."""
     return home() / "data"
 
 
@@ -95,26 +95,26 @@ def prepare(
     end_of_text: bool = True,
     cache: Path | None = None,
 ) -> Prepared:
-    """Tokenize text into shards, or finds what an earlier call with the same content and options left.
+    """Tokenize text into shards, or open those of an earlier call with the same content and options.
 
     Args:
-        where: The text, as `darkit.data.open_source` takes it.
-        tokenizer: As `darkit.data.load_tokenizer` takes it; None trains one on the part to train on.
-        kind: Which one is trained; see `darkit.data.train_tokenizer`.
-        vocab_size: Of how many tokens at most.
-        special_tokens: With which special tokens; None takes what the kind usually has.
-        field: The field that holds the text.
-        documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
-        split: Which split of a Hugging Face dataset.
-        val_fraction: About which part of the characters to evaluate on; 0 makes no such part.
-        val_files: The files to evaluate on instead.
+        where: The text, as for `darkit.data.open_source`.
+        tokenizer: As for `darkit.data.load_tokenizer`; None trains one on the training part.
+        kind: Kind of a trained tokenizer; see `darkit.data.train_tokenizer`.
+        vocab_size: Its maximum vocabulary size.
+        special_tokens: Its special tokens; None takes the default of the kind.
+        field: The field with the text.
+        documents: Unit of a text file: ``file``, ``paragraph`` or ``line``.
+        split: The split of a Hugging Face dataset.
+        val_fraction: Fraction of the characters held out for validation; 0 holds out none.
+        val_files: Names or patterns of the validation files instead.
         seed: Seed of the split.
-        end_of_text: Whether the end-of-text token stands after each document.
-        cache: Where prepared data is kept; None takes `cache_folder`.
+        end_of_text: Append the end-of-text token to each document.
+        cache: The folder of prepared data; None takes `cache_folder`.
 
     Raises:
-        DataError: The text, the tokenizer or the split is not as it must be.
-        StorageError: The file system refused. What was there before is whole.
+        DataError: The text, the tokenizer or the split is invalid.
+        StorageError: The file system refused. Earlier data stays complete.
     """
     source = open_source(where, fields=(field,), documents=documents, split=split)
     fingerprint = source.fingerprint()
@@ -130,13 +130,13 @@ def prepare(
     key = hashlib.sha256(json.dumps(depends_on, default=str).encode()).hexdigest()[:20]
     root = cache_folder() if cache is None else cache
     folder = root / key
-    if not _is_whole(folder):
-        with _only_one(root, key) as temporary:
-            if not _is_whole(folder):
+    if not _is_complete(folder):
+        with _exclusively(root, key) as temporary:
+            if not _is_complete(folder):
                 _Preparation(source, field, split_records(source, **choice), end_of_text).write(
                     temporary, key, found, training, options
                 )
-                _take_place(temporary, folder)
+                _replace(temporary, folder)
     return open_prepared(folder)
 
 
@@ -144,7 +144,7 @@ def open_prepared(folder: Path) -> Prepared:
     """Open prepared data.
 
     Raises:
-        DataError: There is none, or it is damaged.
+        DataError: It does not exist or is damaged.
     """
     meta = files.read_json(folder / MANIFEST)
     if meta.get("format") != _FORMAT:
@@ -158,20 +158,20 @@ def open_prepared(folder: Path) -> Prepared:
 
 
 class _Preparation:
-    """One preparation: what is read, how it is split, and whether documents have an end."""
+    """The preparation of one source with its split."""
 
     def __init__(self, source: Source, field: str, split: Split, end_of_text: bool) -> None:
         self._source, self._field, self._split, self._ends = source, field, split, end_of_text
 
     def write(self, folder: Path, key: str, tokenizer: Any, training: dict[str, Any], options: dict[str, Any]) -> None:
-        """Write everything into a folder, the manifest last."""
+        """Write all files into a folder, the manifest last."""
         if tokenizer is None:
             texts = (text_of(record, self._field) for record in self._split.records(self._source, TRAIN))
             tokenizer = train_tokenizer(texts, **training)
         end = needed_token(tokenizer, "end", "text of several documents") if self._ends else None
         vocabulary = vocabulary_size(tokenizer)
         writers = {part: ShardWriter(folder, part, vocabulary) for part, _ in _PARTS}
-        self._tokenise(tokenizer, end, {number: writers[part] for part, number in _PARTS})
+        self._tokenize(tokenizer, end, {number: writers[part] for part, number in _PARTS})
         described = {part: writer.close() for part, writer in writers.items()}
         if not described[VAL_PART].documents:
             for path in folder.glob(f"{VAL_PART}*"):
@@ -192,7 +192,7 @@ class _Preparation:
         }
         files.write_json(folder / MANIFEST, manifest)
 
-    def _tokenise(self, tokenizer: Any, end: int | None, writers: dict[int, ShardWriter]) -> None:
+    def _tokenize(self, tokenizer: Any, end: int | None, writers: dict[int, ShardWriter]) -> None:
         with _bar(len(self._split.parts)) as advance:
             for block in self._blocks():
                 rows = encode_batch(tokenizer, [text for _, text in block])
@@ -206,7 +206,7 @@ class _Preparation:
                 advance(len(block))
 
     def _blocks(self) -> Iterator[list[tuple[int, str]]]:
-        """Iterate over the documents in blocks, each with its part."""
+        """Yield the documents in blocks, each with its part."""
         block: list[tuple[int, str]] = []
         size = 0
         records: Iterator[tuple[Any, Record]] = zip(self._split.parts, self._source.records(), strict=True)
@@ -222,7 +222,7 @@ class _Preparation:
 
 
 def _describe(tokenizer: Any) -> list[Any]:
-    """Return what two tokenizers share if they encode alike and their special tokens are for the same."""
+    """Return values that are equal for tokenizers with the same encoding and uses of special tokens."""
     backend = backend_of(tokenizer)
     content = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
     return [type(tokenizer).__name__, content, [special_token(tokenizer, use) for use in USES]]
@@ -235,8 +235,8 @@ def _save_tokenizer(folder: Path, tokenizer: Any) -> None:
         files.write_text(folder / files.TOKENIZER, tokenizer.to_str(pretty=True) + "\n")
 
 
-def _is_whole(folder: Path) -> bool:
-    """Return whether prepared data is there with every byte it should have; what is damaged is prepared again."""
+def _is_complete(folder: Path) -> bool:
+    """Return whether prepared data is complete; damaged data is prepared again."""
     if not folder.is_dir():
         return False
     try:
@@ -247,13 +247,13 @@ def _is_whole(folder: Path) -> bool:
 
 
 @contextmanager
-def _only_one(root: Path, key: str) -> Iterator[Path]:
-    """Wait until no other process prepares the same, and gives an empty folder that is gone afterwards."""
+def _exclusively(root: Path, key: str) -> Iterator[Path]:
+    """Wait until no other process prepares the same data; yield a temporary folder, deleted afterwards."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / f".{key}.lock"):
             temporary = root / f".{key}.tmp"
-            shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
+            shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
             temporary.mkdir()
             try:
                 yield temporary
@@ -265,7 +265,7 @@ def _only_one(root: Path, key: str) -> Iterator[Path]:
         raise StorageError(error.errno, f"Cannot prepare data in {root}: {error.strerror or error}.") from error
 
 
-def _take_place(temporary: Path, folder: Path) -> None:
+def _replace(temporary: Path, folder: Path) -> None:
     files.sync_folder(temporary)
     if folder.exists():
         shutil.rmtree(folder)  # it was damaged
@@ -275,8 +275,8 @@ def _take_place(temporary: Path, folder: Path) -> None:
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many documents are done, at a terminal."""
-    columns = (TextColumn("tokenising"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    """Show the progress in documents at a terminal."""
+    columns = (TextColumn("tokenizing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=total)

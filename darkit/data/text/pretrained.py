@@ -1,4 +1,4 @@
-"""Tokenizers that transformers saved: loaded without running code of theirs, and from files of their folder alone."""
+"""Tokenizers of transformers, loaded without code of their own and only from files in their folder."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _ADVICE = "darkit does not run it. Load the tokenizer yourself and pass it on, a
 
 
 def run_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer of a run directory, which may be a stranger's.
+    """Load the tokenizer of a run directory, which is not trusted.
 
     Returns:
-        A transformers tokenizer if the run was given one, else a `tokenizers.Tokenizer`; None where there is none.
+        A transformers tokenizer if the run has one, else a `tokenizers.Tokenizer`, or None.
 
     Raises:
         ConfigError: It cannot be loaded without its own code, or is not a tokenizer.
@@ -48,7 +48,7 @@ def from_pretrained(where: str | Path) -> Any:
     """Load a tokenizer with transformers.
 
     Args:
-        where: A folder that ``save_pretrained`` wrote, or a name on the Hugging Face hub.
+        where: A folder written by ``save_pretrained``, or a name on the Hugging Face hub.
 
     Raises:
         ImportError: transformers is missing.
@@ -60,14 +60,14 @@ def from_pretrained(where: str | Path) -> Any:
         _check_folder(where)
     try:
         return AutoTokenizer.from_pretrained(where, local_files_only=isinstance(where, Path), trust_remote_code=False)
-    except Exception as error:  # whatever transformers, the hub or the network says
+    except Exception as error:  # of transformers, the hub or the network
         if "trust_remote_code" in str(error):
             raise ValueError(f"it needs code of its own, and {_ADVICE}") from error
         raise ValueError(_first_line(error)) from error
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise `ValueError` for a folder that asks for code of its own."""
+    """Raise `ValueError` if a folder needs code of its own."""
     for name in (_CONFIG, "config.json"):
         try:
             facts = read_object(folder / name)
@@ -82,7 +82,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_files(folder: Path) -> None:
-    """Refuse files outside of the folder, which a stranger's config may name."""
+    """Raise `ValueError` if the config names files outside of the folder."""
     with suppress(FileNotFoundError):
         for key, value in read_object(folder / _CONFIG).items():
             if key.endswith("_file") and key != "special_tokens_map_file" and isinstance(value, str) and value:
@@ -90,7 +90,7 @@ def _check_files(folder: Path) -> None:
 
 
 def _check_class(folder: Path) -> None:
-    """Refuse a class of transformers that is not a tokenizer's."""
+    """Raise `ValueError` if the config names a class that is not a tokenizer."""
     import transformers
 
     try:

@@ -1,9 +1,9 @@
-"""Tokens on the disk: flat files of ids that are mapped into memory, with an index of the documents.
+"""Tokens on disk: flat files of ids that are memory-mapped, with an index of the documents.
 
 A part (``train`` or ``val``) of prepared data is ``PART-00000.bin``, ``PART-00001.bin``, ...: little-endian
 ``uint16`` or, for vocabularies above 65,536, ``uint32``, one id after the other, every file but the last of the
 same number of ids; and ``PART.index``: little-endian ``int64``, where each document begins, counted in ids from the
-part's beginning, and at last where the part ends.
+part's beginning, and finally the end of the part.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _SMALL = 2**16
 
 @dataclass(frozen=True)
 class PartFacts:
-    """What a manifest says of a part.
+    """The facts of a part in the manifest.
 
     Attributes:
-        tokens: How many ids there are.
-        documents: How many documents.
-        characters: How many characters the documents had.
+        tokens: Number of ids.
+        documents: Number of documents.
+        characters: Number of characters of the documents.
         dtype: ``uint16`` or ``uint32``.
-        shard_tokens: How many ids a full file has.
-        files: How many files there are.
+        shard_tokens: Number of ids in a full file.
+        files: Number of files.
     """
 
     tokens: int
@@ -49,16 +49,16 @@ class PartFacts:
 
 
 class ShardWriter:
-    """Write one part, document by document.
+    """Writer of one part, document by document.
 
     Args:
-        folder: Where to; it must exist.
+        folder: The target folder, which must exist.
         part: The part's name.
-        vocabulary: Tokens in the vocabulary, which decides how large an id is.
+        vocabulary: Vocabulary size, which decides the size of an id.
         shard_tokens: Ids per file.
 
     Attributes:
-        counts: How often each token was written (vocabulary).
+        counts: The number of each token written (vocabulary).
     """
 
     def __init__(self, folder: Path, part: str, vocabulary: int, shard_tokens: int = SHARD_TOKENS) -> None:
@@ -77,7 +77,7 @@ class ShardWriter:
 
         Args:
             documents: Their ids.
-            characters: How many characters they had together.
+            characters: Their total number of characters.
         """
         for document in documents:
             self._ends.append(self._ends[-1] + len(document))
@@ -92,7 +92,7 @@ class ShardWriter:
             self._room -= len(piece)
 
     def close(self) -> PartFacts:
-        """Make all of it durable and returns what the manifest is to say."""
+        """Make all files durable and return the facts for the manifest."""
         self._close_file()
         with (self._folder / index_name(self._part)).open("wb") as file:
             file.write(numpy.asarray(self._ends, dtype="<i8").tobytes())
@@ -121,16 +121,16 @@ class ShardWriter:
 
 
 class TokenStore:
-    """A part of prepared data, read from the disk as it is asked for; a copy in a worker process maps the same memory.
+    """A part of prepared data, memory-mapped; copies in worker processes share the memory.
 
     Args:
-        folder: Where it is.
+        folder: Its folder.
         part: The part's name.
-        facts: What the manifest says.
-        vocabulary: Tokens in the vocabulary.
+        facts: Its facts in the manifest.
+        vocabulary: Vocabulary size.
 
     Raises:
-        DataError: A file is missing or has not its size.
+        DataError: A file is missing or has another size.
     """
 
     def __init__(self, folder: Path, part: str, facts: PartFacts, vocabulary: int) -> None:
@@ -141,7 +141,7 @@ class TokenStore:
 
     @property
     def documents(self) -> int:
-        """How many documents there are."""
+        """Number of documents."""
         return self.facts.documents
 
     def __len__(self) -> int:
@@ -149,13 +149,13 @@ class TokenStore:
 
     @property
     def bounds(self) -> NDArray[numpy.int64]:
-        """Where each document begins, and at last where the part ends (documents + 1)."""
+        """Start of each document, and finally the end of the part (documents + 1)."""
         if self._bounds is None:
             self._bounds = numpy.memmap(self.folder / index_name(self.part), dtype="<i8", mode="r")
         return self._bounds
 
     def tokens(self, first: int, end: int) -> NDArray[Any]:
-        """Return ids (end - first) from anywhere in the part."""
+        """Return a range of ids (end - first) of the part."""
         size = self.facts.shard_tokens
         pieces = [
             self._mapped()[number][max(0, first - number * size) : end - number * size]

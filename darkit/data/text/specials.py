@@ -1,4 +1,4 @@
-"""The special tokens that an objective puts into a sample or leaves alone, and where words begin."""
+"""Special tokens, and the beginnings of words and ends of sentences in a vocabulary."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tokenizers import Tokenizer
 from darkit.data.text.tokenizers import backend_of, bert_template, needed_token, special_token, vocabulary_size
 from darkit.errors import DataError
 
-_SPACES = "ĠĊĉč▁"  # how byte-level tokens write space, newline, tab and return, and SentencePiece a space
-_CONTINUED = "##"  # how WordPiece begins a token that goes on with a word
+_SPACES = "ĠĊĉč▁"  # space, newline, tab and return in byte-level tokens, and a space in SentencePiece
+_CONTINUED = "##"  # WordPiece's prefix of tokens within a word
 _SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
-_CLOSING = " \"')]”’»」』"  # what may stand behind the end of a sentence
+_CLOSING = " \"')]”’»」』"  # may follow the end of a sentence
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Specials:
     """Special tokens by their use.
 
     Attributes:
-        vocabulary: Tokens in the vocabulary.
+        vocabulary: Vocabulary size.
         ids: All special tokens.
-        mask: What stands for a hidden token.
-        pad: What fills samples up; 0 where the tokenizer has none, for padding is told by the attention mask.
-        cls: What a sample begins with, or None.
-        sep: What stands behind a text, or None.
+        mask: The mask token.
+        pad: The padding token; 0 if the tokenizer has none, since the attention mask marks padding.
+        cls: The first token of a sample, or None.
+        sep: The last token of a text, or None.
     """
 
     vocabulary: int
@@ -40,7 +40,7 @@ class Specials:
 
 
 def specials_of(tokenizer: Any) -> Specials:
-    """Find the special tokens of a tokenizer. Raises `DataError` where it has no mask token."""
+    """Return the special tokens of a tokenizer. Raises `DataError` if it has no mask token."""
     return Specials(
         vocabulary=vocabulary_size(tokenizer),
         ids=special_ids(tokenizer),
@@ -61,10 +61,7 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
 
 
 def add_marks(tokenizer: Any) -> None:
-    """Let a `tokenizers.Tokenizer` that says nothing of it put its ``[CLS]`` and ``[SEP]`` around a text.
-
-    It does so when it is asked for special tokens, and then encodes a text as the samples have it.
-    """
+    """Make a `tokenizers.Tokenizer` without a post-processor add ``[CLS]`` and ``[SEP]``, as in the samples."""
     if not isinstance(tokenizer, Tokenizer) or tokenizer.post_processor is not None:
         return
     cls, sep = (tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
@@ -73,7 +70,7 @@ def add_marks(tokenizer: Any) -> None:
 
 
 def sentence_endings(tokenizer: Any) -> NDArray[numpy.bool_]:
-    """Tells of each token of the vocabulary whether a sentence ends with it (vocabulary): a mark or a line's end."""
+    """Return whether each token of the vocabulary ends a sentence (vocabulary), by punctuation or a line feed."""
     backend = backend_of(tokenizer)
     rows = [[token] for token in range(vocabulary_size(tokenizer))]
     texts = [tokenizer.decode(row) for row in rows] if backend is None else backend.decode_batch(rows)
@@ -85,25 +82,25 @@ def sentence_endings(tokenizer: Any) -> NDArray[numpy.bool_]:
 
 
 def word_beginnings(tokenizer: Any) -> NDArray[numpy.bool_]:
-    """Tells of each token of the vocabulary whether it begins a word (vocabulary).
+    """Return whether each token of the vocabulary begins a word (vocabulary).
 
-    A token of WordPiece that begins with ``##`` goes on with a word. In a vocabulary that writes spaces into its
-    tokens, as byte-level and SentencePiece ones do, a token begins a word if it has one in front, or no letter.
+    In WordPiece, tokens with ``##`` continue a word. In byte-level and SentencePiece vocabularies, a token begins a
+    word if it starts with a space or not with a letter.
 
     Raises:
-        DataError: The vocabulary tells neither.
+        DataError: The vocabulary marks neither.
     """
     tokens: dict[str, int] = tokenizer.get_vocab()
     begins = numpy.ones(vocabulary_size(tokenizer), dtype=bool)
     if any(token.startswith(_CONTINUED) and len(token) > 2 for token in tokens):
-        going_on = [number for token, number in tokens.items() if token.startswith(_CONTINUED) and len(token) > 2]
+        within = [number for token, number in tokens.items() if token.startswith(_CONTINUED) and len(token) > 2]
     elif any(token[:1] in "Ġ▁" and len(token) > 1 for token in tokens if token):
-        going_on = [number for token, number in tokens.items() if token[:1].isalnum() and token[0] not in _SPACES]
+        within = [number for token, number in tokens.items() if token[:1].isalnum() and token[0] not in _SPACES]
     else:
         raise DataError(
-            "Whole words can be hidden only with a tokenizer whose tokens tell where a word begins: WordPiece, or one "
+            "Whole words can be masked only with a tokenizer that marks the beginnings of words: WordPiece, or one "
             "with spaces in its tokens."
         )
-    begins[going_on] = False
+    begins[within] = False
     begins[list(special_ids(tokenizer))] = True
     return begins

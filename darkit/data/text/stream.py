@@ -1,4 +1,4 @@
-"""Text that is tokenised as it is read, for what does not fit in memory."""
+"""Text that is tokenized while it is read, for data that does not fit in memory (``data=stream``)."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from darkit.data.text.trained import trained_tokenizer
 from darkit.data.text.windows import filled, window_sample, window_size
 from darkit.errors import DataError, listing
 
-_BLOCK_TEXTS = 256  # that are tokenised together
+_BLOCK_TEXTS = 256  # that are tokenized together
 _BLOCK_CHARACTERS = 1_000_000
-_MIXED_CHARACTERS = 16_000_000  # of texts whose windows are mixed
+_MIXED_CHARACTERS = 16_000_000  # of texts whose windows are shuffled together
 _TRAINING_CHARACTERS = 50_000_000  # that a tokenizer is trained on
 _RECORDS = 64  # that make the fingerprint
 
@@ -42,25 +42,24 @@ Ids = NDArray[numpy.int64]
 class TokenStream(IterableDataset[Any]):
     """Fixed windows over texts that are packed one after the other, each with its end-of-text token.
 
-    Every token but the first is a target exactly once in an epoch. Worker processes share the texts: each packs those
-    whose number is its own modulo the number of workers. Processes of several devices share the windows instead, so
-    that all get the same number and none waits for another: each reads everything and takes its window of every round;
-    a last round that is not full is left out.
+    Every token but the first is a target exactly once per epoch. Worker processes share the texts: text number n goes
+    to worker n modulo their number. Processes of several devices share the windows instead, so that all get the same
+    number: each reads all texts and takes its window of every round; an incomplete last round is dropped.
 
-    Without workers, a run that goes on reads forward to the text where it was, without tokenising what is before.
+    Without workers, a resumed run skips to its text without tokenizing those before.
 
     Args:
-        texts: Gives the texts anew each time it is called.
+        texts: Returns an iterator of the texts.
         tokenizer: A `tokenizers.Tokenizer` or a transformers tokenizer.
         length: Tokens per window.
         end: The end-of-text token.
-        vocabulary: Tokens in the vocabulary.
-        pad: What the last window is filled up with, where nothing is asked for (-100); None leaves a rest out.
-        named: Whether a sample is the dict that transformers' models take; see `TokenWindows`.
-        shuffle: Of how many texts in a row the windows come in a random order, another one in each epoch; of fewer
-            where they have more than 16 million characters. 0 keeps the order of the texts.
-        seed: Seed of that order, which is a function of it, the epoch and the place: a run that goes on has the same.
-        facts: What ``run.json`` tells of the data.
+        vocabulary: Vocabulary size.
+        pad: Padding of the last window, without targets (-100); None drops an incomplete window.
+        named: Make samples dicts for transformers' models; see `TokenWindows`.
+        shuffle: Number of consecutive texts whose windows are shuffled together, up to 16 million characters, in
+            another order in each epoch. 0 keeps the order of the texts.
+        seed: Seed of that order, which depends on the seed, the epoch and the position only.
+        facts: Data facts for ``run.json``.
 
     Raises:
         DataError: The length is below 1, or 2 with ``named``, or ``shuffle`` is below 0.
@@ -98,37 +97,37 @@ class TokenStream(IterableDataset[Any]):
         self.rank, self.world_size = 0, 1
         self._size = size
         self._state: dict[str, Any] = {}
-        self._resumed: dict[str, Any] = {}
+        self._resume_state: dict[str, Any] = {}
 
     @property
     def context_length(self) -> int:
-        """Tokens that a model sees of a window."""
+        """Tokens per window."""
         return self.length
 
     def set_rank(self, rank: int, world_size: int) -> None:
-        """Tells which of how many processes this is, before the data is read."""
+        """Set the rank of this process and the number of processes, before the data is read."""
         self.rank, self.world_size = rank, world_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Tells which epoch begins, for the order of its windows."""
+        """Set the epoch, which decides the order of its windows."""
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Tells where the iteration is: nothing at the beginning or the end of an epoch."""
+        """Return the position of the iteration; empty at the start and the end of an epoch."""
         return dict(self._state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next iteration go on from a state."""
-        self._state = self._resumed = dict(state)
+        """Resume the next iteration from a state."""
+        self._state = self._resume_state = dict(state)
 
     def __iter__(self) -> Iterator[Any]:
-        state, self._resumed, self._state = self._resumed, {}, {}
+        state, self._resume_state, self._state = self._resume_state, {}, {}
         if not state.get("ended"):
             yield from self._windows(state)
         self._state = {}
 
     def _windows(self, state: Mapping[str, Any]) -> Iterator[Any]:
-        """Pack blocks of texts, from where a state is: a text, the tokens left over before it, and rounds after that.
+        """Pack blocks of texts from the position in a state: a text, the remaining tokens before it, and rounds done.
 
         A round is a window for every process.
         """
@@ -154,7 +153,7 @@ class TokenStream(IterableDataset[Any]):
         return numpy.random.default_rng((self.seed % 2**63, self.epoch, text)).permutation(rounds)
 
     def _blocks(self, first: int) -> Iterator[tuple[int, list[str]]]:
-        """Yield texts in blocks, each with the number of its first text in the whole, from that text on."""
+        """Yield texts from ``first`` on in blocks, each with the index of its first text."""
         worker = get_worker_info()
         mine, every = (worker.id, worker.num_workers) if worker else (0, 1)
         most = (self.shuffle, _MIXED_CHARACTERS) if self.shuffle else (_BLOCK_TEXTS, _BLOCK_CHARACTERS)
@@ -181,7 +180,7 @@ class TokenStream(IterableDataset[Any]):
 
 @dataclass(frozen=True)
 class _Share:
-    """The texts of a source that belong to one part: chosen by their content alone, so the same is never in both."""
+    """The texts of one part, chosen by a hash of their content, so that no text is in both."""
 
     source: Source
     field: str
@@ -213,26 +212,25 @@ def streamed_text(
 ) -> DataChoice:
     """Stream text for a language model.
 
-    Nothing of it is counted or kept: each text goes to training or evaluation by a hash of what it says.
+    Nothing is counted or kept: a hash of each text decides whether it is for training or validation.
 
     Args:
-        path: What `darkit.data.open_source` takes.
+        path: As for `darkit.data.open_source`.
         tokenizer: A tokenizer, its path or its name on the hub; None trains one of ``kind`` on the first 50 million
             characters of the training part.
         kind: ``bpe``, ``wordpiece``, ``unigram`` or ``characters``.
-        vocab_size: Tokens of the tokenizer that is trained.
+        vocab_size: Maximum vocabulary size of a trained tokenizer.
         context_length: Tokens per window.
-        named: Whether batches are the dicts that transformers' models take.
-        shuffle: Of how many texts in a row the windows come in a random order in training; 0 keeps their order.
+        named: Make batches dicts for transformers' models.
+        shuffle: Number of consecutive texts whose windows are shuffled together in training; 0 keeps their order.
         field: The field with the text.
-        documents: What a document of a text file is: ``file``, ``paragraph`` or ``line``.
-        split: Which split of a Hugging Face dataset.
-        val_fraction: About which part of the texts to evaluate on, from 0 to below 1; 0 evaluates on none.
+        documents: Unit of a text file: ``file``, ``paragraph`` or ``line``.
+        split: The split of a Hugging Face dataset.
+        val_fraction: Fraction of the texts held out for validation, from 0 to below 1.
         seed: Seed of the split and of the order.
 
     Raises:
-        DataError: The text, the tokenizer or a setting is not what this needs. All but the first records are looked at
-            when they are read.
+        DataError: The text, the tokenizer or a setting is invalid. Later records are checked when they are read.
     """
     check_val_fraction(val_fraction)
     source = open_source(path, fields=(field,), documents=documents, split=split)
@@ -265,7 +263,7 @@ def streamed_text(
 
 
 def _fingerprint(source: Source, options: list[Any]) -> str:
-    """Return a sha256 over the sizes of the files, the first records and options: to read all of it takes too long."""
+    """Return a sha256 over file sizes, the first records and options; reading everything would take too long."""
     sizes = [Path(file).stat().st_size if Path(file).is_file() else file for file in source.files]
     first = [content_key(record.values) for record in islice(source.records(), _RECORDS)]
     if not first:

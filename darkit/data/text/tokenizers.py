@@ -1,4 +1,4 @@
-"""Tokenizers: trained on text, loaded from wherever they are, and asked in one way whichever kind they are."""
+"""Tokenizers: training, loading, and one interface to all kinds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from darkit.runs.home import expanded
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "[UNK]"
-_WITHIN = "##"  # what is before a piece within a word
+_WITHIN = "##"  # prefix of a piece within a word
 _BERT = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 _HUB_EXTRA = "pip install 'darkit[hf]'"
-_NAMES: dict[str, tuple[str, ...]] = {  # what a special token is for -> how it is called, the likeliest first
+_NAMES: dict[str, tuple[str, ...]] = {  # use of a special token -> its usual names, the most usual first
     "end": (END_OF_TEXT, "<|end_of_text|>", "<|im_end|>", "</s>", "<eos>", "[EOS]", "[SEP]"),
     "pad": ("[PAD]", "<pad>", "<|pad|>", "<|padding|>"),
     "mask": ("[MASK]", "<mask>", "<|mask|>"),
@@ -39,19 +39,19 @@ def train_tokenizer(
     """Train a tokenizer.
 
     Args:
-        texts: What to train on.
+        texts: The training texts.
         kind: ``bpe``, byte-level byte-pair encoding (Sennrich et al., 2016) as in GPT-2; ``wordpiece`` (Schuster and
             Nakajima, 2012) as in BERT, with case and accents kept; ``unigram`` (Kudo, 2018) as in SentencePiece, with
-            bytes for what it has not seen; or ``characters``, one token each.
-        vocab_size: Tokens at most, the special tokens included.
-        special_tokens: Tokens that stand for something else than text; None takes what the kind usually has: the
-            end-of-text token, and for ``wordpiece`` BERT's five. A kind that needs a token for what is unknown gets it.
+            bytes for unseen characters; or ``characters``, one token each.
+        vocab_size: Maximum vocabulary size, with the special tokens.
+        special_tokens: The special tokens; None takes the end-of-text token, and for ``wordpiece`` BERT's five. A kind
+            that needs an unknown token gets it.
 
     Returns:
-        The tokenizer. ``bpe`` decodes any text to the same.
+        The tokenizer. ``bpe`` decodes every encoded text to itself.
 
     Raises:
-        DataError: The kind is unknown, or there are fewer tokens than the kind needs.
+        DataError: The kind is unknown, or the vocabulary is too small for it.
     """
     if kind not in _TRAINERS:
         raise DataError(f"Unknown kind of tokenizer {kind!r}. {nearest(kind, _TRAINERS)}.")
@@ -79,15 +79,15 @@ def train_bpe(
 
 
 def load_tokenizer(where: Any) -> Any:
-    """Find a tokenizer.
+    """Load a tokenizer.
 
     Args:
-        where: A `tokenizers.Tokenizer` or a transformers tokenizer, which is taken as it is; the path of a
-            ``tokenizer.json``, or of a folder with one or with what ``save_pretrained`` wrote; or a name on the Hugging
-            Face hub (needs ``darkit[hf]``).
+        where: A `tokenizers.Tokenizer` or a transformers tokenizer, which is returned; the path of a
+            ``tokenizer.json``, of a folder with one or of a folder written by ``save_pretrained``; or a name on the
+            Hugging Face hub (needs ``darkit[hf]``).
 
     Raises:
-        DataError: There is none, or it is none.
+        DataError: It does not exist or is not a tokenizer.
     """
     if not isinstance(where, str | Path):
         if callable(getattr(where, "encode", None)) and callable(getattr(where, "decode", None)):
@@ -101,27 +101,27 @@ def load_tokenizer(where: Any) -> Any:
         if (path / "tokenizer_config.json").is_file():
             return _from_transformers(path, "The folder")
         if not (path / "tokenizer.json").is_file():
-            raise DataError(f"The folder {path} holds no tokenizer: it has no tokenizer.json.")
+            raise DataError(f"The folder {path} has no tokenizer.json.")
         path = path / "tokenizer.json"
     if path.exists():
         try:
             return Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:  # tokenizers raises plain Exception
-            raise DataError(f"The file {path} is no tokenizer: {error}") from error
+            raise DataError(f"The file {path} is not a valid tokenizer file: {error}") from error
     if path.suffix or isinstance(where, Path) or where.startswith(("/", ".", "~")):
         raise DataError(f"There is no tokenizer file {path}.")
     return _from_transformers(where, "There is no tokenizer file of this name, and the Hugging Face hub's")
 
 
 def special_token(tokenizer: Any, use: str) -> int | None:
-    """Return the token that is for something.
+    """Return a special token by its use.
 
     Args:
         tokenizer: Any tokenizer.
-        use: ``end`` of a text, ``pad``, ``mask``, ``cls`` (what a sample begins with), ``sep`` or ``unk``.
+        use: ``end`` of a text, ``pad``, ``mask``, ``cls`` (first of a sample), ``sep`` or ``unk``.
 
     Returns:
-        Its id, or None where the tokenizer has none.
+        Its id, or None if the tokenizer has none.
     """
     found = getattr(tokenizer, _ATTRIBUTES[use], None)
     if found is not None:
@@ -131,11 +131,11 @@ def special_token(tokenizer: Any, use: str) -> int | None:
 
 
 def needed_token(tokenizer: Any, use: str, purpose: str = "this data") -> int:
-    """Return the token that is for something; see `special_token`.
+    """Return a special token that is required; see `special_token`.
 
     Args:
         tokenizer: Any tokenizer.
-        use: What the token is for.
+        use: Its use.
         purpose: What needs it, for the error.
 
     Raises:
@@ -151,12 +151,12 @@ def needed_token(tokenizer: Any, use: str, purpose: str = "this data") -> int:
 
 
 def vocabulary_size(tokenizer: Any) -> int:
-    """Return the largest id of a tokenizer and one: how many tokens a model must know."""
+    """Return the largest id of a tokenizer plus one, the vocabulary size of a model."""
     return max(_vocabulary(tokenizer).values(), default=-1) + 1
 
 
 def encode_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Encode texts without the special tokens that a tokenizer puts around them, and without cutting or padding."""
+    """Encode texts without added special tokens, truncation or padding."""
     backend = backend_of(tokenizer)
     if backend is None:
         found = tokenizer(list(texts), add_special_tokens=False, truncation=False, padding=False)["input_ids"]
@@ -165,7 +165,7 @@ def encode_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def backend_of(tokenizer: Any) -> Tokenizer | None:
-    """Return the `tokenizers.Tokenizer` of a tokenizer, which neither cuts nor pads, or None where it has none."""
+    """Return the `tokenizers.Tokenizer` of a tokenizer, without truncation and padding, or None."""
     backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         return None
@@ -186,7 +186,7 @@ def _from_transformers(where: str | Path, what: str) -> Any:
     except ImportError as error:
         raise DataError(f"The tokenizer {where} needs transformers: {_HUB_EXTRA}.") from error
     except ValueError as error:
-        raise DataError(f"{what} {where} is no tokenizer: {error}") from error
+        raise DataError(f"{what} {where} is not a valid tokenizer: {error}") from error
 
 
 def _train_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
@@ -204,18 +204,18 @@ def _train_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tok
 
 
 def _train_wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    """Train so that the same texts give the same ids, which the trainer's own order of characters does not."""
+    """Train with a fixed alphabet, because the trainer's own order of characters is not deterministic."""
     kept = texts if isinstance(texts, Sequence) else list(texts)
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    most = max(1, (vocab_size - len(special)) // 2)  # a character is there twice, at the start and within
+    most = max(1, (vocab_size - len(special)) // 2)  # each character has two tokens, at the start of a word and within
     alphabet = _alphabet(tokenizer.normalizer, kept, most)
-    within = [_WITHIN + character for character in alphabet if _goes_on(tokenizer, character)]
+    within = [_WITHIN + character for character in alphabet if _continues_word(tokenizer, character)]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
-        special_tokens=[*special, *within],  # what is special has its place before anything is counted
+        special_tokens=[*special, *within],  # special tokens get their ids first
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
         show_progress=False,
@@ -240,7 +240,7 @@ def bert_template(cls: int, sep: int) -> processors.TemplateProcessing:
 
 
 def _alphabet(normalizer: Any, texts: Iterable[str], most: int) -> list[str]:
-    """Return the most frequent characters of texts in their order; of equally frequent ones, the first."""
+    """Return the most frequent characters of texts, sorted."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(normalizer.normalize_str(text))
@@ -248,8 +248,8 @@ def _alphabet(normalizer: Any, texts: Iterable[str], most: int) -> list[str]:
     return sorted(found[:most])
 
 
-def _goes_on(tokenizer: Tokenizer, character: str) -> bool:
-    """Return whether a character can stand within a word, as punctuation and Chinese do not."""
+def _continues_word(tokenizer: Tokenizer, character: str) -> bool:
+    """Return whether a character can be within a word, unlike punctuation and Chinese."""
     return len(tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(f"a{character}"))) == 1
 
 

@@ -1,4 +1,4 @@
-"""Tokenizers that are trained once: whoever asks for the same later, or in another process, gets the same one."""
+"""Tokenizers that are trained once and shared by all later calls and processes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ _FORMAT = 1
 
 
 def trained_folder() -> Path:
-    """Return where tokenizers that were trained are kept: ``tokenizers`` in the home."""
+    """Return the folder of trained tokenizers: ``tokenizers`` in the home."""
     return home() / "tokenizers"
 
 
 def trained_tokenizer(
     texts: Callable[[], Iterable[str]], kind: str, vocab_size: int, special_tokens: Sequence[str] | None = None
 ) -> Tokenizer:
-    """Train a tokenizer, or finds the one that an earlier call with the same texts and options trained.
+    """Train a tokenizer, or load that of an earlier call with the same texts and options.
 
-    The training of ``unigram`` ends a little differently each time, while all processes of a run, and the run when it
-    goes on, need one and the same.
+    Training ``unigram`` is not deterministic, but all processes of a run, and the resumed run, need the same tokenizer.
 
     Args:
-        texts: Gives what to train on; it is read twice.
-        kind: See `darkit.data.train_tokenizer`, as for the others.
-        vocab_size: Tokens at most.
-        special_tokens: Tokens that stand for something else than text.
+        texts: Returns the training texts; they are read twice.
+        kind: As for `darkit.data.train_tokenizer`.
+        vocab_size: Likewise.
+        special_tokens: Likewise.
 
     Raises:
-        DataError: It cannot be trained so, or the file of the earlier one was damaged.
+        DataError: It cannot be trained, or the file of the earlier one is damaged.
         StorageError: The file system refused.
     """
     options = [_FORMAT, kind, vocab_size, None if special_tokens is None else list(special_tokens)]

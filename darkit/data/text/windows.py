@@ -1,4 +1,4 @@
-"""A row of tokens in windows, packed one after the other or document by document."""
+"""Windows over a row of tokens, packed or document by document."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from darkit.errors import DataError
 
 
 class TokenRow:
-    """Documents as one row of tokens in memory, read as the memory-mapped `darkit.data.text.shards.TokenStore` is.
+    """Documents as one row of tokens in memory, with the interface of `darkit.data.text.shards.TokenStore`.
 
     Args:
         documents: The ids of each document.
-        vocabulary: Tokens in the vocabulary; None takes what the ids need.
+        vocabulary: Vocabulary size; None takes the largest id plus one.
 
     Attributes:
-        bounds: Where each document begins in the row, and at last where the row ends (documents + 1).
-        vocabulary: Tokens in the vocabulary.
+        bounds: Start of each document in the row, and finally the end of the row (documents + 1).
+        vocabulary: Vocabulary size.
     """
 
     def __init__(self, documents: Iterable[Sequence[int] | Tensor], vocabulary: int | None = None) -> None:
@@ -36,7 +36,7 @@ class TokenRow:
 
     @property
     def documents(self) -> int:
-        """How many documents there are."""
+        """Number of documents."""
         return len(self.bounds) - 1
 
     def __len__(self) -> int:
@@ -52,13 +52,13 @@ class TokenRow:
 
 
 class Pieces:
-    """Pieces of a row of tokens, each of a size but the last of a document.
+    """Pieces of a row of tokens, all of one size but the last of a document.
 
     Args:
         tokens: A `TokenRow`, a memory-mapped store of tokens, or a tensor of ids.
-        size: Tokens per piece at most.
-        overlap: How many tokens at the end of a piece begin the next one too; a document with no more has no piece.
-        packed: Whether the row is cut as if it were one document.
+        size: Maximum tokens per piece.
+        overlap: Tokens shared by consecutive pieces; a document with no more tokens has no piece.
+        packed: Cut the row as if it were one document.
     """
 
     def __init__(self, tokens: Any, size: int, *, overlap: int = 0, packed: bool = False) -> None:
@@ -66,14 +66,14 @@ class Pieces:
         self._bounds = numpy.array([0, len(tokens)]) if packed else numpy.asarray(tokens.bounds)
         step = size - overlap
         counts = numpy.maximum(0, -(-(numpy.diff(self._bounds) - overlap) // step))
-        self._ends = numpy.cumsum(counts)  # how many pieces there are up to the end of each document
+        self._ends = numpy.cumsum(counts)  # number of pieces up to the end of each document
         self._counts = counts
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def place(self, index: int) -> tuple[int, int, int]:
-        """Return the document of a piece, where in the row it begins, and where it ends."""
+        """Return the document, start and end of a piece."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         document = int(numpy.searchsorted(self._ends, index, side="right"))
@@ -82,7 +82,7 @@ class Pieces:
         return document, first, min(first + self.size, int(self._bounds[document + 1]))
 
     def places(self) -> NDArray[numpy.int64]:
-        """Return what `place` does for every piece (pieces, 3)."""
+        """Return `place` of every piece (pieces, 3)."""
         documents = numpy.repeat(numpy.arange(len(self._counts)), self._counts)
         numbers = numpy.arange(len(self)) - (self._ends - self._counts)[documents]
         firsts = self._bounds[documents] + numbers * (self.size - self.overlap)
@@ -95,13 +95,13 @@ class Pieces:
 
 
 class _Windows(Dataset[Any]):
-    """What both kinds of windows have in common.
+    """Base class of both kinds of windows.
 
     Args:
         tokens: A row of tokens.
         length: Tokens per window.
-        named: Whether a sample is the dict that transformers' models take.
-        facts: What ``run.json`` tells of the data.
+        named: Make samples dicts for transformers' models.
+        facts: Data facts for ``run.json``.
     """
 
     task = "causal"
@@ -115,12 +115,12 @@ class _Windows(Dataset[Any]):
 
     @property
     def vocabulary(self) -> int:
-        """The largest id and one."""
+        """Vocabulary size."""
         return int(self.tokens.max()) + 1 if isinstance(self.tokens, Tensor) else int(self.tokens.vocabulary)
 
     @property
     def context_length(self) -> int:
-        """Tokens that a model sees of a window."""
+        """Tokens per window."""
         return self.length
 
 
@@ -130,11 +130,10 @@ class TokenWindows(_Windows):
     Args:
         tokens: Ids (tokens), or a store of tokens, whose documents are packed one after the other.
         length: Tokens per window.
-        pad: What the last window is filled up with, where nothing is asked for (-100); None leaves a rest that fills no
-            window out.
-        named: Whether a sample is ``{"input_ids", "labels"}`` with the same ids in both, as transformers' models take
-            it, instead of tokens (length) and the ones that come next (length).
-        facts: What ``run.json`` tells of the data.
+        pad: Padding of the last window, without targets (-100); None drops an incomplete window.
+        named: Make a sample ``{"input_ids", "labels"}`` with the same ids in both, for transformers' models, instead of
+            tokens (length) and next tokens (length).
+        facts: Data facts for ``run.json``.
 
     Raises:
         DataError: The length is below 1 (2 with ``named``), or there are too few tokens for one window.
@@ -159,7 +158,7 @@ class TokenWindows(_Windows):
         return full + (rest > 0 and self.pad is not None)
 
     def __getitem__(self, index: int) -> Any:
-        """Return tokens (length) and the ones that come next (length), or a dict with both."""
+        """Return tokens (length) and next tokens (length), or a dict with both."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         first = index * (self.size - 1)
@@ -169,19 +168,18 @@ class TokenWindows(_Windows):
 
 
 class DocumentWindows(_Windows):
-    """Windows that never go over the end of a document; one that is longer goes into several.
+    """Windows that never cross the end of a document; long documents have several.
 
-    Each token but the first of a document is a target exactly once. Samples have their own lengths, and the batch is
-    padded.
+    Each token but the first of a document is a target exactly once. Samples differ in length, and batches are padded.
 
     Args:
         tokens: A `TokenRow` or a memory-mapped store of tokens.
-        length: Tokens per window at most.
-        pad: The id to pad inputs with; targets are padded with -100.
-        fixed: Whether to pad to ``length`` instead of to the longest of the batch.
-        multiple_of: Of what the padded length is a multiple, as far as ``length`` allows.
+        length: Maximum tokens per window.
+        pad: The padding token of inputs; targets are padded with -100.
+        fixed: Pad to ``length`` instead of to the longest sample of the batch.
+        multiple_of: Round the padded length up to a multiple of this, up to ``length``.
         named: As for `TokenWindows`.
-        facts: What ``run.json`` tells of the data.
+        facts: Data facts for ``run.json``.
 
     Raises:
         DataError: The length is below 1 (2 with ``named``), or no document has two tokens.
@@ -202,13 +200,13 @@ class DocumentWindows(_Windows):
         self.pieces = Pieces(tokens, self.size, overlap=1)
         self.collate_fn = Pad(pad, length=length if fixed else None, multiple_of=multiple_of, most=length)
         if not len(self.pieces):
-            raise DataError("No document has two tokens: there is nothing to predict.")
+            raise DataError("No document has two tokens, so there is nothing to predict.")
 
     def __len__(self) -> int:
         return len(self.pieces)
 
     def __getitem__(self, index: int) -> Any:
-        """Return tokens and the ones that come next, at most ``length`` of each, or a dict with both."""
+        """Return tokens and next tokens, at most ``length`` of each, or a dict with both."""
         return window_sample(self.pieces[index], self.named)
 
 
@@ -240,7 +238,7 @@ def read_tokens(tokens: Any, first: int, end: int) -> Tensor:
 
 
 def filled(sample: Any, length: int, pad: int) -> Any:
-    """Fill a sample of windows up to a length: inputs with ``pad``, and what is asked for with -100."""
+    """Pad a sample to a length: inputs with ``pad`` and targets with -100."""
     inputs, targets = sample.values() if isinstance(sample, dict) else sample
     missing = length - len(inputs)
     if not missing:
@@ -251,12 +249,11 @@ def filled(sample: Any, length: int, pad: int) -> Any:
 
 
 def unigram_cross_entropy(train: NDArray[numpy.int64], val: NDArray[numpy.int64]) -> float:
-    """Return the cross-entropy in nats per token of a model that knows only how frequent each token is.
+    """Return the cross-entropy in nats per token of a unigram model.
 
     Args:
-        train: How often each token occurs in what is trained on (vocabulary); each counts once more (Laplace's
-            smoothing).
-        val: How often each occurs in what is predicted (vocabulary). If none does, the result is NaN.
+        train: Token counts of the training part (vocabulary), smoothed by adding 1 (Laplace).
+        val: Token counts of the validation part (vocabulary). Without tokens, the result is NaN.
     """
     smoothed = train.astype(numpy.float64) + 1
     total = int(val.sum())

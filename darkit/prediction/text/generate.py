@@ -1,4 +1,4 @@
-"""Text from a language model, piece by piece."""
+"""Text generation with a language model, as a stream."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ def stream_text(
     """Continue a prompt.
 
     Args:
-        model: Returns logits (batch, time, vocabulary), or something that carries them as ``logits`` or comes first.
+        model: Returns logits (batch, time, vocabulary), or an output with ``logits`` or with them first.
         tokenizer: A `tokenizers.Tokenizer` or a transformers tokenizer.
         prompt: The text to continue.
-        max_new_tokens: How many tokens at most, at least 1.
-        temperature: What logits are divided by; 0 takes the likeliest token always.
-        top_k: From how many of the likeliest tokens to choose; None takes all.
-        top_p: From as few of the likeliest tokens to choose as together have this probability; None takes all.
+        max_new_tokens: Maximum number of new tokens, at least 1.
+        temperature: Divisor of the logits; 0 always takes the likeliest token.
+        top_k: Sample from this many of the likeliest tokens; None takes all.
+        top_p: Sample from the fewest likeliest tokens with this total probability; None takes all.
         stop: Texts that end the continuation and are not part of it.
-        seed: Seed of the choice; None makes another text each time.
-        context_length: How many tokens the model is to see at most; None takes what it can.
-        ctx_len: The same.
-        use_cache: Whether to use the model's cache where it has one: the text is the same, and comes later without.
+        seed: Seed of the sampling; None draws another text each time.
+        context_length: Maximum tokens that the model sees; None takes the model's limit.
+        ctx_len: Alias of ``context_length``.
+        use_cache: Use the model's cache if it has one; the text is the same without, but slower.
 
     Yields:
         Pieces of text in whole characters; together they are the continuation. It ends at the tokenizer's end-of-text
         token, at a stop, or after ``max_new_tokens``.
 
     Raises:
-        ConfigError: A setting is out of its range, or the prompt has no token.
+        ConfigError: A setting is out of range, or the prompt has no tokens.
     """
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, stop, seed)
     reader = make_reader(model, _one_limit(context_length, ctx_len), use_cache=use_cache)
     ids = encode_prompt(tokenizer, prompt)
     if not ids:
-        raise ConfigError(f"The prompt {prompt!r} has no token to go on from.")
+        raise ConfigError(f"The prompt {prompt!r} has no tokens.")
     if reader.limit and len(ids) > reader.limit:
         warnings.warn(
             f"The prompt has {len(ids)} tokens; the model sees the last {reader.limit}.", UserWarning, stacklevel=2
@@ -67,25 +67,22 @@ def stream_text(
 
 
 def stream_texts(model: nn.Module, tokenizer: Any, prompts: Sequence[str], **settings: Any) -> list[Iterator[str]]:
-    """Continue several prompts, each on its own: with the same seed it goes on as it does alone, to the last bit.
+    """Continue several prompts independently: each with the same result as alone, bit for bit.
 
     Args:
         model: The model.
         tokenizer: Its tokenizer.
         prompts: The texts to continue.
-        **settings: Those of `stream_text`.
+        **settings: As for `stream_text`.
 
     Returns:
-        An iterator of pieces for each prompt, to be read one after the other or in turns.
+        An iterator of pieces for each prompt, which may be read in turns.
     """
     return [stream_text(model, tokenizer, prompt, **settings) for prompt in prompts]
 
 
 def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
-    """Encode a prompt as darkit's data is encoded: without special tokens around it.
-
-    But with the token that a text begins with where a transformers tokenizer says that its model needs one.
-    """
+    """Encode a prompt as darkit's data, without added special tokens but the first one of a transformers tokenizer."""
     if not isinstance(prompt, str):
         raise ConfigError(f"A prompt must be a text, not {type(prompt).__name__}.")
     (ids,) = encode_batch(tokenizer, [prompt])
@@ -104,10 +101,10 @@ def continue_tokens(
 
     Args:
         reader: Returns the logits of the next token.
-        tokenizer: What decodes the tokens.
-        ids: The tokens; the list grows.
-        sampling: How to choose, and when to stop.
-        ends: Tokens that end it.
+        tokenizer: Decodes the tokens.
+        ids: The tokens; new ones are appended.
+        sampling: The sampling settings.
+        ends: Tokens that end the text.
 
     Yields:
         Pieces of text in whole characters.
@@ -141,7 +138,7 @@ def _one_limit(context_length: int | None, ctx_len: int | None) -> int | None:
 
 
 def _ends(model: nn.Module, tokenizer: Any) -> set[int]:
-    """Return the tokens that end a text: the tokenizer's, and those special ones that a transformers model names."""
+    """Return the end tokens of the tokenizer and of a transformers model."""
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     special = special_ids(tokenizer)
     ends = {token for token in (named if isinstance(named, list) else [named]) if token in special}

@@ -1,8 +1,8 @@
-"""A language model asked for what comes next, with a cache where it has one.
+"""Next-token logits of a language model, with its cache if it has one.
 
 A model has a cache if it has ``make_cache(batch_size)`` and its ``forward(tokens, cache=cache)`` returns the logits of
-these tokens and extends the cache; ``cache.limit`` is how many tokens it can hold, or None for a recurrent state
-without an end. The models of transformers make theirs with ``use_cache`` and return it.
+these tokens and extends the cache; ``cache.limit`` is its maximum number of tokens, or None for a recurrent state. The
+models of transformers create theirs with ``use_cache`` and return it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from darkit.engine.data.samples import describe
 from darkit.engine.steps.loss import batch_errors, call_model
 from darkit.errors import ConfigError, ModelError
 
-_LOGITS = ("logits", "prediction_logits")  # the second of transformers' models that also tell what follows what
-_CACHES = ("cache", "past_key_values")  # what transformers' models call theirs, the newer name first
+_LOGITS = ("logits", "prediction_logits")  # the second in transformers' models with next-sentence prediction
+_CACHES = ("cache", "past_key_values")  # names in transformers' models, the newer first
 
 
 class Reader:
-    """Read a growing text; each time it reads all that the model sees of it.
+    """Reader of a growing text, without a cache.
 
     Args:
         model: The language model.
-        limit: Tokens that it sees at most, or None.
+        limit: Maximum tokens that it sees, or None.
     """
 
     def __init__(self, model: nn.Module, limit: int | None) -> None:
@@ -37,7 +37,7 @@ class Reader:
         self.device = device_of(model)
 
     def __call__(self, ids: Sequence[int]) -> Tensor:
-        """Return the logits (vocabulary) of the token that comes after these, which begin with those of last time."""
+        """Return the logits (vocabulary) of the next token; the ids start with those of the last call."""
         return self._last(self._tensor(ids[-self.limit :] if self.limit else ids))
 
     def _tensor(self, ids: Sequence[int]) -> Tensor:
@@ -54,14 +54,14 @@ class Reader:
         logits = logits_of(output)
         if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != tokens.shape:
             raise ModelError(
-                f"A language model returns logits (batch, time, vocabulary), but {type(self.model).__name__} made "
-                f"{describe(logits)} of {describe(tokens)}: it cannot go on with a text."
+                f"A language model returns logits (batch, time, vocabulary), but {type(self.model).__name__} returned "
+                f"{describe(logits)} for {describe(tokens)}: it cannot generate text."
             )
         return logits[0, -1]
 
 
 class CachedReader(Reader):
-    """Read only what is new, as long as the text fits the model's cache; beyond that, all that the model sees."""
+    """Reader with the model's cache, as long as the text fits into it."""
 
     def __init__(self, model: nn.Module, limit: int | None, cache: Any) -> None:
         super().__init__(model, limit)
@@ -70,7 +70,7 @@ class CachedReader(Reader):
 
     def __call__(self, ids: Sequence[int]) -> Tensor:
         if self.limit and len(ids) > self.limit:
-            self._cache = None  # the first tokens leave the window, and with them what every other one saw of them
+            self._cache = None  # the first tokens leave the window, which changes the state of all others
             return super().__call__(ids)
         tokens = self._tensor(ids[self._seen :])
         self._seen = len(ids)
@@ -78,13 +78,13 @@ class CachedReader(Reader):
 
 
 class TransformersReader(Reader):
-    """Read only what is new with the cache that a model of transformers makes and returns.
+    """Reader with the cache that a transformers model creates and returns.
 
     Args:
         model: The model.
-        limit: Tokens that it sees at most, or None.
-        name: What it calls its cache.
-        use_cache: Whether to use it.
+        limit: Maximum tokens that it sees, or None.
+        name: The name of its cache argument.
+        use_cache: Use the cache.
     """
 
     def __init__(self, model: nn.Module, limit: int | None, name: str, use_cache: bool) -> None:
@@ -106,16 +106,15 @@ class TransformersReader(Reader):
 
 
 def make_reader(model: nn.Module, context_length: int | None = None, *, use_cache: bool = True) -> Reader:
-    """Make what reads a text for a model.
+    """Return the reader for a model.
 
     Args:
-        model: Its ``forward`` returns logits (batch, time, vocabulary), or something that carries them as ``logits``
-            or comes first.
-        context_length: Tokens that the model is to see at most; None takes what its cache can hold, or its config says.
-        use_cache: Whether to use the model's cache, where it has one.
+        model: Returns logits (batch, time, vocabulary), or an output with ``logits`` or with them first.
+        context_length: Maximum tokens that the model sees; None takes the limit of its cache or config.
+        use_cache: Use the model's cache if it has one.
 
     Raises:
-        ConfigError: The model cannot see so many tokens.
+        ConfigError: ``context_length`` is above the model's limit.
     """
     if callable(getattr(model, "make_cache", None)):
         cache = model.make_cache(batch_size=1)  # type: ignore[operator]
@@ -134,11 +133,11 @@ def make_reader(model: nn.Module, context_length: int | None = None, *, use_cach
 
 def _check_limit(wanted: int | None, own: int | None) -> None:
     if wanted is not None and own is not None and wanted > own:
-        raise ConfigError(f"context_length must be at most {own}, which is all that the model sees, not {wanted}.")
+        raise ConfigError(f"context_length must be at most {own}, the limit of the model, not {wanted}.")
 
 
 def parameter_names(model: nn.Module) -> set[str]:
-    """Return the names of what a model's ``forward`` takes."""
+    """Return the argument names of a model's ``forward``."""
     try:
         return set(inspect.signature(model.forward).parameters)
     except (TypeError, ValueError):  # made in C
@@ -146,7 +145,7 @@ def parameter_names(model: nn.Module) -> set[str]:
 
 
 def context_of(model: nn.Module) -> int | None:
-    """Return how many tokens a model sees at most as its config tells it, or None."""
+    """Return the maximum tokens in a model's config, or None."""
     config = getattr(model, "config", None)
     for name in CONTEXT_NAMES:
         value = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
@@ -156,13 +155,13 @@ def context_of(model: nn.Module) -> int | None:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return where a model is."""
+    """Return the device of a model."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 
 
 def logits_of(output: Any) -> Any:
-    """Return the logits in what a model returned: as ``logits``, first, or itself."""
+    """Return the logits in a model's output: ``logits``, the first item, or the output itself."""
     for name in _LOGITS:
         found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
         if found is not None:
@@ -171,7 +170,7 @@ def logits_of(output: Any) -> Any:
 
 
 def call_by_names(model: nn.Module, rows: Sequence[Sequence[int]], pad: int = 0) -> Any:
-    """Call a model that reads whole texts with ids and, where it takes one, an attention mask."""
+    """Call a model with padded ids, and an attention mask if it takes one."""
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device_of(model))
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=ids.device)

@@ -1,4 +1,4 @@
-"""Hidden words found again by a masked language model."""
+"""Candidates for masked words from a masked language model."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from darkit.prediction.text.decoding import decode_function
 from darkit.prediction.text.language import call_by_names, context_of, logits_of
 from darkit.prediction.text.sampling import check_count
 
-MASK = "[MASK]"  # how a hidden word can be written whatever the tokenizer calls it
+MASK = "[MASK]"  # works with every tokenizer
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What may stand at a hidden place.
+    """A candidate for a masked word.
 
     Attributes:
         token: Its text.
-        probability: How likely the model takes it to be there.
+        probability: Its probability.
     """
 
     token: str
@@ -33,19 +33,19 @@ class Candidate:
 
 
 def fill_masks(model: nn.Module, tokenizer: Any, text: str, *, top: int = 5) -> list[list[Candidate]]:
-    """Find what may be hidden in a text.
+    """Return candidates for the masked words of a text.
 
     Args:
         model: Returns logits (batch, time, vocabulary).
         tokenizer: A tokenizer with a mask token.
         text: A text with ``[MASK]``, or with the tokenizer's own mask token, once or more often.
-        top: How many candidates for each.
+        top: Number of candidates for each mask.
 
     Returns:
-        For each hidden place the candidates, the likeliest first; special tokens are none.
+        The candidates for each mask, the likeliest first, without special tokens.
 
     Raises:
-        ConfigError: Nothing is hidden, or the text is longer than what the model sees.
+        ConfigError: The text has no mask, or is longer than the model's context.
         ModelError: The model returns no logits.
     """
     check_count("top", top)
@@ -56,7 +56,7 @@ def fill_masks(model: nn.Module, tokenizer: Any, text: str, *, top: int = 5) -> 
     (ids,) = encode_batch(tokenizer, [text.replace(MASK, name)])
     if mask not in ids:
         hint = f"{MASK} or {name}" if name != MASK else MASK
-        raise ConfigError(f"The text has no {hint} to fill: write it where a word is hidden.")
+        raise ConfigError(f"The text has no {hint}: write it in the place of a word.")
     cls, sep = special_token(tokenizer, "cls"), special_token(tokenizer, "sep")
     row = [*([] if cls is None else [cls]), *ids, *([] if sep is None else [sep])]
     limit = context_of(model)
@@ -64,7 +64,9 @@ def fill_masks(model: nn.Module, tokenizer: Any, text: str, *, top: int = 5) -> 
         raise ConfigError(f"The text has {len(row)} tokens, but the model sees at most {limit}: shorten it.")
     logits = logits_of(call_by_names(model, [row]))
     if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[1] != len(row):
-        raise ModelError(f"A masked model returns logits (batch, time, vocabulary), but made {describe(logits)}.")
+        raise ModelError(
+            f"A masked model returns logits (batch, time, vocabulary), but the model returned {describe(logits)}."
+        )
     probabilities = logits[0].detach().float().softmax(-1).cpu()
     special = torch.tensor(sorted(token for token in special_ids(tokenizer) if token < probabilities.shape[-1]))
     decode = decode_function(tokenizer)
@@ -77,7 +79,7 @@ def fill_masks(model: nn.Module, tokenizer: Any, text: str, *, top: int = 5) -> 
 
 
 def mask_name(tokenizer: Any) -> str:
-    """Return how a tokenizer writes its mask token."""
+    """Return the text of a tokenizer's mask token."""
     mask = needed_token(tokenizer, "mask", "filling a text")
     convert = getattr(tokenizer, "id_to_token", None) or tokenizer.convert_ids_to_tokens
     return str(convert(mask))

@@ -1,4 +1,4 @@
-"""How the next token is chosen from logits, and what may be asked of a continuation."""
+"""Sampling of the next token, and its settings."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from darkit.errors import ConfigError, ModelError
 
 @dataclass(frozen=True)
 class Sampling:
-    """The settings of a continuation.
+    """The settings of text generation.
 
     Raises:
-        ConfigError: One is out of its range.
+        ConfigError: A setting is out of range.
     """
 
     max_new_tokens: int = 200
-    """Tokens at most, at least 1."""
+    """Maximum number of new tokens, at least 1."""
     temperature: float = 1.0
-    """What logits are divided by; 0 takes the likeliest token always."""
+    """Divisor of the logits; 0 always takes the likeliest token."""
     top_k: int | None = None
-    """From how many of the likeliest tokens to choose; None takes all."""
+    """Sample from this many of the likeliest tokens; None takes all."""
     top_p: float | None = None
-    """From as few of the likeliest tokens to choose as together have this probability, above 0 and at most 1: the
-    nucleus of Holtzman et al. (2020)."""
+    """Sample from the fewest likeliest tokens with this total probability, above 0 and at most 1 (nucleus sampling,
+    Holtzman et al., 2020)."""
     stop: Sequence[str] = ()
     """Texts that end the continuation and are not part of it."""
     seed: int | None = None
-    """Seed of the choice; None makes another text each time."""
+    """Seed of the sampling; None draws another text each time."""
 
     def __post_init__(self) -> None:
         check_count("max_new_tokens", self.max_new_tokens)
@@ -52,15 +52,15 @@ class Sampling:
 
 
 def check_count(name: str, count: object) -> None:
-    """Refuse what is not a whole number of at least 1. Raises `ConfigError`."""
+    """Check a whole number of at least 1. Raises `ConfigError`."""
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ConfigError(f"{name} must be at least 1, not {count!r}.")
 
 
 class Choice:
-    """Choose tokens.
+    """Sampler of tokens.
 
-    The random numbers come from the CPU, one for each token, so that a seed means the same wherever the model is.
+    Random numbers are drawn on the CPU, one per token, so that a seed gives the same text on every device.
 
     Args:
         sampling: The settings.
@@ -72,13 +72,13 @@ class Choice:
         self._generator.manual_seed(sampling.seed) if sampling.seed is not None else self._generator.seed()
 
     def __call__(self, logits: Tensor) -> int:
-        """Choose a token.
+        """Return a token.
 
         Args:
-            logits: One for each token (vocabulary).
+            logits: The logits (vocabulary).
 
         Raises:
-            ModelError: They are not finite, so that there is nothing to choose by.
+            ModelError: They are not finite.
         """
         if not self.sampling.temperature:
             likeliest = int(logits.argmax())
@@ -89,7 +89,7 @@ class Choice:
         largest = values.max()
         if not math.isfinite(largest):
             raise _not_finite()
-        values = (values - largest) / self.sampling.temperature  # none is above 0, so none becomes infinite but -inf
+        values = (values - largest) / self.sampling.temperature  # at most 0, so no exponential overflows
         tokens = None
         top_k, top_p = self.sampling.top_k, self.sampling.top_p
         if top_k is not None and top_k < len(values):
@@ -104,7 +104,7 @@ class Choice:
         return place if tokens is None else int(tokens[place])
 
     def _draw(self, weights: Tensor) -> int:
-        """Draw a place with a probability that is proportional to its weight; one without weight never."""
+        """Draw an index with probability proportional to its weight."""
         sums = weights.cumsum(0)
         above_zero = 1 - torch.rand((), dtype=torch.float64, generator=self._generator)
         return int(torch.searchsorted(sums, sums[-1] * above_zero))
@@ -115,4 +115,4 @@ def _is_number(value: object) -> bool:
 
 
 def _not_finite() -> ModelError:
-    return ModelError("The model's logits are not finite, so no token can be chosen by them.")
+    return ModelError("The model's logits are not finite, so no token can be sampled.")

@@ -1,4 +1,4 @@
-"""What a text becomes by a model with an encoder and a decoder, piece by piece."""
+"""Text generation with an encoder and a decoder, as a stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from darkit.prediction.text.sampling import Sampling
 
 
 class TargetReader(Reader):
-    """Read a growing target beside a source.
+    """Reader of a growing target with a fixed source.
 
     Args:
         model: Takes ``input_ids`` and ``decoder_input_ids``; a model of transformers encodes the source once.
@@ -40,32 +40,32 @@ class TargetReader(Reader):
 
 
 def stream_target(model: nn.Module, tokenizer: Any, source: str, **settings: Any) -> Iterator[str]:
-    """Make of a text what the model learnt to make of it.
+    """Generate the target of a source text.
 
     Args:
         model: Takes ``input_ids`` and ``decoder_input_ids``.
         tokenizer: The tokenizer of both texts.
-        source: The text that is given.
-        **settings: Those of `darkit.prediction.text.sampling.Sampling`.
+        source: The source text.
+        **settings: As for `darkit.prediction.text.sampling.Sampling`.
 
     Yields:
         Pieces of text in whole characters.
 
     Raises:
-        ConfigError: A setting is out of its range, or the text has no token.
+        ConfigError: A setting is out of range, or the text has no tokens.
     """
     sampling = Sampling(**settings)
     end = needed_token(tokenizer, "end", "a target")
     (ids,) = encode_batch(tokenizer, [source])
     if not ids:
-        raise ConfigError(f"The text {source!r} has no token to make something of.")
+        raise ConfigError(f"The text {source!r} has no tokens.")
     limit = context_of(model)
     reader = TargetReader(model, [*ids[: limit - 1 if limit else None], end])
     return continue_tokens(reader, tokenizer, [_start(model, tokenizer, end)], sampling, {end})
 
 
 def _start(model: nn.Module, tokenizer: Any, end: int) -> int:
-    """Return what a target begins with: what the model's config says, or as the data has it."""
-    told = getattr(getattr(model, "config", None), "decoder_start_token_id", None)
-    known = (told, special_token(tokenizer, "cls"), special_token(tokenizer, "pad"))
+    """Return the start token of a target: that of the model's config, or that of the data."""
+    configured = getattr(getattr(model, "config", None), "decoder_start_token_id", None)
+    known = (configured, special_token(tokenizer, "cls"), special_token(tokenizer, "pad"))
     return next((token for token in known if token is not None), end)

@@ -63,8 +63,8 @@ def test_another_seed_is_another_split() -> None:
         (
             ["a"],
             0.5,
-            "A split needs two different documents at least, not 1: give more, let every paragraph or line of a text "
-            "be one (documents), or evaluate on none (val_fraction=0).",
+            "A split needs two different documents at least, not 1. Give more, split texts into paragraphs or lines "
+            "(documents=line), or hold out none (val_fraction=0).",
         ),
     ],
 )

@@ -77,7 +77,7 @@ def test_the_model_gets_the_vocabulary_that_the_tokenizer_really_has(
         (("data.path=null",), "data.path must say where the data is: a file, a folder or a pattern."),
         (("data.path=nope",), "There is no file nope"),
         (("data.path=empty.txt",), "The file empty.txt is empty."),
-        (("data.path=bytes.txt",), "The file bytes.txt is not text: the byte 0xff at offset 4"),
+        (("data.path=bytes.txt",), "The file bytes.txt is not UTF-8 text: byte 0xff at offset 4"),
         (("data.path=texts", "data.tokenizer=plain.json"), "The tokenizer has no end token"),
         (("data.path=texts", "model.config.vocab_size=12"), "12"),
         (("data.path=texts", "model.config.context_length=8"), "8"),

@@ -56,7 +56,7 @@ def test_numbers_are_predicted_from_texts() -> None:
 
 
 def test_a_sample_without_a_token_is_refused() -> None:
-    with pytest.raises(DataError, match=r"^Text 1 has no token, and nothing is put around it: leave it out, or take a"):
+    with pytest.raises(DataError, match=r"^Text 1 has no token\. Remove it, or use a"):
         LabelledTexts(TokenRow([[5], [], [6]]), torch.zeros(3), 5)
 
 

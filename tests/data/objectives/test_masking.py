@@ -121,10 +121,10 @@ def test_other_tokens_are_hidden_each_time_by_torchs_generator_but_with_a_seed_t
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"rate": 0.0}, "The rate of masked tokens must lie above 0 and at most at 1, not be 0.0."),
+        ({"rate": 0.0}, "rate must be above 0 and at most 1, not 0.0."),
         (
             {"masked": 0.9, "random": 0.2},
-            "The parts of the chosen tokens must be at least 0 and together at most 1, not 0.9 and 0.2.",
+            "masked and random must be at least 0 and together at most 1, not 0.9 and 0.2.",
         ),
     ],
 )

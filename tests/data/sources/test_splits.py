@@ -72,7 +72,7 @@ def test_a_split_by_file_leaves_out_what_would_leak(folder: Path, wanted: Any) -
         ({"val_fraction": -0.1}, "val_fraction must be at least 0 and below 1, not -0.1"),
         ({"val_fraction": 1.0}, "val_fraction must be at least 0 and below 1, not 1.0"),
         ({"val_files": "d.txt"}, r"val_files: no file matches 'd\.txt'. Available: .*a\.txt"),
-        ({"val_files": "*.txt"}, "val_files means all files"),
+        ({"val_files": "*.txt"}, "val_files matches all files"),
     ],
 )
 def test_what_cannot_be_split_is_refused(folder: Path, options: dict[str, Any], said: str) -> None:

@@ -134,7 +134,7 @@ def test_the_special_tokens_of_a_tokenizer_are_part_of_it_but_not_how_it_cuts_an
 
 def test_text_that_is_wrong_leaves_nothing(folder: Path, cache: Path) -> None:
     (folder / "z.txt").write_bytes(b"good \xff bad")
-    with pytest.raises(DataError, match=r"z\.txt is not text: the byte 0xff at offset 5"):
+    with pytest.raises(DataError, match=r"z\.txt is not UTF-8 text: byte 0xff at offset 5"):
         prepare(folder, vocab_size=300, cache=cache)
     assert list(cache.iterdir()) == []
 

@@ -63,7 +63,7 @@ def test_a_tokenizer_with_code_of_its_own_is_refused_in_a_sentence(
     assert not canary.exists()
     assert "own" not in sys.modules
     if "vocab_file" not in HOSTILE[kind]:
-        with pytest.raises(DataError, match=r"tokenizer is no tokenizer"):
+        with pytest.raises(DataError, match=r"tokenizer is not a valid tokenizer"):
             load_tokenizer(run / "tokenizer")
         assert not canary.exists()
 

@@ -73,5 +73,5 @@ def test_sentences_end_with_their_marks_and_lines(kind: str) -> None:
 
 
 def test_characters_tell_no_words() -> None:
-    with pytest.raises(DataError, match=r"^Whole words can be hidden only with a tokenizer whose tokens tell where"):
+    with pytest.raises(DataError, match=r"^Whole words can be masked only with a tokenizer that marks the beginnings"):
         word_beginnings(trained("characters"))

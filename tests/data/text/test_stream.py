@@ -189,7 +189,7 @@ def test_what_is_wrong_further_on_is_one_sentence_also_from_a_worker(tmp_path: P
     with pytest.raises(DataError) as refused:
         list(loader)
     offset = path.stat().st_size - 1
-    assert str(refused.value) == f"The file {path} is not text: the byte 0xff at offset {offset} is not in UTF-8 text."
+    assert str(refused.value) == f"The file {path} is not UTF-8 text: byte 0xff at offset {offset}."
 
 
 def test_no_evaluation_and_a_tokenizer_of_ones_own(tmp_path: Path) -> None:

@@ -182,10 +182,10 @@ def test_special_tokens_are_found_by_their_use(kind: str) -> None:
     ("where", "said"),
     [
         ("nope.json", r"There is no tokenizer file nope\.json\."),
-        ("folder", "The folder folder holds no tokenizer: it has no tokenizer.json."),
-        ("bad.json", r"The file bad\.json is no tokenizer: "),
+        ("folder", "The folder folder has no tokenizer.json."),
+        ("bad.json", r"The file bad\.json is not a valid tokenizer file: "),
         (7, "A tokenizer must be a tokenizers.Tokenizer, .* not int"),
-        ("own/tokenizer", "Hugging Face hub's own/tokenizer is no tokenizer: "),
+        ("own/tokenizer", "Hugging Face hub's own/tokenizer is not a valid tokenizer: "),
     ],
 )
 def test_what_is_no_tokenizer_is_refused(

@@ -283,5 +283,5 @@ def test_settings_out_of_range_are_refused_at_the_call(tokenizer: Tokenizer, wro
 
 
 def test_a_prompt_without_a_token_is_refused(tokenizer: Tokenizer) -> None:
-    with pytest.raises(ConfigError, match="has no token to go on from"):
+    with pytest.raises(ConfigError, match="has no tokens"):
         stream_text(even(tokenizer), tokenizer, "")

@@ -74,14 +74,14 @@ def test_a_tokenizers_own_name_for_what_is_hidden_counts_too() -> None:
     for text in ("a <mask> b", "a [MASK] b"):
         ((candidate,),) = fill_masks(Plain(), tokenizer, text, top=1)
         assert candidate == Candidate(tokenizer.decode([tokenizer.get_vocab_size() - 2]), candidate.probability)
-    with pytest.raises(ConfigError, match=r"has no \[MASK\] or <mask> to fill"):
+    with pytest.raises(ConfigError, match=r"has no \[MASK\] or <mask>: write"):
         fill_masks(Plain(), tokenizer, "nothing")
 
 
 @pytest.mark.parametrize(
     ("text", "settings", "error", "said"),
     [
-        ("nothing hidden", {}, ConfigError, r"The text has no \[MASK\] to fill"),
+        ("nothing hidden", {}, ConfigError, r"The text has no \[MASK\]: write"),
         ("[MASK] " * 20, {}, ConfigError, "The text has 22 tokens, but the model sees at most 16"),
         ("[MASK]", {"top": 0}, ConfigError, "top must be at least 1"),
     ],

@@ -54,5 +54,5 @@ def test_a_model_of_transformers_encodes_the_source_once() -> None:
 
 
 def test_a_text_without_a_token_is_refused() -> None:
-    with pytest.raises(ConfigError, match="has no token to make something of"):
+    with pytest.raises(ConfigError, match="has no tokens"):
         stream_target(Copying(), TOKENIZER, "")
