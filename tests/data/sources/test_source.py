@@ -206,9 +206,9 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: write(folder / "a.txt", b"fine\nstill \x80"),
         r"a\.txt is not UTF-8 text: byte 0x80 at offset 11\.",
     ),
-    "a character cut off": (lambda folder: write(folder / "a.txt", "aé".encode()[:-1]), "the byte 0xc3 at offset 1"),
-    "zeros": (lambda folder: write(folder / "a.txt", b"\xef\xbb\xbfab\0c"), "the byte 0x00 at offset 5"),
-    "no text in a csv": (lambda folder: write(folder / "a.csv", b"text\n\xff"), "the byte 0xff at offset 5"),
+    "a character cut off": (lambda folder: write(folder / "a.txt", "aé".encode()[:-1]), "byte 0xc3 at offset 1"),
+    "zeros": (lambda folder: write(folder / "a.txt", b"\xef\xbb\xbfab\0c"), "byte 0x00 at offset 5"),
+    "no text in a csv": (lambda folder: write(folder / "a.csv", b"text\n\xff"), "byte 0xff at offset 5"),
     "no JSON": (
         lambda folder: write(folder / "a.jsonl", b'{"text": "a"}\n{"text"'),
         r"a\.jsonl, line 2: invalid JSON",
