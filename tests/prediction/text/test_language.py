@@ -151,7 +151,7 @@ def test_what_is_no_language_model_is_told_so(output: Any) -> None:
         def forward(self, tokens: Tensor) -> Any:
             return output
 
-    with pytest.raises(ModelError, match=r"returns logits \(batch, time, vocabulary\), but Other made"):
+    with pytest.raises(ModelError, match=r"returns logits \(batch, time, vocabulary\), but Other returned"):
         make_reader(Other())([1, 2])
 
 
