@@ -74,7 +74,7 @@ def test_every_option_of_the_preparation_counts(tmp_path: Path, capsys: pytest.C
 
 
 def test_nothing_prepared_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "`darkit data prepare PATH` does." in done(capsys, "data", "show")
+    assert "Run `darkit data prepare PATH`." in done(capsys, "data", "show")
     assert json.loads(done(capsys, "data", "show", "--json")) == []
 
 
