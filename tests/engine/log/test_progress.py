@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,10 +195,10 @@ def test_a_closed_file_does_not_end_the_training() -> None:
     display.close()
 
 
-def test_the_log_continues_after_a_broken_pipe(python: str, home: Path) -> None:
+def test_the_log_continues_after_a_broken_pipe(home: Path) -> None:
     environment = {**os.environ, "DARWIN_KIT_HOME": str(home), "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
     code = SCRIPT.format(steps=3000, every=1)
-    training = subprocess.Popen([python, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+    training = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
     assert training.stderr is not None
     assert training.stderr.readline().startswith("step 1/3000")
     training.stderr.close()
