@@ -307,7 +307,7 @@ def test_resume_auto_of_a_complete_run_is_no_error(capsys: pytest.CaptureFixture
     done(capsys, *again)
     assert main(again) == 0
     told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "The run 'x' has its 4 steps already: there is nothing to do.\n")
+    assert (told.out, told.err) == ("", "Run 'x' is complete at step 4; nothing to do.\n")
 
 
 def test_resume_under_a_new_name_begins_a_new_run_from_the_weights(capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,7 +143,7 @@ def test_a_device_that_is_not_there_is_a_warning_and_the_cpu(capsys: pytest.Capt
         warnings.simplefilter("default")
         assert main([*NUMBERS, "name=x", "trainer.device=mps"]) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("step ")]
-    assert line.startswith("Warning: The device 'mps' is not there: the CPU is used instead")
+    assert line.startswith("Warning: Device 'mps' is not available; using the CPU")
     assert load("x").trainer_config["device"] == "cpu"
 
 

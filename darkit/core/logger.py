@@ -37,7 +37,7 @@ class CsvLogger:
         self._put = put
 
     def log(self, row: Any = None, /, **values: Any) -> None:
-        """Appends a row.
+        """Append a row.
 
         Args:
             row: A dataclass instance such as `LogFieldnames`, or a mapping; or None.

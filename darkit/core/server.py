@@ -13,7 +13,7 @@ _PATIENCE = 60.0  # seconds
 
 
 def start_dashboard() -> str:
-    """Starts the dashboard of the home, unless it has one, and prints its address.
+    """Start the dashboard of the home, unless it has one, and prints its address.
 
     Returns:
         The address, or nothing where it cannot be served: that is warned of, and no reason not to train.

@@ -1,4 +1,4 @@
-"""Training: `fit`, the adapter around the user's module, the callbacks, checkpoints and the log's way out."""
+"""Training: `fit`, the adapter around the user's module, callbacks, checkpoints and logging."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["TrainerConfig", "fit"]
 
 
 def __getattr__(name: str) -> Any:
-    """Gives `fit` when it is asked for: a config alone needs no torch."""
+    """Import `fit` on first use: a config alone needs no torch."""
     if name == "fit":
         from darkit.engine.training import fit
 

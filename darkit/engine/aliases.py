@@ -1,4 +1,4 @@
-"""Usual names of other libraries for the trainer's settings. Imports no torch."""
+"""Names that other libraries use for the trainer's settings. Imports no torch."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ ALIASES: Mapping[str, str] = {
     "early_stopping_patience": "early_stop_patience",
     "load_best_model_at_end": "load_best_at_end",
 }
-"""Name elsewhere -> field of `TrainerConfig`. Each takes the same values with the same meaning in both places."""
+"""Name elsewhere -> field of `TrainerConfig`. Both have the same values with the same meaning."""
 
 
 def field_of(name: str, known: Collection[str]) -> str:
-    """Returns the field that a name means: itself where it is a known field, else what it is an alias of."""
+    """Return the field of a name: the name itself if it is a known field, else the field that it is an alias of."""
     field = ALIASES.get(name, name)
     return field if name not in known and field in known else name
 
 
 def with_fields(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Replaces aliases by the fields that they mean.
+    """Replace aliases by their fields.
 
     Args:
         values: Values by field or alias.
-        known: The fields there are; one that has an alias's name is itself.
+        known: The existing fields; one with an alias's name stays as it is.
 
     Raises:
-        ConfigError: A field is given twice, under two names and with different values.
+        ConfigError: A field is given under two names with different values.
     """
     found: dict[str, Any] = {}
     names: dict[str, str] = {}
@@ -65,26 +65,26 @@ def with_fields(values: Mapping[str, Any], known: Collection[str]) -> dict[str, 
 
 
 def refuse_shadows(config: Any, fields: Collection[str]) -> None:
-    """Refuses a config whose own attribute has an alias's name and another value than the field that is trained with.
+    """Refuse a config with an attribute of an alias's name whose value differs from the field in use.
 
     Args:
-        config: The config; of a subclass that may have added ``learning_rate``, which the engine does not read.
+        config: The config; a subclass may have added ``learning_rate``, which the engine does not read.
         fields: The fields that are read.
 
     Raises:
-        ConfigError: There is such an attribute.
+        ConfigError: Such an attribute exists.
     """
     for alias, field in ALIASES.items():
         value = getattr(config, alias, None)
         if field in fields and alias not in fields and value is not None and not _same(value, getattr(config, field)):
             raise ConfigError(
-                f"{type(config).__name__} has {alias}={value!r} of its own, but {field}={getattr(config, field)!r} is "
-                f"used in training. Rename {alias} to {field}."
+                f"{type(config).__name__} sets {alias}={value!r}, but training uses "
+                f"{field}={getattr(config, field)!r}. Rename {alias} to {field}."
             )
 
 
 def plain_number(value: Any) -> Any:
-    """Turns a scalar of NumPy or torch into the Python number that it is, and returns anything else as it is."""
+    """Convert a scalar of NumPy or torch to a Python number; return anything else unchanged."""
     if not isinstance(value, bool | int | float | str) and getattr(value, "ndim", None) == 0:
         item = getattr(value, "item", None)
         return item() if callable(item) else value

@@ -1,4 +1,4 @@
-"""The trainer's config: what a run is trained with. Imports no torch.
+"""The trainer's config. Imports no torch.
 
 Every field is checked when the config is made and again before a run starts, because attributes may be set in between.
 """
@@ -25,7 +25,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("min", "max"),
     "nan_policy": ("stop", "warn"),
 }
-AUTO = "auto"  # resume="auto": go on if there is a run of that name, else begin it
+AUTO = "auto"  # resume="auto": resume the run of that name if it exists, else start it
 
 _AT_LEAST: dict[str, float] = {
     "device_num": 1,
@@ -61,35 +61,35 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 
 @dataclass
 class TrainerConfig:
-    """What a run is trained with.
+    """The settings of a training.
 
-    A subclass may add fields, and may give a new default with or without an annotation (``lr = 1e-3``), with or
-    without ``@dataclass``. `darkit.engine.aliases` has usual names from other libraries that the constructor also
-    takes, such as ``max_steps`` and ``learning_rate``. A number may be a scalar of NumPy or torch.
+    A subclass may add fields, and may set a new default with or without an annotation (``lr = 1e-3``), with or
+    without ``@dataclass``. The constructor also accepts names that other libraries use, such as ``max_steps`` and
+    ``learning_rate`` (`darkit.engine.aliases`). A number may be a scalar of NumPy or torch.
 
     Raises:
         ConfigError: A value is of the wrong type or out of its range.
     """
 
     name: str | None = None
-    """Name of the run, 1 to 100 characters; None makes a fresh one."""
+    """Name of the run, 1 to 100 characters; None generates one."""
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``mps``. Once a run starts it says what is really used."""
+    """``auto``, ``cpu``, ``cuda`` or ``mps``. Once a run starts, the device in use."""
     device_num: int = 1
     """Number of devices, at least 1."""
     strategy: str = "auto"
-    """How several devices work together, as Lightning names it: ``auto``, ``ddp``, ..."""
+    """Lightning's strategy for several devices: ``auto``, ``ddp``, ..."""
     precision: str = "32-true"
     """Number format: ``32-true``, ``16-mixed``, ``bf16-mixed``, ``16-true``, ``bf16-true`` or ``64-true``."""
     max_step: int = 1000
     """Step at which the run ends, at least 1."""
     max_epoch: int | None = None
-    """Epoch after which the run ends, at least 1, or the step `max_step` if that is earlier; the default of `max_step`
-    is no limit beside it. None counts steps alone."""
+    """Epoch after which the run ends, at least 1, or the step `max_step` if that is earlier; the default `max_step` is
+    then no limit. None counts steps only."""
     batch_size: int = 32
-    """Samples per batch and device, at least 1; a DataLoader keeps its own."""
+    """Samples per batch and device, at least 1; a DataLoader keeps its batch size."""
     num_workers: int = 0
-    """Processes that load data, at least 0 (0 loads in the training process)."""
+    """Worker processes that load data, at least 0 (0 loads in the training process)."""
     lr: float = 1e-3
     """Peak learning rate, at least 0."""
     optimizer: str = "adamw"
@@ -101,32 +101,32 @@ class TrainerConfig:
     scheduler: str = "constant"
     """Learning rate after the warm-up: ``constant``, or ``linear`` or ``cosine`` down to 0 at `max_step`."""
     warmup_step: int = 0
-    """Steps in which the learning rate grows linearly to `lr`, at least 0."""
+    """Steps of linear warm-up to `lr`, at least 0."""
     gradient_accumulation_steps: int = 1
-    """Batches per step, at least 1; they count as in one large batch (see `darkit.engine.metrics.means`)."""
+    """Batches per step, at least 1; weighted as in one large batch (see `darkit.engine.metrics.means`)."""
     gradient_clip: float = 0.0
-    """Largest norm of all gradients together, at least 0; 0 does not clip."""
+    """Largest total norm of the gradients, at least 0; 0 does not clip."""
     ema_decay: float = 0.0
-    """Decay of averaged weights that are evaluated, saved and predicted with, from 0 to below 1; 0 averages none."""
+    """Decay of the weight averages that are evaluated, saved and used for prediction, from 0 to below 1; 0 disables."""
     eval_iters: int = 0
-    """Batches per evaluation, at least 0; 0 takes all of the validation data."""
+    """Batches per evaluation, at least 0; 0 uses all validation data."""
     eval_step_interval: int = 100
     """Steps between evaluations, at least 0; 0 evaluates at the last step only."""
     save_step_interval: int = 0
     """Steps between checkpoints, at least 0; the last step is always saved, 0 saves nothing else."""
     keep_last: int | None = None
-    """Checkpoints of the highest steps that are kept, at least 1; None keeps all or, with
+    """Number of latest checkpoints kept, at least 1; None keeps all or, with
     `keep_best`, the last one and those without a value of `monitor`."""
     keep_best: int = 0
-    """Checkpoints that are kept besides because they are the best, at least 0."""
+    """Number of best checkpoints kept in addition, at least 0."""
     monitor: str = "val_loss"
-    """The metric of the same step by which checkpoints are the best."""
+    """Metric that decides which checkpoint is best."""
     mode: str = "min"
-    """Whether a small or a large value of `monitor` is good: ``min`` or ``max``."""
+    """Whether a smaller or a larger `monitor` is better: ``min`` or ``max``."""
     early_stop_patience: int = 0
-    """Evaluations in a row without a better `monitor` after which the training ends, at least 0; 0 never ends it."""
+    """Evaluations in a row without a better `monitor` that end the training, at least 0; 0 disables."""
     load_best_at_end: bool = False
-    """Whether the model has the best checkpoint's weights after the training. Every new best step is then saved too."""
+    """Whether to load the best checkpoint into the model after the training. Every new best step is then saved too."""
     log_step_interval: int = 1
     """Steps between rows of the log, at least 1; evaluated steps and the last one are always logged."""
     tensorboard: bool = True
@@ -136,12 +136,12 @@ class TrainerConfig:
     deterministic: bool = False
     """Whether torch must use deterministic algorithms only."""
     compile: bool = False
-    """Whether the model is compiled with `torch.compile`."""
+    """Whether to compile the model with `torch.compile`."""
     nan_policy: str = "stop"
-    """What a loss that is NaN or infinite does: ``stop`` the run, or ``warn`` once and go on."""
+    """Reaction to a loss that is NaN or infinite: ``stop`` the run, or ``warn`` once and continue."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Takes ``lr = 1e-3`` in a subclass for the new default of the field that it plainly means."""
+        """Make ``lr = 1e-3`` in a subclass the new default of that field."""
         super().__init_subclass__(**kwargs)
         known = {field.name: field.type for field in dataclasses.fields(TrainerConfig)}
         own = inspect.get_annotations(cls)
@@ -150,20 +150,20 @@ class TrainerConfig:
             cls.__annotations__ = own | missing
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Makes subclasses that were not decorated dataclasses, or their fields would not count."""
+        """Make undecorated subclasses dataclasses; otherwise their fields would be ignored."""
         for part in reversed(cls.__mro__):
             if not issubclass(part, TrainerConfig):
                 continue
             if "__dataclass_fields__" not in part.__dict__:
                 dataclass(part)
-            _take_aliases(part)
+            _accept_aliases(part)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         self.validate()
 
     def validate(self) -> None:
-        """Checks every field of `TrainerConfig`. Raises `ConfigError`."""
+        """Check every field of `TrainerConfig`. Raises `ConfigError`."""
         for field in dataclasses.fields(TrainerConfig):
             given = getattr(self, field.name)
             value = plain_number(given)
@@ -181,10 +181,10 @@ Config = TypeVar("Config", bound=TrainerConfig)
 
 
 def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """Returns the config with some fields changed; the same object when there is nothing to change.
+    """Return the config with some fields changed; the same object if nothing changes.
 
     Raises:
-        ConfigError: There is no such field, or its value does not fit.
+        ConfigError: A field is unknown, or its value does not fit.
     """
     known = [field.name for field in dataclasses.fields(config)]
     for key in overrides:
@@ -198,10 +198,10 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     return changed
 
 
-def _take_aliases(cls: type[TrainerConfig]) -> None:
-    """Lets a class's constructor take aliases, unless it was written by hand with parameters of those names."""
+def _accept_aliases(cls: type[TrainerConfig]) -> None:
+    """Let a class's constructor accept aliases, unless it has parameters of those names."""
     made: Any = cls.__dict__.get("__init__")
-    if made is None or hasattr(made, "takes_aliases"):
+    if made is None or hasattr(made, "accepts_aliases"):
         return
     own = inspect.signature(made).parameters
     known = {field.name for field in dataclasses.fields(cls)}.union(own)
@@ -210,7 +210,7 @@ def _take_aliases(cls: type[TrainerConfig]) -> None:
     def init(self: TrainerConfig, *args: Any, **kwargs: Any) -> None:
         made(self, *args, **with_fields(kwargs, known))
 
-    init.takes_aliases = True  # type: ignore[attr-defined]
+    init.accepts_aliases = True  # type: ignore[attr-defined]
     cls.__init__ = init  # type: ignore[method-assign]
 
 

@@ -1,4 +1,4 @@
-"""Which device a run really gets, and the state of every random generator on it."""
+"""The device of a run, and the state of all random generators."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from darkit.errors import DeviceWarning
 
 
 def resolve_device(config: TrainerConfig) -> str:
-    """Sets ``config.device`` to the device that will be used, and returns it.
+    """Set ``config.device`` to the device in use, and return it.
 
-    ``auto`` takes the accelerator if there is one. A device that was asked for and is not there becomes ``cpu``, with
-    a `DeviceWarning`.
+    ``auto`` selects an accelerator if available. A requested device that is not available becomes ``cpu``, with a
+    `DeviceWarning`.
     """
     wanted = config.device
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -29,7 +29,7 @@ def resolve_device(config: TrainerConfig) -> str:
     elif not available[wanted]:
         config.device = "cpu"
         warnings.warn(
-            f"The device {wanted!r} is not there: the CPU is used instead, which may be much slower.",
+            f"Device {wanted!r} is not available; using the CPU, which may be much slower.",
             DeviceWarning,
             stacklevel=3,
         )
@@ -37,7 +37,7 @@ def resolve_device(config: TrainerConfig) -> str:
 
 
 def move_to_device(batch: Any, device: str | torch.device) -> Any:
-    """Moves a batch: a tensor, anything with ``.to(device)``, or tuples, lists and dicts of them."""
+    """Move a batch: a tensor, anything with ``.to(device)``, or tuples, lists and dicts of them."""
     if isinstance(batch, torch.Tensor):
         return batch.to(device)
     from lightning.fabric.utilities import move_data_to_device  # slow to load, and most predictions need no more
@@ -46,9 +46,9 @@ def move_to_device(batch: Any, device: str | torch.device) -> Any:
 
 
 def floats_like(model: nn.Module, batch: Any) -> Any:
-    """Gives the floats of a batch the type of a model's weights, where these have one type that is not float32.
+    """Convert the floats of a batch to the dtype of a model's weights, if these share one that is not float32.
 
-    A trainer of that precision does so too; a model of several types takes its inputs as they are.
+    A trainer of that precision does so too; a model with several dtypes gets its inputs unchanged.
     """
     types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     dtype = types.pop() if len(types) == 1 else None
@@ -64,14 +64,14 @@ def _with_floats(value: Any, dtype: torch.dtype) -> Any:
 
 
 def seed_generators(seed: int) -> None:
-    """Seeds the generators of python, numpy and torch (on every device)."""
+    """Seed the generators of python, numpy and torch (on every device)."""
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def generator_states() -> dict[str, Any]:
-    """Collects the states of all generators in a form that ``torch.load(weights_only=True)`` reads."""
+    """Collect the states of all generators in a form that ``torch.load(weights_only=True)`` reads."""
     version, internal, gauss = random.getstate()
     state: Any = numpy.random.get_state(legacy=True)
     kind, keys, position, has_gauss, cached = state
@@ -85,7 +85,7 @@ def generator_states() -> dict[str, Any]:
 
 @contextmanager
 def kept_generators() -> Iterator[None]:
-    """Restores all generators after a block."""
+    """Restore all generators after a block."""
     states = generator_states()
     try:
         yield
@@ -94,12 +94,12 @@ def kept_generators() -> Iterator[None]:
 
 
 def widest_float(device: torch.device) -> torch.dtype:
-    """Returns float64, or float32 on a device without it."""
+    """Return float64, or float32 on a device without it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def restore_generators(states: dict[str, Any]) -> None:
-    """Puts the generators back into states from `generator_states`; devices that are not here are left out."""
+    """Restore states from `generator_states`; devices that are not available are skipped."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = states["numpy"]

@@ -1,8 +1,8 @@
-"""Refusal of LightningModules, LightningDataModules and callbacks of which darkit's loop would ignore something.
+"""Refusal of LightningModules, LightningDataModules and callbacks that darkit's loop would partly ignore.
 
 `darkit.fit` trains a LightningModule as a plain module by its ``training_step`` and ``validation_step`` (with
-``self.log`` in them), ``forward`` and ``hparams``. Whatever else it overrides would be ignored, so it is refused,
-unless Lightning itself does not call it in a training (``test_step``, ``predict_step`` and their hooks).
+``self.log`` in them), ``forward`` and ``hparams``. Anything else that it overrides would be ignored and is therefore
+refused, unless Lightning does not call it in a training either (``test_step``, ``predict_step`` and their hooks).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ NEVER_CALLED = (
     "on_validation_epoch_start",
     "on_validation_start",
 )
-"""Hooks of a callback that Lightning calls in a training, and darkit's loop does not."""
+"""Hooks of a callback that Lightning calls in a training and darkit's loop does not."""
 
 _INSTEAD: Sequence[tuple[tuple[type, ...], str]] = (
     ((stock.Checkpoint,), "use save_step_interval, keep_last and keep_best"),
@@ -76,19 +76,19 @@ _INSTEAD: Sequence[tuple[tuple[type, ...], str]] = (
     ((stock.EarlyStopping,), "use early_stop_patience, monitor and mode"),
     ((stock.StochasticWeightAveraging, stock.WeightAveraging, EmaWeights), "use ema_decay"),
 )
-_ONLY_MEASURES = (stock.Timer,)  # its hooks of a validation only add up seconds
+_ONLY_MEASURES = (stock.Timer,)  # its validation hooks only add up seconds
 
 
 def refuse_module(model: nn.Module) -> None:
-    """Refuses a LightningModule of which something would be ignored.
+    """Refuse a LightningModule that would be partly ignored.
 
     Raises:
-        ModelError: It overrides something besides what darkit honours, or belongs to another package than `lightning`.
+        ModelError: It overrides something that darkit does not honour, or is from a package other than `lightning`.
     """
     name = type(model).__name__
     if any(part.__module__.startswith("pytorch_lightning.") for part in type(model).__mro__):
         raise ModelError(
-            f"{name} is a LightningModule of the package pytorch_lightning, which darkit does not know. Import "
+            f"{name} is a LightningModule of the package pytorch_lightning, which darkit does not support. Import "
             "LightningModule from lightning.pytorch, or give a plain torch.nn.Module."
         )
     if not isinstance(model, lightning.LightningModule):
@@ -109,7 +109,7 @@ def refuse_module(model: nn.Module) -> None:
 
 
 def refuse_data_module(data: lightning.LightningDataModule) -> None:
-    """Refuses a LightningDataModule of which something would be ignored. Raises `DataError`."""
+    """Refuse a LightningDataModule that would be partly ignored. Raises `DataError`."""
     ignored = [name for name in _DATA_METHODS if _overrides(data, name)]
     if ignored:
         raise DataError(
@@ -119,10 +119,10 @@ def refuse_data_module(data: lightning.LightningDataModule) -> None:
 
 
 def refuse_callbacks(callbacks: Any) -> None:
-    """Refuses callbacks that would do nothing, or something else than they say, under darkit's loop.
+    """Refuse callbacks that would not work as documented under darkit's loop.
 
     Raises:
-        ConfigError: There is one, or something that is no Lightning callback.
+        ConfigError: A callback would not work, or is not a Lightning callback.
     """
     if not isinstance(callbacks, Sequence) or not all(isinstance(item, lightning.Callback) for item in callbacks):
         raise ConfigError(f"callbacks must be a list of lightning.Callback objects, not {callbacks!r}.")
@@ -140,9 +140,9 @@ def refuse_callbacks(callbacks: Any) -> None:
 
 
 def with_data_module(train: Callable[P, R]) -> Callable[P, R]:
-    """Wraps a function whose ``data`` (its second argument) may be a LightningDataModule, which it sets up.
+    """Wrap a function whose second argument, ``data``, may be a LightningDataModule that it sets up.
 
-    It is told of an error and torn down however the training ends.
+    Its ``on_exception`` is called on an error, and its ``teardown`` always.
     """
 
     @functools.wraps(train)
@@ -163,7 +163,7 @@ def with_data_module(train: Callable[P, R]) -> Callable[P, R]:
 
 
 def _overrides(thing: Any, name: str) -> bool:
-    """Says whether an object has a method of its own in place of Lightning's, by its class or set on itself."""
+    """Return whether an object overrides a method of Lightning's, in its class or as an attribute."""
     if name in vars(thing):
         return True
     owner = next((part for part in type(thing).__mro__ if name in vars(part)), None)

@@ -1,4 +1,4 @@
-"""The loop of a training: Lightning's trainer with darkit's callbacks, from where a checkpoint left it."""
+"""The training loop: Lightning's trainer with darkit's callbacks, resumed where a checkpoint left it."""
 
 from __future__ import annotations
 
@@ -52,24 +52,24 @@ _MODES_MATTER = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 _LIGHTNINGS_SETTINGS = ("device", "device_num", "strategy", "precision")
 
 
-class Watched:
-    """Batches to evaluate on that count as a sign of life, each.
+class ValidationBatches:
+    """Validation batches; each counts as progress of the session.
 
-    A pass leaves no trace: what the data keeps itself, such as a sampler's generator, is put back. So an evaluation
-    does not depend on how many there were before it, which a resumed run cannot know.
+    A pass leaves no trace: the state of the data, such as a sampler's generator, is restored. So an evaluation does not
+    depend on the number of evaluations before it, which a resumed run cannot know.
 
     Args:
-        batches: The batches, iterable again and again.
-        session: Where the signs are counted.
+        batches: A re-iterable of batches.
+        session: The session whose ``signs`` are counted.
     """
 
     def __init__(self, batches: Any, session: Session) -> None:
         self.batches = batches
         self.session = session
-        self._held = LoaderState(batches)
+        self._state = LoaderState(batches)
 
     def __iter__(self) -> Iterator[Any]:
-        before = self._held.state(everything=True)
+        before = self._state.state(everything=True)
         batches = begin(self.batches)
         try:
             for batch in batches:
@@ -81,19 +81,19 @@ class Watched:
             raise misfit from error
         finally:
             end(batches)
-            self._held.restore(before)
+            self._state.restore(before)
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def close(self) -> None:
-        """Lets go of the data, so that its worker processes end."""
+        """Release the data, so that its worker processes end."""
         self.batches = ()
-        self._held = LoaderState(())
+        self._state = LoaderState(())
 
 
 class _Restore(lightning.Callback):
-    """Gives the callbacks before it their states back, once all of them are set up."""
+    """Restores the states of the callbacks once all of them are set up."""
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         self.state = state
@@ -103,11 +103,11 @@ class _Restore(lightning.Callback):
 
 
 class _Progress(lightning.Callback):
-    """Keeps the session's step true, and has the last step logged and saved before anybody else hears of an error.
+    """Updates the session's step, and has the last step logged and saved before other callbacks get an error.
 
     Args:
-        session: Whose step it is.
-        savers: Who logs, checks and saves, in this order; they hear of an error once more, when all is done.
+        session: The session.
+        savers: The callbacks that log, check and save, in this order; Lightning passes the error to them once more.
     """
 
     def __init__(self, session: Session, savers: Sequence[lightning.Callback]) -> None:
@@ -124,7 +124,7 @@ class _Progress(lightning.Callback):
 
 
 class _StepSchedule(EveryStepCallback):
-    """Gives a schedule that waits for a metric the values of a step, before they are logged and saved."""
+    """Passes the values of a step to a schedule that needs a metric, before they are logged and saved."""
 
     def __init__(self, validates: bool) -> None:
         self.validates = validates
@@ -133,7 +133,7 @@ class _StepSchedule(EveryStepCallback):
         super().on_train_start(trainer, pl_module)
         monitor = pl_module.schedule.monitor if pl_module.schedule is not None else None
         if monitor is not None and monitor.startswith("val_") and not self.validates:
-            raise ConfigError(f"The schedule waits for {monitor!r}, but there is no validation data: give val_data=.")
+            raise ConfigError(f"The schedule needs {monitor!r}, but the run has no validation data: give val_data=.")
         self._waits = monitor is not None
 
     def on_step(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, step: int) -> None:
@@ -142,7 +142,7 @@ class _StepSchedule(EveryStepCallback):
 
 
 def retention_of(config: TrainerConfig) -> Retention:
-    """Returns which checkpoints a config keeps; the best one too where its weights are loaded at the end."""
+    """Return which checkpoints a config keeps, including the best one if its weights are loaded at the end."""
     best = config.keep_best
     if config.load_best_at_end and config.keep_last is not None:
         best = max(1, best)
@@ -150,9 +150,9 @@ def retention_of(config: TrainerConfig) -> Retention:
 
 
 def make_sinks(session: Session, config: TrainerConfig) -> list[Sink]:
-    """Makes what takes the logged rows besides the CSV file."""
+    """Return the sinks of logged rows besides the CSV file."""
     sinks: list[Sink] = [Display(config.max_step, lambda: session.step)]
-    if config.tensorboard and session.stream is None:  # who opened the session before has it already
+    if config.tensorboard and session.stream is None:  # the caller that opened the session has added it already
         purge = session.step + 1 if session.step else None
         sinks.append(TensorBoardSink(session.folder / files.TENSORBOARD, purge))
     return sinks
@@ -161,10 +161,10 @@ def make_sinks(session: Session, config: TrainerConfig) -> list[Sink]:
 def make_trainer(
     session: Session, config: TrainerConfig, callbacks: list[lightning.Callback], place: Place
 ) -> lightning.Trainer:
-    """Makes Lightning's trainer.
+    """Return Lightning's trainer.
 
     Raises:
-        ConfigError: Lightning does not take the settings together, or would start other processes than `place` says.
+        ConfigError: Lightning refuses the settings, or would start other processes than those of `place`.
     """
     try:
         trainer = lightning.Trainer(
@@ -188,7 +188,7 @@ def make_trainer(
         )
     except REFUSALS as error:
         settings = ", ".join(f"{name}={getattr(config, name)!r}" for name in _LIGHTNINGS_SETTINGS)
-        raise ConfigError(f"These settings do not go together ({settings}): {error}") from error
+        raise ConfigError(f"Incompatible settings ({settings}): {error}") from error
     place.check(trainer)
     return trainer
 
@@ -203,7 +203,7 @@ def make_callbacks(
     state: Mapping[str, Any],
     description: ModelDescription | None = None,
 ) -> list[lightning.Callback]:
-    """Composes the callbacks in the order of a step: evaluate, the user's own, log, guard, require, stop, save."""
+    """Compose the callbacks in the order of a step: evaluate, the user's own, log, guard, require, stop, save."""
     stream = session.stream
     guard = LossGuard(config.nan_policy, stream)
 
@@ -241,25 +241,25 @@ def make_callbacks(
 
 
 def may_add_metrics(callbacks: Sequence[lightning.Callback]) -> bool:
-    """Says whether callbacks that are not darkit's own may add metrics to a step."""
+    """Return whether any callback that is not darkit's may add metrics to a step."""
     return any(not type(callback).__module__.startswith("darkit.") for callback in callbacks)
 
 
 def _averages(model: nn.Module, config: TrainerConfig, state: Mapping[str, Any]) -> Averages:
-    """Makes the averages of the weights, from where a checkpoint left them if it has any."""
+    """Return the averages of the weights, restored from a checkpoint that has them."""
     averages = Averages(config.ema_decay)
     if "raw_state_dict" in state:
         averages.start(bare(model), state)
     return averages
 
 
-def enter(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]) -> None:
-    """Gives every process its share of the data, and puts data and counters where a checkpoint left them.
+def restore(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]) -> None:
+    """Give every process its share of the data, and restore data position and counters from a checkpoint.
 
     Args:
-        trainer: The trainer that is going to train.
-        adapter: What it trains.
-        state: The checkpoint's content, or nothing for a new training.
+        trainer: The trainer, before ``fit``.
+        adapter: The adapter that it trains.
+        state: The checkpoint's content, or empty for a new training.
     """
     feed = adapter.feed
     feed.share(trainer.global_rank, trainer.world_size)
@@ -271,7 +271,9 @@ def enter(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]
         feed.resume(mine["position"], mine["rng"])
         epoch, taken = mine["position"]["epoch"], feed.batches
     else:
-        logger.warning("The checkpoint is of a hand-written loop and does not tell where the data was: it starts anew.")
+        logger.warning(
+            "The checkpoint is of a hand-written loop and has no data position: the data starts from its beginning."
+        )
     start_from(trainer, state["current_step"], epoch, taken)
     restore_metrics(adapter.module, mine.get("metrics") or {})
     if state.get("precision"):
@@ -279,9 +281,9 @@ def enter(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]
 
 
 def begin_training(module: nn.Module) -> None:
-    """Puts a model that is in evaluation mode as a whole into training mode.
+    """Put a model that is in evaluation mode as a whole into training mode.
 
-    Otherwise its parts stay as they are: somebody froze a normalisation or turned off a dropout on purpose.
+    Otherwise its parts stay as they are: a frozen normalisation or a disabled dropout is intended.
     """
     if not any(part.training for part in module.modules()):
         module.train()
@@ -295,16 +297,16 @@ def begin_training(module: nn.Module) -> None:
 def run_loop(
     trainer: lightning.Trainer, adapter: Adapter, config: TrainerConfig, guard: SignalGuard, *, few_shapes: bool = False
 ) -> None:
-    """Trains until the last step, or until somebody asks to stop.
+    """Train until the last step or a request to stop.
 
-    A data worker that died is part of the stop when the signal that asks for it went to the whole process group.
+    The death of a data worker belongs to the stop when the signal went to the whole process group.
 
     Args:
         trainer: The trainer.
-        adapter: What it trains.
-        config: Says whether the model is compiled.
-        guard: Knows of the request to stop.
-        few_shapes: Whether batches are of so few shapes that each can have a kernel, which depends on no batch before.
+        adapter: The adapter that it trains.
+        config: The config, for ``compile``.
+        guard: The guard with the request to stop.
+        few_shapes: Whether batches have so few shapes that each gets its kernel, independent of earlier batches.
     """
     module = adapter.module
     begin_training(module)
@@ -329,10 +331,7 @@ def run_loop(
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silences Lightning's adverts and advice for the time of a training, and undoes what it sets for the process.
-
-    Its errors are raised as ever.
-    """
+    """Silence Lightning's adverts and advice during a training, and restore the process-wide settings after it."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
     levels = [logger.level for logger in loggers]
     strict = torch.are_deterministic_algorithms_enabled()

@@ -1,7 +1,7 @@
-"""Which of a training's processes this one is: its settings and the real process group decide, not stray variables.
+"""The rank of this process in a training, from its settings and the real process group instead of stray variables.
 
 A shell, a cluster or a finished training leaves variables such as ``RANK``, ``LOCAL_RANK`` or ``SLURM_PROCID`` behind.
-A process that took them at their word would write into a run directory whose lock it does not hold, or write nothing.
+A process that relied on them would write into a run directory whose lock it does not hold, or write nothing.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.lightning import copies_process, free_port, lightnings_rank, set_lightnings_rank
 from darkit.errors import ConfigError
 
-_LAUNCHER = "DARKIT_LAUNCHER"  # the process whose training starts others: a child of it takes part in that training
+_LAUNCHER = "DARKIT_LAUNCHER"  # the process that starts the others: its children belong to its training
 _SET_BY_LIGHTNING = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", _LAUNCHER)
 _lost_partners = False
 
 
 class _Fixed(LightningEnvironment):
-    """One node on which every process has a known place, whatever the variables say.
+    """One node on which every process has a known rank, whatever the variables are.
 
     Args:
-        rank: Which process this one is.
+        rank: The rank of this process.
         external: Whether the other processes exist already; otherwise Lightning starts them.
     """
 
@@ -65,7 +65,7 @@ class _Fixed(LightningEnvironment):
         return 0
 
     def teardown(self) -> None:
-        """Leaves the variables alone; `Place.taken` puts back what was there."""
+        """Leave the variables alone; `Place.applied` restores them."""
 
 
 def _alone() -> ClusterEnvironment:
@@ -77,8 +77,8 @@ class Place:
     """The place of this process in a training.
 
     Attributes:
-        rank: Which of the processes it is; only the first, 0, writes.
-        size: How many processes train together.
+        rank: The rank of this process; only rank 0 writes.
+        size: The number of processes.
         environment: How Lightning finds the others.
         started: ``here`` when Lightning starts the others from the first process, ``outside`` when something else
             did, such as torchrun.
@@ -90,8 +90,8 @@ class Place:
     started: str = "here"
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Lets Lightning see this place for the time of a training, and puts the variables back after it."""
+    def applied(self) -> Iterator[None]:
+        """Set the variables that Lightning reads for a block, and restore them after it."""
         before = {name: os.environ.get(name) for name in _SET_BY_LIGHTNING}
         rank = lightnings_rank()
         set_lightnings_rank(self.rank)
@@ -110,7 +110,7 @@ class Place:
                     os.environ[name] = value
 
     def check(self, trainer: lightning.Trainer) -> None:
-        """Raises `ConfigError` when a trainer would run in other processes than this place says."""
+        """Raise `ConfigError` if a trainer would run in other processes."""
         if copies_process(trainer):
             raise ConfigError(
                 "Training on several devices with copies of this process is not supported (strategies *_spawn, *_fork "
@@ -124,17 +124,17 @@ class Place:
 
 
 def find_place(config: TrainerConfig) -> Place:
-    """Finds out which process of a training this one is, before anything is written.
+    """Return the place of this process in a training, before anything is written.
 
-    With ``device_num=1`` it is the only one, whatever variables say. With several devices it is one of the live process
-    group's, one that the training's first process started, one that a launcher started (torchrun, srun, jsrun, MPI, or
-    a person with ``LOCAL_RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT``), or else the first, which starts
-    the others.
+    With ``device_num=1`` it is the only process, whatever the variables are. With several devices it belongs to the
+    live process group, or was started by the training's first process or by a launcher (torchrun, srun, jsrun, MPI, or
+    a person with ``LOCAL_RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT``), or else it is the first, which
+    starts the others.
 
     Raises:
         ConfigError: The number of processes that a launcher started is not ``device_num``.
         SystemExit: The process was started for another device of an earlier training in the same script, and this
-            training has one device, which the script's first process trains on.
+            training has one device, on which the script's first process trains.
     """
     wanted = config.device_num
     size = _number("WORLD_SIZE")
@@ -154,7 +154,7 @@ def find_place(config: TrainerConfig) -> Place:
             what = "its other processes have ended" if _lost_partners else f"device_num is {wanted}"
             raise ConfigError(
                 f"This process belongs to a process group of {size} already, from an earlier training or its own code, "
-                f"and {what}: put this training into a script of its own."
+                f"and {what}: put this training into a separate script."
             )
         return Place(rank, size, _Fixed(rank, external=True), "outside" if elastic else "here")
     return _find_among_several(config, wanted, elastic)
@@ -176,7 +176,7 @@ def _find_among_several(config: TrainerConfig, wanted: int, elastic: bool) -> Pl
 
 
 def _from_cluster(config: TrainerConfig, wanted: int, kind: type[ClusterEnvironment]) -> Place | None:
-    """Returns the place that a cluster's launcher gave; None where it started one process, which starts the others."""
+    """Return the place that a cluster's launcher assigned; None if it started one process, which starts the others."""
     started = _number("SLURM_NTASKS") if kind is SLURMEnvironment else wanted
     if started == 1:
         return None
@@ -189,7 +189,7 @@ def _from_cluster(config: TrainerConfig, wanted: int, kind: type[ClusterEnvironm
                 return _outside(config, wanted, environment)
         except (RuntimeError, ValueError, KeyError) as error:
             raise ConfigError(
-                f"device_num is {wanted}, but {name} does not tell which process this is: {error}"
+                f"device_num is {wanted}, but the variables of {name} do not give the rank of this process: {error}"
             ) from error
     raise ConfigError(
         f"{name} started {started} processes, but device_num is {wanted}: start one for each device, or unset its "
@@ -200,14 +200,14 @@ def _from_cluster(config: TrainerConfig, wanted: int, kind: type[ClusterEnvironm
 def _outside(config: TrainerConfig, size: int, environment: ClusterEnvironment, rank: int | None = None) -> Place:
     rank = environment.global_rank() if rank is None else rank
     if config.name is None:
-        raise ConfigError("Processes that something else started need a name= for their run, the same in each.")
+        raise ConfigError("Processes started by a launcher need a name= for their run, the same in each.")
     if not 0 <= rank < size:
         raise ConfigError(f"The rank must be 0 to {size - 1} for device_num={size}, not {rank}.")
     return Place(rank, size, environment, "outside")
 
 
 def _leave_partners(rank: int) -> None:
-    """Ends a process that was started for another device; in the first one it notes that the others are gone."""
+    """End a process that was started for another device; in the first one, record that the others have ended."""
     global _lost_partners
     if rank and started_by_launcher():
         sys.exit(0)
@@ -220,7 +220,7 @@ def _leave_partners(rank: int) -> None:
 
 
 def own_rank(config: TrainerConfig) -> int:
-    """Returns which of the processes of a training or of a hand-written loop this one is: only the first, 0, writes.
+    """Return the rank of this process in a training or a hand-written loop; only rank 0 writes.
 
     Raises:
         ConfigError: As `find_place`, with several devices.
@@ -231,7 +231,7 @@ def own_rank(config: TrainerConfig) -> int:
 
 
 def process_group() -> tuple[int, int]:
-    """Returns the rank in the live process group and its size; 0 and 1 without one."""
+    """Return the rank in the live process group and its size; 0 and 1 without one."""
     return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if _has_group() else (0, 1)
 
 
@@ -240,12 +240,12 @@ def _has_group() -> bool:
 
 
 def started_by_launcher() -> bool:
-    """Says whether a training on several devices started this process, and that training's process is its parent."""
+    """Return whether a training on several devices started this process and is its parent."""
     return os.environ.get(_LAUNCHER) == str(os.getppid()) and _number("LOCAL_RANK") > 0
 
 
 def _number(name: str) -> int:
-    """Returns a variable as a number; -1 where it is none."""
+    """Return a variable as a number, or -1."""
     try:
         return int(os.environ[name])
     except (KeyError, ValueError):

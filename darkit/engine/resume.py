@@ -1,4 +1,4 @@
-"""Which run and which checkpoint a training goes on from, and whether its settings are still the same."""
+"""The run and checkpoint that a training resumes from, and the comparison of their settings."""
 
 from __future__ import annotations
 
@@ -44,16 +44,15 @@ Changes = Mapping[str, tuple[Any, Any]]
 
 @dataclass(frozen=True)
 class Resume:
-    """Where a training goes on from.
+    """What a training resumes from.
 
     Attributes:
         run: The run that made the checkpoint.
-        checkpoint: The checkpoint; None when the run has none and begins anew in its folder.
-        content: What the checkpoint holds, or nothing.
-        same_run: Whether that run is continued; otherwise a new run starts from its weights.
-        known: The steps of all checkpoints that were there when this one was chosen.
-        automatic: Whether nobody said that there is something to go on with (``"auto"``), so that a run which is
-            complete is as it should be.
+        checkpoint: The checkpoint; None when the run has none and starts from step 0 in its folder.
+        content: The checkpoint's content, or empty.
+        same_run: Whether that run is resumed; otherwise a new run starts from its weights.
+        known: The steps of all checkpoints that existed when this one was chosen.
+        automatic: Whether ``"auto"`` was given, so that a complete run is no mistake.
     """
 
     run: Run
@@ -65,30 +64,30 @@ class Resume:
 
     @property
     def step(self) -> int:
-        """The step to go on after, in the same run."""
+        """The last step before the resumed training, in the same run."""
         return self.checkpoint.step if self.checkpoint is not None else 0
 
     @property
     def description(self) -> str:
-        """What is going to be done, for the person who asked for it."""
+        """What happens next, in one sentence for a person."""
         if self.checkpoint is None:
-            return f"The run {self.run.name!r} has no checkpoint yet: it begins anew."
+            return f"Run {self.run.name!r} has no checkpoint yet; starting from step 0."
         if self.same_run:
-            return f"Going on with the run {self.run.name!r} after step {self.step}."
+            return f"Resuming run {self.run.name!r} from step {self.step}."
         return f"Starting a new run from the weights of {self.run.name}:{self.checkpoint.name}."
 
     def has_nothing_to_do(self, max_step: int) -> bool:
-        """Says whether the run has all its steps, and that is no mistake of a person's."""
+        """Return whether the run has all its steps, which is a mistake unless ``"auto"`` was given."""
         return self.automatic and self.same_run and self.step >= max_step
 
     def set_aside_later(self) -> None:
-        """Moves checkpoints of later steps into a folder of their own when the same run goes on from an earlier one.
+        """Move checkpoints of later steps into a separate folder when the same run resumes from an earlier one.
 
-        It is called when the run's lock is held.
+        The caller holds the run's lock.
 
         Raises:
             RunLockedError: Another process has trained the run since the checkpoint was read.
-        StorageError: The file system refused.
+            StorageError: A file or folder cannot be moved or created.
         """
         if not self.same_run:
             return
@@ -112,24 +111,24 @@ class Resume:
 
 
 def warn_of_other_data(run: Run, facts: Mapping[str, Any]) -> None:
-    """Warns of data that is not what a run had before, by what both tell of it.
+    """Warn when the recorded facts of the data differ from those of the run.
 
-    Samples are not compared: a dataset may draw them.
+    Samples are not compared: a dataset may draw them at random.
     """
     before = run.info.get("data")
     known = {key: value for key, value in before.items() if key not in _DRAWN} if isinstance(before, dict) else {}
     changed = [key for key, value in known.items() if key in facts and facts[key] != value]
     if changed:
         warnings.warn(
-            f"The data is not what the run {run.name!r} was trained with before (by its {', '.join(changed)}): it goes "
-            "on, but not as it would have.",
+            f"The data differs from that of run {run.name!r} before ({', '.join(changed)}): the resumed training is "
+            "not an exact continuation.",
             ReproductionWarning,
             stacklevel=2,
         )
 
 
 def _new_folder(run: Path) -> Path:
-    """Makes a folder for what is set aside: ``superseded``, or with a number where there was one before."""
+    """Make a folder for superseded checkpoints: ``superseded``, or with a number if it exists."""
     for number in count(1):
         folder = run / (_SET_ASIDE if number == 1 else f"{_SET_ASIDE}-{number}")
         with suppress(FileExistsError):
@@ -139,25 +138,25 @@ def _new_folder(run: Path) -> Path:
 
 
 def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) -> Resume | None:
-    """Finds what ``resume`` means, and sets ``config.name`` when the same run goes on.
+    """Find the run and checkpoint to resume from, and set ``config.name`` when the same run is resumed.
 
     Args:
-        root: Where the runs are.
-        config: Whose ``name`` is the run's.
-        resume: True for the run called ``name``; ``"auto"`` for the same if there is one, else a new run of that name;
+        root: The folder of the runs.
+        config: The trainer's config, with the run's ``name``.
+        resume: True for the run called ``name``; ``"auto"`` for the same if it exists, else a new run of that name;
             ``"NAME"`` or ``"NAME:CHECKPOINT"``.
 
     Raises:
-        ConfigError: It needs a name, but no run is named.
-        RunNotFoundError: There is no such run.
-        CheckpointNotFoundError: It has no such checkpoint.
-        CheckpointCorruptError: The checkpoint that is meant is damaged.
-        StorageError: A file of the run to be continued is a link, or cannot be read.
+        ConfigError: ``name`` is missing.
+        RunNotFoundError: The run does not exist.
+        CheckpointNotFoundError: The run has no such checkpoint.
+        CheckpointCorruptError: The checkpoint is damaged.
+        StorageError: A file of the resumed run is a link, or cannot be read.
     """
     if not resume:
         return None
     if resume in (True, AUTO) and config.name is None:
-        raise ConfigError(f"resume={resume!r} goes on with the run called name=, but no name was given.")
+        raise ConfigError(f"resume={resume!r} resumes the run called name=, but no name was given.")
     reference = config.name if resume in (True, AUTO) else resume
     name, wanted = split_reference(reference)
     if resume == AUTO:
@@ -186,7 +185,7 @@ def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) ->
 def check_settings(
     found: Resume, config: TrainerConfig, model_config: Mapping[str, Any], tokenizer: Any, allowed: bool
 ) -> Changes:
-    """Compares the settings of a run that goes on with those it was trained with.
+    """Compare the settings of a resumed run with those that it was trained with.
 
     Args:
         found: The run.
@@ -199,7 +198,7 @@ def check_settings(
         Every setting that differs: its name -> (value before, value now).
 
     Raises:
-        ConfigError: One that changes the mathematics differs, or the run that was asked to go on is complete.
+        ConfigError: A setting that changes the mathematics differs, or the run is complete.
     """
     if not allowed and found.checkpoint is not None:
         _refuse_unknown_settings(found.run)
@@ -215,19 +214,19 @@ def check_settings(
     serious = {key: pair for key, pair in changes.items() if key in _MATHEMATICS or key.startswith("model.")}
     if serious and not allowed and found.checkpoint is not None:
         raise ConfigError(
-            f"The run {found.run.name!r} was trained with other settings: {describe_changes(serious)}. Give them as "
-            "they were, or resume_overrides=true to go on with the new ones."
+            f"The run {found.run.name!r} was trained with other settings: {describe_changes(serious)}. Give the "
+            "earlier values, or resume_overrides=true to resume with the new ones."
         )
     if found.step >= config.max_step and not found.automatic:
         raise ConfigError(
-            f"The run {found.run.name!r} is at step {found.step} already; to go on, max_step must be larger than that, "
-            f"not {config.max_step}."
+            f"The run {found.run.name!r} is at step {found.step} already. To resume it, max_step must be larger than "
+            f"that, not {config.max_step}."
         )
     return changes
 
 
 def _refuse_unknown_settings(run: Run) -> None:
-    """Refuses to resume a run whose settings nobody can compare with. Raises `ConfigError`."""
+    """Refuse to resume a run whose settings cannot be read. Raises `ConfigError`."""
     for name in (files.TRAINER_CONFIG, files.MODEL_CONFIG):
         if reason := files.why_unreadable(run.path / name):
             raise ConfigError(
@@ -237,10 +236,10 @@ def _refuse_unknown_settings(run: Run) -> None:
 
 
 def describe_changes(changes: Changes) -> str:
-    """Lists settings that differ, such as ``lr 0.001 -> 0.01``."""
+    """Return the settings that differ as text, such as ``lr 0.001 -> 0.01``."""
     return ", ".join(f"{key} {before!r} -> {now!r}" for key, (before, now) in changes.items())
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Compares what both know: a setting that only one of two versions has is no change of a person's."""
+    """Compare settings that both have: one that only one version of darkit has was not changed by a person."""
     return {key: (before[key], now[key]) for key in before if key in now and before[key] != now[key]}

@@ -1,4 +1,4 @@
-"""What surrounds a training, whoever writes the loop: run directory, lock, status, log, and a true end."""
+"""The session of a training, for any loop: run directory, lock, status, log and outcome."""
 
 from __future__ import annotations
 
@@ -40,25 +40,27 @@ DEFAULT_SERIES: Mapping[str, Sequence[str]] = {
     "val_loss": ["step", "val_loss"],
 }
 _WAYS_OUT = (KeyboardInterrupt, SystemExit, StopTraining)
-_SHARED_NAME = "DARKIT_RUN_NAME"  # tells processes that Lightning starts for other devices what the first one chose
+_SHARED_NAME = (
+    "DARKIT_RUN_NAME"  # passes the name that the first process chose to those that Lightning starts for other devices
+)
 
 
 class Session:
     """One training of a run, from its first file to its last.
 
-    Used as a context manager it ends the run with the state that the block's outcome means: ``finished``, ``stopped``
-    after Ctrl-C, or ``crashed`` with the traceback. A new run that fails before its first step is completed leaves
-    nothing behind. On the other processes of a training on several devices it touches no file.
+    As a context manager it ends the run with the state of the block's outcome: ``finished``, ``stopped`` after Ctrl-C,
+    or ``crashed`` with the traceback. A new run that fails before it completes a step leaves nothing behind. In the
+    other processes of a training on several devices it touches no file.
 
-    While it is open it listens to requests to stop (``stop.json``; signals, once `guard` is installed), keeps the
-    status and the log of the machine's use, and notices when nothing moves any more.
+    While it is open it watches for requests to stop (``stop.json``; signals, once `guard` is installed), writes the
+    status and the system log, and detects stalls.
 
     Attributes:
-        guard: Listens to signals when it is installed, and holds the request to stop.
-        signs: How often anything has moved; whoever runs the loop counts it up.
+        guard: Handles signals when installed, and holds the request to stop.
+        signs: Counter of progress between steps; the loop increments it.
         folder: The run directory.
-        run_id: A fresh id, or the continued run's.
-        step: The last completed step; whoever runs the loop keeps it true.
+        run_id: A new id, or the resumed run's.
+        step: The last completed step; the loop updates it.
         forked: Whether this is a copy in a forked child, which leaves the run alone.
         end_reason: Why a training that ended well ended before its last planned step, in one sentence, or empty.
     """
@@ -76,7 +78,7 @@ class Session:
         self._first_step = 0
         self._keeps_log = False
         self._created = created
-        self._noted = False
+        self._recorded = False
         self._writes = writes
         self._status: status.StatusWriter | None = None
         self._lock = RunLock(folder) if writes else None
@@ -84,11 +86,11 @@ class Session:
         forget_in_child(self)
 
     def forget(self) -> None:
-        """Leaves the run to the parent: a forked child neither writes into it nor ends it."""
+        """Leave the run to the parent: a forked child neither writes into it nor ends it."""
         self.forked, self._writes, self._lock = True, False, None
 
     def check(self) -> None:
-        """Makes sure that what is written goes into this run's folder, and not into a successor of the same name.
+        """Check that the folder is still this run's, and not a successor of the same name.
 
         Raises:
             RunReplacedError: The folder was deleted, moved or replaced.
@@ -98,19 +100,19 @@ class Session:
 
     @classmethod
     def create(cls, root: Path, config: TrainerConfig, model_name: str, rank: int = 0) -> Self:
-        """Creates a run's folder under ``config.name``, or under a fresh name which is then set there.
+        """Create a run's folder under ``config.name``, or under a generated name that is then set there.
 
         Args:
-            root: Where the runs are.
+            root: The folder of the runs.
             config: The trainer's config.
-            model_name: The beginning of a fresh name.
-            rank: Which of the training's processes this is: only the first, 0, writes.
+            model_name: The start of a generated name.
+            rank: The rank of this process; only rank 0 writes.
 
         Raises:
-            NameInvalidError: The name is not one.
-            RunExistsError: It is taken.
-            StorageError: The root cannot be written to.
-            ModelError: A script that is being loaded for its classes trains.
+            NameInvalidError: The name is not valid.
+            RunExistsError: The name is taken.
+            StorageError: The root is not writable.
+            ModelError: A script that is being loaded for its classes starts a training.
         """
         refuse_in_script()
         if rank:
@@ -131,16 +133,16 @@ class Session:
 
     @classmethod
     def reopen(cls, folder: Path, step: int, *, keep_log: bool = False, rank: int = 0) -> Self:
-        """Goes on with a run after ``step``.
+        """Reopen a run after ``step``.
 
         Args:
             folder: The run directory.
             step: The last completed step that counts.
-            keep_log: Whether rows of later steps stay, because they are not going to be done again.
+            keep_log: Whether rows of later steps stay, because those steps are not repeated.
             rank: As in `create`.
 
         Raises:
-            RunLockedError: Another process trains it.
+            RunLockedError: Another process trains the run.
         """
         refuse_in_script()
         session = cls(folder, created=False, writes=not rank)
@@ -165,21 +167,21 @@ class Session:
         composed: str = "",
         changes: Changes | None = None,
     ) -> None:
-        """Writes ``run.json``, and ``config.yaml`` of a composed config, for a new run; a continued one is added to.
+        """Write ``run.json``, and ``config.yaml`` of a composed config, for a new run; add an entry for a resumed one.
 
         Args:
-            model: How the model can be built again.
+            model: How the model can be rebuilt.
             config: The trainer's config.
             series: The curves to show.
-            data: What is known of the training data.
+            data: Facts about the training data.
             composed: The composed config as YAML, or empty.
-            changes: Settings in which a continued run differs from before.
+            changes: Settings of a resumed run that differ from before.
         """
         if not self._writes:
             return
         self.check()
         if not self._created and (self.step or self._keeps_log) and Run(self.folder).info:
-            self._note_continued(changes or {}, model)
+            self._record_resume(changes or {}, model)
             return
         described = describe_environment()
         environment = described.pop("environment")
@@ -200,18 +202,18 @@ class Session:
         if composed:
             files.write_text(self.folder / files.COMPOSED_CONFIG, composed)
 
-    def _note_continued(self, changes: Changes, model: ModelDescription) -> None:
-        if self._noted:  # by whoever opened it
+    def _record_resume(self, changes: Changes, model: ModelDescription) -> None:
+        if self._recorded:  # by the caller that opened it
             return
-        self._noted = True
+        self._recorded = True
         facts = Run(self.folder).info
         environment = describe_environment()
         environment["git"].pop("diff", None)
         packages = environment.pop("environment")["packages"]
         environment["packages"] = changed_packages(Run(self.folder).environment.get("packages"), packages)
-        described = {} if self._keeps_log else {"model": model.as_dict()}  # config.json too is written anew then
-        told = {key: list(pair) for key, pair in changes.items()}
-        entry = {"after_step": self.step, "time": time.time(), "changes": told, **environment}
+        described = {} if self._keeps_log else {"model": model.as_dict()}  # config.json too is rewritten then
+        pairs = {key: list(pair) for key, pair in changes.items()}
+        entry = {"after_step": self.step, "time": time.time(), "changes": pairs, **environment}
         files.write_json(
             self.folder / files.RUN,
             facts | described | {"continued": [*facts.get("continued", []), entry]},
@@ -224,13 +226,13 @@ class Session:
         sinks: Callable[[], Sequence[Sink]] = tuple,
         retention: Retention | None = None,
     ) -> None:
-        """Opens the log and says ``running``; where that was done already, only the sinks are new.
+        """Open the log and set the status to ``running``; a second call only adds the sinks.
 
         Args:
             max_step: The step at which the run ends, or None.
-            columns: The log's only columns, or None for the default ones and whatever comes.
-            sinks: Makes what else takes the rows.
-            retention: Which checkpoints are kept; by default all.
+            columns: The log's only columns, or None for the default ones and any others.
+            sinks: Returns further sinks for the rows.
+            retention: Which checkpoints to keep; by default all.
         """
         self._max_step = max_step
         if not self._writes:
@@ -262,19 +264,19 @@ class Session:
         self.end(error)
 
     def end(self, error: BaseException | None = None) -> None:
-        """Writes what is left, says how it ended and frees the lock; a second call does nothing.
+        """Write pending data and the final status, and release the lock; a second call does nothing.
 
         Args:
-            error: What ended the training, or None.
+            error: The error that ended the training, or None.
 
         Raises:
-            StorageError: Something could not be written, and nothing else had gone wrong before.
+            StorageError: Something could not be written, and no other error came before.
         """
         try:
             if self._writes and self._lock is not None:
                 self._end(error, self._lock)
         finally:
-            self.guard.uninstall()  # only now: a signal that came before must not cut off what is being written
+            self.guard.uninstall()  # only now: an earlier signal must not interrupt the writing
 
     def _end(self, error: BaseException | None, lock: RunLock) -> None:
         try:
@@ -294,16 +296,16 @@ class Session:
 
     @property
     def writer(self) -> CheckpointWriter | None:
-        """Writes the run's checkpoints, between `begin` and `end`; None in a process that does not write."""
+        """The writer of checkpoints between `begin` and `end`; None in a process that does not write."""
         return self._writer
 
     def _look_for_request(self) -> None:
         request = read_stop(self.folder)
         if request is not None:
-            self.guard.request.ask(f"It was asked to stop by {request.get('by', 'a person')}.")
+            self.guard.request.ask(f"Stopped by {request.get('by', 'a person')}.")
 
     def _end_writing(self, error: BaseException | None) -> BaseException | None:
-        """Lets everything reach the disk; returns what ended the training, or what went wrong now."""
+        """Flush everything to the disk; return the error that ended the training, or one from now."""
         parts = (("checkpoint", self._writer), ("log", self.stream))
         for name, part in parts:
             try:
@@ -317,7 +319,7 @@ class Session:
         return error
 
     def _end_status(self, writer: status.StatusWriter, error: BaseException | None) -> BaseException | None:
-        """Says how it ended; returns what ended the training, or what went wrong now."""
+        """Write the final status; return the error that ended the training, or one from now."""
         try:
             writer.close(*self._outcome(error))
             forget_stop(self.folder)
@@ -335,26 +337,26 @@ class Session:
         if error is None:
             return status.FINISHED, self.end_reason, ""
         if isinstance(error, KeyboardInterrupt):
-            return status.STOPPED, "It was interrupted from the keyboard.", ""
+            return status.STOPPED, "Interrupted from the keyboard.", ""
         text = "".join(traceback.format_exception(error))
         return status.CRASHED, describe_failure(error), text
 
     def _remove_if_nothing_began(self, error: BaseException | None) -> None:
-        """Removes a new run whose training failed, in whatever way, before it had completed a step."""
+        """Remove a new run whose training failed before it completed a step."""
         if error is None or not self._created or self.step != self._first_step:
             return
         try:
             self.check()
             if not list_checkpoints(self.folder) and not last_values(self.folder / files.LOG):
                 shutil.rmtree(self.folder)
-        except RunReplacedError:  # what is there now is not this run's
+        except RunReplacedError:  # the folder is now another run's
             return
         except OSError as late:
             error.add_note(f"The run's folder {self.folder} could not be removed: {late.strerror}.")
 
 
 def check_series(series: Any) -> Mapping[str, Sequence[str]]:
-    """Checks curves to show: name -> [x column, y column]. Raises `ConfigError`."""
+    """Check curves to show: name -> [x column, y column]. Raises `ConfigError`."""
     pairs = series.values() if isinstance(series, Mapping) else [None]
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(item, str) for item in pair):
@@ -363,7 +365,7 @@ def check_series(series: Any) -> Mapping[str, Sequence[str]]:
 
 
 def describe_failure(error: BaseException) -> str:
-    """Says in one sentence what ended a training, and first of what kind it was where people know it by a name."""
+    """Return the cause of a failure in one sentence, starting with its common name if it has one."""
     text = f"{type(error).__name__}: {error}"
     if is_out_of_memory(error):
         return f"Out of memory: {text}"

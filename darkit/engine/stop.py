@@ -1,4 +1,4 @@
-"""How a training is asked to end early: by a signal or by a request, both honoured at the end of a step."""
+"""Stopping a training early, by a signal or a request, at the end of a step."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _LATE = 1.0  # seconds that a signal may come later than the death of a worker w
 
 
 class StopRequest:
-    """Whether somebody wants the training to end, and why. Set from a signal handler or another thread.
+    """A request to stop the training, set from a signal handler or another thread.
 
     Attributes:
-        reason: Why, in one sentence; empty while nobody does.
-        signal: The signal that asked, or None.
+        reason: The reason in one sentence; empty while nothing is requested.
+        signal: The signal that requested it, or None.
     """
 
     def __init__(self) -> None:
@@ -36,14 +36,14 @@ class StopRequest:
         self.signal: signal.Signals | None = None
 
     def ask(self, reason: str, by: signal.Signals | None = None) -> None:
-        """Asks; the first reason stays."""
+        """Request a stop; the first reason stays."""
         if not self.reason:
             self.reason, self.signal = reason, by
 
     def end_process(self) -> None:
-        """Ends the process as the signal would have: exit code 128 + its number.
+        """End the process as the signal would have: exit code 128 + its number.
 
-        An interpreter at which somebody sits survives. A SLURM job that was warned by SIGUSR1 is queued again first.
+        An interactive interpreter survives. A SLURM job that was warned by SIGUSR1 is requeued first.
         """
         if self.signal is None:
             return
@@ -51,7 +51,7 @@ class StopRequest:
             try:
                 requeue()
             except (OSError, subprocess.CalledProcessError) as error:
-                logger.warning("SLURM did not queue job %s again: %s", os.environ.get("SLURM_JOB_ID"), error)
+                logger.warning("SLURM did not requeue job %s: %s", os.environ.get("SLURM_JOB_ID"), error)
         if not is_interactive():
             raise SystemExit(128 + self.signal)
 
@@ -59,9 +59,9 @@ class StopRequest:
 class SignalGuard:
     """Turns SIGTERM, SIGINT, SIGUSR1 and SIGHUP into a request; a second signal ends the process at once.
 
-    SIGHUP comes when a terminal is closed, often from the shell and the kernel both: a repeated one changes nothing.
-    Where it is ignored, as under ``nohup``, it stays so.
-    In a notebook or at a prompt the second signal raises `KeyboardInterrupt` instead, and the process lives.
+    SIGHUP comes when a terminal is closed, often from both the shell and the kernel, so a repeated one changes nothing.
+    Where it is ignored, as under ``nohup``, it stays ignored.
+    In a notebook or at a prompt the second signal raises `KeyboardInterrupt` instead, and the process survives.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
     """
@@ -73,11 +73,11 @@ class SignalGuard:
         forget_in_child(self)
 
     def forget(self) -> None:
-        """Gives the signals back: a forked child, such as a pool's worker, must end when it is terminated."""
+        """Restore the handlers: a forked child, such as a pool's worker, must end when it is terminated."""
         self.uninstall()
 
     def install(self) -> None:
-        """Begins to listen, or listens again after somebody else has taken the signals."""
+        """Install the handlers, again after other code has replaced them."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
@@ -87,14 +87,14 @@ class SignalGuard:
             self._before.setdefault(number, before)
 
     def uninstall(self) -> None:
-        """Gives the signals back to whoever had them before."""
+        """Restore the handlers from before."""
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before.clear()
         self._received = 0.0
 
     def is_asked_soon(self) -> bool:
-        """Says whether somebody asks to stop, and waits a moment for a signal that may be on its way."""
+        """Return whether a stop is requested, after waiting briefly for a signal that may be on its way."""
         deadline = time.monotonic() + _LATE
         while not self.request.reason and self._before and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -109,7 +109,7 @@ class SignalGuard:
         if self._received:
             os._exit(128 + number)
         self._received = time.monotonic()
-        self.request.ask(f"It was asked to stop by {received.name}.", received)
+        self.request.ask(f"Stopped by {received.name}.", received)
         # print() may be running in the frame that was interrupted
         with suppress(OSError):  # the terminal may be gone
             again = "" if number == signal.SIGHUP else "; once more stops at once"
@@ -117,15 +117,15 @@ class SignalGuard:
 
 
 def is_interactive() -> bool:
-    """Says whether somebody sits at this interpreter: a prompt, ``python -i`` or a notebook."""
+    """Return whether this interpreter is interactive: a prompt, ``python -i`` or a notebook."""
     return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__") or bool(sys.flags.interactive)
 
 
 def requeue() -> bool:
-    """Puts the SLURM job that this process runs in back into the queue; says whether there was one.
+    """Requeue the SLURM job of this process; return whether it runs in one.
 
     Raises:
-        OSError: SLURM's program cannot be started.
+        OSError: ``scontrol`` cannot be started.
         subprocess.CalledProcessError: SLURM refused.
     """
     job = os.environ.get("SLURM_JOB_ID")
@@ -137,4 +137,4 @@ def requeue() -> bool:
 
 
 class StopTraining(BaseException):
-    """Leaves a hand-written loop at the end of a step because somebody asked for it, past any ``except Exception``."""
+    """Leaves a hand-written loop at the end of a step after a request to stop, past any ``except Exception``."""

@@ -1,4 +1,4 @@
-"""`fit`: the composition of adapter, callbacks and Lightning's trainer into one training of one run."""
+"""`fit`: one training of one run, composed of adapter, callbacks and Lightning's trainer."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from darkit.engine.device import resolve_device, seed_generators
 from darkit.engine.foreign import refuse_callbacks, refuse_module, with_data_module
 from darkit.engine.log.progress import announce
 from darkit.engine.loop import (
-    Watched,
-    enter,
+    ValidationBatches,
     make_callbacks,
     make_sinks,
     make_trainer,
     may_add_metrics,
     quiet_lightning,
+    restore,
     retention_of,
     run_loop,
 )
@@ -70,42 +70,41 @@ def fit(
     resume_overrides: bool = False,
     **overrides: Any,
 ) -> Run:
-    """Trains a model and leaves a run.
+    """Train a model into a run.
 
     Args:
         model: Any module; it is trained in place.
         data: A Dataset (map-style or iterable), a list of samples, a tensor or array, a tuple or dict of them, a
             DataLoader, a LightningDataModule, or a dict with ``train`` and ``val``.
         val_data: Validation data, likewise, or None.
-        name: The run's name; None makes a fresh one.
-        config: The trainer's config; its ``device`` then says what was really used. Nothing else of it is changed, so
-            that several runs may share one.
-        loss: A callable of outputs and target, or of model and batch; `darkit.engine.steps.loss` says what is done
-            without.
-        metrics: What else to compute of every batch, by name: callables of outputs and target, or of model and batch,
-            or torchmetrics objects, which an evaluation computes over all of its batches.
+        name: The run's name; None generates one.
+        config: The trainer's config. Its ``device`` is set to the device in use; nothing else is changed, so several
+            runs may share one.
+        loss: A callable of outputs and target, or of model and batch; None uses the model's loss, see
+            `darkit.engine.steps.loss`.
+        metrics: Further values of every batch, by name: callables of outputs and target, or of model and batch, or
+            torchmetrics objects, which an evaluation computes over all of its batches.
         tokenizer: A `tokenizers.Tokenizer`, a transformers tokenizer or the path of a ``tokenizer.json``; exported.
-        optimizer: A torch optimizer, a callable of the parameters, or a name as in the config; None takes the config's.
+        optimizer: A torch optimizer, a callable of the parameters, or a name as in the config; None uses the config's.
         scheduler: A name as in the config, a torch schedule or a callable of the optimizer, all stepped after every
-            step; or ``(schedule, "step")``, ``(schedule, "epoch")`` or Lightning's dict, which say when. A
-            `ReduceLROnPlateau` is stepped when there is a new value of its metric. None takes the config's.
-        log_fieldnames: A dataclass whose fields are the log's only columns; None takes the default ones and whatever a
+            step; or ``(schedule, "step")``, ``(schedule, "epoch")`` or Lightning's dict, which set the interval. A
+            `ReduceLROnPlateau` is stepped with every new value of its metric. None uses the config's.
+        log_fieldnames: A dataclass whose fields are the log's only columns; None means the default ones and whatever a
             step returns.
         visual_series: The curves to show: name -> [x column, y column].
         callbacks: Lightning callbacks; they come after the evaluation and before the log, and may add to ``outputs``.
-        resume: True goes on with the run called ``name``; ``"NAME"`` or ``"NAME:CHECKPOINT"`` goes on with that run or,
-            given another ``name``, starts a new run from its weights. ``"auto"`` goes on with the run called ``name``
-            if there is one, and begins it if not; where that run is complete, it is returned with its weights in the
-            model.
-        resume_overrides: Whether a run that goes on may do so with other settings that change its mathematics.
+        resume: True resumes the run called ``name``; ``"NAME"`` or ``"NAME:CHECKPOINT"`` resumes that run or, given
+            another ``name``, starts a new run from its weights. ``"auto"`` resumes the run called ``name`` if it
+            exists, and starts it otherwise; a complete run is returned with its weights in the model.
+        resume_overrides: Whether a run may resume with other settings that change its mathematics.
         **overrides: Fields of `TrainerConfig`.
 
     Returns:
         A handle on the run.
 
     Raises:
-        DarkitError: Something that the user can mend; the subclass and its one sentence say what. A new run that has
-            not completed a step then leaves nothing behind.
+        DarkitError: A mistake that the user can fix; the subclass and its sentence say which. A new run that has not
+            completed a step then leaves nothing behind.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"model must be a torch.nn.Module, not {type(model).__name__}.")
@@ -160,12 +159,12 @@ def train_run(
     started: Callable[[Session], None] | None = None,
     composed: str = "",
 ) -> Run:
-    """Trains a model with a checked config into a run below ``root``; `fit` says the rest.
+    """Train a model with a checked config into a run below ``root``, as `fit` does.
 
-    Beside what `fit` takes there are ``columns``, the log's only columns, and ``series``, the curves to show;
-    ``evaluate`` makes the evaluation callback, as `StepEvaluate` does; ``session`` is the run to train into, when the
-    caller has opened one, which it then also ends; ``started`` is told of the session once it is open; ``composed`` is
-    the whole composed config as YAML, for ``config.yaml``.
+    Further arguments: ``columns``, the log's only columns; ``series``, the curves to show; ``evaluate``, which makes
+    the evaluation callback as `StepEvaluate` does; ``session``, a session that the caller has opened and will end;
+    ``started``, called with the session once it is open; ``composed``, the whole composed config as YAML, for
+    ``config.yaml``.
     """
     refuse_module(model)
     refuse_callbacks(callbacks)
@@ -188,12 +187,12 @@ def train_run(
     changes = check_settings(same, config, described.values, tokenizer, resume_overrides) if same else {}
     if found is not None and found.content:
         if config.precision == "64-true" and same is not None:
-            model.double()  # as Lightning will: on the way through float32 half of every weight would be lost
+            model.double()  # as Lightning will: going through float32 would lose half of every weight
         load_weights(model, found.content if same is None else raw_weights(found.content))
     if same is not None and (complete := _why_complete(same, config)):
         loaders.close()
         announce(complete)
-        load_weights(model, same.content)  # those that predict
+        load_weights(model, same.content)  # those used for prediction
         if config.load_best_at_end:
             announce(load_best(same.run, model, config, writes=False))
         return same.run
@@ -224,15 +223,15 @@ def train_run(
         if started is not None:
             started(session)
         evaluation = None
-        watched = Watched(loaders.val, session)
+        validation = ValidationBatches(loaders.val, session)
         if loaders.val is not None:
-            evaluation = evaluate(watched, config.eval_step_interval, config.eval_iters, compute.evaluation)
+            evaluation = evaluate(validation, config.eval_step_interval, config.eval_iters, compute.evaluation)
         try:
-            with quiet_lightning(), place.taken():
+            with quiet_lightning(), place.applied():
                 composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks, state, described)
                 trainer = make_trainer(session, config, composition, place)
                 seed_generators(config.seed + trainer.global_rank)
-                enter(trainer, adapter, state)
+                restore(trainer, adapter, state)
                 run_loop(trainer, adapter, config, session.guard, few_shapes=has_few_shapes(loaders))
             if adapter.data_ended:
                 session.end_reason = f"The training data ended at step {session.step} of {config.max_step}."
@@ -246,50 +245,50 @@ def train_run(
                 _load_best(trainer, session, model, config)
         finally:
             if session.forked:
-                keep(loaders, watched)
+                keep(loaders, validation)
             else:
                 loaders.close()
-                watched.close()
+                validation.close()
     if session.writes:
         session.guard.request.end_process()
     return Run(session.folder)
 
 
 def _open(root: Path, config: TrainerConfig, model: nn.Module, same: Resume | None, rank: int) -> Session:
-    """Opens the run that is resumed, or creates a new one."""
+    """Open the resumed run, or create a new one."""
     if same is not None:
         return Session.reopen(same.run.path, same.step, rank=rank)
     return Session.create(root, config, type(bare(model)).__name__, rank)
 
 
 def _why_complete(same: Resume, config: TrainerConfig) -> str:
-    """Says why a run that is resumed has nothing to do, or nothing.
+    """Return why a resumed run has nothing to do, or empty text.
 
     Raises:
-        ConfigError: It was stopped early, and a person asked for more of it.
+        ConfigError: It was stopped early, and ``resume`` was not ``"auto"``.
     """
     if same.has_nothing_to_do(config.max_step):
-        return f"The run {same.run.name!r} has its {same.step} steps already: there is nothing to do."
+        return f"Run {same.run.name!r} is complete at step {same.step}; nothing to do."
     early = stopped_early(same.content, config.early_stop_patience)
     if early and not same.automatic:
         raise ConfigError(
-            f"The run {same.run.name!r} has ended. {early} To resume it, give a larger early_stop_patience, or 0."
+            f"Run {same.run.name!r} has ended. {early} To resume it, give a larger early_stop_patience, or 0."
         )
-    return early and f"The run {same.run.name!r} has ended. {early}"
+    return early and f"Run {same.run.name!r} has ended. {early}"
 
 
 def _load_best(trainer: lightning.Trainer, session: Session, model: nn.Module, config: TrainerConfig) -> None:
-    """Loads the best checkpoint's weights into the model once all checkpoints are on the disk."""
+    """Load the best checkpoint's weights into the model once all checkpoints are on the disk."""
     if session.writer is not None:
         session.writer.wait()
     trainer.strategy.barrier()
-    said = load_best(Run(session.folder), model, config, writes=session.writes)
+    message = load_best(Run(session.folder), model, config, writes=session.writes)
     if session.writes:
-        announce(said)
+        announce(message)
 
 
 def column_names(log_fieldnames: Any) -> list[str] | None:
-    """Returns the names of the fields of a dataclass, or None for None. Raises `ConfigError` for anything else."""
+    """Return the names of the fields of a dataclass, or None for None. Raises `ConfigError` for anything else."""
     if log_fieldnames is None:
         return None
     if not is_dataclass(log_fieldnames):

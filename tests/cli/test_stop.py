@@ -53,7 +53,7 @@ def test_a_run_saves_and_ends_as_stopped_and_the_command_waits_for_it(
     asker.join()
     details = run.details
     assert codes == [0]
-    assert (details.state, details.reason) == ("stopped", "It was asked to stop by darkit stop.")
+    assert (details.state, details.reason) == ("stopped", "Stopped by darkit stop.")
     assert details.step < 1000
     assert [checkpoint.step for checkpoint in run.checkpoints()] == [details.step]
     assert run.log()["step"][-1] == details.step

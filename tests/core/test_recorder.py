@@ -167,7 +167,7 @@ for step in range(3):
     [
         ("pass", "finished", ""),
         ("if step == 2: raise RuntimeError('broke')", "crashed", "RuntimeError: broke"),
-        ("if step == 2: raise KeyboardInterrupt", "stopped", "It was interrupted from the keyboard."),
+        ("if step == 2: raise KeyboardInterrupt", "stopped", "Interrupted from the keyboard."),
     ],
 )
 def test_a_script_that_never_says_that_it_ended_is_ended_by_its_exit(

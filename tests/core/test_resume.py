@@ -140,7 +140,7 @@ def test_auto_begins_a_run_and_goes_on_with_it() -> None:
 
 def test_other_settings_are_refused_key_by_key_unless_they_are_allowed() -> None:
     loop(Short).train(samples(24))
-    with pytest.raises(ConfigError, match=r"other settings: batch_size 4 -> 8, lr 0\.001 -> 0\.5\. Give them as"):
+    with pytest.raises(ConfigError, match=r"other settings: batch_size 4 -> 8, lr 0\.001 -> 0\.5\. Give the"):
         loop(Random, resume=True, batch_size=8, lr=0.5).train(samples(24))
     config = LoopConfig(name="hand", batch_size=8)
     Random(net(), config, resume=True, resume_overrides=True).train(samples(24))

@@ -81,7 +81,7 @@ def test_an_attribute_under_an_aliass_name_that_training_would_ignore_is_refused
 
     late: Any = TrainerConfig(max_step=3)
     late.learning_rate = 0.5
-    for config, said in ((Shadow(), "max_steps=50 of its own, but max_step=1000"), (late, "learning_rate=0.5")):
+    for config, said in ((Shadow(), "sets max_steps=50, but training uses max_step=1000"), (late, "learning_rate=0.5")):
         with pytest.raises(ConfigError, match=re.escape(said)):
             train(made(), xy(), config=config)
     assert run_names() == []

@@ -1,4 +1,4 @@
-"""The device that is really used, and the state of every generator."""
+"""The device in use, and the state of every generator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MISSING = "mps" if not torch.backends.mps.is_available() else "cuda"
 
 def test_a_device_that_is_not_there_becomes_the_cpu_with_a_warning_that_says_so() -> None:
     config = TrainerConfig(device=MISSING)
-    with pytest.warns(DeviceWarning, match=f"The device '{MISSING}' is not there: the CPU is used instead"):
+    with pytest.warns(DeviceWarning, match=f"Device '{MISSING}' is not available; using the CPU"):
         assert resolve_device(config) == "cpu"
     assert config.device == "cpu"
 

@@ -89,7 +89,7 @@ def broken_and_resumed(data: Callable[[], Any], place: str, after: int, **option
     return run_one(data, "broken", save_step_interval=0, resume=True, **options)
 
 
-@pytest.mark.filterwarnings("ignore:The data is not what")
+@pytest.mark.filterwarnings("ignore:The data differs")
 @pytest.mark.parametrize("kind", DATA)
 def test_a_training_that_an_error_broke_off_goes_on_as_if_it_had_not_been(kind: str) -> None:
     data, options = DATA[kind]

@@ -102,7 +102,7 @@ def test_with_several_devices_launchers_count_where_they_really_started_as_many(
     [
         ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "3"}, "torchrun started 3 processes, but device_num is 2"),
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "SLURM started 4 processes, but device_num is 2"),
-        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, "SLURM does not tell which process this is"),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, "the variables of SLURM do not give the rank of this process"),
     ],
 )
 def test_another_number_of_processes_than_devices_is_refused(

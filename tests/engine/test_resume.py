@@ -212,14 +212,14 @@ def test_another_name_starts_a_new_run_from_the_weights(reference: str, capsys: 
 def test_auto_begins_goes_on_and_begins_anew_where_nothing_was_saved(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_one(xy, "auto", resume="auto", max_step=3).details.step == 3
     on = run_one(xy, "auto", resume="auto", max_step=5)
-    assert "Going on with the run 'auto' after step 3." in capsys.readouterr().err
+    assert "Resuming run 'auto' from step 3." in capsys.readouterr().err
     assert on.log()["step"].to_list() == [1, 2, 3, 4, 5]
     (base() / "killed").mkdir()
     with pytest.raises(CheckpointNotFoundError) as caught:
         run_one(xy, "killed", resume=True, max_step=2)
     assert caught.value.__notes__ == ["To start it again from step 0, set resume to 'auto' and name to 'killed'."]
     killed = run_one(xy, "killed", resume="auto", max_step=2)
-    assert "The run 'killed' has no checkpoint yet: it begins anew." in capsys.readouterr().err
+    assert "Run 'killed' has no checkpoint yet; starting from step 0." in capsys.readouterr().err
     assert killed.info["model"]["class"] == "tests.engine.resuming.Dropping"
     assert killed.info["data"]["samples"] == 16
     assert "continued" not in killed.info
@@ -242,7 +242,7 @@ def test_auto_on_a_finished_run_says_so_and_loads_what_it_became(capsys: pytest.
     model = Dropping()
     again = train(model, xy(), name="run", resume="auto", max_step=3, seed=3, optimizer="adamw")
     assert again == run
-    assert "The run 'run' has its 3 steps already: there is nothing to do." in capsys.readouterr().err
+    assert "Run 'run' is complete at step 3; nothing to do." in capsys.readouterr().err
     assert {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()} == files
     weights = weights_at(run, 3)
     assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
@@ -251,7 +251,7 @@ def test_auto_on_a_finished_run_says_so_and_loads_what_it_became(capsys: pytest.
 def test_data_that_is_not_what_it_was_is_warned_of() -> None:
     train(MLP(), xy(), name="same", max_step=2)
     train(MLP(), xy(), name="same", max_step=4, resume=True)
-    with pytest.warns(ReproductionWarning, match=r"The data is not what the run 'same' .*\(by its samples\)"):
+    with pytest.warns(ReproductionWarning, match=r"The data differs from that of run 'same' before \(samples\)"):
         train(MLP(), xy(15), name="same", max_step=6, resume=True)
 
 

@@ -74,7 +74,7 @@ def run(short: Path, home: Path) -> Run:
 def test_a_setting_that_changes_the_mathematics_is_refused_by_its_values(run: Run, key: str, value: Any) -> None:
     before = {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
     now = list(value) if isinstance(value, tuple) else value
-    said = f"The run 'run' was trained with other settings: {key} .* -> {re.escape(repr(now))}. Give them as"
+    said = f"The run 'run' was trained with other settings: {key} .* -> {re.escape(repr(now))}. Give the"
     with pytest.raises(ConfigError, match=said):
         run_one(xy, "run", resume=True, max_step=5, **{key: value})
     assert {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
@@ -167,7 +167,7 @@ def test_another_optimizer_starts_without_a_state_where_that_is_allowed(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         run_one(xy, "run", resume=True, max_step=5, optimizer="sgd", lr=0.5, resume_overrides=True)
-    assert "The optimizer starts without a state: the checkpoint has none of its kind." in caplog.messages
+    assert "The optimizer starts without a state: the checkpoint has none of its class." in caplog.messages
     assert rates(run) == [0.001] * 3 + [0.5] * 2
 
 
@@ -195,7 +195,9 @@ def test_a_schedule_of_ones_own_that_is_another_is_refused() -> None:
 
 
 def test_a_complete_run_needs_a_larger_max_step(run: Run) -> None:
-    with pytest.raises(ConfigError, match="is at step 3 already; to go on, max_step must be larger than that, not 3"):
+    with pytest.raises(
+        ConfigError, match=r"is at step 3 already\. To resume it, max_step must be larger than that, not 3"
+    ):
         run_one(xy, "run", resume=True, max_step=3)
     assert run_one(xy, "run", resume=True, max_step=4).details.step == 4
 
@@ -203,8 +205,8 @@ def test_a_complete_run_needs_a_larger_max_step(run: Run) -> None:
 @pytest.mark.parametrize(
     ("name", "resume", "error", "said"),
     [
-        (None, True, ConfigError, "resume=True goes on with the run called name=, but no name was given"),
-        (None, "auto", ConfigError, "resume='auto' goes on with the run called name="),
+        (None, True, ConfigError, "resume=True resumes the run called name=, but no name was given"),
+        (None, "auto", ConfigError, "resume='auto' resumes the run called name="),
         ("nope", True, RunNotFoundError, "There is no run 'nope'"),
         (None, "nope", RunNotFoundError, "There is no run 'nope'"),
         (None, "run:iter-9-ckpt", CheckpointNotFoundError, "no checkpoint 'iter-9-ckpt'"),

@@ -302,7 +302,7 @@ def test_a_signal_while_the_end_is_being_written_does_not_cut_it_off(home: Path)
         session.guard.request.end_process()
     """
     with python(script) as process:
-        assert line_of(process) == "It was asked to stop by SIGTERM."
+        assert line_of(process) == "Stopped by SIGTERM."
         assert process.wait(60) == 143
     assert (darkit.load("a").status, darkit.load("a").details.step) == ("finished", 10)
 

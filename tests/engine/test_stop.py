@@ -31,7 +31,7 @@ def guard() -> Any:
 def test_a_signal_becomes_a_request(guard: SignalGuard, number: signal.Signals, capfd: Any) -> None:
     assert guard.request.reason == ""
     signal.raise_signal(number)
-    assert guard.request.reason == f"It was asked to stop by {number.name}."
+    assert guard.request.reason == f"Stopped by {number.name}."
     assert guard.request.signal == number
     again = "" if number == signal.SIGHUP else "; once more stops at once"
     assert capfd.readouterr().err == f"\n{number.name}: saving after this step, then stopping{again}.\n"
@@ -144,7 +144,7 @@ def test_a_second_signal_ends_the_process_at_once(first: str, second: str) -> No
     with python(script) as process:
         assert line_of(process) == "ready"
         process.send_signal(getattr(signal, first))
-        assert line_of(process) == f"It was asked to stop by {first}."
+        assert line_of(process) == f"Stopped by {first}."
         while process.poll() is None:  # very soon after the first it is taken for the same
             process.send_signal(getattr(signal, second))
             time.sleep(0.05)

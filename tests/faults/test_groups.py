@@ -50,7 +50,7 @@ def begin(zygote: Zygote, home: Path, context: str, options: str = USUAL) -> tup
 
 def assert_stopped(run: Path, name: str) -> None:
     status = read_status(run)
-    assert (status.state, status.reason, status.traceback) == ("stopped", f"It was asked to stop by {name}.", "")
+    assert (status.state, status.reason, status.traceback) == ("stopped", f"Stopped by {name}.", "")
     checkpoint, _ = read_run_checkpoint(run)
     assert checkpoint.step == status.step == last_logged(run)
     assert problems(run) == []

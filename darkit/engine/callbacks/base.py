@@ -1,4 +1,4 @@
-"""What the callbacks of this room have in common: they count steps, not batches."""
+"""Base classes of darkit's callbacks, which count steps and not batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StepCallback(lightning.Callback):
     _last_step = -1
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Notes where the training starts."""
+        """Record the step that the training starts from."""
         self._last_step = trainer.global_step
 
     def on_train_batch_end(
@@ -32,7 +32,7 @@ class StepCallback(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Calls `on_step` when a step was completed."""
+        """Call `on_step` when a step was completed."""
         step = trainer.global_step
         if step != self._last_step:
             self._last_step = step
@@ -41,24 +41,24 @@ class StepCallback(lightning.Callback):
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
-        """Does what the callback is for.
+        """Called after every step.
 
         Args:
             trainer: The trainer.
-            pl_module: The adapter, or someone else's LightningModule.
-            outputs: What the step returned, ``loss`` above all; callbacks may add to it for those after them.
+            pl_module: The adapter, or a user's LightningModule.
+            outputs: The step's output with its ``loss``; callbacks may add entries for later ones.
             step: The step just completed, counted from 1.
         """
         raise NotImplementedError
 
 
 class EveryStepCallback(StepCallback):
-    """Also gets the last completed step when a callback before this one failed in it."""
+    """Also gets the last completed step when an earlier callback failed in it."""
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Calls `on_step` for a completed step that it has not had; adds its own error as a note."""
+        """Call `on_step` for a completed step that it has not seen; add an error of it as a note."""
         step, outputs = trainer.global_step, getattr(pl_module, "outputs", None)
         if step == self._last_step or self._last_step < 0 or not outputs or not getattr(pl_module, "settled", False):
             return
@@ -70,7 +70,7 @@ class EveryStepCallback(StepCallback):
 
 
 def is_last(trainer: lightning.Trainer, step: int) -> bool:
-    """Says whether a step is the last one that is planned, by a number of steps or of epochs."""
+    """Return whether a step is the last planned one, by number of steps or of epochs."""
     if step == trainer.max_steps:
         return True
     epochs = trainer.max_epochs
@@ -78,17 +78,15 @@ def is_last(trainer: lightning.Trainer, step: int) -> bool:
 
 
 def is_due(trainer: lightning.Trainer, step: int, every: int) -> bool:
-    """Says whether something that comes every so many steps, and at the last one, comes now; 0 means only the last."""
+    """Return whether something due every so many steps, and at the last one, is due; 0 means only the last."""
     return (every > 0 and step % every == 0) or is_last(trainer, step)
 
 
 def log_values(trainer: lightning.Trainer, outputs: Any) -> dict[str, Any]:
-    """Names what a step returned as the log does: ``loss`` is ``train_loss``, whatever else has that name.
+    """Return the single numbers of a step's output by their names in the log: ``loss`` becomes ``train_loss``.
 
-    Only single numbers are taken.
-
-    In someone else's LightningModule that Lightning accumulates gradients for, the loss is that of the last batch of
-    the step; Lightning hands it over divided by the number of batches, and it is multiplied again here.
+    When Lightning accumulates gradients for a user's LightningModule, the loss is that of the step's last batch, which
+    Lightning divides by the number of batches; it is multiplied again here.
 
     Raises:
         LogError: A number is complex or too large.
@@ -111,7 +109,7 @@ def log_values(trainer: lightning.Trainer, outputs: Any) -> dict[str, Any]:
 
 
 def check_interval(name: str, value: Any, least: int) -> int:
-    """Checks a number of steps. Raises `ValueError`."""
+    """Check a number of steps. Raises `ValueError`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
     return value

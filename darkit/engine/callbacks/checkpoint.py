@@ -21,24 +21,23 @@ from darkit.runs.retention import Retention
 
 
 class StepCheckpoint(StepCallback):
-    """Saves ``iter-<step>-ckpt.pth`` and its manifest into a run directory, from a thread of its own.
+    """Saves ``iter-<step>-ckpt.pth`` and its manifest into a run directory, from a background thread.
 
-    The last completed step is saved always: at the end, and after any exception unless that broke off the optimizer
-    itself, the step's loss is not finite, or several processes train: they would have to agree. When the training ends,
-    everything is on the disk. A step that is saved after an exception can be resumed exactly: the generators, the
-    buffers and the position in the data are those of the end of the step.
+    The last completed step is always saved: at the end, and after any exception unless it interrupted the optimizer,
+    the step's loss is not finite, or several processes train, which would have to agree. When the training ends,
+    everything is on the disk. A step saved after an exception can be resumed exactly: generators, buffers and data
+    position are those of the end of the step.
 
     Args:
         folder: The run directory.
         every: Steps between checkpoints; 0 saves only the last step.
         run_id: The run's id, for the manifests.
-        retention: Which checkpoints are kept; by default all.
-        writer: Writes instead of one of this callback's own; whoever made it closes it.
-        before: Called with the step before every save, so that what the checkpoint claims is on the disk and is true;
-            an error that it raises prevents the save.
+        retention: Which checkpoints to keep; by default all.
+        writer: The writer to use, which the caller closes; None creates one.
+        before: Called with the step before every save, to flush the log and check the step; an error prevents the save.
 
     Attributes:
-        wanted: A step that is to be saved besides; a callback before this one sets it.
+        wanted: A further step to save; an earlier callback sets it.
 
     Raises:
         StorageError: From the step after a save that could not be written, or at the end.
@@ -69,10 +68,10 @@ class StepCheckpoint(StepCallback):
         self._writer: CheckpointWriter | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Takes the step that the training starts from for saved.
+        """Record the step that the training starts from as saved.
 
         Raises:
-            CheckpointUnreadableError: The model, an optimizer or the schedule has state that cannot be saved.
+            CheckpointUnreadableError: The state of the model, an optimizer or the schedule cannot be saved.
         """
         super().on_train_start(trainer, pl_module)
         self._saved = self._tried = trainer.global_step
@@ -86,17 +85,17 @@ class StepCheckpoint(StepCallback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Notes that the weights are about to change: until the step is completed they are no step's."""
+        """Record that the weights are about to change: until the step is completed they belong to no step."""
         self._stepping_from = trainer.global_step
 
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
-        """Saves when it is due."""
+        """Save when due."""
         self._values = outputs
         if self._writer is not None:
             self._writer.check()
-            if not self._checked:  # many optimizers have a state from their first step on
+            if not self._checked:  # many optimizers create their state in the first step
                 check_state(trainer, pl_module)
                 self._checked = True
         if is_due(trainer, step, self.every) or trainer.should_stop or self.wanted == step:
@@ -105,14 +104,14 @@ class StepCheckpoint(StepCallback):
             self._boundary.record(bare(bare_module(pl_module)))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Saves the last step if that was not done, and waits until everything is on the disk."""
+        """Save the last step unless it is saved, and wait until everything is on the disk."""
         self._save_last(trainer, pl_module)
         self._close()
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Saves the last completed step, and waits for what is being written; adds an error of its own as a note."""
+        """Save the last completed step, and wait for the writer; add an error of it as a note."""
         save = partial(self._save_before, trainer, pl_module, exception)
         for end in (save, self._close):
             try:
@@ -122,7 +121,7 @@ class StepCheckpoint(StepCallback):
                     exception.add_note(f"The last step could not be saved: {type(late).__name__}: {late}")
 
     def save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Saves the step just completed; only the first of several processes writes."""
+        """Save the step just completed; only the first of several processes writes."""
         self._save(trainer, pl_module, None)
 
     def _save(
@@ -134,21 +133,21 @@ class StepCheckpoint(StepCallback):
         state = collect_state(trainer, pl_module, boundary)
         if self._writer is not None:
             metrics = {key: float(value) for key, value in log_values(trainer, self._values).items()}
-            self._tried = -1  # an error from here on is that of the save before
+            self._tried = -1  # an error from here on is that of the previous save
             self._writer.save(step, state, metrics)
         self._saved = self._tried = step
 
     def _save_before(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Saves the step that was completed before an exception, unless the weights are no finite step's."""
+        """Save the step completed before an exception, unless the weights belong to no finite step."""
         step = trainer.global_step
         broken = step == self._stepping_from or not getattr(pl_module, "settled", True)
         if self._saved < 0 or step == self._tried or broken or isinstance(exception, NonFiniteLossError):
             return
         if trainer.world_size > 1:
             exception.add_note(
-                f"Step {step} is not saved: of several processes one alone cannot save. The last saved step is kept."
+                f"Step {step} is not saved: one of several processes cannot save alone. The last saved step is kept."
             )
             return
         reached = step == self._last_step
@@ -157,7 +156,7 @@ class StepCheckpoint(StepCallback):
         self._save(trainer, pl_module, self._boundary if reached else None)
 
     def _save_last(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._saved < 0 or trainer.global_step == self._saved:  # no step was made, or that one is saved
+        if self._saved < 0 or trainer.global_step == self._saved:  # no step was made, or it is saved
             return
         self.save(trainer, pl_module)
 

@@ -1,4 +1,4 @@
-"""Ends the training when a metric does not improve any more."""
+"""Early stopping: end the training when a metric no longer improves."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class EarlyStop(EveryStepCallback):
     Its state is saved and restored with a checkpoint, so that a resumed training stops at the same step.
 
     Args:
-        patience: How many values that are not better end the training, at least 1.
+        patience: Number of values without an improvement that end the training, at least 1.
         monitor: The metric, by its name in the log.
-        mode: ``min`` or ``max``: whether a small or a large value is good.
-        every: Steps between values of a metric that is not the validation's; 0 looks at the last step only.
+        mode: ``min`` or ``max``: whether a smaller or a larger value is better.
+        every: Steps between values of a training metric; 0 reads the last step only.
 
     Attributes:
-        reason: Why the training was ended, or empty.
+        reason: Why the training was stopped, or empty.
     """
 
     def __init__(self, patience: int, monitor: str = "val_loss", mode: str = "min", every: int = 1) -> None:
@@ -35,26 +35,26 @@ class EarlyStop(EveryStepCallback):
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
-        """Compares a new value with the best."""
+        """Compare a new value with the best."""
         value = self.best.read(trainer, outputs, step, self.every)
         if value is None:
             return
-        self.waited = 0 if self.best.take(value, step) else self.waited + 1
+        self.waited = 0 if self.best.update(value, step) else self.waited + 1
         if self.waited >= self.patience:
             trainer.should_stop = True
             self.reason = describe_stop(self.state_dict(), step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the best value and how many came after it."""
+        """Return the best value and the number of values since."""
         return {**self.best.state_dict(), "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on counting, unless another metric was counted."""
+        """Restore the count, unless it was that of another metric."""
         self.waited = state["waited"] if self.best.load_state_dict(state) else 0
 
 
 def describe_stop(state: dict[str, Any], step: int) -> str:
-    """Says why a training was ended, from an `EarlyStop`'s state."""
+    """Return why a training was stopped, from an `EarlyStop`'s state."""
     monitor, best = state["monitor"], state["best"]
     before = f"the best is {best:.6g} at step {state['best_step']}" if best is not None else "it was never finite"
     waited = "the last value" if state["waited"] == 1 else f"the last {state['waited']} values"
@@ -62,6 +62,6 @@ def describe_stop(state: dict[str, Any], step: int) -> str:
 
 
 def stopped_early(state: dict[str, Any], patience: int) -> str:
-    """Says why a checkpoint's training was ended early, or nothing if it was not, or has more patience now."""
+    """Return why a checkpoint's training was stopped early; empty if it was not, or if the patience is larger now."""
     found = (state.get("callbacks") or {}).get(EarlyStop.__qualname__)
     return describe_stop(found, state["current_step"]) if found and 0 < patience <= found["waited"] else ""

@@ -1,4 +1,4 @@
-"""Keeps an exponential moving average of the weights, which is what is evaluated and saved."""
+"""Exponential moving averages of the weights, for evaluation and checkpoints."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from darkit.errors import ConfigError
 class EmaWeights(EveryStepCallback):
     """Averages the weights after every step; it comes before `StepEvaluate` and `StepCheckpoint`, which use them.
 
-    The training goes on with its own weights. `StepEvaluate` evaluates the averages, and `StepCheckpoint` saves them as
-    ``state_dict`` and the weights of the training as ``raw_state_dict``. Lightning's own validation is not changed.
+    The training continues with the raw weights. `StepEvaluate` evaluates the averages, and `StepCheckpoint` saves them
+    as ``state_dict`` and the raw weights as ``raw_state_dict``. Lightning's own validation is not changed.
 
     Args:
         averages: The averages, or their decay.
 
     Raises:
-        ConfigError: The decay is out of its range, or, when the training starts, the strategy splits the weights.
+        ConfigError: The decay is out of range, or, when the training starts, the strategy splits the weights.
     """
 
     def __init__(self, averages: Averages | float) -> None:
         self.averages = averages if isinstance(averages, Averages) else Averages(averages)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Takes the module's parameters where they are now."""
+        """Use the module's parameters on their device."""
         super().on_train_start(trainer, pl_module)
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise ConfigError(f"ema_decay needs whole weights, which {type(trainer.strategy).__name__} does not have.")
@@ -39,13 +39,13 @@ class EmaWeights(EveryStepCallback):
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
-        """Averages the step's weights in."""
+        """Add the step's weights to the averages."""
         self.averages.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what the checkpoint's weights do not tell of the averages."""
+        """Return the state of the averages that the checkpoint's weights do not hold."""
         return self.averages.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` returned."""
+        """Load the state from `state_dict`."""
         self.averages.load_state_dict(state)

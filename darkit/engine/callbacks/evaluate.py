@@ -24,13 +24,13 @@ from darkit.errors import DataError, LossError
 class StepEvaluate(StepCallback):
     """Evaluates on the validation data and adds ``val_loss`` (and ``val_<name>``) to the step's outputs.
 
-    The training goes on as if there had been none: all random generators are put back to where they were.
+    The training is not affected: all random generators are restored.
 
     Args:
-        batches: The validation data: a loader, iterated anew for every evaluation.
+        batches: The validation data: a loader, iterated again for every evaluation.
         every: Steps between evaluations; 0 evaluates at the last step only.
-        iters: Batches per evaluation; 0 takes all.
-        compute: Turns a batch into ``{"loss": ..., ...}``; by default the module's ``validation_step(batch, index)``,
+        iters: Batches per evaluation; 0 uses all.
+        compute: Returns ``{"loss": ..., ...}`` of a batch; by default the module's ``validation_step(batch, index)``,
             which must then return its loss.
     """
 
@@ -49,18 +49,18 @@ class StepEvaluate(StepCallback):
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
-        """Evaluates when it is due."""
+        """Evaluate when due."""
         if is_due(trainer, step, self.every):
             # even a loader that does not shuffle draws a seed for its workers
             with kept_generators(), evaluated_weights(trainer):
                 outputs.update(self.evaluate(trainer, pl_module))
 
     def evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        """Evaluates now.
+        """Evaluate now.
 
         Returns:
-            The means, ``val_`` before their names; `darkit.engine.metrics.means` says how much each batch counts.
-            Where several processes evaluate, the means are over what all of them saw.
+            The means with the prefix ``val_``, weighted as `darkit.engine.metrics.means` describes, over the batches of
+            all processes.
         """
 
         def compute(batch: Any, index: int) -> dict[str, Any]:
@@ -99,24 +99,24 @@ def evaluate(
     iters: int,
     everywhere: Callable[[Means], Means] | None = None,
 ) -> dict[str, Tensor]:
-    """Averages what ``compute`` returns over batches, with the module in evaluation mode and without gradients.
+    """Average what ``compute`` returns over batches, with the module in evaluation mode and without gradients.
 
-    Modes, buffers and the state that a module keeps in attributes are put back; its torchmetrics objects begin anew and
-    get their own states back.
+    Modes, buffers and state in attributes of the module are restored; its torchmetrics objects are reset and then
+    restored.
 
     Args:
         module: The module to evaluate.
         batches: The batches, on their device.
-        compute: Turns a batch and its index into ``{"loss": ..., ...}``.
-        iters: How many batches at most; 0 takes all.
-        everywhere: Makes of this process's means those of all processes.
+        compute: Returns ``{"loss": ..., ...}`` of a batch and its index.
+        iters: Maximum number of batches; 0 uses all.
+        everywhere: Combines this process's means with those of all processes.
 
     Returns:
-        Mean by name, each a tensor without dimensions in double precision; of ``count`` the sum. A value is averaged
+        Mean by name, each a tensor without dimensions in double precision; for ``count`` the sum. A value is averaged
         over the batches that have it.
 
     Raises:
-        DataError: There was no batch.
+        DataError: The loader has no batch.
     """
     weigh = Weigher(module)
     means = Means()

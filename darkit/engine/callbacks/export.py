@@ -19,7 +19,7 @@ class ExportConfigs(lightning.Callback):
         folder: The run directory.
         config: The trainer's config, or anything with public values; None writes none.
         tokenizer: A `tokenizers.Tokenizer`, a transformers tokenizer, or None.
-        description: How the model can be built again; None finds that out.
+        description: How the model can be rebuilt; None determines it.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ExportConfigs(lightning.Callback):
         self.description = description
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Writes the files."""
+        """Write the files."""
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_exports(self.folder, bare_module(pl_module), self.config, self.tokenizer, self.description)

@@ -1,4 +1,4 @@
-"""A loss that is NaN or infinite stops the run, or is told once."""
+"""Stop, or warn once, on a non-finite loss."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 class LossGuard(EveryStepCallback):
-    """Looks at every step's loss: after it was logged, so that the log shows it, and before the step is saved.
+    """Checks every step's loss: after it is logged, so that the log shows it, and before the step is saved.
 
-    On the CPU it looks at once. On an accelerator the first bad step is kept in a tensor there, which the log's thread
-    reads, so that no step waits for the device; before a checkpoint `check` reads it too. Without a log's thread it
-    looks at once there too, at the price of waiting for the device.
+    On the CPU it checks at once. On an accelerator the first bad step is recorded in a tensor there, which the log's
+    thread reads, so that no step waits for the device; before a checkpoint `check` reads it too. Without a log it
+    checks at once and waits for the device.
 
     Args:
         policy: ``stop`` raises `NonFiniteLossError`; ``warn`` logs one warning.
-        stream: The log whose thread looks at tensors on an accelerator, or None.
+        stream: The log whose thread reads tensors on an accelerator, or None.
     """
 
     def __init__(self, policy: str = "stop", stream: RowStream | None = None) -> None:
@@ -34,7 +34,7 @@ class LossGuard(EveryStepCallback):
             raise ConfigError(f"policy must be 'stop' or 'warn', not {policy!r}.")
         self.policy = policy
         self._first_bad: Tensor | None = None
-        self._told = False
+        self._warned = False
         self._bad_step = -1
         self._waits = stream is None
         if stream is not None:
@@ -43,13 +43,13 @@ class LossGuard(EveryStepCallback):
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
-        """Looks at the loss."""
+        """Check the loss."""
         loss = log_values(trainer, outputs).get("train_loss")
         if not isinstance(loss, Tensor):
             return
         if self._waits or loss.device.type == "cpu":
             if not math.isfinite(value := loss.item()):
-                self._tell(step, f"The loss is not finite at step {step} ({value})")
+                self._report(step, f"The loss is not finite at step {step} ({value})")
             return
         if self._first_bad is None:
             self._first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
@@ -57,35 +57,35 @@ class LossGuard(EveryStepCallback):
         self._first_bad = torch.where(newly, step, self._first_bad)
 
     def check_step(self, module: nn.Module, step: int) -> None:
-        """Looks at the loss and the weights of a step that is about to be saved. Raises `NonFiniteLossError`."""
+        """Check the loss and the weights of a step before it is saved. Raises `NonFiniteLossError`."""
         self.check()
         if self._bad_step == step and self.policy == "stop":
             raise NonFiniteLossError(f"The loss is not finite at step {step}, so it is not saved.")
         self.check_weights(module, step)
 
     def check(self) -> None:
-        """Waits for the accelerator and tells of a bad step on it. Raises `NonFiniteLossError`."""
-        if self._first_bad is not None and not self._told and (step := int(self._first_bad.item())) >= 0:
-            self._tell(step, f"The loss is not finite at step {step}")
+        """Wait for the accelerator and report a bad step on it. Raises `NonFiniteLossError`."""
+        if self._first_bad is not None and not self._warned and (step := int(self._first_bad.item())) >= 0:
+            self._report(step, f"The loss is not finite at step {step}")
 
     def check_weights(self, module: nn.Module, step: int) -> None:
-        """Looks at the weights after a step: a finite loss with an infinite gradient spoils them too.
+        """Check the weights after a step: a finite loss with an infinite gradient spoils them too.
 
         Raises:
-            NonFiniteLossError: One is not finite and the policy is ``stop``.
+            NonFiniteLossError: A weight is not finite and the policy is ``stop``.
         """
         for name, parameter in module.named_parameters():
             if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
-                self._tell(step, f"The weight {name!r} is not finite after step {step}")
+                self._report(step, f"The weight {name!r} is not finite after step {step}")
                 return
 
-    def _tell(self, step: int, problem: str) -> None:
+    def _report(self, step: int, problem: str) -> None:
         self._bad_step = step
         if self.policy == "stop":
             raise NonFiniteLossError(
                 f"{problem}; the last checkpoint before it is kept. A smaller learning rate or gradient_clip may help; "
-                "nan_policy='warn' would go on."
+                "nan_policy='warn' continues."
             )
-        if not self._told:
-            self._told = True
-            logger.warning("%s; going on, as nan_policy is 'warn'.", problem)
+        if not self._warned:
+            self._warned = True
+            logger.warning("%s; continuing because nan_policy is 'warn'.", problem)

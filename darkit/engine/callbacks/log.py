@@ -18,7 +18,7 @@ from darkit.runs.log import CsvLog
 
 
 class StepLog(EveryStepCallback):
-    """Logs step, epoch, time, learning rate and what the step returned, without waiting for a device or a disk.
+    """Logs step, epoch, time, learning rate and the step's output, without waiting for a device or a disk.
 
     Args:
         target: The run directory, whose ``train_log.csv`` is then opened for the time of the training; a stream that
@@ -33,7 +33,7 @@ class StepLog(EveryStepCallback):
         self._rate: Any = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Opens the log if it is this callback's own."""
+        """Open the log if this callback owns it."""
         super().on_train_start(trainer, pl_module)
         if self._folder is not None and trainer.is_global_zero:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ class StepLog(EveryStepCallback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Notes the learning rate that the step is made with: once it is made, the schedule has moved on."""
+        """Record the learning rate of the step, before the schedule changes it."""
         self._rate = optimizer.param_groups[0]["lr"]
         if isinstance(self._rate, Tensor):
             self._rate = self._rate.clone()
@@ -50,30 +50,30 @@ class StepLog(EveryStepCallback):
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
-        """Logs a row when it is due."""
+        """Log a row when due."""
         values = log_values(trainer, outputs)
         if not (step % self.every == 0 or "val_loss" in values or is_due(trainer, step, self.every)):
             return
         if trainer.world_size > 1 and "train_loss" in values:
-            share = getattr(pl_module, "share", 1.0)  # of the step's samples or targets that this process had
+            share = getattr(pl_module, "share", 1.0)  # of the step's samples or targets, in this process
             loss = values["train_loss"] * share
             values["train_loss"] = trainer.strategy.reduce(
                 torch.where(loss.isnan() & (share == 0), 0.0, loss), reduce_op="mean"
             )
         if self._stream is not None:
             clock = {"step": step, "epoch": trainer.current_epoch, "time": time.time(), "lr": self._rate}
-            row = clock | values | clock  # whatever a step returns, it does not set the clock
+            row = clock | values | clock  # a step's output does not set the clock
             columns = self._stream.log.columns
             self._stream.put({key: row[key] for key in row if key in columns} if self._stream.log.fixed else row)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Writes what is left."""
+        """Write pending rows."""
         self._close()
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Logs the last completed step if another callback failed before this one, and writes what is left."""
+        """Log the last completed step if an earlier callback failed, and write pending rows."""
         super().on_exception(trainer, pl_module, exception)
         self._close()
 

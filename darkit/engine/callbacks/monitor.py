@@ -19,14 +19,14 @@ class Best:
 
     Args:
         monitor: The metric, by its name in the log.
-        mode: ``min`` or ``max``: whether a small or a large value is good.
+        mode: ``min`` or ``max``: whether a smaller or a larger value is better.
 
     Attributes:
         value: The best value, or None.
-        step: The step that has it.
+        step: Its step.
 
     Raises:
-        ConfigError: The mode is neither.
+        ConfigError: The mode is unknown.
     """
 
     def __init__(self, monitor: str, mode: str = "min") -> None:
@@ -38,13 +38,13 @@ class Best:
         self.step = 0
 
     def read(self, trainer: lightning.Trainer, outputs: Mapping[str, Any], step: int, every: int) -> float | None:
-        """Returns the metric of a step at which it counts, or None.
+        """Return the metric of a step at which it counts, or None.
 
-        A metric of the validation counts when there is one; another one every so many steps, because reading it makes
-        an accelerator wait.
+        A validation metric counts at every evaluation; a training metric every so many steps, because reading it waits
+        for the accelerator.
 
         Raises:
-            ConfigError: An evaluation does not have it.
+            ConfigError: An evaluation did not return it.
         """
         validation = self.monitor.startswith("val_")
         if not validation and not is_due(trainer, step, every):
@@ -59,19 +59,19 @@ class Best:
             value = trainer.strategy.reduce(value, reduce_op="mean")
         return value.item() if isinstance(value, Tensor) else float(value)
 
-    def take(self, value: float, step: int) -> bool:
-        """Notes a value; says whether it is the best so far."""
+    def update(self, value: float, step: int) -> bool:
+        """Record a value; return whether it is the best so far."""
         if not is_better(value, self.value, self.mode):
             return False
         self.value, self.step = value, step
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what `load_state_dict` takes."""
+        """Return the best value and its step."""
         return {"monitor": self.monitor, "mode": self.mode, "best": self.value, "best_step": self.step}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
-        """Takes the best value so far, unless it is that of another metric; says whether it did."""
+        """Restore the best value, unless it is that of another metric; return whether it was restored."""
         if (state["monitor"], state["mode"]) != (self.monitor, self.mode):
             return False
         self.value, self.step = state["best"], state["best_step"]

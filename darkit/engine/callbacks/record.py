@@ -1,4 +1,4 @@
-"""What a training really saw: a digest of every batch."""
+"""A record of the training data: a digest of every batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from darkit.engine.steps.adapter import Adapter
 
 
 class RecordBatches(lightning.Callback):
-    """Appends ``epoch,batch,sha256`` to a file for every batch that was trained on, at once and in whole lines.
+    """Appends ``epoch,batch,sha256`` to a file for every batch trained on, at once and in whole lines.
 
     Args:
-        path: The file; it is continued when it is there, and its folder is made when it is not.
+        path: The file; an existing one is appended to, and a missing folder is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,7 +25,7 @@ class RecordBatches(lightning.Callback):
         self._last: tuple[int, int] | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Opens the file."""
+        """Open the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._last = None
         self._file = self.path.open("ab", buffering=0)
@@ -39,10 +39,10 @@ class RecordBatches(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Appends a line."""
+        """Append a line."""
         number = pl_module.feed.batches - 1 if isinstance(pl_module, Adapter) else batch_idx
         place = (trainer.current_epoch, number)
-        if self._file is None or place == self._last:  # a stretch of steps or an epoch may be closed by one more call
+        if self._file is None or place == self._last:  # a stretch of steps or an epoch may end with one more call
             return
         self._last = place
         digest = hashlib.sha256()
@@ -50,13 +50,13 @@ class RecordBatches(lightning.Callback):
         self._file.write(f"{place[0]},{place[1]},{digest.hexdigest()}\n".encode())
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._close()
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._close()
 
     def _close(self) -> None:

@@ -11,14 +11,14 @@ from darkit.engine.metrics.gathering import require_metric
 
 
 class RequireMetric(StepCallback):
-    """Raises as soon as it is certain that a metric never comes: after the first evaluation, or the first step.
+    """Raises as soon as a metric is certain to be missing: after the first evaluation, or the first step.
 
-    A metric that only somebody's callback could add is waited for, unless it is named like one of an evaluation.
+    A metric that a user's callback may add can come later, unless it has the prefix ``val_``.
 
     Args:
         name: The metric, such as ``val_loss``.
         evaluates: Whether the training evaluates.
-        others: Whether somebody's callbacks may add metrics.
+        others: Whether a user's callbacks may add metrics.
     """
 
     def __init__(self, name: str, *, evaluates: bool = True, others: bool = False) -> None:
@@ -30,7 +30,7 @@ class RequireMetric(StepCallback):
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
-        """Looks at what the step has, until the metric was there. Raises `ConfigError`."""
+        """Check the step's metrics until the metric was found. Raises `ConfigError`."""
         if self.name not in self._seen:
             self._seen |= log_values(trainer, outputs).keys()
             if self.name.startswith("val_") or not self.others:

@@ -1,4 +1,4 @@
-"""Saves a step that is the best so far."""
+"""Saves each step that is the best so far."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from darkit.engine.callbacks.monitor import Best
 
 
 class SaveBest(EveryStepCallback):
-    """Lets a `StepCheckpoint` that comes after it save every step whose metric is the best so far.
+    """Makes a later `StepCheckpoint` save every step whose metric is the best so far.
 
     Args:
         checkpoint: The callback that saves.
         monitor: The metric, by its name in the log.
-        mode: ``min`` or ``max``: whether a small or a large value is good.
-        every: Steps between values of a metric that is not the validation's; 0 looks at the last step only.
+        mode: ``min`` or ``max``: whether a smaller or a larger value is better.
+        every: Steps between values of a training metric; 0 reads the last step only.
     """
 
     def __init__(
@@ -31,15 +31,15 @@ class SaveBest(EveryStepCallback):
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
-        """Asks for a checkpoint of a step that is the best so far."""
+        """Request a checkpoint of a step that is the best so far."""
         value = self.best.read(trainer, outputs, step, self.every)
-        if value is not None and self.best.take(value, step):
+        if value is not None and self.best.update(value, step):
             self.checkpoint.wanted = step
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the best value so far."""
+        """Return the best value so far."""
         return self.best.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from the best value so far."""
+        """Restore the best value so far."""
         self.best.load_state_dict(state)

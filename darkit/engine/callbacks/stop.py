@@ -1,4 +1,4 @@
-"""Ends the training at a step boundary when somebody asked for it."""
+"""Stops the training at a step boundary on request."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MOST_STEPS = 1000
 class StopOnRequest(StepCallback):
     """Sets ``trainer.should_stop`` after the step at which a request came; all processes stop at the same step.
 
-    A single process looks after every step, which costs nothing. Several have to ask each other, so they do it about
-    every half second: after how many steps is computed from the slowest one's time, so that all of them agree on it.
+    A single process checks after every step, which costs nothing. Several processes communicate about every half
+    second; the number of steps between is computed from the slowest process's time, so that all agree on it.
 
     Args:
-        guard: Whose request to look at, when somebody else listens to the signals and ends the run; None listens itself
-            for the time of the training.
+        guard: The guard with the request, when the caller handles the signals and ends the run; None handles signals
+            during the training.
     """
 
     def __init__(self, guard: SignalGuard | None = None) -> None:
@@ -34,9 +34,9 @@ class StopOnRequest(StepCallback):
         self._since = (0, 0.0)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Notes where the training starts, and takes the signals from Lightning, which would break off the step."""
+        """Record where the training starts, and replace Lightning's signal handlers, which would interrupt the step."""
         super().on_train_start(trainer, pl_module)
-        if self._own:  # what was asked of the training before is done
+        if self._own:  # an earlier training's request is done
             self.guard.uninstall()
             self.guard = SignalGuard(StopRequest())
             self.request = self.guard.request
@@ -44,28 +44,28 @@ class StopOnRequest(StepCallback):
         self.guard.install()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stops to listen, if it was this callback that began."""
+        """Restore the signal handlers that this callback replaced."""
         if self._own:
             self.guard.uninstall()
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Stops to listen, if it was this callback that began."""
+        """Restore the signal handlers that this callback replaced."""
         if self._own:
             self.guard.uninstall()
 
     def on_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
     ) -> None:
-        """Looks, and asks the others when it is time."""
+        """Check for a request, together with the other processes when due."""
         asked = bool(self.request.reason)
         if trainer.world_size > 1:
             if step - self._since[0] < self._wait:
                 return
             asked = self._agree(trainer, pl_module, asked, step)
         if asked:
-            self.request.ask("Another process of this training was asked to stop.")
+            self.request.ask("Stopped with another process of this training.")
             trainer.should_stop = True
 
     def _agree(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, asked: bool, step: int) -> bool:

@@ -29,20 +29,20 @@ from darkit.engine.steps.schedule import Schedule, make_schedule
 from darkit.errors import ConfigError, DataError, LossError
 
 _STRETCH = 0.1  # seconds
-_PLAIN = frozenset((type(None), bool, int, str, list))  # what is never a parameter, a buffer or a module
+_PLAIN = frozenset((type(None), bool, int, str, list))  # never a parameter, a buffer or a module
 
 
 class Adapter(lightning.LightningModule):
     """Trains a user's module under Lightning, several steps per call where that is safe.
 
-    Lightning spends about half a millisecond around every ``training_step``. This one therefore takes the iterator of
-    batches and does optimizer steps for a tenth of a second; after each it calls the callbacks itself, so every step
-    has its ``on_train_batch_start`` and ``on_train_batch_end`` as ever. (The first start of a stretch is Lightning's
-    and comes before the batch is taken: its batch is the one before.) Where a call of Lightning's must enclose one
-    batch (several devices, autocast), it does one.
+    Lightning spends about half a millisecond around every ``training_step``. This one therefore gets the iterator of
+    batches and does optimizer steps for a tenth of a second. After each it calls the callbacks itself, so every step
+    has its ``on_train_batch_start`` and ``on_train_batch_end``. (Lightning calls the first start of a stretch before
+    the batch is loaded: its batch is the previous one.) With several devices or autocast, where Lightning's call must
+    enclose one batch, it does one step.
 
-    When data of unknown length ends, or a callback asks to stop, inside a stretch, Lightning closes it with one more
-    ``on_train_batch_end`` whose outputs are empty and at which ``trainer.global_step`` has not moved.
+    When data of unknown length ends, or a callback requests a stop, inside a stretch, Lightning closes it with one more
+    ``on_train_batch_end`` with empty outputs, at which ``trainer.global_step`` has not moved.
 
     Args:
         module: The user's module; its parameters are trained in place.
@@ -50,15 +50,15 @@ class Adapter(lightning.LightningModule):
         config: Optimizer, schedule, accumulation and clipping.
         feed: The training data.
         optimizer: The user's optimizer or a callable of the parameters, or None.
-        scheduler: The user's schedule in a form that `make_schedule` takes, or None.
-        resume: A checkpoint's content to go on from, or None.
+        scheduler: The user's schedule in any form of `make_schedule`, or None.
+        resume: The checkpoint's content to resume from, or None.
         changed: Names of the settings that differ from those of the checkpoint.
 
     Attributes:
-        settled: False while a step is being made: weights, schedule and position are then those of no step.
+        settled: False during an optimizer step, when weights, schedule and position belong to no step.
         outputs: The return value of the last completed step, with the entries that callbacks added.
         share: How much of the last step's weight this process had, as a multiple of the processes' mean.
-        data_ended: Whether the training ends because an epoch gave no batch.
+        data_ended: Whether the training ends because an epoch had no batch.
     """
 
     def __init__(
@@ -93,9 +93,9 @@ class Adapter(lightning.LightningModule):
         self.data_ended = False
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Skips `nn.Module`'s search for parameters for plain values.
+        """Skip `nn.Module`'s search for parameters for plain values.
 
-        Lightning notes the running hook in an attribute, many times a step.
+        Lightning assigns the name of the running hook to an attribute, many times a step.
         """
         if type(value) in _PLAIN and name in self.__dict__:
             object.__setattr__(self, name, value)
@@ -103,14 +103,14 @@ class Adapter(lightning.LightningModule):
             super().__setattr__(name, value)
 
     def log(self, name: str, *arguments: Any, **settings: Any) -> None:
-        """Refuses what a callback logs: Lightning would keep it, but the run would not. Raises `ConfigError`."""
+        """Refuse values that a callback logs: Lightning would keep them, the run would not. Raises `ConfigError`."""
         raise ConfigError(
             f"A callback logged {name!r} with pl_module.log, which does not reach the run's log. Set "
             f"outputs[{name!r}] in its on_train_batch_end instead."
         )
 
     def configure_optimizers(self) -> Optimizer:
-        """Makes the optimizer, and the schedule that this adapter steps itself."""
+        """Make the optimizer, and the schedule that this adapter steps itself."""
         optimizer, scheduler = self._given
         made = make_optimizer(self.module, self.config, optimizer)
         self.schedule = make_schedule(made, self.config, scheduler)
@@ -120,45 +120,45 @@ class Adapter(lightning.LightningModule):
             restore_optimizer(made, torchs, self._resume, self._changed, own_schedule=scheduler is None)
             step = self._resume["current_step"]
         if self.schedule is not None:
-            self._enter_schedule(self.schedule, step)
+            self._restore_schedule(self.schedule, step)
         return made
 
-    def _enter_schedule(self, schedule: Schedule, step: int) -> None:
-        """Puts the time of a schedule to a step, and says what a person may not expect of it."""
+    def _restore_schedule(self, schedule: Schedule, step: int) -> None:
+        """Restore a schedule's progress at a step, and announce what a person may not expect of it."""
         resumed = self._resume or {}
         schedule.restore(resumed.get("schedule_progress"), resumed.get("position", {}).get("epoch", 0))
         schedule.check(self.config, step)
         if step:  # a resumed run may begin with the end of an epoch, and torch would warn of a step before the first
             schedule.scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]
-        if not schedule.said and not resumed and self.trainer.is_global_zero:
+        if not schedule.has_interval and not resumed and self.trainer.is_global_zero:
             name = type(schedule.scheduler).__name__
             announce(f"{name} is stepped after every step. (scheduler, 'epoch') steps it after every epoch.")
 
     def on_train_start(self) -> None:
-        """Decides how many steps a call may do, and finds the callbacks that want to hear of each."""
+        """Decide how many steps a call may do, and find the callbacks of each step."""
         trainer = self.trainer
         alone = isinstance(trainer.strategy, lightning.pytorch.strategies.SingleDeviceStrategy)
         self._stretching = alone and self.config.precision.endswith("-true")
         self._compute: Callable[[Any, int], dict[str, Any]] = self._compute_first
-        self._starting = _listeners(trainer, "on_train_batch_start")
-        self._ending = _listeners(trainer, "on_train_batch_end")
+        self._starting = _overriding(trainer, "on_train_batch_start")
+        self._ending = _overriding(trainer, "on_train_batch_end")
         self._agree = self._average if trainer.world_size > 1 else None
         optimizer: Any = self.optimizers()
         self._optimizer = optimizer
         self._step: Callable[[], Any] = self._step_directly if self._stretching else optimizer.step
-        self._before_step = _listeners(trainer, "on_before_optimizer_step")
+        self._before_step = _overriding(trainer, "on_before_optimizer_step")
         self._progress = step_progress(trainer)
-        held = self.feed.has_workers and threading.current_thread() is threading.main_thread()
-        self._undivided: Callable[[], AbstractContextManager[None]] = deferred_worker_deaths if held else nullcontext
+        defers = self.feed.has_workers and threading.current_thread() is threading.main_thread()
+        self._undivided: Callable[[], AbstractContextManager[None]] = deferred_worker_deaths if defers else nullcontext
         self._moves = not (self._stretching and self.device.type == "cpu" and self.config.precision == "32-true")
-        heard = _listeners(trainer, "on_before_backward") or _listeners(trainer, "on_after_backward")
-        self._backward = self.manual_backward if heard or not self._stretching else Tensor.backward
+        has_hooks = _overriding(trainer, "on_before_backward") or _overriding(trainer, "on_after_backward")
+        self._backward = self.manual_backward if has_hooks or not self._stretching else Tensor.backward
 
     def on_train_epoch_end(self) -> None:
-        """Moves the data order to the next epoch, or ends the training when an epoch gave no batch.
+        """Move the data order to the next epoch, or end the training when an epoch had no batch.
 
         Raises:
-            DataError: There is no data at all, or, for several processes, none in this one any more.
+            DataError: There was never any data, or one of several processes has none left.
         """
         if not self.feed.batches:
             trainer = self.trainer
@@ -171,22 +171,22 @@ class Adapter(lightning.LightningModule):
             return
         if self.schedule is not None and self._epoch_is_complete():
             self.schedule.after_epoch(self.trainer.current_epoch)
-        if not self.trainer.should_stop:  # else the epoch may be incomplete, and is gone on with later
+        if not self.trainer.should_stop:  # otherwise the epoch may be incomplete, and is resumed later
             self.feed.next_epoch(self.trainer.current_epoch + 1)
             if not self._window:
                 self.feed.mark()
 
     def _epoch_is_complete(self) -> bool:
-        """Says whether an epoch ends with its data, and not because the training ends."""
+        """Return whether an epoch ended with its data, and not because the training ends."""
         return self.feed.batches >= self.trainer.num_training_batches or data_ended(self.trainer)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clips the gradients, which are unscaled by now."""
+        """Clip the gradients, which are unscaled by now."""
         if self.config.gradient_clip:
             self.clip_gradients(optimizer, self.config.gradient_clip, "norm")
 
     def training_step(self, dataloader_iter: Batches) -> dict[str, Any]:
-        """Does one optimizer step or, where that is safe, a stretch of them.
+        """Do one optimizer step or, where that is safe, a stretch of them.
 
         Returns:
             The last step's ``{"loss": ..., ...}``, or nothing when the window of accumulated batches is still open.
@@ -201,22 +201,22 @@ class Adapter(lightning.LightningModule):
             if not first:
                 for callback in self._starting:
                     callback.on_train_batch_start(trainer, self, batch, index)
-            outputs = self._take(batch)
+            outputs = self._train_batch(batch)
             first = False
             if (
                 not self._stretching
                 or dataloader_iter.done
                 or trainer.global_step >= trainer.max_steps
-                or (not self._window and (_is_asked_to_stop(trainer) or time.monotonic() > deadline))
+                or (not self._window and (_should_stop(trainer) or time.monotonic() > deadline))
             ):
                 return outputs
             for callback in self._ending:
                 callback.on_train_batch_end(trainer, self, outputs, batch, index)
-            if _is_asked_to_stop(trainer) and not self._window:  # what is half accumulated would be lost
+            if _should_stop(trainer) and not self._window:  # otherwise partially accumulated gradients are lost
                 return {}
 
-    def _take(self, batch: Any) -> dict[str, Any]:
-        """Takes one batch into the window, and steps the optimizer when that is full."""
+    def _train_batch(self, batch: Any) -> dict[str, Any]:
+        """Add one batch to the window, and step the optimizer when that is full."""
         index = self.feed.batches
         self.feed.batches += 1
         if not self._window:
@@ -248,16 +248,16 @@ class Adapter(lightning.LightningModule):
         return outputs
 
     def _average(self, weight: Weight) -> Weight:
-        """Averages a weight over the processes."""
+        """Average a weight over the processes."""
         mine = torch.as_tensor(weight, dtype=widest_float(self.device), device=self.device).clone()
         found: Any = self.trainer.strategy.reduce(mine, reduce_op="mean")
         return float(found.item()) if self.device.type == "cpu" else found
 
     def _compute_first(self, batch: Any, index: int) -> dict[str, Any]:
-        """Computes the first batch, and refuses a model that steps an optimizer itself meanwhile.
+        """Compute the first batch, and refuse a model that steps an optimizer itself meanwhile.
 
         Raises:
-            LossError: It does; that optimizer's state would not be saved, and the weights would be stepped twice.
+            LossError: It does: that optimizer's state would not be saved, and the weights would be stepped twice.
         """
         name = type(self.module).__name__
 
@@ -277,7 +277,7 @@ class Adapter(lightning.LightningModule):
         return outputs
 
     def _step_directly(self) -> None:
-        """Does what Lightning does around an optimizer's step on one device, without looking up who listens."""
+        """Step the optimizer as Lightning does on one device, without looking up the hooks each time."""
         optimizer = self._optimizer.optimizer
         self._progress.increment_ready()
         for callback in self._before_step:
@@ -288,16 +288,16 @@ class Adapter(lightning.LightningModule):
 
 
 def bare_module(pl_module: lightning.LightningModule) -> nn.Module:
-    """Returns the user's module inside the adapter, or someone else's LightningModule itself."""
+    """Return the user's module inside the adapter, or someone else's LightningModule itself."""
     return pl_module.module if isinstance(pl_module, Adapter) else pl_module
 
 
-def _is_asked_to_stop(trainer: lightning.Trainer) -> bool:
+def _should_stop(trainer: lightning.Trainer) -> bool:
     return bool(trainer.should_stop)
 
 
-def _listeners(trainer: lightning.Trainer, hook: str) -> list[lightning.Callback]:
-    """Returns the callbacks that override a hook, in their order."""
+def _overriding(trainer: lightning.Trainer, hook: str) -> list[lightning.Callback]:
+    """Return the callbacks that override a hook, in their order."""
     silent = getattr(lightning.Callback, hook)
     return [
         callback

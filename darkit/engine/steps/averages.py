@@ -20,10 +20,10 @@ class Averages:
     """Averages of all parameters of one module: ``average += (1 - decay) * (weight - average)`` after every step.
 
     The first update copies the weights, as `torch.optim.swa_utils.AveragedModel` does. Half-precision weights are
-    averaged in float32, where small changes are not lost. Buffers are not averaged: they are those of the training.
+    averaged in float32, which keeps small changes. Buffers are not averaged.
 
     Args:
-        decay: How much of the average stays in each step, above 0 and below 1.
+        decay: Share of the average that each step keeps, above 0 and below 1.
 
     Raises:
         ConfigError: The decay is out of its range.
@@ -37,20 +37,20 @@ class Averages:
         self._averages: list[Tensor] = []
 
     def attach(self, module: nn.Module) -> None:
-        """Takes a module's parameters, which may have moved to another device since the averages were made."""
+        """Use a module's parameters, which may have moved to another device since the averages were made."""
         self._parameters = list(module.parameters())
         pairs = zip(self._averages, self._parameters, strict=False)
         self._averages = [average.to(parameter.device) for average, parameter in pairs]
 
     def start(self, module: nn.Module, state: Mapping[str, Any]) -> None:
-        """Takes the averages that a checkpoint holds; the module has its raw weights afterwards."""
+        """Load the averages of a checkpoint; the module has its raw weights afterwards."""
         module.load_state_dict(state["state_dict"])
         self._averages = [_copy(parameter) for parameter in module.parameters()]
         module.load_state_dict(state["raw_state_dict"])
 
     @torch.no_grad()
     def update(self) -> None:
-        """Averages the weights of now in."""
+        """Add the current weights to the averages."""
         if not self._averages:
             self._averages = [_copy(parameter) for parameter in self._parameters]
             return
@@ -60,18 +60,18 @@ class Averages:
             averages = [average for average, _ in whole]
             torch._foreach_lerp_(averages, [weight.detach().to(mean.dtype) for mean, weight in whole], 1 - self.decay)
         for average, weight in pairs:
-            if average.dtype not in _FULL:  # of integers there is no average
+            if average.dtype not in _FULL:  # integers cannot be averaged
                 average.copy_(weight)
 
     @torch.no_grad()
     def copy_to_module(self) -> None:
-        """Gives the module the averages in place of its weights."""
+        """Replace the module's weights by the averages."""
         for average, parameter in zip(self._averages, self._parameters, strict=False):
             parameter.copy_(average)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Lets the module have the averages for a block, and its own weights again after it."""
+        """Replace the module's weights by the averages for a block."""
         raw = [parameter.detach().clone() for parameter in self._parameters]
         try:
             self.copy_to_module()
@@ -82,7 +82,7 @@ class Averages:
                     parameter.copy_(weight)
 
     def state_of(self, module: nn.Module) -> Any:
-        """Returns the module's ``state_dict`` with the averages, as tensors of its own; tied ones stay one tensor."""
+        """Return the module's ``state_dict`` with the averages, as copies; tied tensors stay one tensor."""
         with self.applied():
             state = module.state_dict()
             copies: dict[Any, Tensor] = {}
@@ -96,31 +96,31 @@ class Averages:
         return copied
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the averages that are finer than the weights, by their place; the others are in the checkpoint."""
+        """Return the averages of higher precision than the weights, by index; the others are in the checkpoint."""
         pairs = zip(self._averages, self._parameters, strict=False)
         return {"finer": {str(i): mean for i, (mean, weight) in enumerate(pairs) if mean.dtype != weight.dtype}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes the averages that `state_dict` returned, once `start` has taken the others."""
+        """Load the averages from `state_dict`, after `start` has loaded the others."""
         for place, average in state["finer"].items():
             if int(place) < len(self._averages):
                 self._averages[int(place)] = average.clone()
 
 
 def averages_of(trainer: lightning.Trainer) -> Averages | None:
-    """Returns the averages that a callback of the trainer keeps, or None."""
+    """Return the averages of the trainer's callback, or None."""
     found = (getattr(callback, "averages", None) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     return next((averages for averages in found if isinstance(averages, Averages)), None)
 
 
 def evaluated_weights(trainer: lightning.Trainer) -> AbstractContextManager[None]:
-    """Returns a block in which the module has the weights that are evaluated: the averages, where they are kept."""
+    """Return a block in which the module has the weights to evaluate: the averages, if a callback keeps them."""
     averages = averages_of(trainer)
     return nullcontext() if averages is None else averages.applied()
 
 
 def raw_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns a checkpoint's content with the weights that the training goes on with as its ``state_dict``."""
+    """Return a checkpoint's content with the training weights instead of the averages as its ``state_dict``."""
     return {**content, "state_dict": content["raw_state_dict"]} if "raw_state_dict" in content else content
 
 

@@ -1,18 +1,18 @@
-"""How a batch becomes a loss, whatever the model and the batch look like.
+"""The loss of a batch, for models and batches of any form.
 
-The first of these that applies is taken:
+The first of these that applies is used:
 
 1. ``loss=``, called with outputs and target, or with model and batch (its first parameter is then called ``model``).
 2. A method of the model: ``training_step(batch)``, ``loss(batch)``, or ``loss(outputs, target)`` with two parameters.
-   A ``training_step(batch, batch_idx)``, as a LightningModule has it, gets the number of the batch in its epoch, and
-   what a LightningModule says with ``self.log`` is logged.
-3. What the model returns for the whole batch: ``out.loss``, ``out["loss"]``, ``(logits, loss)`` or a scalar.
+   A ``training_step(batch, batch_idx)``, as in a LightningModule, gets the index of the batch in its epoch, and values
+   that a LightningModule passes to ``self.log`` are logged.
+3. The model's output for the whole batch: ``out.loss``, ``out["loss"]``, ``(logits, loss)`` or a scalar.
 
 In an evaluation a ``validation_step(batch)`` of the model comes before all of these; it may return its loss, or numbers
 by name.
 
-A scalar is a tensor without dimensions. Where a loss is plainly meant (``loss=``, a method, ``out.loss``,
-``out["loss"]``) one element will do, whatever its dimensions; a prediction that happens to have one is no loss.
+A scalar is a tensor without dimensions. An explicit loss (``loss=``, a method, ``out.loss``, ``out["loss"]``) may have
+any shape with one element; a prediction that happens to have one element is not a loss.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ADVICE = (
     "give loss= (a callable of outputs and target, or of model and batch), or add a training_step(batch) or "
     "loss(batch) method to the model, or let it return out.loss, out['loss'], (logits, loss) or a scalar"
 )
-_LOSSES = ("loss", "train_loss", "val_loss")  # what darkit logs itself, and tells apart when it evaluates
+_LOSSES = ("loss", "train_loss", "val_loss")  # logged by darkit itself, under different names in an evaluation
 _NO_MEMORY = (  # of the CPU (POSIX, Windows), MPS, CUDA's libraries
     "can't allocate memory",
     "not enough memory",
@@ -52,12 +52,12 @@ _TARGETS = ("target", "targets", "label", "labels", "y", "y_true")
 
 
 class Step:
-    """Turns a batch into ``{"loss": scalar tensor, ...}``, the further entries being the step's other numbers.
+    """Computes ``{"loss": scalar tensor, ...}`` of a batch; further entries are the step's other numbers.
 
     Args:
-        compute: Returns what the model or the loss makes of a batch and its number.
-        meant: Whether what it returns is meant to be a loss, so that one element of any shape will do.
-        evaluates: Whether it is for evaluations alone, where there may be numbers without a loss.
+        compute: Returns the output of the model or the loss for a batch and its index.
+        meant: Whether that output is explicitly a loss, so that one element of any shape is accepted.
+        evaluates: Whether it is for evaluations only, which may have numbers without a loss.
 
     Attributes:
         evaluation: The step for evaluations, which may be this one.
@@ -68,19 +68,19 @@ class Step:
         self._compute = compute
         self._meant = meant
         self._evaluates = evaluates
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def __call__(self, batch: Any, index: int = 0) -> dict[str, Any]:
-        """Computes one batch.
+        """Compute one batch.
 
         Args:
             batch: The batch.
-            index: Its number in the epoch, or in the evaluation.
+            index: Its index in the epoch, or in the evaluation.
 
         Raises:
             BatchError: The model failed on it.
-            LossError: There is no loss in what came out.
-            LogError: One of the values cannot be logged.
+            LossError: The output has no loss.
+            LogError: A value cannot be logged.
         """
         try:
             output = self._compute(batch, index)
@@ -93,31 +93,28 @@ class Step:
             raise misfit(error, f"a batch of {describe(batch)}") from error
         if self._evaluates and (output is None or (isinstance(output, Mapping) and "loss" not in output)):
             return self._numbers(output or {})
-        return scalars(output, meant=self._meant, tell=self._tell)
+        return scalars(output, meant=self._meant, warn=self._warn)
 
     def _numbers(self, output: Mapping[str, Any]) -> dict[str, Any]:
         values = {"loss" if key == "val_loss" else key: value for key, value in output.items()}
-        return _values(values, self._tell)
+        return _values(values, self._warn)
 
-    def _tell(self, name: str, problem: str) -> None:
-        if name not in self._told:
-            self._told.add(name)
+    def _warn(self, name: str, problem: str) -> None:
+        if name not in self._warned:
+            self._warned.add(name)
             logger.warning("%r of the step is not logged: %s.", name, problem)
 
 
 def make_step(model: nn.Module, loss: Callable[..., Any] | None = None, metrics: Metrics | None = None) -> Step:
-    """Finds out how this model gets a loss.
+    """Return how this model computes a loss.
 
     Args:
         model: The user's module.
         loss: The user's loss, or None.
-        metrics: What else to compute of outputs and target, or None.
-
-    Returns:
-        The step.
+        metrics: Further values of outputs and target, or None.
 
     Raises:
-        LossError: ``loss`` cannot be called, or metrics need outputs that the step does not show.
+        LossError: ``loss`` is not callable, or metrics need outputs that the step does not return.
     """
     metrics = metrics or Metrics(None)
     meant = True
@@ -148,14 +145,14 @@ def make_step(model: nn.Module, loss: Callable[..., Any] | None = None, metrics:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Says whether memory ran out, on a device or on the host, where torch raises a bare ``RuntimeError``."""
+    """Return whether memory ran out on a device or on the host, where torch raises a bare ``RuntimeError``."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
 def misfit(error: BaseException, what: str) -> BatchError | OutOfMemoryError:
-    """Returns the error that says in one sentence how a model failed on something, and whether memory ran out."""
+    """Return an error that describes in one sentence how a model failed, and whether memory ran out."""
     described = f"{type(error).__name__}: {error}"
     if is_out_of_memory(error):
         return OutOfMemoryError(f"Out of memory on {what}: use smaller batches or a smaller model. {described}")
@@ -164,7 +161,7 @@ def misfit(error: BaseException, what: str) -> BatchError | OutOfMemoryError:
 
 @contextmanager
 def batch_errors(batch: Any) -> Iterator[None]:
-    """Turns an error that a model raises in the block into one sentence about the batch, as `misfit` does."""
+    """Turn an error of a model in the block into one sentence about the batch, as `misfit` does."""
     try:
         yield
     except DarkitError:
@@ -174,7 +171,7 @@ def batch_errors(batch: Any) -> Iterator[None]:
 
 
 def call_model(model: nn.Module, batch: Any) -> Any:
-    """Calls the model with a whole batch: ``model(*batch)``, ``model(**batch)`` or ``model(batch)``."""
+    """Call the model with a whole batch: ``model(*batch)``, ``model(**batch)`` or ``model(batch)``."""
     if isinstance(batch, Mapping):
         return model(**batch)
     if isinstance(batch, tuple | list):
@@ -183,7 +180,7 @@ def call_model(model: nn.Module, batch: Any) -> Any:
 
 
 def finds_own_loss(model: nn.Module) -> bool:
-    """Says whether the model has a ``training_step(batch)`` or ``loss(batch)`` method of its own."""
+    """Return whether the model has a ``training_step(batch)`` or ``loss(batch)`` method."""
     return _own_method(model)[1] is not None
 
 
@@ -193,7 +190,7 @@ def _own_method(model: nn.Module) -> tuple[str, Callable[..., Any] | None]:
 
 
 def _own(model: nn.Module, name: str) -> Callable[..., Any] | None:
-    """Returns a method of the model's class, unless it is the one that every LightningModule has."""
+    """Return a method of the model's class, unless it is inherited from LightningModule."""
     import lightning  # slow to load, and a prediction needs no loss
 
     function = getattr(type(model), name, None)
@@ -203,9 +200,9 @@ def _own(model: nn.Module, name: str) -> Callable[..., Any] | None:
 
 
 def _with_log(model: nn.Module, method: Callable[..., Any]) -> Compute:
-    """Calls a method with a batch and, where it takes two arguments, its number.
+    """Call a method with a batch and, if it has two parameters, the batch's index.
 
-    What a LightningModule says with ``self.log`` and ``self.log_dict`` is taken: its trainer is darkit.
+    Values that a LightningModule passes to ``self.log`` and ``self.log_dict`` are collected.
     """
     import lightning
 
@@ -236,7 +233,7 @@ def _with_log(model: nn.Module, method: Callable[..., Any]) -> Compute:
 
 
 def _with_metrics(model: nn.Module, compute: Compute, metrics: Metrics) -> Compute:
-    """Adds metrics of model and batch to what a step returns."""
+    """Add metrics of model and batch to a step's output."""
     if not metrics:
         return compute
     return lambda batch, index: _joined(compute(batch, index), metrics.compute(model, batch, None, None))
@@ -259,7 +256,7 @@ def _call_whole(model: nn.Module, batch: Any, metrics: Metrics) -> Any:
 
 
 def _prediction(output: Any) -> Any:
-    """Returns what a model predicts beside its loss: ``logits``, or else the first of what it returned."""
+    """Return a model's prediction beside its loss: ``logits``, or else the first part of its output."""
     if isinstance(output, Mapping):
         return output.get("logits", next((value for key, value in output.items() if key != "loss"), None))
     if hasattr(output, "logits"):
@@ -272,7 +269,7 @@ def _has_parts(batch: Any) -> bool:
 
 
 def _positional(method: Callable[..., Any], *, all_of_them: bool = False) -> list[str]:
-    """Names the positional parameters: those that must be given, or all."""
+    """Return the names of the positional parameters: the required ones, or all."""
     return [
         parameter.name
         for parameter in inspect.signature(method).parameters.values()
@@ -282,7 +279,7 @@ def _positional(method: Callable[..., Any], *, all_of_them: bool = False) -> lis
 
 
 def _takes_target(method: Callable[..., Any]) -> bool:
-    """Whether a method called ``loss`` is one of outputs and target, and not of a batch, or a batch and its number."""
+    """Return whether a method called ``loss`` takes outputs and target, and not a batch, or a batch and its index."""
     names = _positional(method, all_of_them=True)
     return len(names) > 1 and (len(_positional(method)) > 1 or names[1] in _TARGETS) and "batch" not in names[0]
 
@@ -302,33 +299,33 @@ def _loss_of_target(model: nn.Module, loss: Callable[..., Any], batch: Any, metr
     return _joined(found, metrics.compute(model, batch, outputs, target)) if metrics else found
 
 
-def scalars(output: Any, *, meant: bool = True, tell: Callable[[str, str], None] | None = None) -> dict[str, Any]:
-    """Takes the loss, and from a dict its other numbers, out of what a step returned.
+def scalars(output: Any, *, meant: bool = True, warn: Callable[[str, str], None] | None = None) -> dict[str, Any]:
+    """Return the loss and, of a dict, the other numbers in a step's output.
 
     Args:
-        output: What it returned.
-        meant: Whether the output itself is meant to be a loss, so that one element of any shape will do.
-        tell: Called with a name and the reason when a value is left out that was meant to be logged; or None.
+        output: The output.
+        meant: Whether it is explicitly a loss, so that one element of any shape is accepted.
+        warn: Called with a name and the reason when a value is not logged; or None.
 
     Returns:
         ``{"loss": tensor without dimensions, ...}``.
 
     Raises:
-        LossError: There is no loss, it is not a scalar, or gradients are on and it carries none.
-        LogError: One of the numbers is complex or too large.
+        LossError: The loss is missing, not a scalar, or has no gradient while gradients are enabled.
+        LogError: A number is complex or too large.
     """
     loss = _find(output, meant)
     values: dict[str, Any] = {"loss": loss}
     if isinstance(output, Mapping):
         others = {key: value for key, value in output.items() if key != "loss"}
-        values |= _values(others, tell if meant else None)
+        values |= _values(others, warn if meant else None)
     if torch.is_grad_enabled() and not loss.requires_grad:
         raise LossError(f"The loss carries no gradient (was it detached, or is every weight frozen?); else {_ADVICE}.")
     return values
 
 
-def _values(output: Mapping[str, Any], tell: Callable[[str, str], None] | None) -> dict[str, Any]:
-    """Takes the numbers out of a dict; in training torchmetrics objects become numbers, in an evaluation they stay."""
+def _values(output: Mapping[str, Any], warn: Callable[[str, str], None] | None) -> dict[str, Any]:
+    """Return the numbers of a dict; torchmetrics objects become numbers in training and stay in an evaluation."""
     values: dict[str, Any] = {}
     for name, value in output.items():
         key = str(name)
@@ -337,11 +334,11 @@ def _values(output: Mapping[str, Any], tell: Callable[[str, str], None] | None) 
             continue
         number = number_of(key, value)
         if number is None:
-            if tell is not None and isinstance(value, Tensor | numpy.ndarray):
-                tell(key, f"it has the shape {tuple(value.shape)}, and a column takes one number")
+            if warn is not None and isinstance(value, Tensor | numpy.ndarray):
+                warn(key, f"it has the shape {tuple(value.shape)}, but a column holds one number")
         elif key in DEFAULT_COLUMNS:
-            if tell is not None:
-                tell(key, "darkit fills the column of this name itself; return it under another name")
+            if warn is not None:
+                warn(key, "darkit fills the column of this name itself; return it under another name")
         else:
             values[key] = number.detach().clone() if isinstance(number, Tensor) else number
     return values

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules of `torch.optim`, by name or as the user made them."""
+"""Optimizers and learning-rate schedules of `torch.optim`, by name or as given by the user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from darkit.errors import CheckpointMismatchError, ConfigError, ModelError, near
 
 logger = logging.getLogger(__name__)
 _SETTINGS = ("lr", "weight_decay", "betas")
-_OF_SCHEDULES = frozenset(  # what schedules of torch add to a group: it is there once the schedule is made
+_OF_SCHEDULES = frozenset(  # keys that torch's schedules add to a group
     ("params", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr")
 )
 _CLOSURE = (
@@ -29,17 +29,17 @@ MakeOptimizer = Callable[[Any], Optimizer]
 
 
 def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | MakeOptimizer | None) -> Optimizer:
-    """Returns the optimizer of a run.
+    """Return the optimizer of a run.
 
     Args:
-        model: Whose parameters are optimized. Frozen ones are among them, so that they train once they are unfrozen:
-            an optimizer leaves alone what has no gradient.
-        config: Class, learning rate, weight decay and betas, where the class knows them.
+        model: The model. Frozen parameters are included, so that they train once they are unfrozen: an optimizer skips
+            parameters without a gradient.
+        config: Class, learning rate, weight decay and betas, if the class has them.
         given: The user's optimizer, or a callable of the parameters (such as a class or a `functools.partial`), or
             None for the config's.
 
     Raises:
-        ConfigError: There is no such optimizer, the callable did not make one, or it is not one of this model.
+        ConfigError: The optimizer is unknown, not an optimizer, or not of this model.
         ModelError: The model has nothing to train.
     """
     if isinstance(given, Optimizer):
@@ -81,7 +81,7 @@ def _check_given(optimizer: Optimizer, model: nn.Module) -> Optimizer:
 
 
 def needs_closure(cls: type[Optimizer]) -> bool:
-    """Says whether an optimizer's step must be given a function that computes the loss anew, as that of LBFGS."""
+    """Return whether an optimizer's step needs a closure that recomputes the loss, as that of LBFGS."""
     own = list(inspect.signature(cls.step).parameters.values())[1:]
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return any(parameter.default is parameter.empty and parameter.kind not in variable for parameter in own)
@@ -92,7 +92,7 @@ def _parts(made: Any) -> Any:
 
 
 def optimizer_class(name: str) -> type[Optimizer]:
-    """Finds a class of `torch.optim` by its name in any case. Raises `ConfigError`."""
+    """Find a class of `torch.optim` by its name in any case. Raises `ConfigError`."""
     classes = {
         key.lower(): cls
         for key, cls in vars(torch.optim).items()
@@ -107,7 +107,7 @@ def optimizer_class(name: str) -> type[Optimizer]:
 
 
 def learning_rate_factor(step: int, config: TrainerConfig) -> float:
-    """Returns what `lr` is multiplied with for the step after ``step`` completed ones.
+    """Return the factor of `lr` for the step after ``step`` completed ones.
 
     Linear warm-up, then constant, linear decay, or the half cosine of Loshchilov and Hutter, "SGDR" (2017), to 0 at
     ``max_step``.
@@ -128,17 +128,17 @@ def restore_optimizer(
     *,
     own_schedule: bool,
 ) -> None:
-    """Puts optimizer and schedule back to where a checkpoint left them.
+    """Restore optimizer and schedule from a checkpoint.
 
-    Of learning rate, weight decay and betas, those that were changed since then hold from here on as they were made. An
-    optimizer of another class, which a change allows, starts without a state.
+    Learning rate, weight decay and betas that were changed since keep their new values. An optimizer of another class,
+    which an override allows, starts without a state.
 
     Args:
         optimizer: The optimizer, newly made with the config.
         schedule: Its schedule, or None.
         state: The checkpoint's content.
         changed: Names of the settings that were changed.
-        own_schedule: Whether the schedule, or that there is none, comes from the config and not from the user.
+        own_schedule: Whether the schedule, or its absence, comes from the config and not from the user.
 
     Raises:
         CheckpointMismatchError: The checkpoint's optimizer or schedule is of another kind.
@@ -147,7 +147,7 @@ def restore_optimizer(
     bases = [_number(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
     saved = state.get("optimizer_state_dict")
     if saved is None or "optimizer" in changed:
-        logger.warning("The optimizer starts without a state: the checkpoint has none of its kind.")
+        logger.warning("The optimizer starts without a state: the checkpoint has none of its class.")
     else:
         _load_optimizer(optimizer, saved)
         before = [_number(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
@@ -158,7 +158,7 @@ def restore_optimizer(
         elif not own_schedule:
             _scale(optimizer, schedule, before, bases)
     if own_schedule:
-        _enter_own(optimizer, schedule, state["current_step"], bases, changed)
+        _restore_own(optimizer, schedule, state["current_step"], bases, changed)
     elif schedule is not None and state.get("scheduler_state_dict"):
         load_schedule(schedule, state["scheduler_state_dict"])
         if "lr" in changed:
@@ -183,7 +183,7 @@ def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
 
 
 def _with_frozen(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a saved state with places for frozen parameters, which older checkpoints left out of the groups."""
+    """Return a saved state that includes frozen parameters, which older checkpoints left out of the groups."""
     groups: list[dict[str, Any]] = []
     places: dict[Any, int] = {}
     first = 0
@@ -201,7 +201,7 @@ def _with_frozen(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, An
 
 
 def load_schedule(schedule: LRScheduler, saved: Mapping[str, Any]) -> None:
-    """Loads a schedule's state. Raises `CheckpointMismatchError` when it is that of another kind."""
+    """Load a schedule's state. Raises `CheckpointMismatchError` if it is of another class."""
     wanted, found = sorted(schedule.state_dict()), sorted(saved)
     if wanted != found:
         raise CheckpointMismatchError(
@@ -211,12 +211,12 @@ def load_schedule(schedule: LRScheduler, saved: Mapping[str, Any]) -> None:
 
 
 def restore_groups(optimizer: Optimizer, saved: Any, changed: Collection[str]) -> None:
-    """Undoes what making a schedule has set in the groups of an optimizer that had its state already.
+    """Undo what the constructor of a schedule set in the groups of an optimizer with a restored state.
 
     Args:
         optimizer: The optimizer.
         saved: Its state in the checkpoint.
-        changed: Names of the settings that were changed and stay.
+        changed: Names of the changed settings, which stay.
     """
     kept = {"params", *changed, *(_OF_SCHEDULES if "lr" in changed else ())}
     groups = saved.get("param_groups", ()) if isinstance(saved, Mapping) else ()
@@ -224,10 +224,10 @@ def restore_groups(optimizer: Optimizer, saved: Any, changed: Collection[str]) -
         group.update({key: value for key, value in before.items() if key not in kept})
 
 
-def _enter_own(
+def _restore_own(
     optimizer: Optimizer, schedule: LRScheduler | None, step: int, bases: list[float], changed: Collection[str]
 ) -> None:
-    """Puts the config's schedule at a step: it is a function of it, also where it was changed or is new."""
+    """Set the config's schedule to a step; it is a function of the step, even if changed or new."""
     if isinstance(schedule, LambdaLR):
         schedule.base_lrs = list(bases)
         schedule.last_epoch, schedule._step_count = step, step + 1
@@ -246,7 +246,7 @@ def _enter_own(
 
 
 def _scale(optimizer: Optimizer, schedule: LRScheduler | None, before: list[float], now: list[float]) -> None:
-    """Changes the learning rate to what the user's schedule would have made of the new one."""
+    """Scale the learning rate to the one that the user's schedule would have reached from the new base."""
     for group, old, new in zip(optimizer.param_groups, before, now, strict=True):
         _set(group, "lr", _number(group["lr"]) * new / old if old else new)
         if schedule is not None:

@@ -1,4 +1,4 @@
-"""When a schedule of the learning rate is stepped: after every step, every epoch, or when its metric is there."""
+"""When a learning-rate schedule is stepped: after every step, every epoch, or with a new value of its metric."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ _FORMS = "a torch schedule, a callable of the optimizer, (schedule, 'step' or 'e
 
 
 class Schedule:
-    """A torch schedule with the time at which it is stepped.
+    """A torch schedule and when it is stepped.
 
     Args:
         scheduler: The torch schedule.
         interval: ``step`` or ``epoch``.
-        frequency: How many of them go by between two steps of the schedule.
-        monitor: The metric that the schedule is stepped with, or None. It is then stepped only when there is a value
-            that it has not seen.
-        strict: Whether a metric that an evaluation does not give is an error.
-        said: Whether the person said the interval.
+        frequency: Number of intervals between two steps of the schedule.
+        monitor: The metric that the schedule is stepped with, or None. The schedule is stepped only with new values.
+        strict: Whether it is an error when an evaluation does not return the metric.
+        has_interval: Whether the user gave the interval.
     """
 
     def __init__(
@@ -44,28 +43,28 @@ class Schedule:
         monitor: str | None = None,
         *,
         strict: bool = True,
-        said: bool = True,
+        has_interval: bool = True,
     ) -> None:
         self.scheduler = scheduler
         self.interval = interval
         self.frequency = frequency
         self.monitor = monitor
         self.strict = strict
-        self.said = said
-        self._epochs = 0  # at whose end it was stepped, or not yet due
+        self.has_interval = has_interval
+        self._epochs = 0  # epochs whose end was handled
         self._value: Any = None
         self._seen = False
 
     def after_step(self, step: int) -> None:
-        """Steps a schedule that needs no metric, when it is due after an optimizer step."""
+        """Step a schedule without a metric if it is due after an optimizer step."""
         if self.monitor is None and self.interval == "step" and step % self.frequency == 0:
             self.scheduler.step()
 
     def after_values(self, step: int, values: Mapping[str, Any]) -> None:
-        """Takes the metrics of a step, and steps a schedule that waits for one when it is due.
+        """Record the metrics of a step, and step a schedule with a metric if it is due.
 
         Raises:
-            ConfigError: An evaluation did not give the metric.
+            ConfigError: An evaluation did not return the metric.
         """
         if self.monitor is None:
             return
@@ -77,8 +76,8 @@ class Schedule:
             self._step_with_value()
 
     def after_epoch(self, epoch: int) -> None:
-        """Steps a schedule by epochs at the end of a complete epoch; a second call for the same epoch does nothing."""
-        if epoch < self._epochs:  # resumed at the end of an epoch that is ended once more
+        """Step a schedule by epochs at the end of a complete epoch; a second call for the same epoch does nothing."""
+        if epoch < self._epochs:  # resumed at the end of an epoch, which ends once more
             return
         self._epochs = epoch + 1
         if self.interval != "epoch" or self._epochs % self.frequency:
@@ -89,10 +88,10 @@ class Schedule:
             self._step_with_value()
 
     def check(self, config: TrainerConfig, step: int) -> None:
-        """Compares the length of a schedule that has one with what is left of the training.
+        """Compare the length of a schedule with the rest of the training.
 
         Raises:
-            ConfigError: It ends before the training, where torch would raise an error.
+            ConfigError: The schedule ends before the training; torch would raise an error there.
         """
         length = getattr(self.scheduler, "total_steps" if isinstance(self.scheduler, OneCycleLR) else "T_max", None)
         if self.interval != "step" or not isinstance(length, int) or config.max_step is None:
@@ -118,12 +117,12 @@ class Schedule:
             )
 
     def progress(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps besides the torch schedule's own state."""
+        """Return the state for a checkpoint besides the torch schedule's own."""
         value = self._value.item() if isinstance(self._value, Tensor) else self._value
         return {"epochs": self._epochs, "value": None if value is None else float(value), "seen": self._seen}
 
     def restore(self, progress: Mapping[str, Any] | None, epoch: int) -> None:
-        """Takes what `progress` returned; a checkpoint without it was made in ``epoch``."""
+        """Restore the state from `progress`; a checkpoint without it was made in ``epoch``."""
         found = progress or {"epochs": epoch, "value": None, "seen": False}
         self._epochs, self._value, self._seen = found["epochs"], found["value"], found["seen"]
 
@@ -134,17 +133,16 @@ class Schedule:
 
 
 def make_schedule(optimizer: Optimizer, config: TrainerConfig, given: Any) -> Schedule | None:
-    """Returns the schedule of the learning rate; None for a constant one.
+    """Return the schedule of the learning rate; None for a constant one.
 
     Args:
         optimizer: The run's optimizer.
-        config: The schedule by name, which is stepped after every step, and the metric that a schedule without one of
-            its own is stepped with.
+        config: The schedule by name, which is stepped after every step, and the default metric.
         given: The user's: a torch schedule, which is stepped after every step, a callable of the optimizer,
             ``(schedule, "step")``, ``(schedule, "epoch")`` or Lightning's dict, or None for the config's.
 
     Raises:
-        ConfigError: ``given`` neither is nor makes a schedule of this optimizer.
+        ConfigError: ``given`` is not, and does not return, a schedule of this optimizer.
     """
     if given is None:
         if config.scheduler == "constant" and not config.warmup_step:
@@ -169,12 +167,12 @@ def make_schedule(optimizer: Optimizer, config: TrainerConfig, given: Any) -> Sc
         plain_number(settings.get("frequency", 1)),
         (settings.get("monitor") or config.monitor) if waits else None,
         strict=settings.get("strict", True),
-        said="interval" in settings or waits,
+        has_interval="interval" in settings or waits,
     )
 
 
 def _unpack(given: Any) -> dict[str, Any]:
-    """Turns a schedule in any form into the entries of Lightning's dict. Raises `ConfigError`."""
+    """Convert a schedule in any form to the entries of Lightning's dict. Raises `ConfigError`."""
     if isinstance(given, Mapping):
         unknown = [str(key) for key in given if key not in _SETTINGS]
         if unknown or "scheduler" not in given:

@@ -32,7 +32,7 @@ def test_alone_it_may_warn_once_and_go_on(caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level(logging.WARNING):
         stock_fit(module, LossGuard("warn"))
     told = [record.getMessage() for record in caplog.records if "not finite" in record.getMessage()]
-    assert told == ["The loss is not finite at step 3 (nan); going on, as nan_policy is 'warn'."]
+    assert told == ["The loss is not finite at step 3 (nan); continuing because nan_policy is 'warn'."]
     assert len(module.losses) == 6
 
 

@@ -67,7 +67,7 @@ def test_a_stock_trainer_ends_after_the_step_that_was_going_on(number: signal.Si
     stop = StopOnRequest()
     trainer = stock(SendSignal(3, number), stop)
     assert trainer.global_step == 3
-    assert (stop.request.signal, stop.request.reason) == (number, f"It was asked to stop by {number.name}.")
+    assert (stop.request.signal, stop.request.reason) == (number, f"Stopped by {number.name}.")
     assert handlers() == before
 
 
@@ -123,7 +123,7 @@ def test_fit_saves_the_step_and_ends_the_process_as_the_signal_would(number: sig
 
     run = load("asked")
     assert (run.status, run.details.step) == ("stopped", 3)
-    assert run.details.reason == f"It was asked to stop by {number.name}."
+    assert run.details.reason == f"Stopped by {number.name}."
     assert [checkpoint.step for checkpoint in run.checkpoints()] == [3]
 
 

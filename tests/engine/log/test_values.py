@@ -93,7 +93,7 @@ def test_a_vector_is_not_logged_with_one_warning(value: Any, caplog: pytest.LogC
     run = train(made(Returning, value=value), xy())
     told = [record.message for record in caplog.records]
     assert told == [
-        f"'value' of the step is not logged: it has the shape {tuple(value.shape)}, and a column takes one number."
+        f"'value' of the step is not logged: it has the shape {tuple(value.shape)}, but a column holds one number."
     ]
     assert "value" not in run.log().columns
 
