@@ -1,6 +1,6 @@
-"""The classes that a model is integrated with: `Trainer`, `TrainerConfig`, `Predicter` and `LogFieldnames`.
+"""The classes to integrate a model with: `Trainer`, `TrainerConfig`, `Predicter` and `LogFieldnames`.
 
-Subclass `Trainer` for a loop of one's own, or leave ``train`` alone and have the engine's; both leave the same files.
+A `Trainer` subclass either writes its own ``train`` or is trained by the engine; both write the same files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LogFieldnames", "Predicter", "Trainer", "TrainerConfig"]
 
-_LAZY = {  # a prediction does not pay for what only training needs
+_LAZY = {  # a prediction does not import what only training needs
     "LogFieldnames": "darkit.core.logger",
     "Predicter": "darkit.prediction.predicter",
     "Trainer": "darkit.core.trainer",

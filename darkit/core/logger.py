@@ -30,7 +30,7 @@ class CsvLogger:
     """Appends rows to a run's log without waiting for a disk or a device.
 
     Args:
-        put: Takes one row; see `darkit.engine.log.rows.RowStream.put`.
+        put: Appends one row; see `darkit.engine.log.rows.RowStream.put`.
     """
 
     def __init__(self, put: Callable[[dict[str, Any]], None]) -> None:
@@ -40,18 +40,16 @@ class CsvLogger:
         """Append a row.
 
         Args:
-            row: A dataclass instance such as `LogFieldnames`, or a mapping; or None.
+            row: A dataclass instance such as `LogFieldnames`, a mapping, or None.
             **values: Further columns.
 
         Raises:
-            LogError: The row is of another kind, a tensor or array has not one element, or there is no such column.
+            LogError: The row has another type, a tensor or array does not have one element, or a column is unknown.
         """
         columns = _columns(row) | values
         for name, value in columns.items():
             if isinstance(value, torch.Tensor | numpy.ndarray) and math.prod(value.shape) != 1:
-                raise LogError(
-                    f"The log takes numbers: {name} has the shape {tuple(value.shape)}, where one element fits."
-                )
+                raise LogError(f"{name} must be a single number, but its shape is {tuple(value.shape)}.")
             if isinstance(value, torch.Tensor):
                 columns[name] = value.detach().clone()  # a loop may change it in place before it is read
             elif isinstance(value, numpy.ndarray | numpy.generic):
@@ -66,4 +64,4 @@ def _columns(row: Any) -> dict[str, Any]:
         return dict(row)
     if dataclasses.is_dataclass(row) and not isinstance(row, type):
         return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-    raise LogError(f"The log takes a dataclass instance, a mapping or keyword arguments, not {type(row).__name__}.")
+    raise LogError(f"A row must be a dataclass instance, a mapping or keyword arguments, not {type(row).__name__}.")

@@ -1,4 +1,4 @@
-"""The dashboard beside a training: started as ``darkit start`` would, in a process of its own."""
+"""The dashboard during a training, in a separate process as ``darkit start`` starts it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _PATIENCE = 60.0  # seconds
 
 
 def start_dashboard() -> str:
-    """Start the dashboard of the home, unless it has one, and prints its address.
+    """Start the dashboard of the home, unless it is running, and print its address.
 
     Returns:
-        The address, or nothing where it cannot be served: that is warned of, and no reason not to train.
+        The address; empty, with a warning, if the dashboard cannot be started.
     """
     command = python_module("darkit", "start", "--daemon")
     options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _PATIENCE, "env": environment({})}
     try:
         done = subprocess.run(command, **options)
-        if done.returncode:  # its usual port is taken: a free one does as well
+        if done.returncode:  # its usual port is taken
             done = subprocess.run([*command, "--port", "0"], **options)
     except (OSError, subprocess.SubprocessError) as error:
         warnings.warn(f"The dashboard could not be started: {error}", stacklevel=3)
@@ -32,6 +32,6 @@ def start_dashboard() -> str:
         warnings.warn(f"The dashboard could not be started. {reason[0]}", stacklevel=3)
         return ""
     address: str = done.stdout.strip()
-    with suppress(BrokenPipeError):  # nobody reads it: the training goes on
+    with suppress(BrokenPipeError):  # nobody reads the output
         print(f"The dashboard is at {address}", flush=True)
     return address
