@@ -1,4 +1,4 @@
-"""What a row may be, and what the logger makes of it."""
+"""Rows that the logger accepts, and what it logs."""
 
 from __future__ import annotations
 

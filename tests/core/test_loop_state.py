@@ -89,7 +89,7 @@ class ByName(Several):
 
 
 @pytest.mark.parametrize("kind", [Several, ByName])
-def test_everything_with_a_state_is_saved_and_given_back(kind: type[Trainer]) -> None:
+def test_everything_with_a_state_is_saved_and_restored(kind: type[Trainer]) -> None:
     resumed(kind)
     assert same()
     content = state("broken")
@@ -114,7 +114,7 @@ class Own(Random):
         super().log(row, total=float(self.total), **values)
 
 
-def test_a_trainer_that_has_a_state_of_its_own_is_asked_for_it() -> None:
+def test_a_trainer_with_state_dict_saves_its_state_with_it() -> None:
     resumed(Own)
     assert same()
     assert state("broken")["trainer"].keys() == {"own"}
@@ -198,7 +198,7 @@ def test_a_loop_that_fails_within_a_step_is_saved_at_the_one_before_and_resumes_
 
 
 @pytest.mark.parametrize("place", ["after the optimizer", "after the log"])
-def test_weights_of_a_step_that_was_not_told_of_are_not_saved_as_another(place: str) -> None:
+def test_weights_of_an_unreported_step_are_not_saved_as_another(place: str) -> None:
     broken = type("Broken", (Noisy,), {"place": place})
     with pytest.raises(ZeroDivisionError) as caught:
         noisy(broken, "broken").train(samples(24))

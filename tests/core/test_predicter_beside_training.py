@@ -147,7 +147,7 @@ def test_verifying_counts_no_checkpoint_that_was_deleted_meanwhile(
     assert out.count("verified") == 2
 
 
-def test_one_that_is_deleted_each_time_is_told_in_a_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_deleted_each_time_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def vanish(checkpoint: Any, device: Any = "cpu") -> Any:
         Path(checkpoint).unlink()
         write_checkpoint(run.path, checkpoint.step + 1, {"state_dict": {}}, metrics={}, run_id="")

@@ -1,4 +1,4 @@
-"""The run around a hand-written loop, from its first word to a true end."""
+"""The run around a hand-written loop, from its creation to its outcome."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 class Watching(Logging):
-    """Looks at its own status and crashes when told to."""
+    """Reads its status, and raises `error`."""
 
     error: BaseException | None = None
     seen: str = ""
@@ -67,7 +67,7 @@ def test_an_interruption_is_a_stop() -> None:
     assert len(darkit.load("hand").log()) == 3
 
 
-def test_a_loop_in_the_with_block_itself_is_kept_like_one_in_train() -> None:
+def test_a_loop_in_the_with_block_is_recorded_like_one_in_train() -> None:
     with loop(save_step_interval=2) as trainer:
         for step in range(3):
             trainer.current_step = step
@@ -97,7 +97,7 @@ def test_a_with_block_in_which_nothing_happens_leaves_no_run() -> None:
     assert darkit.runs() == []
 
 
-def test_training_again_goes_on_with_the_same_run() -> None:
+def test_training_again_continues_the_same_run() -> None:
     trainer = loop(Logging, max_step=12)
     trainer.train(samples(12))
     with trainer:
@@ -108,7 +108,7 @@ def test_training_again_goes_on_with_the_same_run() -> None:
     assert saved() == [3, 6]
 
 
-def test_a_train_that_comes_from_a_mixin_is_kept_too() -> None:
+def test_a_train_from_a_mixin_is_recorded_too() -> None:
     class Recipe:
         def train(self, train_dataset: Any, val_dataset: Any = None) -> None:
             self.log(step=1)  # type: ignore[attr-defined]
@@ -135,7 +135,7 @@ def test_a_train_that_calls_the_one_above_it_ends_once() -> None:
     assert darkit.load("hand").log()["step"].to_list() == [9]
 
 
-def test_the_generators_are_seeded_as_the_config_says() -> None:
+def test_the_generators_are_seeded_from_the_config() -> None:
     class Drawing(Loop):
         def on_step(self, step: int, loss: Tensor) -> None:
             self.log(step=step, drawn=torch.rand(()))

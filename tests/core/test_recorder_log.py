@@ -61,7 +61,7 @@ def test_an_unknown_column_leaves_nothing_of_a_run_that_had_not_begun() -> None:
     assert not (base() / "hand").exists()
 
 
-def test_a_mistake_after_the_first_row_keeps_what_was_logged_though_no_step_was_told() -> None:
+def test_a_mistake_after_the_first_row_keeps_the_log_even_without_a_step() -> None:
     class Late(Trainer):
         def train(self, train_dataset: Any, val_dataset: Any = None) -> None:
             self.log(step=1, train_loss=1.0)
@@ -84,7 +84,7 @@ def test_a_mistake_after_a_save_keeps_the_checkpoint() -> None:
 
 
 @pytest.mark.parametrize("tensorboard", [True, False])
-def test_the_rows_go_to_tensorboard_as_well_if_the_config_says_so(tensorboard: bool) -> None:
+def test_the_rows_go_to_tensorboard_as_well_if_configured(tensorboard: bool) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     loop(Logging, tensorboard=tensorboard).train(samples(24))
@@ -136,7 +136,7 @@ def test_the_evaluation_is_the_mean_over_samples_of_at_most_eval_iters_batches()
 
 
 @pytest.mark.parametrize("result", [0.5, torch.tensor(0.5), {"val_loss": torch.tensor([0.5])}, {"val_loss": 0.5}])
-def test_a_validate_of_ones_own_may_return_a_number_or_numbers_by_name(result: Any) -> None:
+def test_an_overridden_validate_may_return_a_number_or_numbers_by_name(result: Any) -> None:
     class Own(Validating):
         def validate(self, val_dataloader: Any) -> Any:
             return result
@@ -147,7 +147,7 @@ def test_a_validate_of_ones_own_may_return_a_number_or_numbers_by_name(result: A
     assert darkit.load("hand").log()["val_loss"].to_list() == [0.5]
 
 
-def test_a_validate_of_ones_own_runs_in_evaluation_mode_without_gradients_and_the_modes_come_back() -> None:
+def test_an_overridden_validate_runs_in_evaluation_mode_without_gradients_and_the_modes_are_restored() -> None:
     class Own(Validating):
         seen: tuple[bool, bool]
 

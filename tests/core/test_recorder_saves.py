@@ -144,7 +144,7 @@ def test_saving_after_the_end_saves_the_last_step_again_and_leaves_the_run_finis
     assert len(run.log()) == 6
 
 
-def test_a_checkpoint_tells_the_values_that_were_logged_at_its_step_and_no_older_ones() -> None:
+def test_a_checkpoint_has_the_values_logged_at_its_step_and_no_older_ones() -> None:
     class Told(Logging):
         def on_step(self, step: int, loss: Tensor) -> None:
             super().on_step(step, torch.tensor(float(step)))
@@ -174,7 +174,7 @@ def test_weights_that_are_not_finite_are_not_saved_and_the_checkpoint_before_is_
     assert darkit.load("hand").status == "crashed"
 
 
-def test_weights_that_are_not_finite_are_saved_after_one_warning_if_the_config_says_so(
+def test_weights_that_are_not_finite_are_saved_after_one_warning_if_configured(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     loop(Spoiling, save_step_interval=1, nan_policy="warn").train(samples(24))

@@ -1,4 +1,4 @@
-"""A hand-written loop that goes on with a run."""
+"""A hand-written loop that resumes a run."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def rows(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("whole", "short"), [(Random, Short), (Lambda, ShortLambda)])
-def test_a_loop_that_draws_its_batches_goes_on_bit_for_bit(whole: type[Trainer], short: type[Trainer]) -> None:
+def test_a_loop_that_draws_its_batches_resumes_bit_for_bit(whole: type[Trainer], short: type[Trainer]) -> None:
     loop(whole, name="straight").train(samples(24))
     loop(short, name="broken").train(samples(24))
     assert saved("broken") == [4]
@@ -88,7 +88,7 @@ def test_a_loop_that_draws_its_batches_goes_on_bit_for_bit(whole: type[Trainer],
     assert [entry["after_step"] for entry in run.info["continued"]] == [4]
 
 
-def test_going_on_from_an_earlier_checkpoint_sets_the_later_ones_aside_and_cuts_the_log() -> None:
+def test_resuming_from_an_earlier_checkpoint_sets_the_later_ones_aside_and_cuts_the_log() -> None:
     loop(Random, name="straight", save_step_interval=2).train(samples(24))
     expected, log = state("straight"), rows("straight")
     trainer = loop(Random, name="straight", resume="straight:iter-2-ckpt", save_step_interval=2)
@@ -100,7 +100,7 @@ def test_going_on_from_an_earlier_checkpoint_sets_the_later_ones_aside_and_cuts_
     assert sorted(path.name for path in aside.glob("*.pth")) == ["iter-4-ckpt.pth", "iter-6-ckpt.pth"]
 
 
-def test_a_loop_that_starts_before_its_place_gets_one_error_and_nothing_of_the_run_changes() -> None:
+def test_a_loop_that_starts_too_early_gets_one_error_and_nothing_of_the_run_changes() -> None:
     loop(name="hand", max_step=4).train(samples(16))
     before = rows("hand")
     with pytest.raises(
@@ -130,7 +130,7 @@ def test_another_name_starts_a_new_run_from_the_weights_alone() -> None:
     assert darkit.load("one").details.step == darkit.load("two").details.step == 6
 
 
-def test_auto_begins_a_run_and_goes_on_with_it() -> None:
+def test_auto_starts_a_run_and_resumes_it() -> None:
     loop(Short, name="auto", resume="auto").train(samples(24))
     assert saved("auto") == [4]
     trainer = loop(Random, name="auto", resume="auto")
@@ -153,7 +153,7 @@ def test_an_optimizer_of_another_class_is_refused_by_what_it_has() -> None:
         loop(NoState, resume=True).train(samples(24))
 
 
-def test_nothing_can_be_written_before_train_goes_on() -> None:
+def test_nothing_can_be_written_before_train_resumes() -> None:
     loop(Short).train(samples(24))
     before = rows("hand")
     trainer = loop(Random, resume=True)
@@ -165,7 +165,7 @@ def test_nothing_can_be_written_before_train_goes_on() -> None:
     assert saved() == [4, 6]
 
 
-def test_saving_before_the_first_step_saves_the_step_it_goes_on_from() -> None:
+def test_saving_before_the_first_step_saves_the_step_it_resumes_from() -> None:
     loop(Short).train(samples(24))
 
     class Eager(Random):
@@ -177,7 +177,7 @@ def test_saving_before_the_first_step_saves_the_step_it_goes_on_from() -> None:
     assert saved() == [4, 6]
 
 
-def test_a_train_that_calls_the_engines_goes_on_as_the_engine_does() -> None:
+def test_a_train_that_calls_the_engines_resumes_as_the_engine_does() -> None:
     class Around(Trainer):
         def train(self, train_dataset: Any, val_dataset: Any = None) -> Any:
             return super().train(train_dataset, val_dataset)
@@ -192,7 +192,7 @@ def test_a_train_that_calls_the_engines_goes_on_as_the_engine_does() -> None:
     assert len(darkit.load("broken").info["continued"]) == 1
 
 
-def test_a_name_without_resume_is_still_taken() -> None:
+def test_an_existing_name_without_resume_is_refused() -> None:
     loop(Short).train(samples(24))
     with pytest.raises(RunExistsError):
         loop(Random)

@@ -12,7 +12,7 @@ from darkit.core.server import start_dashboard
 from darkit.dashboard.server.serve import stop
 
 
-def test_a_home_has_one_dashboard_and_a_taken_port_is_no_hindrance(
+def test_a_home_has_one_dashboard_and_a_used_port_is_no_hindrance(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as taken:

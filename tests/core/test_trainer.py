@@ -69,7 +69,7 @@ def test_only_trainers_can_be_registered(wrong: Any) -> None:
         Trainer.register("Net", wrong)
 
 
-def test_an_init_of_ones_own_may_take_more_and_pass_the_rest_on() -> None:
+def test_an_overridden_init_may_have_more_parameters_and_pass_the_rest_on() -> None:
     class Own(Loop):
         def __init__(self, model: nn.Module, config: TrainerConfig, *, extra: int, **kwargs: Any) -> None:
             super().__init__(model, config, **kwargs)
@@ -118,7 +118,7 @@ def test_a_link_in_the_place_of_a_name_is_refused(tmp_path: Path) -> None:
         Loop(net(), LoopConfig(name="link"))
 
 
-def test_a_taken_name_is_refused_and_the_run_under_it_is_left_alone() -> None:
+def test_an_existing_name_is_refused_and_its_run_is_left_alone() -> None:
     Loop(net(), LoopConfig(name="taken")).train(samples(8))
     before = {path: path.stat().st_mtime_ns for path in (base() / "taken").rglob("*")}
     with pytest.raises(RunExistsError, match="'taken'"):
@@ -133,7 +133,7 @@ def test_a_home_that_cannot_be_written_is_one_clear_error(home: Path) -> None:
     assert home.read_text() == "a file where a folder should be"
 
 
-def test_no_name_gets_a_fresh_one_of_the_model_that_the_exported_config_tells() -> None:
+def test_without_a_name_one_is_generated_from_the_model_and_exported() -> None:
     trainer = Loop(net(), LoopConfig())
     trainer.train(samples(8))
     (run,) = darkit.runs()

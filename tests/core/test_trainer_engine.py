@@ -1,4 +1,4 @@
-"""A trainer whose ``train`` is not overridden: the engine's training, with the trainer's own parts honoured."""
+"""A trainer whose ``train`` is not overridden: the engine's training with the trainer's methods."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_step_and_the_optimizer_are_the_trainers_attributes() -> None:
     assert content["optimizer_state_dict"]["param_groups"][0]["lr"] == 0.5
 
 
-def test_a_validate_of_ones_own_is_used_at_the_due_steps() -> None:
+def test_an_overridden_validate_is_used_at_the_due_steps() -> None:
     class Own(Trainer):
         seen: list[tuple[int, bool, int]]
 

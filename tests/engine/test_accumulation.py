@@ -103,7 +103,7 @@ def test_over_the_end_of_an_epoch() -> None:
     check_equal(LossMLP, ([(torch.cat([x, x[:3]]), torch.cat([y, y[:3]]))], 1, 0), (batches, 3, 0))
 
 
-def test_a_step_that_says_its_count_is_believed() -> None:
+def test_the_count_that_a_step_returns_is_used() -> None:
     class Says(Tagger):
         def training_step(self, batch: Any) -> dict[str, Any]:
             tokens, labels = batch
@@ -169,7 +169,7 @@ def test_batches_of_equal_size_are_averaged_to_the_last_bit_as_ever() -> None:
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["compile=True", "compiled by its owner"])
-def test_compiled_models_count_as_ever(own: bool) -> None:
+def test_compiled_models_count_as_others_do(own: bool) -> None:
     rows = Rows(2, 20)
     with torch.compiler.set_stance("force_eager"):
 

@@ -49,20 +49,20 @@ def test_the_guides_name_every_alias() -> None:
         assert [alias for alias, field in USABLE.items() if f"`{alias}`" not in text] == []
 
 
-def test_a_run_is_trained_with_what_an_alias_says() -> None:
+def test_a_run_is_trained_with_the_value_of_an_alias() -> None:
     run = train(made(), xy(), max_step=3, max_steps=3, learning_rate=0.25)
     assert run.details.step == 3
     assert run.log()["lr"].to_list() == [0.25] * 3
     assert (run.trainer_config["max_step"], run.trainer_config["lr"]) == (3, 0.25)
 
 
-def test_of_two_names_with_different_values_none_is_taken() -> None:
+def test_two_names_with_different_values_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"lr=0.5 and learning_rate=0.25|learning_rate=0.25 and lr=0.5"):
         train(made(), xy(), learning_rate=0.25, lr=0.5)
     assert run_names() == []
 
 
-def test_subclasses_take_aliases_too_and_keep_their_own_fields() -> None:
+def test_subclasses_accept_aliases_too_and_keep_their_fields() -> None:
     class Plain(TrainerConfig):
         lr = 0.5
 

@@ -1,4 +1,4 @@
-"""The trainer's config: every field refuses what it cannot mean, by name, value and what would be right."""
+"""The trainer's config: every field refuses wrong values by name, value and expected form."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_fit_refuses_such_a_name_and_makes_nothing(name: str) -> None:
     assert run_names() == []
 
 
-def test_a_seed_that_torch_cannot_take_is_refused() -> None:
+def test_a_seed_too_large_for_torch_is_refused() -> None:
     assert TrainerConfig(seed=2**63 - 1).seed == 2**63 - 1
     with pytest.raises(ConfigError, match=r"^seed must be at most 9223372036854775807, not 9223372036854775808.$"):
         TrainerConfig(seed=2**63)
@@ -243,7 +243,7 @@ JSON = st.recursive(
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), JSON, max_size=3))
-def test_whatever_is_given_is_taken_as_it_is_or_refused_in_one_sentence(values: dict[str, Any]) -> None:
+def test_any_value_is_accepted_unchanged_or_refused_in_one_sentence(values: dict[str, Any]) -> None:
     try:
         config = TrainerConfig(**values)
     except (ConfigError, NameInvalidError) as error:

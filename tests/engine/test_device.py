@@ -17,19 +17,19 @@ from tests.engine.parts import made, train, xy
 MISSING = "mps" if not torch.backends.mps.is_available() else "cuda"
 
 
-def test_a_device_that_is_not_there_becomes_the_cpu_with_a_warning_that_says_so() -> None:
+def test_an_unavailable_device_becomes_the_cpu_with_a_warning() -> None:
     config = TrainerConfig(device=MISSING)
     with pytest.warns(DeviceWarning, match=f"Device '{MISSING}' is not available; using the CPU"):
         assert resolve_device(config) == "cpu"
     assert config.device == "cpu"
 
 
-def test_the_cpu_is_taken_without_a_word() -> None:
+def test_the_cpu_is_used_without_a_warning() -> None:
     config = TrainerConfig(device="cpu")
     assert resolve_device(config) == "cpu"
 
 
-def test_auto_takes_what_there_is_without_a_word() -> None:
+def test_auto_uses_an_available_device_without_a_warning() -> None:
     config = TrainerConfig(device="auto")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -38,7 +38,7 @@ def test_auto_takes_what_there_is_without_a_word() -> None:
     assert config.device == expected
 
 
-def test_fit_warns_once_trains_on_the_cpu_and_the_config_says_so() -> None:
+def test_fit_warns_once_trains_on_the_cpu_and_sets_the_config() -> None:
     config = TrainerConfig(device=MISSING, max_step=3, batch_size=4, tensorboard=False)
     with pytest.warns(DeviceWarning) as caught:
         run = train(made(), xy(), config=config)
@@ -49,14 +49,14 @@ def test_fit_warns_once_trains_on_the_cpu_and_the_config_says_so() -> None:
     assert run.status == "finished"
 
 
-def test_fit_tells_the_device_but_leaves_the_rest_of_a_shared_config() -> None:
+def test_fit_sets_the_device_but_leaves_the_rest_of_a_shared_config() -> None:
     config = TrainerConfig(device="auto", max_step=3, batch_size=4, tensorboard=False)
     runs = [train(made(), xy(), config=config, device="cpu", max_step=2) for _ in range(2)]
     assert config == TrainerConfig(device="cpu", max_step=3, batch_size=4, tensorboard=False)
     assert len({run.name for run in runs}) == 2
 
 
-def test_batches_of_any_make_are_moved_and_objects_by_their_own_to() -> None:
+def test_batches_of_any_type_are_moved_and_objects_by_their_to_method() -> None:
     class Own:
         moved_to = None
 

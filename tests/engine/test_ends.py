@@ -91,7 +91,7 @@ def broken_and_resumed(data: Callable[[], Any], place: str, after: int, **option
 
 @pytest.mark.filterwarnings("ignore:The data differs")
 @pytest.mark.parametrize("kind", DATA)
-def test_a_training_that_an_error_broke_off_goes_on_as_if_it_had_not_been(kind: str) -> None:
+def test_a_training_that_an_error_interrupted_resumes_exactly(kind: str) -> None:
     data, options = DATA[kind]
     straight = run_one(data, "straight", save_step_interval=0, **options)
     for place, after in (("forward", 4), ("forward", 3)):
@@ -181,7 +181,7 @@ class InTheWay(lightning.Callback):
             raise Fails("mine")
 
 
-def test_an_error_while_saving_is_a_note_on_the_error_and_does_not_take_its_place() -> None:
+def test_an_error_while_saving_is_a_note_on_the_error_and_does_not_replace_it() -> None:
     with pytest.raises(Fails, match="mine") as caught:
         train(made(), xy(), name="full", callbacks=[InTheWay()])
     assert any(note.startswith("The last step could not be saved: StorageError") for note in caught.value.__notes__)
@@ -240,7 +240,7 @@ class TooMuch(nn.Module):
 
 
 @pytest.mark.parametrize("where", ["forward", "backward", "python"])
-def test_memory_of_the_host_that_runs_out_is_told_as_that(where: str) -> None:
+def test_running_out_of_host_memory_is_reported_as_such(where: str) -> None:
     with pytest.raises((OutOfMemoryError, RuntimeError)) as caught:
         train(TooMuch(2, where), xy(), name="memory")
     run = darkit.load("memory")

@@ -200,7 +200,7 @@ class Noting(DataModule):
         self.noted.append(exception)
 
 
-def test_a_data_module_is_torn_down_and_told_of_an_error() -> None:
+def test_a_data_module_is_torn_down_and_gets_the_error() -> None:
     data = Noting()
     train(made(), data)
     assert data.noted == ["fit"]
@@ -290,7 +290,7 @@ def test_lightnings_callbacks_that_cannot_work_are_refused_with_what_to_use(call
     assert run_names() == []
 
 
-def test_lightnings_callbacks_that_work_are_taken() -> None:
+def test_lightnings_callbacks_that_work_are_accepted() -> None:
     timer = stock.Timer({"hours": 1})
     assert train(made(), xy(), callbacks=[timer, stock.ModelSummary()]).details.step == 6
     assert timer.time_elapsed() > 0

@@ -1,4 +1,4 @@
-"""Ctrl-C in a notebook, and a KeyboardInterrupt that somebody raises: `stopped`, and the last completed step saved."""
+"""Ctrl-C in a notebook, and a raised KeyboardInterrupt: `stopped`, and the last completed step saved."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_in_a_notebook_fit_returns_the_run(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("place", ["data", "model", "callback"])
-def test_a_keyboard_interrupt_that_somebody_raises_comes_through_and_the_last_completed_step_is_saved(
+def test_a_raised_keyboard_interrupt_passes_through_and_the_last_completed_step_is_saved(
     place: str,
 ) -> None:
     class Interrupting(Numbers):

@@ -1,4 +1,4 @@
-"""A disk that is full or cannot be written to: typed errors, and a run that still tells its step and why it ended."""
+"""A full or read-only disk: typed errors, and a run that still has its step and the reason of its end."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_shorter_status_leaves_nothing_of_the_longer_one(tmp_path: Path) -> No
     assert not (tmp_path / "missing.json").exists()
 
 
-def test_a_run_whose_last_status_could_not_be_written_tells_the_step_of_its_log(tmp_path: Path) -> None:
+def test_a_run_whose_last_status_could_not_be_written_has_the_step_of_its_log(tmp_path: Path) -> None:
     run = train(made(), xy(), name="a", max_step=6, save_step_interval=2)
     writer = StatusWriter(run.path, 6, lambda: 1)  # the last status that could be written
     writer._ended.set()

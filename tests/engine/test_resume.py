@@ -1,4 +1,4 @@
-"""Going on is exact, from any step and whatever the data is; other settings are told or refused."""
+"""Resuming is exact from any step and with any data; other settings are recorded or refused."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_going_on_from_any_step_is_bit_for_bit_as_without_a_break(case: str) -> None:
+def test_resuming_from_any_step_is_bit_for_bit_as_without_a_break(case: str) -> None:
     data, options = CASES[case]
     straight = run_one(data, "straight", **options)
     assert straight.details.step == STEPS
@@ -162,7 +162,7 @@ class StopAtEpoch(StopAt):
         (StopAtEpoch, Shuffled, 1),
     ],
 )
-def test_a_training_that_a_callback_ended_early_goes_on_exactly(
+def test_a_training_that_a_callback_ended_early_resumes_exactly(
     stop: type[StopAt], data: Callable[[], Any], accumulate: int
 ) -> None:
     options = {"gradient_accumulation_steps": accumulate, "save_step_interval": 0}
@@ -209,7 +209,7 @@ def test_another_name_starts_a_new_run_from_the_weights(reference: str, capsys: 
     assert sorted(path.name for path in run.path.iterdir()) == before
 
 
-def test_auto_begins_goes_on_and_begins_anew_where_nothing_was_saved(capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_starts_resumes_and_starts_again_if_nothing_was_saved(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_one(xy, "auto", resume="auto", max_step=3).details.step == 3
     on = run_one(xy, "auto", resume="auto", max_step=5)
     assert "Resuming run 'auto' from step 3." in capsys.readouterr().err
@@ -226,7 +226,7 @@ def test_auto_begins_goes_on_and_begins_anew_where_nothing_was_saved(capsys: pyt
     assert killed.log()["step"].to_list() == [1, 2]
 
 
-def test_a_run_without_a_checkpoint_begins_anew_with_other_settings() -> None:
+def test_a_run_without_a_checkpoint_starts_again_with_other_settings() -> None:
     options: dict[str, Any] = {"save_step_interval": 0, "max_step": 4}
     (saved,) = run_one(xy, "run", resume="auto", **options).checkpoints()
     saved.path.unlink()
@@ -235,7 +235,7 @@ def test_a_run_without_a_checkpoint_begins_anew_with_other_settings() -> None:
     assert (run.status, run.trainer_config["batch_size"]) == ("finished", 8)
 
 
-def test_auto_on_a_finished_run_says_so_and_loads_what_it_became(capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_on_a_finished_run_reports_it_and_loads_its_weights(capsys: pytest.CaptureFixture[str]) -> None:
     run = run_one(xy, "run", max_step=3)
     files = {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()}
     capsys.readouterr()
@@ -248,7 +248,7 @@ def test_auto_on_a_finished_run_says_so_and_loads_what_it_became(capsys: pytest.
     assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
 
 
-def test_data_that_is_not_what_it_was_is_warned_of() -> None:
+def test_changed_data_is_warned_of() -> None:
     train(MLP(), xy(), name="same", max_step=2)
     train(MLP(), xy(), name="same", max_step=4, resume=True)
     with pytest.warns(ReproductionWarning, match=r"The data differs from that of run 'same' before \(samples\)"):

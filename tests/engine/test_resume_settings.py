@@ -1,4 +1,4 @@
-"""Which settings a run may go on with, and what of it must be there."""
+"""The settings that a run may resume with, and the files that must exist."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_new_learning_rate_really_holds_in_the_schedule(options: dict[str, Any
     assert rates(darkit.load(name)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_new_learning_rate_really_holds_in_a_schedule_of_ones_own() -> None:
+def test_a_new_learning_rate_applies_to_a_user_schedule() -> None:
     options = {"scheduler": lambda optimizer: ExponentialLR(optimizer, 0.5), "optimizer": "sgd"}
     straight = run_one(xy, "straight", **options)
     name = break_off(straight, 4)
@@ -182,13 +182,13 @@ def test_another_optimizer_starts_without_a_state_where_that_is_allowed(
         ({"optimizer": lambda parameters: torch.optim.AdamW(parameters[:2])}, "does not fit this AdamW"),
     ],
 )
-def test_an_optimizer_of_ones_own_that_is_another_is_refused(run: Run, options: Any, said: str) -> None:
+def test_another_user_optimizer_is_refused(run: Run, options: Any, said: str) -> None:
     with pytest.raises(CheckpointMismatchError, match=said):
         run_one(xy, "run", resume=True, max_step=5, **options)
     assert [checkpoint.step for checkpoint in run.checkpoints()] == [1, 2, 3]
 
 
-def test_a_schedule_of_ones_own_that_is_another_is_refused() -> None:
+def test_another_user_schedule_is_refused() -> None:
     run_one(xy, "run", max_step=3, scheduler=lambda optimizer: StepLR(optimizer, 2))
     with pytest.raises(CheckpointMismatchError, match="schedule is another than this ExponentialLR: it has"):
         run_one(xy, "run", resume=True, max_step=5, scheduler=lambda optimizer: ExponentialLR(optimizer, 0.5))
@@ -212,7 +212,7 @@ def test_a_complete_run_needs_a_larger_max_step(run: Run) -> None:
         (None, "run:iter-9-ckpt", CheckpointNotFoundError, "no checkpoint 'iter-9-ckpt'"),
     ],
 )
-def test_what_is_not_there_is_said_and_nothing_is_made(
+def test_a_missing_run_or_checkpoint_is_named_and_nothing_is_created(
     run: Run, name: str | None, resume: Any, error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
@@ -220,7 +220,7 @@ def test_what_is_not_there_is_said_and_nothing_is_made(
     assert run_names() == ["run"]
 
 
-def test_a_damaged_latest_is_skipped_and_said_and_a_damaged_one_that_is_meant_is_refused(
+def test_a_damaged_latest_is_skipped_with_a_warning_and_a_requested_damaged_one_is_refused(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = run.path / "iter-3-ckpt.pth"

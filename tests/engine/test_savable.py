@@ -1,4 +1,4 @@
-"""State that cannot be saved is found before there is work to lose; what NumPy has is converted and comes back."""
+"""State that cannot be saved is found before there is work to lose; NumPy values are converted and restored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def milestones(optimizer: Any) -> MultiStepLR:
     return MultiStepLR(optimizer, milestones=numpy.array([2, 4]), gamma=numpy.float64(0.5))  # type: ignore[arg-type]
 
 
-def test_numpy_milestones_are_saved_and_go_on() -> None:
+def test_numpy_milestones_are_saved_and_resumed() -> None:
     def make() -> nn.Module:
         torch.manual_seed(0)
         return nn.Linear(4, 1)
@@ -156,7 +156,7 @@ def test_state_that_an_optimizer_has_from_its_first_step_on_is_found_after_that(
     assert model.calls == 1
 
 
-def test_a_hand_written_loop_hears_of_it_at_its_first_step() -> None:
+def test_a_hand_written_loop_gets_the_error_at_its_first_step() -> None:
     class Loop(Trainer):
         def train(self) -> None:
             for step in range(self.max_step):
@@ -169,7 +169,7 @@ def test_a_hand_written_loop_hears_of_it_at_its_first_step() -> None:
     assert loop.current_step == 0
 
 
-def test_places_that_are_none_are_told(tmp_path: Any) -> None:
+def test_invalid_ranks_are_refused(tmp_path: Any) -> None:
     for number, place in enumerate(([["state_dict", "x"]], [["step"]], [[]], [3], [["list", 7]])):
         content = {"state_dict": {}, "step": 1, "list": [torch.ones(1)], "numpy_arrays": place}
         path = write_checkpoint(tmp_path, number, content, metrics={}, run_id="")

@@ -34,7 +34,7 @@ def opened(name: str | None = "a") -> Session:
     return session
 
 
-def test_a_session_says_running_until_it_ends_and_holds_the_lock_meanwhile() -> None:
+def test_a_session_is_running_and_locked_until_it_ends() -> None:
     with opened() as session:
         run = Run(session.folder)
         assert (run.status, is_locked(run.path)) == ("running", True)
@@ -42,7 +42,7 @@ def test_a_session_says_running_until_it_ends_and_holds_the_lock_meanwhile() -> 
     assert (run.status, run.details.step, run.details.reason, is_locked(run.path)) == ("finished", 10, "", False)
 
 
-def test_without_a_name_the_model_and_the_time_give_one_and_a_taken_one_gets_a_number() -> None:
+def test_a_generated_name_has_model_and_time_and_a_number_if_it_exists() -> None:
     names = []
     for _ in range(4):
         with opened(name=None) as session:
@@ -51,7 +51,7 @@ def test_without_a_name_the_model_and_the_time_give_one_and_a_taken_one_gets_a_n
     assert all(name.startswith("some-model-2") for name in names)
 
 
-def test_fresh_names_of_fit_tell_the_model_and_never_collide() -> None:
+def test_generated_names_of_fit_name_the_model_and_never_collide() -> None:
     names = {train(made(), xy(), max_step=1).name for _ in range(3)}
     assert len(names) == 3
     assert all(name.startswith("mlp-2") for name in names)
@@ -139,7 +139,7 @@ def test_an_end_after_the_end_does_nothing() -> None:
     assert Run(session.folder).status == "finished"
 
 
-def test_a_taken_name_is_refused_and_not_a_byte_of_the_old_run_changes() -> None:
+def test_an_existing_name_is_refused_and_not_a_byte_of_the_old_run_changes() -> None:
     run = train(made(), xy(), name="taken")
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.rglob("*") if path.is_file()}
     with pytest.raises(RunExistsError, match="There is a run 'taken' already"):
@@ -213,7 +213,7 @@ def test_a_run_that_another_process_trains_cannot_be_resumed(home: Path) -> None
     assert train(made(), xy(), resume="busy", max_step=4).status == "finished"
 
 
-def test_run_json_tells_where_the_run_comes_from() -> None:
+def test_run_json_records_the_origin_of_the_run() -> None:
     run = train(made(), xy(), name="told", seed=7, visual_series={"mine": ["epoch", "train_loss"]})
     facts = json.loads((run.path / "run.json").read_text())
     assert facts["name"] == "told"

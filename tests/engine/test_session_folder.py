@@ -1,4 +1,4 @@
-"""What a training writes goes into its own folder or nowhere: a deleted run does not write into its successor."""
+"""A training writes into its folder or nowhere: a deleted run does not write into its successor."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_deleted_run_ends_in_one_sentence_and_writes_nothing_into_its_successo
         session.end()
 
 
-def test_a_lock_file_that_was_removed_is_made_anew_and_the_training_goes_on() -> None:
+def test_a_removed_lock_file_is_recreated_and_the_training_continues() -> None:
     callbacks = [At(2, (base() / "a" / files.LOCK).unlink)]
     run = train(made(), xy(), name="a", callbacks=callbacks, max_step=6, save_step_interval=2)
     assert run.status == "finished"
@@ -88,7 +88,7 @@ def test_a_status_thread_ends_with_the_folder(tmp_path: Path, monkeypatch: pytes
     assert list(session.folder.iterdir()) == []
 
 
-def test_a_run_that_cannot_begin_does_not_take_its_successor_away() -> None:
+def test_a_run_that_cannot_begin_does_not_delete_its_successor() -> None:
     session = Session.create(base(), TrainerConfig(name="a"), "MLP")
     shutil.rmtree(session.folder)
     session.folder.mkdir()
@@ -108,7 +108,7 @@ def test_where_nothing_can_be_locked_no_folder_stays(name: str | None, monkeypat
 
 
 @pytest.mark.parametrize("name", [".notes.json.tmp-7-1", ".stop.json.tmp-7-1", ".iter-2-ckpt.pth.tmp-7-1"])
-def test_going_on_removes_only_what_nobody_is_writing(name: str) -> None:
+def test_resuming_removes_only_files_that_no_process_writes(name: str) -> None:
     run = train(made(), xy(), name="a", max_step=2)
     left, old = run.path / name, run.path / f"{name}-old"
     for path in (left, old):

@@ -120,7 +120,7 @@ def test_a_request_that_no_signal_made_ends_no_process() -> None:
     request.end_process()
 
 
-def test_an_interpreter_at_which_somebody_sits_survives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interactive_interpreter_survives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     assert is_interactive()
     request = StopRequest()
@@ -159,7 +159,7 @@ def test_two_signals_at_once_are_one(guard: SignalGuard) -> None:
 
 
 @pytest.mark.parametrize("sits_at", ["prompt", "notebook"])
-def test_where_somebody_sits_the_second_signal_is_raised_and_the_process_lives(
+def test_in_an_interactive_interpreter_the_second_signal_is_raised_and_the_process_survives(
     guard: SignalGuard, monkeypatch: pytest.MonkeyPatch, sits_at: str
 ) -> None:
     if sits_at == "prompt":

@@ -103,7 +103,7 @@ class Tied(nn.Module):
         return F.cross_entropy(self.decoder(self.embedding(x)), y)
 
 
-def test_a_tied_model_of_ones_own_equals_a_plain_loop_and_loads_strictly() -> None:
+def test_a_tied_user_model_equals_a_plain_loop_and_loads_strictly() -> None:
     data = (torch.arange(16) % 10, (torch.arange(16) + 1) % 10)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), batch_size=4)
     ours, theirs = made(Tied), made(Tied)
@@ -122,7 +122,7 @@ def last_step_error(outputs: Any, target: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("make", [lambda: nn.LSTM(3, 8, batch_first=True), lambda: nn.GRU(3, 8, batch_first=True)])
-def test_torchs_recurrent_networks_train_with_a_loss_of_ones_own(make: Any) -> None:
+def test_torchs_recurrent_networks_train_with_a_user_loss(make: Any) -> None:
     torch.manual_seed(0)
     model = make()
     torch.manual_seed(0)

@@ -118,7 +118,7 @@ def test_gradients_are_clipped_to_the_norm_as_torch_does(accumulation: int) -> N
     assert equal_weights(ours, theirs)
 
 
-def test_in_a_step_evaluation_comes_first_then_ones_own_callbacks_then_log_then_save() -> None:
+def test_in_a_step_evaluation_comes_first_then_user_callbacks_then_log_then_save() -> None:
     seen: list[tuple[str, int]] = []
 
     class Own(lightning.Callback):
@@ -144,7 +144,7 @@ def test_in_a_step_evaluation_comes_first_then_ones_own_callbacks_then_log_then_
         assert checkpoint.metrics["train_loss"] == row["train_loss"]
 
 
-def test_every_hook_of_ones_own_callback_comes_as_often_as_lightning_says() -> None:
+def test_every_hook_of_a_user_callback_is_called_as_often_as_by_lightning() -> None:
     class Counts(lightning.Callback):
         def __init__(self) -> None:
             self.calls: dict[str, int] = {}
@@ -296,7 +296,7 @@ def test_data_of_unknown_length_is_a_plain_loop_too() -> None:
     assert [checkpoint.step for checkpoint in run.checkpoints()] == [7]
 
 
-def test_an_error_of_ones_own_loss_at_the_first_step_leaves_nothing_but_later_keeps_the_run() -> None:
+def test_an_error_of_a_user_loss_at_the_first_step_leaves_nothing_but_later_keeps_the_run() -> None:
     calls = []
 
     def loss(outputs: Tensor, target: Tensor) -> Any:

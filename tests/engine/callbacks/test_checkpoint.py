@@ -203,7 +203,7 @@ def test_a_crash_of_a_run_keeps_its_checkpoints_and_saves_the_last_step() -> Non
     assert (run.status, run.latest_checkpoint().step) == ("crashed", 5)  # type: ignore[union-attr]
 
 
-def test_a_save_and_an_earlier_write_that_both_fail_at_an_error_are_both_told(folder: Path) -> None:
+def test_a_save_and_an_earlier_write_that_both_fail_at_an_error_are_both_noted(folder: Path) -> None:
     class Full(CheckpointWriter):
         def save(self, *arguments: Any, **named: Any) -> Path:
             raise StorageError(28, "the last one")

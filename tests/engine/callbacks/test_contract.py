@@ -59,7 +59,7 @@ def callback(request: pytest.FixtureRequest, folder: Path) -> lightning.Callback
     return CALLBACKS[request.param](folder)
 
 
-def test_every_callback_of_the_room_is_under_this_contract_and_has_a_file_and_a_test_of_its_own() -> None:
+def test_every_callback_of_the_room_is_under_this_contract_and_has_a_file_and_a_test() -> None:
     files: dict[str, str] = {}
     for info in pkgutil.iter_modules(room.__path__):
         module = importlib.import_module(f"{room.__name__}.{info.name}")
@@ -162,7 +162,7 @@ def test_the_order_among_others_does_not_matter_to_the_weights(folder: Path) -> 
     assert equal_weights(ours, without)
 
 
-def test_as_ones_own_callback_in_fit_it_changes_no_weight_either(callback: lightning.Callback) -> None:
+def test_as_a_user_callback_in_fit_it_changes_no_weight_either(callback: lightning.Callback) -> None:
     ours, without = made(), made()
     if isinstance(callback, EmaWeights):
         return  # refused, for it must come before the evaluation: ema_decay puts it there
@@ -173,7 +173,7 @@ def test_as_ones_own_callback_in_fit_it_changes_no_weight_either(callback: light
     assert equal_weights(ours, without)
 
 
-def test_an_error_reaches_the_person_also_from_a_module_with_outputs_of_its_own(tmp_path: Path) -> None:
+def test_an_error_of_a_module_with_outputs_is_raised_too(tmp_path: Path) -> None:
     class Fails(lightning.Callback):
         def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
             if trainer.global_step == 3:

@@ -54,7 +54,7 @@ def test_it_ends_after_so_many_values_that_are_not_better(
     assert run.details.reason.startswith(f"Stopped early at step {ends_at}: the last") == (ends_at < 30)
 
 
-def test_the_reason_names_the_best_and_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_reason_names_the_best_and_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
     run = run_with([5, 4, 3, 3, 3], early_stop_patience=2)
     reason = "Stopped early at step 10: the last 2 values of val_score did not improve (the best is 3 at step 6)."
     assert run.details.reason == reason
@@ -112,7 +112,7 @@ def test_a_metric_that_cannot_come_is_refused() -> None:
         train(made(), xy(), early_stop_patience=2, monitor="accuracy", eval_step_interval=2)
 
 
-def test_in_a_stock_trainer_it_ends_where_lightnings_own_does() -> None:
+def test_in_a_stock_trainer_it_stops_where_lightnings_does() -> None:
     class Logging(Foreign):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             output = super().training_step(batch, batch_idx)

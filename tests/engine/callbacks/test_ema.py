@@ -59,7 +59,7 @@ def by_hand(model: nn.Module, steps: int) -> list[Any]:
 
 @pytest.mark.parametrize("cls", [MLP, Tied])
 @pytest.mark.filterwarnings("ignore:No config of Tied")
-def test_the_averages_are_torchs_and_the_training_goes_on_with_its_own_weights(cls: Any) -> None:
+def test_the_averages_are_torchs_and_the_training_continues_with_raw_weights(cls: Any) -> None:
     ours, theirs = made(cls), made(cls)
     run = train(ours, in_order(), optimizer=SGD, ema_decay=DECAY, save_step_interval=1, max_step=6)
     expected = by_hand(theirs, 6)
@@ -144,7 +144,7 @@ def test_with_the_best_at_the_end_the_model_has_the_averages_of_the_best_step() 
     assert all(torch.equal(saved[key], value) for key, value in model.state_dict().items())
 
 
-def test_after_a_failure_the_checkpoint_has_both_and_the_model_its_own() -> None:
+def test_after_a_failure_the_checkpoint_has_both_and_the_model_the_raw_weights() -> None:
     class Fails(lightning.Callback):
         def on_train_batch_start(self, trainer: lightning.Trainer, *rest: Any) -> None:
             if trainer.global_step == 4:

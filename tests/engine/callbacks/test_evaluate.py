@@ -1,4 +1,4 @@
-"""Evaluation: when it comes, what it averages, and that the training goes on as if there had been none."""
+"""Evaluation: when it is due, what it averages, and that it does not change the training."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_modules_own_validation_step_gives_the_loss() -> None:
     assert outputs.rows[3]["val_loss"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_validation_step_that_returns_nothing_is_told_what_to_do() -> None:
+def test_a_validation_step_that_returns_nothing_is_an_error_with_advice() -> None:
     class Silent(Foreign):
         def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
             self.log("val_loss", 1.0)
@@ -91,7 +91,7 @@ def test_batches_without_a_length_count_once_each() -> None:
 
 
 @pytest.mark.parametrize(("iters", "seen"), [(1, 1), (3, 3), (0, 4), (99, 4)])
-def test_it_takes_so_many_batches_or_all(iters: int, seen: int) -> None:
+def test_it_evaluates_the_given_number_of_batches_or_all(iters: int, seen: int) -> None:
     class Counted(DataLoader[Any]):
         count = 0
 

@@ -12,7 +12,7 @@ from darkit.engine.config import TrainerConfig
 from tests.engine.callbacks.stock import Foreign, stock_fit
 
 
-def test_alone_it_writes_the_files_of_someone_elses_module(folder: Path) -> None:
+def test_alone_it_writes_the_files_of_a_lightning_module(folder: Path) -> None:
     stock_fit(Foreign(), ExportConfigs(folder, TrainerConfig(lr=0.5)))
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.py", "trainer_config.json"]
     assert json.loads((folder / "trainer_config.json").read_text())["lr"] == 0.5

@@ -1,4 +1,4 @@
-"""A loss that is not finite: told with its step, in the log, and never in a checkpoint."""
+"""A loss that is not finite: reported with its step, in the log, and never in a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_alone_it_stops_a_stock_training_and_names_the_step() -> None:
     assert len(module.losses) == 3
 
 
-def test_alone_it_may_warn_once_and_go_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_alone_it_may_warn_once_and_continue(caplog: pytest.LogCaptureFixture) -> None:
     module = Foreign(nan_at=2)
     with caplog.at_level(logging.WARNING):
         stock_fit(module, LossGuard("warn"))
@@ -103,7 +103,7 @@ def test_frozen_weights_and_buffers_may_hold_what_they_like() -> None:
     assert train(made(Masked), xy(), loss=torch.nn.functional.mse_loss).status == "finished"
 
 
-def test_with_a_logs_thread_check_tells_what_was_noted_on_the_device(tmp_path: Path) -> None:
+def test_with_a_logs_thread_check_reports_the_step_recorded_on_the_device(tmp_path: Path) -> None:
     stream = RowStream(CsvLog(tmp_path / "log.csv"))
     guard = LossGuard("stop", stream)
     assert guard.check in stream.watches

@@ -44,7 +44,7 @@ def test_what_was_logged_before_an_exception_is_there(folder: Path) -> None:
     assert read_log(folder / "train_log.csv")["step"].to_list() == [1, 2, 3, 4]
 
 
-def test_a_second_training_goes_on_in_the_same_file(folder: Path) -> None:
+def test_a_second_training_continues_in_the_same_file(folder: Path) -> None:
     log = StepLog(folder)
     stock_fit(Foreign(), log, max_steps=2)
     stock_fit(Foreign(), log, max_steps=2)
@@ -141,7 +141,7 @@ def test_in_a_process_that_does_not_write_nothing_is_written() -> None:
     stock_fit(Foreign(), StepLog(None))
 
 
-def test_ones_own_callback_adds_columns_before_the_row_is_written() -> None:
+def test_a_user_callback_adds_columns_before_the_row_is_written() -> None:
     class Own(lightning.Callback):
         def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, *rest: Any) -> None:
             outputs["twice"] = 2 * trainer.global_step

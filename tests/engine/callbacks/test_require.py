@@ -54,7 +54,7 @@ def test_a_metric_that_a_callback_adds_now_and_then_is_waited_for_and_nothing_is
     assert [saved.step for saved in run.checkpoints()] == [1, 2, 3, 4, 5, 6]
 
 
-def test_saves_that_no_evaluation_goes_with_are_kept_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_saves_without_an_evaluation_are_kept_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     run = train(made(), xy(), xy(), max_step=8, eval_step_interval=4, save_step_interval=2, keep_best=1)
     assert [saved.step for saved in run.checkpoints()] == [2, 6, 8]
     assert [record.message for record in caplog.records if "keep_best" in record.message] == [
@@ -63,7 +63,7 @@ def test_saves_that_no_evaluation_goes_with_are_kept_and_that_is_said(caplog: py
     ]
 
 
-def test_alone_it_looks_at_someone_elses_module() -> None:
+def test_alone_it_checks_a_lightning_module() -> None:
     stock_fit(Foreign(), StepEvaluate(in_order(8), 2), RequireMetric("val_loss"))
     stock_fit(Foreign(), RequireMetric("absolute", evaluates=False))
     with pytest.raises(ConfigError, match="of step 1"):

@@ -41,7 +41,7 @@ def has_weights(model: Any, run: darkit.Run, step: int) -> bool:
         ({"early_stop_patience": 1, "keep_last": 1}, 6, [6, 8]),
     ],
 )
-def test_the_model_has_the_best_weights_and_the_run_says_of_which_step(
+def test_the_model_has_the_best_weights_and_the_run_records_their_step(
     options: dict[str, Any], best: int, kept: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = made()

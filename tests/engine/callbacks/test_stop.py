@@ -62,7 +62,7 @@ def handlers() -> list[object]:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_stock_trainer_ends_after_the_step_that_was_going_on(number: signal.Signals) -> None:
+def test_a_stock_trainer_ends_after_the_current_step(number: signal.Signals) -> None:
     before = handlers()
     stop = StopOnRequest()
     trainer = stock(SendSignal(3, number), stop)
@@ -78,7 +78,7 @@ def test_one_that_was_asked_to_stop_can_train_again() -> None:
     assert stop.request.reason == ""
 
 
-def test_a_request_of_ones_own_ends_it_too() -> None:
+def test_a_programmatic_request_stops_it_too() -> None:
     guard = SignalGuard(StopRequest())
 
     class Ask(lightning.Callback):
@@ -97,7 +97,7 @@ def test_the_signals_are_given_back_after_an_error() -> None:
     assert handlers() == before
 
 
-def test_somebody_elses_guard_is_left_listening() -> None:
+def test_a_given_guard_stays_installed() -> None:
     before = handlers()
     guard = SignalGuard(StopRequest())
     guard.install()
@@ -107,7 +107,7 @@ def test_somebody_elses_guard_is_left_listening() -> None:
     assert handlers() == before
 
 
-def test_a_training_that_nobody_asks_to_stop_goes_to_its_end() -> None:
+def test_a_training_without_a_request_runs_to_its_end() -> None:
     assert stock(StopOnRequest()).global_step == 8
 
 

@@ -1,4 +1,4 @@
-"""The module that Lightning sees: its steps come in stretches, and nobody can tell."""
+"""The module that Lightning sees: its steps come in stretches, without a visible difference."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_by_epochs_in_a_stock_trainer_it_ends_after_them() -> None:
 
 
 class Meets(lightning.Callback):
-    """Notes what a callback is told after every batch."""
+    """Records the arguments of a callback after every batch."""
 
     def __init__(self) -> None:
         self.met: list[tuple[int, int, float, tuple[int, ...]]] = []
@@ -54,7 +54,7 @@ class Meets(lightning.Callback):
 
 @pytest.mark.parametrize("pause", [0.0, 0.03])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_callbacks_meet_every_step_with_its_own_outputs_and_batch_however_long_a_step_takes(
+def test_callbacks_get_every_step_with_its_outputs_and_batch_whatever_its_duration(
     pause: float, precision: str
 ) -> None:
     def loss(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""How a batch becomes a loss: the order of the ways, the kinds of batches, and what is said when there is none."""
+"""The loss of a batch: the order of its sources, the types of batches, and the error without one."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_lightning_module_trains_as_a_model() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:No config of Other")
-def test_what_a_lightning_module_says_with_self_log_is_logged_in_training_and_evaluation() -> None:
+def test_values_of_self_log_are_logged_in_training_and_evaluation() -> None:
     class Other(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
@@ -145,7 +145,7 @@ def test_without_a_loss_the_model_gets_the_whole_batch(batch: Any) -> None:
     assert make_step(LossMLP())(batch)["loss"].shape == expected.shape
 
 
-def test_a_tensor_and_an_object_of_ones_own_are_given_whole() -> None:
+def test_a_tensor_and_a_user_object_are_passed_whole() -> None:
     seen = []
     model = returning(lambda weight: weight * 1)
     model.forward = lambda batch: (seen.append(batch), model.weight * 1)[1]  # type: ignore[method-assign]
@@ -192,7 +192,7 @@ def test_a_loss_of_model_and_batch_gets_both_whole() -> None:
     assert seen[0][1] is batch
 
 
-def test_a_module_as_loss_may_take_the_model_too() -> None:
+def test_a_module_as_loss_may_have_a_model_parameter_too() -> None:
     class Penalty(nn.Module):
         def forward(self, model: nn.Module, batch: Any) -> Tensor:
             return sum(parameter.square().sum() for parameter in model.parameters())  # type: ignore[return-value]
@@ -215,12 +215,12 @@ def test_a_value_from_a_step_is_kept_as_it_was() -> None:
     assert values["count"].item() == 1
 
 
-def test_a_loss_of_one_element_from_ones_own_loss_is_taken_for_a_scalar() -> None:
+def test_a_loss_of_one_element_from_a_user_loss_becomes_a_scalar() -> None:
     assert make_step(MLP(), lambda outputs, target: (outputs - target).mean().reshape(1))((X, Y))["loss"].ndim == 0
 
 
 @pytest.mark.parametrize("output", [(torch.ones(1, 2), torch.ones(1, 1)), torch.ones(1, 1)], ids=["last", "alone"])
-def test_predictions_that_happen_to_have_one_element_are_not_taken_for_a_loss(output: Any) -> None:
+def test_predictions_with_one_element_are_not_a_loss(output: Any) -> None:
     with pytest.raises(LossError, match="must be a scalar"):
         make_step(returning(lambda weight: output))(X)
 
@@ -239,7 +239,7 @@ def test_predictions_that_happen_to_have_one_element_are_not_taken_for_a_loss(ou
     ],
     ids=["shape", "dict", "None in tuple", "None", "float", "text", "out.loss None", "detached"],
 )
-def test_a_loss_that_cannot_be_used_is_one_error_that_says_what_to_add(make_output: Any, said: str) -> None:
+def test_an_unusable_loss_is_one_error_with_advice(make_output: Any, said: str) -> None:
     with pytest.raises(LossError, match=said) as caught:
         make_step(returning(make_output))((X, Y))
     for way in ("loss=", "training_step(batch)", "loss(batch)", "out.loss", "out['loss']", "(logits, loss)", "scalar"):

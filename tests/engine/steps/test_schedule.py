@@ -65,7 +65,7 @@ def by_hand(model: nn.Module, steps: int, schedule: Any, after: Callable[[int, b
         (lambda make: {"scheduler": make, "interval": "epoch", "frequency": numpy.int64(2)}, "epoch", 2),
     ],
 )
-def test_a_schedule_is_stepped_when_the_person_says(form: Any, interval: str, frequency: int) -> None:
+def test_a_schedule_is_stepped_at_the_given_interval(form: Any, interval: str, frequency: int) -> None:
     ours, theirs = made(), made()
     data = in_order if frequency == 1 else stream
     run = train(ours, data(), optimizer=SGD, scheduler=form(STEP), max_step=18)
@@ -171,7 +171,7 @@ def test_every_schedule_is_resumed_exactly(scheduler: Any, data: Any, accumulate
     assert run.log()["lr"].to_list() == straight.log()["lr"].to_list()
 
 
-def test_a_schedule_whose_time_was_not_said_is_stepped_by_step_and_that_is_said(
+def test_a_schedule_without_an_interval_is_stepped_by_step_and_that_is_announced(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = "StepLR is stepped after every step. (scheduler, 'epoch') steps it after every epoch."
@@ -201,7 +201,7 @@ def test_a_schedule_whose_time_was_not_said_is_stepped_by_step_and_that_is_said(
         (("cosine", "epoch"), r"not str"),
     ],
 )
-def test_what_is_no_schedule_is_refused_and_leaves_nothing(wrong: Any, said: str) -> None:
+def test_an_invalid_schedule_is_refused_and_leaves_nothing(wrong: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         train(made(), xy(), scheduler=wrong)
     assert run_names() == []
@@ -244,7 +244,9 @@ def test_a_one_cycle_that_ends_before_the_training_is_refused_also_in_a_resumed_
         ((functools.partial(CosineAnnealingLR, T_max=3), "epoch"), ""),
     ],
 )
-def test_another_length_than_the_trainings_is_said(scheduler: Any, said: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_length_other_than_the_trainings_is_warned_of(
+    scheduler: Any, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
     train(made(MLP), xy(), optimizer=SGD, scheduler=scheduler)
 
     assert bool(re.search(said, caplog.text)) if said else "is made for" not in caplog.text
