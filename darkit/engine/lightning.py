@@ -1,4 +1,4 @@
-"""Everything that darkit uses of Lightning without a promise that it stays.
+"""The parts of Lightning that darkit uses although they are private, experimental or undocumented.
 
 No other file touches these parts. ``tests/engine/test_lightning.py`` checks each by name, and ``pyproject.toml`` bounds
 Lightning to the versions that it passes with.
@@ -41,12 +41,12 @@ def step_progress(trainer: lightning.Trainer) -> Any:
 
 
 def batches_taken(trainer: lightning.Trainer) -> int:
-    """Return the batches of this epoch taken so far; hooks get the index of a batch, a checkpoint between them none."""
+    """Return the number of batches of this epoch so far, for a checkpoint outside of hooks that get an index."""
     return trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
 
 def data_ended(trainer: lightning.Trainer) -> bool:
-    """Return whether the data of this epoch has ended, which data without a length does not say beforehand."""
+    """Return whether the data of this epoch has ended, which is not known beforehand without a length."""
     return bool(trainer.fit_loop._data_fetcher.done)  # type: ignore[union-attr]
 
 

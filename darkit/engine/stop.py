@@ -83,7 +83,7 @@ class SignalGuard:
         for number in SIGNALS:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
-            before = signal.signal(number, self._note)
+            before = signal.signal(number, self._handle)
             self._before.setdefault(number, before)
 
     def uninstall(self) -> None:
@@ -100,7 +100,7 @@ class SignalGuard:
             time.sleep(0.01)
         return bool(self.request.reason)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         received = signal.Signals(number)
         if self._received and (number == signal.SIGHUP or time.monotonic() - self._received < _SAME):
             return

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 import darkit
 from darkit.core import Trainer
 from darkit.engine.checkpoints.difference import differences
-from darkit.errors import ConfigError
+from darkit.errors import CheckpointMismatchError, ConfigError
 from tests.core.parts import Loop, LoopConfig, loop, samples, saved
 from tests.core.test_resume import Random, rows, state
 
@@ -118,6 +118,12 @@ def test_a_trainer_with_state_dict_saves_its_state_with_it() -> None:
     resumed(Own)
     assert same()
     assert state("broken")["trainer"].keys() == {"own"}
+
+
+def test_a_state_of_the_trainer_needs_a_class_that_loads_it() -> None:
+    loop(Own, name="own", max_step=2).train(samples(24))
+    with pytest.raises(CheckpointMismatchError, match=r"its class has no load_state_dict\(\)"):
+        loop(Random, name="own", resume=True).train(samples(24))
 
 
 def test_an_optimizer_that_is_made_before_train_gets_its_state_too() -> None:

@@ -86,7 +86,7 @@ def test_the_signals_are_given_back_to_whoever_had_them(guard: SignalGuard) -> N
     try:
         guard.install()
         guard.install()  # again, after somebody else may have taken them
-        assert signal.getsignal(signal.SIGTERM) == guard._note
+        assert signal.getsignal(signal.SIGTERM) == guard._handle
         guard.uninstall()
         guard.uninstall()
         assert signal.getsignal(signal.SIGTERM) is own

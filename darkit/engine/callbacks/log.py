@@ -22,7 +22,7 @@ class StepLog(EveryStepCallback):
 
     Args:
         target: The run directory, whose ``train_log.csv`` is then opened for the time of the training; a stream that
-            somebody else closes; or None in a process that only takes part in a training on several devices.
+            the caller closes; None in the other processes of a training on several devices.
         every: Steps between rows; evaluated steps and the last one are logged always.
     """
 

@@ -71,7 +71,7 @@ class StopOnRequest(StepCallback):
     def _agree(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, asked: bool, step: int) -> bool:
         steps, elapsed = step - self._since[0], time.monotonic() - self._since[1]
         mine = torch.tensor([float(asked), elapsed / steps], device=pl_module.device)
-        someone, slowest = trainer.strategy.reduce(mine, reduce_op="max").tolist()
+        any_asked, slowest = trainer.strategy.reduce(mine, reduce_op="max").tolist()
         self._wait = max(1, min(_MOST_STEPS, int(_INTERVAL / max(slowest, 1e-6))))
         self._since = (step, time.monotonic())
-        return bool(someone)
+        return bool(any_asked)

@@ -288,7 +288,7 @@ class Adapter(lightning.LightningModule):
 
 
 def bare_module(pl_module: lightning.LightningModule) -> nn.Module:
-    """Return the user's module inside the adapter, or someone else's LightningModule itself."""
+    """Return the user's module inside the adapter, or a user's LightningModule itself."""
     return pl_module.module if isinstance(pl_module, Adapter) else pl_module
 
 
