@@ -46,7 +46,7 @@ def test_a_row_is_a_dataclass_a_mapping_or_keywords_or_both(log: CsvLogger, rows
 
 @pytest.mark.parametrize("wrong", [Row, 3, "step", [1], object()])
 def test_anything_else_is_refused(log: CsvLogger, rows: list[dict[str, Any]], wrong: Any) -> None:
-    with pytest.raises(LogError, match="takes a dataclass instance, a mapping or keyword arguments"):
+    with pytest.raises(LogError, match="must be a dataclass instance, a mapping or keyword arguments"):
         log.log(wrong)
     assert rows == []
 

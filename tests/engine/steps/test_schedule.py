@@ -208,7 +208,7 @@ def test_an_invalid_schedule_is_refused_and_leaves_nothing(wrong: Any, said: str
 
 
 def test_a_schedule_that_waits_for_a_metric_that_cannot_come_is_refused() -> None:
-    with pytest.raises(ConfigError, match="waits for 'val_loss', but there is no validation data"):
+    with pytest.raises(ConfigError, match="needs 'val_loss', but the run has no validation data"):
         train(made(), xy(), scheduler=PLATEAU)
     assert run_names() == []
     with pytest.raises(ConfigError, match=r"monitor 'val_los' is not among the metrics of step 2.*'val_loss'"):
