@@ -170,9 +170,7 @@ for step in range(3):
         ("if step == 2: raise KeyboardInterrupt", "stopped", "Interrupted from the keyboard."),
     ],
 )
-def test_a_script_that_never_says_that_it_ended_is_ended_by_its_exit(
-    python: str, ending: str, state: str, reason: str
-) -> None:
+def test_the_exit_of_a_script_ends_its_run(python: str, ending: str, state: str, reason: str) -> None:
     program = textwrap.dedent(SCRIPT).format(ending=ending)
     subprocess.run([python, "-c", program], capture_output=True, timeout=120, check=False, cwd=CHECKOUT)
     run = darkit.load("script")

@@ -71,7 +71,7 @@ def test_during_a_checkpoint_the_one_before_stays_whole_and_nothing_half_is_left
     assert len(rows) >= interval
 
 
-def test_during_the_log_the_rows_before_stay_whole_and_the_run_says_why_it_ended(python: str, home: Path) -> None:
+def test_during_the_log_earlier_rows_stay_whole_and_the_run_records_why_it_ended(python: str, home: Path) -> None:
     said, run = fill(python, home, limit=32768, hidden=8, steps=20000, interval=0)
     assert "train_log.csv" in said
     assert run.status == "crashed"
