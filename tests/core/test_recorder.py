@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import textwrap
 from contextlib import nullcontext
 from pathlib import Path
@@ -170,9 +171,9 @@ for step in range(3):
         ("if step == 2: raise KeyboardInterrupt", "stopped", "Interrupted from the keyboard."),
     ],
 )
-def test_the_exit_of_a_script_ends_its_run(python: str, ending: str, state: str, reason: str) -> None:
+def test_the_exit_of_a_script_ends_its_run(ending: str, state: str, reason: str) -> None:
     program = textwrap.dedent(SCRIPT).format(ending=ending)
-    subprocess.run([python, "-c", program], capture_output=True, timeout=120, check=False, cwd=CHECKOUT)
+    subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120, check=False, cwd=CHECKOUT)
     run = darkit.load("script")
     assert (run.status, run.details.reason) == (state, reason)
     assert run.log()["step"].to_list() == [0, 1, 2]
