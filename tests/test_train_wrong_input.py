@@ -51,17 +51,17 @@ WRONG = [
     ),
     (("model=mymodel", "data=text"), r"The setting model\.config\.input_size takes the value of data\.input_size, .*"),
     (("model=mymodel", "loss=3"), r"The config of loss needs a _target_, .*"),
-    (("model=mymodel", "loss=nope"), r"There is no loss 'nope': .*has no attribute 'nope'"),
+    (("model=mymodel", "loss=nope"), r"Unknown loss 'nope': .*has no attribute 'nope'"),
     (
         ("model=mymodel", "model._target_=builtins.dict"),
         r"The model builtins\.dict is a dict, not a torch\.nn\.Module\.",
     ),
-    (("model=mymodel", "model._target_=nope.X"), r"The model nope\.X cannot be made: No module named 'nope'"),
+    (("model=mymodel", "model._target_=nope.X"), r"The model nope\.X cannot be created: No module named 'nope'"),
     (
         ("model.config.num_heads=5",),
-        r"The model darkit\.models\.gpt\.GPT cannot be made: hidden_size \(192\) must .*\.",
+        r"The model darkit\.models\.gpt\.GPT cannot be created: hidden_size \(192\) must .*\.",
     ),
-    (("model.config.num_layers=x",), r"The model darkit\.models\.gpt\.GPT cannot be made: num_layers must be .*"),
+    (("model.config.num_layers=x",), r"The model darkit\.models\.gpt\.GPT cannot be created: num_layers must be .*"),
     (("model=mymodel", "data.samples=0"), r"samples must be at least 1, not 0\."),
     (("data.vocab_size=10",), r"vocab_size must be at least 257 .*, not 10\."),
     (("data.val_fraction=2",), r"val_fraction must be above 0 and below 1, not 2"),
@@ -72,7 +72,7 @@ WRONG = [
     (("name=a\\",), r"The run name 'a\\+' holds a character .*"),
     (("name=",), r"The run name '' is empty; .*"),
     ((f"name={'x' * 101}",), r"The run name 'x+\.\.\.' has 101 characters; .*"),
-    (("resume=true",), r"resume=true goes on with the run called name=, but no name was given: write resume=NAME\."),
+    (("resume=true",), r"resume=true resumes the run called name=, but no name was given: write resume=NAME\."),
     (("resume=nope",), r"There is no run 'nope' in .*\. Available: none\."),
     (("resume=true", "name=nope"), r"There is no run 'nope' in .*\. Available: none\."),
     (("resume=../x",), r"The run name '\.\./x' holds a character .*"),
@@ -96,7 +96,7 @@ def test_a_name_that_is_taken_is_refused_before_the_data_is_made(
 ) -> None:
     done(capsys, *NUMBERS, "name=x")
     before = {path: path.stat().st_mtime_ns for path in (home / "base" / "x").rglob("*")}
-    assert refused(capsys, *NUMBERS, "name=x", "data.samples=0").startswith("There is a run 'x' already in ")
+    assert refused(capsys, *NUMBERS, "name=x", "data.samples=0").startswith("A run 'x' already exists in ")
     (home / "base" / "link").symlink_to(home / "base" / "x")
     assert "symbolic link" in refused(capsys, *NUMBERS, "name=link")
     assert {path: path.stat().st_mtime_ns for path in (home / "base" / "x").rglob("*")} == before
@@ -154,13 +154,13 @@ def test_what_the_users_code_raises_says_where(folder: Path, capsys: pytest.Capt
     write(folder / "configs/model/theirs.yaml", "_target_: theirs_broken.Broken\n")
     said = refused(capsys, "train", "model=theirs", "data=regression")
     assert said.startswith(
-        "The model theirs_broken.Broken cannot be made: AttributeError: 'Broken' object has no attribute"
+        "The model theirs_broken.Broken cannot be created: AttributeError: 'Broken' object has no attribute"
     )
     assert said.endswith("(theirs_broken.py, line 7)")
     write(folder / "theirs_unreadable.py", "import torch\n\nraise RuntimeError('not today')\n")
     write(folder / "configs/model/theirs.yaml", "_target_: theirs_unreadable.Model\n")
     said = refused(capsys, "train", "model=theirs", "data=regression")
-    assert said.endswith("cannot be made: RuntimeError: not today (theirs_unreadable.py, line 3)")
+    assert said.endswith("cannot be created: RuntimeError: not today (theirs_unreadable.py, line 3)")
     assert not home.exists()
 
 

@@ -1,4 +1,4 @@
-"""The words of ``darkit train``, made ready for Hydra: names and paths as they were written, and a resumed run's."""
+"""The arguments of ``darkit train``, prepared for Hydra: quoted names and paths, and a resumed run's overrides."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from darkit.runs import Run, base, load
 from darkit.runs.names import run_path
 
 SWEEP_FLAGS = ("-m", "--multirun")
-_OF_ONE_RUN = ("name", "resume", "trainer.name")  # what a resumed run does not take over from the command that began it
+_OF_ONE_RUN = ("name", "resume", "trainer.name")  # overrides that a resumed run does not inherit
 
 
 def prepare(words: Sequence[str]) -> list[str]:
-    """Returns the words that Hydra gets.
+    """Return the arguments for Hydra.
 
-    Flags come first, because Hydra takes settings only in one piece; then what a run to be resumed was begun with;
-    then what was given, which wins. Trainer settings under a name from another library get darkit's.
+    Flags come first, because Hydra takes overrides only in one piece; then the overrides of a run to be resumed; then
+    those given, which win. Trainer settings under a name from another library are renamed.
 
     Raises:
-        ConfigError: It is not said which run to resume, or what it was begun with cannot be read, or a setting is given
-            under two names with different values.
+        ConfigError: The run to resume is not named, its overrides cannot be read, or a setting is given under two names
+            with different values.
         RunNotFoundError: There is no such run.
     """
     overrides = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith("-"))]
@@ -36,12 +36,12 @@ def prepare(words: Sequence[str]) -> list[str]:
 
 
 def is_sweep(words: Sequence[str]) -> bool:
-    """Says whether the words ask for a run per combination."""
+    """Return whether the words ask for a run per combination."""
     return any(word in SWEEP_FLAGS for word in words)
 
 
 def sweeps_names(words: Sequence[str]) -> bool:
-    """Says whether each run of a sweep is given a name of its own."""
+    """Return whether a sweep gives each run its own name."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     named = [word for word in words if key_of(word) == "name"]
@@ -49,7 +49,7 @@ def sweeps_names(words: Sequence[str]) -> bool:
 
 
 def resumed(words: Sequence[str]) -> Run | None:
-    """Finds the run that is to be resumed, or None."""
+    """Find the run that is to be resumed, or None."""
     values = {key_of(word): unquoted(word.partition("=")[2]) for word in words if "=" in word}
     wanted = values.get("resume", "")
     if wanted.lower() in ("", "null", "false"):
@@ -58,9 +58,7 @@ def resumed(words: Sequence[str]) -> Run | None:
         return load(wanted)
     name = values.get("name", "null")
     if name in ("", "null"):
-        raise ConfigError(
-            f"resume={wanted} goes on with the run called name=, but no name was given: write resume=NAME."
-        )
+        raise ConfigError(f"resume={wanted} resumes the run called name=, but no name was given: write resume=NAME.")
     if wanted.lower() == AUTO and not run_path(base(), name).exists():
         return None
     return load(name)
@@ -72,7 +70,7 @@ def _earlier_overrides(given: Sequence[str]) -> list[str]:
 
 
 def _with_fields(words: Sequence[str]) -> list[str]:
-    """Replaces ``trainer.max_steps=`` and other usual names by the fields that they mean."""
+    """Replace ``trainer.max_steps=`` and other usual names by the fields that they mean."""
     known = [field.name for field in fields(TrainerConfig)]
     found: list[str] = []
     given: dict[str, tuple[str, str, str]] = {}

@@ -53,7 +53,7 @@ class TrainSettings:
 
 
 class _OwnConfigs(SearchPathPlugin):
-    """Lets ``./configs`` of the working directory come before darkit's own."""
+    """Let ``./configs`` of the working directory come before darkit's own."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         own = Path.cwd() / OWN_CONFIGS
@@ -62,7 +62,7 @@ class _OwnConfigs(SearchPathPlugin):
 
 
 def config_dir() -> Path:
-    """Returns the folder of darkit's configs: beside the package's modules in a wheel, or the checkout's.
+    """Return the folder of darkit's configs: beside the package's modules in a wheel, or the checkout's.
 
     Raises:
         ConfigError: It is in neither place, or in an archive.
@@ -73,14 +73,14 @@ def config_dir() -> Path:
             return folder
     refuse_archive("its configs", package)
     raise ConfigError(
-        f"The configs of darkit are missing: there is no train.yaml in {package / 'configs'} or "
+        f"The configs of darkit are missing: train.yaml is neither in {package / 'configs'} nor in "
         f"{package.parent / 'configs'}. "
         "Install darkit with pip, or use a whole checkout, with its configs folder."
     )
 
 
 def run_composed(task: Callable[[DictConfig], bool], arguments: Sequence[str]) -> None:
-    """Composes the config that the arguments ask for and calls the task with it; with ``-m``, once per combination.
+    """Compose the config that the arguments ask for and call the task with it; with ``-m``, once per combination.
 
     Args:
         task: Takes the composed config and says whether something came of it. It must raise nothing that Hydra would
@@ -177,7 +177,7 @@ def _describe_key(error: OmegaConfBaseException) -> str:
 
 
 def _remove(folders: Sequence[Path]) -> None:
-    """Removes what Hydra made for a sweep of which nothing came: its folder, then those above that are empty."""
+    """Remove what Hydra made for a sweep of which nothing came: its folder, then those above that are empty."""
     for folder in folders:
         with suppress(OSError):  # it was never made, or holds something else
             (folder / "multirun.yaml").unlink(missing_ok=True)
@@ -185,7 +185,7 @@ def _remove(folders: Sequence[Path]) -> None:
 
 
 def compose_data(settings: Any, choice: str | None, changes: Sequence[str]) -> DictConfig:
-    """Composes the settings of data.
+    """Compose the settings of data.
 
     Args:
         settings: The settings to begin with; None takes those of a choice of ``data=``.

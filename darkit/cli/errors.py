@@ -1,4 +1,4 @@
-"""How the command line speaks of what went wrong: one sentence, never a traceback for what a user can mend."""
+"""Errors on the command line: one sentence, and no traceback for what the user can fix."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TextIO
 
 from darkit.cli.terminal import InertConsole, make_logging_inert
 
-USAGE_ERROR = 2  # the exit code of what a user can mend
-INTERRUPTED = 130  # what shells give to a process that Ctrl-C ended
+USAGE_ERROR = 2  # the exit code of an error that the user can fix
+INTERRUPTED = 130  # as shells report a process that Ctrl-C ended
 TERMINATED = 143  # and to one that SIGTERM ended
 
 
 def print_error(error: BaseException) -> None:
-    """Prints an error's sentence to standard error, with the place in the user's own code if it came from there."""
+    """Print an error's sentence to standard error, with the place in the user's own code if it came from there."""
     place = _place(error)
     _print(" ".join(f"Error: {error}".split()) + (f" ({place})" if place else ""), "bold red")
     for note in getattr(error, "__notes__", ()):
@@ -24,7 +24,7 @@ def print_error(error: BaseException) -> None:
 
 
 def show_warnings() -> None:
-    """Lets warnings be a sentence that stands out, without the place in the code, and log records inert text."""
+    """Print warnings as one highlighted sentence without a source line, and log records as inert text."""
     make_logging_inert()
 
     def show(
@@ -41,10 +41,10 @@ def show_warnings() -> None:
 
 
 class _Errors(InertConsole):
-    """Standard error. Rich would end the process when nobody reads it."""
+    """Standard error; rich would end the process when it is closed."""
 
     def on_broken_pipe(self) -> None:
-        """Drops the sentence."""
+        """Drop the sentence."""
 
 
 def _print(text: str, style: str) -> None:
@@ -52,7 +52,7 @@ def _print(text: str, style: str) -> None:
 
 
 def _place(error: BaseException) -> str:
-    """Returns the innermost line of code below the working directory that raised the error, or nothing."""
+    """Return the innermost line of code below the working directory that raised the error, or nothing."""
     while error.__cause__ is not None:
         error = error.__cause__
     folder, package = Path.cwd(), Path(__file__).resolve().parents[1]

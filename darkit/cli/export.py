@@ -20,7 +20,7 @@ _ENDINGS = {"safetensors": ".safetensors", "torch": ".pth"}
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = add_command(commands, "export", run, "write a run's weights alone into one file", _EXAMPLES)
     parser.add_argument("name", metavar="NAME", help="the run's name, or NAME:CHECKPOINT")
     parser.add_argument("--format", choices=sorted(_ENDINGS), default="safetensors", help="default: safetensors")
@@ -29,10 +29,10 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Reads the checkpoint and writes the weights.
+    """Read the checkpoint and writes the weights.
 
     Raises:
-        RunExistsError: The file is there already.
+        RunExistsError: The file exists.
         ConfigError: Its folder is not there, or the weights do not fit the format.
     """
     from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
@@ -41,14 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
     found = load(name)
     output: Path = arguments.output or Path(f"{found.name}{_ENDINGS[arguments.format]}")
     if output.exists() and not arguments.force:
-        raise RunExistsError(f"{output} is there already; choose another --output, or --force.")
+        raise RunExistsError(f"{output} already exists. Choose another --output, or --force.")
     if not output.parent.is_dir():
-        raise ConfigError(f"The folder {output.parent} is not there; make it first.")
+        raise ConfigError(f"The folder {output.parent} does not exist. Create it first.")
     checkpoint, content = read_run_checkpoint(found.path, wanted)
     weights = content["state_dict"]
     others = [key for key, value in weights.items() if not hasattr(value, "detach")]
     if others and arguments.format == "safetensors":
-        raise ConfigError(f"safetensors holds tensors alone, and {others[0]!r} is none; use --format torch.")
+        raise ConfigError(f"safetensors stores tensors only, and {others[0]!r} is not a tensor. Use --format torch.")
     with files.open_atomically(output) as file:
         if arguments.format == "torch":
             import torch
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _safetensors(weights: dict[str, Any], content: dict[str, Any], step: int) -> bytes:
-    """Serializes weights; those that share memory are written out each, as the format knows no sharing."""
+    """Serialize weights; those that share memory are written out each, as the format knows no sharing."""
     from safetensors.torch import save
 
     tensors = {name: value.detach().clone().contiguous() for name, value in weights.items()}

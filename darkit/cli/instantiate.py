@@ -23,7 +23,7 @@ _SPEAK_FOR_THEMSELVES = (ValueError, TypeError, ImportError)
 
 
 def make_model(settings: Any) -> nn.Module:
-    """Makes the model, and lets one without a config remember what it was made of.
+    """Make the model; one without a config remembers its arguments.
 
     Raises:
         ConfigError: The config does not name a class that can be made so.
@@ -42,13 +42,13 @@ def make_model(settings: Any) -> nn.Module:
 
 
 def make_choice(settings: Any) -> DataChoice:
-    """Makes the data, which may be a `DataChoice` or anything that `darkit.fit` takes. Raises `ConfigError`."""
+    """Make the data, which may be a `DataChoice` or anything that `darkit.fit` takes. Raises `ConfigError`."""
     data = _make(settings, "data")
     return data if isinstance(data, DataChoice) else DataChoice(data)
 
 
 def make_loss(settings: Any) -> Callable[..., Any] | None:
-    """Makes the loss: none, a function of `torch.nn.functional` or another place by name, or a ``_target_``.
+    """Make the loss: none, a function of `torch.nn.functional` or another place by name, or a ``_target_``.
 
     Raises:
         ConfigError: There is no such function, or the config does not name one.
@@ -61,12 +61,12 @@ def make_loss(settings: Any) -> Callable[..., Any] | None:
     try:
         found = getattr(import_module(module or F.__name__), name)
     except Exception as error:  # whatever the import of a stranger's module raises
-        raise ConfigError(f"There is no loss {settings!r}: {_reason(error)}") from error
+        raise ConfigError(f"Unknown loss {settings!r}: {_reason(error)}") from error
     return cast(Callable[..., Any], found() if isinstance(found, type) else found)
 
 
 def _make(settings: Any, group: str) -> Any:
-    """Builds what a config's ``_target_`` names; what its constructor refuses is the user's to mend."""
+    """Build what a config's ``_target_`` names; what its constructor refuses is the user's to mend."""
     if not isinstance(settings, DictConfig) or "_target_" not in settings:
         raise ConfigError(f"The config of {group} needs a _target_, such as _target_: package.module.Class.")
     if (target := present_name(str(settings._target_))) != settings._target_:
@@ -76,7 +76,7 @@ def _make(settings: Any, group: str) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, DarkitError):
             raise error.__cause__ from error.__cause__.__cause__
-        raise ConfigError(f"The {group} {settings._target_} cannot be made: {_reason(error)}") from error
+        raise ConfigError(f"The {group} {settings._target_} cannot be created: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

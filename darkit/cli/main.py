@@ -1,4 +1,4 @@
-"""``darkit`` and ``DarwinKit``: one command with a word for each thing one can do."""
+"""``darkit`` and ``DarwinKit``: the command and its subcommands."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ examples:
   darkit train                                   train the default run
   darkit train model=mymodel trainer.lr=1e-3     train another model, with other settings
   darkit runs                                    list all runs
-  darkit show NAME                               look at one
+  darkit show NAME                               show one run
   darkit predict NAME "The import statement"     predict with it
   darkit start                                   watch all of them on a local page
 
-DARWIN_KIT_HOME is where the runs are; `darkit runs` says where that is now.
+Runs are stored in DARWIN_KIT_HOME; `darkit runs` prints the folder.
 """
 
 
@@ -29,10 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Args:
-        arguments: Its words; by default those of the process.
+        arguments: The command line; by default that of the process.
 
     Returns:
-        The exit code: 0, or 2 when the user can mend what was wrong.
+        The exit code: 0, or 2 when the user can fix the error.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["train"]:  # Hydra reads the rest
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with until_nobody_reads():
             code = _run(words)
-    except StorageError as error:  # of what was printed last
+    except StorageError as error:  # from flushing the output
         print_error(error)
         return USAGE_ERROR
     return code

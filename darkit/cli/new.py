@@ -19,19 +19,19 @@ _EXAMPLES = """\
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = add_command(commands, "new", run, "make a small working project: model, config, data and test", _EXAMPLES)
     parser.add_argument("path", metavar="PATH", type=Path, help="the folder to make")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Copies the template: all of it, or nothing. Raises `ConfigError` when darkit is in an archive."""
+    """Copy the template: all of it, or nothing. Raises `ConfigError` when darkit is in an archive."""
     refuse_archive("its template")
     folder: Path = arguments.path
     there = folder.exists()
     try:
         if there and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunExistsError(f"{folder} is there already; choose a folder that is new or empty.")
+            raise RunExistsError(f"{folder} already exists. Choose a folder that is new or empty.")
         with as_file(files("darkit.cli") / "template") as template:
             shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     except (OSError, shutil.Error) as error:
@@ -39,9 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise
         _remove(folder, there)
         reason = error.strerror or "the file system refused"
-        raise StorageError(error.errno, f"Cannot make the project in {folder}: {reason}.") from error
+        raise StorageError(error.errno, f"Cannot create the project in {folder}: {reason}.") from error
     go = "" if folder.resolve() == Path.cwd() else f"  cd {shlex.quote(str(folder))}\n"
-    print(f"Made {folder}. Go on with:\n{go}  darkit train model=mine name=first\n  python -m pytest")
+    print(f"Created {folder}. Next:\n{go}  darkit train model=mine name=first\n  python -m pytest")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the parsers of the commands have in common."""
+"""Parts shared by the parsers of all commands."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from darkit.cli.terminal import InertConsole
 Subparsers = Any  # argparse has no public name for what add_subparsers returns
 
 
-_PIPE_WIDTH = 10_000  # characters; a pipe takes lines of any length, and whoever reads it wants whole ones
+_PIPE_WIDTH = 10_000  # characters; lines in a pipe are not wrapped
 
 
 class _Output(InertConsole):
-    """Leaves it to `darkit.cli.main.main` what a reader that has read enough means; rich would exit with 1."""
+    """Let `darkit.cli.main.main` handle a closed pipe; rich would exit with 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def output() -> Console:
-    """Returns standard output, for tables and styled text."""
+    """Return standard output, for tables and styled text."""
     console = _Output(highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
@@ -34,7 +34,7 @@ def output() -> Console:
 def add_command(
     commands: Subparsers, name: str, run: Callable[[argparse.Namespace], int], help: str, examples: str
 ) -> argparse.ArgumentParser:
-    """Adds a command whose help ends with examples."""
+    """Add a command whose help ends with examples."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help,

@@ -15,7 +15,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 def say(text: str) -> None:
-    """Prints a line at once. When standard output cannot be written to, this line and all later ones are dropped.
+    """Print a line at once. When standard output cannot be written to, this line and all later ones are dropped.
 
     A closed pipe is ignored. A full disk is reported once, to standard error.
     """
@@ -30,7 +30,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def until_nobody_reads() -> Iterator[None]:
-    """Ends a block that prints when nobody reads standard output any more, without an error.
+    """End a block that prints when nobody reads standard output any more, without an error.
 
     Raises:
         StorageError: Standard output is a file on a full disk.
@@ -55,7 +55,7 @@ def output_error(error: OSError) -> StorageError:
 
 
 def flush_output() -> None:
-    """Writes what was printed, as far as anybody reads it: at its exit the interpreter would report a closed pipe."""
+    """Write what was printed, as far as anybody reads it: at its exit the interpreter would report a closed pipe."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -66,7 +66,7 @@ def flush_output() -> None:
 
 
 def drop_output() -> None:
-    """Discards everything that is printed from now on."""
+    """Discard everything that is printed from now on."""
     with suppress(OSError, ValueError, AttributeError):  # it is not a file of the system's
         output, nowhere = sys.stdout.fileno(), os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, output)

@@ -23,7 +23,7 @@ _STRUCTURE = re.compile(r"[\[\]{}()'\"$]")
 
 
 def with_text_quoted(word: str, *, sweep: bool) -> str:
-    """Quotes the value of an override that sets a path or a name, if Hydra would not read it as it is written.
+    """Quote the value of an override that sets a path or a name, if Hydra would not read it as it is written.
 
     Args:
         word: An override such as ``data.path=~/texts``.
@@ -39,7 +39,7 @@ def with_text_quoted(word: str, *, sweep: bool) -> str:
 
 
 def path_given(word: str) -> Any:
-    """Reads the value of an override that sets a path, as ``darkit train`` does; `NotImplemented` for another setting.
+    """Read the value of an override that sets a path, as ``darkit train`` does; `NotImplemented` for another setting.
 
     Raises:
         HydraException: It is a structure with a mistake in it.
@@ -63,7 +63,7 @@ def _name(value: str, *, sweep: bool) -> str:
 
 
 def _path(value: str, *, sweep: bool) -> str:
-    """Quotes a path, or the members of a list or sweep of paths, unless Hydra reads text or a structure of its own."""
+    """Quote a path, or the members of a list or sweep of paths, unless Hydra reads text or a structure of its own."""
     if not value or value.lower() == "null" or "${" in value or unquoted(value) != value:
         return value
     if _LIST.fullmatch(value):
@@ -78,7 +78,7 @@ def _member(value: str) -> str:
 
 
 def _is_hydras(value: str, *, sweep: bool) -> bool:
-    """Says whether Hydra reads a value as text, or as a structure that nobody gets by writing a path."""
+    """Return whether Hydra reads a value as text, or as a structure that nobody gets by writing a path."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

@@ -37,7 +37,7 @@ _LONGEST_SHOWN = 120  # characters of each
 
 
 def read_composed(run: Run) -> dict[str, Any]:
-    """Reads a run's composed config: mappings, lists and plain values. Nothing in it is resolved or built.
+    """Read a run's composed config: mappings, lists and plain values. Nothing in it is resolved or built.
 
     Returns:
         What it holds; nothing where the run has none.
@@ -49,7 +49,7 @@ def read_composed(run: Run) -> dict[str, Any]:
 
 
 def _read(run: Run) -> tuple[dict[str, Any], bool]:
-    """Reads a run's composed config, and whether this darkit home wrote it."""
+    """Read a run's composed config, and whether this darkit home wrote it."""
     path = run.path / files.COMPOSED_CONFIG
     try:
         text = read_bytes(path, _LONGEST)
@@ -66,7 +66,7 @@ def _read(run: Run) -> tuple[dict[str, Any], bool]:
 
 
 def believed_data(run: Run, *, elsewhere: bool) -> dict[str, Any]:
-    """Returns the settings of a run's data; of a run of another home one of darkit's own choices, with plain values.
+    """Return the settings of a run's data; of a run of another home one of darkit's own choices, with plain values.
 
     Args:
         run: The run.
@@ -78,9 +78,7 @@ def believed_data(run: Run, *, elsewhere: bool) -> dict[str, Any]:
     composed, ours = _read(run)
     data = composed.get("data")
     if not isinstance(data, dict) or "_target_" not in data:
-        raise ConfigError(
-            f"The run {run.name!r} does not tell what data it was trained with: name a choice, --data NAME KEY=VALUE."
-        )
+        raise ConfigError(f"The run {run.name!r} did not record its data. Give a choice: --data NAME KEY=VALUE.")
     if ours:
         return data
     values = {str(key): value for key, value in data.items() if key != "_target_"}
@@ -98,7 +96,7 @@ def believed_data(run: Run, *, elsewhere: bool) -> dict[str, Any]:
 
 
 def believed_overrides(run: Run, given: Sequence[str], replaced: Iterable[str]) -> list[str]:
-    """Returns the overrides that a run was begun with and that were not given anew.
+    """Return the overrides that a run was started with, without those given again.
 
     Args:
         run: The run.
@@ -122,14 +120,14 @@ def believed_overrides(run: Run, given: Sequence[str], replaced: Iterable[str]) 
         words = " ".join(shlex.quote(_shown(item)) for item in refused[:_SHOWN])
         more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
         raise ConfigError(
-            f"The run {run.name!r} was begun with {words}{more}, which is not taken from a run directory of another "
-            "darkit home: if it is yours, repeat it on the command line."
+            f"The run {run.name!r} was started with {words}{more}, which is not trusted in a run directory of another "
+            "darkit home. If it is yours, repeat it on the command line."
         )
     return left
 
 
 def key_of(word: str) -> str:
-    """Returns what an override sets, without the signs before it and the place behind it."""
+    """Return what an override sets, without the signs before it and the place behind it."""
     return word.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
@@ -161,7 +159,7 @@ def _is_believed(word: str, choices: Mapping[str, str]) -> bool:
 
 
 def _is_own(group: str, name: str | None) -> bool:
-    """Says whether a choice may be a config of the working directory's, whose code is unknown."""
+    """Return whether a choice may be a config of the working directory's, whose code is unknown."""
     from darkit.cli.compose import config_dir
 
     folder = Path("configs").resolve()
@@ -171,7 +169,7 @@ def _is_own(group: str, name: str | None) -> bool:
 
 
 def _is_plain(value: Any, *, words: bool = False) -> bool:
-    """Says whether a value is a number, a truth value, text that nothing resolves, or a list of these.
+    """Return whether a value is a number, a truth value, text that nothing resolves, or a list of these.
 
     Args:
         value: The value.
@@ -189,7 +187,7 @@ def _is_plain(value: Any, *, words: bool = False) -> bool:
 
 
 def _is_on_hub(key: str, value: Any) -> bool:
-    """Says whether a setting would fetch something from the network."""
+    """Return whether a setting would fetch something from the network."""
     from darkit.data.sources.source import is_on_hub
 
     if key not in _FROM_HUB or not isinstance(value, str | list):
@@ -200,7 +198,7 @@ def _is_on_hub(key: str, value: Any) -> bool:
 
 
 def _parameters(target: str) -> frozenset[str] | None:
-    """Returns what a choice of darkit's own takes, or None where the target is none."""
+    """Return what a choice of darkit's own takes, or None where the target is none."""
     from darkit.cli.compose import config_dir
 
     pattern = re.compile(r"^_target_: (\S+)", re.MULTILINE)
@@ -217,8 +215,8 @@ def _parameters(target: str) -> frozenset[str] | None:
 
 def _refused(run: Run, what: str) -> ConfigError:
     return ConfigError(
-        f"The run {run.name!r} was trained with {what}, which is not taken from a run directory of another darkit "
-        "home: if it is yours, name the data, --data NAME KEY=VALUE."
+        f"The run {run.name!r} was trained with {what}, which is not trusted in a run directory of another darkit "
+        "home. If it is yours, give the data: --data NAME KEY=VALUE."
     )
 
 
@@ -231,11 +229,11 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _refuse_growth(text: bytes) -> None:
-    """Refuses what grows while it is read: references to what was written before, and nesting without end."""
+    """Refuse YAML that expands while it is parsed: aliases and deep nesting."""
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it refers to what it said before")
+            raise ValueError("it has references (YAML aliases)")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise ValueError(f"it has values within values more than {DEEPEST} deep")
+            raise ValueError(f"its values are nested more than {DEEPEST} deep")

@@ -1,4 +1,4 @@
-"""What a training tells at its end: where the run is, how good it got, and how to go on."""
+"""The report at the end of a training: the run, its losses, and the next commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EARLY = "Stopped early"  # how the reason of an early stop begins
 
 
 def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mapping[str, float]) -> str:
-    """Composes the block at the end of ``darkit train``.
+    """Compose the block at the end of ``darkit train``.
 
     Args:
         run: The run.
@@ -31,21 +31,21 @@ def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mappin
         baselines: Losses to compare with: what it is -> its loss.
     """
     details, log, trainer = run.details, run.log(), run.trainer_config
-    told = [
+    rows = [
         ("run directory", str(run.path)),
         *_losses(log, trainer, baselines),
         *_measures(log, trainer),
         ("speed", f"{speed(_speed(log, first_step, details.step, seconds))}, {seconds:.1f} s in all"),
     ]
-    width = max(len(name) for name, _ in told)
+    width = max(len(name) for name, _ in rows)
     lines = [f"{run.name}: {inert(details.state)} at step {details.step} of {details.max_step}"]
-    lines += [f"  {name:<{width}}  {text}" for name, text in told]
+    lines += [f"  {name:<{width}}  {text}" for name, text in rows]
     command, name = darkit_command(), shlex.quote(run.name)
     more = f"trainer.max_step={2 * (details.max_step or details.step)}"
     if details.reason.startswith(_EARLY):  # more steps alone would be refused
         more = "trainer.early_stop_patience=0"
     lines += [
-        "go on with",
+        "next",
         f"  {command} predict {name} {example_input(run.path, run.info)}",
         f"  {command} start",
         f"  {command} train {resume_words(run.name)} {more}",
@@ -53,17 +53,17 @@ def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mappin
     return "\n".join(lines)
 
 
-def how_to_go_on(run: Run) -> str:
-    """Composes what a stopped training says."""
+def resume_hint(run: Run) -> str:
+    """Compose the last lines of a stopped training."""
     details = run.details
     if not run.checkpoints():
-        return f"{run.name}: stopped before there was a checkpoint."
+        return f"{run.name}: stopped before its first checkpoint."
     command = f"{darkit_command()} train {resume_words(run.name)}"
-    return f"{run.name}: {inert(details.state)} at step {details.step} of {details.max_step}; go on with\n  {command}"
+    return f"{run.name}: {inert(details.state)} at step {details.step} of {details.max_step}; resume with\n  {command}"
 
 
 def darkit_command() -> str:
-    """Returns what starts darkit in this shell: its name alone only where the shell would find this very one."""
+    """Return what starts darkit in this shell: its name alone only where the shell would find this very one."""
     script = Path(sys.executable).with_name("darkit")
     found = shutil.which("darkit")
     if found is not None and (not script.exists() or script.samefile(found)):
@@ -87,7 +87,7 @@ def _losses(log: polars.DataFrame, trainer: Mapping[str, Any], baselines: Mappin
 
 
 def _measures(log: polars.DataFrame, trainer: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns the other metrics of the validation, such as an accuracy, without those that exist once per layer."""
+    """Return the other metrics of the validation, such as an accuracy, without those that exist once per layer."""
     found = []
     for column in log.columns:
         if column.startswith("val_") and column != "val_loss" and not column[-1].isdigit():
@@ -103,7 +103,7 @@ def _best_and_last(values: list[float], trainer: Mapping[str, Any], column: str)
 
 
 def _speed(log: polars.DataFrame, first_step: int, last_step: int, seconds: float) -> float:
-    """Returns the steps per second between the first and the last row that this training logged, or on the whole."""
+    """Return the steps per second between the first and the last row that this training logged, or on the whole."""
     if _is_numeric(log, "step") and _is_numeric(log, "time"):
         rows = log.filter(polars.col("step") > first_step)
         if rows.height > 1:

@@ -1,4 +1,4 @@
-"""``darkit runs``: what was trained."""
+"""``darkit runs``: the list of runs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from darkit.runs.log import last_values
 
 STATE_STYLES = {"running": "green", "finished": "blue", "stopped": "yellow", "crashed": "red", "stalled": "magenta"}
 _GAP = 2
-_LONGEST_CELL = 60  # characters of what a run says of itself
+_LONGEST_CELL = 60  # characters of a text from a run
 _RIGHT = ("step", "train loss", "val loss")
-_FIRST_TO_GO = ("model", "started", "train loss", "step", "val loss")  # where a terminal is too narrow for all
+_FIRST_TO_GO = ("model", "started", "train loss", "step", "val loss")  # dropped first on a narrow terminal
 _EXAMPLES = """\
   darkit runs                 a table, newest first
   darkit runs --json          the same for programs
@@ -30,13 +30,13 @@ _EXAMPLES = """\
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = add_command(commands, "runs", run, "list the runs, newest first", _EXAMPLES)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints a row for each run."""
+    """Print a row for each run."""
     show_warnings()
     rows = [summary(found) for found in list_runs()]
     if arguments.json:
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def summary(found: Run) -> dict[str, Any]:
-    """Collects what a list of runs shows of one. A log that cannot be read is warned of and hides no other run."""
+    """Return the facts of one run for the list. A log that cannot be read is a warning."""
     details = found.details
     try:
         last = last_values(found.path / files.LOG)
@@ -86,7 +86,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _table(rows: list[dict[str, str]], width: int) -> Table:
-    """Lays out the rows, and leaves columns out rather than cut a name, which people copy."""
+    """Lay out the rows; drop columns rather than cut a name, which people copy."""
     widths = {name: max(cell_len(name), *(cell_len(row[name]) for row in rows)) for name in rows[0]}
     for name in _FIRST_TO_GO:
         if sum(widths.values()) + _GAP * (len(widths) - 1) <= width:

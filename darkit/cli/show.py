@@ -28,14 +28,14 @@ _EXAMPLES = """\
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = add_command(commands, "show", run, "show one run: state, losses, checkpoints and configs", _EXAMPLES)
     parser.add_argument("name", metavar="NAME", help="the run's name")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints what there is to know."""
+    """Print the state, losses, checkpoints and configs."""
     found = load(arguments.name)
     if arguments.json:
         print(format_json(_as_json(found)))
@@ -90,9 +90,9 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
         yield "packages", f"{len(packages)}, with their versions in {files.ENVIRONMENT}"
 
 
-def _git(told: dict[str, Any]) -> str:
-    text = str(told.get("commit") or "no commit yet") + (" with changes" if told.get("diff") else "")
-    untracked = told.get("untracked")
+def _git(git: dict[str, Any]) -> str:
+    text = str(git.get("commit") or "no commit yet") + (" with changes" if git.get("diff") else "")
+    untracked = git.get("untracked")
     if isinstance(untracked, list) and untracked:
         text += f", untracked files: {listing([str(name) for name in untracked])}"
     return text

@@ -20,7 +20,7 @@ _EXAMPLES = """\
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = add_command(commands, "start", run, "watch all runs on a local page", _EXAMPLES)
     parser.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
     parser.add_argument("--host", default="127.0.0.1", help="another than this machine's own needs the printed token")

@@ -20,7 +20,7 @@ _POLL = 0.1  # seconds
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = add_command(commands, "stop", run, "let a run save and end after the step that it is at", _EXAMPLES)
     parser.add_argument("name", metavar="NAME", help="the run's name")
     parser.add_argument("--no-wait", action="store_true", help="do not wait for the run to end")
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Leaves the request and waits. Raises `ConfigError` when the run does not train."""
     found = load(arguments.name)
     if found.status not in ALIVE:
-        raise ConfigError(f"The run {found.name!r} does not train: it is {found.status}.")
+        raise ConfigError(f"The run {found.name!r} is not running ({found.status}).")
     request_stop(found.path, "darkit stop")
     if arguments.no_wait:
         say(f"Asked {found.name} to stop.")

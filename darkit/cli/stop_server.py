@@ -10,13 +10,13 @@ from darkit.cli.start import chosen_home
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = add_command(commands, "stop-server", run, "end the dashboard of a home", "  darkit stop-server\n")
     parser.add_argument("--home", type=Path, help="the darkit home it shows (default: DARWIN_KIT_HOME)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ends the server; exit code 1 where there is none."""
+    """End the server; exit code 1 where there is none."""
     from darkit.dashboard.server.serve import stop
 
     where = chosen_home(arguments)

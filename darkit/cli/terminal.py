@@ -19,7 +19,7 @@ class InertConsole(Console):
     """A console whose colours and layout are darkit's alone: control characters within texts are shown as escapes."""
 
     def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Renders as `Console` does, and makes the text of every piece inert."""
+        """Render as `Console` does, and make the text of every piece inert."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -28,25 +28,25 @@ class InertConsole(Console):
 
 
 def text_for_output(text: str) -> str:
-    """Returns a model's or a run's text for standard output: as it is for programs, inert for a terminal."""
+    """Return a model's or a run's text for standard output: as it is for programs, inert for a terminal."""
     return inert(text, lines=True) if sys.stdout.isatty() else text
 
 
 def print_traceback() -> None:
-    """Prints the traceback of the exception that is handled to standard error."""
+    """Print the traceback of the exception that is handled to standard error."""
     with suppress(BrokenPipeError):  # nobody reads it; the exit code tells too
         print(inert(traceback.format_exc().rstrip(), lines=True), file=sys.stderr, flush=True)
 
 
 class _InertFormatter(logging.Formatter):
-    """Formats a record for a terminal."""
+    """Format a record for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Formats as `logging.Formatter` does, and makes the text inert."""
+        """Format as `logging.Formatter` does, and make the text inert."""
         return inert(super().format(record), lines=True)
 
 
 def make_logging_inert() -> None:
-    """Makes what Python prints of log records, where a person set up no logging, inert."""
+    """Make what Python prints of log records, where a person set up no logging, inert."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_InertFormatter())

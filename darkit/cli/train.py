@@ -17,7 +17,7 @@ from darkit.cli.arguments import is_sweep, prepare, sweeps_names
 from darkit.cli.compose import OWN_CONFIGS, describe_error, run_composed
 from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error, show_warnings
 from darkit.cli.pipes import say, until_nobody_reads
-from darkit.cli.report import final_report, how_to_go_on
+from darkit.cli.report import final_report, resume_hint
 from darkit.cli.terminal import print_traceback
 from darkit.engine.config import TrainerConfig
 from darkit.errors import BatchError, ConfigError, DarkitError
@@ -28,14 +28,14 @@ _UNEXPECTED = 1
 
 
 def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) -> int:
-    """Trains what the arguments compose.
+    """Train what the arguments compose.
 
     Args:
         arguments: Hydra's overrides and flags; by default those of the process.
         callbacks: Lightning callbacks to train with besides darkit's own.
 
     Returns:
-        The exit code: 0, or 2 when the user can mend what was wrong.
+        The exit code: 0, or 2 when the user can fix the error.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "" not in sys.path:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) 
     number_names = is_sweep(given)
 
     def task(settings: DictConfig) -> bool:
-        nonlocal code  # what went wrong is said at once, and a sweep goes on with its next job
+        nonlocal code  # errors are printed at once, and a sweep continues with its next job
         try:
             _train(settings, number_names, callbacks)
         except DarkitError as error:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) 
     try:
         prepared = prepare(given)
         number_names = number_names and not sweeps_names(prepared)
-        with until_nobody_reads():  # Hydra's help and configs; a training says what it has to say in any case
+        with until_nobody_reads():  # Hydra's help and configs; a training prints its report anyway
             run_composed(task, prepared)
     except DarkitError as error:
         print_error(error)
@@ -89,7 +89,7 @@ def _warn_of_namesake(choice: str | None, model: Any) -> None:
 
 
 def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -> None:
-    """Trains one job.
+    """Train one job.
 
     Args:
         settings: The composed config.
@@ -151,7 +151,7 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
         raise
     except (KeyboardInterrupt, SystemExit):
         with suppress(DarkitError):  # it was stopped before there was a run
-            print(how_to_go_on(load(trainer.name or "")), file=sys.stderr)
+            print(resume_hint(load(trainer.name or "")), file=sys.stderr)
         raise
     if found is not None and found.has_nothing_to_do(trainer.max_step):
         return  # and that was said

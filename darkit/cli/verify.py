@@ -20,13 +20,13 @@ _EXAMPLES = """\
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = add_command(commands, "verify", run, "check every checkpoint of a run against its manifest", _EXAMPLES)
     parser.add_argument("name", metavar="NAME", help="the run's name")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Reads every checkpoint and prints a row for each."""
+    """Read every checkpoint and prints a row for each."""
     found = load(arguments.name)
     console = output()
     checkpoints = found.checkpoints()

@@ -1,4 +1,4 @@
-"""``darkit verify-resume``: whether a run of yours goes on from a checkpoint bit for bit."""
+"""``darkit verify-resume``: whether a run resumes from a checkpoint bit for bit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STRAIGHT, _BROKEN = "straight", "broken"
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = add_command(
         commands,
         "verify-resume",
@@ -44,7 +44,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains twice and compares; returns 0 when nothing differs.
+    """Train twice and compare; return 0 when nothing differs.
 
     Raises:
         ConfigError: The kept folder exists, or there is nothing to kill.
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.kills < 1:
         raise ConfigError(f"--kills must be at least 1, not {arguments.kills}.")
     if arguments.keep is not None and arguments.keep.exists():
-        raise ConfigError(f"The folder {arguments.keep} is there already; choose a new one.")
+        raise ConfigError(f"The folder {arguments.keep} already exists. Choose a new one.")
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="darkit-verify-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -79,7 +79,7 @@ def _verify(folder: Path, overrides: list[str], kills: int, seed: int | None) ->
         if reached is None:
             break
         killed += 1
-        say(f"Killed after step {reached}; going on from its last checkpoint ...")
+        say(f"Killed after step {reached}; resuming from its last checkpoint ...")
     trial.finish(_BROKEN)
     if not killed:
         say("It finished before it could be killed: nothing was verified. More steps (trainer.max_step) may help.")
@@ -104,15 +104,15 @@ class _Trial:
         self.environment = environment({"DARWIN_KIT_HOME": str(folder)})
 
     def record(self, name: str) -> Path:
-        """Returns where the digests of a run's batches are."""
+        """Return where the digests of a run's batches are."""
         return self.folder / f"{name}-batches.csv"
 
     def run_of(self, name: str) -> Run:
-        """Returns the handle of a run."""
+        """Return the handle of a run."""
         return load(name, root=self.folder / "base")
 
     def make_checkpoints_frequent(self, straight: Run) -> int:
-        """Lets the run that is killed save often enough to be resumed; returns the interval in steps."""
+        """Let the run that is killed save often enough to be resumed; return the interval in steps."""
         every, last = int(straight.trainer_config["save_step_interval"]), straight.details.step
         if not 0 < every < last:
             every = max(1, last // 10)
@@ -120,7 +120,7 @@ class _Trial:
         return every
 
     def finish(self, name: str) -> None:
-        """Trains a run to its end. Raises `ConfigError` with what it said when it fails."""
+        """Train a run to its end. Raises `ConfigError` with what it said when it fails."""
         process = self._start(name)
         if process.wait():
             output = (self.folder / _OUTPUT).read_text("utf-8", "replace")
@@ -128,7 +128,7 @@ class _Trial:
             raise ConfigError(f"The training failed with exit code {process.returncode} and said: {said[0]}")
 
     def kill_after(self, name: str, step: int) -> int | None:
-        """Trains until a step is completed and kills everything; returns the step reached, or None if it finished."""
+        """Train until a step is completed, then kill everything; return the step reached, or None if it finished."""
         process = self._start(name)
         while process.poll() is None:
             reached = self._step(name)
@@ -164,7 +164,7 @@ class _Trial:
 
 
 def _with_defaults(overrides: list[str]) -> list[str]:
-    """Shortens the default run, and logs every step, for the comparison is by steps."""
+    """Shorten the default run, and log every step, because the comparison is by steps."""
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
     shorter = [] if given & {"trainer.max_step", "experiment"} else ["trainer.max_step=60"]
     logged = [] if "trainer.log_step_interval" in given else ["trainer.log_step_interval=1"]

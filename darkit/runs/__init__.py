@@ -16,7 +16,7 @@ __all__ = ["Run", "base", "home", "list_runs", "load"]
 
 
 class _CallableModule(ModuleType):
-    """Lets ``darkit.runs`` be both this package and the function that lists the runs."""
+    """Let ``darkit.runs`` be both this package and the function that lists the runs."""
 
     def __call__(self, *, root: Path | None = None) -> list[Run]:
         return list_runs(root=root)

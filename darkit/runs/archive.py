@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def refuse_archive(what: str, package: Path = _PACKAGE) -> None:
-    """Refuses to go on where the package's other files cannot be read.
+    """Refuse to run where the package's other files cannot be read.
 
     Args:
         what: The files that are needed.

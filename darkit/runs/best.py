@@ -22,7 +22,7 @@ _BREAKS = re.compile(r"[^a-zA-Z0-9]+|(?<=[a-z])(?=[A-Z][a-z])")
 
 
 def best_mode(trainer: Mapping[str, Any], *names: str) -> str:
-    """Returns ``max`` when the largest value of a metric is its best, and ``min`` otherwise.
+    """Return ``max`` when the largest value of a metric is its best, and ``min`` otherwise.
 
     Args:
         trainer: The trainer's config, for its `monitor` and `mode`.
@@ -38,13 +38,13 @@ def best_mode(trainer: Mapping[str, Any], *names: str) -> str:
 
 
 def is_better(value: float, than: float | None, mode: str) -> bool:
-    """Returns whether a value is better than the best so far, or than none."""
+    """Return whether a value is better than the best so far, or than none."""
     if not math.isfinite(value):
         return False
     return than is None or (value > than if mode == "max" else value < than)
 
 
 def best_value(values: Iterable[float | None], mode: str) -> float | None:
-    """Returns the best of some values, or None where no one is finite."""
+    """Return the best of some values, or None where no one is finite."""
     finite = [value for value in values if value is not None and math.isfinite(value)]
     return (max if mode == "max" else min)(finite, default=None)

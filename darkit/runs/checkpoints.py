@@ -33,7 +33,7 @@ class Checkpoint:
         step: The step it was saved at.
         path: Its file.
         size: Size in bytes.
-        sha256: The digest its manifest tells, or empty without a manifest.
+        sha256: The digest in its manifest, or empty without a manifest.
         metrics: The values logged at the same step.
         problem: Why the file cannot be trusted, or empty.
     """
@@ -46,7 +46,7 @@ class Checkpoint:
     problem: str = ""
 
     def __fspath__(self) -> str:
-        """Returns the file, so that ``torch.load(checkpoint)`` and ``open(checkpoint, "rb")`` work."""
+        """Return the file, so that ``torch.load(checkpoint)`` and ``open(checkpoint, "rb")`` work."""
         return str(self.path)
 
     @property
@@ -56,22 +56,22 @@ class Checkpoint:
 
     @property
     def verified(self) -> bool:
-        """Whether it has a manifest, and the size that this tells."""
+        """Whether it has a manifest, and the size that the manifest says."""
         return bool(self.sha256) and not self.problem
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Returns where the checkpoint of a step belongs."""
+    """Return where the checkpoint of a step belongs."""
     return folder / f"iter-{step}-ckpt.pth"
 
 
 def manifest_path(checkpoint: Path) -> Path:
-    """Returns where the manifest of a checkpoint file belongs."""
+    """Return where the manifest of a checkpoint file belongs."""
     return checkpoint.with_suffix(".json")
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """Returns the checkpoints in a run directory, lowest step first."""
+    """Return the checkpoints in a run directory, lowest step first."""
     found = []
     for path in folder.glob("iter-*-ckpt.pth"):
         match = _NAME.fullmatch(path.name)
@@ -82,7 +82,7 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Returns the steps of the checkpoint files in a run directory, lowest first, without a look into any."""
+    """Return the steps of the checkpoint files in a run directory, lowest first, without a look into any."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.name.endswith("-ckpt.pth")]
@@ -92,7 +92,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 def candidates(folder: Path) -> list[Checkpoint]:
-    """Returns the checkpoints that one may go on from, best first.
+    """Return the checkpoints that a training can resume from, best first.
 
     Those whose size is the one in their manifest come first, the highest step before the others; then those without a
     manifest. What stands higher than the first and is not it is logged as skipped.
@@ -107,12 +107,12 @@ def candidates(folder: Path) -> list[Checkpoint]:
 
 
 def tell_skipped(checkpoint: Checkpoint, problem: str) -> None:
-    """Logs that a checkpoint was passed over, and why."""
+    """Log that a checkpoint was passed over, and why."""
     logger.warning("Skipped %s of run %r: %s", checkpoint.name, checkpoint.path.parent.name, problem)
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Returns the checkpoint with the highest step that can be trusted, or None; says which ones it had to skip.
+    """Return the checkpoint with the highest step that can be trusted, or None; says which ones it had to skip.
 
     One without a manifest is taken only where none has one.
     """
@@ -120,7 +120,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def find_checkpoint(folder: Path, wanted: str | int | None = None) -> Checkpoint:
-    """Finds the checkpoint that is meant.
+    """Find the requested checkpoint.
 
     Args:
         folder: The run directory.
@@ -156,7 +156,7 @@ def _what_there_is(name: str, existing: list[Checkpoint]) -> str:
 
 
 def describe_checkpoint(path: Path, step: int = 0) -> Checkpoint | None:
-    """Returns what size and manifest tell of a checkpoint file; None if it is none, or was deleted since."""
+    """Return what size and manifest tell of a checkpoint file; None if it is none, or was deleted since."""
     try:
         found = path.lstat()
     except OSError:
@@ -173,7 +173,7 @@ def describe_checkpoint(path: Path, step: int = 0) -> Checkpoint | None:
 
 
 def _metrics(manifest: dict[str, Any]) -> dict[str, float]:
-    """Returns the numbers among a manifest's metrics; what JSON calls null was NaN."""
+    """Return the numbers among a manifest's metrics; what JSON calls null was NaN."""
     metrics = manifest.get("metrics")
     if not isinstance(metrics, dict):
         return {}
@@ -185,7 +185,7 @@ def _metrics(manifest: dict[str, Any]) -> dict[str, float]:
 
 
 def _as_float(value: float) -> float:
-    """Returns a number, infinite where it is whole and larger than a float holds."""
+    """Return a number, infinite where it is whole and larger than a float holds."""
     try:
         return float(value)
     except OverflowError:

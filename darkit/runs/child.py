@@ -12,7 +12,7 @@ _PACKAGE_PARENT = Path(__file__).parents[2]
 
 
 def python_module(module: str, *words: str) -> list[str]:
-    """Returns the command that runs a module as ``python -m`` does, but not from the working directory.
+    """Return the command that runs a module as ``python -m`` does, but not from the working directory.
 
     ``-P`` keeps an ``http.py`` there from being imported in place of the library's. What a process needs from the
     working directory, such as a person's model, it adds to the path itself once its own imports are done.
@@ -21,7 +21,7 @@ def python_module(module: str, *words: str) -> list[str]:
 
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment for such a process, in which it finds this darkit also where it is not installed."""
+    """Return the environment for such a process, in which it finds this darkit also where it is not installed."""
     found = {**os.environ, **more}
     if str(_PACKAGE_PARENT) not in (*site.getsitepackages(), site.getusersitepackages()):
         found["PYTHONPATH"] = os.pathsep.join(filter(None, [found.get("PYTHONPATH"), str(_PACKAGE_PARENT)]))

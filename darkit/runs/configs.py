@@ -16,7 +16,7 @@ _MOST_NUMBERS = 4096  # of an array that is written into a config
 
 
 def public_values(config: Any) -> dict[str, Any]:
-    """Collects every public value of a config.
+    """Collect every public value of a config.
 
     The values of instances come over those of their classes, and class attributes count also without an annotation, so
     ``device = "cuda"`` in the body of a config class is a value too. Methods, properties and private names are left
@@ -32,7 +32,7 @@ def public_values(config: Any) -> dict[str, Any]:
 
 
 def attributes_of(config: Any) -> dict[Any, Any]:
-    """Collects what `public_values` does, with every value as it is."""
+    """Collect what `public_values` does, with every value as it is."""
     if isinstance(config, Mapping):
         return dict(config)
     if callable(getattr(config, "_asdict", None)):  # a named tuple
@@ -50,7 +50,7 @@ def attributes_of(config: Any) -> dict[Any, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Turns a value into one that JSON can hold; what has no such form becomes its text."""
+    """Turn a value into one that JSON can hold; what has no such form becomes its text."""
     if isinstance(value, enum.Enum):
         return plain(value.value)
     if value is None or isinstance(value, bool | int | float | str):
@@ -77,7 +77,7 @@ def plain(value: Any) -> Any:
 
 
 def is_short_array(value: Any) -> bool:
-    """Says whether a value is an array or a tensor that is short enough to be a setting."""
+    """Return whether a value is an array or a tensor that is short enough to be a setting."""
     shape = getattr(value, "shape", None)
     return isinstance(shape, tuple) and callable(getattr(value, "tolist", None)) and math.prod(shape) <= _MOST_NUMBERS
 

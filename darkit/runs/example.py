@@ -14,7 +14,7 @@ from darkit.runs.safe import is_strange
 from darkit.runs.tasks import MASKED
 
 _MOST_NUMBERS = 64
-_LONGEST = 1000  # characters of what is told of a sample
+_LONGEST = 1000  # characters of a sample's description
 _MASKED = ("MaskedTokens", "SentencePairs")  # datasets of runs that recorded no task
 _FIRST = re.compile(r"\(*(\w+)\[([\d, ]*)\]")
 _LAST = re.compile(r", (\w+)\[([\d, ]*)\]\)$")
@@ -22,11 +22,11 @@ Part = tuple[str, tuple[int, ...]]  # kind, such as "float" or "int", and shape
 
 
 def example_input(folder: Path, info: Mapping[str, Any]) -> str:
-    """Returns what can stand for INPUT in a shell: a prompt, numbers of the right shape, or the word itself.
+    """Return what can stand for INPUT in a shell: a prompt, numbers of the right shape, or the word itself.
 
     Args:
         folder: The run directory.
-        info: What its ``run.json`` tells.
+        info: The content of its ``run.json``.
     """
     if has_tokenizer(folder):
         masked = _recorded(info, "task") == MASKED or _recorded(info, "kind") in _MASKED
@@ -44,13 +44,13 @@ def example_input(folder: Path, info: Mapping[str, Any]) -> str:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Says whether a run's model is asked in words."""
+    """Return whether a run's model is asked in words."""
     places = folder / files.TOKENIZER, folder / files.TOKENIZER_FOLDER
     return any(place.exists() and not is_strange(place) for place in places)
 
 
 def first_input(info: Mapping[str, Any]) -> Part | None:
-    """Returns the first part of a sample, or None if it is unknown or the inputs are named."""
+    """Return the first part of a sample, or None if it is unknown or the inputs are named."""
     parts = _recorded(info, "sample_parts")
     while isinstance(parts, list) and parts:
         parts = parts[0]
@@ -58,7 +58,7 @@ def first_input(info: Mapping[str, Any]) -> Part | None:
 
 
 def target(info: Mapping[str, Any]) -> Part | None:
-    """Returns the last part of a sample of several, or None if it is unknown."""
+    """Return the last part of a sample of several, or None if it is unknown."""
     parts = _recorded(info, "sample_parts")
     if parts is None:
         return _from_text(_LAST.search, info)
@@ -79,7 +79,7 @@ def _part(part: Any) -> Part | None:
 
 
 def _from_text(find: Callable[[str], re.Match[str] | None], info: Mapping[str, Any]) -> Part | None:
-    """Reads what runs recorded that have no ``sample_parts``, such as ``(float32[12], int64[])``."""
+    """Read what runs recorded that have no ``sample_parts``, such as ``(float32[12], int64[])``."""
     match = find(str(_recorded(info, "sample"))[:_LONGEST])
     if match is None:
         return None

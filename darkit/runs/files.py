@@ -45,7 +45,7 @@ _OLD = 3600.0  # seconds after which nobody is writing a small file any more
 
 @contextmanager
 def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[bytes]]:
-    """Opens a temporary file, for reading back too, that takes the place of ``path`` unless the block raises.
+    """Open a temporary file, for reading back too, that takes the place of ``path`` unless the block raises.
 
     The bytes are on the disk before the name changes, and the name before this returns: file and folder are both
     synchronised. After an error there is one whole file, the old or the new one, and the temporary one is gone.
@@ -78,7 +78,7 @@ def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[byt
 
 @contextmanager
 def storage_errors(doing: str) -> Iterator[None]:
-    """Turns an `OSError` of the block into a `StorageError` that says what failed.
+    """Turn an `OSError` of the block into a `StorageError` that says what failed.
 
     Args:
         doing: What the block does, such as ``write /home/me/run.json``.
@@ -92,13 +92,13 @@ def storage_errors(doing: str) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """Deletes a file if it exists. Raises `StorageError`."""
+    """Delete a file if it exists. Raises `StorageError`."""
     with storage_errors(f"delete {path}"):
         path.unlink(missing_ok=True)
 
 
 def refuse_linked_run(folder: Path) -> None:
-    """Checks everything of darkit's in a run directory before the run is written to again.
+    """Check everything of darkit's in a run directory before the run is written to again.
 
     Raises:
         StorageError: One of the files is a link, a pipe or a device, or one of the folders holds such a thing.
@@ -109,7 +109,7 @@ def refuse_linked_run(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes temporary files of trainers that were killed; whoever calls it holds the run's lock.
+    """Remove temporary files of trainers that were killed; whoever calls it holds the run's lock.
 
     Notes and requests are written without that lock: theirs go only when they are old.
 
@@ -139,7 +139,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def append_block(descriptor: int, data: bytes) -> None:
-    """Writes all of the data at the place of an open file, or leaves the file as long as it was. Raises `OSError`."""
+    """Write all data at the position of an open file, or leave its length unchanged. Raises `OSError`."""
     size = os.fstat(descriptor).st_size
     try:
         written = 0
@@ -153,18 +153,18 @@ def append_block(descriptor: int, data: bytes) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a whole file: all of it, or the old one stays."""
+    """Write a whole file: all of it, or the old one stays."""
     with open_atomically(path) as file:
         file.write(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole UTF-8 file: all of it, or the old one stays. What UTF-8 cannot hold is written as an escape."""
+    """Write a whole UTF-8 file: all of it, or the old one stays. What UTF-8 cannot hold is written as an escape."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON: all of it, or the old file stays.
+    """Write a value as indented JSON: all of it, or the old file stays.
 
     JSON has no word for infinity or NaN. An infinity becomes ``1e999``, which is a valid number and which every reader
     takes for infinity or its largest one; NaN becomes ``null``.
@@ -174,7 +174,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def overwrite_json(path: Path, value: Any) -> None:
-    """Writes a JSON object over a file that is there, in one call and in its block: where no new file fits on the disk.
+    """Write a JSON object over a file that is there, in one call and in its block: where no new file fits on the disk.
 
     Raises:
         StorageError: The file system refused, or the object is too long for that.
@@ -200,7 +200,7 @@ def why_unreadable(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; a file that is not there, or is no whole JSON object, counts as an empty one."""
+    """Read a JSON object; a file that is not there, or is no whole JSON object, counts as an empty one."""
     try:
         return read_object(path)
     except FileNotFoundError:

@@ -25,7 +25,7 @@ def forget_in_child(part: Forgets) -> None:
 
 
 def keep(*parts: Any) -> None:
-    """Keeps things for as long as this process lives: letting go of a loader would end its parent's workers."""
+    """Keep things for as long as this process lives: letting go of a loader would end its parent's workers."""
     _kept.extend(parts)
 
 

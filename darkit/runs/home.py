@@ -14,7 +14,7 @@ HOME_VARIABLES = ("DARWIN_KIT_HOME", "DSPIKE_HOME")
 
 
 def home() -> Path:
-    """Returns the folder that holds everything darkit keeps.
+    """Return the folder that holds everything darkit keeps.
 
     ``DARWIN_KIT_HOME`` wins, then ``DSPIKE_HOME`` (its older name), then the platform's folder for user data. The
     folder need not exist yet.
@@ -28,14 +28,12 @@ def home() -> Path:
             try:
                 return Path(value).expanduser().absolute()
             except RuntimeError as error:
-                raise ConfigError(
-                    f"{variable} is {value!r}, and there is no such home; give it a whole path."
-                ) from error
+                raise ConfigError(f"{variable} is {value!r}, but no such user exists. Give a full path.") from error
     return user_data_path("darkit", appauthor=False)
 
 
 def format_time(seconds: float, pattern: str) -> str:
-    """Formats a moment in Unix seconds as local time; a moment that no calendar has is empty."""
+    """Format a moment in Unix seconds as local time; a moment that no calendar has is empty."""
     try:
         return time.strftime(pattern, time.localtime(seconds))
     except (OverflowError, ValueError, OSError):
@@ -43,12 +41,12 @@ def format_time(seconds: float, pattern: str) -> str:
 
 
 def base() -> Path:
-    """Returns the root of all runs, ``<home>/base``: a run is a direct child of it."""
+    """Return the root of all runs, ``<home>/base``: a run is a direct child of it."""
     return home() / "base"
 
 
 def expanded(path: str | Path) -> Path:
-    """Returns a path with ``~`` or ``~user`` at its beginning replaced; of a user without a home, as it is."""
+    """Return a path with ``~`` or ``~user`` at its beginning replaced; of a user without a home, as it is."""
     try:
         return Path(path).expanduser()
     except RuntimeError:

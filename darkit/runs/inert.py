@@ -32,7 +32,7 @@ def inert(text: object, *, lines: bool = False) -> str:
 
 
 def format_json(value: Any, *, indent: int | None = 2) -> str:
-    """Formats a value as JSON that any program reads and that only shows itself on a terminal.
+    """Format a value as JSON that any program reads and that only shows itself on a terminal.
 
     JSON has no word for infinity or NaN: an infinity becomes ``1e999``, which every reader takes for infinity or its
     largest number, and NaN becomes ``null``. What JSON has no form for becomes its text.
@@ -44,7 +44,7 @@ def format_json(value: Any, *, indent: int | None = 2) -> str:
 
 
 def valid_json(text: str) -> str:
-    """Replaces what Python writes for infinity and NaN by what JSON has."""
+    """Replace what Python writes for infinity and NaN by what JSON has."""
     return _JSON_TOKEN.sub(lambda token: _VALID_JSON.get(token[0], token[0]), text)
 
 

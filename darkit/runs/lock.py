@@ -54,7 +54,7 @@ class RunLock:
         forget_in_child(self)
 
     def check(self) -> None:
-        """Makes sure that the folder is still the one whose lock is held; after `release` it does nothing.
+        """Make sure that the folder is still the one whose lock is held; after `release` it does nothing.
 
         Where only the lock file was removed it is made and locked anew.
 
@@ -83,12 +83,12 @@ class RunLock:
         )
 
     def release(self) -> None:
-        """Frees the lock; a second call does nothing."""
+        """Free the lock; a second call does nothing."""
         with self._changing:
             self._close()
 
     def forget(self) -> None:
-        """Closes a forked child's copy, so that a data worker that outlives the trainer does not keep the lock."""
+        """Close a forked child's copy, so that a data worker that outlives the trainer does not keep the lock."""
         self._changing = threading.Lock()  # another thread of the parent may hold the old one for ever
         with suppress(OSError):
             self._close()
@@ -101,7 +101,7 @@ class RunLock:
 
 
 def _take(folder: Path) -> int:
-    """Opens and locks the lock file that is in the folder now; returns its descriptor."""
+    """Open and lock the lock file in the folder; return its descriptor."""
     if fcntl is None:
         raise StorageError(errno.ENOSYS, f"Cannot lock the run in {folder}: Windows has no flock; use Linux or WSL.")
     deadline = time.monotonic() + _PATIENCE
@@ -129,7 +129,7 @@ def _locking(folder: Path) -> AbstractContextManager[None]:
 
 
 def is_at(path: Path, descriptor: int) -> bool:
-    """Says whether an open file or folder is still what a path names; a link does not count."""
+    """Return whether an open file or folder is still what a path names; a link does not count."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except OSError:
@@ -137,7 +137,7 @@ def is_at(path: Path, descriptor: int) -> bool:
 
 
 def is_locked(folder: Path) -> bool:
-    """Says whether some process on this host is training the run in this folder; True where one cannot look."""
+    """Return whether some process on this host is training the run in this folder; True where one cannot look."""
     if fcntl is None or is_strange(folder / files.LOCK):  # no trainer holds such a lock
         return False
     try:

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class CsvLog:
-    """Appends rows to a log.
+    """Append rows to a log.
 
     Args:
         path: The file. An existing one is continued with its own columns; a torn last line is cut off.
@@ -62,7 +62,7 @@ class CsvLog:
             self._add_columns([column for column in wanted if column not in self._known])
 
     def check(self, keys: Collection[str]) -> None:
-        """Raises `LogError` when one of the keys cannot be a column, or is not one and the columns are fixed."""
+        """Raise `LogError` when one of the keys cannot be a column, or is not one and the columns are fixed."""
         if self._known.issuperset(keys):
             return
         for key in keys:
@@ -72,7 +72,7 @@ class CsvLog:
                     raise LogError(f"The log has no column {key!r}. {nearest(key, self.columns)}.")
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Appends rows in one write; columns they bring that are new are added to the whole file first.
+        """Append rows in one write; columns they bring that are new are added to the whole file first.
 
         Raises:
             LogError: A row does not fit the columns; nothing was written.
@@ -85,7 +85,7 @@ class CsvLog:
         self._write("".join(lines).encode("utf-8", "backslashreplace"))
 
     def cut_after(self, step: int) -> None:
-        """Drops the rows of later steps, by a rewrite beside and a replace: a resumed run writes them again."""
+        """Drop the rows of later steps, by a rewrite beside and a replace: a resumed run writes them again."""
         if "step" not in self.columns:
             return
         index = self.columns.index("step")
@@ -132,7 +132,7 @@ class CsvLog:
 
 
 def read_log(path: Path) -> polars.DataFrame:
-    """Reads the rows of a log, however it was torn or garbled; warns of lines that are no rows.
+    """Read the rows of a log, however it was torn or garbled; warns of lines that are no rows.
 
     Returns:
         One row per logged step, typed as in `table.read_table`; an empty frame while there is no log.
@@ -155,7 +155,7 @@ def read_log(path: Path) -> polars.DataFrame:
 
 
 def last_values(path: Path) -> dict[str, str]:
-    """Reads the last value of each column from the end of a log, without the rest.
+    """Read the last value of each column from the end of a log, without the rest.
 
     Returns:
         Text by column; a column that was empty for some 2,000 rows is left out.
@@ -189,7 +189,7 @@ def last_values(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[io.BufferedReader]:
-    """Opens a log for reading. Raises `FileNotFoundError`, or `StorageError` where it cannot be read."""
+    """Open a log for reading. Raises `FileNotFoundError`, or `StorageError` where it cannot be read."""
     try:
         with open_regular(path) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
             if os.fstat(descriptor).st_size > LONGEST_LOG:
@@ -216,7 +216,7 @@ def _whole_lines(path: Path) -> bytes:
 
 
 def _cut_torn_line(file: io.BufferedRandom) -> None:
-    """Cuts off what follows the last line's end; the file has at least one whole line."""
+    """Cut off what follows the last line's end; the file has at least one whole line."""
     size = position = file.seek(0, os.SEEK_END)
     while position:
         block = min(position, _TAIL)

@@ -20,7 +20,7 @@ _UNSAFE = re.compile("[/\\\\:]")
 
 
 def check_name(name: object) -> str:
-    """Checks that a name can be a folder directly below the root.
+    """Check that a name can be a folder directly below the root.
 
     Args:
         name: What the user gave.
@@ -45,7 +45,7 @@ def check_name(name: object) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Says whether this can be a run's name."""
+    """Return whether this can be a run's name."""
     return not _problem(name)
 
 
@@ -71,7 +71,7 @@ def _problem(name: str) -> str:
 
 
 def run_path(root: Path, name: object) -> Path:
-    """Returns the folder of the run with this name, whether it exists or not.
+    """Return the folder of the run with this name, whether it exists or not.
 
     Raises:
         NameInvalidError: The name is not one, or a symbolic link stands in its place.
@@ -85,13 +85,13 @@ def run_path(root: Path, name: object) -> Path:
 
 
 def fresh_name(model_name: str) -> str:
-    """Makes a readable name from a model's name and the local time, such as ``gpt-20261124-153012``."""
+    """Make a readable name from a model's name and the local time, such as ``gpt-20261124-153012``."""
     stem = re.sub(r"[^a-z0-9_-]+", "-", model_name.lower())[:60].strip("-_") or "run"
     return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def create_fresh(root: Path, model_name: str) -> Path:
-    """Creates the folder of a new run under a name nobody has yet, with ``-2``, ``-3``, ... after it where needed.
+    """Create the folder of a new run under a name nobody has yet, with ``-2``, ``-3``, ... after it where needed.
 
     Raises:
         StorageError: The root cannot be written to.
@@ -113,15 +113,15 @@ def create_fresh(root: Path, model_name: str) -> Path:
 
 
 def refuse_existing(root: Path, name: str) -> Path:
-    """Returns where a new run of this name goes. Raises `RunExistsError` when it is taken."""
+    """Return where a new run of this name goes. Raises `RunExistsError` when it is taken."""
     folder = run_path(root, name)
     if folder.exists():
-        raise RunExistsError(f"There is a run {name!r} already in {root}; choose another name, or resume it.")
+        raise RunExistsError(f"A run {name!r} already exists in {root}. Choose another name, or resume it.")
     return folder
 
 
 def create_named(root: Path, name: str) -> Path:
-    """Creates the folder of a new run.
+    """Create the folder of a new run.
 
     Raises:
         NameInvalidError: The name is not one.
@@ -143,14 +143,14 @@ def create_named(root: Path, name: str) -> Path:
 
 
 def remove_unused(folder: Path) -> None:
-    """Removes the folder of a run that could not begin; where that fails, what is reported is why it could not."""
+    """Remove the folder of a run that could not begin; where that fails, what is reported is why it could not."""
     with suppress(OSError):
         (folder / files.LOCK).unlink(missing_ok=True)
         folder.rmdir()
 
 
 def resume_words(name: str) -> str:
-    """Returns the words with which ``darkit train`` resumes a run, as a shell takes them.
+    """Return the words with which ``darkit train`` resumes a run, as a shell takes them.
 
     A run may be called ``true`` or ``auto``, which ``resume=`` takes for something else.
     """
@@ -159,7 +159,7 @@ def resume_words(name: str) -> str:
 
 
 def split_reference(reference: object) -> tuple[str, str | None]:
-    """Splits ``NAME`` or ``NAME:CHECKPOINT``.
+    """Split ``NAME`` or ``NAME:CHECKPOINT``.
 
     Returns:
         The checked name, and the checkpoint's name or None.

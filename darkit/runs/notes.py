@@ -1,4 +1,4 @@
-"""What is known of a run beside its training: a person's tags and note, whether it is put away, how it was evaluated.
+"""Notes on a run: tags, a text, whether it is archived, and its evaluations.
 
 `notes.json` is read and written here only.
 """
@@ -64,7 +64,7 @@ class Notes:
 
 
 def read_notes(folder: Path) -> Notes:
-    """Reads a run's notes; what is missing or has another form than it should counts as empty."""
+    """Read a run's notes; what is missing or has another form than it should counts as empty."""
     try:
         values = read_object(folder / files.NOTES, 2**20)
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def read_notes(folder: Path) -> Notes:
 
 
 def write_notes(folder: Path, notes: Notes) -> Notes:
-    """Writes a person's words about a run in place of those there; its evaluations stay as they are.
+    """Write a person's words about a run in place of those there; its evaluations stay as they are.
 
     Args:
         folder: The run directory.
@@ -139,7 +139,7 @@ def merge_notes(folder: Path, before: Notes, after: Notes) -> Notes:
 
 
 def _change(folder: Path, change: Callable[[Notes], Notes]) -> Notes:
-    """Reads the notes, changes the words and writes them, without another writer in between."""
+    """Read the notes, changes the words and writes them, without another writer in between."""
     with one_writer(folder):
         there = _readable(folder)
         clean = replace(_clean(change(there)), evaluations=there.evaluations, revision=(there.revision or 0) + 1)
@@ -148,7 +148,7 @@ def _change(folder: Path, change: Callable[[Notes], Notes]) -> Notes:
 
 
 def _clean(notes: Notes) -> Notes:
-    """Returns the words in the form that is written. Raises `ConfigError`."""
+    """Return the words in the form that is written. Raises `ConfigError`."""
     tags = tuple(dict.fromkeys(" ".join(tag.split()) for tag in notes.tags if tag.strip()))
     if len(tags) > MOST_TAGS:
         raise ConfigError(f"A run has at most {MOST_TAGS} tags, not {len(tags)}.")
@@ -161,7 +161,7 @@ def _clean(notes: Notes) -> Notes:
 
 
 def add_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Appends an evaluation to a run's notes; of many the oldest go.
+    """Append an evaluation to a run's notes; of many the oldest go.
 
     Raises:
         ConfigError: What is there cannot be read and would be lost.
@@ -176,7 +176,7 @@ def _readable(folder: Path) -> Notes:
     notes = read_notes(folder)
     if notes.problem:
         raise ConfigError(
-            f"The notes of {folder.name!r} stay as they are: {notes.problem}. Mend or remove {files.NOTES}."
+            f"The notes of {folder.name!r} stay as they are: {notes.problem}. Repair or remove {files.NOTES}."
         )
     return notes
 
@@ -188,7 +188,7 @@ def _write(folder: Path, notes: Notes) -> None:
 
 
 def _read_evaluations(values: Any) -> tuple[Evaluation, ...]:
-    """Reads what has the form of an evaluation."""
+    """Read what has the form of an evaluation."""
     found = []
     for value in values[-MOST_EVALUATIONS:] if isinstance(values, list) else []:
         metrics = value.get("metrics") if isinstance(value, dict) else None

@@ -17,12 +17,12 @@ _EGG = re.compile(r"-py\d[\d.]*$")
 
 
 def installed_packages() -> dict[str, str]:
-    """Returns name -> version of every installed package, in order; names are in small letters, with ``-``."""
+    """Return name -> version of every installed package, in order; names are in small letters, with ``-``."""
     return dict(_installed(tuple(sys.path)))
 
 
 def changed_packages(before: object, now: dict[str, str]) -> dict[str, list[str | None]]:
-    """Returns what differs between two environments: name -> version before and now, None where it is missing.
+    """Return what differs between two environments: name -> version before and now, None where it is missing.
 
     Args:
         before: The packages of the first one, read from a file that anybody may have written.

@@ -1,4 +1,4 @@
-"""Where a run comes from: versions, git, command and host, so that it can be told apart and repeated."""
+"""The provenance of a run: versions, git, command and host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GIT_PATIENCE = 5.0  # seconds
 
 
 def describe_environment(folder: Path | None = None) -> dict[str, Any]:
-    """Collects what is known about the program that starts a run.
+    """Describe the program that starts a run.
 
     Args:
         folder: Whose git repository counts; by default the working directory.
@@ -44,7 +44,7 @@ def describe_environment(folder: Path | None = None) -> dict[str, Any]:
 
 
 def _git(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns what git tells of a folder, and the imported files that it does not track."""
+    """Return the git state of a folder, and the imported files that git does not track."""
     nothing: dict[str, Any] = {"files": {}, "left_out": {}}
     top, _, commit = (_ask_git(folder, "rev-parse", "--show-toplevel", "HEAD") or "").partition("\n")
     if not commit:  # before the first commit everything is untracked

@@ -14,24 +14,24 @@ _FIELD = re.compile(r'(?:"((?:[^"]|"")*)"|([^",]*))(,|\Z)')
 
 
 def check_column(name: object) -> None:
-    """Raises `LogError` when this cannot be a column's name."""
+    """Raise `LogError` when this cannot be a column's name."""
     if not isinstance(name, str) or not name or not name.isprintable():
-        raise LogError(f"A column of the log is named by printable text on one line, not {name!r}.")
+        raise LogError(f"The name of a log column must be printable text on one line, not {name!r}.")
 
 
 def format_header(columns: Sequence[str]) -> str:
-    """Returns the first line of a log."""
+    """Return the first line of a log."""
     return ",".join(_quote(name) if '"' in name or "," in name else name for name in columns) + "\n"
 
 
 def parse_header(line: bytes) -> list[str]:
-    """Returns the columns; a line that cannot be a record is the name of one."""
+    """Return the columns; a line that cannot be a record is the name of one."""
     text = line.removeprefix(_MARK)
     return parse_fields(text) or [text.decode("utf-8", "replace").strip("\r\n")]
 
 
 def parse_row(line: bytes, header: bytes, width: int) -> list[str] | None:
-    """Splits a line below a header of so many columns; None if it is no row. The last fields may be missing."""
+    """Split a line below a header of so many columns; None if it is no row. The last fields may be missing."""
     start = repeated_start(header)
     if start and line.startswith(start):
         names, said = (text.removeprefix(_MARK).rstrip(b"\r\n,") + b"," for text in (header, line))
@@ -42,7 +42,7 @@ def parse_row(line: bytes, header: bytes, width: int) -> list[str] | None:
 
 
 def repeated_start(header: bytes) -> bytes:
-    """Returns how a line begins that repeats the header, as two files put together have it.
+    """Return how a line begins that repeats the header, as two files put together have it.
 
     Empty where a row may begin so too: text is quoted in rows, numbers and booleans are not.
     """
@@ -51,7 +51,7 @@ def repeated_start(header: bytes) -> bytes:
 
 
 def format_value(value: Any) -> str:
-    """Returns one field: a number so that it reads back equal, text in quotes on one line, nothing for None."""
+    """Return one field: a number so that it reads back equal, text in quotes on one line, nothing for None."""
     if value is None:
         return ""
     if not isinstance(value, (float, int, str)) and hasattr(value, "item"):  # a scalar of numpy or torch
@@ -66,7 +66,7 @@ def format_value(value: Any) -> str:
 
 
 def parse_fields(line: bytes) -> list[str] | None:
-    """Splits one record; None if it cannot be one."""
+    """Split one record; None if it cannot be one."""
     text = line.decode("utf-8", "replace").rstrip("\r\n").replace("\r", " ")
     if '"' not in text:
         return text.split(",")

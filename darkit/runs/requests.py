@@ -10,7 +10,7 @@ from darkit.runs import files
 
 
 def request_stop(folder: Path, by: str) -> None:
-    """Asks the run to save and to end after the step that it is at.
+    """Ask the run to save and to end after the step that it is at.
 
     Args:
         folder: The run directory.
@@ -23,13 +23,13 @@ def request_stop(folder: Path, by: str) -> None:
 
 
 def read_stop(folder: Path) -> dict[str, Any] | None:
-    """Returns the request with its ``time`` and ``by``, or None when there is none."""
+    """Return the request with its ``time`` and ``by``, or None when there is none."""
     path = folder / files.STOP
     return files.read_json(path) if path.exists() else None
 
 
 def forget_stop(folder: Path) -> None:
-    """Removes a request that was honoured, or that is older than the training.
+    """Remove a request that was honoured, or that is older than the training.
 
     Raises:
         StorageError: The file system refused.

@@ -44,7 +44,7 @@ class Retention:
             raise ConfigError(f"mode must be one of min, max, not {self.mode!r}.")
 
     def superseded(self, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
-        """Returns those that are not kept, lowest step first."""
+        """Return those that are not kept, lowest step first."""
         ordered = sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
         if self.last is None and not self.best:
             return []
@@ -57,7 +57,7 @@ class Retention:
         return [checkpoint for checkpoint in ordered if checkpoint.step not in kept]
 
     def ranked(self, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
-        """Returns those with a finite score, best first; of equal ones the lowest step first."""
+        """Return those with a finite score, best first; of equal ones the lowest step first."""
         sign = 1 if self.mode == "min" else -1
         scored = [
             (sign * value, checkpoint.step, checkpoint)
@@ -68,7 +68,7 @@ class Retention:
 
 
 def remove_files(checkpoint: Path) -> None:
-    """Deletes a checkpoint file, its manifest first: a crash in between leaves an unverified file, no empty promise.
+    """Delete a checkpoint file, its manifest first: a crash in between leaves an unverified file, no empty promise.
 
     Raises:
         StorageError: The file system refused.

@@ -57,7 +57,7 @@ class Run:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What ``run.json`` tells: id, model class, series, versions, git, command, host, seed and data."""
+        """The content of ``run.json``: id, model class, series, versions, git, command, host, seed and data."""
         return files.read_json(self.path / files.RUN)
 
     @property
@@ -84,7 +84,7 @@ class Run:
 
     @property
     def created(self) -> float:
-        """When the run was begun, in Unix seconds, or 0."""
+        """When the run started, in Unix seconds, or 0."""
         return finite_number(self.info.get("created")) or 0.0
 
     @property
@@ -96,15 +96,15 @@ class Run:
         return {name: columns for name, columns in series.items() if _is_pair(columns)}
 
     def log(self) -> polars.DataFrame:
-        """Returns the log, one row per logged step; an empty frame when there is none yet."""
+        """Return the log, one row per logged step; an empty frame when there is none yet."""
         return read_log(self.path / files.LOG)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Returns the checkpoints, lowest step first."""
+        """Return the checkpoints, lowest step first."""
         return list_checkpoints(self.path)
 
     def latest_checkpoint(self) -> Checkpoint | None:
-        """Returns the checkpoint with the highest step that can be trusted, or None."""
+        """Return the checkpoint with the highest step that can be trusted, or None."""
         return latest_checkpoint(self.path)
 
 
@@ -113,7 +113,7 @@ def _is_pair(columns: Any) -> bool:
 
 
 def load(name: str, *, root: Path | None = None) -> Run:
-    """Finds a run by name.
+    """Find a run by name.
 
     Args:
         name: The run's name; a checkpoint after a colon is allowed and ignored here.
@@ -133,7 +133,7 @@ def load(name: str, *, root: Path | None = None) -> Run:
 
 
 def list_runs(*, root: Path | None = None) -> list[Run]:
-    """Returns every run, newest first. A folder without ``run.json`` is not a run (yet).
+    """Return every run, newest first. A folder without ``run.json`` is not a run (yet).
 
     Raises:
         StorageError: The root is there and cannot be read.

@@ -1,7 +1,7 @@
-"""Files that somebody else may have put there: regular files only, no link followed, never read without a bound.
+"""Access to files from untrusted sources: regular files only, without following links, with a bound on the size.
 
-A run directory may be a copy from a stranger. Everything that reads or writes below one opens its files here. The run
-directory itself is checked by `darkit.runs.names.run_path`; what stands above it is the person's own and may be a link.
+A run directory may be a copy from an untrusted source. All reads and writes below one open their files here.
+`darkit.runs.names.run_path` checks the run directory itself; folders above it are trusted and may be links.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ LONGEST_JSON = 16 * 2**20  # bytes
 LONGEST_TEXT = 2 * 2**20  # bytes
 _LARGEST = 1e300
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
-DEEPEST = 100  # values within values; deeper ones would exhaust the stack of whoever walks them
+DEEPEST = 100  # levels of nesting; deeper values exhaust the stack of recursive readers
 
 
 class UnreadableError(Exception):
-    """A file that is there but cannot be trusted; the text says which and why, for a person.
+    """A file that exists but cannot be read or trusted; the message has its name and the reason.
 
     Args:
         path: The file.
@@ -40,13 +40,13 @@ class UnreadableError(Exception):
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[int]:
-    """Opens a regular file for reading and gives its descriptor.
+    """Open a regular file for reading and yield its descriptor.
 
     A link is not followed, and a pipe or a device is not waited for.
 
     Raises:
         FileNotFoundError: There is no such file.
-        UnreadableError: It is no regular file, or the file system refused.
+        UnreadableError: It is not a regular file, or the file system refused.
     """
     try:
         descriptor = _open(path, os.O_RDONLY)
@@ -64,14 +64,14 @@ def open_regular(path: Path) -> Iterator[int]:
 
 
 def open_for_writing(path: Path, flags: int = os.O_WRONLY) -> int:
-    """Opens a regular file of a run directory for writing, and returns its descriptor.
+    """Open a regular file of a run directory for writing, and return its descriptor.
 
     Args:
         path: The file.
         flags: How, such as ``os.O_WRONLY | os.O_CREAT``.
 
     Raises:
-        StorageError: A link, a folder or something else that is not a regular file stands in its place.
+        StorageError: A link, a folder or something else that is not a regular file exists there.
         OSError: The file system refused.
     """
     try:
@@ -99,10 +99,10 @@ def read_at(descriptor: int, count: int, offset: int) -> bytes:
 
 
 def make_folder(path: Path) -> Path:
-    """Makes a folder in a run directory, unless it exists.
+    """Make a folder in a run directory, unless it exists.
 
     Raises:
-        StorageError: It, or something below it, is a link, or there is something else in its place.
+        StorageError: It, or something below it, is a link, or it is not a folder.
         OSError: The file system refused.
     """
     refuse_links(path)
@@ -111,7 +111,7 @@ def make_folder(path: Path) -> Path:
 
 
 def refuse_links(path: Path) -> None:
-    """Checks a file or a folder with everything below it before something that opens files by name writes there.
+    """Check a file or a folder with everything below it before something that opens files by name writes there.
 
     Raises:
         StorageError: It is, or holds, something other than regular files and folders.
@@ -125,7 +125,7 @@ def refuse_links(path: Path) -> None:
 
 
 def is_strange(path: Path) -> bool:
-    """Says whether a link, a pipe, a device or a socket stands at a path, rather than a file, a folder or nothing."""
+    """Return whether a path is a link, a pipe, a device or a socket."""
     try:
         mode = path.lstat().st_mode
     except OSError:
@@ -135,15 +135,15 @@ def is_strange(path: Path) -> bool:
 
 def _strange(path: Path) -> StorageError:
     what = "a link" if path.is_symlink() else "not a regular file"
-    return StorageError(errno.ELOOP, f"{path} is {what}, which darkit does not write through: remove it.")
+    return StorageError(errno.ELOOP, f"{path} is {what}; darkit does not write through it. Remove it.")
 
 
 def read_bytes(path: Path, limit: int = LONGEST_JSON) -> bytes:
-    """Reads a whole file of at most ``limit`` bytes.
+    """Read a whole file of at most ``limit`` bytes.
 
     Raises:
         FileNotFoundError: There is no such file.
-        UnreadableError: It is no regular file, is longer, or cannot be read.
+        UnreadableError: It is not a regular file, is longer, or cannot be read.
     """
     with open_regular(path) as descriptor:
         size = os.fstat(descriptor).st_size
@@ -156,7 +156,7 @@ def read_bytes(path: Path, limit: int = LONGEST_JSON) -> bytes:
 
 
 def read_text(path: Path, limit: int = LONGEST_TEXT) -> str:
-    """Reads at most ``limit`` bytes of text; a file that is not there or cannot be read is empty text."""
+    """Read at most ``limit`` bytes of text; a file that is missing or cannot be read is empty text."""
     try:
         with open_regular(path) as descriptor:
             return os.read(descriptor, limit).decode("utf-8", "replace")
@@ -165,11 +165,11 @@ def read_text(path: Path, limit: int = LONGEST_TEXT) -> str:
 
 
 def read_object(path: Path, limit: int = LONGEST_JSON) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Read a JSON object.
 
     Raises:
         FileNotFoundError: There is no such file.
-        UnreadableError: It is no regular file, too long, or no whole JSON object.
+        UnreadableError: It is not a regular file, too long, or not a JSON object.
     """
     data = read_bytes(path, limit)
     try:
@@ -179,19 +179,19 @@ def read_object(path: Path, limit: int = LONGEST_JSON) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UnreadableError(path, "it is not a JSON object")
     if is_too_deep(value):
-        raise UnreadableError(path, f"it has values within values more than {DEEPEST} deep")
+        raise UnreadableError(path, f"its values are nested more than {DEEPEST} deep")
     return value
 
 
 def finite_number(value: object) -> float | None:
-    """Returns a value from JSON if it is a finite number that a float holds, else None."""
+    """Return a value from JSON if it is a finite number that a float holds, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) < _LARGEST and math.isfinite(value) else None
 
 
 def is_too_deep(value: Any) -> bool:
-    """Says whether a value from JSON or YAML holds others more than `DEEPEST` deep."""
+    """Return whether a value from JSON or YAML holds others more than `DEEPEST` deep."""
     level = [value]
     for _ in range(DEEPEST):
         level = [

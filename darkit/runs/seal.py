@@ -47,7 +47,7 @@ def _read() -> bytes:
 
 
 def _create() -> bytes:
-    """Makes the key under a name of its own first, so that of two processes one wins with a whole key."""
+    """Make the key under a name of its own first, so that of two processes one wins with a whole key."""
     path = _path()
     beside = path.with_name(f"{_KEY}.{secrets.token_hex(8)}")
     try:

@@ -80,7 +80,7 @@ _KINDS: dict[str, type | UnionType] = {
 
 
 def read_status(folder: Path) -> Status:
-    """Reads a run's status, and sees through one that its dead or hung trainer left behind.
+    """Read a run's status, corrected where a dead or hung trainer left it behind.
 
     A status that says ``running`` on this host while nobody holds the run's lock is a crash: the kernel frees the lock
     however the process dies. Where the lock is held and the heartbeat stopped, the process hangs. On another host the
@@ -109,7 +109,7 @@ def read_status(folder: Path) -> Status:
 
 
 def _last_step(folder: Path, step: int) -> int:
-    """Returns the last step that the log or a checkpoint tells of, where the status of a dead process is older."""
+    """Return the last step in the log or the checkpoints, where the status of a dead process is older."""
     steps = [step, *checkpoint_steps(folder)]
     with suppress(StorageError, ValueError):
         steps.append(int(last_values(folder / files.LOG).get("step", step)))
@@ -117,7 +117,7 @@ def _last_step(folder: Path, step: int) -> int:
 
 
 class Watcher:
-    """Reads statuses again and again, and so can tell that a trainer on another host is gone.
+    """Read statuses again and again, and so can tell that a trainer on another host is gone.
 
     It compares heartbeats only with each other, and measures the time between two looks with its own clock: the clocks
     of two machines need not agree.
@@ -127,7 +127,7 @@ class Watcher:
         self._seen: dict[Path, tuple[float, float]] = {}
 
     def read(self, folder: Path) -> Status:
-        """Reads a run's status as `read_status` does; one elsewhere that stopped beating has crashed."""
+        """Read a run's status as `read_status` does; one elsewhere that stopped beating has crashed."""
         status = read_status(folder)
         if status.state not in ALIVE or status.host == socket.gethostname():
             self._seen.pop(folder, None)
@@ -143,7 +143,7 @@ class Watcher:
 
 
 def _read(folder: Path) -> Status | None:
-    """Returns what the file says, without values of a wrong type; None if it does not even tell a state."""
+    """Return what the file says, without values of a wrong type; None if it does not even tell a state."""
     values = files.read_json(folder / files.STATUS)
     if not isinstance(values.get("state"), str):
         return None
@@ -160,7 +160,7 @@ def _is_sound(value: object) -> bool:
 
 
 class StatusWriter:
-    """Keeps ``status.json`` true while a run trains, from a thread of its own.
+    """Keep ``status.json`` true while a run trains, from a thread of its own.
 
     Args:
         folder: The run directory.
@@ -168,7 +168,7 @@ class StatusWriter:
         progress: Returns the last completed step; called from the writer's thread.
         signs: Returns something that differs whenever anything has moved, such as a count of batches; by default the
             step.
-        watches: Called every second from the writer's thread; the first error of each is told.
+        watches: Called every second from the writer's thread; the first error of each is logged.
         check: Called before anything is written; where it raises `RunReplacedError` the thread ends.
     """
 
@@ -196,18 +196,18 @@ class StatusWriter:
         self._thread.start()
 
     def close(self, state: str, reason: str = "", traceback: str = "") -> None:
-        """Writes the last status. Raises `StorageError` when the file system refuses."""
+        """Write the last status. Raises `StorageError` when the file system refuses."""
         self._ended.set()
         self._thread.join()
         self._write(state, reason, traceback)
 
     def _work(self) -> None:
-        written, told = time.monotonic(), RUNNING
+        written, last = time.monotonic(), RUNNING
         failed: list[Callable[[], None]] = []
         while not self._ended.wait(min(LOOK, HEARTBEAT)):
             try:
                 self._check()
-            except RunReplacedError:  # whoever trains hears of it too, and ends
+            except RunReplacedError:  # the training gets it too, and ends
                 return
             for watch in self._watches:
                 try:
@@ -217,11 +217,11 @@ class StatusWriter:
                         failed.append(watch)
                         logger.warning("Something about the run cannot be watched now.", exc_info=True)
             state, reason = self._look()
-            if state == told and time.monotonic() - written < HEARTBEAT:
+            if state == last and time.monotonic() - written < HEARTBEAT:
                 continue
             try:
                 self._write(state, reason)
-                written, told = time.monotonic(), state
+                written, last = time.monotonic(), state
             except RunReplacedError:
                 return
             except StorageError as error:

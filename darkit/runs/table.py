@@ -28,7 +28,7 @@ _ODD = (b" ", b"\t")  # polars takes some of them for a part of a number
 
 
 def read_numbers(data: bytes, header: bytes) -> tuple[polars.DataFrame, int]:
-    """Reads rows as numbers.
+    """Read rows as numbers.
 
     Args:
         data: Whole lines without the header.
@@ -50,7 +50,7 @@ def read_numbers(data: bytes, header: bytes) -> tuple[polars.DataFrame, int]:
 
 
 def read_table(data: bytes, header: bytes) -> tuple[polars.DataFrame, int]:
-    """Reads rows as what they say.
+    """Read rows as what they say.
 
     Args:
         data: Whole lines without the header.
@@ -77,7 +77,7 @@ def read_table(data: bytes, header: bytes) -> tuple[polars.DataFrame, int]:
 
 
 def column_names(header: bytes) -> list[str]:
-    """Returns a different name for each column of a log; a name that comes again gets a number."""
+    """Return a different name for each column of a log; a name that comes again gets a number."""
     unique: dict[str, None] = {}
     used: dict[str, int] = {}
     for name in parse_header(header):
@@ -92,7 +92,7 @@ def column_names(header: bytes) -> list[str]:
 def _read_rows(
     data: bytes, header: bytes, read: Callable[[bytes, bytes, int], polars.DataFrame]
 ) -> tuple[polars.DataFrame, int]:
-    """Calls a function with the rows, the rows with `_TEXT` for each quoted field, and their width."""
+    """Call a function with the rows, the rows with `_TEXT` for each quoted field, and their width."""
     import polars
 
     width = len(parse_header(header))
@@ -116,7 +116,7 @@ def _without_text(data: bytes) -> bytes:
 
 
 def _split(rows: bytes, width: int, dtype: polars.DataType) -> polars.DataFrame:
-    """Splits lines that are rows. Raises `PolarsError` where one has too many fields."""
+    """Split lines that are rows. Raises `PolarsError` where one has too many fields."""
     import polars
 
     names = [str(index) for index in range(width)]
@@ -130,7 +130,7 @@ def _split(rows: bytes, width: int, dtype: polars.DataType) -> polars.DataFrame:
 
 
 def _with_type(column: polars.Series, *, spaces: bool) -> polars.Series:
-    """Returns numbers or booleans where all values are such, and the text otherwise."""
+    """Return numbers or booleans where all values are such, and the text otherwise."""
     import polars
 
     present = column.drop_nulls()

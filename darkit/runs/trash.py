@@ -18,7 +18,7 @@ _SILENCE = 60.0  # seconds without a heartbeat after which a run on another host
 
 
 def move_to_trash(root: Path, name: str) -> Path:
-    """Moves a run into ``.trash`` beside the root.
+    """Move a run into ``.trash`` beside the root.
 
     Args:
         root: Where the runs are.

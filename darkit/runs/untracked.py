@@ -26,7 +26,7 @@ Git = Callable[..., str | None]
 
 
 def imported_untracked(top: Path, ask_git: Git) -> dict[str, Any]:
-    """Collects the imported files below a repository that are not in its history.
+    """Collect the imported files below a repository that are not in its history.
 
     Args:
         top: The repository's folder.
@@ -64,7 +64,7 @@ def imported_untracked(top: Path, ask_git: Git) -> dict[str, Any]:
 
 
 def imported_files(top: Path) -> list[str]:
-    """Returns the Python files below a folder that this process has imported, relative to it, in order."""
+    """Return the Python files below a folder that this process has imported, relative to it, in order."""
     root = f"{os.path.realpath(top)}{os.sep}"
     libraries = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     found = set()
@@ -82,7 +82,7 @@ def imported_files(top: Path) -> list[str]:
 
 
 def _read(path: Path) -> tuple[bytes | None, str]:
-    """Returns a file's content, or None and why it is not kept."""
+    """Return a file's content, or None and why it is not kept."""
     if any(_SECRET.search(part) for part in (path.stem, path.parent.name)):
         return None, "it is named like a secret"
     try:
@@ -95,5 +95,5 @@ def _read(path: Path) -> tuple[bytes | None, str]:
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        return None, "it is no text in UTF-8"
-    return (None, "it is no text") if "\0" in text else (content, "")
+        return None, "it is not text in UTF-8"
+    return (None, "it is not text") if "\0" in text else (content, "")

@@ -21,7 +21,7 @@ _FOLDER = 0x10  # the attribute of MS-DOS, in an entry of an archive
 
 
 def find_problem(checkpoint: Checkpoint) -> str:
-    """Reads a whole checkpoint file and says why it cannot be trusted, or nothing.
+    """Read a whole checkpoint file and says why it cannot be trusted, or nothing.
 
     Size and sha256 are compared with the manifest; without one, the CRC of every entry of the archive is checked.
     """
@@ -73,7 +73,7 @@ def find_archive_problem(path: Path, *, read: bool = False) -> str:
 
 
 def _counted_entries(path: Path) -> int:
-    """Returns the number of entries that the end record of an archive tells, where it has no comment."""
+    """Return the number of entries that the end record of an archive tells, where it has no comment."""
     with path.open("rb") as file:
         file.seek(-_END.size, os.SEEK_END)
         signature, *_, count, _, _, _ = _END.unpack(file.read())
@@ -81,7 +81,7 @@ def _counted_entries(path: Path) -> int:
 
 
 def find_greedy_globals(file: IO[bytes]) -> set[str]:
-    """Returns the names of functions in an archive's pickle that may take more memory than the file is long."""
+    """Return the names of functions in an archive's pickle that may take more memory than the file is long."""
     with zipfile.ZipFile(file) as archive:
         return _find_greedy(archive)
 

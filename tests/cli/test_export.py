@@ -67,7 +67,7 @@ def test_tied_weights_are_written_out_each(runs: Path, here: Path, capsys: pytes
 def test_a_file_that_is_there_is_kept_unless_forced(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "own.st").write_text("mine")
     said = refused(capsys, "export", "numbers", "--output", "own.st")
-    assert said == "own.st is there already; choose another --output, or --force."
+    assert said == "own.st already exists. Choose another --output, or --force."
     assert (here / "own.st").read_text() == "mine"
     done(capsys, "export", "numbers", "--output", "own.st", "--force")
     assert equal(load_file(here / "own.st"), weights(runs, 4))
@@ -78,12 +78,14 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
 ) -> None:
     assert "has no checkpoint 'iter-9-ckpt'" in refused(capsys, "export", "numbers:iter-9-ckpt")
     assert "There is no run 'nope'" in refused(capsys, "export", "nope")
-    assert refused(capsys, "export", "numbers", "--output", "no/x.st") == "The folder no is not there; make it first."
+    assert (
+        refused(capsys, "export", "numbers", "--output", "no/x.st") == "The folder no does not exist. Create it first."
+    )
     path = runs / "numbers" / "iter-4-ckpt.pth"
     torch.save({"state_dict": {"a": torch.ones(1), "m._extra_state": {"n": 1}}}, path)
     path.with_suffix(".json").unlink()
     said = refused(capsys, "export", "numbers:4")
-    assert said == "safetensors holds tensors alone, and 'm._extra_state' is none; use --format torch."
+    assert said == "safetensors stores tensors only, and 'm._extra_state' is not a tensor. Use --format torch."
     path.write_bytes(b"x")
     assert "is damaged" in refused(capsys, "export", "numbers:4")
     assert names(here) == set()

@@ -72,16 +72,22 @@ def test_a_config_without_a_target_is_refused(settings: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"_target_": "nowhere.Model"}, r"^The model nowhere\.Model cannot be made: No module named 'nowhere'$"),
+        ({"_target_": "nowhere.Model"}, r"^The model nowhere\.Model cannot be created: No module named 'nowhere'$"),
         (
             {"_target_": f"{__name__}.Remember"},
             r"has no 'Remember'\. Did you mean 'Remembers'\? Available: Remembers, ",
         ),
-        ({"_target_": "torch.nn.Linear", "widht": 3}, r"cannot be made: .*unexpected keyword argument 'widht'$"),
-        ({"_target_": "torch.nn.Linear"}, r"cannot be made: .*missing 2 required positional arguments"),
-        ({"_target_": "torch.nn.LSTM", "input_size": 2, "hidden_size": "x"}, r"cannot be made: hidden_size should be"),
-        ({"_target_": "torch.__version__"}, r"cannot be made: Expected a callable target"),
-        ({"_target_": "operator.truediv", "_args_": [1, 0]}, r"cannot be made: ZeroDivisionError: division by zero$"),
+        ({"_target_": "torch.nn.Linear", "widht": 3}, r"cannot be created: .*unexpected keyword argument 'widht'$"),
+        ({"_target_": "torch.nn.Linear"}, r"cannot be created: .*missing 2 required positional arguments"),
+        (
+            {"_target_": "torch.nn.LSTM", "input_size": 2, "hidden_size": "x"},
+            r"be created: hidden_size should be",
+        ),
+        ({"_target_": "torch.__version__"}, r"cannot be created: Expected a callable target"),
+        (
+            {"_target_": "operator.truediv", "_args_": [1, 0]},
+            r"be created: ZeroDivisionError: division by zero$",
+        ),
     ],
 )
 def test_what_cannot_be_made_is_one_sentence(settings: dict[str, Any], said: str) -> None:
@@ -97,5 +103,5 @@ def test_what_is_no_module_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["nope", "nowhere.loss", "torch.nn.Nope", ""])
 def test_a_loss_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^There is no loss '{name}': "):
+    with pytest.raises(ConfigError, match=rf"^Unknown loss '{name}': "):
         make_loss(name)

@@ -23,7 +23,7 @@ def test_the_project_is_made_trains_and_its_own_test_passes(
     out = done(capsys, "new", str(project))
     assert names(project) == TEMPLATE
     lines = out.splitlines()
-    assert lines[0] == f"Made {project}. Go on with:"
+    assert lines[0] == f"Created {project}. Next:"
     assert lines[1] == f"  cd '{project}'"
     environment = os.environ | {"PATH": f"{zygote.commands}:{os.environ['PATH']}"}
     for command in lines[2:]:
@@ -62,7 +62,7 @@ def test_a_folder_with_something_in_it_and_a_file_are_refused_and_stay_as_they_a
     (tmp_path / "file").write_text("mine")
     for name in ("full", "file"):
         said = refused(capsys, "new", str(tmp_path / name))
-        assert said == f"{tmp_path / name} is there already; choose a folder that is new or empty."
+        assert said == f"{tmp_path / name} already exists. Choose a folder that is new or empty."
     assert names(tmp_path / "full") == {".hidden"}
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -70,7 +70,7 @@ def test_a_folder_with_something_in_it_and_a_file_are_refused_and_stay_as_they_a
 def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     said = refused(capsys, "new", str(tmp_path / "file" / "project"))
-    assert said == f"Cannot make the project in {tmp_path / 'file' / 'project'}: Not a directory."
+    assert said == f"Cannot create the project in {tmp_path / 'file' / 'project'}: Not a directory."
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -89,7 +89,7 @@ sys.exit(main(["new", {str(project)!r}]))
 """
     result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 2, result.stderr
-    assert result.stderr.startswith(f"Error: Cannot make the project in {project}: ")
+    assert result.stderr.startswith(f"Error: Cannot create the project in {project}: ")
     assert project.exists() == there
     assert names(project) == set()
     assert main(["new", str(project)]) == 0

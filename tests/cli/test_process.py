@@ -82,7 +82,7 @@ def test_on_a_terminal_there_is_a_bar_and_nothing_is_cut(zygote: Zygote, empty: 
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_training_that_is_asked_to_stop_says_how_to_go_on(
+def test_a_training_that_is_asked_to_stop_says_how_to_resume(
     python: str, sent: signal.Signals, code: int, empty: Path, home: Path
 ) -> None:
     words = [python, "-m", "darkit.cli.train", *NUMBERS[1:], "name=x", "trainer.max_step=1000000"]
@@ -97,7 +97,7 @@ def test_a_training_that_is_asked_to_stop_says_how_to_go_on(
     run = load("x")
     assert run.status == "stopped"
     first, second = err.splitlines()[-2:]
-    assert first == f"x: stopped at step {run.details.step} of 1000000; go on with"
+    assert first == f"x: stopped at step {run.details.step} of 1000000; resume with"
     assert re.fullmatch(r"  \S*darkit train resume=x", second)
     found = run.latest_checkpoint()
     assert found is not None

@@ -15,7 +15,7 @@ from darkit.errors import ConfigError
 from darkit.runs import Run
 from tests.cli.parts import MODEL, NUMBERS, done, refused, write
 
-REFUSED = "which is not taken from a run directory of another darkit home: if it is yours,"
+REFUSED = "which is not trusted in a run directory of another darkit home. If it is yours,"
 
 
 class Bomb:
@@ -77,7 +77,7 @@ def test_eval_builds_nothing_but_darkits_own_data_with_plain_values(
     plant(runs, "numbers", data=data)
     said = refused(capsys, "eval", "numbers")
     assert "The run 'numbers' was trained with data." in said
-    assert f"{REFUSED} name the data, --data NAME KEY=VALUE." in said
+    assert f"{REFUSED} give the data: --data NAME KEY=VALUE." in said
     assert "s3cret" not in said
     assert not canary.exists()
     assert main(["eval", "numbers", "--data", "regression", "samples=8", "val_samples=8"]) == 0
@@ -119,7 +119,7 @@ def test_resume_repeats_nothing_of_a_run_that_could_run_code(
     plant(runs, "numbers", overrides=["model=mymodel", override])
     before = sorted(path.name for path in (runs / "numbers").iterdir())
     said = refused(capsys, "train", "resume=numbers", "trainer.max_step=6")
-    assert said.startswith("The run 'numbers' was begun with ")
+    assert said.startswith("The run 'numbers' was started with ")
     assert said.endswith(f"{REFUSED} repeat it on the command line.")
     assert "s3cret" not in said
     assert "\x1b" not in said
@@ -137,9 +137,9 @@ def test_what_a_person_says_anew_is_done(runs: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: &a [1]\nb: [*a, *a]\n", "it refers to what it said before"),
+        ("a: &a [1]\nb: [*a, *a]\n", "it has references (YAML aliases)"),
         ("[" * 5000, "while increasing flow level"),
-        ("a: " + "[" * 200 + "]" * 200, "it has values within values more than 100 deep"),
+        ("a: " + "[" * 200 + "]" * 200, "its values are nested more than 100 deep"),
         ("a: !!python/object/apply:os.system ['touch canary']", "could not determine a constructor"),
         ("- 1\n", "it is not a mapping"),
         ("overrides: 3\ndata: 3\n", ""),
@@ -188,7 +188,7 @@ def test_configs_of_this_folder_with_a_run_of_another_home_go_on_with_numbers_an
     done(capsys, "train", *words[:-1], "data.path=other/texts.txt", "name=files", "trainer.max_step=2")
     as_if_copied(tmp_path, "files")
     said = refused(capsys, "train", "resume=files", "trainer.max_step=4")
-    assert "was begun with data.path=other/texts.txt, which is not taken from a run directory" in said
+    assert "was started with data.path=other/texts.txt, which is not trusted in a run directory" in said
     again = ("train", "resume=files", "trainer.max_step=4", "data.path=other/texts.txt")
     assert "files: finished at step 4" in done(capsys, *again)
 
@@ -202,7 +202,7 @@ def test_darkits_own_choices_are_repeated_whatever_their_text(runs: Path) -> Non
         word for word in told if not word.startswith("model=")
     ]
     plant(runs, "numbers", overrides=[{"a": 1}])
-    with pytest.raises(ConfigError, match="begun with"):
+    with pytest.raises(ConfigError, match="started with"):
         believed_overrides(Run(runs / "numbers"), [], set())
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import mse_loss
 
 from darkit import fit
-from darkit.cli.report import darkit_command, final_report, how_to_go_on
+from darkit.cli.report import darkit_command, final_report, resume_hint
 from darkit.runs import load
 from tests.engine.parts import made
 
@@ -73,13 +73,13 @@ def test_the_commands_to_go_on_are_whole_for_any_name(logged: Path) -> None:
     assert resume.endswith(f" train resume={name} trainer.max_step=8")
 
 
-def test_a_stopped_run_says_its_step_and_how_to_go_on(runs: Path) -> None:
-    first, second = how_to_go_on(load("text")).splitlines()
-    assert first == "text: finished at step 4 of 4; go on with"
+def test_a_stopped_run_says_its_step_and_resume_hint(runs: Path) -> None:
+    first, second = resume_hint(load("text")).splitlines()
+    assert first == "text: finished at step 4 of 4; resume with"
     assert second.endswith("darkit train resume=text")
     for path in (runs / "text").glob("iter-*"):
         path.unlink()
-    assert how_to_go_on(load("text")) == "text: stopped before there was a checkpoint."
+    assert resume_hint(load("text")) == "text: stopped before its first checkpoint."
 
 
 def test_the_command_is_what_this_shell_would_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

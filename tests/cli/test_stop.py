@@ -70,7 +70,7 @@ def test_a_run_that_does_not_train_is_refused_and_gets_no_request(
     folder = base() / "run"
     folder.mkdir(parents=True)
     (folder / "status.json").write_text(json.dumps({"state": state}))
-    assert refused(capsys, "stop", "run") == f"The run 'run' does not train: it is {state}."
+    assert refused(capsys, "stop", "run") == f"The run 'run' is not running ({state})."
     assert read_stop(folder) is None
     assert "There is no run 'nope'" in refused(capsys, "stop", "nope")
 

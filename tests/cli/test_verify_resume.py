@@ -139,7 +139,7 @@ def test_a_run_of_ones_own_that_goes_on_exactly_is_equal(
         r"EQUAL: after [12] kills, weights, optimizer, schedule, generators, batches and log of all 400 steps are the ",
         out,
     )
-    assert re.search(r"Killed after step \d+; going on from its last checkpoint", out)
+    assert re.search(r"Killed after step \d+; resuming from its last checkpoint", out)
     runs = [load(name, root=kept / "base") for name in ("straight", "broken")]
     assert [run.status for run in runs] == ["finished", "finished"]
     assert len(runs[1].info["continued"]) >= 1
@@ -177,4 +177,4 @@ def test_what_cannot_be_verified_is_refused_before_it_is_tried(
 ) -> None:
     assert refused(capsys, "verify-resume", "--kills", "0") == "--kills must be at least 1, not 0."
     said = refused(capsys, "verify-resume", "--keep", str(tmp_path))
-    assert said == f"The folder {tmp_path} is there already; choose a new one."
+    assert said == f"The folder {tmp_path} already exists. Choose a new one."

@@ -277,7 +277,7 @@ def test_a_copied_run_with_a_link_is_refused_before_anything_is_written(
     path.unlink(missing_ok=True)
     path.symlink_to(outside)
     before = {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
-    with pytest.raises(StorageError, match=rf"{name} is a link, which darkit does not write through: remove it\.$"):
+    with pytest.raises(StorageError, match=rf"{name} is a link; darkit does not write through it\. Remove it\.$"):
         run_one(xy, "run", resume=resume, max_step=5)
     assert {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
     assert not list(outside.iterdir())

@@ -142,7 +142,7 @@ def test_an_end_after_the_end_does_nothing() -> None:
 def test_an_existing_name_is_refused_and_not_a_byte_of_the_old_run_changes() -> None:
     run = train(made(), xy(), name="taken")
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.rglob("*") if path.is_file()}
-    with pytest.raises(RunExistsError, match="There is a run 'taken' already"):
+    with pytest.raises(RunExistsError, match="A run 'taken' already exists"):
         train(made(), xy(), name="taken")
     with pytest.raises(RunExistsError):
         train(made(), xy(), name="taken", max_step=99, tensorboard=True)

@@ -58,7 +58,7 @@ def test_leftover_rank_variables_do_not_let_a_training_replace_a_finished_run(
         check=False,
     )
     assert again.returncode == 2
-    assert "There is a run 'p' already" in again.stderr
+    assert "A run 'p' already exists" in again.stderr
     assert {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
 
 

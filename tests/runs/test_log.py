@@ -129,7 +129,7 @@ def test_what_cannot_name_a_column_is_refused(log: CsvLog, tmp_path: Path, name:
         lambda: log.append([{"step": 1, name: 1}]),
         lambda: CsvLog(tmp_path / "new.csv", ["step", name]),
     ):
-        with pytest.raises(LogError, match="is named by printable text on one line, not "):
+        with pytest.raises(LogError, match="must be printable text on one line, not "):
             refusing()
     assert log.path.read_text() == "step,loss\n"
     assert names_in(tmp_path) == ["log.csv"]

@@ -116,7 +116,7 @@ def test_a_link_deep_in_a_folder_is_refused_before_anything_is_written_there(tmp
     (tmp_path / "tokenizer" / "more").mkdir(parents=True)
     refuse_links(tmp_path / "tokenizer")
     (tmp_path / "tokenizer" / "more" / "vocab.json").symlink_to("/etc/passwd")
-    with pytest.raises(StorageError, match=r"vocab\.json is a link, which darkit does not write through: remove it\."):
+    with pytest.raises(StorageError, match=r"vocab\.json is a link; darkit does not write through it\. Remove it\."):
         make_folder(tmp_path / "tokenizer")
 
 

@@ -81,8 +81,8 @@ def test_before_the_first_commit_everything_is_untracked(tmp_path: Path, importe
         ("aws-credentials.py", "key = 'hunter2'\n", "named like a secret"),
         (".env.py", "key = 'hunter2'\n", "named like a secret"),
         ("private/a.py", "key = 'hunter2'\n", "named like a secret"),
-        ("binary.py", b"\xff\xfe hunter2", "no text"),
-        ("zeros.py", "hunter2\0", "no text"),
+        ("binary.py", b"\xff\xfe hunter2", "not text"),
+        ("zeros.py", "hunter2\0", "not text"),
         ("long.py", "# hunter2\n" * (LONGEST_FILE // 10 + 1), "longer than"),
     ],
 )
