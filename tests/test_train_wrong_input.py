@@ -64,7 +64,7 @@ WRONG = [
     (("model.config.num_layers=x",), r"The model darkit\.models\.gpt\.GPT cannot be created: num_layers must be .*"),
     (("model=mymodel", "data.samples=0"), r"samples must be at least 1, not 0\."),
     (("data.vocab_size=10",), r"vocab_size must be at least 257 .*, not 10\."),
-    (("data.val_fraction=2",), r"val_fraction must be above 0 and below 1, not 2"),
+    (("data.val_fraction=2",), r"val_fraction must be above 0 and below 1, not 2\."),
     (("data.context_length=100000000",), r"\d+ tokens are too few for one window of 100000000 tokens and its target\."),
     (("name=a/b",), r"The run name 'a/b' holds a character .*"),
     (("name=..",), r"The run name '\.\.' starts with a dot; .*"),
