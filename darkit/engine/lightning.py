@@ -14,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import nn
 
 REFUSALS = (ValueError, TypeError, RuntimeError, MisconfigurationException)
 """What `lightning.Trainer` raises for settings that it cannot combine."""
@@ -29,6 +30,13 @@ class Batches(Protocol):
     done: bool
 
     def __next__(self) -> tuple[Any, int, int]: ...
+
+
+def own_attributes(module: nn.Module) -> frozenset[str]:
+    """Return the names of the attributes in which Lightning keeps its own state on a module, such as its trainer."""
+    if not isinstance(module, lightning.LightningModule):
+        return frozenset()
+    return frozenset(("_hparams", "_hparams_initial", "_hparams_name", *vars(lightning.LightningModule())))
 
 
 def step_progress(trainer: lightning.Trainer) -> Any:

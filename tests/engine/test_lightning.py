@@ -178,3 +178,14 @@ def test_the_rank_of_lightnings_helpers_can_be_set() -> None:
             assert calls == expected, f"Lightning {lightning.__version__} no longer reads rank_zero_only.rank"
     finally:
         used.set_lightnings_rank(before)
+
+
+def test_the_attributes_that_lightning_sets_on_a_module_are_known() -> None:
+    module = Counting()
+    own = set(vars(module)) - used.own_attributes(module)
+    assert {"per_call", "seen"} <= own
+    make_trainer(max_epochs=1, max_steps=1).strategy.connect(module)
+    module.trainer = make_trainer()
+    assert len(module.hparams) == 0
+    assert set(vars(module)) - used.own_attributes(module) == own
+    assert not used.own_attributes(torch.nn.Linear(1, 1))

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from darkit.engine.lightning import own_attributes
+
 _OF_MODULES = frozenset(
     ("training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook")
 )
@@ -103,7 +105,9 @@ def _alike_modules(one: nn.Module, other: nn.Module, seen: _Seen) -> bool:
             return False
     if not all(_alike(child, other._modules[name], seen) for name, child in one._modules.items()):
         return False
-    left_out = _OF_MODULES | _CACHES_OF_RNNS if isinstance(one, nn.RNNBase) else _OF_MODULES
+    left_out = _OF_MODULES | own_attributes(one)
+    if isinstance(one, nn.RNNBase):
+        left_out |= _CACHES_OF_RNNS
     own, its = ({key: value for key, value in vars(part).items() if key not in left_out} for part in (one, other))
     if "hparams" not in its:  # added after the constructor
         own.pop("hparams", None)
