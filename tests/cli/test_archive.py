@@ -47,7 +47,7 @@ def test_from_a_zip_each_command_works_or_says_what_does(home: Path, tmp_path: P
 def test_without_its_configs_it_says_where_they_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compose, "__file__", str(tmp_path / "darkit" / "cli" / "compose.py"))
     with pytest.raises(
-        ConfigError, match=rf"no train\.yaml in {tmp_path}/darkit/configs or {tmp_path}/configs\. Install"
+        ConfigError, match=rf"train\.yaml is neither in {tmp_path}/darkit/configs nor in {tmp_path}/configs\. Install"
     ):
         compose.config_dir()
 

@@ -140,7 +140,7 @@ def test_the_guides_trainer_saves_and_exports_and_its_predicter_predicts() -> No
     Trainer.register(MyModel.__name__, MyTrainer)
     MyPredicter.register(MyModel.__name__, MyPredicter)
     model = MyModel(MyModelConfig())
-    with pytest.warns(DeviceWarning, match="'cuda' is not there"):
+    with pytest.warns(DeviceWarning, match="'cuda' is not available"):
         trainer = Trainer(model, settings(name="guide", max_step=10, save_step_interval=4))
     trainer.train(pairs(40))
 

@@ -179,7 +179,7 @@ def test_max_step_is_the_configs() -> None:
 def test_a_device_that_is_not_there_becomes_the_cpu_in_the_config_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = LoopConfig(name="fallback", device="cuda")
-    with pytest.warns(DeviceWarning, match="'cuda' is not there"):
+    with pytest.warns(DeviceWarning, match="'cuda' is not available"):
         trainer = Loop(net(), config)
     assert config.device == "cpu"
     trainer.train(samples(8))

@@ -158,7 +158,7 @@ def test_a_train_that_only_prepares_and_calls_the_engines_is_one_run() -> None:
 def test_training_a_second_time_needs_a_new_name_or_resume() -> None:
     trainer = engine()
     trainer.train(samples(24))
-    with pytest.raises(RunExistsError, match="choose another name, or resume it"):
+    with pytest.raises(RunExistsError, match="Choose another name, or resume it"):
         trainer.train(samples(24))
     assert darkit.load("engine").status == "finished"
 

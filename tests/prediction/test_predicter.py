@@ -219,7 +219,7 @@ def test_a_device_may_be_named_in_every_usual_way(first: str, device: Any, monke
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_a_device_that_is_not_there_becomes_the_cpu(first: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.warns(DeviceWarning, match="'cuda' is not there"):
+    with pytest.warns(DeviceWarning, match="'cuda' is not available"):
         assert Predicter.from_pretrained(first, device).device == "cpu"
 
 
