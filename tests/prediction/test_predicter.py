@@ -201,7 +201,7 @@ def test_a_run_without_a_recorded_config_needs_the_model() -> None:
     class SecretLoop(Loop):
         pass
 
-    with pytest.warns(UserWarning, match="as model="):
+    with pytest.warns(UserWarning, match="model=, the model itself"):
         SecretLoop(Secretive(4), LoopConfig(name="secret")).train(samples(24))
     with pytest.raises(ModelError, match="pass the model itself as model="):
         Predicter.from_pretrained("secret")
