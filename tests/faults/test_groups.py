@@ -32,6 +32,7 @@ if __name__ != "__mp_main__":
 """
 USUAL = "batch_size=4, shuffle=True"
 OWN = "batch_sampler=[[0, 1, 2, 3]] * 16"
+ONE_EPOCH = "batch_sampler=[[0, 1, 2, 3]] * 1_000_000"  # its workers stay
 
 
 def rows(run: Path) -> int:
@@ -101,7 +102,7 @@ def test_timeout_which_signals_its_child_twice_stops_it_once(home: Path, tmp_pat
 def test_a_worker_that_is_killed_without_a_request_is_a_crash_that_names_it_and_the_last_step_is_saved(
     zygote: Zygote, home: Path
 ) -> None:
-    child, run = begin(zygote, home, "fork")
+    child, run = begin(zygote, home, "fork", ONE_EPOCH)
     workers = [
         int(pid)
         for task in Path(f"/proc/{child.pid}/task").iterdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from darkit.engine.checkpoints.boundary import Boundary
 from darkit.engine.checkpoints.state import check_state, collect_state
 from darkit.engine.checkpoints.weights import bare
 from darkit.engine.checkpoints.writer import CheckpointWriter
+from darkit.engine.data.workers import deferred_worker_deaths
 from darkit.engine.steps.adapter import bare_module
 from darkit.errors import NonFiniteLossError
 from darkit.runs.retention import Retention
@@ -113,12 +115,13 @@ class StepCheckpoint(StepCallback):
     ) -> None:
         """Save the last completed step, and wait for the writer; add an error of it as a note."""
         save = partial(self._save_before, trainer, pl_module, exception)
-        for end in (save, self._close):
-            try:
-                end()
-            except BaseException as late:
-                if str(late) != str(exception):
-                    exception.add_note(f"The last step could not be saved: {type(late).__name__}: {late}")
+        with suppress(RuntimeError), deferred_worker_deaths():  # data workers that die now have no further meaning
+            for end in (save, self._close):
+                try:
+                    end()
+                except BaseException as late:
+                    if str(late) != str(exception):
+                        exception.add_note(f"The last step could not be saved: {type(late).__name__}: {late}")
 
     def save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save the step just completed; only the first of several processes writes."""

@@ -6,6 +6,7 @@ import atexit
 import os
 import re
 import signal
+import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
@@ -106,6 +107,9 @@ def deferred_worker_deaths() -> Iterator[None]:
 
     torch raises the error from its SIGCHLD handler, between any two instructions of the main thread.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     died: list[tuple[int, FrameType | None]] = []
     handler = signal.signal(signal.SIGCHLD, lambda *given: died.append(given))
     try:

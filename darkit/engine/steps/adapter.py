@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -148,8 +147,10 @@ class Adapter(lightning.LightningModule):
         self._step: Callable[[], Any] = self._step_directly if self._stretching else optimizer.step
         self._before_step = _overriding(trainer, "on_before_optimizer_step")
         self._progress = step_progress(trainer)
-        defers = self.feed.has_workers and threading.current_thread() is threading.main_thread()
-        self._undivided: Callable[[], AbstractContextManager[None]] = deferred_worker_deaths if defers else nullcontext
+        has_workers = self.feed.has_workers
+        self._undivided: Callable[[], AbstractContextManager[None]] = (
+            deferred_worker_deaths if has_workers else nullcontext
+        )
         self._moves = not (self._stretching and self.device.type == "cpu" and self.config.precision == "32-true")
         has_hooks = _overriding(trainer, "on_before_backward") or _overriding(trainer, "on_after_backward")
         self._backward = self.manual_backward if has_hooks or not self._stretching else Tensor.backward
