@@ -97,6 +97,7 @@ class Zygote:
     ) -> None:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        self.process.stdin.write("end\n")  # data workers that a test left may hold the pipe open
         self.process.stdin.close()
         self.process.wait(timeout=LIMIT)
         self.process.stdout.close()

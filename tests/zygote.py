@@ -124,7 +124,7 @@ def end(words: list[str]) -> None:
 
 
 def serve(path: str) -> list[str]:
-    """Serves until standard input ends; returns, in each child, the words of its case."""
+    """Serves until standard input says something or ends; returns, in each child, the words of its case."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
     server.listen(100)
