@@ -16,7 +16,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """End the server; exit code 1 where there is none."""
+    """End the server; the exit code is 1 if none is running."""
     from darkit.dashboard.server.serve import stop
 
     where = chosen_home(arguments)

@@ -23,7 +23,7 @@ def request_stop(folder: Path, by: str) -> None:
 
 
 def read_stop(folder: Path) -> dict[str, Any] | None:
-    """Return the request with its ``time`` and ``by``, or None when there is none."""
+    """Return the request with its ``time`` and ``by``, or None without a request."""
     path = folder / files.STOP
     return files.read_json(path) if path.exists() else None
 

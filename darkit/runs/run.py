@@ -96,7 +96,7 @@ class Run:
         return {name: columns for name, columns in series.items() if _is_pair(columns)}
 
     def log(self) -> polars.DataFrame:
-        """Return the log, one row per logged step; an empty frame when there is none yet."""
+        """Return the log, one row per logged step; an empty frame before the first one."""
         return read_log(self.path / files.LOG)
 
     def checkpoints(self) -> list[Checkpoint]:

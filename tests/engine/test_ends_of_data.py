@@ -1,4 +1,4 @@
-"""Data that ends is an end like any other, and what fails in the data is told as that."""
+"""Data that ends finishes a run; an error in the data is reported as one of the data."""
 
 from __future__ import annotations
 

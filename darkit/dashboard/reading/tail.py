@@ -52,7 +52,7 @@ class Table:
         return self.content.count
 
     def column(self, name: str, first: int = 0) -> Numbers | None:
-        """The numbers of a column from a row on, NaN where there is none, or None where the log has no such column."""
+        """The numbers of a column from a row on, NaN for a missing value; None for an unknown column."""
         return self.content.column(self.columns.index(name), first) if name in self.columns else None
 
     def odd(self, name: str, first: int = 0) -> Flags:
