@@ -28,7 +28,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from darkit.cli.quoting import path_given
+from darkit.cli.quoting import path_given, sets_path
 from darkit.engine.aliases import field_of
 from darkit.engine.config import TrainerConfig
 from darkit.errors import ConfigError, StorageError, nearest
@@ -209,9 +209,7 @@ def compose_data(settings: Any, choice: str | None, changes: Sequence[str]) -> D
         if key not in found:
             raise ConfigError(f"Unknown data setting {key!r}. {nearest(key, map(str, found))}.")
         try:
-            read = path_given(change)
-            if read is NotImplemented:
-                read = OmegaConf.from_dotlist([f"value={value}"]).value
+            read = path_given(change) if sets_path(change) else OmegaConf.from_dotlist([f"value={value}"]).value
             OmegaConf.update(found, key, read)
         except (OmegaConfBaseException, HydraException, ValueError) as error:
             raise ConfigError(f"The value of {key} cannot be read: {str(error).splitlines()[0]}") from error

@@ -26,7 +26,7 @@ Runs are stored in DARWIN_KIT_HOME; `darkit runs` prints the folder.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command.
+    """Run a command.
 
     Args:
         arguments: The command line; by default that of the process.

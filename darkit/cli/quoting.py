@@ -38,21 +38,24 @@ def with_text_quoted(word: str, *, sweep: bool) -> str:
     return f"{key}={_path(value, sweep=sweep)}" if _PATHS.search(setting) else word
 
 
+def sets_path(word: str) -> bool:
+    """Return whether an override sets a path."""
+    return _PATHS.search(word.partition("=")[0]) is not None
+
+
 def path_given(word: str) -> Any:
-    """Read the value of an override that sets a path, as ``darkit train`` does; `NotImplemented` for another setting.
+    """Read the value of an override that sets a path, as ``darkit train`` does.
 
     Raises:
         HydraException: It is a structure with a mistake in it.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    if not _PATHS.search(word.partition("=")[0]):
-        return NotImplemented
     return OverridesParser.create().parse_override(with_text_quoted(word, sweep=False)).value()
 
 
 def unquoted(value: str) -> str:
-    """Takes the quotes around a value away."""
+    """Remove the quotes around a value."""
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 

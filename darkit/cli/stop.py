@@ -28,7 +28,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Leaves the request and waits. Raises `ConfigError` when the run does not train."""
+    """Leave the request and wait. Raises `ConfigError` if the run is not running."""
     found = load(arguments.name)
     if found.status not in ALIVE:
         raise ConfigError(f"The run {found.name!r} is not running ({found.status}).")

@@ -62,7 +62,7 @@ def load_state(name: str, value: Any, state: Any) -> None:
 
 
 class LoopState:
-    """Collects the state of a trainer's attributes besides model, optimizer and schedule.
+    """Collect the state of a trainer's attributes besides model, optimizer and schedule.
 
     A trainer class with ``state_dict`` and ``load_state_dict`` saves its state with those instead.
 

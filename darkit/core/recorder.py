@@ -53,7 +53,7 @@ class RunParts(NamedTuple):
 
 
 class SaveStep(Protocol):
-    """Saves a step; ``boundary`` is the state at its end, if another step has begun since."""
+    """Save a step; ``boundary`` is the state at its end, if another step has begun since."""
 
     def __call__(self, step: int, *, boundary: Boundary | None = None) -> Path: ...
 

@@ -24,7 +24,7 @@ class Model(nn.Module):
         return self.layers(inputs).squeeze(-1)
 
     def training_step(self, batch):
-        """Returns the loss; what else is in the dict becomes a column of the log."""
+        """Return the loss; the other values of the dict become columns of the log."""
         inputs, targets = batch
         outputs = self(inputs)
         return {"loss": F.mse_loss(outputs, targets), "mean_error": (outputs - targets).abs().mean()}

@@ -90,19 +90,19 @@ class LogTail:
         return self._content.size
 
     def table(self) -> Table:
-        """Returns what was read so far, without reading."""
+        """Return the rows read so far, without reading."""
         with self._lock:
             return self._table()
 
     def refresh(self) -> Table:
-        """Reads what is new and returns everything."""
+        """Read new rows, and return all."""
         with self._lock:
             for data in self._follow():
                 self._take(*parse(data, self._header))
             return self._table()
 
     def _follow(self) -> Iterator[bytes]:
-        """Yields what is new, in blocks of whole lines; what cannot be read becomes the problem."""
+        """Yield new data in blocks of whole lines; a failed read is kept as the problem."""
         try:
             with open_regular(self.path) as descriptor:
                 yield from self._blocks(descriptor)
@@ -174,7 +174,7 @@ class LogTail:
 
 
 def refresh_together(tails: Sequence[LogTail]) -> None:
-    """Reads what is new of several logs.
+    """Read the new rows of several logs.
 
     Short pieces with the same header are parsed at once, which saves time; long ones in threads, as the
     parser lets others run meanwhile.

@@ -190,16 +190,20 @@ def _from_transformers(where: str | Path, what: str) -> Any:
 
 
 def _train_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
+    return _train_on_bytes(models.BPE(), trainers.BpeTrainer, texts, vocab_size, special)
+
+
+def _train_unigram(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    return _train_on_bytes(models.Unigram(), trainers.UnigramTrainer, texts, vocab_size, special)
+
+
+def _train_on_bytes(model: Any, trainer: Any, texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    settings = {"special_tokens": special, "initial_alphabet": alphabet, "show_progress": False}
+    tokenizer.train_from_iterator(texts, trainer(vocab_size=vocab_size, **settings))
     return tokenizer
 
 
@@ -251,20 +255,6 @@ def _alphabet(normalizer: Any, texts: Iterable[str], most: int) -> list[str]:
 def _continues_word(tokenizer: Tokenizer, character: str) -> bool:
     """Return whether a character can be within a word, unlike punctuation and Chinese."""
     return len(tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(f"a{character}"))) == 1
-
-
-def _train_unigram(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
 
 
 def _train_characters(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
