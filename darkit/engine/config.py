@@ -16,13 +16,14 @@ from typing import Any, Self, TypeVar
 
 from darkit.engine.aliases import field_of, plain_number, with_fields
 from darkit.errors import ConfigError, nearest
+from darkit.runs.best import best_mode
 from darkit.runs.names import check_name
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
     "scheduler": ("constant", "linear", "cosine"),
-    "mode": ("min", "max"),
+    "mode": ("auto", "min", "max"),
     "nan_policy": ("stop", "warn"),
 }
 AUTO = "auto"  # resume="auto": resume the run of that name if it exists, else start it
@@ -121,8 +122,9 @@ class TrainerConfig:
     """Number of best checkpoints kept in addition, at least 0."""
     monitor: str = "val_loss"
     """Metric that decides which checkpoint is best."""
-    mode: str = "min"
-    """Whether a smaller or a larger `monitor` is better: ``min`` or ``max``."""
+    mode: str = "auto"
+    """Whether a smaller or a larger `monitor` is better: ``min`` or ``max``; ``auto`` goes by its name, as
+    `darkit.runs.best` does."""
     early_stop_patience: int = 0
     """Evaluations in a row without a better `monitor` that end the training, at least 0; 0 disables."""
     load_best_at_end: bool = False
@@ -139,6 +141,11 @@ class TrainerConfig:
     """Whether to compile the model with `torch.compile`."""
     nan_policy: str = "stop"
     """Reaction to a loss that is NaN or infinite: ``stop`` the run, or ``warn`` once and continue."""
+
+    @property
+    def best_mode(self) -> str:
+        """``min`` or ``max``: `mode`, or by default what the name of `monitor` implies."""
+        return best_mode(vars(self), self.monitor)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make ``lr = 1e-3`` in a subclass the new default of that field."""

@@ -146,7 +146,7 @@ def retention_of(config: TrainerConfig) -> Retention:
     best = config.keep_best
     if config.load_best_at_end and config.keep_last is not None:
         best = max(1, best)
-    return Retention(config.keep_last, best, config.monitor, config.mode)
+    return Retention(config.keep_last, best, config.monitor, config.best_mode)
 
 
 def make_sinks(session: Session, config: TrainerConfig) -> list[Sink]:
@@ -214,7 +214,7 @@ def make_callbacks(
 
     schedule = _StepSchedule(evaluate is not None or may_add_metrics(own))
     averages = [EmaWeights(_averages(model, config, state))] if config.ema_decay else []
-    watch = (config.monitor, config.mode, config.eval_step_interval)
+    watch = (config.monitor, config.best_mode, config.eval_step_interval)
     early = [EarlyStop(config.early_stop_patience, *watch)] if config.early_stop_patience else []
     log = StepLog(stream, config.log_step_interval)
     save = StepCheckpoint(session.folder, config.save_step_interval, writer=session.writer, before=before_save)

@@ -39,7 +39,7 @@ CHOICES = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
     "scheduler": ("constant", "linear", "cosine"),
-    "mode": ("min", "max"),
+    "mode": ("auto", "min", "max"),
     "nan_policy": ("stop", "warn"),
 }
 FLAGS = ("load_best_at_end", "tensorboard", "deterministic", "compile")

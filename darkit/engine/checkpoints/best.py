@@ -43,7 +43,7 @@ def load_best(run: Run, model: nn.Module, config: TrainerConfig, *, writes: bool
     Returns:
         A message for the user.
     """
-    ranked = Retention(monitor=config.monitor, mode=config.mode).ranked(list_checkpoints(run.path))
+    ranked = Retention(monitor=config.monitor, mode=config.best_mode).ranked(list_checkpoints(run.path))
     for checkpoint in ranked:
         try:
             content = read_checkpoint(checkpoint)

@@ -30,7 +30,7 @@ class Says(lightning.Callback):
 
 
 def run_with(values: list[float], *callbacks: lightning.Callback, **options: Any) -> Any:
-    settings = {"monitor": "val_score", "eval_step_interval": 2, "max_step": 30, **options}
+    settings = {"monitor": "val_score", "mode": "min", "eval_step_interval": 2, "max_step": 30, **options}
     return train(made(), xy(), xy(), callbacks=[Says(values), *callbacks], **settings)
 
 

@@ -21,7 +21,14 @@ VALUES = [5, 4, 2, 3, 2, 6]  # of steps 2, 4, 6, ...
 
 
 def run_with(model: Any, **options: Any) -> darkit.Run:
-    settings = {"monitor": "val_score", "eval_step_interval": 2, "max_step": 12, "load_best_at_end": True, **options}
+    settings = {
+        "monitor": "val_score",
+        "eval_step_interval": 2,
+        "max_step": 12,
+        "load_best_at_end": True,
+        "mode": "min",
+        **options,
+    }
     return train(model, xy(), xy(), callbacks=[Says(VALUES)], **settings)
 
 
@@ -37,6 +44,7 @@ def has_weights(model: Any, run: darkit.Run, step: int) -> bool:
         ({"keep_last": 1}, 6, [6, 12]),
         ({"keep_last": 1, "keep_best": 2}, 6, [4, 6, 12]),
         ({"mode": "max"}, 12, [2, 12]),
+        ({"mode": "auto"}, 12, [2, 12]),  # a score is better when it is larger
         ({"mode": "max", "keep_last": 1, "max_step": 11}, 11, [11]),
         ({"early_stop_patience": 1, "keep_last": 1}, 6, [6, 8]),
     ],
