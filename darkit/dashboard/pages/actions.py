@@ -11,6 +11,7 @@ from dash.development.base_component import Component
 
 from darkit.dashboard.pages.feedback import LANGUAGE, SELECTED, Messages, act_on_each, message, notes_of, succeeded
 from darkit.dashboard.pages.mantine import dmc
+from darkit.dashboard.pages.parts import dialog
 from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.texts import text
@@ -31,13 +32,11 @@ def add_callbacks(app: Dash, library: Library) -> None:
 def delete_dialog(language: str) -> Component:
     """Return the dialog that confirms a deletion by the run's name."""
     say = partial(text, language)
-    return dmc.Modal(
-        id="delete-dialog",
-        title=say("delete_title"),
-        opened=False,
-        centered=True,
-        closeButtonProps={"aria-label": say("close")},
-        children=[
+    return dialog(
+        "delete",
+        say("delete_title"),
+        language,
+        [
             html.P(say("delete_text")),
             html.P(html.Code(id="delete-text"), className="wrap"),
             dmc.TextInput(id="delete-name", value="", **{"aria-label": say("col_name")}),
@@ -51,13 +50,11 @@ def delete_dialog(language: str) -> Component:
 
 def stop_dialog(language: str) -> Component:
     """Return the dialog that confirms a stop."""
-    return dmc.Modal(
-        id="stop-dialog",
-        title=text(language, "stop_title"),
-        opened=False,
-        centered=True,
-        closeButtonProps={"aria-label": text(language, "close")},
-        children=[
+    return dialog(
+        "stop",
+        text(language, "stop_title"),
+        language,
+        [
             html.P(text(language, "stop_text")),
             html.Div(
                 html.Button(text(language, "stop"), id="stop-now", className="small-button danger"),

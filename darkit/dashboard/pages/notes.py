@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 
 from darkit.dashboard.pages.feedback import LANGUAGE, SELECTED, Messages, act_on_each, notes_of, succeeded
 from darkit.dashboard.pages.mantine import dmc
-from darkit.dashboard.pages.parts import card
+from darkit.dashboard.pages.parts import card, dialog
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.texts import text
@@ -22,13 +22,11 @@ from darkit.runs.notes import Notes, merge_notes, read_notes
 def notes_dialog(language: str) -> Component:
     """Return the dialog that edits the tags and the note of the chosen runs."""
     say = partial(text, language)
-    return dmc.Modal(
-        id="notes-dialog",
-        title=say("edit_notes"),
-        opened=False,
-        centered=True,
-        closeButtonProps={"aria-label": say("close")},
-        children=[
+    return dialog(
+        "notes",
+        say("edit_notes"),
+        language,
+        [
             dcc.Store(id="notes-shown"),
             dmc.TagsInput(id="notes-tags", label=say("tags"), placeholder=say("tags_hint"), value=[], maxTags=30),
             dmc.Textarea(id="notes-text", label=say("note"), autosize=True, minRows=4, maxRows=14, value="", mt="sm"),

@@ -10,6 +10,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from darkit.dashboard.charts.figures import colour
+from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.texts import text
 
 _YEAR_3000 = 32_503_680_000.0  # seconds since 1970
@@ -18,6 +19,18 @@ _YEAR_3000 = 32_503_680_000.0  # seconds since 1970
 def card(title: str, *children: Any) -> Component:
     """Return a titled block."""
     return html.Section([html.H2(title, className="card-title"), *children], className="card")
+
+
+def dialog(name: str, title: str, language: str, children: Sequence[Any]) -> Component:
+    """Return a dialog, closed; a callback opens it by its id, ``<name>-dialog``."""
+    return dmc.Modal(
+        id=f"{name}-dialog",
+        title=title,
+        opened=False,
+        centered=True,
+        closeButtonProps={"aria-label": text(language, "close")},
+        children=list(children),
+    )
 
 
 def state_badge(state: str, language: str) -> Component:
