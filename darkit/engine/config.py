@@ -19,38 +19,9 @@ from darkit.errors import ConfigError, nearest
 from darkit.runs.best import best_mode
 from darkit.runs.names import check_name
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "device": ("auto", "cpu", "cuda", "mps"),
-    "precision": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
-    "scheduler": ("constant", "linear", "cosine"),
-    "mode": ("auto", "min", "max"),
-    "nan_policy": ("stop", "warn"),
-}
 AUTO = "auto"  # resume="auto": resume the run of that name if it exists, else start it
 
-_AT_LEAST: dict[str, float] = {
-    "device_num": 1,
-    "max_step": 1,
-    "max_epoch": 1,
-    "batch_size": 1,
-    "num_workers": 0,
-    "lr": 0,
-    "weight_decay": 0,
-    "warmup_step": 0,
-    "gradient_accumulation_steps": 1,
-    "gradient_clip": 0,
-    "ema_decay": 0,
-    "eval_iters": 0,
-    "eval_step_interval": 0,
-    "save_step_interval": 0,
-    "keep_last": 1,
-    "keep_best": 0,
-    "early_stop_patience": 0,
-    "log_step_interval": 1,
-    "seed": 0,
-}
-_AT_MOST: dict[str, float] = {"seed": 2**63 - 1}
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # annotation -> the types that fit, and their name in a sentence
     "int": ((int,), "a whole number"),
     "int | None": ((int, type(None)), "a whole number or None"),
     "float": ((int, float), "a number"),
@@ -58,6 +29,36 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text"),
     "str | None": ((str, type(None)), "text"),
 }
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """The values that a field of `TrainerConfig` may have."""
+
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    below: float = math.inf
+    one_of: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise `ConfigError` unless the value of that field is within the limits."""
+        if self.one_of and value not in self.one_of:
+            raise ConfigError(f"{name} must be one of {', '.join(self.one_of)}, not {value!r}.")
+        if not isinstance(value, int | float):
+            return
+        if value < self.at_least:
+            raise ConfigError(f"{name} must be at least {self.at_least}, not {value!r}.")
+        if value > self.at_most:
+            raise ConfigError(f"{name} must be at most {self.at_most}, not {value!r}.")
+        if value >= self.below:
+            raise ConfigError(f"{name} must be below {self.below}, not {value!r}.")
+
+
+def _limited(default: Value, **limits: Any) -> Value:
+    """Return a dataclass field with limits."""
+    made: Value = dataclasses.field(default=default, metadata={"limits": _Limits(**limits)})
+    return made
 
 
 @dataclass
@@ -74,72 +75,74 @@ class TrainerConfig:
 
     name: str | None = None
     """Name of the run, 1 to 100 characters; None generates one."""
-    device: str = "auto"
+    device: str = _limited("auto", one_of=("auto", "cpu", "cuda", "mps"))
     """``auto``, ``cpu``, ``cuda`` or ``mps``. Once a run starts, the device in use."""
-    device_num: int = 1
+    device_num: int = _limited(1, at_least=1)
     """Number of devices, at least 1."""
     strategy: str = "auto"
     """Lightning's strategy for several devices: ``auto``, ``ddp``, ..."""
-    precision: str = "32-true"
+    precision: str = _limited(
+        "32-true", one_of=("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
+    )
     """Number format: ``32-true``, ``16-mixed``, ``bf16-mixed``, ``16-true``, ``bf16-true`` or ``64-true``."""
-    max_step: int = 1000
+    max_step: int = _limited(1000, at_least=1)
     """Step at which the run ends, at least 1."""
-    max_epoch: int | None = None
+    max_epoch: int | None = _limited(None, at_least=1)
     """Epoch after which the run ends, at least 1, or the step `max_step` if that is earlier; the default `max_step` is
     then no limit. None counts steps only."""
-    batch_size: int = 32
+    batch_size: int = _limited(32, at_least=1)
     """Samples per batch and device, at least 1; a DataLoader keeps its batch size."""
-    num_workers: int = 0
+    num_workers: int = _limited(0, at_least=0)
     """Worker processes that load data, at least 0 (0 loads in the training process)."""
-    lr: float = 1e-3
+    lr: float = _limited(1e-3, at_least=0)
     """Peak learning rate, at least 0."""
     optimizer: str = "adamw"
     """Class of `torch.optim`, in any case: ``adamw``, ``adam``, ``sgd``, ``RMSprop``, ..."""
-    weight_decay: float = 0.0
+    weight_decay: float = _limited(0.0, at_least=0)
     """Weight decay as the optimizer defines it, at least 0."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the running averages of Adam and its relatives, each from 0 to below 1."""
-    scheduler: str = "constant"
+    scheduler: str = _limited("constant", one_of=("constant", "linear", "cosine"))
     """Learning rate after the warm-up: ``constant``, or ``linear`` or ``cosine`` down to 0 at `max_step`."""
-    warmup_step: int = 0
+    warmup_step: int = _limited(0, at_least=0)
     """Steps of linear warm-up to `lr`, at least 0."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: int = _limited(1, at_least=1)
     """Batches per step, at least 1; weighted as in one large batch (see `darkit.engine.metrics.means`)."""
-    gradient_clip: float = 0.0
+    gradient_clip: float = _limited(0.0, at_least=0)
     """Largest total norm of the gradients, at least 0; 0 does not clip."""
-    ema_decay: float = 0.0
+    ema_decay: float = _limited(0.0, at_least=0, below=1)
     """Decay of the weight averages that are evaluated, saved and used for prediction, from 0 to below 1; 0 disables."""
-    eval_iters: int = 0
+    eval_iters: int = _limited(0, at_least=0)
     """Batches per evaluation, at least 0; 0 uses all validation data."""
-    eval_step_interval: int = 100
+    eval_step_interval: int = _limited(100, at_least=0)
     """Steps between evaluations, at least 0; 0 evaluates at the last step only."""
-    save_step_interval: int = 0
+    save_step_interval: int = _limited(0, at_least=0)
     """Steps between checkpoints, at least 0; the last step is always saved, 0 saves nothing else."""
-    keep_last: int | None = None
+    keep_last: int | None = _limited(None, at_least=1)
     """Number of latest checkpoints kept, at least 1; None keeps all or, with
     `keep_best`, the last one and those without a value of `monitor`."""
-    keep_best: int = 0
+    keep_best: int = _limited(0, at_least=0)
     """Number of best checkpoints kept in addition, at least 0."""
     monitor: str = "val_loss"
     """Metric that decides which checkpoint is best."""
-    mode: str = "auto"
+    mode: str = _limited("auto", one_of=("auto", "min", "max"))
     """Whether a smaller or a larger `monitor` is better: ``min`` or ``max``; ``auto`` goes by its name, as
     `darkit.runs.best` does."""
-    early_stop_patience: int = 0
+    early_stop_patience: int = _limited(0, at_least=0)
     """Evaluations in a row without a better `monitor` that end the training, at least 0; 0 disables."""
     load_best_at_end: bool = False
     """Whether to load the best checkpoint into the model after the training. Every new best step is then saved too."""
-    log_step_interval: int = 1
+    log_step_interval: int = _limited(1, at_least=1)
     """Steps between rows of the log, at least 1; evaluated steps and the last one are always logged."""
     tensorboard: bool = True
     """Whether the log also goes to TensorBoard."""
-    seed: int = 0
+    seed: int = _limited(0, at_least=0, at_most=2**63 - 1)
     """Seed of the data order and of python's, numpy's and torch's generators, from 0 to 2**63 - 1."""
     deterministic: bool = False
     """Whether torch must use deterministic algorithms only."""
     compile: bool = False
     """Whether to compile the model with `torch.compile`."""
-    nan_policy: str = "stop"
+    nan_policy: str = _limited("stop", one_of=("stop", "warn"))
     """Reaction to a loss that is NaN or infinite: ``stop`` the run, or ``warn`` once and continue."""
 
     @property
@@ -179,7 +182,8 @@ class TrainerConfig:
             if field.name == "betas":
                 self.betas = _check_betas(value)
             else:
-                _check_value(field.name, str(field.type), value)
+                _check_kind(field.name, str(field.type), value)
+                field.metadata.get("limits", _Limits()).check(field.name, value)
         if self.name is not None:
             check_name(self.name)
 
@@ -221,20 +225,12 @@ def _accept_aliases(cls: type[TrainerConfig]) -> None:
     cls.__init__ = init  # type: ignore[method-assign]
 
 
-def _check_value(name: str, kind: str, value: Any) -> None:
+def _check_kind(name: str, kind: str, value: Any) -> None:
     types, described = _KINDS[kind]
     if not issubclass(type(value), types) or (isinstance(value, bool) and kind != "bool"):
         raise ConfigError(f"{name} must be {described}, not {value!r}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} must be finite, not {value!r}.")
-    if name in _AT_LEAST and value is not None and value < _AT_LEAST[name]:
-        raise ConfigError(f"{name} must be at least {_AT_LEAST[name]}, not {value!r}.")
-    if name in _AT_MOST and value > _AT_MOST[name]:
-        raise ConfigError(f"{name} must be at most {_AT_MOST[name]}, not {value!r}.")
-    if name == "ema_decay" and value >= 1:
-        raise ConfigError(f"ema_decay must be below 1, not {value!r}.")
-    if name in _CHOICES and value not in _CHOICES[name]:
-        raise ConfigError(f"{name} must be one of {', '.join(_CHOICES[name])}, not {value!r}.")
 
 
 def _check_betas(value: Any) -> tuple[float, float]:
