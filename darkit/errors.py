@@ -87,6 +87,10 @@ class LogError(DarkitError, ValueError):
     """A row that does not fit the columns of the log."""
 
 
+class MediaError(DarkitError, ValueError):
+    """An image, a sound, a text, a table or a figure that cannot be logged, or cannot be read again."""
+
+
 class StorageError(DarkitError, OSError):
     """The file system failed: no space, no permission, not a folder."""
 

@@ -32,11 +32,13 @@ TENSORBOARD = "tensorboard"
 STOP = "stop.json"
 NOTES = "notes.json"
 SYSTEM_LOG = "system_log.csv"
+MEDIA = "media"
+CONSOLE = "console.log"
 LOCK = ".lock"
 NOTES_LOCK = ".notes.lock"
 _OWN = frozenset(
     {MODEL_CONFIG, TRAINER_CONFIG, TOKENIZER, TOKENIZER_FOLDER, COMPOSED_CONFIG, RUN, MODEL_SOURCE, STATUS, LOG}
-    | {ENVIRONMENT, TENSORBOARD, STOP, NOTES, NOTES_LOCK, SYSTEM_LOG, LOCK}
+    | {ENVIRONMENT, TENSORBOARD, STOP, NOTES, NOTES_LOCK, SYSTEM_LOG, LOCK, MEDIA, CONSOLE}
 )
 _CHECKPOINT = "iter-"  # what the names of checkpoints and their manifests begin with
 _BLOCK = 4096  # bytes; file systems give a file its space in such blocks, or larger ones
