@@ -49,7 +49,7 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
         ),
         *("callbacks", ""),
     ],
-    "prediction": ["text", ""],
+    "prediction": ["text", "", "exporting"],
     "dashboard": ["texts", "reading", "view", "charts", "pages", "server", ""],
 }
 ONLY_OUTSIDE = {"errors": set(), "version": set(), "runs": {"filelock", "platformdirs", "polars"}}

@@ -1,69 +1,79 @@
-"""``darkit export``: a run's weights alone, for other programs."""
+"""``darkit export``: a run in the formats of other programs."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from darkit.cli.parsers import Subparsers, add_command
-from darkit.errors import ConfigError, RunExistsError
-from darkit.runs import files, load
+from darkit.runs import load
 from darkit.runs.names import split_reference
+from darkit.runs.outputs import fresh_output
 
+
+@dataclass(frozen=True)
+class Format:
+    """A format of ``darkit export``.
+
+    Attributes:
+        help: What it writes.
+        ending: The ending of the default output; empty for a folder.
+        module: The module of its function, imported when the format is asked for.
+        function: ``function(run, wanted, output)`` writes a file or a folder at ``output``, which does not exist yet,
+            and returns what it wrote, such as ``12 tensors of x:iter-4-ckpt``. ``wanted`` is the checkpoint of
+            ``NAME:CHECKPOINT``, or None. If it raises, nothing is left behind.
+    """
+
+    help: str
+    ending: str
+    module: str
+    function: str
+
+
+FORMATS = {
+    "safetensors": Format(
+        "the weights, for any program", ".safetensors", "darkit.prediction.exporting.weights", "export_safetensors"
+    ),
+    "torch": Format(
+        "the weights, for torch.load(weights_only=True)", ".pth", "darkit.prediction.exporting.weights", "export_torch"
+    ),
+}
 _EXAMPLES = """\
   darkit export NAME                                   NAME.safetensors here
-  darkit export NAME:iter-400-ckpt --format torch      for torch.load(weights_only=True)
+  darkit export NAME:iter-400-ckpt --format torch      NAME.pth, of an earlier checkpoint
   darkit export NAME --output weights/model.safetensors
 """
-_ENDINGS = {"safetensors": ".safetensors", "torch": ".pth"}
 
 
 def add_parser(commands: Subparsers) -> None:
     """Add the command."""
-    parser = add_command(commands, "export", run, "write a run's weights alone into one file", _EXAMPLES)
+    parser = add_command(commands, "export", run, "write a run for other programs", _EXAMPLES)
+    formats = "".join(f"  {name:<14}{one.help}\n" for name, one in FORMATS.items())
+    parser.epilog = f"formats:\n{formats}\n{parser.epilog}"
     parser.add_argument("name", metavar="NAME", help="the run's name, or NAME:CHECKPOINT")
-    parser.add_argument("--format", choices=sorted(_ENDINGS), default="safetensors", help="default: safetensors")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: NAME with the format's ending, here")
-    parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="safetensors", metavar="FORMAT", help="default: safetensors"
+    )
+    parser.add_argument("--output", type=Path, metavar="PATH", help="default: NAME with the format's ending, here")
+    parser.add_argument("--force", action="store_true", help="replace PATH if it is there")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read the checkpoint and writes the weights.
+    """Write the run in the format.
 
     Raises:
-        RunExistsError: The file exists.
-        ConfigError: Its folder is not there, or the weights do not fit the format.
+        RunExistsError: The output exists.
+        ConfigError: Its folder does not exist, or the run does not fit the format.
     """
-    from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
-
     name, wanted = split_reference(arguments.name)
     found = load(name)
-    output: Path = arguments.output or Path(f"{found.name}{_ENDINGS[arguments.format]}")
-    if output.exists() and not arguments.force:
-        raise RunExistsError(f"{output} already exists. Choose another --output, or --force.")
-    if not output.parent.is_dir():
-        raise ConfigError(f"The folder {output.parent} does not exist. Create it first.")
-    checkpoint, content = read_run_checkpoint(found.path, wanted)
-    weights = content["state_dict"]
-    others = [key for key, value in weights.items() if not hasattr(value, "detach")]
-    if others and arguments.format == "safetensors":
-        raise ConfigError(f"safetensors stores tensors only, and {others[0]!r} is not a tensor. Use --format torch.")
-    with files.open_atomically(output) as file:
-        if arguments.format == "torch":
-            import torch
-
-            torch.save(weights, file)
-        else:
-            file.write(_safetensors(weights, content, checkpoint.step))
-    print(f"Wrote {len(weights)} tensors of {found.name}:{checkpoint.name} to {output}.")
+    chosen = FORMATS[arguments.format]
+    output: Path = arguments.output or Path(f"{found.name}{chosen.ending}")
+    facts = {"format": arguments.format, "run": arguments.name, "id": found.info.get("id")}
+    with fresh_output(output, facts, replace=arguments.force) as fresh:
+        write = getattr(import_module(chosen.module), chosen.function)
+        written = write(found, wanted, fresh)
+    print(f"Wrote {written} to {output}.")
     return 0
-
-
-def _safetensors(weights: dict[str, Any], content: dict[str, Any], step: int) -> bytes:
-    """Serialize weights; those that share memory are written out each, as the format knows no sharing."""
-    from safetensors.torch import save
-
-    tensors = {name: value.detach().clone().contiguous() for name, value in weights.items()}
-    facts = {"format": "pt", "model_class": str(content.get("model_class", "")), "step": str(step)}
-    return save(tensors, metadata=facts)
