@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+_BREAKS = str.maketrans("-/", "__")  # between the words of a name
 _FROM_WORKER = "Caught "  # the start of torch's message for an error in a data worker; the traceback follows
 
 
@@ -119,7 +120,9 @@ class ServerError(DarkitError, OSError):
 
 
 def nearest(wanted: str, existing: Iterable[str], *, limit: int = 8) -> str:
-    """List the available names, most similar first.
+    """List the available names, most similar first, and suggest the first one if it may be meant.
+
+    A similar name with another first word, such as ``train_loss`` for ``val_loss``, is not suggested.
 
     Args:
         wanted: The unknown name.
@@ -131,9 +134,16 @@ def nearest(wanted: str, existing: Iterable[str], *, limit: int = 8) -> str:
     """
     names = sorted(existing)
     close = get_close_matches(wanted, names, n=limit, cutoff=0.6)
+    close.sort(key=lambda name: not _may_mean(wanted, name))
     ordered = close + [name for name in names if name not in close]
-    hint = f"Did you mean {close[0]!r}? " if close else ""
+    hint = f"Did you mean {close[0]!r}? " if close and _may_mean(wanted, close[0]) else ""
     return f"{hint}Available: {listing(ordered, limit=limit) or 'none'}"
+
+
+def _may_mean(wanted: str, name: str) -> bool:
+    """Return whether the first words of two names are alike, or one of the names is a single word."""
+    (first, several, _), (other, too, _) = (text.translate(_BREAKS).partition("_") for text in (wanted, name))
+    return not (several and too) or bool(get_close_matches(first, [other], cutoff=0.5))
 
 
 def listing(names: Sequence[str], *, limit: int = 8) -> str:

@@ -58,6 +58,23 @@ def test_nearest_lists_similar_names_first() -> None:
     assert nearest("batch", ["alpha", "batches", "lr"]) == "Did you mean 'batches'? Available: batches, alpha, lr"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "existing", "said"),
+    [
+        ("val_loss", ["train_loss", "step"], "Available: train_loss, step"),
+        ("val_loss", ["train_loss", "val_losses"], "Did you mean 'val_losses'? Available: val_losses, train_loss"),
+        ("val/acc", ["train/acc", "val/accuracy"], "Did you mean 'val/accuracy'? Available: val/accuracy, train/acc"),
+        ("val_lr", ["train_lr", "val_rate"], "Did you mean 'val_rate'? Available: val_rate, train_lr"),
+        ("num-heads", ["max-heads"], "Available: max-heads"),
+        ("trian_loss", ["train_loss", "val_loss"], "Did you mean 'train_loss'? Available: train_loss, val_loss"),
+        ("lx_decay", ["lr_decay"], "Did you mean 'lr_decay'? Available: lr_decay"),
+        ("val_loss", ["loss"], "Did you mean 'loss'? Available: loss"),
+    ],
+)
+def test_a_name_with_another_first_word_is_not_suggested(wanted: str, existing: list[str], said: str) -> None:
+    assert nearest(wanted, existing) == said
+
+
 def test_nearest_respects_its_limit() -> None:
     names = [f"run-{number:02}" for number in range(12)]
     assert nearest("xyz", names, limit=3) == "Available: run-00, run-01, run-02 and 9 more"

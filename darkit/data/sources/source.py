@@ -161,19 +161,20 @@ def _find(where: str | Path) -> list[Path]:
         if found:
             return [_check_ending(file) for file in found]
         raise DataError(f"No file matches {str(where)!r}.")
-    there = sorted(file.name for file in path.parent.iterdir()) if path.parent.is_dir() else []
-    hint = (
-        ""
-        if path.suffix or path.parent != Path()
-        else f" A dataset on the Hugging Face hub is written {_HUB_PREFIX}{where}."
-    )
+    there = [file.name for file in path.parent.iterdir() if not _is_hidden(file.name)] if path.parent.is_dir() else []
     known = f" {nearest(path.name, there)}." if there else ""
+    may_be_dataset = not path.suffix and path.parent == Path()
+    hint = f" A dataset on the Hugging Face hub is written {_HUB_PREFIX}{where}." if may_be_dataset else ""
     raise DataError(f"There is no file {path}.{known}{hint}")
 
 
 def _is_wanted(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    hidden = any(map(_is_hidden, file.relative_to(folder).parts))
     return not hidden and file.suffix.lower() in ENDINGS and file.is_file()
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def _check_ending(path: Path) -> Path:

@@ -239,6 +239,10 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: (empty(folder), folder / "b.txt")[1],
         r"There is no file .*b\.txt\. Did you mean 'a\.txt'",
     ),
+    "no file beside hidden ones": (
+        lambda folder: (write(folder / ".b.txt", b"a"), folder / "b.txt")[1],
+        r"There is no file .*b\.txt\.$",
+    ),
     "no folder": (lambda folder: str(folder / "b"), r"There is no file .*b\.$"),
     "a bare name": (lambda folder: "nothing", r"There is no file nothing.* hub is written hf:nothing\.$"),
     "no match": (lambda folder: f"{folder}/*.txt", "No file matches"),
