@@ -15,6 +15,7 @@ from darkit.errors import ConfigError, ModelError
 from darkit.prediction.rows import TEXT, Rows, as_csv, as_json, check_output, is_table, read_rows
 from darkit.runs import Run, load
 from darkit.runs.inert import format_json
+from darkit.runs.safe import as_dict
 
 if TYPE_CHECKING:
     from darkit.core import Predicter
@@ -80,8 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         predicter = Predicter.from_pretrained(arguments.name, arguments.device)
     except ModelError as error:
-        model = found.info.get("model")
-        if isinstance(model, dict) and model.get("config_kind") == "none":
+        if as_dict(found.info.get("model")).get("config_kind") == "none":
             error.add_note("In Python: darkit.core.Predicter.from_pretrained(NAME, model=MODEL).")
         else:
             error.add_note(
@@ -181,6 +181,5 @@ def _given(word: str) -> str:
 
 def _text_field(found: Run) -> str:
     """Return the name of the text column in the run's data."""
-    data = read_composed(found).get("data")
-    field = data.get("field") if isinstance(data, dict) else None
+    field = as_dict(read_composed(found).get("data")).get("field")
     return field if isinstance(field, str) and field else TEXT

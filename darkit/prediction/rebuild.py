@@ -15,6 +15,7 @@ from darkit.engine.checkpoints.weights import class_path
 from darkit.engine.description import building, scripts
 from darkit.errors import ModelError
 from darkit.runs import Run, files
+from darkit.runs.safe import as_dict
 
 _ADVICE = "import the module that defines it first, or pass the model itself as model="
 _NO_TYPES: Mapping[str, str] = {}
@@ -29,9 +30,9 @@ def build_model(run: Run) -> nn.Module:
     Raises:
         ModelError: Its class cannot be found or is not a module, or its config was not recorded.
     """
-    facts = _as_dict(run.info.get("model"))
-    script = _as_dict(facts.get("script"))
-    kind, values, types = facts.get("config_kind", "none"), run.config, _as_dict(facts.get("types"))
+    facts = as_dict(run.info.get("model"))
+    script = as_dict(facts.get("script"))
+    kind, values, types = facts.get("config_kind", "none"), run.config, as_dict(facts.get("types"))
     cls: type[nn.Module] = nn.Module
     if kind != "parts":
         cls = find_model_class(str(facts.get("class", "")), run.name, script, run.path)
@@ -189,7 +190,3 @@ def _subclasses(base: type) -> Iterator[type]:
         seen.update(new)
         waiting.extend(new)
         yield from reversed(new)
-
-
-def _as_dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

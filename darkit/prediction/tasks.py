@@ -11,6 +11,7 @@ from darkit.data.text.tokenizers import special_token
 from darkit.prediction.text.language import parameter_names
 from darkit.runs import Run
 from darkit.runs.example import target
+from darkit.runs.safe import as_dict
 from darkit.runs.tasks import CAUSAL, CLASSIFICATION, MASKED, REGRESSION, SEQ2SEQ, TASKS
 
 _BY_DATA = {  # the dataset's class -> the task, for runs that recorded no task
@@ -43,7 +44,7 @@ def task_of(run: Run, model: nn.Module, tokenizer: Any) -> str:
     Returns:
         ``causal``, ``masked``, ``classification``, ``regression`` or ``seq2seq``.
     """
-    data = _facts(run)
+    data = as_dict(run.info.get("data"))
     if data.get("task") in TASKS:
         return str(data["task"])
     kind = str(data.get("kind", ""))
@@ -68,7 +69,7 @@ def task_of(run: Run, model: nn.Module, tokenizer: Any) -> str:
 
 def label_names(run: Run, model: nn.Module) -> list[str]:
     """Return the label names recorded by the run or named by a transformers model, by number; may be empty."""
-    names = _facts(run).get("label_names")
+    names = as_dict(run.info.get("data")).get("label_names")
     if isinstance(names, list) and names:
         return [str(name) for name in names]
     known = getattr(getattr(model, "config", None), "id2label", None)
@@ -79,12 +80,7 @@ def label_names(run: Run, model: nn.Module) -> list[str]:
 
 def column_names(run: Run) -> tuple[list[str], list[str]]:
     """Return the feature and the target columns, each empty if not recorded."""
-    data = _facts(run)
+    data = as_dict(run.info.get("data"))
     found = ((value if isinstance(value := data.get(key), list) else []) for key in ("features", "target"))
     features, target = ([str(name) for name in names] for names in found)
     return features, target
-
-
-def _facts(run: Run) -> dict[str, Any]:
-    data = run.info.get("data")
-    return data if isinstance(data, dict) else {}

@@ -72,13 +72,8 @@ def manifest_path(checkpoint: Path) -> Path:
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """Return the checkpoints in a run directory, lowest step first."""
-    found = []
-    for path in folder.glob("iter-*-ckpt.pth"):
-        match = _NAME.fullmatch(path.name)
-        checkpoint = describe_checkpoint(path, int(match[1])) if match else None
-        if checkpoint is not None:
-            found.append(checkpoint)
-    return sorted(found, key=lambda checkpoint: checkpoint.step)
+    found = (describe_checkpoint(checkpoint_path(folder, step), step) for step in checkpoint_steps(folder))
+    return [checkpoint for checkpoint in found if checkpoint is not None]
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
@@ -97,10 +92,11 @@ def candidates(folder: Path) -> list[Checkpoint]:
     Those whose size is the one in their manifest come first, the highest step before the others; then those without a
     manifest. What stands higher than the first and is not it is logged as skipped.
     """
-    usable = [checkpoint for checkpoint in reversed(list_checkpoints(folder)) if not checkpoint.problem]
+    existing = list_checkpoints(folder)[::-1]
+    usable = [checkpoint for checkpoint in existing if not checkpoint.problem]
     ordered = sorted(usable, key=lambda checkpoint: not checkpoint.verified)  # stable: the steps keep their order
     best = ordered[0].step if ordered else -1
-    for checkpoint in reversed(list_checkpoints(folder)):
+    for checkpoint in existing:
         if checkpoint.step > best and (checkpoint.problem or not is_locked(folder)):  # a trainer may be writing it
             tell_skipped(checkpoint, checkpoint.problem or "it has no manifest, so nothing vouches for it")
     return ordered

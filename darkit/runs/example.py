@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from darkit.runs import files
-from darkit.runs.safe import is_strange
+from darkit.runs.safe import as_dict, is_strange
 from darkit.runs.tasks import MASKED
 
 _MOST_NUMBERS = 64
@@ -66,8 +66,7 @@ def target(info: Mapping[str, Any]) -> Part | None:
 
 
 def _recorded(info: Mapping[str, Any], key: str) -> Any:
-    data = info.get("data")
-    return data.get(key) if isinstance(data, dict) else None
+    return as_dict(info.get("data")).get(key)
 
 
 def _part(part: Any) -> Part | None:

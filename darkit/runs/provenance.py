@@ -45,21 +45,21 @@ def describe_environment(folder: Path | None = None) -> dict[str, Any]:
 
 def _git(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the git state of a folder, and the imported files that git does not track."""
-    nothing: dict[str, Any] = {"files": {}, "left_out": {}}
     top, _, commit = (_ask_git(folder, "rev-parse", "--show-toplevel", "HEAD") or "").partition("\n")
     if not commit:  # before the first commit everything is untracked
         top = (_ask_git(folder, "rev-parse", "--show-toplevel") or "").rstrip("\n")
-        untracked = imported_untracked(Path(top), partial(_ask_git, Path(top))) if top else nothing
-        names = [*untracked["files"], *untracked["left_out"]]
-        return ({"commit": "", "diff": "", "untracked": names} if names else {}), untracked
+    nothing: dict[str, Any] = {"files": {}, "left_out": {}}
+    untracked = imported_untracked(Path(top), partial(_ask_git, Path(top))) if top else nothing
+    names = [*untracked["files"], *untracked["left_out"]]
+    listed = {"untracked": names} if names else {}
+    if not commit:
+        return ({"commit": "", "diff": "", **listed} if names else {}), untracked
     diff = _ask_git(folder, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
     if diff is None:
         diff = "[git could not tell]\n"
     if len(diff) > _LONGEST_DIFF:
         diff = f"{diff[:_LONGEST_DIFF]}\n[{len(diff) - _LONGEST_DIFF} more characters left out]"
-    untracked = imported_untracked(Path(top), partial(_ask_git, Path(top)))
-    names = [*untracked["files"], *untracked["left_out"]]
-    return {"commit": commit.strip(), "diff": diff, **({"untracked": names} if names else {})}, untracked
+    return {"commit": commit.strip(), "diff": diff, **listed}, untracked
 
 
 def _ask_git(folder: Path, *arguments: str) -> str | None:

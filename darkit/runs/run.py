@@ -13,7 +13,7 @@ from darkit.runs.home import base
 from darkit.runs.inert import inert
 from darkit.runs.log import read_log
 from darkit.runs.names import is_name, run_path, split_reference
-from darkit.runs.safe import finite_number
+from darkit.runs.safe import as_dict, finite_number
 from darkit.runs.status import Status, read_status
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ class Run:
     @property
     def model_class(self) -> str:
         """Where the model's class is imported from, or empty."""
-        model = self.info.get("model")
-        path = model.get("class") if isinstance(model, dict) else None
+        path = as_dict(self.info.get("model")).get("class")
         return path if isinstance(path, str) else ""
 
     @property
@@ -90,10 +89,7 @@ class Run:
     @property
     def series(self) -> dict[str, list[str]]:
         """The curves to show: series name -> [x column, y column]."""
-        series = self.info.get("series")
-        if not isinstance(series, dict):
-            return {}
-        return {name: columns for name, columns in series.items() if _is_pair(columns)}
+        return {name: columns for name, columns in as_dict(self.info.get("series")).items() if is_pair(columns)}
 
     def log(self) -> polars.DataFrame:
         """Return the log, one row per logged step; an empty frame before the first one."""
@@ -108,7 +104,8 @@ class Run:
         return latest_checkpoint(self.path)
 
 
-def _is_pair(columns: Any) -> bool:
+def is_pair(columns: Any) -> bool:
+    """Return whether a recorded series names two columns, x and y."""
     return isinstance(columns, list) and len(columns) == 2 and all(isinstance(column, str) for column in columns)
 
 

@@ -190,6 +190,11 @@ def finite_number(value: object) -> float | None:
     return float(value) if abs(value) < _LARGEST and math.isfinite(value) else None
 
 
+def as_dict(value: object) -> dict[str, Any]:
+    """Return a value from JSON if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
 def is_too_deep(value: Any) -> bool:
     """Return whether a value from JSON or YAML holds others more than `DEEPEST` deep."""
     level = [value]

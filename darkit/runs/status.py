@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any
+from typing import Any, get_type_hints
 
 from darkit.errors import RunReplacedError, StorageError
 from darkit.runs import files
@@ -34,8 +33,6 @@ LOOK = 1.0  # seconds between two looks at what the watches look at
 SILENCE = 30.0  # seconds without a heartbeat after which a trainer counts as gone, or hung
 STALL = 60.0  # seconds without progress after which a run counts as stalled, at least
 _STALL_FACTOR = 10  # ... and so many times the longest pause that it made so far
-
-
 _DIED = "The process ended without a final status: it was killed, its machine went down, or its disk was full."
 
 
@@ -66,17 +63,7 @@ class Status:
     traceback: str = ""
 
 
-_KINDS: dict[str, type | UnionType] = {
-    "state": str,
-    "step": int,
-    "max_step": int | None,
-    "started": int | float,
-    "heartbeat": int | float,
-    "host": str,
-    "pid": int,
-    "reason": str,
-    "traceback": str,
-}
+_KINDS = {name: int | float if kind is float else kind for name, kind in get_type_hints(Status).items()}
 
 
 def read_status(folder: Path) -> Status:
@@ -150,13 +137,10 @@ def _read(folder: Path) -> Status | None:
     known: dict[str, Any] = {
         key: value
         for key, value in values.items()
-        if isinstance(value, _KINDS.get(key, ())) and (value is None or isinstance(value, str) or _is_sound(value))
+        if isinstance(value, _KINDS.get(key, ()))
+        and (value is None or isinstance(value, str) or finite_number(value) is not None)
     }
     return Status(**known)
-
-
-def _is_sound(value: object) -> bool:
-    return finite_number(value) is not None
 
 
 class StatusWriter:

@@ -6,7 +6,7 @@ import socket
 import time
 from pathlib import Path
 
-from darkit.errors import RunLockedError, RunNotFoundError, StorageError
+from darkit.errors import RunLockedError, RunNotFoundError
 from darkit.runs import files
 from darkit.runs.lock import RunLock
 from darkit.runs.names import run_path
@@ -39,15 +39,14 @@ def move_to_trash(root: Path, name: str) -> Path:
     _refuse_beating(folder)
     lock = RunLock(folder)  # held while it moves, so that nobody starts training in between
     try:
-        trash = root.parent / TRASH
-        trash.mkdir(exist_ok=True)
-        target, count = trash / name, 1
-        while target.exists():
-            count += 1
-            target = trash / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{count}"
-        folder.rename(target)
-    except OSError as error:
-        raise StorageError(error.errno, f"Cannot move the run {name!r} to the trash: {error.strerror}.") from error
+        with files.storage_errors(f"move the run {name!r} to the trash"):
+            trash = root.parent / TRASH
+            trash.mkdir(exist_ok=True)
+            target, count = trash / name, 1
+            while target.exists():
+                count += 1
+                target = trash / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{count}"
+            folder.rename(target)
     finally:
         lock.release()
     return target

@@ -34,7 +34,7 @@ from darkit.dashboard.texts import text
 from darkit.runs import files
 from darkit.runs.example import example_input, has_tokenizer
 from darkit.runs.names import is_name, resume_words
-from darkit.runs.safe import read_text
+from darkit.runs.safe import as_dict, read_text
 from darkit.runs.status import ALIVE, Status
 
 TABS = ("charts", "overview", "config", "checkpoints", "machine", "source", "prompt", "notes")
@@ -173,10 +173,7 @@ def run_ending(facts: Facts, run: Shown, language: str) -> list[Component]:
 def _overview(facts: Facts, language: str) -> list[Component]:
     say = partial(text, language)
     status, info = facts.status, facts.info
-    host = _mapping(info.get("host"))
-    git = _mapping(info.get("git"))
-    versions = _mapping(info.get("versions"))
-    data = _mapping(info.get("data"))
+    host, git, versions, data = (as_dict(info.get(key)) for key in ("host", "git", "versions", "data"))
     return [
         card(
             say("commands"),
@@ -292,10 +289,6 @@ def _prompt(facts: Facts, language: str) -> Component:
 
 def _unprefixed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix("."): value for key, value in flatten(values, "").items()} if values else {}
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _duration(status: Status) -> Component | None:

@@ -12,7 +12,7 @@ from darkit.errors import DarkitError
 from darkit.runs import files
 from darkit.runs.names import check_name
 from darkit.runs.notes import Notes, read_notes
-from darkit.runs.safe import UnreadableError, read_object
+from darkit.runs.safe import UnreadableError, as_dict, read_object
 from darkit.runs.safe import finite_number as number
 from darkit.runs.status import Status, read_status
 
@@ -58,8 +58,7 @@ class Facts:
     @property
     def series(self) -> Mapping[str, Any]:
         """The series that the run defines, unchecked."""
-        series = self.info.get("series")
-        return series if isinstance(series, dict) else {}
+        return as_dict(self.info.get("series"))
 
     @property
     def model(self) -> str:

@@ -19,6 +19,7 @@ from darkit.errors import RunNotFoundError
 from darkit.runs import files
 from darkit.runs.best import best_mode
 from darkit.runs.names import run_path
+from darkit.runs.run import is_pair
 from darkit.runs.safe import finite_number as number
 from darkit.runs.status import ALIVE, Watcher
 
@@ -106,14 +107,8 @@ class Library:
             self._version += 1
         for name in gone:
             del self._entries[name]
-        readable_logs = [(facts, stamp) for facts, stamp in changed if stamp is not None]
-        tables = dict(
-            zip(
-                [facts.folder for facts, _ in readable_logs],
-                self.logs(facts for facts, _ in readable_logs),
-                strict=True,
-            )
-        )
+        logged = [facts for facts, stamp in changed if stamp is not None]
+        tables = dict(zip((facts.folder for facts in logged), self.logs(logged), strict=True))
         for facts, stamp in changed:
             row = summary(facts, tables.get(facts.folder))
             self._entries[facts.folder.name] = ((facts.status, facts.notes, stamp), Entry(facts, row, self._version))
@@ -227,10 +222,7 @@ def _log_stamp(folder: Path) -> tuple[int, int] | None:
 
 def usable_series(series: Mapping[str, object], table: Table) -> dict[str, list[str]]:
     """Return the well-formed series of a run; without any, one for each column with numbers."""
-    found = {}
-    for name, columns in series.items():
-        if isinstance(columns, list) and len(columns) == 2 and all(isinstance(column, str) for column in columns):
-            found[readable(name)] = list(columns)
+    found = {readable(name): list(columns) for name, columns in series.items() if is_pair(columns)}
     if found or not table.columns:
         return found
     x = "step" if "step" in table.columns else table.columns[0]

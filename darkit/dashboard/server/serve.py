@@ -13,14 +13,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import lock_descriptor
 
-from darkit.errors import DarkitError, ServerError, StorageError
+from darkit.errors import DarkitError, ServerError
 from darkit.runs import files
 from darkit.runs.child import environment, python_module
 from darkit.runs.safe import UnreadableError, read_object
@@ -224,16 +224,12 @@ class _ServerLock:
     def acquire(self) -> bool:
         """Acquire the lock if it is free, and return whether this process has it."""
         if self._descriptor is None:
-            descriptor = None
-            try:
+            with _writing_to(self._path.parent.parent), ExitStack() as undo:
                 descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+                undo.callback(os.close, descriptor)
                 if not lock_descriptor(descriptor, blocking=False):
-                    os.close(descriptor)
                     return False
-            except OSError as error:
-                if descriptor is not None:
-                    os.close(descriptor)
-                raise _cannot_write(self._path.parent.parent, error) from error
+                undo.pop_all()
             self._descriptor = descriptor
         return True
 
@@ -269,18 +265,13 @@ class _ServerLock:
 
 def _folder(home: Path) -> Path:
     folder = home / FOLDER
-    try:
+    with _writing_to(home):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(home, error) from error
     return folder
 
 
-def _cannot_write(home: Path, error: OSError) -> StorageError:
-    return StorageError(
-        error.errno,
-        f"Cannot write the dashboard's lock and address into the darkit home {home}: {error.strerror}.",
-    )
+def _writing_to(home: Path) -> AbstractContextManager[None]:
+    return files.storage_errors(f"write the dashboard's lock and address into the darkit home {home}")
 
 
 def _running(home: Path) -> Place:

@@ -34,7 +34,7 @@ from darkit.data.text.tokenizers import (
     vocabulary_size,
 )
 from darkit.data.text.windows import unigram_cross_entropy
-from darkit.errors import DataError, StorageError
+from darkit.errors import DataError
 from darkit.runs import files
 from darkit.runs.home import home
 
@@ -187,7 +187,7 @@ class _Preparation:
             "vocabulary": vocabulary,
             "options": options,
             "split": self._split.facts,
-            "parts": {part: facts.as_dict() for part, facts in described.items()},
+            "parts": {part: dataclasses.asdict(facts) for part, facts in described.items()},
             "unigram": None if math.isnan(baseline) else baseline,
         }
         files.write_json(folder / MANIFEST, manifest)
@@ -249,7 +249,7 @@ def _is_complete(folder: Path) -> bool:
 @contextmanager
 def _exclusively(root: Path, key: str) -> Iterator[Path]:
     """Wait until no other process prepares the same data; yield a temporary folder, deleted afterwards."""
-    try:
+    with files.storage_errors(f"prepare data in {root}"):
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / f".{key}.lock"):
             temporary = root / f".{key}.tmp"
@@ -259,10 +259,6 @@ def _exclusively(root: Path, key: str) -> Iterator[Path]:
                 yield temporary
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(error.errno, f"Cannot prepare data in {root}: {error.strerror or error}.") from error
 
 
 def _replace(temporary: Path, folder: Path) -> None:

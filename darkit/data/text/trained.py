@@ -11,7 +11,6 @@ from tokenizers import Tokenizer
 
 from darkit.data.locks import locked
 from darkit.data.text.tokenizers import load_tokenizer, train_tokenizer
-from darkit.errors import StorageError
 from darkit.runs import files
 from darkit.runs.home import home
 
@@ -46,17 +45,11 @@ def trained_tokenizer(
         content = text.encode("utf-8", "surrogatepass")
         digest.update(len(content).to_bytes(8, "little") + content)
     path = trained_folder() / f"{digest.hexdigest()[:20]}.json"
-    try:
+    with files.storage_errors(f"keep a tokenizer in {path.parent}"):
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             with locked(path.with_name(f".{path.stem}.lock")):
                 if not path.is_file():
                     files.write_text(path, train_tokenizer(texts(), kind, vocab_size, special_tokens).to_str() + "\n")
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(
-            error.errno, f"Cannot keep a tokenizer in {path.parent}: {error.strerror or error}."
-        ) from error
     found: Tokenizer = load_tokenizer(path)
     return found
