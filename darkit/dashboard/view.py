@@ -11,12 +11,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from darkit.dashboard.reading.facts import readable
 from darkit.errors import ConfigError
 from darkit.runs.names import check_name
+from darkit.runs.safe import finite_number
 
 AXES = ("step", "epoch", "relative", "wall")
 SOURCES = ("log", "system")
 MOST_RUNS = 200
 MOST_CHARTS = 100
-_LARGEST = 1e300
 _LONGEST_ADDRESS = 256_000
 _MOST_FIELDS = 2_000
 
@@ -109,11 +109,10 @@ def read_text(values: Mapping[str, Any], key: str) -> str:
 
 def _optional_number(values: Mapping[str, Any], key: str) -> float | None:
     value = values.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
+    number = finite_number(value)
+    if value is not None and number is None:
         raise ConfigError(f"{key} must be a number.")
-    return float(value)
+    return number
 
 
 def read_address(href: str) -> tuple[str, dict[str, Any]]:

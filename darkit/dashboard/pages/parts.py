@@ -42,8 +42,7 @@ def state_badge(state: str, language: str) -> Component:
 
 def state_word(state: str, language: str) -> str:
     """Return the word for a state; an unknown state is shown as it is."""
-    key = f"state_{state}"
-    return text(language, key) if state_class(state) != "unknown" else key[len("state_") :]
+    return text(language, f"state_{state}") if state_class(state) != "unknown" else state
 
 
 def state_class(state: str) -> str:

@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 
 from darkit.dashboard.charts.charts import Charts, Shown
 from darkit.dashboard.pages.actions import delete_dialog, stop_dialog
-from darkit.dashboard.pages.checkpoints import checkpoints_card, safe_checkpoints
+from darkit.dashboard.pages.checkpoints import checkpoints_card
 from darkit.dashboard.pages.controls import chart_controls, follow
 from darkit.dashboard.pages.evaluations import evaluations
 from darkit.dashboard.pages.mantine import dmc
@@ -32,6 +32,7 @@ from darkit.dashboard.reading.facts import Facts, flatten, readable
 from darkit.dashboard.reading.tokenizers import tokenizer_facts
 from darkit.dashboard.texts import text
 from darkit.runs import files
+from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.example import example_input, has_tokenizer
 from darkit.runs.names import is_name, resume_words
 from darkit.runs.safe import as_dict, read_text
@@ -46,10 +47,7 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
     say = partial(text, language)
     alive = facts.state in ALIVE
     panels = {
-        "charts": [
-            chart_controls(language, state, [], groups=False),
-            chart_board([facts.folder.name], language),
-        ],
+        "charts": [chart_controls(language, state, [], groups=False), chart_board([facts.folder.name], language)],
         "overview": _overview(facts, language),
         "config": _config(facts, language),
         "checkpoints": [html.Div(checkpoints_card(facts, language), id="checkpoints-box")],
@@ -165,9 +163,12 @@ def run_ending(facts: Facts, run: Shown, language: str) -> list[Component]:
         kind = {"crashed": "error", "stalled": "warning"}.get(facts.state, "remark")
         parts.append(html.P([html.B(text(language, "reason")), ": ", reason], className=kind))
     if facts.status.traceback:
-        block = code_block(readable(facts.status.traceback), language, tall=True)
-        parts.append(html.Details([html.Summary(text(language, "traceback")), block]))
+        parts.append(_folded("traceback", facts.status.traceback, language))
     return parts
+
+
+def _folded(title: str, content: str, language: str) -> Component:
+    return html.Details([html.Summary(text(language, title)), code_block(readable(content), language, tall=True)])
 
 
 def _overview(facts: Facts, language: str) -> list[Component]:
@@ -175,10 +176,7 @@ def _overview(facts: Facts, language: str) -> list[Component]:
     status, info = facts.status, facts.info
     host, git, versions, data = (as_dict(info.get(key)) for key in ("host", "git", "versions", "data"))
     return [
-        card(
-            say("commands"),
-            *(command_row(label, command, language) for label, command in commands(facts, language)),
-        ),
+        card(say("commands"), *(command_row(*command, language) for command in commands(facts, language))),
         card(
             say("environment"),
             facts_list(
@@ -195,15 +193,7 @@ def _overview(facts: Facts, language: str) -> list[Component]:
                     (say("git_commit"), html.Code(readable(str(git["commit"]))) if git.get("commit") else ""),
                 ]
             ),
-            *(
-                [
-                    html.Details(
-                        [html.Summary(say("git_diff")), code_block(readable(str(git["diff"])), language, tall=True)]
-                    )
-                ]
-                if git.get("diff")
-                else []
-            ),
+            *([_folded("git_diff", str(git["diff"]), language)] if git.get("diff") else []),
         ),
         *evaluations(facts, language),
         card(say("data"), values_table(_unprefixed(data), language)),
@@ -226,17 +216,16 @@ def _config(facts: Facts, language: str) -> list[Component]:
 
 
 def _source(facts: Facts, language: str) -> list[Component]:
-    source = read_text(facts.folder / files.MODEL_SOURCE)
-    if not source:
-        return [card(text(language, "model_source"), html.P(text(language, "no_source"), className="muted"))]
-    return [card(text(language, "model_source"), code_block(readable(source), language, tall=True))]
+    source = readable(read_text(facts.folder / files.MODEL_SOURCE))
+    nothing = html.P(text(language, "no_source"), className="muted")
+    return [card(text(language, "model_source"), code_block(source, language, tall=True) if source else nothing)]
 
 
 def _prompt(facts: Facts, language: str) -> Component:
     say = partial(text, language)
     if not has_tokenizer(facts.folder):
         return card(say("tab_prompt"), html.P(say("prompt_none"), className="muted"))
-    names = [checkpoint.name for checkpoint in reversed(safe_checkpoints(facts.folder))]
+    names = [checkpoint.name for checkpoint in reversed(list_checkpoints(facts.folder))]
     return card(
         say("tab_prompt"),
         dmc.Textarea(

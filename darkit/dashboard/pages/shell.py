@@ -26,12 +26,8 @@ def frame() -> Component:
         defaultColorScheme="auto",
         children=[
             dcc.Location(id="url", refresh=False),
-            dcc.Store(id="language"),
             dcc.Store(id="selection", data=[]),
-            dcc.Store(id="mounted"),
-            dcc.Store(id="viewed"),
-            dcc.Store(id="changed"),
-            dcc.Store(id="grown"),
+            *(dcc.Store(id=name) for name in ("language", "mounted", "viewed", "changed", "grown")),
             dmc.NotificationContainer(id="notify", position="bottom-right", autoClose=5000),
             html.Div(id="page"),
         ],

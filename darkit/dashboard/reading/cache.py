@@ -25,12 +25,8 @@ class LogCache:
         self._tails: OrderedDict[Path, LogTail] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, path: Path) -> Table:
-        """Read the new rows of a log and return all."""
-        return self.read_many([path])[0]
-
     def read_many(self, paths: Iterable[Path]) -> list[Table]:
-        """Read several logs, in the given order."""
+        """Read the new rows of logs and return all, in the given order."""
         tails = [self._tail(path) for path in paths]
         if len(tails) == 1:
             tables = [tails[0].refresh()]

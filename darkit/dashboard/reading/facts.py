@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ from darkit.runs import files
 from darkit.runs.names import check_name
 from darkit.runs.notes import Notes, read_notes
 from darkit.runs.safe import UnreadableError, as_dict, read_object
-from darkit.runs.safe import finite_number as number
 from darkit.runs.status import Status, read_status
 
 BROKEN = "broken"
 _WATCHED = (files.STATUS, files.RUN, files.MODEL_CONFIG, files.TRAINER_CONFIG, files.NOTES)
 _MOST_KEYS = 500
 _LONGEST_VALUE = 200  # characters of a config value in a table
+_LONGEST_TEXT = 100_000  # characters of a text in the status
 
 Signature = tuple[tuple[int, int, int] | None, ...]
 
@@ -91,10 +91,7 @@ def read_facts(folder: Path, status_of: Callable[[Path], Status] = read_status) 
     config = _read(folder / files.MODEL_CONFIG, problems)
     trainer = _read(folder / files.TRAINER_CONFIG, problems)
     _read(folder / files.STATUS, problems, missing="status.json is missing")
-    try:
-        status = _sound(status_of(folder))
-    except (OSError, TypeError, ValueError, AttributeError):  # its values have wrong types
-        status = Status()
+    status = _readable(status_of(folder))
     state = BROKEN if problems else status.state
     notes = read_notes(folder)
     if notes.problem:  # the run itself is sound
@@ -149,16 +146,6 @@ def _read(path: Path, problems: list[str], missing: str = "") -> dict[str, Any]:
     return {}
 
 
-def _sound(status: Status) -> Status:
-    maximum = number(status.max_step)
-    return Status(
-        state=readable(str(status.state)),
-        step=int(number(status.step) or 0),
-        max_step=int(maximum) if maximum is not None else None,
-        started=number(status.started) or 0.0,
-        heartbeat=number(status.heartbeat) or 0.0,
-        host=readable(str(status.host)),
-        pid=int(number(status.pid) or 0),
-        reason=readable(str(status.reason)),
-        traceback=readable(str(status.traceback)[:100_000]),
-    )
+def _readable(status: Status) -> Status:
+    texts = {name: readable(getattr(status, name)[:_LONGEST_TEXT]) for name in ("state", "host", "reason", "traceback")}
+    return replace(status, **texts)

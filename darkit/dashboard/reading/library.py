@@ -73,12 +73,8 @@ class Library:
             raise RunNotFoundError(f"No run is named {name!r} in {self.root}.")
         return self._read(folder)
 
-    def log(self, facts: Facts, source: str = "log") -> Table:
-        """Return the log of a run, or with ``system`` that of machine usage."""
-        return self.cache.read(facts.folder / (files.LOG if source == "log" else files.SYSTEM_LOG))
-
     def logs(self, all_facts: Iterable[Facts], source: str = "log") -> list[Table]:
-        """Return the logs of several runs."""
+        """Return the logs of runs, or with ``system`` those of machine usage."""
         name = files.LOG if source == "log" else files.SYSTEM_LOG
         return self.cache.read_many(facts.folder / name for facts in all_facts)
 

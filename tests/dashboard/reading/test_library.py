@@ -56,4 +56,4 @@ def test_the_rate_of_a_resumed_run_leaves_out_the_pause(library: Library) -> Non
 
 
 def _rate(library: Library, name: str = "resumed") -> float | None:
-    return summary(library.facts(name), LogCache().read(library.root / name / files.LOG))["rate"]
+    return summary(library.facts(name), LogCache().read_many([library.root / name / files.LOG])[0])["rate"]

@@ -199,11 +199,11 @@ def test_the_cache_drops_what_was_used_least_recently_and_stays_under_its_bound(
     one.read(paths[0])
     cache = LogCache(bound=3 * one.size)
     for path in paths:
-        cache.read(path)
+        cache.read_many([path])
     assert cache.size <= 3 * one.size
-    cache.read(paths[8])
-    cache.read(paths[0])
-    cache.read(paths[1])
+    cache.read_many(paths[8:9])
+    cache.read_many(paths[:1])
+    cache.read_many(paths[1:2])
     assert set(cache._tails) == {paths[8], paths[0], paths[1]}
 
 
