@@ -244,50 +244,39 @@ def _odd_traces(name: str, run: str, index: int, curve: Curve) -> list[Figure]:
     words = ["NaN" if np.isnan(value) else "∞" if value > 0 else "−∞" for value in curve.odd_y]
     few = len(words) <= _FEW_MARKS  # many overlap, and only their rings would be seen
     symbols = {"NaN": "x", "∞": "triangle-up", "−∞": "triangle-down"}
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": inert(name),
-            "x": numbers(curve.odd_x),
-            "y": [0.04] * len(words),
-            "yaxis": "y2",
-            "text": words,
-            "hovertemplate": "%{text}",
-            "marker": {
-                "symbol": [symbols[word] for word in words],
-                "size": 9 if few else 6,
-                "color": "#e03131",
-                "line": {"width": 1 if few else 0, "color": colour(index)},
-            },
-            "meta": {"run": run, "kind": "odd"},
-        }
-    ]
+    marker = {
+        "symbol": [symbols[word] for word in words],
+        "size": 9 if few else 6,
+        "color": "#e03131",
+        "line": {"width": 1 if few else 0, "color": colour(index)},
+    }
+    return [_marks(name, numbers(curve.odd_x), 0.04, words, marker, {"run": run, "kind": "odd"})]
 
 
 def _checkpoint_traces(line: Line, language: str) -> list[Figure]:
     if not line.marks:
         return []
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": inert(line.run),
-            "x": [place for place, _ in line.marks],
-            "y": [0.0] * len(line.marks),
-            "yaxis": "y2",
-            "text": [f"{text(language, 'checkpoint')} {inert(name)}" for _, name in line.marks],
-            "hovertemplate": "%{text}",
-            "cliponaxis": False,
-            "marker": {
-                "symbol": "diamond",
-                "size": 7 if len(line.marks) <= _FEW_MARKS else 5,
-                "color": colour(line.index),
-                "opacity": 0.9,
-            },
-            "meta": {"run": line.run, "kind": "checkpoint"},
-        }
-    ]
+    size = 7 if len(line.marks) <= _FEW_MARKS else 5
+    marker = {"symbol": "diamond", "size": size, "color": colour(line.index), "opacity": 0.9}
+    words = [f"{text(language, 'checkpoint')} {inert(name)}" for _, name in line.marks]
+    meta = {"run": line.run, "kind": "checkpoint"}
+    return [{**_marks(line.run, [place for place, _ in line.marks], 0.0, words, marker, meta), "cliponaxis": False}]
+
+
+def _marks(name: str, x: Any, height: float, words: Sequence[str], marker: Figure, meta: Figure) -> Figure:
+    """Return marks with words at a height of the chart, whatever its y-axis shows."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": inert(name),
+        "x": x,
+        "y": [height] * len(words),
+        "yaxis": "y2",
+        "text": words,
+        "hovertemplate": "%{text}",
+        "marker": marker,
+        "meta": meta,
+    }
 
 
 def _range(scale: tuple[float, float], log: bool) -> list[float]:

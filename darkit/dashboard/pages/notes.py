@@ -58,22 +58,8 @@ def notes_card(facts: Facts, language: str) -> Component:
     return card(
         say("notes"),
         dcc.Store(id="own-shown", data={"tags": tags, "notes": {facts.folder.name: note}}),
-        dmc.TagsInput(
-            id="own-tags",
-            label=say("tags"),
-            placeholder=say("tags_hint"),
-            value=tags,
-            maxTags=30,
-        ),
-        dmc.Textarea(
-            id="own-note",
-            label=say("note"),
-            autosize=True,
-            minRows=6,
-            maxRows=30,
-            value=note,
-            mt="sm",
-        ),
+        dmc.TagsInput(id="own-tags", label=say("tags"), placeholder=say("tags_hint"), value=tags, maxTags=30),
+        dmc.Textarea(id="own-note", label=say("note"), autosize=True, minRows=6, maxRows=30, value=note, mt="sm"),
         html.Div(html.Button(say("save"), id="own-save", className="small-button primary"), className="dialog-foot"),
     )
 
@@ -117,13 +103,7 @@ def add_callbacks(app: Dash, library: Library) -> None:
         names = _shown_names(shown)  # not the selection, which loses runs that disappear while the dialog is open
         if not clicks or not names:
             return [], no_update
-
-        def save(name: str) -> None:
-            before = _shown_notes(read_notes(library.facts(name).folder), shown, name)
-            words = note or "" if len(names) == 1 else note or before.note
-            merge_notes(library.facts(name).folder, before, replace(before, tags=tuple(tags or ()), note=words))
-
-        messages = act_on_each(names, save, text(language, "saved"))
+        messages = _save(library, names, shown, tags, note, language)
         return messages, False if succeeded(messages) else no_update  # what was written is not lost with the dialog
 
     @app.callback(
@@ -142,14 +122,23 @@ def add_callbacks(app: Dash, library: Library) -> None:
     ) -> tuple[Messages, Any]:
         if not clicks:
             return [], no_update
-
-        def save(name: str) -> None:
-            before = _shown_notes(read_notes(library.facts(name).folder), shown, name)
-            merge_notes(library.facts(name).folder, before, replace(before, tags=tuple(tags or ()), note=note or ""))
-
-        messages = act_on_each(names, save, text(language, "saved"))
+        messages = _save(library, names, shown, tags, note, language)
         seen = {"tags": tags or [], "notes": dict.fromkeys(names, note or "")}
         return messages, seen if succeeded(messages) else no_update
+
+
+def _save(
+    library: Library, names: Sequence[str], shown: Any, tags: list[str] | None, note: str | None, language: str
+) -> Messages:
+    """Save tags and the note of runs; of several, an empty note leaves each its own."""
+
+    def save(name: str) -> None:
+        folder = library.facts(name).folder
+        before = _shown_notes(read_notes(folder), shown, name)
+        words = note or ("" if len(names) == 1 else before.note)
+        merge_notes(folder, before, replace(before, tags=tuple(tags or ()), note=words))
+
+    return act_on_each(names, save, text(language, "saved"))
 
 
 def _add_rename(app: Dash, library: Library) -> None:
