@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from darkit.cli.parsers import Subparsers, add_command, output
-from darkit.errors import DataError, nearest
+from darkit.errors import DataError, listing, nearest
 from darkit.runs.inert import format_json
 
 if TYPE_CHECKING:
@@ -88,17 +88,17 @@ def run_show(arguments: argparse.Namespace) -> int:
 
     root = cache_folder()
     folders = [path for path in root.glob("[!.]*") if path.is_dir()] if root.is_dir() else []
-    if arguments.key is not None:
-        matches = [path for path in folders if path.name.startswith(arguments.key)]
-        if len(matches) != 1:
-            said = "matches several" if matches else "matches none"
-            names = [path.name for path in matches or folders]
-            raise DataError(
-                f"The key {arguments.key!r} {said} of the prepared data in {root}. {nearest(arguments.key, names)}."
-            )
-        _print_one(open_prepared(matches[0]), as_json=arguments.json)
+    if arguments.key is None:
+        _print_all([_summary(path) for path in folders], root, as_json=arguments.json)
         return 0
-    _print_all([_summary(path) for path in folders], root, as_json=arguments.json)
+    matches = [path for path in folders if path.name.startswith(arguments.key)]
+    if len(matches) != 1:
+        said = "matches several" if matches else "matches none"
+        names = [path.name for path in matches or folders]
+        raise DataError(
+            f"The key {arguments.key!r} {said} of the prepared data in {root}. {nearest(arguments.key, names)}."
+        )
+    _print_one(open_prepared(matches[0]), as_json=arguments.json)
     return 0
 
 
@@ -132,14 +132,13 @@ def _summary(folder: Path) -> dict[str, Any]:
     except DataError as error:
         return {**row, "from": "", "problem": str(error)}
     parts = prepared.meta["parts"].values()
-    names = prepared.meta["files"]
     return {
         **row,
         "time": prepared.meta["time"],
         "documents": sum(part["documents"] for part in parts),
         "tokens": sum(part["tokens"] for part in parts),
         "vocabulary": prepared.vocabulary,
-        "from": names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
+        "from": listing(prepared.meta["files"], limit=1),
         "problem": "",
     }
 
@@ -153,10 +152,7 @@ def _print_one(prepared: Prepared, *, as_json: bool) -> None:
     console.print(f"{prepared.folder.name}", style="bold", markup=False)
     lines = [
         ("folder", str(prepared.folder)),
-        (
-            "from",
-            ", ".join(meta["files"][:5]) + (f" and {len(meta['files']) - 5} more" if len(meta["files"]) > 5 else ""),
-        ),
+        ("from", listing(meta["files"], limit=5)),
         ("vocabulary", f"{prepared.vocabulary:,} tokens"),
     ]
     for part, facts in meta["parts"].items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,7 @@ def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mappin
     details, log, trainer = run.details, run.log(), run.trainer_config
     rows = [
         ("run directory", str(run.path)),
-        *_losses(log, trainer, baselines),
-        *_measures(log, trainer),
+        *_metrics(log, trainer, baselines),
         ("speed", f"{speed(_speed(log, first_step, details.step, seconds))}, {seconds:.1f} s in all"),
     ]
     width = max(len(name) for name, _ in rows)
@@ -74,32 +73,19 @@ def darkit_command() -> str:
     return shlex.quote(str(script.relative_to(folder) if script.is_relative_to(folder) else script))
 
 
-def _losses(log: polars.DataFrame, trainer: Mapping[str, Any], baselines: Mapping[str, float]) -> list[tuple[str, str]]:
-    found = []
-    for column in ("train_loss", "val_loss"):
+def _metrics(
+    log: polars.DataFrame, trainer: Mapping[str, Any], baselines: Mapping[str, float]
+) -> Iterator[tuple[str, str]]:
+    """Yield the losses and the other metrics of the validation, without those that exist once per layer."""
+    others = [column for column in log.columns if column.startswith("val_") and not column[-1].isdigit()]
+    for column in dict.fromkeys(("train_loss", "val_loss", *others)):
         values = log[column].drop_nulls().to_list() if _is_numeric(log, column) else []
         if values:
-            text = _best_and_last(values, trainer, column)
+            best = best_value(values, best_mode(trainer, column))
+            text = ("" if best is None else f"best {best:.4f}, ") + f"last {values[-1]:.4f}"
             if column == "val_loss" and baselines:
                 text += f" ({', '.join(f'{name}: {value:.4f}' for name, value in baselines.items())})"
-            found.append((column.replace("_", " "), text))
-    return found
-
-
-def _measures(log: polars.DataFrame, trainer: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the other metrics of the validation, such as an accuracy, without those that exist once per layer."""
-    found = []
-    for column in log.columns:
-        if column.startswith("val_") and column != "val_loss" and not column[-1].isdigit():
-            values = log[column].drop_nulls().to_list() if _is_numeric(log, column) else []
-            if values:
-                found.append((inert(column.replace("_", " ")), _best_and_last(values, trainer, column)))
-    return found
-
-
-def _best_and_last(values: list[float], trainer: Mapping[str, Any], column: str) -> str:
-    best = best_value(values, best_mode(trainer, column))
-    return ("" if best is None else f"best {best:.4f}, ") + f"last {values[-1]:.4f}"
+            yield inert(column.replace("_", " ")), text
 
 
 def _speed(log: polars.DataFrame, first_step: int, last_step: int, seconds: float) -> float:

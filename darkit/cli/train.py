@@ -122,7 +122,8 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
     choice = make_choice(settings.data)
     for key, value in choice.settings.items():
         OmegaConf.update(settings.data, key, value, force_add=True)
-    composed = OmegaConf.create({"overrides": overrides, **_resolved(settings)})
+    resolved = cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
+    composed = OmegaConf.create({"overrides": overrides, **resolved})
     seed_generators(trainer.seed)  # whatever the data drew, the model starts from the same numbers
     model = make_model(settings.model)
     if not place.rank:
@@ -158,10 +159,6 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
     seconds = time.monotonic() - started
     baselines = choice.baselines if settings.loss is None else {}  # they are in the unit of the data's own loss
     say(final_report(run, first_step=first, seconds=seconds, baselines=baselines))
-
-
-def _resolved(settings: DictConfig) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
 
 
 if __name__ == "__main__":
