@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,7 +22,7 @@ from darkit.errors import ConfigError, ModelError
 from darkit.prediction.classification import label_texts
 from darkit.prediction.rebuild import build_model
 from darkit.prediction.tasks import label_names, task_of
-from darkit.prediction.text.generate import stream_texts
+from darkit.prediction.text.generate import stream_text
 from darkit.prediction.text.masked import fill_masks
 from darkit.prediction.text.seq2seq import stream_target
 from darkit.runs import Run, base, load
@@ -192,11 +193,8 @@ class Predicter:
                 return [fill_masks(self.model, self.tokenizer, text, **settings) for text in texts]
             if self.task in (CLASSIFICATION, REGRESSION):
                 return list(label_texts(self.model, self.tokenizer, texts, self.task, self.label_names, **settings))
-        if self.task == SEQ2SEQ:
-            streams = [stream_target(self.model, self.tokenizer, text, **settings) for text in texts]
-        else:
-            streams = stream_texts(self.model, self.tokenizer, texts, **settings)
-        return [kept(self.model, stream) for stream in streams]
+        stream: Callable[..., Iterator[str]] = stream_target if self.task == SEQ2SEQ else stream_text
+        return [kept(self.model, stream(self.model, self.tokenizer, text, **settings)) for text in texts]
 
     @classmethod
     def _run(cls, name: str) -> Run:

@@ -7,7 +7,7 @@ import csv
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def _unreadable(path: Path, error: OSError) -> DataError:
 
 
 def _read_text(path: Path, fields: Sequence[str], documents: str) -> Iterator[tuple[str, Values]]:
-    _check_fields(path, "", fields, [TEXT_FIELD])
+    check_fields(path, fields, [TEXT_FIELD])
     found = False
     for number, text in _texts(path, documents):
         found = True
@@ -105,7 +105,7 @@ def _read_json_lines(path: Path, fields: Sequence[str], documents: str) -> Itera
             raise DataError(
                 f"{where}: not an object but a {type(values).__name__}. A .jsonl file has an object on every line."
             )
-        _check_fields(path, f", line {number}", fields, list(values))
+        check_fields(where, fields, values)
         yield where, {field: values[field] for field in fields}
 
 
@@ -114,7 +114,7 @@ def _read_csv(path: Path, fields: Sequence[str], documents: str) -> Iterator[tup
     rows = csv.reader((line for _, line in _lines(path)), strict=True)
     try:
         header = next(rows, [])
-        _check_fields(path, "", fields, header)
+        check_fields(path, fields, header)
         places = [header.index(field) for field in fields]
         for row in rows:
             where = f"{path}, line {rows.line_num}"
@@ -130,7 +130,7 @@ def _read_csv(path: Path, fields: Sequence[str], documents: str) -> Iterator[tup
 def _read_parquet(path: Path, fields: Sequence[str], documents: str) -> Iterator[tuple[str, Values]]:
     try:
         table = polars.scan_parquet(path, glob=False)
-        _check_fields(path, "", fields, table.collect_schema().names())
+        check_fields(path, fields, table.collect_schema().names())
         number = 0
         for part in table.select(fields).collect_batches(chunk_size=_ROWS, maintain_order=True):
             for row in part.iter_rows(named=True):
@@ -156,25 +156,20 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            offset += len(line) - len(data)
             try:
-                text = data.decode()
-                wrong = text.find("\0")
-                if wrong >= 0:
-                    raise DataError(
-                        _describe_byte(path, offset + len(line) - len(data) + len(text[:wrong].encode()), 0)
-                    )
+                text, wrong = data.decode(), data.find(b"\0")
             except UnicodeDecodeError as error:
-                place = offset + len(line) - len(data) + error.start
-                raise DataError(_describe_byte(path, place, data[error.start])) from error
-            offset += len(line)
+                wrong = error.start
+            if wrong >= 0:
+                place = f"byte {data[wrong]:#04x} at offset {offset + wrong}"
+                raise DataError(f"The file {path} is not UTF-8 text: {place}.")
+            offset += len(data)
             yield number, text
 
 
-def _describe_byte(path: Path, offset: int, byte: int) -> str:
-    return f"The file {path} is not UTF-8 text: byte {byte:#04x} at offset {offset}."
-
-
-def _check_fields(path: Path, place: str, fields: Sequence[str], known: Sequence[str]) -> None:
+def check_fields(where: object, fields: Iterable[str], known: Collection[Any]) -> None:
+    """Raise `DataError` if one of the fields is not there; ``where`` says in what."""
     for field in fields:
         if field not in known:
-            raise DataError(f"{path}{place}: no field {field!r}. {nearest(field, known)}.")
+            raise DataError(f"{where}: no field {field!r}. {nearest(field, map(str, known))}.")

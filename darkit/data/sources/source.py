@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkit.data.sources.readers import DOCUMENTS, ENDINGS, TEXT_FIELD, digest_file, read_file
+from darkit.data.sources.readers import DOCUMENTS, ENDINGS, TEXT_FIELD, check_fields, digest_file, read_file
 from darkit.errors import DataError, listing, nearest
 from darkit.runs.home import expanded
 
@@ -213,9 +213,7 @@ def _from_rows(rows: Iterable[Mapping[str, Any]], fields: tuple[str, ...], what:
         try:
             for number, row in enumerate(rows):
                 where = f"{what} {number}"
-                for field in fields:
-                    if field not in row:
-                        raise DataError(f"{where}: no field {field!r}. {nearest(field, map(str, row))}.")
+                check_fields(where, fields, row)
                 yield Record({field: row[field] for field in fields}, 0, where)
         except OSError as error:  # of the network or the disk, for a streamed dataset
             raise DataError(f"The data {name} cannot be read: {error.strerror or error}.") from error

@@ -67,7 +67,7 @@ def from_pretrained(where: str | Path) -> Any:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise `ValueError` if a folder needs code of its own."""
+    """Raise `ValueError` if a folder needs code of its own, or its config names no tokenizer."""
     for name in (_CONFIG, "config.json"):
         try:
             facts = read_object(folder / name)
@@ -78,7 +78,8 @@ def _check_folder(folder: Path) -> None:
         found = facts.get("auto_map")
         if found and (name == _CONFIG or not isinstance(found, dict) or "AutoTokenizer" in found):
             raise ValueError(f"it needs code of its own ('auto_map' in {name}), and {_ADVICE}")
-    _check_class(folder)
+        if name == _CONFIG:
+            _check_class(facts.get("tokenizer_class"))
 
 
 def _check_files(folder: Path) -> None:
@@ -89,14 +90,10 @@ def _check_files(folder: Path) -> None:
                 raise ValueError(f"{_CONFIG} names a file, {key}={value!r}, where only those of its folder are read")
 
 
-def _check_class(folder: Path) -> None:
+def _check_class(name: object) -> None:
     """Raise `ValueError` if the config names a class that is not a tokenizer."""
     import transformers
 
-    try:
-        name = read_object(folder / _CONFIG).get("tokenizer_class")
-    except FileNotFoundError:
-        return
     cls = getattr(transformers, name, None) if isinstance(name, str) else None
     if name is not None and not isinstance(name, str):
         raise ValueError(f"{_CONFIG} has the tokenizer_class {name!r}")

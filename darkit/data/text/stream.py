@@ -86,7 +86,7 @@ class TokenStream(IterableDataset[Any]):
             raise DataError(f"shuffle must be at least 0, not {shuffle}.")
         self.texts = texts
         self.tokenizer = tokenizer
-        self.length = length
+        self.length = self.context_length = length
         self.end = end
         self.pad = pad
         self.named = named
@@ -98,11 +98,6 @@ class TokenStream(IterableDataset[Any]):
         self._size = size
         self._state: dict[str, Any] = {}
         self._resume_state: dict[str, Any] = {}
-
-    @property
-    def context_length(self) -> int:
-        """Tokens per window."""
-        return self.length
 
     def set_rank(self, rank: int, world_size: int) -> None:
         """Set the rank of this process and the number of processes, before the data is read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def special_token(tokenizer: Any, use: str) -> int | None:
     found = getattr(tokenizer, _ATTRIBUTES[use], None)
     if found is not None:
         return int(found)
-    vocabulary = _vocabulary(tokenizer)
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
     return next((vocabulary[name] for name in _NAMES[use] if name in vocabulary), None)
 
 
@@ -152,7 +153,8 @@ def needed_token(tokenizer: Any, use: str, purpose: str = "this data") -> int:
 
 def vocabulary_size(tokenizer: Any) -> int:
     """Return the largest id of a tokenizer plus one, the vocabulary size of a model."""
-    return max(_vocabulary(tokenizer).values(), default=-1) + 1
+    ids: Iterable[int] = tokenizer.get_vocab().values()
+    return max(ids, default=-1) + 1
 
 
 def encode_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -176,10 +178,6 @@ def backend_of(tokenizer: Any) -> Tokenizer | None:
     return backend
 
 
-def _vocabulary(tokenizer: Any) -> dict[str, int]:
-    return dict(tokenizer.get_vocab())
-
-
 def _from_transformers(where: str | Path, what: str) -> Any:
     try:
         return from_pretrained(where)
@@ -189,16 +187,8 @@ def _from_transformers(where: str | Path, what: str) -> Any:
         raise DataError(f"{what} {where} is not a valid tokenizer: {error}") from error
 
 
-def _train_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    return _train_on_bytes(models.BPE(), trainers.BpeTrainer, texts, vocab_size, special)
-
-
-def _train_unigram(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    return _train_on_bytes(models.Unigram(), trainers.UnigramTrainer, texts, vocab_size, special)
-
-
 def _train_on_bytes(model: Any, trainer: Any, texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(model)
+    tokenizer = Tokenizer(model())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -267,9 +257,8 @@ def _train_characters(texts: Iterable[str], vocab_size: int, special: list[str])
 
 
 _TRAINERS: dict[str, Callable[[Iterable[str], int, list[str]], Tokenizer]] = {
-    "bpe": _train_bpe,
+    "bpe": partial(_train_on_bytes, models.BPE, trainers.BpeTrainer),
     "wordpiece": _train_wordpiece,
-    "unigram": _train_unigram,
+    "unigram": partial(_train_on_bytes, models.Unigram, trainers.UnigramTrainer),
     "characters": _train_characters,
 }
-KINDS = tuple(_TRAINERS)

@@ -108,7 +108,7 @@ class _Windows(Dataset[Any]):
 
     def __init__(self, tokens: Any, length: int, named: bool, facts: Mapping[str, Any] | None) -> None:
         self.tokens = tokens
-        self.length = length
+        self.length = self.context_length = length
         self.named = named
         self.size = window_size(length, named)
         self.facts = dict(facts or {})
@@ -117,11 +117,6 @@ class _Windows(Dataset[Any]):
     def vocabulary(self) -> int:
         """Vocabulary size."""
         return int(self.tokens.max()) + 1 if isinstance(self.tokens, Tensor) else int(self.tokens.vocabulary)
-
-    @property
-    def context_length(self) -> int:
-        """Tokens per window."""
-        return self.length
 
 
 class TokenWindows(_Windows):

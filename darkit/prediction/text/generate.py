@@ -31,7 +31,7 @@ def stream_text(
     ctx_len: int | None = None,
     use_cache: bool = True,
 ) -> Iterator[str]:
-    """Continue a prompt.
+    """Continue a prompt. Several may be continued in turns, each with the same result as alone.
 
     Args:
         model: Returns logits (batch, time, vocabulary), or an output with ``logits`` or with them first.
@@ -64,21 +64,6 @@ def stream_text(
             f"The prompt has {len(ids)} tokens; the model sees the last {reader.limit}.", UserWarning, stacklevel=2
         )
     return continue_tokens(reader, tokenizer, ids, sampling, _ends(model, tokenizer))
-
-
-def stream_texts(model: nn.Module, tokenizer: Any, prompts: Sequence[str], **settings: Any) -> list[Iterator[str]]:
-    """Continue several prompts independently: each with the same result as alone, bit for bit.
-
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        prompts: The texts to continue.
-        **settings: As for `stream_text`.
-
-    Returns:
-        An iterator of pieces for each prompt, which may be read in turns.
-    """
-    return [stream_text(model, tokenizer, prompt, **settings) for prompt in prompts]
 
 
 def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:

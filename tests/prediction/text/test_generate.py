@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from darkit.data.text.tokenizers import train_tokenizer
 from darkit.errors import ConfigError
 from darkit.models.gpt import GPT, GPTConfig
-from darkit.prediction.text.generate import encode_prompt, stream_text, stream_texts
+from darkit.prediction.text.generate import encode_prompt, stream_text
 from tests.core.parts import STORY, Talker, TalkerConfig, byte_tokenizer, reciting
 
 
@@ -181,9 +181,9 @@ def test_several_prompts_go_on_as_each_does_alone(tokenizer: Tokenizer) -> None:
     prompts = ["a", "the sea", "a", "sails over"]
     settings: dict[str, Any] = {"max_new_tokens": 30, "seed": 5, "top_p": 0.9}
     alone = ["".join(stream_text(model, tokenizer, prompt, **settings)) for prompt in prompts]
-    assert ["".join(pieces) for pieces in stream_texts(model, tokenizer, prompts, **settings)] == alone
     assert alone[0] == alone[2] != alone[1]
-    in_turns = list(zip_longest(*stream_texts(model, tokenizer, prompts, **settings), fillvalue=""))
+    streams = [stream_text(model, tokenizer, prompt, **settings) for prompt in prompts]
+    in_turns = list(zip_longest(*streams, fillvalue=""))
     assert ["".join(pieces) for pieces in zip(*in_turns, strict=True)] == alone
 
 
