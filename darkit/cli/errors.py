@@ -12,7 +12,6 @@ from darkit.cli.terminal import InertConsole, make_logging_inert
 
 USAGE_ERROR = 2  # the exit code of an error that the user can fix
 INTERRUPTED = 130  # as shells report a process that Ctrl-C ended
-TERMINATED = 143  # and to one that SIGTERM ended
 
 
 def print_error(error: BaseException) -> None:

@@ -11,8 +11,6 @@ from rich.console import Console
 from darkit.cli.terminal import InertConsole
 
 Subparsers = Any  # argparse has no public name for what add_subparsers returns
-
-
 _PIPE_WIDTH = 10_000  # characters; lines in a pipe are not wrapped
 
 

@@ -44,8 +44,8 @@ def attributes_of(config: Any) -> dict[Any, Any]:
     fields = [field.name for field in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
     own = {name: getattr(config, name) for name in (*slots, *fields) if hasattr(config, name)}
     own.update(getattr(config, "__dict__", {}))
-    values = {name: value for name, value in defaults.items() if not _is_behaviour(value)}
-    values.update({name: value for name, value in own.items() if not _is_default_behaviour(value, defaults.get(name))})
+    values = {name: value for name, value in defaults.items() if not (callable(value) or hasattr(value, "__get__"))}
+    values |= {name: value for name, value in own.items() if not (callable(value) and value is defaults.get(name))}
     return {name: value for name, value in values.items() if not name.startswith("_")}
 
 
@@ -84,11 +84,3 @@ def is_short_array(value: Any) -> bool:
 
 def _key(key: Any) -> str:
     return str(plain(key)) if callable(getattr(key, "item", None)) else str(key)
-
-
-def _is_behaviour(value: Any) -> bool:
-    return callable(value) or hasattr(value, "__get__")
-
-
-def _is_default_behaviour(value: Any, default: Any) -> bool:
-    return callable(value) and value is default

@@ -28,7 +28,8 @@ def inert(text: object, *, lines: bool = False) -> str:
     shown = text if isinstance(text, str) else str(text)
     if _PLAIN.fullmatch(shown) and (lines or not ("\n" in shown or "\t" in shown)):
         return shown
-    return "".join(_escaped(one) if _steers(one) and not (lines and one in _LAYOUT) else one for one in shown)
+    steering = (one for one in set(shown) if _steers(one) and not (lines and one in _LAYOUT))
+    return shown.translate({ord(one): one.encode("unicode_escape").decode("ascii") for one in steering})
 
 
 def format_json(value: Any, *, indent: int | None = 2) -> str:
@@ -50,7 +51,3 @@ def valid_json(text: str) -> str:
 
 def _steers(one: str) -> bool:
     return unicodedata.category(one) in _STEERING or one in _BLANK
-
-
-def _escaped(one: str) -> str:
-    return one.encode("unicode_escape").decode("ascii")

@@ -10,7 +10,6 @@ import hmac
 import os
 import secrets
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from darkit.runs.home import home
@@ -40,7 +39,7 @@ def _digest(key: bytes, purpose: str, text: str) -> str:
 
 def _read() -> bytes:
     try:
-        key = _path().read_bytes()
+        key = (home() / _KEY).read_bytes()
     except OSError:
         return b""
     return key if len(key) == _LENGTH else b""
@@ -48,7 +47,7 @@ def _read() -> bytes:
 
 def _create() -> bytes:
     """Make the key under a name of its own first, so that of two processes one wins with a whole key."""
-    path = _path()
+    path = home() / _KEY
     beside = path.with_name(f"{_KEY}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +64,3 @@ def _create() -> bytes:
         with suppress(OSError):
             beside.unlink()
     return _read()
-
-
-def _path() -> Path:
-    return home() / _KEY

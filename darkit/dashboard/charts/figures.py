@@ -99,7 +99,8 @@ def chart_figure(
         layout["xaxis"].update(range=[view.low, view.high], autorange=False)
     layout["yaxis"].update(_log_axis(lines, bands) if view.log else {"type": "linear"})
     if scale is not None:
-        layout["yaxis"].update(range=_range(scale, view.log), autorange=False)
+        edges = [float(np.log10(edge)) for edge in scale] if view.log else list(scale)
+        layout["yaxis"].update(range=edges, autorange=False)
     layout["meta"] = {"title": inert(title)}
     _mend_axes(layout, lines, bands, view)
     return {"data": traces, "layout": layout}
@@ -277,10 +278,6 @@ def _marks(name: str, x: Any, height: float, words: Sequence[str], marker: Figur
         "marker": marker,
         "meta": meta,
     }
-
-
-def _range(scale: tuple[float, float], log: bool) -> list[float]:
-    return [float(np.log10(edge)) for edge in scale] if log else list(scale)
 
 
 def _translucent(hex_colour: str, alpha: float) -> str:

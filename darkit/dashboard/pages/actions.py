@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 
 from darkit.dashboard.pages.feedback import LANGUAGE, SELECTED, Messages, act_on_each, message, notes_of, succeeded
 from darkit.dashboard.pages.mantine import dmc
-from darkit.dashboard.pages.parts import dialog
+from darkit.dashboard.pages.parts import dialog, dialog_foot
 from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.texts import text
@@ -40,10 +40,7 @@ def delete_dialog(language: str) -> Component:
             html.P(say("delete_text")),
             html.P(html.Code(id="delete-text"), className="wrap"),
             dmc.TextInput(id="delete-name", value="", **{"aria-label": say("col_name")}),
-            html.Div(
-                html.Button(say("delete"), id="delete-now", className="small-button danger", disabled=True),
-                className="dialog-foot",
-            ),
+            dialog_foot(say("delete"), "delete-now", "danger", disabled=True),
         ],
     )
 
@@ -56,10 +53,7 @@ def stop_dialog(language: str) -> Component:
         language,
         [
             html.P(text(language, "stop_text")),
-            html.Div(
-                html.Button(text(language, "stop"), id="stop-now", className="small-button danger"),
-                className="dialog-foot",
-            ),
+            dialog_foot(text(language, "stop"), "stop-now", "danger"),
         ],
     )
 

@@ -31,7 +31,10 @@ def evaluations(facts: Facts, language: str) -> list[Component]:
             [
                 html.Td(readable(evaluation.data.replace(OWN_DATA, say("eval_own"), 1)), className="long"),
                 html.Td(readable(evaluation.checkpoint), className="short"),
-                *(html.Td(_shown(evaluation.metrics.get(name)), className="number") for name in metrics),
+                *(
+                    html.Td(f"{evaluation.metrics[name]:.4g}" if name in evaluation.metrics else "", className="number")
+                    for name in metrics
+                ),
                 html.Td(moment(evaluation.time), className="when"),
             ]
         )
@@ -39,7 +42,3 @@ def evaluations(facts: Facts, language: str) -> list[Component]:
     ]
     table = html.Table([html.Thead(html.Tr(titles)), html.Tbody(rows)], className="values")
     return [card(say("evaluations"), html.Div(table, className="scroll-x"))]
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 
 from darkit.dashboard.pages.feedback import LANGUAGE, SELECTED, Messages, act_on_each, notes_of, succeeded
 from darkit.dashboard.pages.mantine import dmc
-from darkit.dashboard.pages.parts import card, dialog
+from darkit.dashboard.pages.parts import card, dialog, dialog_foot
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.texts import text
@@ -30,9 +30,7 @@ def notes_dialog(language: str) -> Component:
             dcc.Store(id="notes-shown"),
             dmc.TagsInput(id="notes-tags", label=say("tags"), placeholder=say("tags_hint"), value=[], maxTags=30),
             dmc.Textarea(id="notes-text", label=say("note"), autosize=True, minRows=4, maxRows=14, value="", mt="sm"),
-            html.Div(
-                html.Button(say("save"), id="notes-save", className="small-button primary"), className="dialog-foot"
-            ),
+            dialog_foot(say("save"), "notes-save", "primary"),
             html.Details(
                 [
                     html.Summary(say("rename_tag")),
@@ -56,11 +54,11 @@ def notes_card(facts: Facts, language: str) -> Component:
     say = partial(text, language)
     tags, note = list(map(readable, facts.notes.tags)), readable(facts.notes.note)
     return card(
-        say("notes"),
+        say("tab_notes"),
         dcc.Store(id="own-shown", data={"tags": tags, "notes": {facts.folder.name: note}}),
         dmc.TagsInput(id="own-tags", label=say("tags"), placeholder=say("tags_hint"), value=tags, maxTags=30),
         dmc.Textarea(id="own-note", label=say("note"), autosize=True, minRows=6, maxRows=30, value=note, mt="sm"),
-        html.Div(html.Button(say("save"), id="own-save", className="small-button primary"), className="dialog-foot"),
+        dialog_foot(say("save"), "own-save", "primary"),
     )
 
 
@@ -85,7 +83,7 @@ def add_callbacks(app: Dash, library: Library) -> None:
             return no_update, no_update, no_update, no_update, no_update
         everywhere = sorted({readable(tag) for entry in library.entries()[1] for tag in entry.facts.notes.tags})
         note = readable(all_notes[0].note) if len(names) == 1 else ""
-        tags = list(map(readable, _shared_tags(all_notes)))
+        tags = [readable(tag) for tag in all_notes[0].tags if all(tag in notes.tags for notes in all_notes)]
         shown = {"tags": tags, "notes": {name: readable(notes.note) for name, notes in chosen.items()}}
         return True, tags, note, everywhere, shown
 
@@ -162,11 +160,6 @@ def _add_rename(app: Dash, library: Library) -> None:
             merge_notes(library.facts(name).folder, notes, replace(notes, tags=tags))
 
         return act_on_each(tagged, put, text(language, "renamed", count=len(tagged))), False
-
-
-def _shared_tags(all_notes: Sequence[Notes]) -> list[str]:
-    """Return the tags that all of these have."""
-    return [tag for tag in all_notes[0].tags if all(tag in notes.tags for notes in all_notes)] if all_notes else []
 
 
 def _shown_names(shown: Any) -> list[str]:

@@ -33,6 +33,12 @@ def dialog(name: str, title: str, language: str, children: Sequence[Any]) -> Com
     )
 
 
+def dialog_foot(word: str, id: str, kind: str, *, disabled: bool = False) -> Component:
+    """Return the foot of a dialog: the button that does what the dialog is for."""
+    button = html.Button(word, id=id, className=f"small-button {kind}", disabled=disabled)
+    return html.Div(button, className="dialog-foot")
+
+
 def state_badge(state: str, language: str) -> Component:
     """Return the state of a run as a colour and a word."""
     return html.Span(

@@ -36,7 +36,7 @@ from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.example import example_input, has_tokenizer
 from darkit.runs.names import is_name, resume_words
 from darkit.runs.safe import as_dict, read_text
-from darkit.runs.status import ALIVE, Status
+from darkit.runs.status import ALIVE
 
 TABS = ("charts", "overview", "config", "checkpoints", "machine", "source", "prompt", "notes")
 
@@ -61,7 +61,7 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
         value=state["tab"] if state["tab"] in TABS else "charts",
         keepMounted=False,
         children=[
-            dmc.TabsList([dmc.TabsTab(_tab_word(tab, language), value=tab) for tab in TABS], className="tabs-list"),
+            dmc.TabsList([dmc.TabsTab(say(f"tab_{tab}"), value=tab) for tab in TABS], className="tabs-list"),
             *(dmc.TabsPanel(content, value=tab, pt="md") for tab, content in panels.items()),
         ],
     )
@@ -135,10 +135,6 @@ def _resume_command(facts: Facts) -> str:
     return f"darkit train {resume_words(facts.folder.name)}" + (f" trainer.max_step={later}" if later else "")
 
 
-def _tab_word(tab: str, language: str) -> str:
-    return text(language, "notes" if tab == "notes" else f"tab_{tab}")
-
-
 def _width(facts: Facts) -> dict[str, str]:
     status = facts.status
     done = status.step / status.max_step if status.max_step and status.max_step > 0 else 0
@@ -174,6 +170,7 @@ def _folded(title: str, content: str, language: str) -> Component:
 def _overview(facts: Facts, language: str) -> list[Component]:
     say = partial(text, language)
     status, info = facts.status, facts.info
+    lasted = duration(status.heartbeat - status.started) if 0 < status.started <= status.heartbeat else None
     host, git, versions, data = (as_dict(info.get(key)) for key in ("host", "git", "versions", "data"))
     return [
         card(say("commands"), *(command_row(*command, language) for command in commands(facts, language))),
@@ -184,7 +181,7 @@ def _overview(facts: Facts, language: str) -> list[Component]:
                     (say("col_model"), readable(str(facts.model))),
                     (say("began"), moment(status.started)),
                     (say("last_beat"), moment(status.heartbeat)),
-                    (say("col_duration"), _duration(status)),
+                    (say("col_duration"), lasted),
                     (say("host"), readable(f"{status.host or host.get('name', '')} {host.get('system', '')}".strip())),
                     (say("process"), str(status.pid) if status.pid else ""),
                     (say("folder"), html.Code(readable(str(facts.folder)))),
@@ -278,7 +275,3 @@ def _prompt(facts: Facts, language: str) -> Component:
 
 def _unprefixed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix("."): value for key, value in flatten(values, "").items()} if values else {}
-
-
-def _duration(status: Status) -> Component | None:
-    return duration(status.heartbeat - status.started) if 0 < status.started <= status.heartbeat else None

@@ -75,7 +75,7 @@ class Facts:
 def signature(folder: Path) -> Signature:
     """Return a value that changes when one of the small files does."""
     prefix = os.fspath(folder)
-    return tuple(_stamp(f"{prefix}/{name}") for name in _WATCHED)
+    return tuple(stamp(f"{prefix}/{name}") for name in _WATCHED)
 
 
 def read_facts(folder: Path, status_of: Callable[[Path], Status] = read_status) -> Facts:
@@ -127,7 +127,8 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _stamp(path: str) -> tuple[int, int, int] | None:
+def stamp(path: str) -> tuple[int, int, int] | None:
+    """Return a value that changes when a file does, or None without the file."""
     try:
         state = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - thousands at each look, and text is faster
     except OSError:

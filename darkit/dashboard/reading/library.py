@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from darkit.dashboard.reading.cache import LogCache
-from darkit.dashboard.reading.facts import Facts, Signature, read_facts, readable, signature
+from darkit.dashboard.reading.facts import Facts, Signature, read_facts, readable, signature, stamp
 from darkit.dashboard.reading.tail import Table
 from darkit.errors import RunNotFoundError
 from darkit.runs import files
@@ -90,12 +90,12 @@ class Library:
     def _look(self) -> None:
         folders = _folders(self.root)
         all_facts = [self._read(folder) for folder in folders]
-        stamps = [(facts, _log_stamp(facts.folder)) for facts in all_facts]
+        logs = [(facts, stamp(f"{os.fspath(facts.folder)}/{files.LOG}")) for facts in all_facts]
         changed = [
-            (facts, stamp)
-            for facts, stamp in stamps
+            (facts, log)
+            for facts, log in logs
             if (known := self._entries.get(facts.folder.name)) is None
-            or known[0] != (facts.status, facts.notes, stamp)
+            or known[0] != (facts.status, facts.notes, log)
             or known[1].facts is not facts
         ]
         gone = self._entries.keys() - {folder.name for folder in folders}
@@ -103,11 +103,11 @@ class Library:
             self._version += 1
         for name in gone:
             del self._entries[name]
-        logged = [facts for facts, stamp in changed if stamp is not None]
+        logged = [facts for facts, log in changed if log is not None]
         tables = dict(zip((facts.folder for facts in logged), self.logs(logged), strict=True))
-        for facts, stamp in changed:
+        for facts, log in changed:
             row = summary(facts, tables.get(facts.folder))
-            self._entries[facts.folder.name] = ((facts.status, facts.notes, stamp), Entry(facts, row, self._version))
+            self._entries[facts.folder.name] = ((facts.status, facts.notes, log), Entry(facts, row, self._version))
 
     def _read(self, folder: Path) -> Facts:
         now = signature(folder)
@@ -206,14 +206,6 @@ def _folders(root: Path) -> Sequence[Path]:
     except OSError:
         return []
     return found[:MOST_ROWS]
-
-
-def _log_stamp(folder: Path) -> tuple[int, int] | None:
-    try:
-        state = os.stat(f"{os.fspath(folder)}/{files.LOG}", follow_symlinks=False)  # noqa: PTH116 - as above
-    except OSError:
-        return None
-    return state.st_ino, state.st_size
 
 
 def usable_series(series: Mapping[str, object], table: Table) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from darkit.dashboard.texts import text
 
 _ACCELERATOR = re.compile(r"gpu(\d{1,3})_(use|memory|power|temperature)")
+_OF_MACHINE = ("cpu", "memory", "disk_free")
 _GIGABYTE = 1e9  # bytes
 _IN_GIGABYTES = ("disk_free", "gpu_memory")
 _IN_PERCENT = ("cpu", "memory", "gpu_use")
@@ -32,9 +33,7 @@ def measure(column: str, language: str) -> Measure:
     """Return how a column is shown; an unknown one is shown as it is."""
     card = _ACCELERATOR.fullmatch(column)
     key = f"gpu_{card[2]}" if card else column
-    if key not in (*_IN_GIGABYTES, *_IN_PERCENT, "gpu_power", "gpu_temperature") or (
-        key.startswith("gpu_") and not card
-    ):
+    if not card and column not in _OF_MACHINE:
         return Measure(column)
     title = text(language, f"machine_{key}", index=card[1] if card else "")
     return Measure(title, _GIGABYTE if key in _IN_GIGABYTES else 1.0, key in _IN_PERCENT)

@@ -56,7 +56,7 @@ ENGLISH = {
     "renamed": "Renamed in {count} runs.",
     "no_such_run": "No run is named {name}.",
     "note": "Note",
-    "notes": "Notes",
+    "tab_notes": "Notes",
     "evaluations": "Evaluations",
     "eval_data": "Data",
     "eval_own": "the run's own data",

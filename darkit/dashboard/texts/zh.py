@@ -53,7 +53,7 @@ CHINESE = {
     "renamed": "已更新 {count} 个运行。",
     "no_such_run": "找不到名为 {name} 的运行。",
     "note": "备注",
-    "notes": "备注",
+    "tab_notes": "备注",
     "evaluations": "评估",
     "eval_data": "数据",
     "eval_own": "该运行自己的数据",

@@ -153,14 +153,11 @@ def _matching(files: Sequence[str], wanted: str | Sequence[str] | None) -> set[i
         return set()
     found: set[int] = set()
     for pattern in [wanted] if isinstance(wanted, str) else wanted:
-        matches = {number for number, file in enumerate(files) if _matches(file, str(pattern))}
+        places = ((file, file.rpartition("/")[2]) for file in files)
+        matches = {number for number, names in enumerate(places) if any(fnmatch(name, str(pattern)) for name in names)}
         if not matches:
             raise DataError(f"val_files: no file matches {str(pattern)!r}. Available: {listing(files)}.")
         found |= matches
     if len(found) == len(files):
         raise DataError("val_files matches all files, which leaves no training data.")
     return found
-
-
-def _matches(file: str, pattern: str) -> bool:
-    return fnmatch(file, pattern) or fnmatch(file.rpartition("/")[2], pattern)

@@ -79,11 +79,7 @@ class Decoder:
 
 
 class Stops:
-    """Truncation of streamed text before the first of some strings.
-
-    Args:
-        stops: The strings.
-    """
+    """Truncation of streamed text before the first of some strings."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)

@@ -61,9 +61,6 @@ class Choice:
     """Sampler of tokens.
 
     Random numbers are drawn on the CPU, one per token, so that a seed gives the same text on every device.
-
-    Args:
-        sampling: The settings.
     """
 
     def __init__(self, sampling: Sampling) -> None:
@@ -72,23 +69,13 @@ class Choice:
         self._generator.manual_seed(sampling.seed) if sampling.seed is not None else self._generator.seed()
 
     def __call__(self, logits: Tensor) -> int:
-        """Return a token.
-
-        Args:
-            logits: The logits (vocabulary).
-
-        Raises:
-            ModelError: They are not finite.
-        """
-        if not self.sampling.temperature:
-            likeliest = int(logits.argmax())
-            if not math.isfinite(logits[likeliest]):
-                raise _not_finite()
-            return likeliest
-        values = logits.detach().cpu().double()
-        largest = values.max()
+        """Return a token, given the logits (vocabulary). Raises `ModelError` if they are not finite."""
+        largest = float(logits.max())
         if not math.isfinite(largest):
-            raise _not_finite()
+            raise ModelError("The model's logits are not finite, so no token can be sampled.")
+        if not self.sampling.temperature:
+            return int(logits.argmax())
+        values = logits.detach().cpu().double()
         values = (values - largest) / self.sampling.temperature  # at most 0, so no exponential overflows
         tokens = None
         top_k, top_p = self.sampling.top_k, self.sampling.top_p
@@ -112,7 +99,3 @@ class Choice:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _not_finite() -> ModelError:
-    return ModelError("The model's logits are not finite, so no token can be sampled.")
