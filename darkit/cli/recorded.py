@@ -171,9 +171,7 @@ def _is_own(group: str, name: str | None) -> bool:
 def _is_plain(value: Any, *, words: bool = False) -> bool:
     """Return whether a value is a number, a truth value, text that nothing resolves, or a list of these.
 
-    Args:
-        value: The value.
-        words: Whether text must be a single word, which names neither a file nor code.
+    With ``words``, text must be a single word, which names neither a file nor code.
     """
     if value is None or isinstance(value, bool | int):
         return True

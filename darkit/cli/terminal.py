@@ -19,7 +19,6 @@ class InertConsole(Console):
     """A console whose colours and layout are darkit's alone: control characters within texts are shown as escapes."""
 
     def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render as `Console` does, and make the text of every piece inert."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -39,10 +38,9 @@ def print_traceback() -> None:
 
 
 class _InertFormatter(logging.Formatter):
-    """Format a record for a terminal."""
+    """Format a record for a terminal: as `logging.Formatter` does, but inert."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format as `logging.Formatter` does, and make the text inert."""
         return inert(super().format(record), lines=True)
 
 

@@ -89,13 +89,7 @@ def _warn_of_namesake(choice: str | None, model: Any) -> None:
 
 
 def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -> None:
-    """Train one job.
-
-    Args:
-        settings: The composed config.
-        number_names: Whether the jobs of a sweep share a name, so that each needs its number behind it.
-        callbacks: Lightning callbacks to train with besides darkit's own.
-    """
+    """Train one job; with ``number_names``, the jobs of a sweep share a name and each gets its number behind it."""
     from hydra.core.hydra_config import HydraConfig
 
     from darkit.cli.instantiate import make_choice, make_loss, make_model

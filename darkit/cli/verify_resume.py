@@ -108,7 +108,6 @@ class _Trial:
         return self.folder / f"{name}-batches.csv"
 
     def run_of(self, name: str) -> Run:
-        """Return the handle of a run."""
         return load(name, root=self.folder / "base")
 
     def make_checkpoints_frequent(self, straight: Run) -> int:

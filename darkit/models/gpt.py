@@ -94,11 +94,7 @@ class Cache:
 
 
 class GPT(nn.Module):
-    """The language model.
-
-    Args:
-        config: Its sizes and choices.
-    """
+    """The language model."""
 
     cosines: Tensor
     sines: Tensor

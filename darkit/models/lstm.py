@@ -60,11 +60,7 @@ class State:
 
 
 class LSTM(nn.Module):
-    """The language model.
-
-    Args:
-        config: Its sizes.
-    """
+    """The language model."""
 
     def __init__(self, config: LSTMConfig) -> None:
         super().__init__()

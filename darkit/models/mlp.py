@@ -43,11 +43,7 @@ class MLPConfig:
 
 
 class MLP(nn.Module):
-    """The perceptron.
-
-    Args:
-        config: Its sizes.
-    """
+    """The perceptron."""
 
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()

@@ -51,9 +51,6 @@ class SNNConfig:
 class SNN(nn.Module):
     """The classifier.
 
-    Args:
-        config: Its sizes.
-
     Raises:
         ImportError: ``snntorch`` is not installed.
     """

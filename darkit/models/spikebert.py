@@ -63,9 +63,6 @@ class SpikeBERTConfig:
 class SpikeBERT(nn.Module):
     """The masked language model, with the arguments and outputs of BERT in ``transformers``.
 
-    Args:
-        config: Its sizes.
-
     Raises:
         ImportError: ``snntorch`` is not installed.
     """

@@ -97,9 +97,6 @@ class _BlockState(NamedTuple):
 class SpikeGPT(nn.Module):
     """The language model.
 
-    Args:
-        config: Its sizes.
-
     Raises:
         ImportError: ``snntorch`` is not installed.
     """

@@ -65,17 +65,7 @@ def read_predictions(output: Any, task: str, names: Sequence[str]) -> list[Any]:
 def label_texts(
     model: nn.Module, tokenizer: Any, texts: Sequence[str], task: str, names: Sequence[str]
 ) -> Iterator[Any]:
-    """Predict a label or numbers for each text; texts that are too long are truncated as in training.
-
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        texts: The texts.
-        task: ``classification`` or ``regression``.
-        names: The label names in the order of their numbers; may be empty.
-
-    Yields:
-        The predictions of `read_predictions`.
+    """Yield a prediction for each text as `read_predictions`; too long texts are truncated as in training.
 
     Raises:
         ConfigError: A text has no token.

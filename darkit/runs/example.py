@@ -22,12 +22,7 @@ Part = tuple[str, tuple[int, ...]]  # kind, such as "float" or "int", and shape
 
 
 def example_input(folder: Path, info: Mapping[str, Any]) -> str:
-    """Return what can stand for INPUT in a shell: a prompt, numbers of the right shape, or the word itself.
-
-    Args:
-        folder: The run directory.
-        info: The content of its ``run.json``.
-    """
+    """Return what can stand for INPUT in a shell: a prompt, numbers of the right shape, or the word itself."""
     if has_tokenizer(folder):
         masked = _recorded(info, "task") == MASKED or _recorded(info, "kind") in _MASKED
         return '"The [MASK] statement"' if masked else '"The import statement"'

@@ -26,12 +26,7 @@ DEEPEST = 100  # levels of nesting; deeper values exhaust the stack of recursive
 
 
 class UnreadableError(Exception):
-    """A file that exists but cannot be read or trusted; the message has its name and the reason.
-
-    Args:
-        path: The file.
-        reason: Why.
-    """
+    """A file that exists but cannot be read or trusted; the message has its name and the reason."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path.name}: {reason}")

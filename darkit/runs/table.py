@@ -50,11 +50,7 @@ def read_numbers(data: bytes, header: bytes) -> tuple[polars.DataFrame, int]:
 
 
 def read_table(data: bytes, header: bytes) -> tuple[polars.DataFrame, int]:
-    """Read rows as what they say.
-
-    Args:
-        data: Whole lines without the header.
-        header: The first line of the log.
+    """Read rows, given as for `read_numbers`, as what they say.
 
     Returns:
         One column for each of the header's, and how many lines are no rows. A column holds integers, floats or booleans

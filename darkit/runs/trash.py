@@ -18,14 +18,7 @@ _SILENCE = 60.0  # seconds without a heartbeat after which a run on another host
 
 
 def move_to_trash(root: Path, name: str) -> Path:
-    """Move a run into ``.trash`` beside the root.
-
-    Args:
-        root: Where the runs are.
-        name: The run's name.
-
-    Returns:
-        Where it lies now.
+    """Move a run into ``.trash`` beside the root, and return where it lies now.
 
     Raises:
         NameInvalidError: It is not a name.

@@ -44,11 +44,7 @@ class Shown:
 
 
 class Charts:
-    """Answers the requests of a page's charts.
-
-    Args:
-        library: The runs.
-    """
+    """Answers the requests of a page's charts."""
 
     def __init__(self, library: Library) -> None:
         self._library = library

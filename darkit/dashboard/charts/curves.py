@@ -62,14 +62,7 @@ EMPTY = Curve(*(np.empty(0) for _ in range(4)))
 
 
 def curve_of(table: Table, columns: Sequence[str], view: View, first: int = 0) -> Curve:
-    """Return the curve of a series, empty if the log lacks its columns.
-
-    Args:
-        table: The log.
-        columns: The x and y column of the series.
-        view: Says what x is.
-        first: The first row.
-    """
+    """Return the curve of a series, given by its x and y column, from a row on; empty if the log lacks them."""
     y = table.column(columns[1], first)
     x = position_of(table, columns[0], view, first)
     if x is None or y is None:

@@ -69,16 +69,7 @@ def chart_figure(
     scale: tuple[float, float] | None = None,
     x_title: str = "",
 ) -> Figure:
-    """Draw one chart.
-
-    Args:
-        title: The name of the series.
-        lines: The single runs.
-        bands: The groups.
-        view: How to draw them.
-        scale: The range of y without outliers, or None.
-        x_title: The title of the x-axis.
-    """
+    """Draw one chart: single runs as lines, groups as bands; ``scale`` is the range of y without outliers, or None."""
     traces: list[Figure] = []
     for line in lines:
         traces.extend(_line_traces(line))

@@ -12,14 +12,7 @@ from darkit.dashboard.charts.figures import Figure, base_layout, colour, inert
 def parallel_figure(
     axes: Sequence[str], rows: Mapping[str, Sequence[Any]], colours: Mapping[str, int], dark: bool
 ) -> Figure:
-    """Draw one line per run across config keys, with the metric as the last axis.
-
-    Args:
-        axes: The names of the keys; the last one is the metric.
-        rows: The value of each run per axis, or None.
-        colours: The colour index of each run.
-        dark: Whether the page is dark.
-    """
+    """Draw one line per run across config keys, with the metric as the last axis; a value may be None."""
     layout = base_layout(dark)
     surface = layout["hoverlabel"]["bgcolor"]
     layout.pop("yaxis2")

@@ -25,14 +25,7 @@ _MOST_AXES = 4
 def compare_page(
     language: str, names: Sequence[str], shown: Sequence[Shown], state: Mapping[str, Any]
 ) -> list[Component]:
-    """Return the page of the selected runs.
-
-    Args:
-        language: ``en`` or ``zh``.
-        names: The selected names.
-        shown: The runs of them that exist.
-        state: The state of the page, from its address.
-    """
+    """Return the page of the selected names, of which the runs ``shown`` exist."""
     found = {run.facts.name for run in shown}
     gone = [name for name in names if name not in found]
     keys = differing_keys(shown)

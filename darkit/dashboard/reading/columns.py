@@ -113,11 +113,7 @@ class Rows:
 
 
 class Columns:
-    """Rows that grow at the end.
-
-    Args:
-        width: The number of columns.
-    """
+    """Rows that grow at the end."""
 
     def __init__(self, width: int) -> None:
         self._sealed: list[tuple[_Part, ...]] = []
@@ -141,12 +137,7 @@ class Columns:
         return Rows(tuple(self._sealed), self._values[:, : self._used], self._odd[:, : self._used])
 
     def append(self, values: Numbers, odd: Flags) -> None:
-        """Add rows.
-
-        Args:
-            values: Numbers (columns, rows).
-            odd: Flags (columns, rows).
-        """
+        """Add rows: numbers and flags, both (columns, rows)."""
         start, end = 0, values.shape[1]
         while start < end:
             if not self._used and end - start >= CHUNK:

@@ -221,11 +221,7 @@ def _take_waiting(waiting: dict[bytes, list[tuple[LogTail, bytes]]]) -> None:
 
 
 def parse(data: bytes, header: bytes) -> tuple[Numbers, Flags, int]:
-    """Turns whole lines into numbers.
-
-    Args:
-        data: Bytes that end with a line feed, or none.
-        header: The first line of the log.
+    """Turn whole lines below a header into numbers.
 
     Returns:
         Numbers (columns, rows), which of them said NaN or infinity, and how many lines were no rows.

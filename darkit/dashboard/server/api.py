@@ -26,15 +26,7 @@ _MOST_COLUMNS = 100
 def add_routes(
     server: FastAPI, library: Library, charts: Charts, prompts: Prompts, stop: Callable[[str], bool]
 ) -> None:
-    """Add the routes below ``/api`` to a server.
-
-    Args:
-        server: The server.
-        library: The runs.
-        charts: Their figures.
-        prompts: Runs their models.
-        stop: Ends the server if the given key is right.
-    """
+    """Add the routes below ``/api`` to a server; ``stop`` ends it if the given key is right."""
 
     @server.exception_handler(DarkitError)
     async def refuse(_: Request, error: DarkitError) -> JSONResponse:

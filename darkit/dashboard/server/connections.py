@@ -58,7 +58,6 @@ class Waiting:
         self._waiting[connection] = None
 
     def remove(self, connection: BoundedProtocol) -> None:
-        """Remove a connection."""
         self._waiting.pop(connection, None)
 
     def make_room(self, connections: int) -> None:
@@ -75,7 +74,6 @@ class BoundedProtocol(H11Protocol):
     waiting: Waiting  # of the server; each has its own subclass
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called when a client has connected."""
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
@@ -84,7 +82,6 @@ class BoundedProtocol(H11Protocol):
         self.waiting.make_room(len(self.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called when the connection is closed."""
         self._busy()
         self.resume_writing()
         super().connection_lost(exc)
@@ -145,7 +142,6 @@ class Server(uvicorn.Server):
     """uvicorn's server with a longer queue in the system than it accepts in one turn."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start serving."""
         await super().startup(sockets)
         for listening in sockets or ():
             listening.listen(_QUEUE)
@@ -160,7 +156,6 @@ class FewLines(logging.Filter):
         self._let = self._left_out = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a record is logged."""
         now = time.monotonic()
         if now - self._since >= _MINUTE:
             self._since, self._let = now, 0

@@ -125,17 +125,12 @@ def is_script(app: Dash, path: str) -> bool:
 
 
 class CheckedCallbacks:
-    """The server of a Dash application that refuses calls which no page makes.
-
-    Args:
-        app: The Dash application, with all its callbacks.
-    """
+    """The server of a Dash application that refuses calls which no page makes."""
 
     def __init__(self, app: Dash) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         answering: ASGIApp = self.app.server
         if scope["type"] == "http" and scope["path"] == _CALLBACK and scope["method"] == "POST":
             problem = callback_problem(self.app.callback_map, scope["darkit_body"])
@@ -144,12 +139,7 @@ class CheckedCallbacks:
 
 
 def callback_problem(callbacks: Mapping[str, Mapping[str, Any]], body: Mapping[str, Any]) -> str:
-    """Return one sentence on why a body does not call one of the callbacks; empty if it does.
-
-    Args:
-        callbacks: Dash's map from an output to the description of its callback.
-        body: The body of the request.
-    """
+    """Return one sentence on why a body does not call one of Dash's ``callback_map``; empty if it does."""
     output = body.get("output")
     callback = callbacks.get(output) if isinstance(output, str) else None
     if not isinstance(output, str) or callback is None or "callback" not in callback:  # or it runs in the browser

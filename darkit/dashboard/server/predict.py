@@ -19,11 +19,7 @@ _AT_ONCE = 2
 
 
 class Prompts:
-    """Runs models on prompts, a few at a time, since each takes a process and the memory of a model.
-
-    Args:
-        home: The darkit home of the runs.
-    """
+    """Runs models of a home on prompts, a few at a time, since each takes a process and the memory of a model."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -46,12 +42,7 @@ class Prompts:
     ) -> AsyncIterator[bytes]:
         """Stream the output of the model in UTF-8. Closing the generator kills the process.
 
-        Args:
-            name: The name of the run, checked.
-            checkpoint: One of its checkpoints, or None for the latest.
-            prompt: The standard input of the process.
-            tokens: The maximum number of new tokens.
-            temperature: 0 always takes the most likely token.
+        The run's name must have been checked. No checkpoint means the latest one.
         """
         reference = f"{name}:{checkpoint.name}" if checkpoint is not None else name
         limits = ("--max-new-tokens", str(tokens), "--temperature", str(temperature))

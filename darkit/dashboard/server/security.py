@@ -98,7 +98,6 @@ class Guard:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         if scope["type"] == "websocket":  # nothing here uses one
             await send({"type": "websocket.close", "code": 1008})
             return

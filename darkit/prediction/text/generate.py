@@ -82,18 +82,7 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
 def continue_tokens(
     reader: Reader, tokenizer: Any, ids: list[int], sampling: Sampling, ends: set[int]
 ) -> Iterator[str]:
-    """Continue tokens.
-
-    Args:
-        reader: Returns the logits of the next token.
-        tokenizer: Decodes the tokens.
-        ids: The tokens; new ones are appended.
-        sampling: The sampling settings.
-        ends: Tokens that end the text.
-
-    Yields:
-        Pieces of text in whole characters.
-    """
+    """Append tokens to ``ids`` up to one of ``ends``, and yield their text in whole characters."""
     choose, decoder, stops = Choice(sampling), Decoder(tokenizer, ids), Stops(sampling.stop)
     if reader.limit:
         del ids[: -reader.limit]

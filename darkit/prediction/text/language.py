@@ -78,14 +78,7 @@ class CachedReader(Reader):
 
 
 class TransformersReader(Reader):
-    """Reader with the cache that a transformers model creates and returns.
-
-    Args:
-        model: The model.
-        limit: Maximum tokens that it sees, or None.
-        name: The name of its cache argument.
-        use_cache: Use the cache.
-    """
+    """Reader with the cache that a transformers model creates, takes as the argument ``name`` and returns."""
 
     def __init__(self, model: nn.Module, limit: int | None, name: str, use_cache: bool) -> None:
         super().__init__(model, limit)
