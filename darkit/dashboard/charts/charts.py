@@ -13,7 +13,7 @@ import numpy as np
 
 from darkit.dashboard.charts.curves import EMPTY, Curve, band_of, curve_of, odd_of, position_of
 from darkit.dashboard.charts.downsample import MOST_POINTS, memory_of, pick
-from darkit.dashboard.charts.figures import GroupBand, Line, chart_figure, inert, numbers, robust_scale
+from darkit.dashboard.charts.figures import GroupBand, Line, chart_figure, inert, numbers, odd_words, robust_scale
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.library import Library, pace, usable_series
 from darkit.dashboard.reading.machine import measure
@@ -88,7 +88,7 @@ class Charts:
         return answer
 
     def _draw(self, shown: Sequence[Shown], view: View, wanted: Sequence[str] | None) -> dict[str, Any]:
-        titles = list(dict.fromkeys(name for run in shown for name in run.series))[:MOST_CHARTS]
+        titles = titles_of(shown)[:MOST_CHARTS]
         drawn = titles[:2] if wanted is None else [title for title in titles if title in set(wanted)]
         return {
             "charts": [{"id": title, "title": heading(title, view)} for title in titles],
@@ -176,14 +176,18 @@ class Charts:
             else:
                 if pieces:
                     append[title] = pieces
-        titles = list(dict.fromkeys(name for run in shown for name in run.series))[:MOST_CHARTS]
         return {
             "runs": {run.facts.name: state_of(run) for run in shown},
-            "count": len(titles),
+            "count": len(titles_of(shown)[:MOST_CHARTS]),
             "append": {title: pieces for title, pieces in append.items() if title not in redraw},
             "redraw": redraw,
             "cursors": after,
         }
+
+
+def titles_of(shown: Sequence[Shown]) -> list[str]:
+    """Return the series of all runs, each once."""
+    return list(dict.fromkeys(name for run in shown for name in run.series))
 
 
 def points_each(curves: int) -> int:
@@ -212,8 +216,7 @@ def new_pieces(run: Shown, title: str, view: View, first: int) -> list[list[Any]
         )
     if len(new.odd_x):
         thin = new.thinned(_LEAST_NEW)
-        words = ["NaN" if np.isnan(value) else "∞" if value > 0 else "−∞" for value in thin.odd_y]
-        pieces.append([run.facts.name, "odd", numbers(thin.odd_x), words])
+        pieces.append([run.facts.name, "odd", numbers(thin.odd_x), odd_words(thin.odd_y)])
     return [piece for piece in pieces if piece[2]["bdata"]]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from darkit.dashboard.charts import plotly
-from darkit.dashboard.charts.charts import Charts, Shown
+from darkit.dashboard.charts.charts import Charts, Shown, titles_of
 from darkit.dashboard.charts.compare import config_rows, value_rows
 from darkit.dashboard.charts.curves import position_of
 from darkit.dashboard.charts.figures import colour
@@ -65,7 +65,7 @@ def comparison_page(charts: Charts, names: Sequence[str], view: View) -> bytes:
     """Return one HTML file with the charts and tables of a comparison; it needs no server and requests nothing."""
     shown = charts.chosen(names, view.source)
     light = View(**{**view.__dict__, "dark": False})
-    titles = list(dict.fromkeys(name for run in shown for name in run.series))
+    titles = titles_of(shown)
     figures = {f"chart-{index}": charts.figure(title, shown, light) for index, title in enumerate(titles)}
     blocks = [
         f'<h2>{html.escape(readable(title))}</h2><div class="chart" id="chart-{index}"></div>'

@@ -162,6 +162,11 @@ def numbers(values: Numbers) -> dict[str, str]:
     return {"dtype": "f8", "bdata": base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode()}
 
 
+def odd_words(values: Numbers) -> list[str]:
+    """Return the words for NaN and infinities."""
+    return ["NaN" if np.isnan(value) else "∞" if value > 0 else "−∞" for value in values]
+
+
 def robust_scale(values: Sequence[Numbers], log: bool) -> tuple[float, float] | None:
     """Return the range of the middle 98 % of values, with a margin."""
     together = np.concatenate([*values, np.empty(0)])
@@ -233,7 +238,7 @@ def _band_traces(group: GroupBand, log: bool) -> list[Figure]:
 def _odd_traces(name: str, run: str, index: int, curve: Curve) -> list[Figure]:
     if not len(curve.odd_x):
         return []
-    words = ["NaN" if np.isnan(value) else "∞" if value > 0 else "−∞" for value in curve.odd_y]
+    words = odd_words(curve.odd_y)
     few = len(words) <= _FEW_MARKS  # many overlap, and only their rings would be seen
     symbols = {"NaN": "x", "∞": "triangle-up", "−∞": "triangle-down"}
     marker = {
