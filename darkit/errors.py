@@ -141,7 +141,9 @@ def nearest(wanted: str, existing: Iterable[str], *, limit: int = 8) -> str:
 
 
 def _may_mean(wanted: str, name: str) -> bool:
-    """Return whether the first words of two names are alike, or one of the names is a single word."""
+    """Return whether two names begin with similar words, one contains the other, or one is a single word."""
+    if wanted in name or name in wanted:
+        return True
     (first, several, _), (other, too, _) = (text.translate(_BREAKS).partition("_") for text in (wanted, name))
     return not (several and too) or bool(get_close_matches(first, [other], cutoff=0.5))
 

@@ -69,6 +69,7 @@ def test_nearest_lists_similar_names_first() -> None:
         ("trian_loss", ["train_loss", "val_loss"], "Did you mean 'train_loss'? Available: train_loss, val_loss"),
         ("lx_decay", ["lr_decay"], "Did you mean 'lr_decay'? Available: lr_decay"),
         ("val_loss", ["loss"], "Did you mean 'loss'? Available: loss"),
+        ("my_val_loss", ["train_loss", "val_loss"], "Did you mean 'val_loss'? Available: val_loss, train_loss"),
     ],
 )
 def test_a_name_with_another_first_word_is_not_suggested(wanted: str, existing: list[str], said: str) -> None:

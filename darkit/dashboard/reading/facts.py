@@ -19,7 +19,7 @@ BROKEN = "broken"
 _WATCHED = (files.STATUS, files.RUN, files.MODEL_CONFIG, files.TRAINER_CONFIG, files.NOTES)
 _MOST_KEYS = 500
 _LONGEST_VALUE = 200  # characters of a config value in a table
-_LONGEST_TEXT = 100_000  # characters of a text in the status
+_LONGEST_TRACEBACK = 100_000  # characters
 
 Signature = tuple[tuple[int, int, int] | None, ...]
 
@@ -148,5 +148,6 @@ def _read(path: Path, problems: list[str], missing: str = "") -> dict[str, Any]:
 
 
 def _readable(status: Status) -> Status:
-    texts = {name: readable(getattr(status, name)[:_LONGEST_TEXT]) for name in ("state", "host", "reason", "traceback")}
-    return replace(status, **texts)
+    state, host, reason = (readable(text) for text in (status.state, status.host, status.reason))
+    traceback = readable(status.traceback[:_LONGEST_TRACEBACK])
+    return replace(status, state=state, host=host, reason=reason, traceback=traceback)

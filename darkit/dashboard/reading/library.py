@@ -208,7 +208,7 @@ def _folders(root: Path) -> Sequence[Path]:
     return found[:MOST_ROWS]
 
 
-def usable_series(series: Mapping[str, object], table: Table) -> dict[str, list[str]]:
+def usable_series(series: Mapping[str, Any], table: Table) -> dict[str, list[str]]:
     """Return the well-formed series of a run; without any, one for each column with numbers."""
     found = {readable(name): list(columns) for name, columns in series.items() if is_pair(columns)}
     if found or not table.columns:

@@ -262,3 +262,4 @@ _TRAINERS: dict[str, Callable[[Iterable[str], int, list[str]], Tokenizer]] = {
     "unigram": partial(_train_on_bytes, models.Unigram, trainers.UnigramTrainer),
     "characters": _train_characters,
 }
+KINDS = tuple(_TRAINERS)
