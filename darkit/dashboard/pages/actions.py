@@ -92,7 +92,7 @@ def _add_delete(app: Dash, library: Library) -> None:
     def open_delete(clicks: int | None, names: list[str]) -> tuple[Any, Any, Any]:
         if not clicks or len(names) != 1:
             return no_update, no_update, no_update
-        return True, names[0], ""
+        return True, readable(names[0]), ""
 
     app.clientside_callback(
         ClientsideFunction("darkit", "sameName"),

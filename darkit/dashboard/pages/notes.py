@@ -121,7 +121,7 @@ def add_callbacks(app: Dash, library: Library) -> None:
         if not clicks:
             return [], no_update
         messages = _save(library, names, shown, tags, note, language)
-        seen = {"tags": tags or [], "notes": dict.fromkeys(names, note or "")}
+        seen = {"tags": list(map(readable, tags or ())), "notes": dict.fromkeys(names, readable(note or ""))}
         return messages, seen if succeeded(messages) else no_update
 
 

@@ -196,7 +196,7 @@ def test_the_cache_drops_what_was_used_least_recently_and_stays_under_its_bound(
         path.write_text("a,b\n" + "1,2\n" * 1000)
         paths.append(path)
     one = LogCache()
-    one.read(paths[0])
+    one.read_many(paths[:1])
     cache = LogCache(bound=3 * one.size)
     for path in paths:
         cache.read_many([path])
