@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import lightning
 import torch
+from lightning import Callback, LightningModule, Trainer
 from torch import nn
 
 from darkit.engine.callbacks import (
@@ -92,17 +92,17 @@ class ValidationBatches:
         self._state = LoaderState(())
 
 
-class _Restore(lightning.Callback):
+class _Restore(Callback):
     """Restores the states of the callbacks once all of them are set up."""
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         self.state = state
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         restore_callbacks(trainer, self.state)
 
 
-class _Progress(lightning.Callback):
+class _Progress(Callback):
     """Updates the session's step, and has the last step logged and saved before other callbacks get an error.
 
     Args:
@@ -110,7 +110,7 @@ class _Progress(lightning.Callback):
         savers: The callbacks that log, check and save, in this order; Lightning passes the error to them once more.
     """
 
-    def __init__(self, session: Session, savers: Sequence[lightning.Callback]) -> None:
+    def __init__(self, session: Session, savers: Sequence[Callback]) -> None:
         self.session = session
         self.savers = savers
 
@@ -118,7 +118,7 @@ class _Progress(lightning.Callback):
         for callback in self.savers:
             callback.on_exception(*arguments)
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
         self.session.step = trainer.global_step
         self.session.signs += 1
 
@@ -129,14 +129,14 @@ class _StepSchedule(EveryStepCallback):
     def __init__(self, validates: bool) -> None:
         self.validates = validates
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         monitor = pl_module.schedule.monitor if pl_module.schedule is not None else None
         if monitor is not None and monitor.startswith("val_") and not self.validates:
             raise ConfigError(f"The schedule needs {monitor!r}, but the run has no validation data: give val_data=.")
         self._waits = monitor is not None
 
-    def on_step(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, step: int) -> None:
+    def on_step(self, trainer: Trainer, pl_module: Any, outputs: Any, step: int) -> None:
         if self._waits:
             pl_module.schedule.after_values(step, log_values(trainer, outputs))
 
@@ -158,16 +158,14 @@ def make_sinks(session: Session, config: TrainerConfig) -> list[Sink]:
     return sinks
 
 
-def make_trainer(
-    session: Session, config: TrainerConfig, callbacks: list[lightning.Callback], place: Place
-) -> lightning.Trainer:
+def make_trainer(session: Session, config: TrainerConfig, callbacks: list[Callback], place: Place) -> Trainer:
     """Return Lightning's trainer.
 
     Raises:
         ConfigError: Lightning refuses the settings, or would start other processes than those of `place`.
     """
     try:
-        trainer = lightning.Trainer(
+        trainer = Trainer(
             accelerator=config.device,
             devices=config.device_num,
             strategy=config.strategy,
@@ -199,10 +197,10 @@ def make_callbacks(
     config: TrainerConfig,
     tokenizer: Any,
     evaluate: StepEvaluate | None,
-    own: Sequence[lightning.Callback],
+    own: Sequence[Callback],
     state: Mapping[str, Any],
     description: ModelDescription | None = None,
-) -> list[lightning.Callback]:
+) -> list[Callback]:
     """Compose the callbacks in the order of a step: evaluate, the user's own, log, guard, require, stop, save."""
     stream = session.stream
     guard = LossGuard(config.nan_policy, stream)
@@ -240,7 +238,7 @@ def make_callbacks(
     ]
 
 
-def may_add_metrics(callbacks: Sequence[lightning.Callback]) -> bool:
+def may_add_metrics(callbacks: Sequence[Callback]) -> bool:
     """Return whether any callback that is not darkit's may add metrics to a step."""
     return any(not type(callback).__module__.startswith("darkit.") for callback in callbacks)
 
@@ -253,7 +251,7 @@ def _averages(model: nn.Module, config: TrainerConfig, state: Mapping[str, Any])
     return averages
 
 
-def restore(trainer: lightning.Trainer, adapter: Adapter, state: Mapping[str, Any]) -> None:
+def restore(trainer: Trainer, adapter: Adapter, state: Mapping[str, Any]) -> None:
     """Give every process its share of the data, and restore data position and counters from a checkpoint.
 
     Args:
@@ -295,7 +293,7 @@ def begin_training(module: nn.Module) -> None:
 
 
 def run_loop(
-    trainer: lightning.Trainer, adapter: Adapter, config: TrainerConfig, guard: SignalGuard, *, few_shapes: bool = False
+    trainer: Trainer, adapter: Adapter, config: TrainerConfig, guard: SignalGuard, *, few_shapes: bool = False
 ) -> None:
     """Train until the last step or a request to stop.
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import lightning
 import torch
+from lightning import Trainer
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.lsf import LSFEnvironment
@@ -109,7 +109,7 @@ class Place:
                 else:
                     os.environ[name] = value
 
-    def check(self, trainer: lightning.Trainer) -> None:
+    def check(self, trainer: Trainer) -> None:
         """Raise `ConfigError` if a trainer would run in other processes."""
         if copies_process(trainer):
             raise ConfigError(

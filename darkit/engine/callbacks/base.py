@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import lightning
+from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from darkit.engine.log.values import number_of
 
 
-class StepCallback(lightning.Callback):
+class StepCallback(Callback):
     """Calls `on_step` once after every optimizer step, and after nothing else.
 
     ``on_train_batch_end`` also comes for batches that were only accumulated, and once more when a stretch of steps ends
@@ -20,34 +20,22 @@ class StepCallback(lightning.Callback):
 
     _last_step = -1
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Record the step that the training starts from."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_step = trainer.global_step
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Call `on_step` when a step was completed."""
         step = trainer.global_step
         if step != self._last_step:
             self._last_step = step
             self.on_step(trainer, pl_module, outputs, step)
 
-    def on_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
-    ) -> None:
+    def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         """Called after every step.
 
-        Args:
-            trainer: The trainer.
-            pl_module: The adapter, or a user's LightningModule.
-            outputs: The step's output with its ``loss``; callbacks may add entries for later ones.
-            step: The step just completed, counted from 1.
+        ``pl_module`` is the adapter or a user's LightningModule, ``outputs`` the step's output with its ``loss``, to
+        which callbacks may add entries for later ones, and ``step`` the step just completed, counted from 1.
         """
         raise NotImplementedError
 
@@ -55,9 +43,7 @@ class StepCallback(lightning.Callback):
 class EveryStepCallback(StepCallback):
     """Also gets the last completed step when an earlier callback failed in it."""
 
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Call `on_step` for a completed step that it has not seen; add an error of it as a note."""
         step, outputs = trainer.global_step, getattr(pl_module, "outputs", None)
         if step == self._last_step or self._last_step < 0 or not outputs or not getattr(pl_module, "settled", False):
@@ -69,7 +55,7 @@ class EveryStepCallback(StepCallback):
             exception.add_note(f"After step {step}, {type(self).__name__} failed too: {late}")
 
 
-def is_last(trainer: lightning.Trainer, step: int) -> bool:
+def is_last(trainer: Trainer, step: int) -> bool:
     """Return whether a step is the last planned one, by number of steps or of epochs."""
     if step == trainer.max_steps:
         return True
@@ -77,12 +63,12 @@ def is_last(trainer: lightning.Trainer, step: int) -> bool:
     return epochs is not None and epochs > 0 and trainer.is_last_batch and trainer.current_epoch + 1 >= epochs
 
 
-def is_due(trainer: lightning.Trainer, step: int, every: int) -> bool:
+def is_due(trainer: Trainer, step: int, every: int) -> bool:
     """Return whether something due every so many steps, and at the last one, is due; 0 means only the last."""
     return (every > 0 and step % every == 0) or is_last(trainer, step)
 
 
-def log_values(trainer: lightning.Trainer, outputs: Any) -> dict[str, Any]:
+def log_values(trainer: Trainer, outputs: Any) -> dict[str, Any]:
     """Return the single numbers of a step's output by their names in the log: ``loss`` becomes ``train_loss``.
 
     When Lightning accumulates gradients for a user's LightningModule, the loss is that of the step's last batch, which

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning
+from lightning import LightningModule, Trainer
 from torch.optim import Optimizer
 
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due, log_values
@@ -69,7 +69,7 @@ class StepCheckpoint(StepCallback):
         self._given = writer
         self._writer: CheckpointWriter | None = None
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the step that the training starts from as saved.
 
         Raises:
@@ -84,16 +84,11 @@ class StepCheckpoint(StepCallback):
             check_state(trainer, pl_module)
             self._checked = False
 
-    def on_before_optimizer_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Record that the weights are about to change: until the step is completed they belong to no step."""
         self._stepping_from = trainer.global_step
 
-    def on_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
-    ) -> None:
-        """Save when due."""
+    def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         self._values = outputs
         if self._writer is not None:
             self._writer.check()
@@ -105,14 +100,12 @@ class StepCheckpoint(StepCallback):
         if trainer.world_size == 1:  # several processes save nothing after an exception
             self._boundary.record(bare(bare_module(pl_module)))
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save the last step unless it is saved, and wait until everything is on the disk."""
-        self._save_last(trainer, pl_module)
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._saved >= 0 and trainer.global_step != self._saved:  # a step was made, and it is not saved
+            self.save(trainer, pl_module)
         self._close()
 
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save the last completed step, and wait for the writer; add an error of it as a note."""
         save = partial(self._save_before, trainer, pl_module, exception)
         with suppress(RuntimeError), deferred_worker_deaths():  # data workers that die now have no further meaning
@@ -123,13 +116,11 @@ class StepCheckpoint(StepCallback):
                     if str(late) != str(exception):
                         exception.add_note(f"The last step could not be saved: {type(late).__name__}: {late}")
 
-    def save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save the step just completed; only the first of several processes writes."""
-        self._save(trainer, pl_module, None)
+    def save(self, trainer: Trainer, pl_module: LightningModule, boundary: Boundary | None = None) -> None:
+        """Save the step just completed; only the first of several processes writes.
 
-    def _save(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, boundary: Boundary | None
-    ) -> None:
+        ``boundary`` is the state at its end, if another step has begun since.
+        """
         step = self._tried = trainer.global_step
         if self.before is not None:
             self.before(step)
@@ -140,9 +131,7 @@ class StepCheckpoint(StepCallback):
             self._writer.save(step, state, metrics)
         self._saved = self._tried = step
 
-    def _save_before(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
+    def _save_before(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save the step completed before an exception, unless the weights belong to no finite step."""
         step = trainer.global_step
         broken = step == self._stepping_from or not getattr(pl_module, "settled", True)
@@ -156,12 +145,7 @@ class StepCheckpoint(StepCallback):
         reached = step == self._last_step
         if not reached:  # another callback failed before this one, in the same step
             self._values = getattr(pl_module, "outputs", {})
-        self._save(trainer, pl_module, self._boundary if reached else None)
-
-    def _save_last(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._saved < 0 or trainer.global_step == self._saved:  # no step was made, or it is saved
-            return
-        self.save(trainer, pl_module)
+        self.save(trainer, pl_module, self._boundary if reached else None)
 
     def _close(self) -> None:
         writer, self._writer, self._saved = self._writer, None, -1

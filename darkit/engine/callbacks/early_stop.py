@@ -4,53 +4,45 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning
+from lightning import Trainer
 
-from darkit.engine.callbacks.base import EveryStepCallback, check_interval
-from darkit.engine.callbacks.monitor import Best
+from darkit.engine.callbacks.base import check_interval
+from darkit.engine.callbacks.monitor import BestCallback
 
 
-class EarlyStop(EveryStepCallback):
+class EarlyStop(BestCallback):
     """Sets ``trainer.should_stop`` after so many values of a metric in a row without an improvement.
 
     Its state is saved and restored with a checkpoint, so that a resumed training stops at the same step.
 
     Args:
         patience: Number of values without an improvement that end the training, at least 1.
-        monitor: The metric, by its name in the log.
-        mode: ``min`` or ``max``: whether a smaller or a larger value is better.
-        every: Steps between values of a training metric; 0 reads the last step only.
+        monitor: As for `BestCallback`, like the next two.
+        mode: ``min`` or ``max``.
+        every: Steps between values of a training metric.
 
     Attributes:
         reason: Why the training was stopped, or empty.
     """
 
     def __init__(self, patience: int, monitor: str = "val_loss", mode: str = "min", every: int = 1) -> None:
+        super().__init__(monitor, mode, every)
         self.patience = check_interval("patience", patience, 1)
-        self.every = check_interval("every", every, 0)
-        self.best = Best(monitor, mode)
         self.waited = 0
         self.reason = ""
 
-    def on_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
-    ) -> None:
-        """Compare a new value with the best."""
-        value = self.best.read(trainer, outputs, step, self.every)
-        if value is None:
-            return
-        self.waited = 0 if self.best.update(value, step) else self.waited + 1
+    def on_value(self, trainer: Trainer, step: int, *, is_best: bool) -> None:
+        self.waited = 0 if is_best else self.waited + 1
         if self.waited >= self.patience:
             trainer.should_stop = True
             self.reason = describe_stop(self.state_dict(), step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value and the number of values since."""
-        return {**self.best.state_dict(), "waited": self.waited}
+        return {**super().state_dict(), "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the count, unless it was that of another metric."""
-        self.waited = state["waited"] if self.best.load_state_dict(state) else 0
+        super().load_state_dict(state)
+        self.waited = state["waited"] if self.has_metric_of(state) else 0
 
 
 def describe_stop(state: dict[str, Any], step: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning
+from lightning import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from darkit.engine.callbacks.base import EveryStepCallback
@@ -29,23 +29,17 @@ class EmaWeights(EveryStepCallback):
     def __init__(self, averages: Averages | float) -> None:
         self.averages = averages if isinstance(averages, Averages) else Averages(averages)
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Use the module's parameters on their device."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise ConfigError(f"ema_decay needs whole weights, which {type(trainer.strategy).__name__} does not have.")
         self.averages.attach(bare_module(pl_module))
 
-    def on_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
-    ) -> None:
-        """Add the step's weights to the averages."""
+    def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         self.averages.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the averages that the checkpoint's weights do not hold."""
         return self.averages.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the state from `state_dict`."""
         self.averages.load_state_dict(state)

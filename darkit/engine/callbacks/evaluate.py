@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due
@@ -46,16 +46,13 @@ class StepEvaluate(StepCallback):
         self.iters = check_interval("iters", iters, 0)
         self.compute = compute
 
-    def on_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
-    ) -> None:
-        """Evaluate when due."""
+    def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         if is_due(trainer, step, self.every):
             # even a loader that does not shuffle draws a seed for its workers
             with kept_generators(), evaluated_weights(trainer):
                 outputs.update(self.evaluate(trainer, pl_module))
 
-    def evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+    def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Evaluate now.
 
         Returns:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import lightning
+from lightning import Callback, LightningModule, Trainer
 
 from darkit.engine.description.describe import ModelDescription
 from darkit.engine.description.exports import write_exports
 from darkit.engine.steps.adapter import bare_module
 
 
-class ExportConfigs(lightning.Callback):
+class ExportConfigs(Callback):
     """Writes ``config.json``, ``trainer_config.json``, ``tokenizer.json`` and ``model.py`` before the first step.
 
     Args:
@@ -30,8 +30,7 @@ class ExportConfigs(lightning.Callback):
         self.tokenizer = tokenizer
         self.description = description
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write the files."""
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_exports(self.folder, bare_module(pl_module), self.config, self.tokenizer, self.description)

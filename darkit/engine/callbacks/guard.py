@@ -6,8 +6,8 @@ import logging
 import math
 from typing import Any
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
 from darkit.engine.callbacks.base import EveryStepCallback, log_values
@@ -40,10 +40,7 @@ class LossGuard(EveryStepCallback):
         if stream is not None:
             stream.watches.append(self.check)
 
-    def on_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
-    ) -> None:
-        """Check the loss."""
+    def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         loss = log_values(trainer, outputs).get("train_loss")
         if not isinstance(loss, Tensor):
             return

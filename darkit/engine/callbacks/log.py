@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -32,27 +32,21 @@ class StepLog(EveryStepCallback):
         self._stream = target if isinstance(target, RowStream) else None
         self._rate: Any = None
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Open the log if this callback owns it."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if self._folder is not None and trainer.is_global_zero:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._stream = RowStream(CsvLog(self._folder / files.LOG))
 
-    def on_before_optimizer_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Record the learning rate of the step, before the schedule changes it."""
         self._rate = optimizer.param_groups[0]["lr"]
         if isinstance(self._rate, Tensor):
             self._rate = self._rate.clone()
 
-    def on_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
-    ) -> None:
-        """Log a row when due."""
+    def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         values = log_values(trainer, outputs)
-        if not (step % self.every == 0 or "val_loss" in values or is_due(trainer, step, self.every)):
+        if not ("val_loss" in values or is_due(trainer, step, self.every)):
             return
         if trainer.world_size > 1 and "train_loss" in values:
             share = getattr(pl_module, "share", 1.0)  # of the step's samples or targets, in this process
@@ -66,18 +60,13 @@ class StepLog(EveryStepCallback):
             columns = self._stream.log.columns
             self._stream.put({key: row[key] for key in row if key in columns} if self._stream.log.fixed else row)
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write pending rows."""
-        self._close()
-
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        """Log the last completed step if an earlier callback failed, and write pending rows."""
-        super().on_exception(trainer, pl_module, exception)
-        self._close()
-
-    def _close(self) -> None:
         if self._folder is not None and self._stream is not None:
             self._stream.close()
             self._stream = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Log the last completed step if an earlier callback failed, and write pending rows."""
+        super().on_exception(trainer, pl_module, exception)
+        self.on_train_end(trainer, pl_module)

@@ -1,78 +1,81 @@
-"""The best value of a metric so far, for callbacks that watch one."""
+"""The base class of callbacks that watch for the best value of a metric."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import lightning
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from darkit.engine.callbacks.base import is_due, log_values
+from darkit.engine.callbacks.base import EveryStepCallback, check_interval, is_due, log_values
 from darkit.engine.metrics.gathering import require_metric
 from darkit.errors import ConfigError
 from darkit.runs.best import is_better
 
 
-class Best:
-    """The best value of a metric so far; a value that is not finite is never the best.
+class BestCallback(EveryStepCallback):
+    """Keeps the best value of a metric and calls `on_value` with every new one; a non-finite value is never the best.
+
+    A validation metric counts at every evaluation; a training metric every so many steps, because reading it waits for
+    the accelerator.
 
     Args:
         monitor: The metric, by its name in the log.
         mode: ``min`` or ``max``: whether a smaller or a larger value is better.
+        every: Steps between values of a training metric; 0 reads the last step only.
 
     Attributes:
-        value: The best value, or None.
-        step: Its step.
+        best: The best value, or None.
+        best_step: Its step.
 
     Raises:
-        ConfigError: The mode is unknown.
+        ConfigError: The mode is unknown, or, after a step, an evaluation did not return the metric.
     """
 
-    def __init__(self, monitor: str, mode: str = "min") -> None:
+    def __init__(self, monitor: str, mode: str, every: int) -> None:
+        self.every = check_interval("every", every, 0)
         if mode not in ("min", "max"):
             raise ConfigError(f"mode must be one of min, max, not {mode!r}.")
         self.monitor = monitor
         self.mode = mode
-        self.value: float | None = None
-        self.step = 0
+        self.best: float | None = None
+        self.best_step = 0
 
-    def read(self, trainer: lightning.Trainer, outputs: Mapping[str, Any], step: int, every: int) -> float | None:
-        """Return the metric of a step at which it counts, or None.
+    def on_value(self, trainer: Trainer, step: int, *, is_best: bool) -> None:
+        """Called with every value of the metric."""
+        raise NotImplementedError
 
-        A validation metric counts at every evaluation; a training metric every so many steps, because reading it waits
-        for the accelerator.
+    def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
+        value = self._read(trainer, outputs, step)
+        if value is None:
+            return
+        is_best = is_better(value, self.best, self.mode)
+        if is_best:
+            self.best, self.best_step = value, step
+        self.on_value(trainer, step, is_best=is_best)
 
-        Raises:
-            ConfigError: An evaluation did not return it.
-        """
+    def state_dict(self) -> dict[str, Any]:
+        return {"monitor": self.monitor, "mode": self.mode, "best": self.best, "best_step": self.best_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.has_metric_of(state):
+            self.best, self.best_step = state["best"], state["best_step"]
+
+    def has_metric_of(self, state: Mapping[str, Any]) -> bool:
+        """Return whether a state is of the same metric and mode; that of another one is not restored."""
+        return (state["monitor"], state["mode"]) == (self.monitor, self.mode)
+
+    def _read(self, trainer: Trainer, outputs: Mapping[str, Any], step: int) -> float | None:
         validation = self.monitor.startswith("val_")
-        if not validation and not is_due(trainer, step, every):
+        if not validation and not is_due(trainer, step, self.every):
             return None
         values = log_values(trainer, outputs)
         if self.monitor not in values:
-            if validation or self.step == 0:
+            if validation or self.best_step == 0:
                 require_metric(self.monitor, values, step, now=not validation)
             return None
         value = values[self.monitor]
         if trainer.world_size > 1 and not validation:
             value = trainer.strategy.reduce(value, reduce_op="mean")
         return value.item() if isinstance(value, Tensor) else float(value)
-
-    def update(self, value: float, step: int) -> bool:
-        """Record a value; return whether it is the best so far."""
-        if not is_better(value, self.value, self.mode):
-            return False
-        self.value, self.step = value, step
-        return True
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best value and its step."""
-        return {"monitor": self.monitor, "mode": self.mode, "best": self.value, "best_step": self.step}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
-        """Restore the best value, unless it is that of another metric; return whether it was restored."""
-        if (state["monitor"], state["mode"]) != (self.monitor, self.mode):
-            return False
-        self.value, self.step = state["best"], state["best_step"]
-        return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning
+from lightning import LightningModule, Trainer
 
 from darkit.engine.callbacks.base import StepCallback, log_values
 from darkit.engine.metrics.gathering import require_metric
@@ -27,9 +27,7 @@ class RequireMetric(StepCallback):
         self.others = others
         self._seen: set[str] = set()
 
-    def on_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
-    ) -> None:
+    def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         """Check the step's metrics until the metric was found. Raises `ConfigError`."""
         if self.name not in self._seen:
             self._seen |= log_values(trainer, outputs).keys()

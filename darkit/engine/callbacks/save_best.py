@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from lightning import Trainer
 
-import lightning
-
-from darkit.engine.callbacks.base import EveryStepCallback, check_interval
 from darkit.engine.callbacks.checkpoint import StepCheckpoint
-from darkit.engine.callbacks.monitor import Best
+from darkit.engine.callbacks.monitor import BestCallback
 
 
-class SaveBest(EveryStepCallback):
+class SaveBest(BestCallback):
     """Makes a later `StepCheckpoint` save every step whose metric is the best so far.
 
     Args:
         checkpoint: The callback that saves.
-        monitor: The metric, by its name in the log.
-        mode: ``min`` or ``max``: whether a smaller or a larger value is better.
-        every: Steps between values of a training metric; 0 reads the last step only.
+        monitor: As for `BestCallback`, like the next two.
+        mode: ``min`` or ``max``.
+        every: Steps between values of a training metric.
     """
 
     def __init__(
         self, checkpoint: StepCheckpoint, monitor: str = "val_loss", mode: str = "min", every: int = 1
     ) -> None:
+        super().__init__(monitor, mode, every)
         self.checkpoint = checkpoint
-        self.every = check_interval("every", every, 0)
-        self.best = Best(monitor, mode)
 
-    def on_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
-    ) -> None:
-        """Request a checkpoint of a step that is the best so far."""
-        value = self.best.read(trainer, outputs, step, self.every)
-        if value is not None and self.best.update(value, step):
+    def on_value(self, trainer: Trainer, step: int, *, is_best: bool) -> None:
+        if is_best:
             self.checkpoint.wanted = step
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best value so far."""
-        return self.best.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the best value so far."""
-        self.best.load_state_dict(state)

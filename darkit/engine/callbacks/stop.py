@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 
 from darkit.engine.callbacks.base import StepCallback
 from darkit.engine.stop import SignalGuard, StopRequest
@@ -33,7 +33,7 @@ class StopOnRequest(StepCallback):
         self._wait = 1
         self._since = (0, 0.0)
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record where the training starts, and replace Lightning's signal handlers, which would interrupt the step."""
         super().on_train_start(trainer, pl_module)
         if self._own:  # an earlier training's request is done
@@ -43,21 +43,15 @@ class StopOnRequest(StepCallback):
         self._wait, self._since = 1, (trainer.global_step, time.monotonic())
         self.guard.install()
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the signal handlers that this callback replaced."""
         if self._own:
             self.guard.uninstall()
 
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        """Restore the signal handlers that this callback replaced."""
-        if self._own:
-            self.guard.uninstall()
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
 
-    def on_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: dict[str, Any], step: int
-    ) -> None:
+    def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         """Check for a request, together with the other processes when due."""
         asked = bool(self.request.reason)
         if trainer.world_size > 1:
@@ -68,7 +62,7 @@ class StopOnRequest(StepCallback):
             self.request.ask("Stopped with another process of this training.")
             trainer.should_stop = True
 
-    def _agree(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, asked: bool, step: int) -> bool:
+    def _agree(self, trainer: Trainer, pl_module: LightningModule, asked: bool, step: int) -> bool:
         steps, elapsed = step - self._since[0], time.monotonic() - self._since[1]
         mine = torch.tensor([float(asked), elapsed / steps], device=pl_module.device)
         any_asked, slowest = trainer.strategy.reduce(mine, reduce_op="max").tolist()

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 
 from darkit.engine.checkpoints.boundary import Boundary
 from darkit.engine.checkpoints.savable import check_savable, is_readable
@@ -21,9 +21,7 @@ from darkit.engine.steps.averages import averages_of
 logger = logging.getLogger(__name__)
 
 
-def collect_state(
-    trainer: lightning.Trainer, pl_module: lightning.LightningModule, boundary: Boundary | None = None
-) -> dict[str, Any]:
+def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Boundary | None = None) -> dict[str, Any]:
     """Collect the state that a resume needs. All processes must call it.
 
     Args:
@@ -72,7 +70,7 @@ def collect_state(
     return state
 
 
-def check_state(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+def check_state(trainer: Trainer, pl_module: LightningModule) -> None:
     """Check that the current state of model, optimizers and schedule can be saved.
 
     Raises:
@@ -94,7 +92,7 @@ def of_rank(state: Mapping[str, Any], rank: int) -> Mapping[str, Any]:
     return found
 
 
-def restore_callbacks(trainer: lightning.Trainer, state: Mapping[str, Any]) -> None:
+def restore_callbacks(trainer: Trainer, state: Mapping[str, Any]) -> None:
     """Restore the states of callbacks from a checkpoint."""
     states = state.get("callbacks") or {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -102,13 +100,13 @@ def restore_callbacks(trainer: lightning.Trainer, state: Mapping[str, Any]) -> N
             callback.load_state_dict(states[callback.state_key])
 
 
-def _position(trainer: lightning.Trainer, pl_module: lightning.LightningModule, interrupted: bool) -> dict[str, Any]:
+def _position(trainer: Trainer, pl_module: LightningModule, interrupted: bool) -> dict[str, Any]:
     if isinstance(pl_module, Adapter):
         return pl_module.feed.position(interrupted=interrupted)
     return {"epoch": trainer.current_epoch, "batches": batches_taken(trainer)}
 
 
-def _schedule(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any] | None:
+def _schedule(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | None:
     if isinstance(pl_module, Adapter):
         schedule: Any = pl_module.schedule and pl_module.schedule.scheduler
     else:
@@ -116,12 +114,12 @@ def _schedule(trainer: lightning.Trainer, pl_module: lightning.LightningModule) 
     return schedule.state_dict() if schedule is not None else None
 
 
-def _progress(pl_module: lightning.LightningModule) -> dict[str, Any] | None:
+def _progress(pl_module: LightningModule) -> dict[str, Any] | None:
     schedule = pl_module.schedule if isinstance(pl_module, Adapter) else None
     return schedule.progress() if schedule is not None else None
 
 
-def _callback_states(trainer: lightning.Trainer) -> dict[str, Any]:
+def _callback_states(trainer: Trainer) -> dict[str, Any]:
     """Return the states of callbacks; one that ``torch.load(weights_only=True)`` refuses is skipped with a warning."""
     states = {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

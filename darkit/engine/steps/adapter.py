@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import lightning
 import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -31,7 +32,7 @@ _STRETCH = 0.1  # seconds
 _PLAIN = frozenset((type(None), bool, int, str, list))  # never a parameter, a buffer or a module
 
 
-class Adapter(lightning.LightningModule):
+class Adapter(LightningModule):
     """Trains a user's module under Lightning, several steps per call where that is safe.
 
     Lightning spends about half a millisecond around every ``training_step``. This one therefore gets the iterator of
@@ -136,7 +137,7 @@ class Adapter(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Decide how many steps a call may do, and find the callbacks of each step."""
         trainer = self.trainer
-        alone = isinstance(trainer.strategy, lightning.pytorch.strategies.SingleDeviceStrategy)
+        alone = isinstance(trainer.strategy, SingleDeviceStrategy)
         self._stretching = alone and self.config.precision.endswith("-true")
         self._compute: Callable[[Any, int], dict[str, Any]] = self._compute_first
         self._starting = _overriding(trainer, "on_train_batch_start")
@@ -288,18 +289,18 @@ class Adapter(lightning.LightningModule):
         self._progress.increment_completed()
 
 
-def bare_module(pl_module: lightning.LightningModule) -> nn.Module:
+def bare_module(pl_module: LightningModule) -> nn.Module:
     """Return the user's module inside the adapter, or a user's LightningModule itself."""
     return pl_module.module if isinstance(pl_module, Adapter) else pl_module
 
 
-def _should_stop(trainer: lightning.Trainer) -> bool:
+def _should_stop(trainer: Trainer) -> bool:
     return bool(trainer.should_stop)
 
 
-def _overriding(trainer: lightning.Trainer, hook: str) -> list[lightning.Callback]:
+def _overriding(trainer: Trainer, hook: str) -> list[Callback]:
     """Return the callbacks that override a hook, in their order."""
-    silent = getattr(lightning.Callback, hook)
+    silent = getattr(Callback, hook)
     return [
         callback
         for callback in trainer.callbacks  # type: ignore[attr-defined]

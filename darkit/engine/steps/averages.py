@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-import lightning
 import torch
+from lightning import Trainer
 from torch import Tensor, nn
 
 from darkit.errors import ConfigError
@@ -107,13 +107,13 @@ class Averages:
                 self._averages[int(place)] = average.clone()
 
 
-def averages_of(trainer: lightning.Trainer) -> Averages | None:
+def averages_of(trainer: Trainer) -> Averages | None:
     """Return the averages of the trainer's callback, or None."""
     found = (getattr(callback, "averages", None) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     return next((averages for averages in found if isinstance(averages, Averages)), None)
 
 
-def evaluated_weights(trainer: lightning.Trainer) -> AbstractContextManager[None]:
+def evaluated_weights(trainer: Trainer) -> AbstractContextManager[None]:
     """Return a block in which the module has the weights to evaluate: the averages, if a callback keeps them."""
     averages = averages_of(trainer)
     return nullcontext() if averages is None else averages.applied()

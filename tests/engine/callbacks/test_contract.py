@@ -34,10 +34,12 @@ from darkit.engine.callbacks import (
     StopOnRequest,
 )
 from darkit.engine.callbacks.base import EveryStepCallback, StepCallback
+from darkit.engine.callbacks.monitor import BestCallback
 from darkit.engine.callbacks.record import RecordBatches
 from tests.engine.callbacks.stock import Foreign, stock_fit
 from tests.engine.parts import Stream, equal_weights, in_order, made, train, xy
 
+BASES = (StepCallback, EveryStepCallback, BestCallback)
 CALLBACKS: dict[str, Callable[[Path], lightning.Callback]] = {
     "EarlyStop": lambda folder: EarlyStop(100, "train_loss"),
     "EmaWeights": lambda folder: EmaWeights(0.9),
@@ -65,7 +67,7 @@ def test_every_callback_of_the_room_is_under_this_contract_and_has_a_file_and_a_
         module = importlib.import_module(f"{room.__name__}.{info.name}")
         for name, value in vars(module).items():
             callback = isinstance(value, type) and issubclass(value, lightning.Callback)
-            if callback and value.__module__ == module.__name__ and value not in (EveryStepCallback, StepCallback):
+            if callback and value.__module__ == module.__name__ and value not in BASES:
                 files[name] = info.name
     assert set(files) == set(CALLBACKS) >= set(room.__all__)
     assert len(set(files.values())) == len(files)

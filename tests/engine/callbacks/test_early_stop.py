@@ -127,7 +127,7 @@ def test_in_a_stock_trainer_it_stops_where_lightnings_does() -> None:
     reference = stock_fit(Logging(), theirs, max_steps=50, log_every_n_steps=1)
     trainer = stock_fit(Logging(), ours := EarlyStop(3, "train_loss"), max_steps=50)
     assert trainer.global_step == reference.global_step < 50
-    assert ours.best.value == pytest.approx(float(theirs.best_score))
+    assert ours.best == pytest.approx(float(theirs.best_score))
     with_evaluation = stock_fit(Foreign(), StepEvaluate(in_order(8), 1), EarlyStop(1), max_steps=50)
     assert with_evaluation.global_step < 50
 
@@ -151,5 +151,5 @@ def test_what_was_waited_for_another_metric_does_not_count(best: float | None) -
     same, other = EarlyStop(3), EarlyStop(3, "val_accuracy", "max")
     for callback in (same, other):
         callback.load_state_dict(dict(state))
-    assert (same.best.value, same.waited) == (best, 2)
-    assert (other.best.value, other.waited) == (None, 0)
+    assert (same.best, same.waited) == (best, 2)
+    assert (other.best, other.waited) == (None, 0)
