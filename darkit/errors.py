@@ -119,6 +119,13 @@ class ServerError(DarkitError, OSError):
     """The dashboard cannot be started or stopped."""
 
 
+def first_error(error: BaseException | None, late: BaseException, what: str) -> BaseException:
+    """Return the first of two errors, with a note that ``what`` failed later if the second one says something else."""
+    if error is not None and str(late) != str(error):
+        error.add_note(f"The {what} could not be completed either: {late}")
+    return late if error is None else error
+
+
 def nearest(wanted: str, existing: Iterable[str], *, limit: int = 8) -> str:
     """List the available names, most similar first, and suggest the first one if it may be meant.
 

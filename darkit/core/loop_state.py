@@ -21,9 +21,8 @@ _LOST = (bool, int, float, Tensor, numpy.ndarray, numpy.random.Generator, numpy.
 
 def has_state(value: Any) -> bool:
     """Return whether the state of a value, or of each value of a list, tuple or dict, can be saved and loaded."""
-    if isinstance(value, list | tuple | Mapping):
-        parts = list(value.values()) if isinstance(value, Mapping) else list(value)
-        return bool(parts) and all(has_state(part) for part in parts)
+    if (parts := _parts(value)) is not None:
+        return bool(parts) and all(map(has_state, parts))
     if isinstance(value, torch.Generator):
         return True
     return all(callable(getattr(value, name, None)) for name in ("state_dict", "load_state_dict"))
@@ -42,10 +41,9 @@ def state_of(value: Any) -> Any:
 
 def load_state(name: str, value: Any, state: Any) -> None:
     """Load a saved state into a value. Raises `CheckpointMismatchError` when it does not fit."""
-    if isinstance(value, list | tuple | Mapping):
-        parts = list(value.values()) if isinstance(value, Mapping) else list(value)
-        states = list(state.values()) if isinstance(state, Mapping) else state
-        if not isinstance(states, list) or len(states) != len(parts):
+    if (parts := _parts(value)) is not None:
+        states = _parts(state)
+        if states is None or len(states) != len(parts):
             raise CheckpointMismatchError(f"The checkpoint's state of self.{name} does not fit its {len(parts)} parts.")
         for part, saved in zip(parts, states, strict=True):
             load_state(name, part, saved)
@@ -76,14 +74,9 @@ class LoopState:
         self._known = {*vars(owner), "current_step", "scheduler"}.difference(others)
         self._warned = False
 
-    @property
-    def has_own(self) -> bool:
-        """Whether the trainer saves its further state itself."""
-        return has_state(self.owner)
-
     def collect(self) -> dict[str, Any]:
         """Return the further state, for a checkpoint; warn once of attributes that cannot be saved."""
-        if self.has_own:
+        if has_state(self.owner):
             return {"own": self.owner.state_dict()}
         states, lost = {}, []
         for name, value in self._attributes():
@@ -117,8 +110,15 @@ class LoopState:
 
 def schedules_of(value: Any) -> list[LRScheduler]:
     """Return the learning-rate schedules in a value: itself, or those in a list, tuple or dict."""
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
-    return [part for part in parts if isinstance(part, LRScheduler)]
+    parts = _parts(value)
+    return [part for part in ([value] if parts is None else parts) if isinstance(part, LRScheduler)]
+
+
+def _parts(value: Any) -> list[Any] | None:
+    """Return the values in a list, tuple or dict; None for anything else."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple) else None
 
 
 def whole_step(value: Any) -> int:

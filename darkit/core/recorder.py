@@ -204,7 +204,11 @@ class RunRecorder:
                     self.folder = None
 
     def record_step(self, step: int, model: nn.Module) -> None:
-        """Record a completed step of the model."""
+        """Record a completed step of the model.
+
+        Raises:
+            ConfigError: The ``val_`` metric that decides which checkpoint is best is missing after an evaluation.
+        """
         self.step = self._recorded = step
         self._moved, self._versions = False, _count_changes(model)
         self._boundary.record(bare(model))
@@ -215,7 +219,10 @@ class RunRecorder:
                 self._handles_signals = True
         self._values_are_old = True
         if self.evaluated:
-            self._refuse_unknown_monitor(step)
+            self.evaluated = False
+            config = self._parts().config
+            if config.keep_best and config.monitor.startswith("val_"):
+                require_metric(config.monitor, self._seen, step, now=True)
 
     def refuse_uncounted(self) -> None:
         """Refuse a second step of a loop that does not count them. Raises `ConfigError`."""
@@ -233,13 +240,6 @@ class RunRecorder:
                 "self._auto_save_pretrained() after each step, or call save_pretrained() now.",
                 self._parts().kind,
             )
-
-    def _refuse_unknown_monitor(self, step: int) -> None:
-        """Refuse a ``val_`` monitor that an evaluation did not return. Raises `ConfigError`."""
-        config = self._parts().config
-        self.evaluated = False
-        if config.keep_best and config.monitor.startswith("val_"):
-            require_metric(config.monitor, self._seen, step, now=True)
 
     def stop_if_asked(self) -> None:
         """Leave the loop, with its last step saved, when a stop was requested."""
@@ -290,11 +290,9 @@ class RunRecorder:
 
     def _save_again(self, folder: Path, step: int, content: Mapping[str, Any]) -> Path:
         with Session.reopen(folder, step, rank=own_rank(self._parts().config)) as session:
-            metrics = self._metrics()
             manifest = files.read_json(manifest_path(checkpoint_path(folder, step)))
-            metrics = metrics or manifest.get("metrics") or {}
-            content = _renewed(folder, step, content)
-            content = Snapshot().copy(content)
+            metrics = self._metrics() or manifest.get("metrics") or {}
+            content = Snapshot().copy(_renewed(folder, step, content))
             return write_checkpoint(folder, step, content, metrics=metrics, run_id=session.run_id)
 
     def save_last(self, boundary: Boundary | None = None) -> None:

@@ -16,7 +16,7 @@ from darkit.engine.checkpoints.weights import load_weights
 from darkit.engine.description.describe import describe_model
 from darkit.engine.device import restore_generators
 from darkit.engine.log.progress import announce
-from darkit.engine.resume import Changes, Resume, check_settings, describe_changes, find_resume
+from darkit.engine.resume import Changes, Resume, check_settings, find_resume
 from darkit.engine.steps.averages import raw_weights
 from darkit.engine.steps.optim import load_schedule, restore_groups, restore_optimizer
 from darkit.errors import CheckpointMismatchError, ConfigError
@@ -160,5 +160,5 @@ def find_resume_state(
     if found.same_run:
         changes = check_settings(found, parts.config, describe_model(parts.model).values, parts.tokenizer, allowed)
     state = ResumeState(parts.model, found, changes, attributes)
-    announce(found.description + (f" Changed: {describe_changes(changes)}." if changes else ""))
+    announce(found.describe(changes))
     return state

@@ -67,14 +67,15 @@ class Resume:
         """The last step before the resumed training, in the same run."""
         return self.checkpoint.step if self.checkpoint is not None else 0
 
-    @property
-    def description(self) -> str:
-        """What happens next, in one sentence for a person."""
+    def describe(self, changes: Changes) -> str:
+        """Return what happens next, in one or two sentences for a person."""
         if self.checkpoint is None:
-            return f"Run {self.run.name!r} has no checkpoint yet; starting from step 0."
-        if self.same_run:
-            return f"Resuming run {self.run.name!r} from step {self.step}."
-        return f"Starting a new run from the weights of {self.run.name}:{self.checkpoint.name}."
+            text = f"Run {self.run.name!r} has no checkpoint yet; starting from step 0."
+        elif self.same_run:
+            text = f"Resuming run {self.run.name!r} from step {self.step}."
+        else:
+            text = f"Starting a new run from the weights of {self.run.name}:{self.checkpoint.name}."
+        return text + (f" Changed: {_listed(changes)}." if changes else "")
 
     def has_nothing_to_do(self, max_step: int) -> bool:
         """Return whether the run has all its steps, which is a mistake unless ``"auto"`` was given."""
@@ -214,7 +215,7 @@ def check_settings(
     serious = {key: pair for key, pair in changes.items() if key in _MATHEMATICS or key.startswith("model.")}
     if serious and not allowed and found.checkpoint is not None:
         raise ConfigError(
-            f"The run {found.run.name!r} was trained with other settings: {describe_changes(serious)}. Give the "
+            f"The run {found.run.name!r} was trained with other settings: {_listed(serious)}. Give the "
             "earlier values, or resume_overrides=true to resume with the new ones."
         )
     if found.step >= config.max_step and not found.automatic:
@@ -235,7 +236,7 @@ def _refuse_unknown_settings(run: Run) -> None:
             )
 
 
-def describe_changes(changes: Changes) -> str:
+def _listed(changes: Changes) -> str:
     """Return the settings that differ as text, such as ``lr 0.001 -> 0.01``."""
     return ", ".join(f"{key} {before!r} -> {now!r}" for key, (before, now) in changes.items())
 

@@ -22,7 +22,7 @@ from darkit.engine.log.system import SystemLog
 from darkit.engine.resume import Changes
 from darkit.engine.steps.loss import is_out_of_memory
 from darkit.engine.stop import SignalGuard, StopRequest, StopTraining
-from darkit.errors import ConfigError, NonFiniteLossError, RunReplacedError, StorageError
+from darkit.errors import ConfigError, NonFiniteLossError, RunReplacedError, StorageError, first_error
 from darkit.runs import files, seal, status
 from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.forks import forget_in_child
@@ -40,9 +40,8 @@ DEFAULT_SERIES: Mapping[str, Sequence[str]] = {
     "val_loss": ["step", "val_loss"],
 }
 _WAYS_OUT = (KeyboardInterrupt, SystemExit, StopTraining)
-_SHARED_NAME = (
-    "DARKIT_RUN_NAME"  # passes the name that the first process chose to those that Lightning starts for other devices
-)
+# passes the name that the first process chose to those that Lightning starts for other devices
+_SHARED_NAME = "DARKIT_RUN_NAME"
 
 
 class Session:
@@ -61,6 +60,9 @@ class Session:
         folder: The run directory.
         run_id: A new id, or the resumed run's.
         step: The last completed step; the loop updates it.
+        writes: Whether this process writes the run's files.
+        stream: The log between `begin` and `end`, and `writer` the writer of checkpoints; None in a process that does
+            not write.
         forked: Whether this is a copy in a forked child, which leaves the run alone.
         end_reason: Why a training that ended well ended before its last planned step, in one sentence, or empty.
     """
@@ -73,13 +75,13 @@ class Session:
         self.end_reason = ""
         self.guard = SignalGuard(StopRequest())
         self.stream: RowStream | None = None
-        self._writer: CheckpointWriter | None = None
+        self.writer: CheckpointWriter | None = None
         self._max_step: int | None = None
         self._first_step = 0
         self._keeps_log = False
         self._created = created
         self._recorded = False
-        self._writes = writes
+        self.writes = writes
         self._status: status.StatusWriter | None = None
         self._lock = RunLock(folder) if writes else None
         self.forked = False
@@ -87,7 +89,7 @@ class Session:
 
     def forget(self) -> None:
         """Leave the run to the parent: a forked child neither writes into it nor ends it."""
-        self.forked, self._writes, self._lock = True, False, None
+        self.forked, self.writes, self._lock = True, False, None
 
     def check(self) -> None:
         """Check that the folder is still this run's, and not a successor of the same name.
@@ -153,11 +155,6 @@ class Session:
         session._keeps_log = keep_log
         return session
 
-    @property
-    def writes(self) -> bool:
-        """Whether this process writes the run's files."""
-        return self._writes
-
     def describe(
         self,
         model: ModelDescription,
@@ -177,7 +174,7 @@ class Session:
             composed: The composed config as YAML, or empty.
             changes: Settings of a resumed run that differ from before.
         """
-        if not self._writes:
+        if not self.writes:
             return
         self.check()
         if not self._created and (self.step or self._keeps_log) and Run(self.folder).info:
@@ -235,7 +232,7 @@ class Session:
             retention: Which checkpoints to keep; by default all.
         """
         self._max_step = max_step
-        if not self._writes:
+        if not self.writes:
             return
         if self.stream is not None:
             self.stream.add(sinks())
@@ -243,7 +240,7 @@ class Session:
         log = CsvLog(self.folder / files.LOG, columns or DEFAULT_COLUMNS, fixed=columns is not None)
         if not self._created and not self._keeps_log:
             log.cut_after(self.step)
-        self._writer = CheckpointWriter(self.folder, run_id=self.run_id, retention=retention, check=self.check)
+        self.writer = CheckpointWriter(self.folder, run_id=self.run_id, retention=retention, check=self.check)
         forget_stop(self.folder)
         self._status = status.StatusWriter(
             self.folder,
@@ -273,16 +270,23 @@ class Session:
             StorageError: Something could not be written, and no other error came before.
         """
         try:
-            if self._writes and self._lock is not None:
+            if self.writes and self._lock is not None:
                 self._end(error, self._lock)
         finally:
             self.guard.uninstall()  # only now: an earlier signal must not interrupt the writing
 
     def _end(self, error: BaseException | None, lock: RunLock) -> None:
+        failure = error  # the one that ended the training, or the first one from now
         try:
-            failure = self._end_writing(error)
-            if self._status is not None:
-                failure = self._end_status(self._status, failure)
+            for name, part in (("checkpoint", self.writer), ("log", self.stream), ("status", self._status)):
+                try:
+                    if isinstance(part, status.StatusWriter):
+                        part.close(*self._outcome(failure))
+                        forget_stop(self.folder)
+                    elif part is not None:
+                        part.close()
+                except Exception as late:
+                    failure = first_error(failure, late, name)
             if failure is not None and error is None:
                 raise failure
         finally:
@@ -294,41 +298,10 @@ class Session:
                 if os.environ.get(_SHARED_NAME) == self.folder.name:
                     del os.environ[_SHARED_NAME]
 
-    @property
-    def writer(self) -> CheckpointWriter | None:
-        """The writer of checkpoints between `begin` and `end`; None in a process that does not write."""
-        return self._writer
-
     def _look_for_request(self) -> None:
         request = read_stop(self.folder)
         if request is not None:
             self.guard.request.ask(f"Stopped by {request.get('by', 'a person')}.")
-
-    def _end_writing(self, error: BaseException | None) -> BaseException | None:
-        """Flush everything to the disk; return the error that ended the training, or one from now."""
-        parts = (("checkpoint", self._writer), ("log", self.stream))
-        for name, part in parts:
-            try:
-                if part is not None:
-                    part.close()
-            except Exception as late:
-                if error is None:
-                    error = late
-                elif str(late) != str(error):
-                    error.add_note(f"The {name} could not be completed either: {late}")
-        return error
-
-    def _end_status(self, writer: status.StatusWriter, error: BaseException | None) -> BaseException | None:
-        """Write the final status; return the error that ended the training, or one from now."""
-        try:
-            writer.close(*self._outcome(error))
-            forget_stop(self.folder)
-        except StorageError as late:
-            if error is None:
-                return late
-            if str(late) != str(error):
-                error.add_note(f"The status could not be completed either: {late}")
-        return error
 
     def _outcome(self, error: BaseException | None) -> tuple[str, str, str]:
         asked = self.guard.request.reason

@@ -40,7 +40,7 @@ from darkit.engine.loop import (
 )
 from darkit.engine.metrics.gathering import Metrics
 from darkit.engine.processes import find_place
-from darkit.engine.resume import Resume, check_settings, describe_changes, find_resume, warn_of_other_data
+from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
 from darkit.engine.session import DEFAULT_SERIES, Session
 from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.averages import averages_of, raw_weights
@@ -200,7 +200,7 @@ def train_run(
         if same is not None and session.writes:
             same.set_aside_later()
         if found is not None and session.writes:
-            announce(found.description + (f" Changed: {describe_changes(changes)}." if changes else ""))
+            announce(found.describe(changes))
         state = same.content if same is not None else {}
         adapter = Adapter(
             model,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from darkit.engine.device import widest_float
 from darkit.engine.log.values import number_of
-from darkit.errors import LogError, StorageError
+from darkit.errors import LogError, StorageError, first_error
 from darkit.runs.forks import forget_in_child
 from darkit.runs.log import CsvLog
 
@@ -101,18 +101,14 @@ class RowStream:
         self._closed = True
         self._ended.set()
         self._thread.join()
-        errors = [error] if (error := self._error) else []
-        self._error = None
+        failure, self._error = self._error, None
         for end in (self._write, *(sink.close for sink in self._sinks)):
             try:
                 end()
             except Exception as error:
-                errors.append(error)
-        if errors:
-            for late in errors[1:]:
-                if str(late) != str(errors[0]):
-                    errors[0].add_note(f"The log could not be completed either: {late}")
-            raise errors[0]
+                failure = first_error(failure, error, "log")
+        if failure is not None:
+            raise failure
 
     def _work(self) -> None:
         while not self._ended.wait(_INTERVAL):
