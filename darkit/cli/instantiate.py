@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from darkit.data import DataChoice
-from darkit.engine.description.building import constructor_parameters
+from darkit.engine.description.parts import constructor_parameters
 from darkit.errors import ConfigError, DarkitError, ModelError, nearest
 from darkit.runs.moved import present_name
 

@@ -29,7 +29,7 @@ from darkit.engine.checkpoints.state import of_rank, restore_callbacks
 from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.loader_state import LoaderState
-from darkit.engine.data.samples import misfit_of_samples
+from darkit.engine.data.samples import collating
 from darkit.engine.data.workers import begin, end, may_follow_worker_death
 from darkit.engine.description.describe import ModelDescription
 from darkit.engine.lightning import REFUSALS, cause_of_exit, is_sigterm, start_from
@@ -72,13 +72,10 @@ class ValidationBatches:
         before = self._state.state(everything=True)
         batches = begin(self.batches)
         try:
-            for batch in batches:
-                self.session.signs += 1
-                yield batch
-        except (RuntimeError, TypeError) as error:
-            if (misfit := misfit_of_samples(error, "validation")) is None:
-                raise
-            raise misfit from error
+            with collating("validation"):
+                for batch in batches:
+                    self.session.signs += 1
+                    yield batch
         finally:
             end(batches)
             self._state.restore(before)

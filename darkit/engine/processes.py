@@ -68,10 +68,6 @@ class _Fixed(LightningEnvironment):
         """Leave the variables alone; `Place.applied` restores them."""
 
 
-def _alone() -> ClusterEnvironment:
-    return _Fixed(0, external=False)
-
-
 @dataclass(frozen=True)
 class Place:
     """The place of this process in a training.
@@ -86,7 +82,7 @@ class Place:
 
     rank: int = 0
     size: int = 1
-    environment: ClusterEnvironment = field(default_factory=_alone)
+    environment: ClusterEnvironment = field(default_factory=lambda: _Fixed(0, external=False))
     started: str = "here"
 
     @contextmanager

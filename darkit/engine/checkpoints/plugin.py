@@ -54,9 +54,7 @@ class DurableCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint and its manifest, after all pending writes."""
-        target = Path(path)
-
-        self._writer.then(lambda: remove_files(target))
+        self._writer.then(lambda: remove_files(Path(path)))
 
     def teardown(self) -> None:
         """Wait for pending writes and end the thread."""

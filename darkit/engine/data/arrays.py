@@ -53,25 +53,17 @@ def as_dataset(data: Any, purpose: str) -> Dataset[Any]:
     Raises:
         DataError: The arrays differ in length, or torch has no such dtype.
     """
-    if isinstance(data, Mapping):
-        columns = {str(name): _tensor(item, purpose) for name, item in data.items()}
-        _check_lengths(columns.values(), purpose)
-        return Rows(columns)
-    if isinstance(data, tuple):
-        tensors = tuple(_tensor(item, purpose) for item in data)
-        _check_lengths(tensors, purpose)
-        return TensorDataset(*tensors)
-    tensor = _tensor(data, purpose)
-    _check_lengths([tensor], purpose)
-    return Rows(tensor)
-
-
-def _check_lengths(tensors: Any, purpose: str) -> None:
+    names = [str(name) for name in data] if isinstance(data, Mapping) else []
+    items = data.values() if isinstance(data, Mapping) else data if isinstance(data, tuple) else [data]
+    tensors = [_tensor(item, purpose) for item in items]
     lengths = {len(item) if item.ndim else 0 for item in tensors}
     if len(lengths) > 1:
         raise DataError(f"The tensors of the {purpose} data must have the same length, but have {sorted(lengths)}.")
     if any(not item.ndim for item in tensors):
         raise DataError(f"The {purpose} data must have samples in its first dimension, but is a single number.")
+    if names:
+        return Rows(dict(zip(names, tensors, strict=True)))
+    return TensorDataset(*tensors) if isinstance(data, tuple) else Rows(tensors[0])
 
 
 def _tensor(item: Tensor | numpy.ndarray[Any, Any], purpose: str) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from darkit.engine.data.loader_state import LoaderState
 from darkit.engine.data.order import BatchOrder, PlacedBatches, PlacedSampler
-from darkit.engine.data.samples import misfit_of_samples
+from darkit.engine.data.samples import collating
 from darkit.engine.data.workers import begin, end
 from darkit.engine.device import generator_states, restore_generators
 
@@ -50,7 +50,10 @@ class Feed:
         own = getattr(loader, "batch_sampler", None)
         self._placed = own if isinstance(own, PlacedSampler) else None  # darkit's order, or a custom one with places
         self._stateful = None if order is not None else stateful_dataset(loader)
-        self._held = LoaderState(_local_dataset(loader) if order is not None else loader, without=self._stateful)
+        watched = loader
+        if order is not None:  # the dataset, if this process loads the samples
+            watched = () if loader.num_workers else loader.dataset
+        self._held = LoaderState(watched, without=self._stateful)
         self._epoch = 0
         self._drawn = 0  # batches of this epoch that were requested
         self._torch: Tensor | None = None  # the state of torch's generator for this data
@@ -148,17 +151,15 @@ class Feed:
         self._batches = batches
         self._drawn = self.batches
         del batches  # so that `close` drops the last reference
-        while True:
-            self._drawn += 1
-            try:
-                batch = next(self._batches) if self.order is not None else self._next()
-            except StopIteration:
-                return
-            except (RuntimeError, TypeError) as error:
-                if (misfit := misfit_of_samples(error, "training")) is None:
-                    raise
-                raise misfit from error
-            yield batch
+        with collating("training"):
+            while True:
+                self._drawn += 1
+                try:
+                    with nullcontext() if self.order is not None else self._drawing():
+                        batch = next(self._batches)
+                except StopIteration:
+                    return
+                yield batch
 
     def close(self) -> None:
         """Release the data and end its worker processes.
@@ -169,10 +170,6 @@ class Feed:
         self._batches, self.loader = iter(()), ()
         self._stateful = self._placed = None
         self._held = LoaderState(())
-
-    def _next(self) -> Any:
-        with self._drawing():
-            return next(self._batches)
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
@@ -190,9 +187,6 @@ class Feed:
 
     def _begin(self) -> Iterator[Any]:
         self._start = self._now()
-        return self._open()
-
-    def _open(self) -> Iterator[Any]:
         _set_epoch(self.loader, self._epoch)
         with self._drawing():
             return begin(self.loader)
@@ -254,11 +248,6 @@ class Feed:
         with self._drawing():
             for _ in track(islice(batches, count), "reading again", total=count, transient=True):
                 pass
-
-
-def _local_dataset(loader: Any) -> Any:
-    """Return the dataset of a loader in darkit's order if this process loads the samples."""
-    return () if loader.num_workers else loader.dataset
 
 
 def stateful_dataset(loader: Any) -> Any:

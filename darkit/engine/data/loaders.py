@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    Subset,
-)
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.adopt import adopt, ordered_feed, refuse_empty, with_places
@@ -85,13 +81,7 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
     if isinstance(data, DataLoader):
         return Loaders(adopt(data, config), _validation(val_data, config), data.dataset)
     dataset = _dataset(data, "training")
-    if _is_empty(dataset):
-        raise DataError(f"The training data is empty: the {type(dataset).__name__} has no samples.")
-    if isinstance(dataset, IterableDataset):
-        feed = Feed(_loader(dataset, config))
-    else:
-        order = BatchOrder(len(dataset), config.batch_size, config.seed)
-        feed = ordered_feed(dataset, order, config.num_workers, config, _collating(dataset))
+    feed = _feed(dataset, "training", config)
     refuse_empty(feed, "training")
     return Loaders(feed, _validation(val_data, config), dataset)
 
@@ -113,13 +103,6 @@ def _val_of(data: Mapping[Any, Any]) -> Any:
             ", ".join(map(repr, unused)),
         )
     return data[names[0]] if names else None
-
-
-def _is_empty(dataset: Any) -> bool:
-    try:
-        return isinstance(dataset, Sized) and len(dataset) == 0
-    except TypeError:  # a ChainDataset of datasets without a length
-        return False
 
 
 def _from_module(data: LightningDataModule, val_data: Any, config: TrainerConfig) -> Loaders:
@@ -154,14 +137,7 @@ def _validation(val_data: Any, config: TrainerConfig) -> Any:
     if isinstance(val_data, DataLoader):
         loader = with_places(val_data, config)
     else:
-        dataset = _dataset(val_data, "validation")
-        if _is_empty(dataset):
-            raise DataError(f"The validation data is empty: the {type(dataset).__name__} has no samples.")
-        if isinstance(dataset, IterableDataset):
-            loader = _loader(dataset, config)
-        else:
-            order = BatchOrder(len(dataset), config.batch_size, config.seed, shuffle=False)
-            loader = ordered_feed(dataset, order, config.num_workers, config, _collating(dataset)).loader
+        loader = _feed(_dataset(val_data, "validation"), "validation", config).loader
     refuse_empty(loader, "validation")
     return loader
 
@@ -192,25 +168,26 @@ def _holds_loaders(data: Any) -> bool:
     return any(isinstance(item, DataLoader) for item in items)
 
 
-def _loader(dataset: Any, config: TrainerConfig) -> DataLoader[Any]:
-    """Make a loader of an iterable dataset.
-
-    Its workers restart each epoch, so their random numbers depend on the epoch only.
-    """
-    return DataLoader(
+def _feed(dataset: Any, purpose: str, config: TrainerConfig) -> Feed:
+    """Make the feed of a dataset: shuffled for the training, unless it is iterable."""
+    with suppress(TypeError):  # a ChainDataset of datasets without a length
+        if isinstance(dataset, Sized) and len(dataset) == 0:
+            raise DataError(f"The {purpose} data is empty: the {type(dataset).__name__} has no samples.")
+    collate = own_collate(dataset)
+    settings = {} if collate is None else {"collate_fn": collate}
+    if not isinstance(dataset, IterableDataset):
+        order = BatchOrder(len(dataset), config.batch_size, config.seed, shuffle=purpose == "training")
+        return ordered_feed(dataset, order, config.num_workers, config, settings)
+    loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
         pin_memory=config.device == "cuda",
+        # its workers restart each epoch, so their random numbers depend on the epoch only
         generator=torch.Generator().manual_seed(config.seed % 2**63),
-        **_collating(dataset),
+        **settings,
     )
-
-
-def _collating(dataset: Any) -> dict[str, Any]:
-    """Return the ``collate_fn`` setting of a dataset, if it has one."""
-    collate = own_collate(dataset)
-    return {} if collate is None else {"collate_fn": collate}
+    return Feed(loader)
 
 
 def own_collate(dataset: Any) -> Any:

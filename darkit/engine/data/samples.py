@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -50,7 +51,8 @@ def count_samples(batch: Any) -> int | None:
 
 def count_targets(batch: Any, model: Any) -> Tensor | None:
     """Count the token labels that are not -100; without the first one if the model shifts them."""
-    labels = batch.get("labels") if isinstance(batch, Mapping) else batch[-1] if _is_row(batch) else None
+    is_row = isinstance(batch, tuple | list) and len(batch) > 1
+    labels = batch.get("labels") if isinstance(batch, Mapping) else batch[-1] if is_row else None
     if not isinstance(labels, Tensor) or labels.ndim < 2 or labels.is_floating_point() or labels.is_complex():
         return None
     if isinstance(batch, Mapping) and type(model).__name__.endswith(_SHIFTED):
@@ -58,28 +60,25 @@ def count_targets(batch: Any, model: Any) -> Tensor | None:
     return (labels != IGNORED).sum()
 
 
-def _is_row(batch: Any) -> bool:
-    return isinstance(batch, tuple | list) and len(batch) > 1
-
-
 def _graphs(batch: Any) -> int | None:
     if isinstance(batch, Tensor | numpy.ndarray | str | int | float):
         return None
     for name in _COUNTS:
-        value = batch.get(name) if isinstance(batch, Mapping) else getattr(batch, name, None)
+        value = _part(batch, name)
         value = value[0] if isinstance(value, tuple) and value else value
         if isinstance(value, int) and not isinstance(value, bool):
             return value
-    pointers = batch.get("ptr") if isinstance(batch, Mapping) else getattr(batch, "ptr", None)
+    pointers = _part(batch, "ptr")
     if isinstance(pointers, Tensor) and pointers.ndim == 1 and len(pointers):
         return len(pointers) - 1
-    edges, owners = (
-        batch.get(name) if isinstance(batch, Mapping) else getattr(batch, name, None)
-        for name in ("edge_index", "batch")
-    )
+    edges, owners = _part(batch, "edge_index"), _part(batch, "batch")
     if isinstance(edges, Tensor) and isinstance(owners, Tensor) and owners.ndim == 1 and len(owners):
         return int(owners.max()) + 1
     return None
+
+
+def _part(batch: Any, name: str) -> Any:
+    return batch.get(name) if isinstance(batch, Mapping) else getattr(batch, name, None)
 
 
 def _is_sample(part: Any) -> bool:
@@ -139,17 +138,20 @@ def _on_one_line(key: Any) -> str:
     return text if (text := str(key)).isprintable() else repr(text)
 
 
-def misfit_of_samples(error: Exception, purpose: str) -> DataError | None:
-    """Return the error for samples that torch cannot collate, or None for any other error.
+@contextmanager
+def collating(purpose: str) -> Iterator[None]:
+    """Report samples that torch cannot collate, in this process or in a worker, while a loader is read.
 
-    Args:
-        error: Raised by a loader, in this process or in a worker.
-        purpose: ``training`` or ``validation``, for the message.
+    Raises:
+        DataError: The ``training`` or ``validation`` samples cannot be collated.
     """
-    text = str(error).strip().rpartition("\n")[2]
-    if not any(words in text for words in _NO_BATCH):
-        return None
-    return DataError(
-        f"The {purpose} samples cannot be collated into a batch ({text.rstrip('.')}): use samples of equal shape and "
-        "type, or give the dataset or the DataLoader a collate_fn that pads them."
-    )
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        text = str(error).strip().rpartition("\n")[2]
+        if not any(words in text for words in _NO_BATCH):
+            raise
+        raise DataError(
+            f"The {purpose} samples cannot be collated into a batch ({text.rstrip('.')}): use samples of equal shape "
+            "and type, or give the dataset or the DataLoader a collate_fn that pads them."
+        ) from error

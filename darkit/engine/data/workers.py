@@ -18,9 +18,8 @@ from torch.utils.data import DataLoader
 
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")  # Windows has only the first two
 SIGNALS = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
-_STARTED: weakref.WeakKeyDictionary[Any, int] = (
-    weakref.WeakKeyDictionary()
-)  # iterators with workers -> process that owns them
+# iterators with workers -> process that owns them
+_STARTED: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _DIED = re.compile(r"DataLoader worker \(pid|Pin memory thread exited")
 _FETCHING = ("torch/multiprocessing/reductions.py", "multiprocessing/resource_sharer.py")
 

@@ -8,14 +8,13 @@ import sys
 import types
 import typing
 from collections.abc import Mapping
-from inspect import Parameter, signature
 from pathlib import PurePath
 from typing import Any
 
 import torch
 from torch import nn
 
-from darkit.engine.description.parts import build_parts
+from darkit.engine.description.parts import build_parts, parameters_of
 from darkit.engine.description.typed import restore
 from darkit.errors import ModelError
 from darkit.runs.configs import NAMESPACES, plain
@@ -112,21 +111,8 @@ def is_config_class(kind: str, cls: Any, model_class: type[nn.Module]) -> bool:
 
 def config_parameter(model_class: type[nn.Module]) -> str | None:
     """Return the name of the constructor's config parameter: ``config``, or else the first one."""
-    parameters = _parameters(model_class)
+    parameters = parameters_of(model_class)
     return "config" if "config" in parameters else next(iter(parameters), None)
-
-
-def constructor_parameters(model_class: type[nn.Module]) -> dict[str, Parameter]:
-    """Return the named parameters of a model's constructor."""
-    variable = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-    return {name: one for name, one in _parameters(model_class).items() if one.kind not in variable}
-
-
-def _parameters(model_class: type[nn.Module]) -> Mapping[str, Parameter]:
-    try:
-        return signature(model_class).parameters
-    except (TypeError, ValueError):  # made in C
-        return {}
 
 
 def _has_base(cls: type, package: str, names: tuple[str, ...]) -> bool:

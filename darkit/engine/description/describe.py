@@ -16,11 +16,10 @@ from darkit.engine.description.building import (
     build_config,
     build_from,
     config_parameter,
-    constructor_parameters,
     is_config_class,
 )
 from darkit.engine.description.likeness import are_alike
-from darkit.engine.description.parts import describe_parts
+from darkit.engine.description.parts import constructor_parameters, describe_parts
 from darkit.engine.description.scripts import script_of, sealed
 from darkit.engine.description.twin import TooLargeError, build_twin, is_same_function, other_layout
 from darkit.engine.description.typed import restore, types_of
@@ -113,17 +112,22 @@ def config_values(model: nn.Module) -> Mapping[Any, Any]:
 
 
 def _own_config(model: nn.Module) -> tuple[Any, str]:
-    """Return a model's config and its kind, which is empty for no or an unknown config."""
-    config = _read(model, "config")
-    if config is None:
-        config = _config_by_parameter(model)
+    """Return a model's config and its kind, which is empty for no or an unknown config.
+
+    Without ``config`` it is the attribute named like the constructor's config parameter, unless that is a plain value.
+    """
+    config, name = _read(model, "config"), config_parameter(type(model))
+    if config is None and name is not None:
+        config = _read(model, name)
+        config = None if isinstance(config, (*_PLAIN, Tensor, nn.Module)) else config
     return config, "" if config is None or isinstance(config, type) else _kind_of(config, type(model))
 
 
 def _candidates(model: nn.Module) -> Iterator[_Candidate]:
     (config, kind), cls = _own_config(model), type(model)
     if kind:
-        yield _Candidate(kind, config, _values_of(kind, config), _takes_only_config(cls))
+        takes_only_config = set(constructor_parameters(cls)) <= {config_parameter(cls)}
+        yield _Candidate(kind, config, _values_of(kind, config), takes_only_config)
     parts = describe_parts(model)
     if parts is not None:
         yield _Candidate("parts", parts, parts, False)
@@ -137,13 +141,6 @@ def _candidates(model: nn.Module) -> Iterator[_Candidate]:
         yield _Candidate("arguments", arguments, arguments, False)
     if isinstance(config, Mapping) and set(config) <= set(constructor_parameters(cls)):
         yield _Candidate("arguments", dict(config), dict(config), False)
-
-
-def _config_by_parameter(model: nn.Module) -> Any:
-    """Return the attribute named like the constructor's config parameter, unless it is a plain value."""
-    name = config_parameter(type(model))
-    value = None if name is None else _read(model, name)
-    return None if isinstance(value, (*_PLAIN, Tensor, nn.Module)) else value
 
 
 def _kind_of(config: Any, cls: type[nn.Module]) -> str:
@@ -167,10 +164,6 @@ def _values_of(kind: str, config: Any) -> Mapping[Any, Any]:
         omegaconf = sys.modules["omegaconf"]
         return dict(omegaconf.OmegaConf.to_container(config, resolve=True))
     return attributes_of(config)
-
-
-def _takes_only_config(cls: type[nn.Module]) -> bool:
-    return set(constructor_parameters(cls)) <= {config_parameter(cls)}
 
 
 def _read(model: nn.Module, name: str, default: Any = None) -> Any:

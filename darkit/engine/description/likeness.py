@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from darkit.engine.checkpoints.snapshot import plain_number
 from darkit.engine.lightning import own_attributes
 
 _OF_MODULES = frozenset(
@@ -47,10 +48,7 @@ def are_alike(one: Any, other: Any) -> bool:
 def _alike(one: Any, other: Any, seen: _Seen) -> bool:
     if one is other:
         return True
-    if isinstance(one, numpy.generic):
-        one = one.item()
-    if isinstance(other, numpy.generic):
-        other = other.item()
+    one, other = plain_number(one), plain_number(other)
     if isinstance(one, _SCALARS):
         return type(one) is type(other) and bool(one == other or (one != one and other != other))
     if (id(one), id(other)) in seen:
@@ -101,7 +99,7 @@ def _alike_modules(one: nn.Module, other: nn.Module, seen: _Seen) -> bool:
         if name in hidden:
             if not _alike(value, others[name], seen):
                 return False
-        elif _shape(value) != _shape(others[name]):
+        elif shape_of(value) != shape_of(others[name]):
             return False
     if not all(_alike(child, other._modules[name], seen) for name, child in one._modules.items()):
         return False
@@ -114,8 +112,9 @@ def _alike_modules(one: nn.Module, other: nn.Module, seen: _Seen) -> bool:
     return _alike(own, its, seen)
 
 
-def _shape(value: Any) -> Any:
-    return None if value is None or is_lazy(value) else tuple(value.shape)
+def shape_of(value: Any) -> tuple[int, ...] | None:
+    """Return the shape of a tensor; None for a lazy one or any other value."""
+    return tuple(value.shape) if isinstance(value, Tensor) and not is_lazy(value) else None
 
 
 def _alike_functions(one: Any, other: Any, seen: _Seen) -> bool:

@@ -85,8 +85,19 @@ def _arguments(layer: nn.Module) -> dict[str, Any] | None:
 
 def _parameters(cls: type) -> dict[str, Parameter]:
     """Return the parameters of a layer's constructor; for LSTM and GRU those of the base without the mode."""
-    if issubclass(cls, nn.RNNBase):
-        cls = nn.RNNBase
-    named = signature(cls).parameters
+    named = constructor_parameters(nn.RNNBase if issubclass(cls, nn.RNNBase) else cls)
+    return {name: parameter for name, parameter in named.items() if name != "mode"}
+
+
+def parameters_of(cls: type) -> Mapping[str, Parameter]:
+    """Return the parameters of a constructor; none of a class whose constructor is made in C."""
+    try:
+        return signature(cls).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def constructor_parameters(cls: type) -> dict[str, Parameter]:
+    """Return the named parameters of a constructor."""
     variable = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-    return {name: one for name, one in named.items() if one.kind not in variable and name != "mode"}
+    return {name: one for name, one in parameters_of(cls).items() if one.kind not in variable}

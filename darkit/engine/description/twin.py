@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from darkit.engine.description.likeness import are_alike
+from darkit.engine.description.likeness import are_alike, shape_of
 from darkit.engine.device import floats_like, kept_generators, move_to_device
 from darkit.engine.metrics.undisturbed import evaluating
 
@@ -89,7 +89,7 @@ def other_layout(model: nn.Module, twin: nn.Module) -> str:
     for key in (*wanted, *found):
         if key not in wanted or key not in found:
             return str(key)
-        shapes = [_shape(state[key]) for state in (wanted, found)]
+        shapes = [shape_of(state[key]) for state in (wanted, found)]
         if shapes[0] != shapes[1] and None not in shapes:
             return str(key)
     return ""
@@ -131,7 +131,7 @@ def _answers_alike(model: nn.Module, twin: nn.Module, call: _Call) -> bool:
     for noise, factor in ((0.0, 1.0), (_NOISE, 1.0), (_NOISE, _FACTOR)):
         if noise:
             _disturb(model, noise)
-        twin.load_state_dict(_state(model), strict=True)
+        twin.load_state_dict(model.state_dict(), strict=True)
         given, other = (_answer(part, call, factor) for part in (model, twin))
         if given is None and factor != 1:
             return other is None
@@ -237,16 +237,6 @@ def untouched() -> Iterator[None]:
     with kept_generators(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
-
-
-def _state(model: nn.Module) -> dict[str, Any]:
-    return {
-        key: value.detach().clone() if isinstance(value, Tensor) else value for key, value in model.state_dict().items()
-    }
-
-
-def _shape(value: Any) -> Any:
-    return tuple(value.shape) if isinstance(value, Tensor) and not is_lazy(value) else None
 
 
 def _scaled(value: Any, factor: float) -> Any:

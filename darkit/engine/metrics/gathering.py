@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darkit.engine.device import move_to_device
 from darkit.errors import BatchError, ConfigError, LossError, nearest
 from darkit.runs.log import DEFAULT_COLUMNS
 
@@ -151,7 +152,7 @@ def restore_metrics(module: nn.Module, states: Mapping[str, Any]) -> None:
             continue
         part.reset()
         for key, value in found["state"].items():
-            setattr(part, key, _moved(value, part.device))
+            setattr(part, key, move_to_device(value, part.device))
         part._update_count = found["updates"]
 
 
@@ -179,9 +180,3 @@ def refuse_without_outputs(metrics: Metrics, way: str) -> None:
 
 def _own(value: Any) -> Any:
     return value.copy() if isinstance(value, list) else value  # a reset empties the list itself
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, list):
-        return [_moved(item, device) for item in value]
-    return value.to(device) if isinstance(value, Tensor) else value

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import math
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -32,8 +33,7 @@ from darkit.engine.metrics.gathering import computed, is_metric
 from darkit.errors import LossError
 
 logger = logging.getLogger(__name__)
-_WARNED: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models with a warning about the loss
-_WARNED_VALUES: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()  # and about values
+_WARNED: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()  # values with a warning
 COUNT = "count"
 """The key under which a step returns the denominator of its values."""
 
@@ -60,8 +60,7 @@ class Weigher:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self._unknown = 0
-        self._not_means: dict[str, int] = {}
+        self._unsure: Counter[str] = Counter()  # batches with a value that may be averaged wrongly
         self._observes: bool | None = None
 
     def __call__(self, compute: Callable[[], Mapping[str, Any]], batch: Any) -> Weighed:
@@ -87,10 +86,9 @@ class Weigher:
             if weight is None:
                 usual = self._usual(batch) if usual is None else usual
                 weight = usual
-                if name == "loss":
-                    self._warn_unweighted(seen.is_sum(value), batch)
-                elif seen.is_sum(value) or seen.is_nonlinear(value):
-                    self._warn_not_a_mean(name, "is a sum over a batch" if seen.is_sum(value) else "is not a mean")
+                is_sum = seen.is_sum(value)
+                if (name == "loss" or is_sum or seen.is_nonlinear(value)) and self._is_worth_warning(name):
+                    self._warn(name, is_sum, batch)
             weights[name] = weight
         return Weighed(values, weights)
 
@@ -101,12 +99,24 @@ class Weigher:
         samples = count_samples(batch)
         return 1.0 if samples is None else float(samples)
 
-    def _warn_unweighted(self, is_sum: bool, batch: Any) -> None:
-        """Warn once, from the second batch on."""
-        self._unknown += 1
-        if self._unknown < 2 or self.model in _WARNED:
+    def _is_worth_warning(self, name: str) -> bool:
+        """Return whether to warn of a value: once, from the second batch on."""
+        self._unsure[name] += 1
+        warned = _WARNED.setdefault(self.model, set())
+        if self._unsure[name] < 2 or name in warned:
+            return False
+        warned.add(name)
+        return True
+
+    def _warn(self, name: str, is_sum: bool, batch: Any) -> None:
+        if name != "loss":
+            logger.warning(
+                "%r %s, so its average over batches depends on the batch size. Return a mean from which it can be "
+                "computed, or a torchmetrics object.",
+                name,
+                "is a sum over a batch" if is_sum else "is not a mean",
+            )
             return
-        _WARNED.add(self.model)
         if count_targets(batch, self.model) is not None:
             by = "by the number of labels that are not -100"
         else:
@@ -116,20 +126,6 @@ class Weigher:
             "number of samples or targets that the loss is the mean of.",
             "The loss is a sum and not a mean" if is_sum else "The denominator of the loss is unknown",
             by,
-        )
-
-    def _warn_not_a_mean(self, name: str, what: str) -> None:
-        """Warn once about a value that cannot be averaged over batches, from the second batch on."""
-        self._not_means[name] = self._not_means.get(name, 0) + 1
-        warned = _WARNED_VALUES.setdefault(self.model, set())
-        if self._not_means[name] < 2 or name in warned:
-            return
-        warned.add(name)
-        logger.warning(
-            "%r %s, so its average over batches depends on the batch size. Return a mean from which it can be "
-            "computed, or a torchmetrics object.",
-            name,
-            what,
         )
 
 

@@ -22,12 +22,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     Restored are modes, buffers, and attributes with tensors, such as the states of spiking and recurrent networks, also
     in lists, dicts, tuples and dataclasses. A list that only grew is kept: it collects results.
     """
-    before = _State(module)
-    module.eval()
-    try:
+    with undisturbed(module):
+        module.eval()
         yield
-    finally:
-        before.restore()
 
 
 @contextmanager

@@ -209,12 +209,12 @@ class Adapter(LightningModule):
                 not self._stretching
                 or dataloader_iter.done
                 or trainer.global_step >= trainer.max_steps
-                or (not self._window and (_should_stop(trainer) or time.monotonic() > deadline))
+                or (not self._window and (trainer.should_stop or time.monotonic() > deadline))
             ):
                 return outputs
             for callback in self._ending:
                 callback.on_train_batch_end(trainer, self, outputs, batch, index)
-            if _should_stop(trainer) and not self._window:  # otherwise partially accumulated gradients are lost
+            if trainer.should_stop and not self._window:  # otherwise partially accumulated gradients are lost
                 return {}
 
     def _train_batch(self, batch: Any) -> dict[str, Any]:
@@ -292,10 +292,6 @@ class Adapter(LightningModule):
 def bare_module(pl_module: LightningModule) -> nn.Module:
     """Return the user's module inside the adapter, or a user's LightningModule itself."""
     return pl_module.module if isinstance(pl_module, Adapter) else pl_module
-
-
-def _should_stop(trainer: Trainer) -> bool:
-    return bool(trainer.should_stop)
 
 
 def _overriding(trainer: Trainer, hook: str) -> list[Callback]:
