@@ -7,7 +7,7 @@ import copy
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -269,10 +269,7 @@ class RunRecorder:
     def save(self, step: int, content: Mapping[str, Any], *, wait: bool = True) -> Path:
         """Write a checkpoint; saving a step again after the end replaces only its weights and optimizer.
 
-        Args:
-            step: The step.
-            content: The checkpoint's content.
-            wait: Whether to return only once it is on the disk; otherwise a thread writes a copy.
+        Unless the caller wants to ``wait`` until it is on the disk, a thread writes a copy of the content.
         """
         if self.is_over and self.folder is not None:
             return self._save_again(self.folder, step, content)
@@ -298,8 +295,7 @@ class RunRecorder:
     def save_last(self, boundary: Boundary | None = None) -> None:
         """Save the last completed step unless it is saved: a loop may end before ``max_step``, or between saves.
 
-        Args:
-            boundary: The state at the end of that step, if another step has begun since.
+        ``boundary`` is as in `SaveStep`.
         """
         if self.session is None or not 0 < self.step <= self._parts().max_step:
             return
@@ -327,11 +323,9 @@ class RunRecorder:
         with Session.reopen(folder, self.step, rank=own_rank(self._parts().config)) as session:
             if session.writes:
                 fixed = self.columns is not None
-                stream = RowStream(CsvLog(folder / files.LOG, self.columns or DEFAULT_COLUMNS, fixed=fixed))
-                try:
+                log = CsvLog(folder / files.LOG, self.columns or DEFAULT_COLUMNS, fixed=fixed)
+                with closing(RowStream(log)) as stream:
                     stream.put(row)
-                finally:
-                    stream.close()
 
     def _sinks(self) -> list[Sink]:
         if not self._parts().config.tensorboard or self.folder is None:

@@ -144,11 +144,8 @@ def find_resume_state(
 ) -> ResumeState | None:
     """Find what a trainer's loop resumes from, and load its weights; None starts a new run.
 
-    Args:
-        parts: The trainer's; the config's name is set to that of a run that is resumed.
-        resume: As in `darkit.fit`.
-        allowed: Whether settings that change the mathematics may differ.
-        attributes: As in `ResumeState`.
+    The name in the config of ``parts`` is set to that of a run that is resumed. ``allowed`` says whether settings that
+    change the mathematics may differ.
 
     Raises:
         DarkitError: The run or checkpoint does not exist, or it does not fit.

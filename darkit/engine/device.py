@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from darkit.engine.config import TrainerConfig
 from darkit.errors import DeviceWarning
@@ -38,7 +38,7 @@ def resolve_device(config: TrainerConfig) -> str:
 
 def move_to_device(batch: Any, device: str | torch.device) -> Any:
     """Move a batch: a tensor, anything with ``.to(device)``, or tuples, lists and dicts of them."""
-    if isinstance(batch, torch.Tensor):
+    if isinstance(batch, Tensor):
         return batch.to(device)
     from lightning.fabric.utilities import move_data_to_device  # slow to load, and most predictions need no more
 
@@ -52,15 +52,16 @@ def floats_like(model: nn.Module, batch: Any) -> Any:
     """
     types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     dtype = types.pop() if len(types) == 1 else None
-    return batch if dtype in (None, torch.float32) else _with_floats(batch, dtype)
+    return batch if dtype in (None, torch.float32) else map_floats(lambda tensor: tensor.to(dtype), batch)
 
 
-def _with_floats(value: Any, dtype: torch.dtype) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
+def map_floats(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Apply a function to the floating-point tensors in dicts, lists and tuples."""
+    if isinstance(value, Tensor):
+        return function(value) if value.is_floating_point() else value
     if isinstance(value, Mapping):
-        return {key: _with_floats(item, dtype) for key, item in value.items()}
-    return type(value)(_with_floats(item, dtype) for item in value) if type(value) in (list, tuple) else value
+        return {key: map_floats(function, item) for key, item in value.items()}
+    return type(value)(map_floats(function, item) for item in value) if type(value) in (list, tuple) else value
 
 
 def seed_generators(seed: int) -> None:
@@ -72,14 +73,19 @@ def seed_generators(seed: int) -> None:
 
 def generator_states() -> dict[str, Any]:
     """Collect the states of all generators in a form that ``torch.load(weights_only=True)`` reads."""
-    version, internal, gauss = random.getstate()
-    state: Any = numpy.random.get_state(legacy=True)
-    kind, keys, position, has_gauss, cached = state
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return plain_states(random.getstate(), numpy.random.get_state(legacy=True), torch.get_rng_state(), cuda)
+
+
+def plain_states(python: Any, numpys: Any, torchs: Any, cuda: list[Tensor]) -> dict[str, Any]:
+    """Return the states of generators, as their libraries give them, in the form of `generator_states`."""
+    version, internal, gauss = python
+    kind, keys, position, has_gauss, cached = numpys
     return {
         "python": [version, list(internal), gauss],
         "numpy": [kind, keys.tolist(), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "torch": torchs,
+        "cuda": cuda,
     }
 
 

@@ -249,12 +249,9 @@ def _averages(model: nn.Module, config: TrainerConfig, state: Mapping[str, Any])
 
 
 def restore(trainer: Trainer, adapter: Adapter, state: Mapping[str, Any]) -> None:
-    """Give every process its share of the data, and restore data position and counters from a checkpoint.
+    """Give every process its share of the data, and restore data position and counters before ``trainer.fit``.
 
-    Args:
-        trainer: The trainer, before ``fit``.
-        adapter: The adapter that it trains.
-        state: The checkpoint's content, or empty for a new training.
+    ``state`` is the checkpoint's content, or empty for a new training.
     """
     feed = adapter.feed
     feed.share(trainer.global_rank, trainer.world_size)
@@ -294,14 +291,8 @@ def run_loop(
 ) -> None:
     """Train until the last step or a request to stop.
 
-    The death of a data worker belongs to the stop when the signal went to the whole process group.
-
-    Args:
-        trainer: The trainer.
-        adapter: The adapter that it trains.
-        config: The config, for ``compile``.
-        guard: The guard with the request to stop.
-        few_shapes: Whether batches have so few shapes that each gets its kernel, independent of earlier batches.
+    The death of a data worker belongs to the stop when the signal went to the whole process group. With ``few_shapes``,
+    each shape of a batch gets its own compiled kernel, independent of earlier batches.
     """
     module = adapter.module
     begin_training(module)

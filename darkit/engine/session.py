@@ -166,13 +166,8 @@ class Session:
     ) -> None:
         """Write ``run.json``, and ``config.yaml`` of a composed config, for a new run; add an entry for a resumed one.
 
-        Args:
-            model: How the model can be rebuilt.
-            config: The trainer's config.
-            series: The curves to show.
-            data: Facts about the training data.
-            composed: The composed config as YAML, or empty.
-            changes: Settings of a resumed run that differ from before.
+        ``data`` has facts about the training data, ``composed`` is the composed config as YAML, or empty, and
+        ``changes`` are the settings of a resumed run that differ from before.
         """
         if not self.writes:
             return
@@ -262,9 +257,6 @@ class Session:
 
     def end(self, error: BaseException | None = None) -> None:
         """Write pending data and the final status, and release the lock; a second call does nothing.
-
-        Args:
-            error: The error that ended the training, or None.
 
         Raises:
             StorageError: Something could not be written, and no other error came before.

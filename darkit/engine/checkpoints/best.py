@@ -14,14 +14,9 @@ from darkit.runs.retention import Retention
 
 
 def refuse_without_validation(config: TrainerConfig, *, validates: bool) -> None:
-    """Refuse settings that need a validation metric in a training without validation.
+    """Refuse settings that need a validation metric in a training without validation. Raises `ConfigError`.
 
-    Args:
-        config: The settings.
-        validates: Whether there is validation data, or a callback that may add such a metric.
-
-    Raises:
-        ConfigError: A setting needs validation.
+    ``validates`` says whether there is validation data, or a callback that may add such a metric.
     """
     asked = [name for name in ("keep_best", "early_stop_patience", "load_best_at_end") if getattr(config, name)]
     if asked and not validates and config.monitor.startswith("val_"):
@@ -32,16 +27,9 @@ def refuse_without_validation(config: TrainerConfig, *, validates: bool) -> None
 
 
 def load_best(run: Run, model: nn.Module, config: TrainerConfig, *, writes: bool) -> str:
-    """Load the weights of a run's best checkpoint, and record it in ``run.json``.
+    """Load the weights of a run's best checkpoint once all are written; return a message for the user.
 
-    Args:
-        run: The run, with all checkpoints written.
-        model: The model.
-        config: Has ``monitor`` and ``mode``.
-        writes: Whether this process writes the run's files.
-
-    Returns:
-        A message for the user.
+    A process that ``writes`` the run's files records the checkpoint in ``run.json``.
     """
     ranked = Retention(monitor=config.monitor, mode=config.best_mode).ranked(list_checkpoints(run.path))
     for checkpoint in ranked:

@@ -13,6 +13,8 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from darkit.engine.device import plain_states
+
 _PYTHON: Any = getattr(random.getstate, "__self__", None)  # the generator behind the functions of `random`
 _LARGE = 1 << 24  # bytes; larger buffers are only checked for changes
 _STATE = 2500  # bytes of MT19937, numpy's and Python's: 624 words and a position
@@ -41,11 +43,7 @@ class Boundary:
         self._numpy: Any = None
 
     def record(self, module: nn.Module) -> None:
-        """Record the current state.
-
-        Args:
-            module: The module that checkpoints contain.
-        """
+        """Record the current state; the module is the one that checkpoints contain."""
         self._record_python()
         self._torch = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state_all() if self._has_cuda else []
@@ -58,14 +56,7 @@ class Boundary:
 
     def generators(self) -> dict[str, Any]:
         """Return the generators' states in the form of `darkit.engine.device.generator_states`."""
-        version, internal, gauss = self._python
-        kind, keys, position, has_gauss, cached = self._numpy
-        return {
-            "python": [version, list(internal), gauss],
-            "numpy": [kind, keys.tolist(), position, has_gauss, cached],
-            "torch": self._torch,
-            "cuda": self._cuda,
-        }
+        return plain_states(self._python, self._numpy, self._torch, self._cuda)
 
     def buffers(self) -> Mapping[str, Tensor]:
         """Return the buffers by their names in the module's ``state_dict``.

@@ -128,12 +128,7 @@ class CheckpointWriter(BackgroundWriter):
         self._warned = False
 
     def save(self, step: int, content: Mapping[str, Any], metrics: Mapping[str, float]) -> Path:
-        """Save a step in the background and return the path of the checkpoint.
-
-        Args:
-            step: The step.
-            content: See `darkit.engine.checkpoints.checkpoint.write_checkpoint`.
-            metrics: The values logged at this step.
+        """Save a step in the background, as `write_checkpoint` does, and return the path of the checkpoint.
 
         Raises:
             StorageError: The previous save failed.

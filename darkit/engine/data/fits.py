@@ -61,14 +61,7 @@ def refuse_uninitialized(model: nn.Module) -> None:
 
 
 def check_fits(model: nn.Module, values: Mapping[str, Any], loaders: Loaders, *, direct: bool) -> None:
-    """Check training and validation data; see `check_fit`.
-
-    Args:
-        model: The model.
-        values: The values of its config.
-        loaders: The data.
-        direct: Whether batches are passed to the model's ``forward`` unchanged.
-    """
+    """Check training and validation data with `check_fit`; ``direct`` batches are passed to ``forward`` unchanged."""
     for loader, data, purpose in (
         (loaders.train.loader, loaders.dataset, "training"),
         (loaders.val, getattr(loaders.val, "dataset", None), "validation"),

@@ -61,10 +61,8 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
     """Make the loaders of a run.
 
     Args:
-        data: A Dataset (map-style or iterable), a list of samples, a tensor or array, a tuple or dict of them, a
-            DataLoader, a LightningDataModule, or a dict with ``train`` and optionally ``val``. A dataset's own
-            ``collate_fn`` is used.
-        val_data: The same except for the last two, or None.
+        data: As in `darkit.fit`. A dataset's own ``collate_fn`` is used.
+        val_data: The same except for a LightningDataModule and a dict with ``train``, or None.
         config: Batch size, workers, seed and device.
 
     Raises:

@@ -28,12 +28,8 @@ def build_from(
 ) -> nn.Module:
     """Build a model with fresh weights.
 
-    Args:
-        model_class: The model's class.
-        kind: The kind of the config; see `darkit.engine.description.describe.ModelDescription`.
-        config_class: The config's class, where the kind has one.
-        values: The content of ``config.json``.
-        noted: The types that JSON lacks; see `darkit.engine.description.typed`.
+    The arguments are those that `darkit.engine.description.describe.ModelDescription` records; ``values`` is the
+    content of ``config.json``, and ``noted`` the types that JSON lacks.
 
     Raises:
         ModelError: The config's class is not allowed.
@@ -57,15 +53,9 @@ def build_config(
 ) -> Any:
     """Build a model's config.
 
-    Only these classes are used: dataclasses, pydantic's ``BaseModel``, transformers' ``PretrainedConfig``, namespaces,
-    and plain classes of the model's own package. For the last, attributes are set without calling the constructor.
-
-    Args:
-        kind: The kind of config.
-        cls: Its class, for the kinds `WITH_CLASS`.
-        values: Its values, from JSON.
-        model_class: The model's class.
-        noted: The types that JSON lacks.
+    Only these classes are used, for the kinds `WITH_CLASS`: dataclasses, pydantic's ``BaseModel``, transformers'
+    ``PretrainedConfig``, namespaces, and plain classes of the model's own package. For the last, attributes are set
+    without calling the constructor. Further arguments are as in `build_from`.
 
     Raises:
         ModelError: The kind is unknown, or the class is not of that kind.

@@ -87,9 +87,7 @@ def describe_model(model: nn.Module, sample: Callable[[], Any] | None = None) ->
     from attributes or defaults, and arguments of torch layers) and configs that JSON changes are accepted only if the
     rebuilt model is the same function; see `darkit.engine.description.twin`.
 
-    Args:
-        model: The model; it and the generators stay unchanged.
-        sample: Returns a small batch to compare outputs, or None.
+    The model and the generators stay unchanged. ``sample`` returns a small batch to compare outputs, or None.
     """
     model = bare(model)
     cls = type(model)

@@ -86,8 +86,7 @@ def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
     elif callable(getattr(tokenizer, "to_str", None)):  # tokenizers
         files.write_text(folder / files.TOKENIZER, tokenizer.to_str(pretty=True) + "\n")
     elif isinstance(tokenizer, str | Path) and Path(tokenizer).is_file():
-        text = _tokenizer_text(Path(tokenizer))
-        files.write_text(folder / files.TOKENIZER, text)
+        files.write_text(folder / files.TOKENIZER, _tokenizer_text(Path(tokenizer)))
     else:
         raise ConfigError(
             "tokenizer must be a tokenizers.Tokenizer, a transformers tokenizer or the path of a tokenizer.json, not "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from darkit.engine.description.likeness import are_alike, shape_of
-from darkit.engine.device import floats_like, kept_generators, move_to_device
+from darkit.engine.device import floats_like, kept_generators, map_floats, move_to_device
 from darkit.engine.metrics.undisturbed import evaluating
 
 _LARGEST = 2**29  # bytes of a model that is built a second time
@@ -96,16 +96,11 @@ def other_layout(model: nn.Module, twin: nn.Module) -> str:
 
 
 def is_same_function(model: nn.Module, twin: nn.Module, sample: Callable[[], Any] | None) -> bool:
-    """Return whether a twin with the same weights and buffers computes the same function.
+    """Return whether a twin on the CPU computes the same function with the same weights and buffers.
 
-    This holds if all attributes are alike. Otherwise the outputs are compared in evaluation mode: for a batch, with
-    randomly changed weights (zero-initialised ones hide later layers), and for scaled inputs. The model and the
-    generators stay unchanged.
-
-    Args:
-        model: The model.
-        twin: The second model, on the CPU.
-        sample: Returns a small batch or None; None without data.
+    This holds if all attributes are alike. Otherwise the outputs are compared in evaluation mode: for the batch that
+    ``sample`` returns, with randomly changed weights (zero-initialised ones hide later layers), and for scaled inputs.
+    The model and the generators stay unchanged.
     """
     if are_alike(model, twin):
         return True
@@ -161,7 +156,7 @@ def _answer(model: nn.Module, call: _Call, factor: float) -> list[Any] | None:
     """Return the tensors and numbers of a model's output, or None if it fails or has none."""
     with kept_generators(), suppress(Exception):  # the model may raise anything
         torch.manual_seed(0)
-        positional, named = _scaled(call, factor)
+        positional, named = call if factor == 1 else map_floats(lambda tensor: tensor * factor, call)
         return list(_leaves(model(*positional, **named))) or None
     return None
 
@@ -237,13 +232,3 @@ def untouched() -> Iterator[None]:
     with kept_generators(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
-
-
-def _scaled(value: Any, factor: float) -> Any:
-    if factor == 1:
-        return value
-    if isinstance(value, Tensor):
-        return value * factor if value.is_floating_point() else value
-    if isinstance(value, dict):
-        return {key: _scaled(item, factor) for key, item in value.items()}
-    return type(value)(_scaled(item, factor) for item in value) if type(value) in (list, tuple) else value

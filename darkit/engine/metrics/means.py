@@ -52,11 +52,7 @@ class Weighed:
 
 
 class Weigher:
-    """Compute batches and their weights.
-
-    Args:
-        model: The user's model.
-    """
+    """Computes batches of a user's model and their weights."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -64,11 +60,7 @@ class Weigher:
         self._observes: bool | None = None
 
     def __call__(self, compute: Callable[[], Mapping[str, Any]], batch: Any) -> Weighed:
-        """Compute one batch.
-
-        Args:
-            compute: Returns the values by name.
-            batch: The batch.
+        """Compute one batch; ``compute`` returns its values by name.
 
         Raises:
             LossError: ``count`` is not a number of at least 0.

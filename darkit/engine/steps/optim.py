@@ -213,10 +213,7 @@ def load_schedule(schedule: LRScheduler, saved: Mapping[str, Any]) -> None:
 def restore_groups(optimizer: Optimizer, saved: Any, changed: Collection[str]) -> None:
     """Undo what the constructor of a schedule set in the groups of an optimizer with a restored state.
 
-    Args:
-        optimizer: The optimizer.
-        saved: Its state in the checkpoint.
-        changed: Names of the changed settings, which stay.
+    ``saved`` is its state in the checkpoint; the settings that were ``changed`` since stay.
     """
     kept = {"params", *changed, *(_OF_SCHEDULES if "lr" in changed else ())}
     groups = saved.get("param_groups", ()) if isinstance(saved, Mapping) else ()
