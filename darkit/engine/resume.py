@@ -14,7 +14,7 @@ from typing import Any
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.engine.config import AUTO, TrainerConfig
 from darkit.engine.description.exports import tokenizer_digest
-from darkit.errors import CheckpointNotFoundError, ConfigError, ReproductionWarning, RunLockedError, StorageError
+from darkit.errors import CheckpointNotFoundError, ConfigError, ReproductionWarning, RunLockedError
 from darkit.runs import Run, files, load
 from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path
 from darkit.runs.configs import public_values
@@ -97,7 +97,7 @@ class Resume:
             raise RunLockedError(f"The run {self.run.name!r} was trained by another process just now; try again.")
         if not later:
             return
-        try:
+        with files.storage_errors(f"set later checkpoints of {self.run.name!r} aside"):
             folder = _new_folder(self.run.path)
             for checkpoint in later:
                 for path in (manifest_path(checkpoint.path), checkpoint.path):
@@ -105,10 +105,6 @@ class Resume:
                         os.replace(path, folder / path.name)
             files.sync_folder(folder)
             files.sync_folder(self.run.path)
-        except OSError as error:
-            raise StorageError(
-                error.errno, f"Cannot set later checkpoints of {self.run.name!r} aside: {error.strerror}."
-            ) from error
 
 
 def warn_of_other_data(run: Run, facts: Mapping[str, Any]) -> None:

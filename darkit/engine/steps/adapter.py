@@ -171,16 +171,14 @@ class Adapter(LightningModule):
                 )
             self.data_ended = trainer.should_stop = True
             return
-        if self.schedule is not None and self._epoch_is_complete():
+        # otherwise the epoch ends because the training does
+        is_complete = self.feed.batches >= self.trainer.num_training_batches or data_ended(self.trainer)
+        if self.schedule is not None and is_complete:
             self.schedule.after_epoch(self.trainer.current_epoch)
         if not self.trainer.should_stop:  # otherwise the epoch may be incomplete, and is resumed later
             self.feed.next_epoch(self.trainer.current_epoch + 1)
             if not self._window:
                 self.feed.mark()
-
-    def _epoch_is_complete(self) -> bool:
-        """Return whether an epoch ended with its data, and not because the training ends."""
-        return self.feed.batches >= self.trainer.num_training_batches or data_ended(self.trainer)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradients, which are unscaled by now."""

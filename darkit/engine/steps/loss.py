@@ -92,12 +92,9 @@ class Step:
                 raise
             raise misfit(error, f"a batch of {describe(batch)}") from error
         if self._evaluates and (output is None or (isinstance(output, Mapping) and "loss" not in output)):
-            return self._numbers(output or {})
+            values = {"loss" if key == "val_loss" else key: value for key, value in (output or {}).items()}
+            return _values(values, self._warn)
         return scalars(output, meant=self._meant, warn=self._warn)
-
-    def _numbers(self, output: Mapping[str, Any]) -> dict[str, Any]:
-        values = {"loss" if key == "val_loss" else key: value for key, value in output.items()}
-        return _values(values, self._warn)
 
     def _warn(self, name: str, problem: str) -> None:
         if name not in self._warned:
@@ -239,9 +236,7 @@ def _with_metrics(model: nn.Module, compute: Compute, metrics: Metrics) -> Compu
     return lambda batch, index: _joined(compute(batch, index), metrics.compute(model, batch, None, None))
 
 
-def _joined(output: Any, found: dict[str, Any]) -> Any:
-    if not found:
-        return output
+def _joined(output: Any, found: dict[str, Any]) -> dict[str, Any]:
     return {**(output if isinstance(output, Mapping) else {"loss": _find(output, True)}), **found}
 
 

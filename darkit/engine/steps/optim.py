@@ -58,7 +58,8 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
     made = given(parameters) if callable(given) else given
     if isinstance(made, list | tuple) and len(made) == 1:
         (made,) = made
-    if isinstance(made, list | tuple | Mapping) and any(isinstance(part, Optimizer) for part in _parts(made)):
+    parts = made.values() if isinstance(made, Mapping) else made
+    if isinstance(made, list | tuple | Mapping) and any(isinstance(part, Optimizer) for part in parts):
         raise ConfigError(
             f"fit steps one optimizer, not {len(made)}. Give the parameters to one optimizer as groups, or write the "
             "loop in the train method of a darkit.core.Trainer subclass."
@@ -85,10 +86,6 @@ def needs_closure(cls: type[Optimizer]) -> bool:
     own = list(inspect.signature(cls.step).parameters.values())[1:]
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return any(parameter.default is parameter.empty and parameter.kind not in variable for parameter in own)
-
-
-def _parts(made: Any) -> Any:
-    return made.values() if isinstance(made, Mapping) else made
 
 
 def optimizer_class(name: str) -> type[Optimizer]:

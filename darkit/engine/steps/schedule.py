@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +17,6 @@ from darkit.engine.steps.optim import learning_rate_factor
 from darkit.errors import ConfigError
 
 logger = logging.getLogger(__name__)
-MakeScheduler = Callable[[Optimizer], Any]
 INTERVALS = ("step", "epoch")
 _SETTINGS = ("scheduler", "interval", "frequency", "monitor", "strict", "reduce_on_plateau", "name")
 _FORMS = "a torch schedule, a callable of the optimizer, (schedule, 'step' or 'epoch') or Lightning's dict"
