@@ -58,7 +58,7 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
     made = given(parameters) if callable(given) else given
     if isinstance(made, list | tuple) and len(made) == 1:
         (made,) = made
-    parts = made.values() if isinstance(made, Mapping) else made
+    parts: Any = made.values() if isinstance(made, Mapping) else made
     if isinstance(made, list | tuple | Mapping) and any(isinstance(part, Optimizer) for part in parts):
         raise ConfigError(
             f"fit steps one optimizer, not {len(made)}. Give the parameters to one optimizer as groups, or write the "
