@@ -92,6 +92,10 @@ class MediaError(DarkitError, ValueError):
     """An image, a sound, a text, a table or a figure that cannot be logged, or cannot be read again."""
 
 
+class SourceError(DarkitError, ValueError):
+    """Logs of another tool that are not recognised or cannot be read."""
+
+
 class StorageError(DarkitError, OSError):
     """The file system failed: no space, no permission, not a folder."""
 

@@ -28,7 +28,8 @@ MAY_IMPORT = {  # room -> the rooms that it may import, besides itself
     "prediction": {"errors", "runs", "engine", "data"},
     "core": {"errors", "runs", "engine", "prediction"},
     "dashboard": {"errors", "runs"},
-    "cli": {"errors", "version", "runs", "engine", "data", "prediction", "core", "dashboard"},
+    "integrations": {"errors", "runs", "engine", "prediction", "core"},
+    "cli": {"errors", "version", "runs", "engine", "data", "prediction", "core", "dashboard", "integrations"},
     "darkit": {"errors", "version", "runs", "engine", "cli"},  # the doors: darkit, darkit.train and darkit.__main__
 }
 WINGS = {  # room -> its folders and ground files, each importing only those before it; "" are the room's other files
@@ -50,9 +51,11 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
         *("callbacks", ""),
     ],
     "prediction": ["text", "", "exporting"],
+    "integrations": ["importers", "exporters", ""],
     "dashboard": ["texts", "reading", "view", "charts", "pages", "server", ""],
 }
 ONLY_OUTSIDE = {"errors": set(), "version": set(), "runs": {"filelock", "platformdirs", "polars"}}
+OF_LOGS = ("darkit.integrations.importers", "darkit.integrations.exporters")
 NEVER_OUTSIDE = {"dashboard": {"torch", "lightning", "pytorch_lightning", "transformers"}}
 
 Import = tuple[str, str, str]  # importing module, imported module, when: at "once", "later", or for "types" alone
@@ -166,6 +169,17 @@ def test_what_must_be_light_uses_nothing_heavy(room: str) -> None:
     outside -= {*sys.stdlib_module_names, "darkit"}
     assert not outside & NEVER_OUTSIDE.get(room, set())
     assert outside <= ONLY_OUTSIDE.get(room, outside)
+
+
+def test_logs_of_other_tools_are_read_and_written_with_runs_alone() -> None:
+    alone = [found for found in IMPORTS if found[0].startswith(OF_LOGS)]
+    assert alone
+    ours = {imported for _, imported, _ in alone if imported.partition(".")[0] == "darkit"}
+    assert {room_of(imported) for imported in ours} == {"errors", "runs", "integrations"}
+    assert all(imported.startswith(OF_LOGS) for imported in ours if room_of(imported) == "integrations")
+    outside = {imported.partition(".")[0] for _, imported, when in alone if when == "once"}
+    assert outside <= {*sys.stdlib_module_names, "darkit"}  # other packages are loaded when a log needs them
+    assert not {imported.partition(".")[0] for _, imported, _ in alone} & {"torch", "lightning", "transformers"}
 
 
 LIGHT = [

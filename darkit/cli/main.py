@@ -6,7 +6,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from darkit.cli import data, evaluate, export, new, predict, runs, show, start, stop, stop_server, verify, verify_resume
+from darkit.cli import (
+    data,
+    evaluate,
+    export,
+    import_,
+    new,
+    predict,
+    runs,
+    show,
+    start,
+    stop,
+    stop_server,
+    verify,
+    verify_resume,
+)
 from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error
 from darkit.cli.pipes import until_nobody_reads
 from darkit.errors import DarkitError, StorageError
@@ -76,7 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     commands.add_parser("train", help="train a run from composed configs", add_help=False)
-    for command in (runs, show, stop, predict, evaluate, data, export, verify, verify_resume, new, start, stop_server):
+    for command in (
+        *(runs, show, stop, predict, evaluate, data, export, import_, verify, verify_resume, new, start, stop_server),
+    ):
         command.add_parser(commands)
     return parser
 

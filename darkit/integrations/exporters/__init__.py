@@ -1,0 +1,1 @@
+"""Writers of runs for other tools: nobody is locked in."""
