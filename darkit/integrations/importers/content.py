@@ -56,7 +56,7 @@ def write_content(folder: Path, imported: Imported) -> int:
 def _status(imported: Imported) -> Status:
     return Status(
         state=imported.state,
-        step=imported.rows.last_step,
+        step=max(imported.rows.last_step, imported.last_step),
         max_step=imported.max_step,
         started=imported.started,
         heartbeat=imported.ended,

@@ -44,6 +44,7 @@ class Imported:
         traceback: The exception's traceback, if the source has it.
         started: When the run began, in Unix seconds, or 0.
         ended: When it was last heard of, in Unix seconds, or 0.
+        last_step: The last step that something was logged at, where that is not the last row's.
         max_step: The step at which it was to end, or None.
         tags: Short words about it.
         note: Free text about it.
@@ -63,6 +64,7 @@ class Imported:
     traceback: str = ""
     started: float = 0.0
     ended: float = 0.0
+    last_step: int = 0
     max_step: int | None = None
     tags: Sequence[str] = ()
     note: str = ""

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from darkit.errors import SourceError
-from darkit.integrations.importers import tensorboard
+from darkit.integrations.importers import tensorboard, wandb
 from darkit.integrations.importers.imported import Folder, Source
 from darkit.runs import files
 
 MOST_FOLDERS = 200_000
 DEEPEST = 40
 _SKIPPED = {".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".cache"}
-_READERS: tuple[Callable[[Folder], list[Source]], ...] = (tensorboard.find,)
-KINDS = "TensorBoard event folders"
+_READERS: tuple[Callable[[Folder], list[Source]], ...] = (wandb.find, tensorboard.find)
+KINDS = "TensorBoard event folders, W&B runs"
 
 
 @dataclass

@@ -129,7 +129,7 @@ class Rows:
         for place in self._steps.values():
             for row in place.rows:
                 for column, value in row.items():
-                    if column not in numeric and column not in _FIRST and isinstance(value, int | float):
+                    if column not in numeric and column not in _FIRST and is_number(value):
                         numeric[column] = None
         shown = [column for column in self.columns() if column in numeric][:_MOST_SERIES]
         return {column: ["step", column] for column in shown}
@@ -204,6 +204,11 @@ def as_cell(value: Any) -> Any:
     if isinstance(value, int):
         return value if abs(value) < 2**63 else _as_float(value)
     return value[:LONGEST_TEXT] if isinstance(value, str) else None
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number and not a boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def whole(value: Any) -> int | None:

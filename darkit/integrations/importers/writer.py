@@ -82,14 +82,13 @@ def import_source(
         wanted = found[0].name if found else free_name(root, valid_name(name or source.name))
         action, before = (UPDATED, found[0].log().height) if found else (IMPORTED, 0)
         return _outcome(wanted, action, imported, before, sum(1 for _ in imported.media()))
-    origin = {
+    origin = plain(imported.facts) | {
         "kind": source.kind,
         "path": str(source.path),
         "identity": source.identity,
         "digest": digest,
         "size": size,
         "imported_at": time.time(),
-        **plain(imported.facts),
     }
     outcome = _update(found[0], imported, origin) if found else _create(root, name or source.name, imported, origin)
     run = Run(root / outcome.name)

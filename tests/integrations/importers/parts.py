@@ -38,7 +38,7 @@ def tree(folder: Path) -> dict[str, tuple[str, int]]:
     return {
         str(path.relative_to(folder)): (
             hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "",
-            path.stat().st_mtime_ns,
+            path.lstat().st_mtime_ns,
         )
         for path in sorted(folder.rglob("*"))
     }
