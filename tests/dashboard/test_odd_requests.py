@@ -103,6 +103,9 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
             sent.append(message)
 
         await app(scope, receive, send)
+        content = b"".join(message.get("body", b"") for message in sent)
+        if content.startswith(b"{") and method == "POST":  # half a character, at which orjson fails where it is there
+            json.dumps(json.loads(content), ensure_ascii=False).encode()
         return int(sent[0]["status"])
 
     def once(method: str, path: str, body: object = None, query: bytes = b"") -> int:
