@@ -124,12 +124,14 @@ class Folder:
         base: The folder above the path that the user gave.
         files: The names of its regular files.
         folders: The names of its folders that are still to be looked into; a reader removes those that it reads itself.
+        remarks: What a reader found and does not import, one sentence each.
     """
 
     path: Path
     base: Path
     files: list[str]
     folders: list[str]
+    remarks: list[str] = field(default_factory=list)
 
     def name(self) -> str:
         """Return a name for a run that has no other than its place."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from darkit.errors import SourceError
 from darkit.runs.inert import valid_json
 
 _MAGIC = (
@@ -48,6 +51,22 @@ def histogram_json(edges: Sequence[float], counts: Sequence[float]) -> bytes:
 def table_json(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     """Return a table as a run keeps it."""
     return valid_json(json.dumps({"columns": list(columns), "rows": [list(row) for row in rows]})).encode()
+
+
+def inside(folder: Path, path: Any) -> Path:
+    """Return a file below a folder. Raises `SourceError` for a path that leads out of it or through a link."""
+    parts = PurePosixPath(path).parts if isinstance(path, str) and "\0" not in path else ()
+    if not parts or ".." in parts or parts[0] == "/" or "\\" in path:
+        raise SourceError(f"The path {str(path)[:100]!r} is not one below {folder}.")
+    place = folder
+    for part in parts[:-1]:
+        place = place / part
+        try:
+            if not stat.S_ISDIR(place.lstat().st_mode):
+                raise SourceError(f"{place} is not a folder.")
+        except OSError as error:
+            raise SourceError(f"{place} does not exist.") from error
+    return place / parts[-1]
 
 
 def _count(count: float) -> float:

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from darkit.errors import SourceError
-from darkit.integrations.importers import tensorboard, wandb
+from darkit.integrations.importers import mlflow_files, mlflow_sqlite, tensorboard, trackio, wandb
 from darkit.integrations.importers.imported import Folder, Source
 from darkit.runs import files
 
 MOST_FOLDERS = 200_000
 DEEPEST = 40
-_SKIPPED = {".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".cache"}
-_READERS: tuple[Callable[[Folder], list[Source]], ...] = (wandb.find, tensorboard.find)
-KINDS = "TensorBoard event folders, W&B runs"
+_SKIPPED = {".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".cache", ".trash"}
+_READERS: tuple[Callable[[Folder], list[Source]], ...] = (
+    *(wandb.find, mlflow_files.find, mlflow_sqlite.find, trackio.find, tensorboard.find),
+)
+KINDS = "TensorBoard event folders, W&B runs, MLflow stores, trackio projects"
 
 
 @dataclass
@@ -100,3 +102,4 @@ def _read_folder(path: Path, base: Path) -> Folder | None:
 def _look(folder: Folder, found: Found) -> None:
     for reader in _READERS:
         found.sources.extend(reader(folder))
+    found.remarks.extend(folder.remarks)

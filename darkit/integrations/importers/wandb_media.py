@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from darkit.errors import SourceError
 from darkit.integrations.importers.imported import ImportedMedium
-from darkit.integrations.importers.media import ending_of, histogram_json, table_json
+from darkit.integrations.importers.media import ending_of, histogram_json, inside, table_json
 from darkit.integrations.importers.reading import parse_json, read_document
 from darkit.integrations.importers.rows import column_name
 from darkit.runs.media import LARGEST
@@ -56,7 +54,7 @@ def media_of(name: str, step: int, time: float, value: Mapping[str, Any], folder
 
 
 def _file(kind: str, key: str, step: int, time: float, path: Any, caption: Any, folder: Path) -> ImportedMedium:
-    data = read_document(_inside(folder, path), LARGEST)
+    data = read_document(inside(folder, path), LARGEST)
     ending = ending_of(data)
     if kind == "table":
         table = parse_json(data)
@@ -71,22 +69,6 @@ def _file(kind: str, key: str, step: int, time: float, path: Any, caption: Any, 
     elif kind == "text":
         ending = "txt"
     return ImportedMedium(kind, key, step, data, ending, time, caption if isinstance(caption, str) else "")
-
-
-def _inside(folder: Path, path: Any) -> Path:
-    """Return a file below a folder. Raises `SourceError` for a path that leads out of it or through a link."""
-    parts = PurePosixPath(path).parts if isinstance(path, str) and "\0" not in path else ()
-    if not parts or ".." in parts or parts[0] == "/" or "\\" in path:
-        raise SourceError(f"The path {str(path)[:100]!r} is not one below {folder}.")
-    place = folder
-    for part in parts[:-1]:
-        place = place / part
-        try:
-            if not stat.S_ISDIR(place.lstat().st_mode):
-                raise SourceError(f"{place} is not a folder.")
-        except OSError as error:
-            raise SourceError(f"{place} does not exist.") from error
-    return place / parts[-1]
 
 
 def _histogram(value: Mapping[str, Any]) -> bytes:
