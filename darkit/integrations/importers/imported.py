@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from darkit.integrations.importers.rows import Rows
 
+_TELLS_NOTHING = re.compile(r"version_\d+|checkpoint-\d+|lightning_logs|runs|logs|tensorboard|tb|events|outputs?|\.")
 UNKNOWN = "unknown"  # the state of a run whose log does not say how it ended
 
 
@@ -134,9 +136,10 @@ class Folder:
     remarks: list[str] = field(default_factory=list)
 
     def name(self) -> str:
-        """Return a name for a run that has no other than its place."""
-        try:
-            parts = self.path.relative_to(self.base).parts
-        except ValueError:
-            parts = self.path.parts[-1:]
+        """Return a name for a run from its place: from the user's path on, or from a folder above that tells more."""
+        parts = list(self.path.relative_to(self.base).parts)
+        above = self.base
+        while parts and _TELLS_NOTHING.fullmatch(parts[0]) and above.name:
+            parts.insert(0, above.name)
+            above = above.parent
         return "-".join(parts) or "run"

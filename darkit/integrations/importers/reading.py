@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,6 +51,23 @@ def digest_files(folder: Path, names: Sequence[str]) -> tuple[str, int]:
         digest.update(f"{name}\0{size}\0{content.hexdigest()}\n".encode("utf-8", "surrogateescape"))
         total += size
     return digest.hexdigest(), total
+
+
+def is_file(path: Path) -> bool:
+    """Return whether this is a regular file, and not a link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def modified(folder: Path, names: Sequence[str], *, first: bool = False) -> float:
+    """Return when the last of some files was changed, or the first, in Unix seconds; 0 if none exists."""
+    times = []
+    for name in names:
+        with suppress(OSError):
+            times.append((folder / name).lstat().st_mtime)
+    return (min if first else max)(times, default=0.0)
 
 
 def read_document(path: Path, limit: int = LONGEST_DOCUMENT) -> bytes:
@@ -114,7 +132,7 @@ def _loader() -> Any:
             return loader.construct_mapping(node, deep=True)
         if isinstance(node, yaml.SequenceNode):
             return loader.construct_sequence(node, deep=True)
-        return str(node.value) or suffix
+        return str(node.value) or suffix.rpartition(":")[2]  # of a class or a function, its name
 
     Plain.add_multi_constructor("", build)
     return Plain

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from darkit.errors import SourceError
-from darkit.integrations.importers import mlflow_files, mlflow_sqlite, tensorboard, trackio, wandb
+from darkit.integrations.importers import (
+    lightning,
+    mlflow_files,
+    mlflow_sqlite,
+    tensorboard,
+    trackio,
+    transformers,
+    wandb,
+)
 from darkit.integrations.importers.imported import Folder, Source
 from darkit.runs import files
 
@@ -17,9 +25,13 @@ MOST_FOLDERS = 200_000
 DEEPEST = 40
 _SKIPPED = {".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".cache", ".trash"}
 _READERS: tuple[Callable[[Folder], list[Source]], ...] = (
-    *(wandb.find, mlflow_files.find, mlflow_sqlite.find, trackio.find, tensorboard.find),
+    *(wandb.find, mlflow_files.find, mlflow_sqlite.find, trackio.find, transformers.find, lightning.find),
+    tensorboard.find,
 )
-KINDS = "TensorBoard event folders, W&B runs, MLflow stores, trackio projects"
+KINDS = (
+    "TensorBoard event folders, W&B runs, MLflow stores, Lightning's logs, transformers' trainer_state.json and "
+    "trackio's databases"
+)
 
 
 @dataclass
