@@ -39,6 +39,16 @@ FORMATS = {
     "torch": Format(
         "the weights, for torch.load(weights_only=True)", ".pth", "darkit.prediction.exporting.weights", "export_torch"
     ),
+    "hf": Format(
+        "a folder for from_pretrained of transformers or peft, with a model card",
+        "",
+        "darkit.prediction.exporting.hf",
+        "export_hf",
+    ),
+    "onnx": Format("the model, for ONNX runtimes", ".onnx", "darkit.prediction.exporting.onnx_file", "export_onnx"),
+    "torch-export": Format(
+        "the model, for torch.export.load", ".pt2", "darkit.prediction.exporting.traced", "export_program"
+    ),
 }
 _EXAMPLES = """\
   darkit export NAME                                   NAME.safetensors here

@@ -213,7 +213,7 @@ class _Attention(nn.Module):
             value,
             attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=not seen and time > 1,
+            is_causal=not seen,
             enable_gqa=self.groups != self.heads,
         )
         joined: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, time, -1))

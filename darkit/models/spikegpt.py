@@ -156,7 +156,7 @@ class SpikeGPT(nn.Module):
     def _predict(self, tokens: Tensor, cache: State | None) -> tuple[Tensor, Tensor]:
         """Return logits and, per block, firing rates and fractions of inputs that are not 0 (layers, 4)."""
         hidden = self.embedding(tokens)
-        state = cache if cache is not None else self.make_cache(len(tokens))
+        state = cache if cache is not None else self.make_cache(tokens.shape[0])
         rates = []
         for layer, block in enumerate(self.blocks):
             hidden, state.blocks[layer], found = block(hidden, state.blocks[layer])

@@ -56,6 +56,8 @@ class LeakyNeurons(nn.Module):
         """
         if potential is None:
             potential = inputs.new_zeros(inputs.shape[0], inputs.shape[2])
+        if torch.compiler.is_exporting():
+            return _leak(inputs, potential, self.beta, self.threshold)
         spikes, left = _Leak.apply(  # type: ignore[no-untyped-call]
             inputs, potential, self.beta, self.threshold, self.surrogate
         )
@@ -92,6 +94,17 @@ class _Leak(torch.autograd.Function):
         for later, earlier in zip(reversed(steps[1:]), reversed(steps[:-1]), strict=True):
             earlier.add_(later, alpha=ctx.beta)
         return rows.transpose(0, 1), None, None, None, None
+
+
+def _leak(inputs: Tensor, potential: Tensor, beta: float, threshold: float) -> tuple[Tensor, Tensor]:
+    """Compute `_Leak` without gradients, and without writing in place, which an exported program cannot repeat."""
+    spikes = []
+    for row in inputs.unbind(1):
+        above = row + potential
+        fired = (above - threshold > 0).to(row.dtype)
+        potential = above * beta - fired * threshold
+        spikes.append(fired)
+    return torch.stack(spikes, 1), potential
 
 
 def share_saved(spiking: Sequence[tuple[Tensor, int]], dense: int) -> Tensor:

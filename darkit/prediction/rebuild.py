@@ -13,6 +13,7 @@ from torch import nn
 
 from darkit.engine.checkpoints.weights import class_path
 from darkit.engine.description import building, scripts
+from darkit.engine.description.adapters import attach_adapter
 from darkit.errors import ModelError
 from darkit.runs import Run, files
 from darkit.runs.safe import as_dict
@@ -49,7 +50,8 @@ def build_model(run: Run) -> nn.Module:
         config_class = None
         if kind in building.WITH_CLASS:
             config_class = _find_config_class(str(facts.get("config_class", "")), cls, run.name, run.path)
-        return building.build_from(cls, kind, config_class, values, types)
+        model = building.build_from(cls, kind, config_class, values, types)
+        return attach_adapter(model, adapter) if (adapter := _as_dict(facts.get("adapter"))) else model
     except _NotFoundError:
         raise
     except Exception as error:  # of any constructor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from darkit.cli.export import FORMATS
+from darkit.cli.main import main
 from tests.cli.parts import done, names, refused
 
 
@@ -89,3 +92,24 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
     path.write_bytes(b"x")
     assert "is damaged" in refused(capsys, "export", "numbers:4")
     assert names(here) == set()
+
+
+def test_a_folder_follows_the_rules_of_files(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "export", "numbers", "--format", "hf")
+    assert said.startswith("The model of run 'numbers' is a ")
+    assert said.endswith("Use --format safetensors, onnx or torch-export.")
+    assert names(here) == set()
+    (here / "numbers").mkdir()
+    (here / "numbers" / "mine").touch()
+    assert "already exists" in refused(capsys, "export", "numbers", "--format", "hf")
+    assert "did not export" in refused(capsys, "export", "numbers", "--format", "hf", "--force")
+    assert names(here / "numbers") == {"mine"}
+
+
+def test_every_format_is_in_the_help_and_has_its_function(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    shown = capsys.readouterr().out
+    for name, one in FORMATS.items():
+        assert f"  {name:<14}{one.help}\n" in shown
+        assert callable(getattr(import_module(one.module), one.function))

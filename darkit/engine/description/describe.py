@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from darkit.engine.checkpoints.weights import bare, class_path
+from darkit.engine.description.adapters import attach_adapter, describe_adapter, is_adapted, other_adapter
 from darkit.engine.description.building import (
     WITH_CLASS,
     build_config,
@@ -23,7 +24,7 @@ from darkit.engine.description.parts import constructor_parameters, describe_par
 from darkit.engine.description.scripts import script_of, sealed
 from darkit.engine.description.twin import TooLargeError, build_twin, is_same_function, other_layout
 from darkit.engine.description.typed import restore, types_of
-from darkit.runs.configs import attributes_of, public_values
+from darkit.runs.configs import attributes_of, plain, public_values
 
 _LONGEST = 60  # characters of a value in messages
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
@@ -34,13 +35,15 @@ class ModelDescription:
     """How to rebuild a model.
 
     Attributes:
-        model_class: The import path of its class.
+        model_class: The import path of its class; of the base model's, if it has an adapter of peft.
         kind: The kind of its config: ``dataclass``, ``transformers``, ``pydantic``, ``omegaconf``, ``dict``,
             ``object``, ``arguments`` (of the constructor), ``parts`` (layers of torch) or ``none``.
         config_class: The import path of the config's class, or empty.
         values: The config's values.
         types: The types that JSON lacks; see `darkit.engine.description.typed`.
         script: The script that defines the class, or empty; see `darkit.engine.description.scripts`.
+        adapter: The adapter of peft, or empty; see `darkit.engine.description.adapters`.
+        generation: The generation config of a transformers model, or empty.
         reason: Why nothing could be recorded, if the kind is ``none``.
     """
 
@@ -51,6 +54,8 @@ class ModelDescription:
     types: dict[str, str] = field(default_factory=dict)
     script: dict[str, str] = field(default_factory=dict)
     reason: str = ""
+    adapter: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the entry of ``run.json``; the values are in ``config.json``."""
@@ -59,7 +64,12 @@ class ModelDescription:
             "config_kind": self.kind,
             "config_class": self.config_class,
         }
-        parts = {"types": self.types, "script": sealed(self.script)}
+        parts = {
+            "types": self.types,
+            "script": sealed(self.script),
+            "adapter": self.adapter,
+            "generation": self.generation,
+        }
         return facts | {key: part for key, part in parts.items() if part}
 
 
@@ -90,6 +100,8 @@ def describe_model(model: nn.Module, sample: Callable[[], Any] | None = None) ->
     The model and the generators stay unchanged. ``sample`` returns a small batch to compare outputs, or None.
     """
     model = bare(model)
+    if is_adapted(model):
+        return _describe_adapted(model)
     cls = type(model)
     path, script, reason = class_path(cls), script_of(cls), ""
     for candidate in _candidates(model):
@@ -98,9 +110,48 @@ def describe_model(model: nn.Module, sample: Callable[[], Any] | None = None) ->
         problem = _problem(model, candidate, values, noted, sample)
         if not problem:
             config_class = class_path(type(candidate.config)) if candidate.kind in WITH_CLASS else ""
-            return ModelDescription(path, candidate.kind, config_class, values, noted, script)
+            generation = _generation(model)
+            return ModelDescription(path, candidate.kind, config_class, values, noted, script, generation=generation)
         reason = reason or problem
     return ModelDescription(path, "none", "", {}, {}, script, reason or "give it a .config")
+
+
+def _describe_adapted(model: Any) -> ModelDescription:
+    """Describe a model of peft by its base model, whose config must be its only parameter, and its adapter."""
+    base = model.get_base_model()
+    cls, path, reason = type(base), class_path(type(base)), "its base model has no config that builds it"
+    config, kind = _own_config(base)
+    if kind and _takes_only_config(cls):
+        candidate = _Candidate(kind, config, _values_of(kind, config), True)
+        values = public_values(candidate.values)
+        noted = {} if kind == "transformers" else types_of(candidate.values)
+        read = json.loads(json.dumps(values))
+        try:
+            adapter = json.loads(json.dumps(describe_adapter(model)))
+            changed = _changed(candidate, read, noted, cls)
+            build = lambda: attach_adapter(build_from(cls, kind, type(config), read, noted), adapter)  # noqa: E731
+            twin, _ = build_twin(build, model, whole=False)
+            other = other_layout(model, twin) or other_adapter(model, twin)
+            reason = (
+                f"JSON changes {changed}" if changed else f"a model built from its record has a different {other!r}"
+            )
+            if not changed and not other:
+                config_class = class_path(type(config)) if kind in WITH_CLASS else ""
+                generation = _generation(base)
+                return ModelDescription(
+                    path, kind, config_class, values, noted, script_of(cls), adapter=adapter, generation=generation
+                )
+        except TooLargeError:
+            reason = "the model is too large to be built twice for a comparison"
+        except Exception as error:  # a constructor may raise anything
+            reason = f"no model can be built from its record: {type(error).__name__}: {error}".rstrip(".")
+    return ModelDescription(class_path(type(model)), "none", "", {}, {}, script_of(type(model)), reason)
+
+
+def _generation(model: nn.Module) -> dict[str, Any]:
+    """Return the settings of a transformers model's generation config that are not the defaults."""
+    settings = getattr(_read(model, "generation_config"), "to_diff_dict", None)
+    return dict(plain(settings())) if callable(settings) else {}
 
 
 def config_values(model: nn.Module) -> Mapping[Any, Any]:
