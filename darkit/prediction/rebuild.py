@@ -51,7 +51,7 @@ def build_model(run: Run) -> nn.Module:
         if kind in building.WITH_CLASS:
             config_class = _find_config_class(str(facts.get("config_class", "")), cls, run.name, run.path)
         model = building.build_from(cls, kind, config_class, values, types)
-        return attach_adapter(model, adapter) if (adapter := _as_dict(facts.get("adapter"))) else model
+        return attach_adapter(model, adapter) if (adapter := as_dict(facts.get("adapter"))) else model
     except _NotFoundError:
         raise
     except Exception as error:  # of any constructor

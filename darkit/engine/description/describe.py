@@ -121,7 +121,7 @@ def _describe_adapted(model: Any) -> ModelDescription:
     base = model.get_base_model()
     cls, path, reason = type(base), class_path(type(base)), "its base model has no config that builds it"
     config, kind = _own_config(base)
-    if kind and _takes_only_config(cls):
+    if kind and set(constructor_parameters(cls)) <= {config_parameter(cls)}:  # it takes nothing else
         candidate = _Candidate(kind, config, _values_of(kind, config), True)
         values = public_values(candidate.values)
         noted = {} if kind == "transformers" else types_of(candidate.values)
