@@ -14,12 +14,18 @@ from darkit.runs import Run, load
 from darkit.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from darkit.core.active import ActiveRun, start_run
     from darkit.engine.config import TrainerConfig
     from darkit.engine.training import fit
 
-__all__ = ["Run", "TrainerConfig", "errors", "fit", "load", "runs"]
+__all__ = ["ActiveRun", "Run", "TrainerConfig", "errors", "fit", "load", "runs", "start_run"]
 
-_LAZY = {"fit": "darkit.engine.training", "TrainerConfig": "darkit.engine.config"}
+_LAZY = {
+    "ActiveRun": "darkit.core.active",
+    "start_run": "darkit.core.active",
+    "fit": "darkit.engine.training",
+    "TrainerConfig": "darkit.engine.config",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,7 @@ MAY_IMPORT = {  # room -> the rooms that it may import, besides itself
     "dashboard": {"errors", "runs"},
     "integrations": {"errors", "runs", "engine", "prediction", "core"},
     "cli": {"errors", "version", "runs", "engine", "data", "prediction", "core", "dashboard", "integrations"},
-    "darkit": {"errors", "version", "runs", "engine", "cli"},  # the doors: darkit, darkit.train and darkit.__main__
+    "darkit": {"errors", "version", "runs", "engine", "core", "cli"},  # darkit, darkit.train and darkit.__main__
 }
 WINGS = {  # room -> its folders and ground files, each importing only those before it; "" are the room's other files
     "data": ["collate", "locks", "sources", "text", "objectives", ""],

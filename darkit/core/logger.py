@@ -11,6 +11,7 @@ from typing import Any
 import numpy
 import torch
 
+from darkit.engine.log.values import snapshot
 from darkit.errors import LogError
 
 
@@ -51,7 +52,7 @@ class CsvLogger:
             if isinstance(value, torch.Tensor | numpy.ndarray) and math.prod(value.shape) != 1:
                 raise LogError(f"{name} must be a single number, but its shape is {tuple(value.shape)}.")
             if isinstance(value, torch.Tensor):
-                columns[name] = value.detach().clone()  # a loop may change it in place before it is read
+                columns[name] = snapshot(name, value)  # a loop may change it in place before it is read
             elif isinstance(value, numpy.ndarray | numpy.generic):
                 columns[name] = value.item()
         self._put(columns)

@@ -40,11 +40,15 @@ def state_of(value: Any) -> Any:
 
 
 def load_state(name: str, value: Any, state: Any) -> None:
-    """Load a saved state into a value. Raises `CheckpointMismatchError` when it does not fit."""
+    """Load a saved state into a value, which errors call ``name``.
+
+    Raises:
+        CheckpointMismatchError: It does not fit.
+    """
     if (parts := _parts(value)) is not None:
         states = _parts(state)
         if states is None or len(states) != len(parts):
-            raise CheckpointMismatchError(f"The checkpoint's state of self.{name} does not fit its {len(parts)} parts.")
+            raise CheckpointMismatchError(f"The checkpoint's state of {name} does not fit its {len(parts)} parts.")
         for part, saved in zip(parts, states, strict=True):
             load_state(name, part, saved)
         return
@@ -55,7 +59,7 @@ def load_state(name: str, value: Any, state: Any) -> None:
             value.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointMismatchError(
-            f"The checkpoint's state of self.{name} does not fit this {type(value).__name__}: {error}."
+            f"The checkpoint's state of {name} does not fit this {type(value).__name__}: {error}."
         ) from error
 
 

@@ -96,7 +96,7 @@ class ResumeState:
         elif name == "scheduler" and content.get("scheduler_state_dict"):
             self._restore_schedule(value, content)
         elif name in self.pending and has_state(value):
-            load_state(name, value, self.pending.pop(name))
+            load_state(f"self.{name}", value, self.pending.pop(name))
             for schedule in schedules_of(value):
                 self._restore_groups(schedule, content)
 
@@ -112,13 +112,13 @@ class ResumeState:
         if isinstance(value, Optimizer):
             restore_optimizer(value, None, content, self.changes, own_schedule=False)
         elif has_state(value) and saved is not None:
-            load_state("optimizer", value, saved)
+            load_state("self.optimizer", value, saved)
 
     def _restore_schedule(self, value: Any, content: Mapping[str, Any]) -> None:
         if isinstance(value, LRScheduler):
             load_schedule(value, content["scheduler_state_dict"])
         elif has_state(value):
-            load_state("scheduler", value, content["scheduler_state_dict"])
+            load_state("self.scheduler", value, content["scheduler_state_dict"])
         for schedule in schedules_of(value):
             self._restore_groups(schedule, content)
 

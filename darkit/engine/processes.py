@@ -226,6 +226,30 @@ def own_rank(config: TrainerConfig) -> int:
     return process_group()[0] or (_number("LOCAL_RANK") if started_by_launcher() else 0)
 
 
+def loop_place() -> tuple[int, int]:
+    """Return the rank of this process in a loop that somebody else wrote, and the number of its processes.
+
+    It is that of the live process group or, before the group is made, what torchrun (or a launcher that sets all
+    variables of ``init_process_group``) says.
+    """
+    rank, size = process_group()
+    if size > 1:
+        return rank, size
+    by_hand = all(name in os.environ for name in ("MASTER_ADDR", "MASTER_PORT"))
+    rank, size = _number("RANK"), _number("WORLD_SIZE")
+    if (TorchElasticEnvironment.detect() or by_hand) and 0 <= rank < size:
+        return rank, size
+    return (_number("LOCAL_RANK"), 2) if started_by_launcher() else (0, 1)
+
+
+def agree_to_stop(asked: bool) -> bool:
+    """Return whether any process of the group is asked to stop. All processes must call it."""
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    found = torch.tensor(int(asked), device=device)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    return bool(found.item())
+
+
 def process_group() -> tuple[int, int]:
     """Return the rank in the live process group and its size; 0 and 1 without one."""
     return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if _has_group() else (0, 1)

@@ -157,8 +157,8 @@ class Session:
 
     def describe(
         self,
-        model: ModelDescription,
-        config: TrainerConfig,
+        model: ModelDescription | None,
+        config: TrainerConfig | None,
         series: Mapping[str, Sequence[str]],
         data: Mapping[str, Any],
         composed: str = "",
@@ -167,7 +167,8 @@ class Session:
         """Write ``run.json``, and ``config.yaml`` of a composed config, for a new run; add an entry for a resumed one.
 
         ``data`` has facts about the training data, ``composed`` is the composed config as YAML, or empty, and
-        ``changes`` are the settings of a resumed run that differ from before.
+        ``changes`` are the settings of a resumed run that differ from before. ``model`` is None if it is not known, or not
+        known anew; ``config`` is None for a loop that seeds its generators itself.
         """
         if not self.writes:
             return
@@ -181,9 +182,9 @@ class Session:
             "id": self.run_id,
             "name": self.folder.name,
             "created": time.time(),
-            "model": model.as_dict(),
+            "model": (model or ModelDescription("", "none", "", {})).as_dict(),
             "series": {name: list(columns) for name, columns in check_series(series).items()},
-            "seed": config.seed,
+            **({} if config is None else {"seed": config.seed}),
             "data": dict(data),
             **described,
         }
@@ -194,7 +195,7 @@ class Session:
         if composed:
             files.write_text(self.folder / files.COMPOSED_CONFIG, composed)
 
-    def _record_resume(self, changes: Changes, model: ModelDescription) -> None:
+    def _record_resume(self, changes: Changes, model: ModelDescription | None) -> None:
         if self._recorded:  # by the caller that opened it
             return
         self._recorded = True
@@ -203,7 +204,9 @@ class Session:
         environment["git"].pop("diff", None)
         packages = environment.pop("environment")["packages"]
         environment["packages"] = changed_packages(Run(self.folder).environment.get("packages"), packages)
-        described = {} if self._keeps_log else {"model": model.as_dict()}  # config.json too is rewritten then
+        described = (
+            {} if self._keeps_log or model is None else {"model": model.as_dict()}
+        )  # config.json too is rewritten then
         pairs = {key: list(pair) for key, pair in changes.items()}
         entry = {"after_step": self.step, "time": time.time(), "changes": pairs, **environment}
         files.write_json(
@@ -217,14 +220,17 @@ class Session:
         columns: Sequence[str] | None = None,
         sinks: Callable[[], Sequence[Sink]] = tuple,
         retention: Retention | None = None,
+        *,
+        first_columns: Sequence[str] = DEFAULT_COLUMNS,
     ) -> None:
         """Open the log and set the status to ``running``; a second call only adds the sinks.
 
         Args:
             max_step: The step at which the run ends, or None.
-            columns: The log's only columns, or None for the default ones and any others.
+            columns: The log's only columns, or None for any.
             sinks: Returns further sinks for the rows.
             retention: Which checkpoints to keep; by default all.
+            first_columns: The columns that a log of any columns starts with.
         """
         self._max_step = max_step
         if not self.writes:
@@ -232,7 +238,7 @@ class Session:
         if self.stream is not None:
             self.stream.add(sinks())
             return
-        log = CsvLog(self.folder / files.LOG, columns or DEFAULT_COLUMNS, fixed=columns is not None)
+        log = CsvLog(self.folder / files.LOG, columns or first_columns, fixed=columns is not None)
         if not self._created and not self._keeps_log:
             log.cut_after(self.step)
         self.writer = CheckpointWriter(self.folder, run_id=self.run_id, retention=retention, check=self.check)
@@ -320,12 +326,12 @@ class Session:
             error.add_note(f"The run's folder {self.folder} could not be removed: {late.strerror}.")
 
 
-def check_series(series: Any) -> Mapping[str, Sequence[str]]:
-    """Check curves to show: name -> [x column, y column]. Raises `ConfigError`."""
+def check_series(series: Any, name: str = "visual_series") -> Mapping[str, Sequence[str]]:
+    """Check curves to show, given as the argument ``name``: name -> [x column, y column]. Raises `ConfigError`."""
     pairs = series.values() if isinstance(series, Mapping) else [None]
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(item, str) for item in pair):
-            raise ConfigError(f"visual_series must be like {{'train_loss': ['step', 'train_loss']}}, not {series!r}.")
+            raise ConfigError(f"{name} must be like {{'train_loss': ['step', 'train_loss']}}, not {series!r}.")
     return series  # type: ignore[no-any-return]
 
 

@@ -64,10 +64,15 @@ class SignalGuard:
     In a notebook or at a prompt the second signal raises `KeyboardInterrupt` instead, and the process survives.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
+
+    Attributes:
+        request: The request that a signal sets.
+        promise: What happens next, for the person who sent the signal.
     """
 
     def __init__(self, request: StopRequest) -> None:
         self.request = request
+        self.promise = "saving after this step, then stopping"
         self._before: dict[signal.Signals, Any] = {}
         self._received = 0.0  # when the first signal came
         forget_in_child(self)
@@ -113,7 +118,7 @@ class SignalGuard:
         # print() may be running in the frame that was interrupted
         with suppress(OSError):  # the terminal may be gone
             again = "" if number == signal.SIGHUP else "; once more stops at once"
-            os.write(2, f"\n{received.name}: saving after this step, then stopping{again}.\n".encode())
+            os.write(2, f"\n{received.name}: {self.promise}{again}.\n".encode())
 
 
 def is_interactive() -> bool:

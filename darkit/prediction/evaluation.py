@@ -93,7 +93,7 @@ def measure_run(
     seed_generators(config.seed)  # random samples are the same each time
     loaders = make_loaders(samples, samples, config)
     try:
-        check_fits(model, run.config, loaders, direct=function is None and not finds_own_loss(model))
+        check_fits(model, run.model_config, loaders, direct=function is None and not finds_own_loss(model))
         step: Compute = make_step(model, function).evaluation
         if predicter.task == CLASSIFICATION:
             step = _with_accuracy(step, model)

@@ -117,8 +117,8 @@ class Predicter:
 
     @classmethod
     def get_model_config_json(cls, name: str) -> dict[str, Any]:
-        """Return the run's ``config.json``."""
-        return cls._run(name).config
+        """Return the config that the run's model is rebuilt from: ``config.json``, unless its loop has that."""
+        return cls._run(name).model_config
 
     @classmethod
     def get_trainer_config_json(cls, name: str) -> dict[str, Any]:

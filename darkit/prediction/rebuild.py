@@ -33,7 +33,9 @@ def build_model(run: Run) -> nn.Module:
     """
     facts = as_dict(run.info.get("model"))
     script = as_dict(facts.get("script"))
-    kind, values, types = facts.get("config_kind", "none"), run.config, as_dict(facts.get("types"))
+    kind, values, types = facts.get("config_kind", "none"), run.model_config, as_dict(facts.get("types"))
+    if kind == "none" and not facts.get("class"):
+        raise ModelError(f"The run {run.name!r} was recorded without its model: pass the model itself as model=.")
     cls: type[nn.Module] = nn.Module
     if kind != "parts":
         cls = find_model_class(str(facts.get("class", "")), run.name, script, run.path)
@@ -41,7 +43,10 @@ def build_model(run: Run) -> nn.Module:
         raise ModelError(
             f"The run {run.name!r} has no recorded config of {cls.__name__}: pass the model itself as model=."
         )
-    if reason := files.why_unreadable(run.path / files.MODEL_CONFIG):  # the class's defaults would be another model
+    apart = "config" in facts  # in run.json, which was read
+    if not apart and (
+        reason := files.why_unreadable(run.path / files.MODEL_CONFIG)
+    ):  # the class's defaults would be another model
         raise ModelError(
             f"{cls.__name__} of run {run.name!r} cannot be built, because its config.json cannot be read ({reason}): "
             "restore the file, or pass the model itself as model=."
@@ -57,8 +62,8 @@ def build_model(run: Run) -> nn.Module:
     except Exception as error:  # of any constructor
         reason = str(error).rstrip(".") if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
         raise ModelError(
-            f"{cls.__name__} of run {run.name!r} cannot be built from its config.json ({reason}); pass the model "
-            "itself as model=."
+            f"{cls.__name__} of run {run.name!r} cannot be built from its "
+            f"{files.RUN if apart else files.MODEL_CONFIG} ({reason}); pass the model itself as model=."
         ) from error
 
 

@@ -65,11 +65,15 @@ class CsvLog:
         """Raise `LogError` when one of the keys cannot be a column, or is not one and the columns are fixed."""
         if self._known.issuperset(keys):
             return
-        for key in keys:
-            if key not in self._known:
-                check_column(key)
-                if self.fixed:
-                    raise LogError(f"The log has no column {key!r}. {nearest(key, self.columns)}.")
+        new = [key for key in keys if key not in self._known]
+        for key in new:
+            check_column(key)
+            if self.fixed:
+                raise LogError(f"The log has no column {key!r}. {nearest(key, self.columns)}.")
+        if len(self._known) + len(new) > MOST_COLUMNS:  # no reader would take it
+            raise LogError(
+                f"The log has {len(self._known)} columns and can have {MOST_COLUMNS}, but {len(new)} are new."
+            )
 
     def append(self, rows: Sequence[Row]) -> None:
         """Append rows in one write; columns they bring that are new are added to the whole file first.

@@ -67,8 +67,15 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The model's config."""
+        """The model's config or, in a run of `darkit.start_run`, the config that was given there."""
         return files.read_json(self.path / files.MODEL_CONFIG)
+
+    @property
+    def model_config(self) -> dict[str, Any]:
+        """What the model is rebuilt from: `config`, or what ``run.json`` has for a run of `darkit.start_run`."""
+        model = self.info.get("model")
+        own = model.get("config") if isinstance(model, dict) else None
+        return own if isinstance(own, dict) else self.config
 
     @property
     def trainer_config(self) -> dict[str, Any]:

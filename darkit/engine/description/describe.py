@@ -45,6 +45,7 @@ class ModelDescription:
         adapter: The adapter of peft, or empty; see `darkit.engine.description.adapters`.
         generation: The generation config of a transformers model, or empty.
         reason: Why nothing could be recorded, if the kind is ``none``.
+        apart: Whether the values belong into ``run.json``, because ``config.json`` has the config of a whole loop.
     """
 
     model_class: str
@@ -56,9 +57,10 @@ class ModelDescription:
     reason: str = ""
     adapter: dict[str, Any] = field(default_factory=dict)
     generation: dict[str, Any] = field(default_factory=dict)
+    apart: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the entry of ``run.json``; the values are in ``config.json``."""
+        """Return the entry of ``run.json``; the values are in ``config.json`` unless they are `apart`."""
         facts: dict[str, Any] = {
             "class": self.model_class,
             "config_kind": self.kind,
@@ -70,7 +72,8 @@ class ModelDescription:
             "adapter": self.adapter,
             "generation": self.generation,
         }
-        return facts | {key: part for key, part in parts.items() if part}
+        own = {"config": self.values} if self.apart and self.kind != "none" else {}
+        return facts | own | {key: part for key, part in parts.items() if part}
 
 
 @dataclass(frozen=True)

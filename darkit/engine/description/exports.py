@@ -51,11 +51,16 @@ def write_exports(
     if config is not None:
         files.write_json(folder / files.TRAINER_CONFIG, public_values(config))
     if tokenizer is not None:
-        _write_tokenizer(folder, tokenizer)
-    source = _source(type(model))
+        write_tokenizer(folder, tokenizer)
+    write_source(folder, model)
+    return description
+
+
+def write_source(folder: Path, model: nn.Module) -> None:
+    """Write ``model.py``, if the source of the model's class can be found."""
+    source = _source(type(bare(model)))
     if source:
         files.write_text(folder / files.MODEL_SOURCE, source)
-    return description
 
 
 def tokenizer_digest(tokenizer: Any) -> str | None:
@@ -77,7 +82,8 @@ def tokenizer_digest(tokenizer: Any) -> str | None:
     return hashlib.sha256(json.dumps(counting, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
+def write_tokenizer(folder: Path, tokenizer: Any) -> None:
+    """Write ``tokenizer.json`` or the folder ``tokenizer``. Raises `ConfigError` for a tokenizer of an unknown kind."""
     if callable(getattr(tokenizer, "save_pretrained", None)):  # transformers
         tokenizer.save_pretrained(make_folder(folder / files.TOKENIZER_FOLDER))
         backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -84,6 +84,16 @@ class RowStream:
         for name, value in row.items():
             if type(value) is not float and value is not None and not isinstance(value, str):
                 number_of(name, value)
+        self._queue(row)
+
+    def put_checked(self, row: dict[str, Any]) -> None:
+        """Queue a row whose columns and values the caller has checked. Raises an error of the thread."""
+        if self._error is not None:
+            self._raise()
+        if not self._forked:
+            self._queue(row)
+
+    def _queue(self, row: dict[str, Any]) -> None:
         self._rows.append(row)
         if len(self._rows) > _MOST_WAITING:
             self.flush()
@@ -142,15 +152,17 @@ class RowStream:
 
 
 def _with_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Replace tensors by numbers, with a single copy from the accelerator, in double precision if supported."""
-    remote = [
-        value for row in rows for value in row.values() if isinstance(value, Tensor) and value.device.type != "cpu"
-    ]
+    """Replace tensors by numbers, with one copy from each accelerator, in double precision if supported."""
+    remote: dict[torch.device, list[Tensor]] = {}
+    for row in rows:
+        for value in row.values():
+            if isinstance(value, Tensor) and value.device.type != "cpu":
+                remote.setdefault(value.device, []).append(value)
     numbers: dict[int, float] = {}
-    if remote:
-        widest = widest_float(remote[0].device)
-        copied = torch.stack([value.detach().reshape(()).to(widest) for value in remote]).tolist()
-        numbers = {id(value): number for value, number in zip(remote, copied, strict=True)}
+    for device, values in remote.items():
+        widest = widest_float(device)
+        copied = torch.stack([value.detach().reshape(()).to(widest) for value in values]).tolist()
+        numbers |= {id(value): number for value, number in zip(values, copied, strict=True)}
     return [{key: _number(value, numbers) for key, value in row.items()} for row in rows]
 
 

@@ -47,6 +47,22 @@ def number_of(name: str, value: Any) -> Any:
     return float(value) if isinstance(value, numbers.Real | Decimal) else None
 
 
+def snapshot(name: str, value: Any) -> Any:
+    """Convert a value as `number_of` does, to what it is now, without waiting for an accelerator.
+
+    A tensor in host memory is read, in a tenth of the time of a copy. One on an accelerator is copied there, in the
+    order of its other work, and is read later.
+    """
+    number = number_of(name, value)
+    if not isinstance(number, Tensor):
+        return number
+    return number.tolist() if _is_in_host_memory(number) else number.detach().clone()
+
+
+def _is_in_host_memory(value: Tensor) -> bool:
+    return value.device.type == "cpu"
+
+
 def _short(value: Any) -> str:
     if isinstance(value, int):
         return f"an integer of {value.bit_length()} bits"
