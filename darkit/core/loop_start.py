@@ -18,7 +18,7 @@ from darkit.engine.log.rows import Sink
 from darkit.engine.log.tensorboard import TensorBoardSink
 from darkit.engine.loop import retention_of
 from darkit.engine.processes import loop_place
-from darkit.engine.resume import Changes, Resume, describe_changes, find_resume
+from darkit.engine.resume import Changes, Resume, find_resume
 from darkit.engine.session import Session, check_series
 from darkit.errors import ConfigError, ModelError, RunExistsError, RunLockedError
 from darkit.runs import Run, base, files
@@ -117,7 +117,7 @@ def open_loop(
             if same is not None:
                 same.set_aside_later()
             if found is not None:
-                announce(found.description + (f" Changed: {describe_changes(changes)}." if changes else ""))
+                announce(found.describe(changes))
         described = None
         if model is not None and session.writes:
             described = replace(describe_model(model), apart=True)

@@ -201,10 +201,10 @@ def check_settings(
         _refuse_unknown_settings(found.run)
     changes = {
         key: pair
-        for key, pair in changed_values(found.run.trainer_config, public_values(config)).items()
+        for key, pair in _changes(found.run.trainer_config, public_values(config)).items()
         if key not in _EXPECTED_TO_DIFFER
     }
-    changes |= {f"model.{key}": pair for key, pair in changed_values(found.run.model_config, model_config).items()}
+    changes |= {f"model.{key}": pair for key, pair in _changes(found.run.model_config, model_config).items()}
     digests = tokenizer_digest(found.run.path / files.TOKENIZER), tokenizer_digest(tokenizer)
     if None not in digests and digests[0] != digests[1]:
         changes["tokenizer"] = digests
@@ -237,6 +237,6 @@ def _listed(changes: Changes) -> str:
     return ", ".join(f"{key} {before!r} -> {now!r}" for key, (before, now) in changes.items())
 
 
-def changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Compare settings that both have: one that only one version of darkit has was not changed by a person."""
     return {key: (before[key], now[key]) for key in before if key in now and before[key] != now[key]}

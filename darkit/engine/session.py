@@ -167,8 +167,8 @@ class Session:
         """Write ``run.json``, and ``config.yaml`` of a composed config, for a new run; add an entry for a resumed one.
 
         ``data`` has facts about the training data, ``composed`` is the composed config as YAML, or empty, and
-        ``changes`` are the settings of a resumed run that differ from before. ``model`` is None if it is not known, or not
-        known anew; ``config`` is None for a loop that seeds its generators itself.
+        ``changes`` are the settings of a resumed run that differ from before. ``model`` is None if it is not known, or
+        not known anew; ``config`` is None for a loop that seeds its generators itself.
         """
         if not self.writes:
             return
