@@ -68,7 +68,7 @@ def model_card(
         "\n".join(["## How to use", "", "```python", *usage, "```"]),
         _section(f"Metrics at step {checkpoint.step}", checkpoint.metrics.items()),
         _section("Training data", _chosen(info.get("data"), _DATA)),
-        _block("Model config", run.config),
+        _block("Model config", run.model_config),
         _block("Training config", run.trainer_config),
         _section("Provenance", _provenance(info, checkpoint)),
         _FILL_IN + "".join(f"- {limit}\n" for limit in limits),

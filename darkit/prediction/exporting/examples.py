@@ -228,7 +228,7 @@ def _highest_id(run: Run, model: nn.Module) -> int:
     sizes = [
         part.num_embeddings for part in model.modules() if isinstance(part, nn.Embedding) and part.num_embeddings > 2
     ]
-    vocabulary = limits_of(run.config).vocabulary
+    vocabulary = limits_of(run.model_config).vocabulary
     return min([*sizes, *([vocabulary] if isinstance(vocabulary, int) and vocabulary > 0 else [])], default=2)
 
 
