@@ -49,6 +49,22 @@ FORMATS = {
     "torch-export": Format(
         "the model, for torch.export.load", ".pt2", "darkit.prediction.exporting.traced", "export_program"
     ),
+    "tensorboard": Format(
+        "the log and the media, as event files of TensorBoard",
+        "-tensorboard",
+        "darkit.integrations.exporters.tensorboard",
+        "export_tensorboard",
+    ),
+    "csv": Format("the log, as one table", ".csv", "darkit.integrations.exporters.tables", "export_csv"),
+    "parquet": Format(
+        "the log, as one table with types", ".parquet", "darkit.integrations.exporters.tables", "export_parquet"
+    ),
+    "mlflow": Format(
+        "the log and the config, as an SQLite store of MLflow",
+        "-mlflow",
+        "darkit.integrations.exporters.mlflow",
+        "export_mlflow",
+    ),
 }
 _EXAMPLES = """\
   darkit export NAME                                   NAME.safetensors here
