@@ -17,6 +17,7 @@ from lightning.pytorch import callbacks as stock
 from torch import nn
 
 from darkit.engine.callbacks import EmaWeights
+from darkit.engine.native.training import trains_itself
 from darkit.errors import ConfigError, DataError, ModelError, listing
 
 P = ParamSpec("P")
@@ -148,7 +149,10 @@ def with_data_module(train: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(train)
     def trained(*args: P.args, **kwargs: P.kwargs) -> R:
         data = args[1]
-        if not isinstance(data, lightning.LightningDataModule):
+        model = args[0]
+        if not isinstance(data, lightning.LightningDataModule) or (
+            isinstance(model, nn.Module) and trains_itself(model)
+        ):
             return train(*args, **kwargs)
         refuse_data_module(data)
         try:

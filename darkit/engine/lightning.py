@@ -6,12 +6,16 @@ Lightning to the versions that it passes with.
 
 from __future__ import annotations
 
+import builtins
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import lightning
+import torch
 from lightning.fabric.plugins.environments import lightning as _environment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
@@ -91,6 +95,11 @@ def is_sigterm(error: SystemExit) -> bool:
     return isinstance(error, SIGTERMException)
 
 
+def was_sent_sigterm(trainer: lightning.Trainer) -> bool:
+    """Return whether Lightning's handler received a SIGTERM."""
+    return bool(trainer.received_sigterm)
+
+
 def copies_process(trainer: lightning.Trainer) -> bool:
     """Return whether a strategy starts copies of this process (spawn, fork); their class has no public name."""
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
@@ -109,3 +118,248 @@ def lightnings_rank() -> int:
 def set_lightnings_rank(rank: int) -> None:
     """Set the rank that Lightning's helpers read from environment variables when they were imported."""
     rank_zero_only.rank = rank  # type: ignore[attr-defined]
+
+
+def call_after(owner: Any, method: str, function: Callable[[], None]) -> Callable[[], None]:
+    """Have a function called after every call of a loop's method that returns; return what undoes this.
+
+    After ``trainer.fit_loop.epoch_loop.on_advance_end`` everything that belongs to a batch is done: its step,
+    validation, schedules and logged values; after ``trainer.fit_loop.on_advance_end`` likewise for an epoch. No hook of
+    a callback comes so late.
+    """
+    original = getattr(owner, method)
+
+    def wrapped(*arguments: Any, **settings: Any) -> Any:
+        found = original(*arguments, **settings)
+        function()
+        return found
+
+    setattr(owner, method, wrapped)
+    return lambda: owner.__dict__.pop(method, None)
+
+
+def call_before(owner: Any, method: str, function: Callable[[], None]) -> Callable[[], None]:
+    """Have a function called before every call of a loop's method; return what undoes this."""
+    original = getattr(owner, method)
+
+    def wrapped(*arguments: Any, **settings: Any) -> Any:
+        function()
+        return original(*arguments, **settings)
+
+    setattr(owner, method, wrapped)
+    return lambda: owner.__dict__.pop(method, None)
+
+
+def replace_training_loaders(trainer: lightning.Trainer, replace: Callable[[Any], Any]) -> Callable[[], None]:
+    """Have each training loader replaced once Lightning has prepared it; return what undoes this.
+
+    The strategy gets a chance to change loaders by ``process_dataloader``; which stage it is called for only the
+    trainer knows.
+    """
+    strategy: Any = trainer.strategy
+    original = strategy.process_dataloader
+
+    def process(loader: Any) -> Any:
+        made = original(loader)
+        return replace(made) if trainer.training else made
+
+    strategy.process_dataloader = process
+    return lambda: strategy.__dict__.pop("process_dataloader", None)
+
+
+def training_loaders(trainer: lightning.Trainer) -> list[Any]:
+    """Return the training loaders that a trainer has from an earlier ``fit``."""
+    combined = trainer.fit_loop._combined_loader
+    return [] if combined is None else list(combined.flattened)
+
+
+def restore_from(trainer: lightning.Trainer, content: Mapping[str, Any], path: str) -> Callable[[], None]:
+    """Have ``fit`` restore a checkpoint that is in memory already; return what undoes this.
+
+    Lightning calls ``resume_start`` before it restores anything, whether or not ``fit`` got a ``ckpt_path``.
+
+    Args:
+        trainer: The trainer, at the latest in ``setup``.
+        content: The content of the checkpoint.
+        path: Where it was read, for Lightning's messages.
+    """
+    connector: Any = trainer._checkpoint_connector
+
+    def resume_start(*arguments: Any, **settings: Any) -> None:
+        connector._ckpt_path, connector._loaded_checkpoint = path, dict(content)
+
+    connector.resume_start = resume_start
+    return lambda: connector.__dict__.pop("resume_start", None)
+
+
+def progress_of(trainer: lightning.Trainer) -> dict[str, Any]:
+    """Return where the loops are, once everything of the last batch is done.
+
+    Returns:
+        ``epoch`` and ``epochs``: completed epochs of this fit and of all; ``batch`` and ``batches``: batches of this
+        epoch and of all; ``stepped``: batches with a step, by which Lightning logs; ``first`` and ``hook``: what
+        Lightning's logging knows about the batch and the hook before.
+    """
+    loop, epoch_loop, logged = trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer._logger_connector
+    return {
+        "epoch": loop.epoch_progress.current.completed,
+        "epochs": loop.epoch_progress.total.completed,
+        "batch": epoch_loop.batch_progress.current.ready,
+        "batches": epoch_loop.batch_progress.total.ready,
+        "stepped": epoch_loop._batches_that_stepped,
+        "first": logged._first_loop_iter,
+        "hook": logged._current_fx,
+    }
+
+
+def has_batch_in_flight(trainer: lightning.Trainer) -> bool:
+    """Return whether a batch was begun whose optimizer steps are not all done."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+    return bool(progress.ready != progress.processed)
+
+
+def epoch_has_ended(trainer: lightning.Trainer) -> bool:
+    """Return whether the batch just done was the last one of its epoch."""
+    return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
+
+
+def batches_ahead(trainer: lightning.Trainer) -> int:
+    """Return the number of batches that Lightning has fetched before they are used, for data without a length."""
+    return len(getattr(trainer.fit_loop._data_fetcher, "batches", ()))
+
+
+def logged_step(trainer: lightning.Trainer) -> int:
+    """Return the step under which Lightning logs now, counted from 0 in batches."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def dump(trainer: lightning.Trainer, progress: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a checkpoint of Lightning's.
+
+    Args:
+        trainer: The trainer.
+        progress: Where the loops were after the last batch (`progress_of`), to resume within that epoch; None after an
+            epoch.
+    """
+    content: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(False)
+    if progress is None:
+        return content
+    loops = content["loops"]["fit_loop"]
+    for part, done in (("current", progress["epoch"]), ("total", progress["epochs"])):
+        counts = loops["epoch_progress"][part]
+        counts.update(ready=done + 1, started=done + 1, processed=done, completed=done)
+    batches = loops["epoch_loop.batch_progress"]
+    for part, done in (("current", progress["batch"]), ("total", progress["batches"])):
+        batches[part].update(dict.fromkeys(("ready", "started", "processed", "completed"), done))
+    batches["is_last_batch"] = False
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = progress["stepped"]
+    content["epoch"] = progress["epoch"]
+    return content
+
+
+def start_exactly(trainer: lightning.Trainer, progress: Mapping[str, Any] | None) -> Callable[[], None]:
+    """Have a restored trainer begin after the saved batch, or epoch, with nothing repeated or left out.
+
+    Lightning repeats a schedule's step, and leaves out others, in the first epoch after a restart.
+
+    Args:
+        trainer: The trainer, restored, before its first epoch.
+        progress: As for `dump`.
+
+    Returns:
+        What undoes it.
+    """
+    loop: Any = trainer.fit_loop
+    if progress is None:
+        _forget_restart(loop)
+        return lambda: None
+    logged: Any = trainer._logger_connector
+
+    def begin() -> None:
+        if loop.restarting:
+            _forget_restart(loop)
+            logged._first_loop_iter, logged._current_fx = progress["first"], progress["hook"]
+
+    return call_after(loop.epoch_loop, "on_run_start", begin)
+
+
+def _forget_restart(loop: Any) -> None:
+    loop._restarting = False
+    for part in vars(loop).values():
+        if hasattr(part, "_restarting"):
+            _forget_restart(part)
+
+
+def logged_metrics(trainer: lightning.Trainer) -> dict[str, dict[str, Any]]:
+    """Return the values that callbacks and schedules may monitor, by kind."""
+    logged = trainer._logger_connector
+    return {
+        "callback": dict(logged._callback_metrics),
+        "log": dict(logged._logged_metrics),
+        "bar": dict(logged._progress_bar_metrics),
+    }
+
+
+def restore_logged_metrics(trainer: lightning.Trainer, values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Restore values from `logged_metrics`."""
+    logged: Any = trainer._logger_connector
+    logged._callback_metrics.update(values["callback"])
+    logged._logged_metrics.update(values["log"])
+    logged._progress_bar_metrics.update(values["bar"])
+
+
+_OF_METADATA = (
+    *("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph", "add_dataloader_idx"),
+    *("dataloader_idx", "metric_attribute"),
+)
+_OF_RESULT = ("has_reset", "_update_count", "_forward_cache", "value", "cumulated_batch_size")
+
+
+def epoch_results(trainer: lightning.Trainer) -> list[tuple[_ResultMetric, dict[str, Any]]]:
+    """Return what ``self.log`` has accumulated in this training epoch: each result with its values now.
+
+    Lightning replaces these values and does not change them in place, so they need no copy.
+    """
+    found = []
+    for result in trainer.fit_loop.epoch_loop._results.values():
+        names = _OF_RESULT if result.is_tensor else _OF_RESULT[:3]
+        found.append((result, {name: result.__dict__[name] for name in names if name in result.__dict__}))
+    return found
+
+
+def describe_results(results: list[tuple[_ResultMetric, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return what `epoch_results` found as plain values, for a checkpoint."""
+    return [
+        {
+            "values": values,
+            "is_tensor": result.is_tensor,
+            "meta": {name: getattr(result.meta, name) for name in _OF_METADATA},
+            "reduce": result.meta.reduce_fx.__name__,
+            "builtin": result.meta.reduce_fx in (max, min, sum),
+            "sync": {"should": result.meta.sync.should, "rank_zero_only": result.meta.sync.rank_zero_only},
+        }
+        for result, values in results
+        if result.meta.sync.group is None
+    ]
+
+
+def restore_results(trainer: lightning.Trainer, saved: list[Mapping[str, Any]]) -> None:
+    """Restore the results of an epoch from `describe_results`."""
+    results: Any = trainer.fit_loop.epoch_loop._results
+    module: Any = trainer.lightning_module
+    for entry in saved:
+        meta = _Metadata(**entry["meta"], reduce_fx=getattr(builtins if entry["builtin"] else torch, entry["reduce"]))
+        meta.sync = _Sync(
+            fn=trainer.strategy.reduce,
+            _should=entry["sync"]["should"],
+            rank_zero_only=entry["sync"]["rank_zero_only"],
+        )
+        result = _ResultMetric(meta, entry["is_tensor"])
+        values = dict(entry["values"])
+        if not result.is_tensor:
+            values["value"] = module.get_submodule(entry["meta"]["metric_attribute"])
+        result.__dict__.update(values)
+        index = entry["meta"]["dataloader_idx"]
+        suffix = "" if index is None or not entry["meta"]["add_dataloader_idx"] else f".{index}"
+        fx = entry["meta"]["fx"].removesuffix(suffix)
+        results[f"{fx}.{entry['meta']['name']}{suffix}"] = result.to(module.device)

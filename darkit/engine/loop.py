@@ -301,7 +301,22 @@ def run_loop(
         if module._compiled_call_impl is not None:
             module._compiled_call_impl = unobserved(module._compiled_call_impl)
     try:
-        trainer.fit(adapter, adapter.feed)
+        with lightnings_exits(guard):
+            trainer.fit(adapter, adapter.feed)
+    finally:
+        if config.compile:
+            module._compiled_call_impl = None
+
+
+@contextmanager
+def lightnings_exits(guard: SignalGuard) -> Iterator[None]:
+    """Turn an exit by which Lightning ends ``fit`` back into what caused it, or into a requested stop.
+
+    Args:
+        guard: The guard with the request to stop.
+    """
+    try:
+        yield
     except SystemExit as error:
         if (interrupt := cause_of_exit(error)) is not None:
             raise interrupt from None
@@ -310,9 +325,6 @@ def run_loop(
     except Exception as error:
         if not (may_follow_worker_death(error) and guard.is_asked_soon()):
             raise
-    finally:
-        if config.compile:
-            module._compiled_call_impl = None
 
 
 @contextmanager

@@ -39,6 +39,7 @@ from darkit.engine.loop import (
     run_loop,
 )
 from darkit.engine.metrics.gathering import Metrics
+from darkit.engine.native.training import ARGUMENTS, refuse_settings, train_native, trains_itself
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
 from darkit.engine.session import DEFAULT_SERIES, Session
@@ -115,6 +116,7 @@ def fit(
     overrides |= {key: value for key, value in named.items() if isinstance(value, str)}
     if name is not None:
         overrides["name"] = name
+    arguments = {key: overrides.pop(key) for key in ARGUMENTS & overrides.keys()} if trains_itself(model) else {}
     own = with_overrides(copy.copy(given), overrides)
     given.device = resolve_device(own)
     return train_run(
@@ -133,6 +135,7 @@ def fit(
         callbacks=callbacks,
         resume=resume,
         resume_overrides=resume_overrides,
+        arguments=arguments,
     )
 
 
@@ -158,14 +161,33 @@ def train_run(
     session: Session | None = None,
     started: Callable[[Session], None] | None = None,
     composed: str = "",
+    arguments: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train a model with a checked config into a run below ``root``, as `fit` does.
 
     Further arguments: ``columns``, the log's only columns; ``series``, the curves to show; ``evaluate``, which makes
     the evaluation callback as `StepEvaluate` does; ``session``, a session that the caller has opened and will end;
     ``started``, called with the session once it is open; ``composed``, the whole composed config as YAML, for
-    ``config.yaml``.
+    ``config.yaml``; ``arguments``, those of `lightning.Trainer` for a LightningModule.
     """
+    if trains_itself(model):
+        own = {"loss": loss, "metrics": metrics, "optimizer": optimizer, "scheduler": scheduler}
+        refuse_settings(model, config, [name for name, value in own.items() if value is not None])
+        return train_native(
+            model,
+            data,
+            val_data,
+            config,
+            root=root,
+            tokenizer=tokenizer,
+            columns=columns,
+            series=series,
+            callbacks=callbacks,
+            arguments=arguments,
+            resume=resume,
+            resume_overrides=resume_overrides,
+            composed=composed,
+        )
     refuse_module(model)
     refuse_callbacks(callbacks)
     refuse_shadows(config, [field.name for field in fields(TrainerConfig)])

@@ -115,8 +115,8 @@ class Feed:
             self._start = mark["start"] = generator_states() | copy.deepcopy(here) | {"batches": mark["batches"]}
         return place | here
 
-    def resume(self, position: Mapping[str, Any], generators: dict[str, Any]) -> None:
-        """Start the next iteration at a checkpoint's position, with its generator states."""
+    def resume(self, position: Mapping[str, Any], generators: dict[str, Any] | None) -> None:
+        """Start the next iteration at a checkpoint's position, with its generator states, if any."""
         self._epoch, self.batches = position["epoch"], position["batches"]
         self._restored = generators
         if self._placed is not None:

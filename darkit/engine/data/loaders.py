@@ -77,11 +77,11 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
             )
         data, val_data = data["train"], _val_of(data) if val_data is None else val_data
     if isinstance(data, DataLoader):
-        return Loaders(adopt(data, config), _validation(val_data, config), data.dataset)
+        return Loaders(adopt(data, config), make_validation(val_data, config), data.dataset)
     dataset = _dataset(data, "training")
     feed = _feed(dataset, "training", config)
     refuse_empty(feed, "training")
-    return Loaders(feed, _validation(val_data, config), dataset)
+    return Loaders(feed, make_validation(val_data, config), dataset)
 
 
 def _val_of(data: Mapping[Any, Any]) -> Any:
@@ -115,9 +115,9 @@ def _from_module(data: LightningDataModule, val_data: Any, config: TrainerConfig
     if val_data is None and type(data).val_dataloader is not LightningDataModule.val_dataloader:
         val_data = _only_loader(data.val_dataloader())
     if isinstance(train, DataLoader):
-        return Loaders(adopt(train, config), _validation(val_data, config), train.dataset)
+        return Loaders(adopt(train, config), make_validation(val_data, config), train.dataset)
     refuse_empty(train, "training")
-    return Loaders(Feed(train), _validation(val_data, config), None)
+    return Loaders(Feed(train), make_validation(val_data, config), None)
 
 
 def _only_loader(loaders: Any) -> Any:
@@ -129,7 +129,8 @@ def _only_loader(loaders: Any) -> Any:
     return loaders[0] if loaders else None
 
 
-def _validation(val_data: Any, config: TrainerConfig) -> Any:
+def make_validation(val_data: Any, config: TrainerConfig) -> Any:
+    """Make the validation loader of a run; None without data. Raises `DataError`."""
     if val_data is None:
         return None
     if isinstance(val_data, DataLoader):

@@ -151,7 +151,8 @@ class Display:
 
     def _line(self, row: Mapping[str, Any]) -> str:
         step = row.get("step", self._progress())
-        parts = [f"step {step}/{self._max_step}", *_shown(self._values)]
+        whole = "" if self._max_step is None else f"/{self._max_step}"
+        parts = [f"step {step}{whole}", *_shown(self._values)]
         if isinstance(step, int):
             parts += self._pace(step)
         return "  ".join(parts)
@@ -161,7 +162,9 @@ class Display:
         return [speed(self._rate.value), f"{self._left(step)} left"] if self._rate.value else []
 
     def _left(self, step: int) -> str:
-        return duration((self._max_step - step) / self._rate.value) if self._rate.value else "-:--:--"
+        if self._max_step is None or not self._rate.value:
+            return "-:--:--"
+        return duration((self._max_step - step) / self._rate.value)
 
 
 def _shown(values: Mapping[str, float]) -> list[str]:

@@ -1,0 +1,109 @@
+"""The data of a training by Lightning's own loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader
+
+from darkit.engine.config import TrainerConfig
+from darkit.engine.data.adopt import adopt
+from darkit.engine.data.feed import Feed
+from darkit.engine.data.fingerprint import describe_data
+from darkit.engine.data.fits import small_batch
+from darkit.engine.data.loaders import Loaders, make_loaders, make_validation
+from darkit.engine.data.stateful import StatefulLoader
+from darkit.errors import DataError
+
+
+class NativeData:
+    """What ``trainer.fit`` gets as data, with loaders whose position is known where that is possible.
+
+    Args:
+        data: DataLoaders in any form that Lightning takes, a LightningDataModule, what `darkit.fit` takes otherwise, or
+            None if the module has a ``train_dataloader``.
+        val_data: Validation data, likewise, or None.
+        config: Batch size, workers, seed and device.
+
+    Raises:
+        DataError: The data is empty or of an unknown kind.
+    """
+
+    def __init__(self, data: Any, val_data: Any, config: TrainerConfig) -> None:
+        self.config = config
+        self.loaders: Loaders | None = None
+        self._made: list[StatefulLoader] = []
+        self._module = data if isinstance(data, lightning.LightningDataModule) else None
+        if self._module is not None and val_data is not None:
+            raise DataError(
+                f"The data is the LightningDataModule {type(data).__name__}, and val_data is given too: return it from "
+                "val_dataloader."
+            )
+        if self._module is not None:
+            return
+        if isinstance(data, Mapping) and "train" in data and not isinstance(data["train"], DataLoader):
+            self.loaders = make_loaders(data, val_data, config)
+        elif isinstance(data, Mapping) and "train" in data:
+            others = [key for key in data if key != "train"]
+            data, val_data = data["train"], data[others[0]] if val_data is None and len(others) == 1 else val_data
+        if self.loaders is None and not _is_for_lightning(data):
+            self.loaders = make_loaders(data, None if _is_for_lightning(val_data) else val_data, config)
+        if self.loaders is None:
+            self._train, self._val = data, _validation(val_data, config)
+        else:
+            self._train = StatefulLoader(self.loaders.train)
+            self._val = self.loaders.val if self.loaders.val is not None else val_data
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of ``trainer.fit``."""
+        if self._module is not None:
+            return {"datamodule": self._module}
+        return {"train_dataloaders": self._train, "val_dataloaders": self._val}
+
+    def adopted(self, loader: Any) -> StatefulLoader | None:
+        """Return a loader with a position for one that Lightning prepared; None for one that has its own state."""
+        if callable(getattr(loader, "state_dict", None)) and callable(getattr(loader, "load_state_dict", None)):
+            return None
+        made = StatefulLoader(adopt(loader, self.config) if isinstance(loader, DataLoader) else Feed(loader))
+        self._made.append(made)
+        return made
+
+    def sample(self) -> Any:
+        """Return a small batch, if the data can be read before the training."""
+        if self.loaders is not None:
+            return small_batch(self.loaders)
+        if self._module is None and isinstance(self._train, DataLoader):
+            return small_batch(Loaders(Feed(self._train), None, self._train.dataset))
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is recorded of the data."""
+        if self.loaders is not None:
+            return describe_data(self.loaders)
+        if len(self._made) == 1:
+            loader = self._made[0].feed.loader
+            return describe_data(Loaders(self._made[0].feed, None, getattr(loader, "dataset", None)))
+        return {}
+
+    def close(self) -> None:
+        """Release the data and end its worker processes."""
+        for loader in self._made:
+            loader.close()
+        if self.loaders is not None:
+            self.loaders.close()
+
+
+def _is_for_lightning(data: Any) -> bool:
+    """Return whether Lightning takes loaders as they are: none, or several in a container, or a loader."""
+    if data is None or isinstance(data, DataLoader | CombinedLoader | StatefulLoader):
+        return True
+    if isinstance(data, Mapping):
+        return bool(data) and all(map(_is_for_lightning, data.values()))
+    return isinstance(data, list | tuple) and bool(data) and all(map(_is_for_lightning, data))
+
+
+def _validation(data: Any, config: TrainerConfig) -> Any:
+    return data if _is_for_lightning(data) else make_validation(data, config)

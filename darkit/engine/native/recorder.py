@@ -1,0 +1,321 @@
+"""Callbacks that make a training by Lightning's own loop a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lightning
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch.optim import Optimizer
+
+from darkit.engine.checkpoints.weights import bare
+from darkit.engine.config import AUTO, TrainerConfig
+from darkit.engine.description.describe import describe_model
+from darkit.engine.description.exports import write_exports
+from darkit.engine.lightning import restore_from, was_sent_sigterm
+from darkit.engine.log.progress import announce
+from darkit.engine.log.rows import Sink
+from darkit.engine.log.tensorboard import TensorBoardSink
+from darkit.engine.native.logger import RowLogger
+from darkit.engine.native.recording import Recording
+from darkit.engine.native.state import KEY
+from darkit.engine.resume import Resume, find_resume
+from darkit.engine.session import DEFAULT_SERIES, Session
+from darkit.errors import ConfigError
+from darkit.runs import Run, base, files
+from darkit.runs.checkpoints import latest_checkpoint
+from darkit.runs.names import check_name, run_path
+from darkit.runs.retention import Retention
+
+
+class RecordingCallback(lightning.Callback):
+    """Passes the hooks of a trainer on to a `Recording`."""
+
+    recording: Recording | None = None
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.recording is not None:
+            self.recording.attach(trainer, pl_module)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.recording is not None:
+            self.recording.on_train_start(trainer)
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
+    ) -> None:
+        if self.recording is not None:
+            self.recording.on_before_optimizer_step(trainer, optimizer)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if self.recording is not None:
+            self.recording.on_train_batch_end(outputs)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.recording is not None:
+            self.recording.on_train_end(trainer)
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        if self.recording is not None:
+            self.recording.on_exception(trainer, exception)
+            self.recording.detach()
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        if self.recording is not None and stage == "fit":
+            self.recording.detach()
+
+
+class RunRecorder(RecordingCallback):
+    """Makes every ``fit`` of a stock `lightning.Trainer` a run: ``Trainer(callbacks=[RunRecorder("my-run")])``.
+
+    The training itself is not changed. The run gets what ``self.log`` and other callbacks log, durable checkpoints that
+    ``load_from_checkpoint`` and ``fit(ckpt_path=...)`` read too, configs, a status that is also true after a crash, and
+    can be stopped from the dashboard. A resume is exact if the training loader is `darkit.dataloader` or has
+    ``state_dict`` and ``load_state_dict``; otherwise what is not exact is said.
+
+    Args:
+        name: The run's name; None generates one.
+        save_step_interval: Steps between checkpoints; the last step is always saved, 0 saves nothing else.
+        keep_last: Number of latest checkpoints kept; None keeps all.
+        keep_best: Number of best checkpoints kept in addition.
+        monitor: Metric that decides which checkpoint is best.
+        mode: ``min`` or ``max``; ``auto`` goes by the metric's name.
+        tokenizer: A tokenizer to export, as for `darkit.fit`.
+        tensorboard: Whether the log also goes to TensorBoard files in the run directory.
+        visual_series: The curves to show: name -> [x column, y column].
+        nan_policy: ``warn`` once of a loss that is not finite, or ``stop``.
+        resume: ``"auto"`` resumes the run called ``name`` from its latest checkpoint if it has one; None starts a new
+            run, or continues the run whose checkpoint ``fit`` gets as ``ckpt_path``.
+
+    Raises:
+        ConfigError: A setting is out of its range.
+        NameInvalidError: The name is not valid.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        save_step_interval: int = 0,
+        keep_last: int | None = None,
+        keep_best: int = 0,
+        monitor: str = "val_loss",
+        mode: str = "auto",
+        tokenizer: Any = None,
+        tensorboard: bool = False,
+        visual_series: Mapping[str, Sequence[str]] | None = None,
+        nan_policy: str = "warn",
+        resume: str | None = None,
+    ) -> None:
+        if resume not in (None, AUTO):
+            raise ConfigError(f"resume must be 'auto' or None, not {resume!r}.")
+        if resume == AUTO and name is None:
+            raise ConfigError("resume='auto' resumes the run called name=, but no name was given.")
+        if name is not None:
+            check_name(name)
+        self.config = TrainerConfig(
+            name=name,
+            save_step_interval=save_step_interval,
+            keep_last=keep_last,
+            keep_best=keep_best,
+            monitor=monitor,
+            mode=mode,
+            tensorboard=tensorboard,
+            nan_policy=nan_policy,
+        )
+        self.tokenizer = tokenizer
+        self.series = visual_series
+        self.resume = resume
+        self.session: Session | None = None
+        self._run: Run | None = None
+        self._found: Resume | None = None
+        self._given: Mapping[str, Any] | None = None
+        self._restored: Callable[[], None] = lambda: None
+        self._logger = RowLogger(lambda: self._run, lambda values, step: None)
+
+    @property
+    def run(self) -> Run | None:
+        """The run, or None before ``fit`` has begun."""
+        return self._run
+
+    @property
+    def latest(self) -> str | None:
+        """The path of the latest checkpoint that can be trusted, for ``fit(ckpt_path=...)``, or None."""
+        if self.config.name is None:
+            return None
+        folder = run_path(base(), self.config.name)
+        found = latest_checkpoint(folder) if folder.is_dir() else None
+        return None if found is None else str(found.path)
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Have the trainer restore the latest checkpoint, if the run is to be resumed.
+
+        Raises:
+            ConfigError: The trainer's strategy is not supported, or the run cannot be resumed by it.
+        """
+        if stage != "fit":
+            return
+        refuse_strategy(trainer)
+        self._given, self._found = None, None
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._found = find_resume(base(), self.config, self.resume)
+        if self._found is not None and self._found.content:
+            refuse_other_loops(self._found.run.name, self._found.content)
+            self._restored = restore_from(trainer, self._found.content, str(self._found.run.path))
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note the checkpoint that ``fit`` got as ``ckpt_path``."""
+        self._given = checkpoint
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Open the run.
+
+        Raises:
+            RunExistsError: A run of that name exists.
+        """
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            announce("fast_dev_run: nothing is recorded.")
+            return
+        state = self._given or {}
+        self.session = session = self._open(trainer, pl_module, state)
+        self._run = Run(session.folder)
+        self.config.log_step_interval = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        session.begin(
+            trainer.max_steps if trainer.max_steps > 0 else None,
+            None,
+            self._sinks,
+            Retention(self.config.keep_last, self.config.keep_best, self.config.monitor, self.config.best_mode),
+        )
+        self.recording = Recording(session, self.config, state=state if KEY in state else {})
+        super().on_fit_start(trainer, pl_module)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write the run's description, and begin to receive what is logged."""
+        session, recording = self.session, self.recording
+        if session is None or recording is None:
+            return
+        super().on_train_start(trainer, pl_module)
+        description = describe_model(bare(pl_module))
+        self.config.max_step = trainer.max_steps if trainer.max_steps > 0 else self.config.max_step
+        session.describe(description, self.config, self.series or DEFAULT_SERIES, {})
+        if session.writes:
+            write_exports(session.folder, pl_module, self.config, self.tokenizer, description)
+        self._logger = RowLogger(
+            lambda: self._run, lambda values, step: recording.log(trainer, values, step) if self.recording else None
+        )
+        trainer.loggers = [*trainer.loggers, self._logger]
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Save the last completed step, and record how the training ended."""
+        super().on_exception(trainer, pl_module, exception)
+        session = self.session
+        if session is not None and was_sent_sigterm(trainer):
+            session.guard.request.ask("Stopped by SIGTERM.")
+        self._end(exception, trainer)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """End the run."""
+        super().teardown(trainer, pl_module, stage)
+        if stage == "fit":
+            self._end(None, trainer)
+
+    def _open(self, trainer: lightning.Trainer, module: lightning.LightningModule, state: Mapping[str, Any]) -> Session:
+        rank, own = trainer.global_rank, self._run
+        found = self._found if self._found is not None else self._run_of(state)
+        if found is not None:
+            session = Session.reopen(found.run.path, found.step, rank=rank)
+            if session.writes:
+                found.set_aside_later()
+                announce(found.description)
+            return session
+        if state and trainer.is_global_zero:
+            announce(_whence(state))
+        if own is not None and trainer.global_step and not state:  # the same trainer goes on
+            return Session.reopen(own.path, trainer.global_step, keep_log=True, rank=rank)
+        if trainer.world_size > 1:
+            return self._open_together(trainer, module)
+        return Session.create(base(), self.config, type(bare(module)).__name__, rank)
+
+    def _run_of(self, state: Mapping[str, Any]) -> Resume | None:
+        """Return the run that a checkpoint belongs to, if it is the one of this recorder."""
+        name = state.get(KEY, {}).get("run")
+        if name is None or self.config.name not in (None, name) or not run_path(base(), name).is_dir():
+            return None
+        found = find_resume(base(), self.config, f"{name}:{state['current_step']}")
+        return found if found is not None and found.content[KEY]["id"] == state[KEY]["id"] else None
+
+    def _open_together(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> Session:
+        """Open the run in several processes: the first one chooses the name, or fails for all."""
+        session, problem = None, ""
+        if trainer.is_global_zero:
+            try:
+                session = Session.create(base(), self.config, type(bare(module)).__name__)
+            except Exception as error:
+                problem = str(error)
+                trainer.strategy.broadcast((None, problem))
+                raise
+        self.config.name, problem = trainer.strategy.broadcast((self.config.name, problem))
+        if problem:
+            raise ConfigError(problem)
+        return session or Session(run_path(base(), str(self.config.name)), created=False, writes=False)
+
+    def _sinks(self) -> list[Sink]:
+        session = self.session
+        if not self.config.tensorboard or session is None:
+            return []
+        return [TensorBoardSink(session.folder / files.TENSORBOARD, session.step + 1 if session.step else None)]
+
+    def _end(self, error: BaseException | None, trainer: lightning.Trainer | None = None) -> None:
+        session, self.session, self.recording = self.session, None, None
+        self._restored()
+        if trainer is not None:
+            trainer.loggers = [logger for logger in trainer.loggers if logger is not self._logger]
+        if session is None:
+            return
+        session.end(error)
+        if not session.folder.exists():  # nothing had begun
+            self._run = None
+
+
+def refuse_other_loops(name: str, content: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that Lightning's own loop did not make. Raises `ConfigError`."""
+    if KEY not in content:
+        raise ConfigError(
+            f"The run {name!r} was not trained by Lightning's own loop, which therefore cannot resume it. Its weights "
+            "are in its checkpoints under 'state_dict'."
+        )
+
+
+def _whence(state: Mapping[str, Any]) -> str:
+    """Say what a new run starts from."""
+    step = state.get("global_step", 0)
+    if KEY in state:
+        return f"Starting a new run from step {step} of {state[KEY]['run']!r}."
+    return (
+        f"Starting a new run from step {step} of a checkpoint of Lightning's: weights, optimizers, schedules and loops "
+        "are restored; random generators, the place in the data and what was logged in that epoch are not in it."
+    )
+
+
+def refuse_strategy(trainer: lightning.Trainer) -> None:
+    """Refuse strategies whose processes do not have the whole state. Raises `ConfigError`."""
+    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
+        raise ConfigError(
+            f"The strategy {type(trainer.strategy).__name__} is not supported: its processes may each hold a part of "
+            "the model. Use one device, or strategy='ddp'."
+        )

@@ -1,0 +1,310 @@
+"""What records a training by Lightning's own loop into an open session: rows, checkpoints, stops."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import lightning
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from darkit.engine.callbacks.base import is_last, log_values
+from darkit.engine.callbacks.guard import LossGuard
+from darkit.engine.callbacks.monitor import Best
+from darkit.engine.checkpoints.savable import check_savable
+from darkit.engine.checkpoints.weights import bare
+from darkit.engine.config import TrainerConfig
+from darkit.engine.data.loader_state import LoaderState
+from darkit.engine.data.stateful import StatefulLoader
+from darkit.engine.data.workers import deferred_worker_deaths
+from darkit.engine.lightning import (
+    call_after,
+    call_before,
+    epoch_has_ended,
+    has_batch_in_flight,
+    logged_step,
+    replace_training_loaders,
+    start_exactly,
+    training_loaders,
+)
+from darkit.engine.log.values import number_of
+from darkit.engine.native.state import KEY, Moments, loader_states
+from darkit.engine.session import Session
+from darkit.errors import ConfigError, NonFiniteLossError
+
+logger = logging.getLogger(__name__)
+MakeLoader = Callable[[Any], StatefulLoader | None]
+
+
+class Recording:
+    """Records one ``trainer.fit`` into a session. All functions are for hooks of a callback, of the same names.
+
+    Args:
+        session: The open session.
+        config: Has ``save_step_interval``, ``log_step_interval``, ``nan_policy``, ``monitor``, ``mode`` and
+            ``load_best_at_end``.
+        state: The content of the checkpoint to resume from, or empty.
+        adopt: Returns a loader with a position for a training loader that has none, or None to leave that as it is.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        config: TrainerConfig,
+        *,
+        state: Mapping[str, Any] | None = None,
+        adopt: MakeLoader = lambda loader: None,
+    ) -> None:
+        self.session = session
+        self.config = config
+        self.pending: dict[str, Any] = {}
+        self._state = state or {}
+        self._adopt = adopt
+        self._undo: list[Callable[[], None]] = []
+        self._step = self._saved = session.step
+        self._stepping_from = -1
+        self._rate: Any = None
+        self._outputs: Any = None
+        self._metrics: dict[str, float] = {}
+        self._told_of_other_step = False
+        self._epoch = 0
+        self._before_epoch_end = 0
+        self._reloads = False
+        self._direct_steps = 0
+        self._guard = LossGuard(config.nan_policy, session.stream)
+        self._best = Best(config.monitor, config.best_mode)
+
+    def attach(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Attach to the trainer's loops, in ``on_fit_start``."""
+        self.moments = Moments(bare(module), {"run": self.session.folder.name, "id": self.session.run_id})
+        loop = trainer.fit_loop
+        self.moments.train = [loader for loader in training_loaders(trainer) if isinstance(loader, StatefulLoader)]
+        self._undo = [
+            register_optimizer_step_pre_hook(self._note_direct_step).remove,
+            call_after(loop.epoch_loop, "on_advance_end", lambda: self._after_batch(trainer)),
+            call_after(loop, "on_advance_end", lambda: self._after_epoch(trainer)),
+            replace_training_loaders(trainer, lambda loader: self._watched(trainer, loader)),
+        ]
+        if KEY in self._state:
+            self._undo.append(call_before(loop, "on_advance_start", lambda: self._restore(trainer)))
+
+    def detach(self) -> None:
+        """Leave the trainer as it was."""
+        while self._undo:
+            self._undo.pop()()  # type: ignore[no-untyped-call]
+
+    def on_train_start(self, trainer: lightning.Trainer) -> None:
+        """Check what can be checked before the first step.
+
+        Raises:
+            CheckpointUnreadableError: The state cannot be saved.
+        """
+        self._step = self._saved = trainer.global_step
+        if KEY in self._state and trainer.global_step != self._state["current_step"]:
+            raise ConfigError(
+                f"Lightning resumed at step {trainer.global_step}, but the checkpoint is of step "
+                f"{self._state['current_step']}: the module or its optimizers are not those of the run."
+            )
+        self.moments.val = [LoaderState(loader) for loader in _flat(trainer.val_dataloaders)]
+        self.moments.record(trainer, epoch_ended=False)
+        if trainer.is_global_zero:
+            check_savable(self.moments.collect(trainer))
+
+    def on_before_optimizer_step(self, trainer: lightning.Trainer, optimizer: Optimizer) -> None:
+        """Record that the weights change now, and the learning rate with which."""
+        self._stepping_from = trainer.global_step
+        if optimizer is trainer.optimizers[0] or self._rate is None:
+            self._rate = optimizer.param_groups[0]["lr"]
+
+    def on_train_batch_end(self, outputs: Any) -> None:
+        """Record what the training step returned."""
+        self._outputs = outputs
+
+    def log(self, trainer: lightning.Trainer, values: Mapping[str, Any], step: int | None) -> None:
+        """Add values to the row of the step that is being done."""
+        if (
+            step is not None
+            and step not in (logged_step(trainer), trainer.global_step)
+            and not self._told_of_other_step
+        ):
+            self._told_of_other_step = True
+            logger.warning(
+                "%s were logged for step %s: the log has them in the row of step %d, because a run counts only "
+                "optimizer steps.",
+                ", ".join(map(repr, values)),
+                step,
+                trainer.global_step,
+            )
+        self.pending.update(values)
+
+    def on_train_end(self, trainer: lightning.Trainer) -> None:
+        """Save the last step unless it is saved, and wait until everything is on the disk."""
+        if self.pending:
+            self._write_row(trainer, self._step)
+        if self._step != self._saved:
+            self._save(trainer)
+        self.wait()
+
+    def on_exception(self, trainer: lightning.Trainer, error: BaseException) -> None:
+        """Log and save the last completed step; add an error of that as a note."""
+        with suppress(RuntimeError), deferred_worker_deaths():
+            for end in (lambda: self._save_after(trainer, error), self.wait):
+                try:
+                    end()
+                except BaseException as late:
+                    if str(late) != str(error):
+                        error.add_note(f"The last step could not be saved: {type(late).__name__}: {late}")
+
+    def wait(self) -> None:
+        """Wait until everything is on the disk."""
+        if self.session.writer is not None:
+            self.session.writer.wait()
+
+    def _watched(self, trainer: lightning.Trainer, loader: Any) -> Any:
+        """Return the loader to train on, with its position restored."""
+        made = loader if isinstance(loader, StatefulLoader) else self._adopt(loader)
+        if made is None:
+            return loader
+        made.is_marked = True
+        made.feed.share(trainer.global_rank, trainer.world_size)
+        if self._reloads:
+            self.moments.train.clear()
+            self._reloads = False
+        if made is not loader:
+            made.begin_at(trainer.current_epoch)
+        states = loader_states(self._state, trainer.global_rank) if KEY in self._state else []
+        if len(self.moments.train) < len(states):
+            made.load_state_dict(*states[len(self.moments.train)])
+        self.moments.train.append(made)
+        return made
+
+    def _restore(self, trainer: lightning.Trainer) -> None:
+        """Restore what Lightning does not, once, before the first epoch."""
+        state, self._state = self._state, {}
+        if state:
+            self._undo.append(start_exactly(trainer, state[KEY]["progress"]))
+            self.moments.restore(trainer, state)
+
+    def _after_batch(self, trainer: lightning.Trainer) -> None:
+        step = trainer.global_step
+        self.session.signs += 1
+        steps, self._direct_steps = self._direct_steps, 0
+        if step == self._step:
+            if steps:
+                raise ConfigError(
+                    f"{type(trainer.lightning_module).__name__} steps an optimizer that Lightning does not count, so "
+                    "the run would have no steps: call step() of what self.optimizers() returns."
+                )
+            return  # the batch was accumulated
+        before, self._step, self._epoch = self._step, step, trainer.current_epoch
+        self._check_loss(trainer, step)
+        self.session.step = step
+        if self.session.guard.request.reason:
+            trainer.should_stop = True
+        if not epoch_has_ended(trainer):
+            self._finish(trainer, before, epoch_ended=False)
+        else:
+            self.moments.record(trainer, epoch_ended=False)
+            self._before_epoch_end = before
+
+    def _note_direct_step(self, *arguments: Any) -> None:
+        self._direct_steps += 1
+
+    def _after_epoch(self, trainer: lightning.Trainer) -> None:
+        self._reloads = True
+        moment = self.moments.last
+        if moment is None or moment.step != self._step:
+            return
+        if epoch_has_ended(trainer):
+            self._finish(trainer, self._before_epoch_end, epoch_ended=True)
+        elif self.pending:
+            self._write_row(trainer, self._step)
+
+    def _finish(self, trainer: lightning.Trainer, before: int, *, epoch_ended: bool) -> None:
+        """Log a step, and save it when due."""
+        step = self._step
+        self.moments.record(trainer, epoch_ended=epoch_ended)
+        due = step // self.config.log_step_interval > before // self.config.log_step_interval
+        if due or self.pending or is_last(trainer, step):
+            self._write_row(trainer, step)
+        every = self.config.save_step_interval
+        ends = trainer.should_stop or (not epoch_ended and is_last(trainer, step))
+        if (every and step // every > before // every) or self._is_best(step) or ends:
+            self._save(trainer)
+
+    def _check_loss(self, trainer: lightning.Trainer, step: int) -> None:
+        values = log_values(trainer, self._outputs)
+        self.pending = {**values, **self.pending}
+        try:
+            self._guard.on_step(trainer, trainer.lightning_module, {"loss": values.get("train_loss")}, step)
+        except NonFiniteLossError:
+            self._write_row(trainer, step)
+            raise
+
+    def _write_row(self, trainer: lightning.Trainer, step: int) -> None:
+        values, self.pending = self.pending, {}
+        numbers = {key: number_of(key, value) for key, value in values.items()}
+        if self.session.stream is not None:
+            clock = {"step": step, "epoch": self._epoch, "time": time.time(), "lr": self._rate}
+            values = {key: value for key, value in values.items() if value is not None}
+            row = clock | values | clock
+            columns = self.session.stream.log.columns
+            fixed = self.session.stream.log.fixed
+            self.session.stream.put({key: row[key] for key in row if key in columns} if fixed else row)
+        self._metrics = {key: _as_float(value) for key, value in numbers.items() if value is not None}
+
+    def _is_best(self, step: int) -> bool:
+        if not self.config.load_best_at_end or self.config.monitor not in self._metrics:
+            return False
+        return self._best.update(self._metrics[self.config.monitor], step)
+
+    def _save(self, trainer: lightning.Trainer, *, interrupted: bool = False) -> None:
+        step = self._step
+        self._guard.check_step(trainer.lightning_module, step)
+        if self.session.stream is not None:
+            self.session.stream.flush()
+        content = self.moments.collect(trainer, interrupted=interrupted)
+        if self.session.writer is not None:
+            self.session.writer.save(step, content, self._metrics)
+        self._saved = step
+
+    def _save_after(self, trainer: lightning.Trainer, error: BaseException) -> None:
+        """Save the last completed step after an error, unless the weights belong to no finite step."""
+        moment = self.moments.last if hasattr(self, "moments") else None
+        if moment is None or isinstance(error, NonFiniteLossError):
+            return
+        step = trainer.global_step
+        in_flight = has_batch_in_flight(trainer)
+        if not in_flight and step != moment.step and step > self._step:  # an error in validation, or of a callback
+            self._step = self.session.step = step
+            self.moments.record(trainer, epoch_ended=False)
+            moment = self.moments.last
+        elif in_flight and (step != moment.step or self._stepping_from == step):
+            error.add_note(f"The step after {moment.step} was interrupted while it changed the weights: not saved.")
+            return
+        if moment is None or moment.step <= self._saved or moment.step == 0:
+            return
+        if trainer.world_size > 1:
+            error.add_note(f"Step {moment.step} is not saved: one of several processes cannot save alone.")
+            return
+        self._step = moment.step
+        if self.pending and not in_flight:
+            self._write_row(trainer, moment.step)
+        self._save(trainer, interrupted=in_flight)
+
+
+def _flat(loaders: Any) -> list[Any]:
+    if isinstance(loaders, Mapping):
+        return [part for loader in loaders.values() for part in _flat(loader)]
+    if isinstance(loaders, list | tuple):
+        return [part for loader in loaders for part in _flat(loader)]
+    return [] if loaders is None else [loaders]
+
+
+def _as_float(value: Any) -> float:
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)

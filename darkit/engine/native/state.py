@@ -1,0 +1,188 @@
+"""The state of a training by Lightning's own loop: recorded after every step, saved in a checkpoint, restored."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+
+from darkit.engine.checkpoints.boundary import Boundary
+from darkit.engine.checkpoints.savable import is_readable
+from darkit.engine.checkpoints.weights import bare, class_path
+from darkit.engine.data.loader_state import LoaderState
+from darkit.engine.data.stateful import StatefulLoader
+from darkit.engine.device import generator_states, restore_generators
+from darkit.engine.lightning import (
+    batches_ahead,
+    describe_results,
+    dump,
+    epoch_results,
+    logged_metrics,
+    progress_of,
+    restore_logged_metrics,
+    restore_results,
+)
+from darkit.engine.metrics.gathering import collect_metrics, metrics_of, restore_metrics
+
+logger = logging.getLogger(__name__)
+KEY = "darkit"  # of darkit's part in a checkpoint of Lightning's
+_HPARAMS = ("hyper_parameters", "datamodule_hyper_parameters")
+_HPARAMS_TYPES = ("hparams_type", "datamodule_hparams_type")
+
+
+@dataclass
+class Moment:
+    """Where a training is after a step: what the next batch changes, except for weights and optimizers.
+
+    Attributes:
+        step: Completed optimizer steps.
+        progress: See `darkit.engine.lightning.progress_of`; None after an epoch.
+        results: See `darkit.engine.lightning.epoch_results`.
+        metrics: The states of the module's torchmetrics objects, by path.
+        logged: See `darkit.engine.lightning.logged_metrics`.
+    """
+
+    step: int
+    progress: dict[str, Any] | None
+    results: list[Any]
+    metrics: dict[str, Any]
+    logged: dict[str, Any]
+
+
+class Moments:
+    """Records the `Moment` of a training, and restores it.
+
+    Args:
+        module: The user's module.
+        facts: Further entries of darkit's part in a checkpoint: which run it is of.
+
+    Attributes:
+        train: The training loaders whose position is known.
+        val: The state of the validation loaders.
+        last: The moment of the last step, or None.
+    """
+
+    def __init__(self, module: nn.Module, facts: Mapping[str, Any]) -> None:
+        self.module = module
+        self._facts = facts
+        self.train: list[StatefulLoader] = []
+        self.val: list[LoaderState] = []
+        self.last: Moment | None = None
+        self._boundary = Boundary()
+        self._metrics = metrics_of(module)
+
+    def record(self, trainer: lightning.Trainer, *, epoch_ended: bool) -> None:
+        """Record the moment after a step.
+
+        Args:
+            trainer: The trainer.
+            epoch_ended: Whether everything of the epoch is done too.
+        """
+        ahead = 0
+        for loader in self.train:
+            if epoch_ended:
+                loader.next_pass()
+            elif loader.feed.order is None:
+                ahead = batches_ahead(trainer)
+            loader.mark(ahead)
+        self.last = Moment(
+            trainer.global_step,
+            None if epoch_ended else progress_of(trainer),
+            [] if epoch_ended else epoch_results(trainer),
+            self._metric_states(),
+            logged_metrics(trainer),
+        )
+        if trainer.world_size == 1:  # several processes save nothing after an exception
+            self._boundary.record(self.module)
+
+    def _metric_states(self) -> dict[str, Any]:
+        return copy.deepcopy(collect_metrics(self.module)) if self._metrics else {}
+
+    def collect(self, trainer: lightning.Trainer, *, interrupted: bool = False) -> dict[str, Any]:
+        """Return the content of a checkpoint of the last recorded moment. All processes must call it.
+
+        Args:
+            trainer: The trainer.
+            interrupted: Whether an error interrupted the next batch, which has changed generators and buffers.
+        """
+        moment = self.last
+        if moment is None:
+            raise AssertionError("nothing was recorded")
+        content = dump(trainer, moment.progress)
+        if interrupted:
+            weights = content["state_dict"]
+            weights.update({key: value for key, value in self._boundary.buffers().items() if key in weights})
+        alone = trainer.world_size == 1
+        mine = {
+            "rng": self._boundary.generators() if alone else generator_states(),
+            "loaders": [loader.position(interrupted=interrupted) for loader in self.train],
+            "validation": [state.state() for state in self.val],
+            "results": describe_results(moment.results),
+            "metrics": moment.metrics,
+            "logged": moment.logged,
+        }
+        ranks: list[Any] = [mine]
+        if trainer.world_size > 1:
+            ranks = [None] * trainer.world_size
+            torch.distributed.all_gather_object(ranks, mine)
+        own = {**self._facts, "progress": moment.progress, "ranks": ranks}
+        facts = {"model_class": class_path(type(bare(self.module))), "current_step": moment.step}
+        return _readable(content) | facts | {"global_step": moment.step, "rng": mine["rng"], KEY: own}
+
+    def restore(self, trainer: lightning.Trainer, content: Mapping[str, Any]) -> None:
+        """Restore what Lightning does not, before the first epoch; generators last."""
+        own = content[KEY]
+        ranks = own["ranks"]
+        mine = ranks[trainer.global_rank] if trainer.global_rank < len(ranks) else ranks[0]
+        restore_metrics(self.module, mine["metrics"])
+        if own["progress"] is not None:
+            restore_results(trainer, mine["results"])
+        restore_logged_metrics(trainer, mine["logged"])
+        for state, saved in zip(self.val, mine["validation"], strict=False):
+            state.restore(saved)
+        restore_generators(mine["rng"])
+
+
+def loader_states(content: Mapping[str, Any], rank: int) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """Return the position of each training loader in a checkpoint, with the generators to restore within an epoch."""
+    own = content[KEY]
+    mine = own["ranks"][rank] if rank < len(own["ranks"]) else own["ranks"][0]
+    generators = None if own["progress"] is None else mine["rng"]
+    return [(position, generators) for position in mine["loaders"]]
+
+
+def _readable(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint of Lightning's with only what ``torch.load(weights_only=True)`` reads.
+
+    States of callbacks and hyperparameters that it does not read are left out with a warning; the rest is refused
+    where it is written.
+    """
+    states = content.get("callbacks", {})
+    unreadable = [key for key, state in states.items() if not is_readable(state)]
+    content["callbacks"] = {key: state for key, state in states.items() if key not in unreadable}
+    for key in unreadable:
+        logger.warning(
+            "The state of the callback %s is not saved: it has values other than tensors, numbers, text and "
+            "containers.",
+            key.partition("{")[0],
+        )
+    for key in _HPARAMS_TYPES:
+        content.pop(key, None)
+    for key in _HPARAMS:
+        if key in content:
+            content[key] = _plain_hparams(content[key])
+    return content
+
+
+def _plain_hparams(values: Any) -> dict[str, Any]:
+    if type(values).__module__.partition(".")[0] == "omegaconf":
+        from omegaconf import OmegaConf
+
+        values = OmegaConf.to_container(values, resolve=True)
+    return {key: value for key, value in dict(values).items() if is_readable(value)}

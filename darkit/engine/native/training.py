@@ -1,0 +1,300 @@
+"""`fit` of a LightningModule: Lightning's own loop, with everything that the module defines, inside a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch import callbacks as stock
+from lightning.pytorch.loggers import Logger
+from torch import nn
+
+from darkit.engine.checkpoints.best import load_best
+from darkit.engine.checkpoints.weights import bare, load_weights
+from darkit.engine.config import TrainerConfig
+from darkit.engine.description.describe import describe_model
+from darkit.engine.description.exports import write_exports
+from darkit.engine.device import resolve_device, seed_generators
+from darkit.engine.lightning import REFUSALS, restore_from
+from darkit.engine.log.progress import announce
+from darkit.engine.log.rows import Sink
+from darkit.engine.loop import lightnings_exits, make_sinks, quiet_lightning, retention_of
+from darkit.engine.native.data import NativeData
+from darkit.engine.native.logger import RowLogger
+from darkit.engine.native.recorder import RecordingCallback, refuse_other_loops, refuse_strategy
+from darkit.engine.native.recording import Recording
+from darkit.engine.processes import find_place
+from darkit.engine.resume import Resume, check_settings, describe_changes, find_resume, warn_of_other_data
+from darkit.engine.session import DEFAULT_SERIES, Session
+from darkit.errors import ConfigError, listing
+from darkit.runs import Run
+from darkit.runs.names import refuse_existing
+
+ARGUMENTS = frozenset(
+    {
+        *("check_val_every_n_epoch", "detect_anomaly", "gradient_clip_algorithm", "inference_mode", "benchmark"),
+        *("limit_train_batches", "limit_val_batches", "max_time", "min_epochs", "min_steps", "num_sanity_val_steps"),
+        *("overfit_batches", "profiler", "reload_dataloaders_every_n_epochs", "sync_batchnorm", "val_check_interval"),
+        *("use_distributed_sampler", "enable_autolog_hparams", "num_nodes"),
+    }
+)
+"""Arguments of `lightning.Trainer` that `fit` passes on for a LightningModule."""
+_MODULES_OWN = ("lr", "optimizer", "weight_decay", "betas", "scheduler", "warmup_step", "loss", "metrics")
+_CALLBACKS = {
+    "ema_decay": "EMAWeightAveraging",
+    "early_stop_patience": "EarlyStopping",
+}
+_PER_EPOCH = "eval_step_interval"
+
+
+def trains_itself(model: nn.Module) -> bool:
+    """Return whether a model is a LightningModule with optimizers of its own, so that Lightning's loop trains it."""
+    inner = bare(model)
+    return isinstance(inner, lightning.LightningModule) and (
+        "configure_optimizers" in vars(inner)
+        or type(inner).configure_optimizers is not lightning.LightningModule.configure_optimizers
+    )
+
+
+def refuse_settings(model: nn.Module, config: TrainerConfig, objects: Sequence[str]) -> None:
+    """Refuse settings that a LightningModule decides itself.
+
+    Args:
+        model: The module.
+        config: The settings; those that are not the defaults were given.
+        objects: The names of further arguments that were given.
+
+    Raises:
+        ConfigError: One of them would be ignored.
+    """
+    name = type(bare(model)).__name__
+    default = TrainerConfig()
+    given = [
+        *objects,
+        *(field.name for field in fields(default) if getattr(config, field.name) != getattr(default, field.name)),
+    ]
+    ignored = [setting for setting in given if setting in _MODULES_OWN]
+    if ignored:
+        raise ConfigError(
+            f"{name} is a LightningModule with its own configure_optimizers and steps, which decide "
+            f"{listing(ignored)}: set them there."
+        )
+    for setting, callback in _CALLBACKS.items():
+        if setting in given:
+            raise ConfigError(f"{setting} is not for a LightningModule: give callbacks=[{callback}(...)].")
+    if "compile" in given:
+        raise ConfigError("compile=True is not for a LightningModule: give torch.compile(model).")
+
+
+class _OfRun(RecordingCallback):
+    """Records into a session that `train_native` opens and ends.
+
+    Args:
+        state: The content of the checkpoint to resume from, or empty.
+        make: Makes the recording, once the session writes.
+    """
+
+    def __init__(self, recording: Recording, state: Mapping[str, Any], started: Callable[[Any], None]) -> None:
+        self.recording = recording
+        self._state = state
+        self._started = started
+        self._undo: Callable[[], None] = lambda: None
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Have the trainer restore the checkpoint."""
+        if self._state:
+            self._undo = restore_from(trainer, self._state, "the run's checkpoint")
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write the run's files."""
+        super().on_train_start(trainer, pl_module)
+        self._undo()
+        self._started(trainer)
+
+
+def train_native(
+    model: nn.Module,
+    data: Any,
+    val_data: Any,
+    config: TrainerConfig,
+    *,
+    root: Path,
+    tokenizer: Any = None,
+    columns: Sequence[str] | None = None,
+    series: Mapping[str, Sequence[str]] | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
+    loggers: Sequence[Logger] = (),
+    arguments: Mapping[str, Any] | None = None,
+    resume: bool | str | Resume | None = None,
+    resume_overrides: bool = False,
+    composed: str = "",
+) -> Run:
+    """Train a LightningModule with Lightning's own loop into a run below ``root``.
+
+    Args:
+        model: The module, or what `torch.compile` makes of it.
+        data: Training data: one or more DataLoaders in any form that Lightning takes, a LightningDataModule, what
+            `darkit.fit` takes otherwise, or None if the module has a ``train_dataloader``.
+        val_data: Validation data, likewise, or None.
+        config: The trainer's config.
+        root: The folder of the runs.
+        tokenizer: A tokenizer to export.
+        columns: The log's only columns, or None.
+        series: The curves to show.
+        callbacks: Further callbacks.
+        loggers: Further loggers.
+        arguments: Further arguments of `lightning.Trainer`; see `ARGUMENTS`.
+        resume: As for `darkit.fit`; or the path of a ``.ckpt`` file that Lightning wrote.
+        resume_overrides: As for `darkit.fit`.
+        composed: The composed config as YAML, or empty.
+
+    Raises:
+        DarkitError: As for `darkit.fit`.
+    """
+    foreign = resume if isinstance(resume, str) and resume.endswith(".ckpt") else None
+    if foreign is not None and not Path(foreign).is_file():
+        raise ConfigError(f"There is no checkpoint {foreign}.")
+    place = find_place(config)
+    found = resume if isinstance(resume, Resume) else find_resume(root, config, None if foreign else resume)
+    same = found if found is not None and found.same_run else None
+    if config.name is not None and same is None and not place.rank:
+        refuse_existing(root, config.name)
+    resolve_device(config)
+    loaders = NativeData(data, val_data, config)
+    described = describe_model(model, loaders.sample)
+    changes = check_settings(same, config, described.values, tokenizer, resume_overrides) if same else {}
+    state = same.content if same is not None else {}
+    if state:
+        refuse_other_loops(found.run.name, state)  # type: ignore[union-attr]
+    elif found is not None and found.content:
+        load_weights(model, found.content)
+    if same is not None and same.has_nothing_to_do(config.max_step):
+        announce(f"Run {same.run.name!r} is complete at step {same.step}; nothing to do.")
+        load_weights(model, same.content)
+        return same.run
+    settings = _settings(model, config, callbacks, arguments or {})
+    with _open(root, config, model, same, place.rank) as session:
+        if session.writes and found is not None:
+            if same is not None:
+                same.set_aside_later()
+            announce(found.description + (f" Changed: {describe_changes(changes)}." if changes else ""))
+        steps = config.max_step if config.max_epoch is None else None
+        shows_bar = any(isinstance(callback, stock.ProgressBar) for callback in callbacks)
+        session.begin(steps, columns, lambda: _sinks(session, config, shows_bar), retention_of(config))
+        session.guard.install()
+        recording = Recording(session, config, state=state, adopt=loaders.adopted)
+        own = RowLogger(lambda: Run(session.folder), lambda values, step: recording.log(trainer, values, step))
+
+        def started(trainer: lightning.Trainer) -> None:
+            facts = loaders.facts()
+            if state and same is not None and session.writes:
+                warn_of_other_data(same.run, facts)
+            config.lightning = {key: _plain(value) for key, value in settings.items()}  # type: ignore[attr-defined]
+            session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes)
+            if session.writes:
+                write_exports(session.folder, model, config, tokenizer, described)
+
+        try:
+            with quiet_lightning(), place.applied(), lightnings_exits(session.guard):
+                trainer = _trainer(
+                    **settings,
+                    callbacks=[*callbacks, _OfRun(recording, state, started)],
+                    logger=[own, *loggers],
+                    default_root_dir=session.folder,
+                    plugins=[place.environment],
+                )
+                place.check(trainer)
+                refuse_strategy(trainer)
+                seed_generators(config.seed + trainer.global_rank)
+                trainer.fit(model, **loaders.arguments(), ckpt_path=foreign, weights_only=True)  # type: ignore[arg-type]
+            if trainer.should_stop and not session.guard.request.reason:
+                session.end_reason = _why_stopped(trainer, session.step)
+            if config.load_best_at_end and not session.guard.request.reason:
+                recording.wait()
+                announce(load_best(Run(session.folder), model, config, writes=session.writes))
+        finally:
+            if not session.forked:
+                loaders.close()
+    if session.writes:
+        session.guard.request.end_process()
+    return Run(session.folder)
+
+
+def _open(root: Path, config: TrainerConfig, model: nn.Module, same: Resume | None, rank: int) -> Session:
+    if same is not None:
+        return Session.reopen(same.run.path, same.step, rank=rank)
+    return Session.create(root, config, type(bare(model)).__name__, rank)
+
+
+def _settings(
+    model: nn.Module, config: TrainerConfig, callbacks: Sequence[lightning.Callback], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments of `lightning.Trainer` that the settings mean."""
+    default = TrainerConfig()
+    settings: dict[str, Any] = {
+        "accelerator": config.device,
+        "devices": config.device_num,
+        "strategy": config.strategy,
+        "precision": config.precision,
+        "max_steps": config.max_step,
+        "max_epochs": -1,
+        "accumulate_grad_batches": config.gradient_accumulation_steps,
+        "gradient_clip_val": config.gradient_clip or None,
+        "deterministic": config.deterministic or None,
+        "log_every_n_steps": config.log_step_interval,
+        "enable_checkpointing": any(isinstance(callback, stock.Checkpoint) for callback in callbacks),
+        "enable_progress_bar": any(isinstance(callback, stock.ProgressBar) for callback in callbacks),
+        "enable_model_summary": any(isinstance(callback, stock.ModelSummary) for callback in callbacks),
+    }
+    if config.max_epoch is not None:
+        settings["max_epochs"] = config.max_epoch
+        if config.max_step == default.max_step:
+            settings["max_steps"] = -1
+    if config.eval_iters:
+        settings["limit_val_batches"] = config.eval_iters
+    if config.eval_step_interval != default.eval_step_interval:
+        doubled = [name for name in ("val_check_interval", "check_val_every_n_epoch") if name in arguments]
+        if doubled:
+            raise ConfigError(f"eval_step_interval and {doubled[0]} both say when to validate: give one of them.")
+        settings |= _validations(config)
+    return settings | dict(arguments)
+
+
+def _validations(config: TrainerConfig) -> dict[str, Any]:
+    """Return when Lightning validates, for ``eval_step_interval``: it counts batches, through all epochs."""
+    if not config.eval_step_interval:
+        raise ConfigError(
+            "eval_step_interval=0 evaluates at the last step only, which Lightning's loop cannot: give a number of "
+            "steps, or limit_val_batches=0 for no validation."
+        )
+    batches = config.eval_step_interval * config.gradient_accumulation_steps
+    return {"val_check_interval": batches, "check_val_every_n_epoch": None}
+
+
+def _trainer(**settings: Any) -> lightning.Trainer:
+    try:
+        return lightning.Trainer(**settings)
+    except REFUSALS as error:
+        raise ConfigError(f"Lightning refuses the settings: {error}") from error
+
+
+def _sinks(session: Session, config: TrainerConfig, shows_bar: bool) -> list[Sink]:
+    """Return the sinks of rows; darkit's display is not shown beside a bar of Lightning's."""
+    sinks = make_sinks(session, config)
+    return sinks[1:] if shows_bar else sinks
+
+
+def _why_stopped(trainer: lightning.Trainer, step: int) -> str:
+    """Return why a training ended early, in one sentence."""
+    for callback in trainer.early_stopping_callbacks:
+        if reason := getattr(callback, "stopping_reason_message", None):
+            return f"EarlyStopping stopped the training at step {step}: {reason}"
+    return f"A callback or the module stopped the training at step {step}."
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as it can be recorded."""
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
