@@ -48,7 +48,7 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
             "checkpoints",
             "description",
         ),
-        *("callbacks", ""),
+        *("callbacks", "processes", "resume", "session", "native", ""),
     ],
     "prediction": ["text", "", "exporting"],
     "integrations": ["importers", "exporters", ""],

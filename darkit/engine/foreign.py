@@ -17,7 +17,7 @@ from lightning.pytorch import callbacks as stock
 from torch import nn
 
 from darkit.engine.callbacks import EmaWeights
-from darkit.engine.native.training import trains_itself
+from darkit.engine.native_training import trains_itself
 from darkit.errors import ConfigError, DataError, ModelError, listing
 
 P = ParamSpec("P")
@@ -103,9 +103,9 @@ def refuse_module(model: nn.Module) -> None:
         ignored.append("dataloader_iter of training_step")
     if ignored:
         raise ModelError(
-            f"fit would train the LightningModule {name} with darkit's optimizer and loop and ignore its "
-            f"{listing(ignored)}. Train it with lightning.Trainer and the callbacks of darkit.engine.callbacks, or "
-            "give fit a module without them and optimizer=, scheduler= and val_data=."
+            f"fit would train {name}, a LightningModule without configure_optimizers, with darkit's optimizer and loop "
+            f"and ignore its {listing(ignored)}. Give it a configure_optimizers: then Lightning's own loop trains it, "
+            "with everything that it defines."
         )
 
 

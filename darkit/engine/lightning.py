@@ -14,6 +14,7 @@ import lightning
 import torch
 from lightning.fabric.plugins.environments import lightning as _environment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 from lightning.pytorch.utilities import rank_zero_only
@@ -198,7 +199,8 @@ def progress_of(trainer: lightning.Trainer) -> dict[str, Any]:
     Returns:
         ``epoch`` and ``epochs``: completed epochs of this fit and of all; ``batch`` and ``batches``: batches of this
         epoch and of all; ``stepped``: batches with a step, by which Lightning logs; ``first`` and ``hook``: what
-        Lightning's logging knows about the batch and the hook before.
+        Lightning's logging knows about the batch and the hook before; ``owes``: whether a validation and schedules may
+        still be due for the batch.
     """
     loop, epoch_loop, logged = trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer._logger_connector
     return {
@@ -209,6 +211,7 @@ def progress_of(trainer: lightning.Trainer) -> dict[str, Any]:
         "stepped": epoch_loop._batches_that_stepped,
         "first": logged._first_loop_iter,
         "hook": logged._current_fx,
+        "owes": False,
     }
 
 
@@ -216,6 +219,16 @@ def has_batch_in_flight(trainer: lightning.Trainer) -> bool:
     """Return whether a batch was begun whose optimizer steps are not all done."""
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total
     return bool(progress.ready != progress.processed)
+
+
+def finish_batch(trainer: lightning.Trainer) -> None:
+    """Count what a batch logged whose optimizer steps are done, after an error in a later hook."""
+    loop, logged = trainer.fit_loop.epoch_loop, trainer._logger_connector
+    trainer.training = True
+    if loop.batch_progress.total.completed < loop.batch_progress.total.processed:  # type: ignore[attr-defined]
+        logged.on_batch_end()
+        loop.batch_progress.increment_completed()
+        logged.update_train_step_metrics()
 
 
 def epoch_has_ended(trainer: lightning.Trainer) -> bool:
@@ -279,8 +292,21 @@ def start_exactly(trainer: lightning.Trainer, progress: Mapping[str, Any] | None
         if loop.restarting:
             _forget_restart(loop)
             logged._first_loop_iter, logged._current_fx = progress["first"], progress["hook"]
+            if progress["owes"]:
+                loop.epoch_loop.on_advance_end(loop._data_fetcher)
 
     return call_after(loop.epoch_loop, "on_run_start", begin)
+
+
+def resume_averaging(trainer: lightning.Trainer) -> None:
+    """Have `StochasticWeightAveraging` go on within an epoch: it restores its schedule when an epoch starts only."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StochasticWeightAveraging):
+            rates = [[dict(group) for group in optimizer.param_groups] for optimizer in trainer.optimizers]
+            callback.on_train_epoch_start(trainer, trainer.lightning_module)
+            for optimizer, groups in zip(trainer.optimizers, rates, strict=True):  # a new schedule sets them
+                for group, values in zip(optimizer.param_groups, groups, strict=True):
+                    group.update({key: value for key, value in values.items() if key != "params"})
 
 
 def _forget_restart(loop: Any) -> None:

@@ -39,7 +39,7 @@ from darkit.engine.loop import (
     run_loop,
 )
 from darkit.engine.metrics.gathering import Metrics
-from darkit.engine.native.training import ARGUMENTS, refuse_settings, train_native, trains_itself
+from darkit.engine.native_training import ARGUMENTS, refuse_settings, train_native, trains_itself
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
 from darkit.engine.session import DEFAULT_SERIES, Session

@@ -241,7 +241,7 @@ class RunRecorder(RecordingCallback):
             session = Session.reopen(found.run.path, found.step, rank=rank)
             if session.writes:
                 found.set_aside_later()
-                announce(found.description)
+                announce(found.describe({}))
             return session
         if state and trainer.is_global_zero:
             announce(_whence(state))

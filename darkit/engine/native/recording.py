@@ -15,7 +15,6 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from darkit.engine.callbacks.base import is_last, log_values
 from darkit.engine.callbacks.guard import LossGuard
-from darkit.engine.callbacks.monitor import Best
 from darkit.engine.checkpoints.savable import check_savable
 from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import TrainerConfig
@@ -26,16 +25,20 @@ from darkit.engine.lightning import (
     call_after,
     call_before,
     epoch_has_ended,
+    finish_batch,
     has_batch_in_flight,
     logged_step,
     replace_training_loaders,
+    resume_averaging,
     start_exactly,
     training_loaders,
 )
+from darkit.engine.log.progress import announce
 from darkit.engine.log.values import number_of
 from darkit.engine.native.state import KEY, Moments, loader_states
 from darkit.engine.session import Session
 from darkit.errors import ConfigError, NonFiniteLossError
+from darkit.runs.best import is_better
 
 logger = logging.getLogger(__name__)
 MakeLoader = Callable[[Any], StatefulLoader | None]
@@ -74,10 +77,10 @@ class Recording:
         self._told_of_other_step = False
         self._epoch = 0
         self._before_epoch_end = 0
-        self._reloads = False
-        self._direct_steps = 0
+        self._reloads = self._owes = False
+        self._direct_steps = self._versions = 0
         self._guard = LossGuard(config.nan_policy, session.stream)
-        self._best = Best(config.monitor, config.best_mode)
+        self._best: float | None = None
 
     def attach(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Attach to the trainer's loops, in ``on_fit_start``."""
@@ -95,8 +98,9 @@ class Recording:
 
     def detach(self) -> None:
         """Leave the trainer as it was."""
-        while self._undo:
-            self._undo.pop()()  # type: ignore[no-untyped-call]
+        for undo in reversed(self._undo):
+            undo()
+        self._undo = []
 
     def on_train_start(self, trainer: lightning.Trainer) -> None:
         """Check what can be checked before the first step.
@@ -105,6 +109,7 @@ class Recording:
             CheckpointUnreadableError: The state cannot be saved.
         """
         self._step = self._saved = trainer.global_step
+        self._epoch = trainer.current_epoch
         if KEY in self._state and trainer.global_step != self._state["current_step"]:
             raise ConfigError(
                 f"Lightning resumed at step {trainer.global_step}, but the checkpoint is of step "
@@ -146,14 +151,20 @@ class Recording:
         """Save the last step unless it is saved, and wait until everything is on the disk."""
         if self.pending:
             self._write_row(trainer, self._step)
-        if self._step != self._saved:
+        changed = self._step == self._saved and self._versions != _versions(trainer.lightning_module)
+        if changed and trainer.is_global_zero:
+            announce(
+                f"The weights were changed after the last step: the checkpoint of step {self._step} has the new ones."
+            )
+        if changed or self._step != self._saved:
             self._save(trainer)
         self.wait()
 
     def on_exception(self, trainer: lightning.Trainer, error: BaseException) -> None:
         """Log and save the last completed step; add an error of that as a note."""
+        ends: list[Callable[[], None]] = [lambda: self._save_after(trainer, error), self.wait]
         with suppress(RuntimeError), deferred_worker_deaths():
-            for end in (lambda: self._save_after(trainer, error), self.wait):
+            for end in ends:
                 try:
                     end()
                 except BaseException as late:
@@ -187,7 +198,11 @@ class Recording:
         """Restore what Lightning does not, once, before the first epoch."""
         state, self._state = self._state, {}
         if state:
-            self._undo.append(start_exactly(trainer, state[KEY]["progress"]))
+            progress = state[KEY]["progress"]
+            self._owes = progress is not None and progress["owes"]
+            self._undo.append(start_exactly(trainer, progress))
+            if progress is not None:
+                resume_averaging(trainer)
             self.moments.restore(trainer, state)
 
     def _after_batch(self, trainer: lightning.Trainer) -> None:
@@ -200,8 +215,12 @@ class Recording:
                     f"{type(trainer.lightning_module).__name__} steps an optimizer that Lightning does not count, so "
                     "the run would have no steps: call step() of what self.optimizers() returns."
                 )
+            if self.pending and self._owes and not epoch_has_ended(trainer):
+                self._write_row(trainer, step)
+            self._owes = False
             return  # the batch was accumulated
         before, self._step, self._epoch = self._step, step, trainer.current_epoch
+        self._owes = False
         self._check_loss(trainer, step)
         self.session.step = step
         if self.session.guard.request.reason:
@@ -234,12 +253,12 @@ class Recording:
             self._write_row(trainer, step)
         every = self.config.save_step_interval
         ends = trainer.should_stop or (not epoch_ended and is_last(trainer, step))
-        if (every and step // every > before // every) or self._is_best(step) or ends:
+        if (every and step // every > before // every) or self._is_best() or ends:
             self._save(trainer)
 
     def _check_loss(self, trainer: lightning.Trainer, step: int) -> None:
         values = log_values(trainer, self._outputs)
-        self.pending = {**values, **self.pending}
+        self.pending, self._outputs = {**values, **self.pending}, None
         try:
             self._guard.on_step(trainer, trainer.lightning_module, {"loss": values.get("train_loss")}, step)
         except NonFiniteLossError:
@@ -258,10 +277,12 @@ class Recording:
             self.session.stream.put({key: row[key] for key in row if key in columns} if fixed else row)
         self._metrics = {key: _as_float(value) for key, value in numbers.items() if value is not None}
 
-    def _is_best(self, step: int) -> bool:
-        if not self.config.load_best_at_end or self.config.monitor not in self._metrics:
+    def _is_best(self) -> bool:
+        value = self._metrics.get(self.config.monitor) if self.config.load_best_at_end else None
+        if value is None or not is_better(value, self._best, self.config.best_mode):
             return False
-        return self._best.update(self._metrics[self.config.monitor], step)
+        self._best = value
+        return True
 
     def _save(self, trainer: lightning.Trainer, *, interrupted: bool = False) -> None:
         step = self._step
@@ -271,7 +292,7 @@ class Recording:
         content = self.moments.collect(trainer, interrupted=interrupted)
         if self.session.writer is not None:
             self.session.writer.save(step, content, self._metrics)
-        self._saved = step
+        self._saved, self._versions = step, _versions(trainer.lightning_module)
 
     def _save_after(self, trainer: lightning.Trainer, error: BaseException) -> None:
         """Save the last completed step after an error, unless the weights belong to no finite step."""
@@ -280,9 +301,13 @@ class Recording:
             return
         step = trainer.global_step
         in_flight = has_batch_in_flight(trainer)
-        if not in_flight and step != moment.step and step > self._step:  # an error in validation, or of a callback
-            self._step = self.session.step = step
-            self.moments.record(trainer, epoch_ended=False)
+        fresh = not in_flight and step != moment.step
+        if fresh:  # an error in validation, or of a callback
+            finish_batch(trainer)
+            self._step, self._epoch = step, trainer.current_epoch
+            self.session.step = step
+            self.pending = {**log_values(trainer, self._outputs), **self.pending}
+            self.moments.record(trainer, epoch_ended=False, owes=True)
             moment = self.moments.last
         elif in_flight and (step != moment.step or self._stepping_from == step):
             error.add_note(f"The step after {moment.step} was interrupted while it changed the weights: not saved.")
@@ -293,9 +318,14 @@ class Recording:
             error.add_note(f"Step {moment.step} is not saved: one of several processes cannot save alone.")
             return
         self._step = moment.step
-        if self.pending and not in_flight:
+        if self.pending and fresh:
             self._write_row(trainer, moment.step)
-        self._save(trainer, interrupted=in_flight)
+        self._save(trainer, interrupted=not fresh)
+
+
+def _versions(module: lightning.LightningModule) -> int:
+    """Return a number that grows when weights are changed."""
+    return sum(parameter._version for parameter in module.parameters())
 
 
 def _flat(loaders: Any) -> list[Any]:

@@ -77,23 +77,24 @@ class Moments:
         self._boundary = Boundary()
         self._metrics = metrics_of(module)
 
-    def record(self, trainer: lightning.Trainer, *, epoch_ended: bool) -> None:
+    def record(self, trainer: lightning.Trainer, *, epoch_ended: bool, owes: bool = False) -> None:
         """Record the moment after a step.
 
         Args:
             trainer: The trainer.
             epoch_ended: Whether everything of the epoch is done too.
+            owes: Whether an error prevented a validation and schedules that may be due.
         """
         ahead = 0
         for loader in self.train:
-            if epoch_ended:
+            if epoch_ended and loader.feed.batches:
                 loader.next_pass()
             elif loader.feed.order is None:
                 ahead = batches_ahead(trainer)
             loader.mark(ahead)
         self.last = Moment(
             trainer.global_step,
-            None if epoch_ended else progress_of(trainer),
+            None if epoch_ended else progress_of(trainer) | {"owes": owes},
             [] if epoch_ended else epoch_results(trainer),
             self._metric_states(),
             logged_metrics(trainer),

@@ -9,7 +9,7 @@ import lightning
 import torch
 import torchmetrics
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, TensorDataset
 
 import darkit
@@ -33,7 +33,9 @@ class Base(lightning.LightningModule):
     def __init__(self, width: int = 8) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.net = nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.3), nn.Linear(width, 3))
+        self.net = nn.Sequential(
+            nn.Linear(4, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.3), nn.Linear(width, 3)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)

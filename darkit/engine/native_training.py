@@ -27,7 +27,7 @@ from darkit.engine.native.logger import RowLogger
 from darkit.engine.native.recorder import RecordingCallback, refuse_other_loops, refuse_strategy
 from darkit.engine.native.recording import Recording
 from darkit.engine.processes import find_place
-from darkit.engine.resume import Resume, check_settings, describe_changes, find_resume, warn_of_other_data
+from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
 from darkit.engine.session import DEFAULT_SERIES, Session
 from darkit.errors import ConfigError, listing
 from darkit.runs import Run
@@ -89,12 +89,23 @@ def refuse_settings(model: nn.Module, config: TrainerConfig, objects: Sequence[s
         raise ConfigError("compile=True is not for a LightningModule: give torch.compile(model).")
 
 
+class _Outputs(lightning.Callback):
+    """Gives a recording what the training step returned, before another callback can fail."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, *arguments: Any) -> None:
+        self.recording.on_train_batch_end(outputs)
+
+
 class _OfRun(RecordingCallback):
     """Records into a session that `train_native` opens and ends.
 
     Args:
+        recording: The recording.
         state: The content of the checkpoint to resume from, or empty.
-        make: Makes the recording, once the session writes.
+        started: Called when the training starts.
     """
 
     def __init__(self, recording: Recording, state: Mapping[str, Any], started: Callable[[Any], None]) -> None:
@@ -180,7 +191,12 @@ def train_native(
         if session.writes and found is not None:
             if same is not None:
                 same.set_aside_later()
-            announce(found.description + (f" Changed: {describe_changes(changes)}." if changes else ""))
+            announce(found.describe(changes))
+        if foreign is not None and session.writes:
+            announce(
+                f"Starting from {foreign}, which Lightning wrote: weights, optimizers, schedules and loops are "
+                "restored; random generators, the place in the data and what was logged in that epoch are not in it."
+            )
         steps = config.max_step if config.max_epoch is None else None
         shows_bar = any(isinstance(callback, stock.ProgressBar) for callback in callbacks)
         session.begin(steps, columns, lambda: _sinks(session, config, shows_bar), retention_of(config))
@@ -201,7 +217,7 @@ def train_native(
             with quiet_lightning(), place.applied(), lightnings_exits(session.guard):
                 trainer = _trainer(
                     **settings,
-                    callbacks=[*callbacks, _OfRun(recording, state, started)],
+                    callbacks=[_Outputs(recording), *callbacks, _OfRun(recording, state, started)],
                     logger=[own, *loggers],
                     default_root_dir=session.folder,
                     plugins=[place.environment],
