@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -37,7 +38,7 @@ from darkit.engine.log.progress import announce
 from darkit.engine.log.values import number_of
 from darkit.engine.native.state import KEY, Moments, loader_states
 from darkit.engine.session import Session
-from darkit.errors import ConfigError, NonFiniteLossError
+from darkit.errors import ConfigError, NonFiniteLossError, ReproductionWarning
 from darkit.runs.best import is_better
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,6 @@ class Recording:
         self._undo: list[Callable[[], None]] = []
         self._step = self._saved = session.step
         self._stepping_from = -1
-        self._rate: Any = None
         self._outputs: Any = None
         self._metrics: dict[str, float] = {}
         self._told_of_other_step = False
@@ -86,7 +86,6 @@ class Recording:
         """Attach to the trainer's loops, in ``on_fit_start``."""
         self.moments = Moments(bare(module), {"run": self.session.folder.name, "id": self.session.run_id})
         loop = trainer.fit_loop
-        self.moments.train = [loader for loader in training_loaders(trainer) if isinstance(loader, StatefulLoader)]
         self._undo = [
             register_optimizer_step_pre_hook(self._note_direct_step).remove,
             call_after(loop.epoch_loop, "on_advance_end", lambda: self._after_batch(trainer)),
@@ -95,6 +94,7 @@ class Recording:
         ]
         if KEY in self._state:
             self._undo.append(call_before(loop, "on_advance_start", lambda: self._restore(trainer)))
+        self.moments.train = [loader for loader in training_loaders(trainer) if isinstance(loader, StatefulLoader)]
 
     def detach(self) -> None:
         """Leave the trainer as it was."""
@@ -123,8 +123,8 @@ class Recording:
     def on_before_optimizer_step(self, trainer: lightning.Trainer, optimizer: Optimizer) -> None:
         """Record that the weights change now, and the learning rate with which."""
         self._stepping_from = trainer.global_step
-        if optimizer is trainer.optimizers[0] or self._rate is None:
-            self._rate = optimizer.param_groups[0]["lr"]
+        if optimizer is trainer.optimizers[0] or self.moments.rate is None:
+            self.moments.rate = optimizer.param_groups[0]["lr"]
 
     def on_train_batch_end(self, outputs: Any) -> None:
         """Record what the training step returned."""
@@ -178,21 +178,34 @@ class Recording:
 
     def _watched(self, trainer: lightning.Trainer, loader: Any) -> Any:
         """Return the loader to train on, with its position restored."""
-        made = loader if isinstance(loader, StatefulLoader) else self._adopt(loader)
-        if made is None:
-            return loader
-        made.is_marked = True
-        made.feed.share(trainer.global_rank, trainer.world_size)
         if self._reloads:
             self.moments.train.clear()
             self._reloads = False
-        if made is not loader:
-            made.begin_at(trainer.current_epoch)
+        made = loader if isinstance(loader, StatefulLoader) else self._adopt(loader)
         states = loader_states(self._state, trainer.global_rank) if KEY in self._state else []
-        if len(self.moments.train) < len(states):
-            made.load_state_dict(*states[len(self.moments.train)])
-        self.moments.train.append(made)
-        return made
+        state, generators = states[len(self.moments.train)] if len(self.moments.train) < len(states) else (None, None)
+        if made is not None:
+            made.is_marked = True
+            made.feed.share(trainer.global_rank, trainer.world_size)
+            if made is not loader:
+                made.begin_at(trainer.current_epoch)
+            if state is not None:
+                made.load_state_dict(state, generators)
+            self.moments.train.append(made)
+            return made
+        if callable(getattr(loader, "state_dict", None)) and callable(getattr(loader, "load_state_dict", None)):
+            if state is not None:
+                loader.load_state_dict(state)
+            self.moments.train.append(loader)
+        elif self._state:
+            warnings.warn(
+                f"The training loader {type(loader).__name__} cannot go on within an epoch, so the resumed training "
+                "is not an exact continuation: the rest of the epoch has other batches. Use darkit.dataloader(dataset, "
+                "...), or a loader with state_dict and load_state_dict.",
+                ReproductionWarning,
+                stacklevel=2,
+            )
+        return loader
 
     def _restore(self, trainer: lightning.Trainer) -> None:
         """Restore what Lightning does not, once, before the first epoch."""
@@ -269,7 +282,7 @@ class Recording:
         values, self.pending = self.pending, {}
         numbers = {key: number_of(key, value) for key, value in values.items()}
         if self.session.stream is not None:
-            clock = {"step": step, "epoch": self._epoch, "time": time.time(), "lr": self._rate}
+            clock = {"step": step, "epoch": self._epoch, "time": time.time(), "lr": self.moments.rate}
             values = {key: value for key, value in values.items() if value is not None}
             row = clock | values | clock
             columns = self.session.stream.log.columns
@@ -313,6 +326,9 @@ class Recording:
             error.add_note(f"The step after {moment.step} was interrupted while it changed the weights: not saved.")
             return
         if moment is None or moment.step <= self._saved or moment.step == 0:
+            return
+        if in_flight and self.moments.has_foreign_loaders:
+            error.add_note(f"Step {moment.step} is not saved: its place in the data is not known any more.")
             return
         if trainer.world_size > 1:
             error.add_note(f"Step {moment.step} is not saved: one of several processes cannot save alone.")

@@ -63,17 +63,19 @@ class Moments:
         facts: Further entries of darkit's part in a checkpoint: which run it is of.
 
     Attributes:
-        train: The training loaders whose position is known.
+        train: The training loaders whose position is known: those of darkit, and others with a state.
         val: The state of the validation loaders.
         last: The moment of the last step, or None.
+        rate: The learning rate of the last step, or None.
     """
 
     def __init__(self, module: nn.Module, facts: Mapping[str, Any]) -> None:
         self.module = module
         self._facts = facts
-        self.train: list[StatefulLoader] = []
+        self.train: list[Any] = []
         self.val: list[LoaderState] = []
         self.last: Moment | None = None
+        self.rate: Any = None
         self._boundary = Boundary()
         self._metrics = metrics_of(module)
 
@@ -86,7 +88,7 @@ class Moments:
             owes: Whether an error prevented a validation and schedules that may be due.
         """
         ahead = 0
-        for loader in self.train:
+        for loader in self._of_darkit():
             if epoch_ended and loader.feed.batches:
                 loader.next_pass()
             elif loader.feed.order is None:
@@ -101,6 +103,14 @@ class Moments:
         )
         if trainer.world_size == 1:  # several processes save nothing after an exception
             self._boundary.record(self.module)
+
+    @property
+    def has_foreign_loaders(self) -> bool:
+        """Whether the position of a loader is known only now, and not what it was after the last step."""
+        return len(self._of_darkit()) < len(self.train)
+
+    def _of_darkit(self) -> list[StatefulLoader]:
+        return [loader for loader in self.train if isinstance(loader, StatefulLoader)]
 
     def _metric_states(self) -> dict[str, Any]:
         return copy.deepcopy(collect_metrics(self.module)) if self._metrics else {}
@@ -122,7 +132,10 @@ class Moments:
         alone = trainer.world_size == 1
         mine = {
             "rng": self._boundary.generators() if alone else generator_states(),
-            "loaders": [loader.position(interrupted=interrupted) for loader in self.train],
+            "loaders": [
+                loader.position(interrupted=interrupted) if isinstance(loader, StatefulLoader) else loader.state_dict()
+                for loader in self.train
+            ],
             "validation": [state.state() for state in self.val],
             "results": describe_results(moment.results),
             "metrics": moment.metrics,
@@ -132,14 +145,14 @@ class Moments:
         if trainer.world_size > 1:
             ranks = [None] * trainer.world_size
             torch.distributed.all_gather_object(ranks, mine)
-        own = {**self._facts, "progress": moment.progress, "ranks": ranks}
+        own = {**self._facts, "progress": moment.progress, "rate": self.rate, "ranks": ranks}
         facts = {"model_class": class_path(type(bare(self.module))), "current_step": moment.step}
         return _readable(content) | facts | {"global_step": moment.step, "rng": mine["rng"], KEY: own}
 
     def restore(self, trainer: lightning.Trainer, content: Mapping[str, Any]) -> None:
         """Restore what Lightning does not, before the first epoch; generators last."""
         own = content[KEY]
-        ranks = own["ranks"]
+        ranks, self.rate = own["ranks"], own["rate"]
         mine = ranks[trainer.global_rank] if trainer.global_rank < len(ranks) else ranks[0]
         restore_metrics(self.module, mine["metrics"])
         if own["progress"] is not None:
