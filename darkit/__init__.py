@@ -15,13 +15,31 @@ from darkit.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from darkit.core.active import ActiveRun, start_run
+    from darkit.core.run_logger import RunLogger
     from darkit.engine.config import TrainerConfig
+    from darkit.engine.data.stateful import dataloader
+    from darkit.engine.native.recorder import RunRecorder
     from darkit.engine.training import fit
 
-__all__ = ["ActiveRun", "Run", "TrainerConfig", "errors", "fit", "load", "runs", "start_run"]
+__all__ = [
+    "ActiveRun",
+    "Run",
+    "RunLogger",
+    "RunRecorder",
+    "TrainerConfig",
+    "dataloader",
+    "errors",
+    "fit",
+    "load",
+    "runs",
+    "start_run",
+]
 
 _LAZY = {
     "ActiveRun": "darkit.core.active",
+    "RunLogger": "darkit.core.run_logger",
+    "RunRecorder": "darkit.engine.native.recorder",
+    "dataloader": "darkit.engine.data.stateful",
     "start_run": "darkit.core.active",
     "fit": "darkit.engine.training",
     "TrainerConfig": "darkit.engine.config",
