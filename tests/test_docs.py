@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import os
 import pkgutil
 import re
@@ -225,6 +226,41 @@ def test_every_name_and_file_of_the_code_exists(page: str) -> None:
         pkgutil.resolve_name(name)
     for file in files:
         assert (CHECKOUT / file).exists() or (CHECKOUT / "darkit" / file).exists() or "NAME" in file, file
+
+
+ELSEWHERE = {"OSError", "Run.log()"}  # names in the table that their row only mentions
+
+
+def test_the_table_of_modules_names_what_they_contain() -> None:
+    text = (CHECKOUT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`darkit[^|]*) \| (.*) \|$", text.split("## Where to find it")[0], re.MULTILINE)
+    assert len(rows) > 40
+    for modules, content in rows:
+        listed = re.findall(r"`([\w.]+)`", modules)
+        owners = [pkgutil.resolve_name(name) for name in listed]
+        for name in set(re.findall(r"`([A-Za-z_]\w*(?:\.\w+)?(?:\(\))?)`", content)) - ELSEWHERE:
+            bare = name.removesuffix("()")
+            if "." in bare:
+                continue  # a file of a run
+            inside = (importlib.util.find_spec(f"{module}.{bare}") for module in listed if is_package(module))
+            assert any(hasattr(owner, bare) for owner in owners) or any(inside), f"{name} is not in {listed}"
+
+
+def is_package(name: str) -> bool:
+    return hasattr(importlib.import_module(name), "__path__")
+
+
+def test_the_rooms_are_the_folders_of_the_package() -> None:
+    text = (CHECKOUT / "docs/architecture.md").read_text(encoding="utf-8")
+    (picture,) = re.findall(r"```\n(darkit, .*?)```", text, re.DOTALL)
+    shown: set[str] = set()
+    rooms: dict[int, str] = {0: ""}
+    for indent, name in re.findall(r"^( *)([\w/]+)/ ", picture, re.MULTILINE):
+        rooms[len(indent) + 2] = f"{rooms[len(indent)]}{name}/"
+        shown.add(rooms[len(indent) + 2])
+    package = CHECKOUT / "darkit"
+    inits = (path.parent.relative_to(package).as_posix() for path in package.rglob("__init__.py"))
+    assert shown == {f"{folder}/" for folder in inits if folder != "."}
 
 
 # Links
