@@ -25,7 +25,7 @@ def some_text() -> Path:
 
 def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else some_text()
-    data = text_files(folder, context_length=64, vocab_size=512)  # tokenised once, then found again
+    data = text_files(folder, context_length=64, vocab_size=512)  # tokenized once, then cached
     model = GPT(GPTConfig(vocab_size=data.settings["vocab_size"], context_length=64, num_layers=2, hidden_size=128))
     run = darkit.fit(
         model,

@@ -1,7 +1,7 @@
 """Characters per second of text made ready for training: ``python tests/benchmarks/preparation.py CONTENDER``.
 
 ``encode_batch`` is the tokenizer's own over all documents in memory, which leaves lists of ids; ``prepare`` is
-`darkit.data.prepare` of the same documents in files, with the same tokenizer: reading, splitting, tokenising, and
+`darkit.data.prepare` of the same documents in files, with the same tokenizer: reading, splitting, tokenizing, and
 writing shards that are on the disk when it ends. About 28 million characters. Prints the speed in millions per
 second.
 """

@@ -1,4 +1,4 @@
-"""Text tokenised as it is read: every token once, for any split between workers and processes, and from any place."""
+"""Text tokenized while it is read: every token once, for any number of workers and processes, and from any position."""
 
 from __future__ import annotations
 
