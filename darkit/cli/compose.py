@@ -127,7 +127,7 @@ def run_composed(task: Callable[[DictConfig], bool], arguments: Sequence[str]) -
 
 
 def describe_error(error: BaseException) -> str:
-    """Says in one sentence what Hydra or OmegaConf did not like."""
+    """Return an error of Hydra or OmegaConf as one sentence."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, wanted = str(error.missing_cfg_file).rpartition("/")
         options = [str(option) for option in error.options or []]

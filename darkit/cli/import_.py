@@ -7,7 +7,7 @@ from pathlib import Path
 
 from darkit.cli.errors import print_error
 from darkit.cli.parsers import Subparsers, add_command, output
-from darkit.cli.pipes import until_nobody_reads
+from darkit.cli.pipes import tolerate_closed_output
 from darkit.errors import ConfigError, DarkitError
 from darkit.integrations.importers.known import KnownRuns
 from darkit.integrations.importers.recognise import KINDS, find_sources
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     sources = list(dict.fromkeys(source for one in found for source in one.sources))
     remarks = [remark for one in found for remark in one.remarks]
     known, counts, failed = KnownRuns(base()), dict.fromkeys(("imported", UPDATED, UNCHANGED, EMPTY), 0), 0
-    with until_nobody_reads():
+    with tolerate_closed_output():
         for source in sources:
             name = arguments.name if len(sources) == 1 else "-".join(filter(None, (arguments.name, source.name)))
             try:

@@ -22,7 +22,7 @@ from darkit.cli import (
     verify_resume,
 )
 from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error
-from darkit.cli.pipes import until_nobody_reads
+from darkit.cli.pipes import tolerate_closed_output
 from darkit.errors import DarkitError, StorageError
 from darkit.version import __version__
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return train(words[1:])
     code = 0
     try:
-        with until_nobody_reads():
+        with tolerate_closed_output():
             code = _run(words)
     except StorageError as error:  # from flushing the output
         print_error(error)

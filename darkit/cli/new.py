@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _remove(folder: Path, was_there: bool) -> None:
-    """Takes back what was copied into a folder that was empty or not there."""
+    """Remove what was copied into a folder that was empty or did not exist."""
     for path in folder.glob("*") if was_there else [folder]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

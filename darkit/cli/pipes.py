@@ -1,4 +1,4 @@
-"""Standard output that its reader closes, as ``head`` does: not an error, and no reason to stop."""
+"""Output to a pipe that its reader closes, as ``head`` does, is dropped without an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 def say(text: str) -> None:
-    """Print a line at once. When standard output cannot be written to, this line and all later ones are dropped.
+    """Print a line and flush it. If standard output cannot be written to, this line and all later ones are dropped.
 
     A closed pipe is ignored. A full disk is reported once, to standard error.
     """
@@ -29,8 +29,8 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def until_nobody_reads() -> Iterator[None]:
-    """End a block that prints when nobody reads standard output any more, without an error.
+def tolerate_closed_output() -> Iterator[None]:
+    """End a block that prints, without an error, once the reader of standard output has closed it.
 
     Raises:
         StorageError: Standard output is a file on a full disk.
@@ -50,24 +50,24 @@ def until_nobody_reads() -> Iterator[None]:
 
 
 def output_error(error: OSError) -> StorageError:
-    """Says in one sentence that standard output cannot be written to."""
+    """Return the error to raise when standard output cannot be written to."""
     return StorageError(error.errno, f"Cannot write to standard output: {error.strerror}.")
 
 
 def flush_output() -> None:
-    """Write what was printed, as far as anybody reads it: at its exit the interpreter would report a closed pipe."""
+    """Flush standard output, ignoring a closed pipe, which the interpreter would report at its exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
         drop_output()
-    except ValueError:  # somebody closed it
+    except ValueError:  # standard output is closed
         pass
 
 
 def drop_output() -> None:
-    """Discard everything that is printed from now on."""
-    with suppress(OSError, ValueError, AttributeError):  # it is not a file of the system's
-        output, nowhere = sys.stdout.fileno(), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, output)
-        os.close(nowhere)
+    """Discard all further output."""
+    with suppress(OSError, ValueError, AttributeError):  # standard output has no file descriptor
+        output, null = sys.stdout.fileno(), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, output)
+        os.close(null)

@@ -30,7 +30,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serves until it is stopped, or starts a server in the background; prints the address and nothing else."""
+    """Serve until it is stopped, or start a server in the background; print only the address."""
     refuse_archive("the scripts of its pages")
     from darkit.dashboard.server.serve import serve, start_in_background
 

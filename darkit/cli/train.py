@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from darkit.cli.arguments import is_sweep, prepare, sweeps_names
 from darkit.cli.compose import OWN_CONFIGS, describe_error, run_composed
 from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error, show_warnings
-from darkit.cli.pipes import say, until_nobody_reads
+from darkit.cli.pipes import say, tolerate_closed_output
 from darkit.cli.report import final_report, resume_hint
 from darkit.cli.terminal import print_traceback
 from darkit.engine.config import TrainerConfig
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) 
     try:
         prepared = prepare(given)
         number_names = number_names and not sweeps_names(prepared)
-        with until_nobody_reads():  # Hydra's help and configs; a training prints its report anyway
+        with tolerate_closed_output():  # Hydra's help and configs; a training prints its report anyway
             run_composed(task, prepared)
     except DarkitError as error:
         print_error(error)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from darkit.cli.parsers import Subparsers, add_command, output
-from darkit.cli.pipes import until_nobody_reads
+from darkit.cli.pipes import tolerate_closed_output
 from darkit.runs import load
 from darkit.runs.checkpoints import Checkpoint
 from darkit.runs.verify import find_problem
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         failed += bool(problem)
         table.add_row(checkpoint.name, decimal(checkpoint.size), _verdict(checkpoint, problem))
-    with until_nobody_reads():  # what was found is the exit code too
+    with tolerate_closed_output():  # the exit code reports the result in any case
         console.print(table)
     return 1 if failed else 0
 

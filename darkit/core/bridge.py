@@ -16,7 +16,7 @@ from darkit.engine.metrics.undisturbed import evaluating
 
 
 class FollowSteps(lightning.Callback):
-    """Passes on the engine when it starts, and its step after every batch.
+    """Report the engine's start, and its step after every batch.
 
     Args:
         attach: Gets Lightning's trainer and module.
@@ -39,7 +39,7 @@ class FollowSteps(lightning.Callback):
 
 
 class OwnEvaluation(StepEvaluate):
-    """Evaluates with a trainer's own ``validate``.
+    """Evaluate with a trainer's own ``validate``.
 
     Args:
         validate: Returns the metrics of the batches.

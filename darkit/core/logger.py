@@ -28,7 +28,7 @@ class LogFieldnames:
 
 
 class CsvLogger:
-    """Appends rows to a run's log without waiting for a disk or a device.
+    """Append rows to a run's log without waiting for a disk or a device.
 
     Args:
         put: Appends one row; see `darkit.engine.log.rows.RowStream.put`.

@@ -59,7 +59,7 @@ class SaveStep(Protocol):
 
 
 class RunRecorder:
-    """Records one trainer's run.
+    """Record one trainer's run.
 
     The first thing written creates the run. It ends with the block of `running`: a hand-written ``train`` or a
     ``with``; outside of both it ends with the process. What is saved or logged after the end goes to the same files and

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains a model into a run.
+    """Train a model into a run.
 
     Called as ``Trainer(model, config)`` or ``Trainer(model, tokenizer, config)``, by position or by keyword. Calling
     this class itself builds the subclass registered for the model's class, if any.

@@ -90,7 +90,7 @@ class ValidationBatches:
 
 
 class _Restore(Callback):
-    """Restores the states of the callbacks once all of them are set up."""
+    """Restore the states of the callbacks once all of them are set up."""
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         self.state = state
@@ -100,7 +100,7 @@ class _Restore(Callback):
 
 
 class _Progress(Callback):
-    """Updates the session's step, and has the last step logged and saved before other callbacks get an error.
+    """Update the session's step, and have the last step logged and saved before other callbacks get an error.
 
     Args:
         session: The session.
@@ -121,7 +121,7 @@ class _Progress(Callback):
 
 
 class _StepSchedule(EveryStepCallback):
-    """Passes the values of a step to a schedule that needs a metric, before they are logged and saved."""
+    """Pass the values of a step to a schedule that needs a metric, before they are logged and saved."""
 
     def __init__(self, validates: bool) -> None:
         self.validates = validates

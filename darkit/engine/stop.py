@@ -57,7 +57,7 @@ class StopRequest:
 
 
 class SignalGuard:
-    """Turns SIGTERM, SIGINT, SIGUSR1 and SIGHUP into a request; a second signal ends the process at once.
+    """Turn SIGTERM, SIGINT, SIGUSR1 and SIGHUP into a request; a second signal ends the process at once.
 
     SIGHUP comes when a terminal is closed, often from both the shell and the kernel, so a repeated one changes nothing.
     Where it is ignored, as under ``nohup``, it stays ignored.
@@ -142,4 +142,4 @@ def requeue() -> bool:
 
 
 class StopTraining(BaseException):
-    """Leaves a hand-written loop at the end of a step after a request to stop, past any ``except Exception``."""
+    """Leave a hand-written loop at the end of a step after a request to stop, past any ``except Exception``."""

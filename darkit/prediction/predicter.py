@@ -139,7 +139,7 @@ class Predicter:
 
     @classmethod
     def get_model(cls, name: str, checkpoint: str | int | None = None) -> nn.Module:
-        """Build the run's model and loads its weights strictly."""
+        """Build the run's model and load its weights strictly."""
         reference, wanted = cls._refer(name, checkpoint)
         model = build_model(cls._run(reference))
         cls._load(reference, wanted, model, own_types=False)

@@ -1,4 +1,4 @@
-"""The names of the files of a run directory, and the one way to write a whole file: complete or not at all."""
+"""The names of the files of a run directory, and atomic writes."""
 
 from __future__ import annotations
 
@@ -40,25 +40,24 @@ _OWN = frozenset(
     {MODEL_CONFIG, TRAINER_CONFIG, TOKENIZER, TOKENIZER_FOLDER, COMPOSED_CONFIG, RUN, MODEL_SOURCE, STATUS, LOG}
     | {ENVIRONMENT, TENSORBOARD, STOP, NOTES, NOTES_LOCK, SYSTEM_LOG, LOCK, MEDIA, CONSOLE}
 )
-_CHECKPOINT = "iter-"  # what the names of checkpoints and their manifests begin with
-_BLOCK = 4096  # bytes; file systems give a file its space in such blocks, or larger ones
-_OLD = 3600.0  # seconds after which nobody is writing a small file any more
+_CHECKPOINT = "iter-"  # the prefix of checkpoints and their manifests
+_BLOCK = 4096  # bytes; file systems allocate space in blocks of this size, or larger
+_OLD = 3600.0  # seconds; no write of a small file takes longer
 
 
 @contextmanager
 def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[bytes]]:
-    """Open a temporary file, for reading back too, that takes the place of ``path`` unless the block raises.
+    """Open a temporary file, for writing and reading, that replaces ``path`` unless the block raises.
 
-    The bytes are on the disk before the name changes, and the name before this returns: file and folder are both
-    synchronised. After an error there is one whole file, the old or the new one, and the temporary one is gone.
+    The file is synchronised before it is renamed, and the folder before this returns. After an error, ``path`` is
+    completely the old or the new file, and the temporary file is removed.
 
     Args:
         path: The file.
-        stale: A file that describes what ``path`` holds now, and not what it is going to hold: it is gone from the disk
-            before the name changes.
+        stale: A file that describes the old content of ``path``; it is deleted durably before the rename.
 
     Raises:
-        StorageError: The file system refused, for example because it is full.
+        StorageError: The file system failed, for example because it is full.
     """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{os.urandom(6).hex()}")
     with storage_errors(f"write {path}"):
@@ -73,7 +72,7 @@ def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[byt
             os.replace(temporary, path)
             sync_folder(path.parent)
         except BaseException:
-            with suppress(OSError):  # the first error is the one to report
+            with suppress(OSError):  # report the first error
                 temporary.unlink()
             raise
 
@@ -100,10 +99,10 @@ def remove(path: Path) -> None:
 
 
 def refuse_linked_run(folder: Path) -> None:
-    """Check everything of darkit's in a run directory before the run is written to again.
+    """Check darkit's own files in a run directory before the run is resumed.
 
     Raises:
-        StorageError: One of the files is a link, a pipe or a device, or one of the folders holds such a thing.
+        StorageError: One of the files, or a file in one of the folders, is a link, a pipe or a device.
     """
     for path in sorted(folder.iterdir()):
         if path.name in _OWN or path.name.startswith(_CHECKPOINT):
@@ -111,12 +110,12 @@ def refuse_linked_run(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of trainers that were killed; whoever calls it holds the run's lock.
+    """Remove temporary files of killed trainers. The caller holds the run's lock.
 
-    Notes and requests are written without that lock: theirs go only when they are old.
+    Notes and requests are written without that lock, so their temporary files are removed only when they are old.
 
     Raises:
-        StorageError: The file system refused.
+        StorageError: The file system failed.
     """
     others = tuple(f".{name}.tmp-" for name in (NOTES, STOP))
     for path in folder.glob(".*.tmp-*"):
@@ -127,71 +126,71 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, if the system and the file system can."""
-    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+    """Make the names in a folder durable, where the system supports it."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems only know files
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems synchronise only files
             raise
     finally:
         os.close(descriptor)
 
 
 def append_block(descriptor: int, data: bytes) -> None:
-    """Write all data at the position of an open file, or leave its length unchanged. Raises `OSError`."""
+    """Write all data at the position of an open file, or restore its length. Raises `OSError`."""
     size = os.fstat(descriptor).st_size
     try:
         written = 0
         while written < len(data):
             written += os.write(descriptor, data[written:])
     except OSError:
-        with suppress(OSError):  # what is reported is why it could not be written
+        with suppress(OSError):  # report the failed write
             os.ftruncate(descriptor, size)
             os.lseek(descriptor, size, os.SEEK_SET)
         raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file: all of it, or the old one stays."""
+    """Write a file atomically."""
     with open_atomically(path) as file:
         file.write(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file: all of it, or the old one stays. What UTF-8 cannot hold is written as an escape."""
+    """Write a UTF-8 file atomically, with lone surrogates as escapes."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON: all of it, or the old file stays.
+    """Write a value as indented JSON, atomically.
 
-    JSON has no word for infinity or NaN. An infinity becomes ``1e999``, which is a valid number and which every reader
-    takes for infinity or its largest one; NaN becomes ``null``.
+    JSON has no infinity and no NaN. Infinity becomes ``1e999``, a valid number that every reader converts to infinity
+    or to its largest number; NaN becomes ``null``.
     """
     text = valid_json(json.dumps(value, indent=2, ensure_ascii=False))
     write_text(path, text + "\n")  # escapes of lone surrogates are JSON's own
 
 
 def overwrite_json(path: Path, value: Any) -> None:
-    """Write a JSON object over a file that is there, in one call and in its block: where no new file fits on the disk.
+    """Overwrite an existing file with a JSON object within its allocated block: a full disk has no space for a new one.
 
     Raises:
-        StorageError: The file system refused, or the object is too long for that.
+        StorageError: The file system failed, or the object is too long.
     """
     data = json.dumps(value).encode()
     with storage_errors(f"write {path}"), os.fdopen(open_for_writing(path), "wb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        data = data.ljust(size - 1) + b"\n"  # overwrites all of a longer content
+        data = data.ljust(size - 1) + b"\n"  # overwrites all of a longer file
         if len(data) > max(_BLOCK, size) or os.pwrite(file.fileno(), data, 0) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file.fileno())
 
 
 def why_unreadable(path: Path) -> str:
-    """Says why a file gives no JSON object, for a caller that cannot take it for an empty one; empty if it does."""
+    """Return why a file has no readable JSON object, or empty text if it has one."""
     try:
         read_object(path)
     except FileNotFoundError:
@@ -202,14 +201,14 @@ def why_unreadable(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; a file that is not there, or is no whole JSON object, counts as an empty one."""
+    """Read a JSON object; a missing file, or one that is not a complete JSON object, counts as an empty object."""
     try:
         return read_object(path)
     except FileNotFoundError:
         return {}
     except UnreadableError as error:
         cause = error.__cause__
-        if not isinstance(cause, ValueError | RecursionError):  # a file that is half written says nothing yet
+        if not isinstance(cause, ValueError | RecursionError):  # a partially written file needs no warning
             reason = cause.strerror if isinstance(cause, OSError) else error.reason
             logger.warning("Cannot read %s: %s.", path, reason)
         return {}

@@ -20,7 +20,7 @@ _known: WeakSet[Forgets] = WeakSet()
 
 
 def forget_in_child(part: Forgets) -> None:
-    """Has ``part.forget()`` called in every child that is forked while it lives."""
+    """Have ``part.forget()`` called in every forked child while the part exists."""
     _known.add(part)
 
 

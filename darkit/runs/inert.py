@@ -16,7 +16,7 @@ _VALID_JSON = {"Infinity": "1e999", "-Infinity": "-1e999", "NaN": "null"}
 
 
 def inert(text: object, *, lines: bool = False) -> str:
-    r"""Returns text that only shows itself on a terminal.
+    r"""Return text without control sequences for a terminal.
 
     What moves the cursor, changes colours or the window's title, reverses the direction of writing or is not seen at
     all becomes an escape such as ``\x1b``.

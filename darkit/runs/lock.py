@@ -1,4 +1,4 @@
-"""One trainer per run: a kernel lock that is free again however the process ends."""
+"""Locks: one trainer per run, and one writer of a folder's small files. The kernel releases a dead process's locks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ try:
 except ImportError:  # Windows, where runs can be read but not trained
     fcntl = None  # type: ignore[assignment]
 
-_PATIENCE = 0.2  # seconds; a reader that looks whether the lock is free holds it for microseconds
-_LONGEST_WRITE = 10.0  # seconds that one writer of a folder's small files waits for another
+_PATIENCE = 0.2  # seconds to retry; `is_locked` in another process holds the lock for microseconds
+_LONGEST_WRITE = 10.0  # seconds to wait for another writer of a folder's small files
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS)
 
 
@@ -34,7 +34,7 @@ class RunLock:
         folder: The run directory; it must exist.
 
     Raises:
-        RunLockedError: Another process holds it, or another part of this one.
+        RunLockedError: Another process, or another part of this process, holds the lock.
         StorageError: The lock file cannot be opened or locked.
     """
 
@@ -42,21 +42,21 @@ class RunLock:
         self._folder = folder
         self._changing = threading.Lock()
         self._directory: int | None = None
-        self._descriptor: int | None = (descriptor := _take(folder))
+        self._descriptor: int | None = (descriptor := _open_locked(folder))
         try:
             with _locking(folder):
                 self._directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except StorageError:
             os.close(descriptor)
             raise
-        # some file systems in user space give a file another number at every look: then nothing can be compared
+        # some user-space file systems change a file's inode number at every stat, so that nothing can be compared
         self._comparable = is_at(folder / files.LOCK, descriptor) and is_at(folder, self._directory)
         forget_in_child(self)
 
     def check(self) -> None:
-        """Make sure that the folder is still the one whose lock is held; after `release` it does nothing.
+        """Check that the folder is still the one whose lock is held; after `release`, do nothing.
 
-        Where only the lock file was removed it is made and locked anew.
+        If only the lock file was removed, create and lock it again.
 
         Raises:
             RunReplacedError: The folder was deleted, moved or replaced, or another process holds its lock.
@@ -69,7 +69,7 @@ class RunLock:
             reason = "it was deleted, moved or replaced"
             if is_at(self._folder, self._directory):
                 try:
-                    again = _take(self._folder)
+                    again = _open_locked(self._folder)
                 except (RunLockedError, StorageError) as error:
                     reason = f"its lock is lost ({error})"
                 else:
@@ -89,7 +89,7 @@ class RunLock:
 
     def forget(self) -> None:
         """Close a forked child's copy, so that a data worker that outlives the trainer does not keep the lock."""
-        self._changing = threading.Lock()  # another thread of the parent may hold the old one for ever
+        self._changing = threading.Lock()  # a thread that the child does not have may hold the old one
         with suppress(OSError):
             self._close()
 
@@ -100,7 +100,7 @@ class RunLock:
                 os.close(descriptor)
 
 
-def _take(folder: Path) -> int:
+def _open_locked(folder: Path) -> int:
     """Open and lock the lock file in the folder; return its descriptor."""
     if fcntl is None:
         raise StorageError(errno.ENOSYS, f"Cannot lock the run in {folder}: Windows has no flock; use Linux or WSL.")
@@ -119,7 +119,7 @@ def _take(folder: Path) -> int:
                     ) from error
                 time.sleep(0.01)
                 continue
-            if late or is_at(folder / files.LOCK, descriptor):  # else the run was moved away, and its lock with it
+            if late or is_at(folder / files.LOCK, descriptor):  # otherwise the run was moved, with its lock
                 undo.pop_all()
                 return descriptor
 
@@ -137,7 +137,7 @@ def is_at(path: Path, descriptor: int) -> bool:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether some process on this host is training the run in this folder; True where one cannot look."""
+    """Return whether a process on this host trains the run in this folder; True if that cannot be determined."""
     if fcntl is None or is_strange(folder / files.LOCK):  # no trainer holds such a lock
         return False
     try:
@@ -159,7 +159,7 @@ def is_locked(folder: Path) -> bool:
 def one_writer(folder: Path) -> Iterator[None]:
     """Let one process or thread at a time read, change and write the notes of a run.
 
-    On a file system without locks, nobody waits.
+    On a file system without locks, do not wait.
 
     Raises:
         StorageError: The lock file cannot be opened, or another process has been writing for ten seconds.
@@ -176,6 +176,6 @@ def one_writer(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows deletes no open file; filelock then deletes it on release
+        with suppress(OSError):  # Windows cannot delete an open file; filelock deletes it on release
             path.unlink()
         lock.release()

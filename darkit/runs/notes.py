@@ -107,7 +107,7 @@ def write_notes(folder: Path, notes: Notes) -> Notes:
 
 
 def merge_notes(folder: Path, before: Notes, after: Notes) -> Notes:
-    """Changes in a run's notes what `after` changes of `before`; what others changed meanwhile stays.
+    """Apply the changes from `before` to `after` to a run's notes, keeping those that others made meanwhile.
 
     Args:
         folder: The run directory.

@@ -14,7 +14,7 @@ from darkit.runs.checkpoints import Checkpoint, manifest_path
 
 @dataclass(frozen=True)
 class Retention:
-    """Says which checkpoints are kept; the highest step always is.
+    """The rule for which checkpoints are kept; the highest step always is.
 
     A checkpoint whose metrics lack `monitor` cannot be compared and is not deleted for that: it is kept until `last`
     says otherwise and another one has a score.

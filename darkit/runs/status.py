@@ -1,4 +1,4 @@
-"""What a run is doing now: `status.json`, written by its trainer and read by everybody else."""
+"""The state of a run: `status.json`, written by its trainer and read by all other programs."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ STOPPED = "stopped"
 CRASHED = "crashed"
 ALIVE = (RUNNING, STALLED)
 HEARTBEAT = 5.0  # seconds between two writes of the file
-LOOK = 1.0  # seconds between two looks at what the watches look at
-SILENCE = 30.0  # seconds without a heartbeat after which a trainer counts as gone, or hung
-STALL = 60.0  # seconds without progress after which a run counts as stalled, at least
-_STALL_FACTOR = 10  # ... and so many times the longest pause that it made so far
+LOOK = 1.0  # seconds between calls of the watches
+SILENCE = 30.0  # seconds without a heartbeat after which a trainer counts as dead or hung
+STALL = 60.0  # a run counts as stalled after at least so many seconds without progress
+_STALL_FACTOR = 10  # and at least so many times its longest pause so far
 _DIED = "The process ended without a final status: it was killed, its machine went down, or its disk was full."
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a run is doing.
+    """The state of a run.
 
     Attributes:
-        state: ``running``, ``stalled`` (alive, but nothing moves), ``finished``, ``stopped`` or ``crashed``.
+        state: ``running``, ``stalled`` (alive, without progress), ``finished``, ``stopped`` or ``crashed``.
         step: The last completed step.
         max_step: The step at which the run ends, or None.
         started: When this training began, in Unix seconds.
         heartbeat: When the file was last written, in Unix seconds.
-        host: Where it runs.
-        pid: The process that trains, for people to read; nothing is decided from it.
-        reason: Why it ended or stalled, in one sentence; empty while it runs.
+        host: The name of its machine.
+        pid: The process that trains, for information only.
+        reason: Why it ended or stalled, in one sentence; empty while it is running.
         traceback: The exception's traceback when it crashed; else empty.
     """
 
@@ -67,36 +67,36 @@ _KINDS = {name: int | float if kind is float else kind for name, kind in get_typ
 
 
 def read_status(folder: Path) -> Status:
-    """Read a run's status, corrected where a dead or hung trainer left it behind.
+    """Read a run's status, and correct what a dead or hung trainer has not updated.
 
-    A status that says ``running`` on this host while nobody holds the run's lock is a crash: the kernel frees the lock
-    however the process dies. Where the lock is held and the heartbeat stopped, the process hangs. On another host the
-    lock says nothing, and the file is taken at its word; `Watcher` knows more. A run without a status is running while
-    its lock is held, for it is just starting.
+    A status ``running`` on this host without a lock on the run is a crash: the kernel releases the lock when the
+    process dies. If the lock is held but the heartbeat has stopped, the process hangs. The lock of another host is not
+    visible, so its status is returned as it is; `Watcher` detects such crashes. A run without a status whose lock is
+    held is starting.
     """
     status = _read(folder)
     if status is None:
         locked = is_locked(folder)
-        status = _read(folder)  # it may have begun and ended between the two looks
+        status = _read(folder)  # the training may have started and ended in between
         if status is None:
             return Status(state=RUNNING) if locked else Status(reason="The run has no readable status.json.")
     if status.state not in ALIVE or status.host != socket.gethostname():
         return status
     if not is_locked(folder):
-        status = _read(folder) or status  # likewise
+        status = _read(folder) or status  # the training may have ended in between
         if status.state in ALIVE:
             return replace(status, state=CRASHED, step=_last_step(folder, status.step), reason=_DIED)
         return status
     silence = time.time() - status.heartbeat
     if status.state == RUNNING and silence > SILENCE:
         return replace(
-            status, state=STALLED, reason=f"The process is there, but has not been heard of for {silence:.0f} s."
+            status, state=STALLED, reason=f"The process is alive, but sent no heartbeat for {silence:.0f} s."
         )
     return status
 
 
 def _last_step(folder: Path, step: int) -> int:
-    """Return the last step in the log or the checkpoints, where the status of a dead process is older."""
+    """Return the last step in the status, log and checkpoints: the status of a dead process may be out of date."""
     steps = [step, *checkpoint_steps(folder)]
     with suppress(StorageError, ValueError):
         steps.append(int(last_values(folder / files.LOG).get("step", step)))
@@ -104,17 +104,17 @@ def _last_step(folder: Path, step: int) -> int:
 
 
 class Watcher:
-    """Read statuses again and again, and so can tell that a trainer on another host is gone.
+    """Read statuses repeatedly, to detect that a trainer on another host has crashed.
 
-    It compares heartbeats only with each other, and measures the time between two looks with its own clock: the clocks
-    of two machines need not agree.
+    Heartbeats are compared only with each other, and the time between two reads is measured with the local clock,
+    because the clocks of two machines may differ.
     """
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[float, float]] = {}
 
     def read(self, folder: Path) -> Status:
-        """Read a run's status as `read_status` does; one elsewhere that stopped beating has crashed."""
+        """Read a run's status as `read_status` does; a run on another host without a heartbeat has crashed."""
         status = read_status(folder)
         if status.state not in ALIVE or status.host == socket.gethostname():
             self._seen.pop(folder, None)
@@ -124,13 +124,13 @@ class Watcher:
         if heartbeat != status.heartbeat:
             self._seen[folder] = (status.heartbeat, now)
         elif now - since > SILENCE:
-            reason = f"The process on {status.host} has not been heard of for {now - since:.0f} s."
+            reason = f"The process on {status.host} sent no heartbeat for {now - since:.0f} s."
             return replace(status, state=CRASHED, step=_last_step(folder, status.step), reason=reason)
         return status
 
 
 def _read(folder: Path) -> Status | None:
-    """Return what the file says, without values of a wrong type; None if it does not even tell a state."""
+    """Return the content of the file without values of a wrong type; None if it has no state."""
     values = files.read_json(folder / files.STATUS)
     if not isinstance(values.get("state"), str):
         return None
@@ -144,16 +144,15 @@ def _read(folder: Path) -> Status | None:
 
 
 class StatusWriter:
-    """Keep ``status.json`` true while a run trains, from a thread of its own.
+    """Keep ``status.json`` up to date during a training, in a thread.
 
     Args:
         folder: The run directory.
         max_step: The step at which the run ends, or None.
         progress: Returns the last completed step; called from the writer's thread.
-        signs: Returns something that differs whenever anything has moved, such as a count of batches; by default the
-            step.
+        signs: Returns a value that changes with any progress, such as a count of batches; by default the step.
         watches: Called every second from the writer's thread; the first error of each is logged.
-        check: Called before anything is written; where it raises `RunReplacedError` the thread ends.
+        check: Called before every write; if it raises `RunReplacedError`, the thread ends.
     """
 
     def __init__(
@@ -180,7 +179,7 @@ class StatusWriter:
         self._thread.start()
 
     def close(self, state: str, reason: str = "", traceback: str = "") -> None:
-        """Write the last status. Raises `StorageError` when the file system refuses."""
+        """Write the final status. Raises `StorageError`."""
         self._ended.set()
         self._thread.join()
         self._write(state, reason, traceback)
@@ -191,7 +190,7 @@ class StatusWriter:
         while not self._ended.wait(min(LOOK, HEARTBEAT)):
             try:
                 self._check()
-            except RunReplacedError:  # the training gets it too, and ends
+            except RunReplacedError:  # also raised in the training, which ends
                 return
             for watch in self._watches:
                 try:
@@ -199,7 +198,7 @@ class StatusWriter:
                 except Exception:
                     if watch not in failed:
                         failed.append(watch)
-                        logger.warning("Something about the run cannot be watched now.", exc_info=True)
+                        logger.warning("A regular task of the run failed and will be tried again.", exc_info=True)
             state, reason = self._look()
             if state == last and time.monotonic() - written < HEARTBEAT:
                 continue
@@ -218,7 +217,7 @@ class StatusWriter:
             self._last_sign, self._moved, self._longest = sign, now, max(self._longest, still)
             return RUNNING, ""
         if still > max(STALL, _STALL_FACTOR * self._longest):
-            return STALLED, f"Nothing has moved for {still:.0f} s."
+            return STALLED, f"No progress for {still:.0f} s."
         return RUNNING, ""
 
     def _write(self, state: str, reason: str = "", traceback: str = "") -> None:
@@ -240,7 +239,11 @@ class StatusWriter:
             self._overwrite(status, error)
 
     def _overwrite(self, status: Status, error: StorageError) -> None:
-        """Says it within the space that the file has, shorter if need be; `error` says why that is tried."""
+        """Overwrite the file within its space after a failed write, with shortened texts if necessary.
+
+        Raises:
+            StorageError: ``error``, the reason of the failed write, if this fails too.
+        """
         for reason, traceback in ((2000, 500), (500, 0), (30, 0), (0, 0)):  # characters of each that are kept
             said = replace(
                 status, reason=status.reason[:reason], traceback=status.traceback[-traceback:] * bool(traceback)

@@ -1,4 +1,4 @@
-"""The code that a run imported and that git does not know yet: without it a commit and a diff are not the program."""
+"""Imported code that git does not track: a commit and a diff do not contain it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from darkit.runs.safe import UnreadableError, open_regular
 MOST_FILES = 50
 LONGEST_FILE = 100_000  # bytes
 MOST_BYTES = 500_000  # of all files together
-_MOST_ASKED = 500  # files that git is asked about
+_MOST_ASKED = 500  # files in one call of git
 _SECRET = re.compile(
     r"(^|[._-])(env|secrets?|credentials?|creds|passwords?|passwd|private|api_?keys?|access_?tokens?)([._-]|$)",
     re.IGNORECASE,
@@ -26,15 +26,15 @@ Git = Callable[..., str | None]
 
 
 def imported_untracked(top: Path, ask_git: Git) -> dict[str, Any]:
-    """Collect the imported files below a repository that are not in its history.
+    """Collect the imported files of a repository that git does not track.
 
     Args:
         top: The repository's folder.
-        ask_git: Asks git in that folder; returns its answer, or None.
+        ask_git: Runs git with arguments in that folder; returns its output, or None if it failed.
 
     Returns:
-        ``files`` (path -> content) and ``left_out`` (path -> why its content is not kept): what git ignores, what is
-        named like a secret, what is no text, and what is too long or too many.
+        ``files`` (path -> content) and ``left_out`` (path -> reason): files that git ignores, that are named like a
+        secret, that are not text, or that exceed a limit.
     """
     paths = imported_files(top)
     if not paths:
@@ -69,7 +69,7 @@ def imported_files(top: Path) -> list[str]:
     libraries = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     found = set()
     for module in list(sys.modules.values()):
-        with suppress(Exception):  # whatever somebody has put in place of a module
+        with suppress(Exception):  # any object may stand in for a module
             file = vars(module).get("__file__")
             if not isinstance(file, str) or not file.endswith(".py") or file.startswith(libraries):
                 continue
@@ -82,7 +82,7 @@ def imported_files(top: Path) -> list[str]:
 
 
 def _read(path: Path) -> tuple[bytes | None, str]:
-    """Return a file's content, or None and why it is not kept."""
+    """Return a file's content, or None and the reason to leave it out."""
     if any(_SECRET.search(part) for part in (path.stem, path.parent.name)):
         return None, "it is named like a secret"
     try:

@@ -41,7 +41,7 @@ def find_problem(checkpoint: Checkpoint) -> str:
 
 
 def find_archive_problem(path: Path, *, read: bool = False) -> str:
-    """Says why a file is not an archive as `torch.save` makes it, or nothing.
+    """Return why a file is not an archive of `torch.save`, or empty text.
 
     Such an archive is stored without compression, so what it unpacks to is never larger than the file, and its pickle
     makes nothing that is larger than what describes it: that keeps a small file from filling the memory.

@@ -1,4 +1,4 @@
-"""Standard output and standard error that nobody reads any more, as behind ``head``: no error for any command."""
+"""Commands whose standard output or standard error is closed, as behind ``head``, succeed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.cli.parts import NUMBERS
 
 
 @pytest.fixture(autouse=True)
-def _loggers_as_they_were() -> Iterator[None]:
-    """What Hydra's flags make of logging lasts as long as their process."""
+def _restored_loggers() -> Iterator[None]:
+    """Restore the settings of logging, which Hydra's flags change for the whole process."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     yield
@@ -31,8 +31,8 @@ def _loggers_as_they_were() -> Iterator[None]:
 
 
 @contextmanager
-def nobody_reads(stream: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Gives the process a stream whose reader has gone; what is left in it is written, as at the end of a process."""
+def closed_stream(stream: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the process a stream whose reader has closed it; at the end, flush it as a process does."""
     reader, writer = os.pipe()
     os.close(reader)
     with monkeypatch.context() as patch:
@@ -64,11 +64,11 @@ def nobody_reads(stream: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     ],
     ids=" ".join,
 )
-def test_a_closed_output_is_no_error(
+def test_a_closed_output_is_not_an_error(
     words: list[str], runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code: object = 0
-    with nobody_reads("stdout", monkeypatch):
+    with closed_stream("stdout", monkeypatch):
         try:
             code = main(words)
         except SystemExit as ended:
@@ -77,56 +77,52 @@ def test_a_closed_output_is_no_error(
     assert capsys.readouterr().err == ""
 
 
-def test_a_training_whose_report_nobody_reads_ends_well_and_so_do_those_after_it(
+def test_a_training_with_a_closed_output_succeeds_and_so_do_later_ones(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with nobody_reads("stdout", monkeypatch):
+    with closed_stream("stdout", monkeypatch):
         assert main([*NUMBERS, "-m", "name=one,two"]) == 0
     assert [load(name).status for name in ("one", "two")] == ["finished", "finished"]
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_training_whose_progress_and_errors_nobody_reads_ends_well(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with nobody_reads("stderr", monkeypatch):
+def test_a_training_with_a_closed_error_output_succeeds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closed_stream("stderr", monkeypatch):
         assert main([*NUMBERS, "name=one"]) == 0
         assert main(["train", "resume=one", "trainer.max_step=6"]) == 0
         assert main([*NUMBERS, "name=one"]) == 2
     assert load("one").status == "finished"
 
 
-def test_what_a_command_found_is_its_exit_code_though_nobody_reads_it(
-    runs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_exit_code_does_not_depend_on_the_output(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = next((runs / "numbers").glob("iter-*-ckpt.pth"))
     weights.write_bytes(weights.read_bytes()[:-1])
-    with nobody_reads("stdout", monkeypatch):
+    with closed_stream("stdout", monkeypatch):
         assert main(["verify", "numbers"]) == 1
 
 
-def test_errors_and_warnings_to_nobody_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    with warnings.catch_warnings(), nobody_reads("stderr", monkeypatch):
+def test_errors_and_warnings_to_a_closed_output_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings(), closed_stream("stderr", monkeypatch):
         warnings.simplefilter("always")
         show_warnings()
         print_error(ConfigError("It is wrong."))
         warnings.warn("It is odd.", stacklevel=1)
 
 
-def test_a_crash_that_nobody_reads_of_is_not_taken_for_success(
+def test_a_crash_with_a_closed_output_has_a_failure_exit_code(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "breaking.py").write_text("def data():\n    raise KeyError('odd')\n")
     (tmp_path / "configs" / "data").mkdir(parents=True)
     (tmp_path / "configs" / "data" / "odd.yaml").write_text("_target_: breaking.data\n")
-    with nobody_reads("stderr", monkeypatch), nobody_reads("stdout", monkeypatch):
+    with closed_stream("stderr", monkeypatch), closed_stream("stdout", monkeypatch):
         assert main(["train", "model=mymodel", "data=odd"]) in (1, 2)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("words", [["show", "numbers"], ["show", "numbers", "--json"], ["train", "--cfg", "job"]])
-def test_output_to_a_full_disk_is_one_sentence(
+def test_output_to_a_full_disk_is_a_storage_error(
     words: list[str], runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch, Path("/dev/full").open("w") as full:
@@ -136,7 +132,7 @@ def test_output_to_a_full_disk_is_one_sentence(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_training_whose_report_finds_a_full_disk_ends_well_and_says_so(
+def test_a_training_with_output_to_a_full_disk_succeeds_with_an_error_message(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch, Path("/dev/full").open("w") as full:

@@ -30,7 +30,7 @@ def refuse(constant: str) -> None:
 
 
 def as_json_has_it(value: Any) -> Any:
-    """NaN is null, and two surrogates that make a pair are the character that they mean."""
+    """Return the value that JSON reads back: NaN is null, and a pair of surrogates is one character."""
     if isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, str):
@@ -43,7 +43,7 @@ def as_json_has_it(value: Any) -> Any:
 
 
 @given(json_values)
-def test_json_reads_back_equal_and_is_valid_for_others(value: Any) -> None:
+def test_json_is_valid_and_reads_back_equal(value: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "run.json")
         files.write_json(path, {"value": value})
@@ -51,7 +51,7 @@ def test_json_reads_back_equal_and_is_valid_for_others(value: Any) -> None:
         json.loads(path.read_bytes().decode("utf-8"), parse_constant=refuse)
 
 
-def test_json_is_for_people_too(tmp_path: Path) -> None:
+def test_json_is_indented_and_not_escaped(tmp_path: Path) -> None:
     files.write_json(tmp_path / "a.json", {"模型": "é", "lr": math.inf, "loss": math.nan, "note": "NaN or Infinity"})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == (
         '{\n  "模型": "é",\n  "lr": 1e999,\n  "loss": null,\n  "note": "NaN or Infinity"\n}\n'
@@ -65,7 +65,7 @@ def test_json_of_a_command_line_that_is_not_utf8_stays_readable(tmp_path: Path) 
     (tmp_path / "run.json").read_bytes().decode("utf-8")
 
 
-def test_a_value_that_json_cannot_hold_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_value_that_is_not_json_leaves_the_old_file(tmp_path: Path) -> None:
     files.write_json(tmp_path / "a.json", {"old": 1})
     with pytest.raises(TypeError):
         files.write_json(tmp_path / "a.json", {"new": object()})
@@ -73,7 +73,7 @@ def test_a_value_that_json_cannot_hold_leaves_the_old_file(tmp_path: Path) -> No
     assert names_in(tmp_path) == ["a.json"]
 
 
-def test_json_cut_anywhere_counts_as_empty(tmp_path: Path) -> None:
+def test_truncated_json_counts_as_empty(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     files.write_json(path, {"step": 12, "name": "模"})
     whole = path.read_bytes()
@@ -88,12 +88,12 @@ def test_json_cut_anywhere_counts_as_empty(tmp_path: Path) -> None:
     "content",
     [b"", b"[1, 2]", b"null", b"\xff\xfe\x00", b"[" * 100_000, b'{"a": ' * 100_000, b'{"a": ' + b"1" * 9999 + b"}"],
 )
-def test_what_is_no_json_object_counts_as_empty(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_a_json_object_counts_as_empty(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     assert files.read_json(tmp_path / "a.json") == {}
 
 
-def test_json_that_is_not_there_counts_as_empty_without_a_word(
+def test_a_missing_json_file_counts_as_empty_without_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
@@ -102,9 +102,7 @@ def test_json_that_is_not_there_counts_as_empty_without_a_word(
     assert not caplog.records
 
 
-def test_json_that_cannot_be_read_counts_as_empty_and_a_warning_says_why(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unreadable_json_counts_as_empty_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.json").symlink_to("a.json")
     with caplog.at_level(logging.WARNING):
         assert files.read_json(tmp_path / "a.json") == {}
@@ -114,7 +112,7 @@ def test_json_that_cannot_be_read_counts_as_empty_and_a_warning_says_why(
 @pytest.mark.parametrize(
     "error", [ValueError("mine"), KeyboardInterrupt(), ConfigError("mine"), RunNotFoundError("mine")]
 )
-def test_an_error_in_the_middle_leaves_the_old_file_and_is_raised_as_it_is(
+def test_an_error_during_a_write_leaves_the_old_file_and_is_raised_unchanged(
     tmp_path: Path, error: BaseException
 ) -> None:
     path = tmp_path / "a.bin"
@@ -132,7 +130,7 @@ def test_an_error_in_the_middle_leaves_the_old_file_and_is_raised_as_it_is(
     assert names_in(tmp_path) == ["a.bin"]
 
 
-def test_a_new_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_new_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     with files.open_atomically(tmp_path / "a.bin") as file:
         file.write(b"new")
         file.flush()
@@ -141,7 +139,7 @@ def test_a_new_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["a.bin"]
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_storage_error_and_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     files.write_text(path, "old")
     script = """
@@ -170,13 +168,13 @@ def test_a_target_that_cannot_be_replaced_leaves_no_temporary_file(tmp_path: Pat
 
 
 @pytest.mark.parametrize("where", ["missing", "file"])
-def test_a_folder_that_is_none_is_one_sentence(tmp_path: Path, where: str) -> None:
+def test_a_missing_folder_is_a_storage_error(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=rf"^Cannot write .*{where}/a\.txt: "):
         files.write_text(tmp_path / where / "a.txt", "new")
 
 
-def test_a_writer_killed_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_writer_killed_during_a_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     files.write_text(path, "old")
     script = """
@@ -195,7 +193,7 @@ def test_a_writer_killed_in_the_middle_leaves_the_old_file(tmp_path: Path) -> No
     assert path.read_text() == "old"
 
 
-def test_a_reader_sees_a_whole_file_at_any_moment(tmp_path: Path) -> None:
+def test_a_reader_always_sees_a_complete_file(tmp_path: Path) -> None:
     path = tmp_path / "status.json"
     script = """
         import sys
@@ -210,14 +208,14 @@ def test_a_reader_sees_a_whole_file_at_any_moment(tmp_path: Path) -> None:
         wait_until(path.exists)
         seen = set()
 
-        def reads_on() -> bool:
+        def reads_more() -> bool:
             seen.add(files.read_json(path)["step"])
             return len(seen) > 50
 
-        wait_until(reads_on)
+        wait_until(reads_more)
 
 
-def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_it_returns(
+def test_the_file_is_synchronised_before_its_rename_and_the_folder_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
@@ -247,6 +245,6 @@ def test_a_file_system_that_cannot_synchronise_folders_is_no_error() -> None:
     files.sync_folder(folder)
 
 
-def test_text_that_utf8_cannot_hold_is_written_as_an_escape(tmp_path: Path) -> None:
+def test_lone_surrogates_are_written_as_escapes(tmp_path: Path) -> None:
     files.write_text(tmp_path / "model.py", "x = '\udc80\ud800é'")
     assert (tmp_path / "model.py").read_text(encoding="utf-8") == "x = '\\udc80\\ud800é'"

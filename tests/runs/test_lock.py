@@ -33,7 +33,7 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
 
 
-def test_of_many_processes_at_once_one_gets_the_lock_and_the_others_are_refused_by_name(tmp_path: Path) -> None:
+def test_of_many_processes_one_gets_the_lock_and_the_others_an_error_with_the_runs_name(tmp_path: Path) -> None:
     folder = tmp_path / "gpt"
     folder.mkdir()
     with ExitStack() as stack:
@@ -50,7 +50,7 @@ def test_of_many_processes_at_once_one_gets_the_lock_and_the_others_are_refused_
     assert names_in(folder) == [".lock"]
 
 
-def test_a_killed_process_frees_its_lock(tmp_path: Path) -> None:
+def test_a_killed_process_releases_its_lock(tmp_path: Path) -> None:
     with python(HOLD, tmp_path) as process:
         print(file=process.stdin, flush=True)
         assert [line_of(process), line_of(process)] == ["ready", "locked"]
@@ -63,7 +63,7 @@ def test_a_killed_process_frees_its_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["fork", "exec"])
-def test_a_child_that_outlives_its_killed_parent_does_not_keep_the_lock(tmp_path: Path, how: str) -> None:
+def test_a_child_that_outlives_its_killed_parent_does_not_hold_the_lock(tmp_path: Path, how: str) -> None:
     script = """
         import os, subprocess, sys
         from pathlib import Path
@@ -90,7 +90,7 @@ def test_a_child_that_outlives_its_killed_parent_does_not_keep_the_lock(tmp_path
         assert is_alive(child)
 
 
-def test_a_forked_child_does_not_free_its_parents_lock(tmp_path: Path) -> None:
+def test_a_forked_child_does_not_release_its_parents_lock(tmp_path: Path) -> None:
     lock = RunLock(tmp_path)
     child = os.fork()
     if not child:
@@ -102,7 +102,7 @@ def test_a_forked_child_does_not_free_its_parents_lock(tmp_path: Path) -> None:
     assert not is_locked(tmp_path)
 
 
-def test_the_same_process_cannot_take_it_twice(tmp_path: Path) -> None:
+def test_the_same_process_cannot_lock_a_run_twice(tmp_path: Path) -> None:
     lock = RunLock(tmp_path)
     with pytest.raises(RunLockedError, match=f"Run '{tmp_path.name}' is already being trained"):
         RunLock(tmp_path)
@@ -113,7 +113,7 @@ def test_the_same_process_cannot_take_it_twice(tmp_path: Path) -> None:
     again.release()
 
 
-def test_looking_leaves_no_file_and_disturbs_nobody(tmp_path: Path) -> None:
+def test_is_locked_creates_no_file_and_does_not_block_a_lock(tmp_path: Path) -> None:
     assert not is_locked(tmp_path)
     assert not is_locked(tmp_path / "missing")
     assert names_in(tmp_path) == []
@@ -135,7 +135,7 @@ def test_looking_leaves_no_file_and_disturbs_nobody(tmp_path: Path) -> None:
         reader.join()
 
 
-def test_a_folder_that_is_none_cannot_be_locked(tmp_path: Path) -> None:
+def test_a_missing_folder_cannot_be_locked(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"^Cannot lock the run in .*missing: No such file or directory\.$"):
         RunLock(tmp_path / "missing")
 
@@ -150,11 +150,11 @@ def test_a_refused_lock_leaks_no_descriptor(tmp_path: Path) -> None:
     lock.release()
 
 
-def test_who_cannot_look_takes_it_for_locked(tmp_path: Path) -> None:
+def test_is_locked_is_true_if_the_lock_file_cannot_be_opened(tmp_path: Path) -> None:
     assert is_locked(tmp_path / ("x" * 300))
 
 
-def test_a_run_that_is_moved_while_somebody_opens_its_lock_has_no_second_holder(
+def test_a_run_that_is_moved_while_its_lock_is_opened_has_one_holder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, trash = tmp_path / "run", tmp_path / "trash"
@@ -185,7 +185,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     assert not elsewhere.exists()
 
 
-def test_a_lock_checks_that_it_is_still_there_and_a_freed_one_does_not(tmp_path: Path) -> None:
+def test_check_detects_a_lost_lock_and_does_nothing_after_release(tmp_path: Path) -> None:
     lock = RunLock(tmp_path)
     lock.check()
     (tmp_path / ".lock").unlink()
@@ -193,14 +193,14 @@ def test_a_lock_checks_that_it_is_still_there_and_a_freed_one_does_not(tmp_path:
     with pytest.raises(RunReplacedError, match="its lock is lost"):
         lock.check()
     other.release()
-    lock.check()  # nobody else has it now
+    lock.check()  # creates and locks it again
     assert is_locked(tmp_path)
     lock.release()
     lock.check()
     assert not is_locked(tmp_path)
 
 
-def test_where_files_get_another_number_at_every_look_the_lock_is_kept_and_nothing_is_compared(
+def test_a_file_system_with_changing_inode_numbers_keeps_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("darkit.runs.lock.is_at", lambda path, descriptor: False)
@@ -210,7 +210,7 @@ def test_where_files_get_another_number_at_every_look_the_lock_is_kept_and_nothi
     lock.release()
 
 
-def test_a_folder_that_another_one_replaced_is_not_locked_anew(tmp_path: Path) -> None:
+def test_a_replaced_folder_is_not_locked_again(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     lock = RunLock(folder)

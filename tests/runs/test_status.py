@@ -27,7 +27,7 @@ def on_disk(folder: Path) -> dict[str, Any]:
     return content
 
 
-def test_a_run_is_running_from_the_writers_first_act_until_it_is_closed(tmp_path: Path) -> None:
+def test_a_run_is_running_until_its_writer_is_closed(tmp_path: Path) -> None:
     lock = RunLock(tmp_path)
     before = time.time()
     writer = StatusWriter(tmp_path, 100, lambda: 7)
@@ -43,7 +43,7 @@ def test_a_run_is_running_from_the_writers_first_act_until_it_is_closed(tmp_path
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_status_beats_with_the_step_of_the_moment(tmp_path: Path) -> None:
+def test_each_heartbeat_has_the_current_step(tmp_path: Path) -> None:
     steps = [0]
     lock = RunLock(tmp_path)
     writer = StatusWriter(tmp_path, None, lambda: steps[0])
@@ -59,7 +59,7 @@ def test_the_status_beats_with_the_step_of_the_moment(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_no_late_beat_overwrites_how_it_ended(tmp_path: Path) -> None:
+def test_no_late_heartbeat_overwrites_the_final_status(tmp_path: Path) -> None:
     beating, go_on = threading.Event(), threading.Event()
 
     def progress() -> int:
@@ -80,9 +80,7 @@ def test_no_late_beat_overwrites_how_it_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_beat_that_cannot_be_written_is_told_and_tried_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failed_write_is_logged_and_retried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     writer = StatusWriter(tmp_path, None, lambda: 3)
     with caplog.at_level(logging.WARNING):
         path = tmp_path / "status.json"
@@ -112,7 +110,7 @@ def test_a_crash_keeps_its_reason_and_traceback(tmp_path: Path) -> None:
     )
 
 
-def test_a_traceback_with_a_file_name_that_is_no_text_is_written(tmp_path: Path) -> None:
+def test_a_traceback_with_lone_surrogates_is_written(tmp_path: Path) -> None:
     writer = StatusWriter(tmp_path, 5, lambda: 2)
     writer.close(status.CRASHED, os.fsdecode(b"no file caf\xe9"))
     assert read_status(tmp_path).reason == os.fsdecode(b"no file caf\xe9")
@@ -145,12 +143,12 @@ def test_a_killed_process_shows_as_crashed_with_its_last_step(tmp_path: Path) ->
     assert on_disk(tmp_path) == left, "a reader writes nothing"
 
 
-def test_a_run_on_another_host_is_taken_at_its_word(tmp_path: Path) -> None:
+def test_the_status_of_another_host_is_returned_unchanged(tmp_path: Path) -> None:
     files.write_json(tmp_path / "status.json", {"state": "running", "step": 4, "host": "another-machine"})
     assert read_status(tmp_path) == Status(state="running", step=4, host="another-machine")
 
 
-def test_a_run_that_is_just_starting_is_running(tmp_path: Path) -> None:
+def test_a_locked_run_without_a_status_is_running(tmp_path: Path) -> None:
     lock = RunLock(tmp_path)
     assert read_status(tmp_path) == Status(state="running")
     lock.release()
@@ -161,13 +159,13 @@ def test_a_run_that_is_just_starting_is_running(tmp_path: Path) -> None:
     "content",
     [None, b"", b'{"state": "runn', b"[]", b"\xff", b"{}", b'{"step": 3}', b'{"state": 3}', b'{"state": null}'],
 )
-def test_a_status_that_cannot_be_read_is_a_crash_that_says_so(tmp_path: Path, content: bytes | None) -> None:
+def test_an_unreadable_status_is_a_crash_with_that_reason(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "status.json").write_bytes(content)
     assert read_status(tmp_path) == Status(state="crashed", reason="The run has no readable status.json.")
 
 
-def test_values_of_a_wrong_type_and_unknown_ones_are_left_out(tmp_path: Path) -> None:
+def test_unknown_values_and_those_of_a_wrong_type_are_ignored(tmp_path: Path) -> None:
     values = {
         "state": "finished",
         "step": "many",
@@ -200,7 +198,7 @@ def test_every_field_is_read_back(tmp_path: Path) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic clock of the module, which a test moves by hand, and a wall clock that jumps."""
+    """Replace the monotonic clock of the module by one that the test sets."""
     now = [1000.0]
 
     class Time:
@@ -212,7 +210,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 class Looked:
-    """A writer whose thread does not run: `look` is one look of it."""
+    """A writer whose thread has ended; `look` does one check as the thread would."""
 
     def __init__(self, folder: Path, signs: list[int]) -> None:
         self.writer = StatusWriter(folder, 9, lambda: 0, signs=lambda: signs[0])
@@ -223,18 +221,18 @@ class Looked:
         return self.writer._look()
 
 
-def test_a_run_in_which_nothing_moves_is_stalled_until_something_does(tmp_path: Path, clock: list[float]) -> None:
+def test_a_run_without_progress_is_stalled_until_it_makes_progress(tmp_path: Path, clock: list[float]) -> None:
     signs = [0]
     looked = Looked(tmp_path, signs)
     clock[0] += status.STALL
     assert looked.look() == ("running", "")
     clock[0] += 1
-    assert looked.look() == ("stalled", "Nothing has moved for 61 s.")
+    assert looked.look() == ("stalled", "No progress for 61 s.")
     signs[0] = 1
     assert looked.look() == ("running", "")
 
 
-def test_a_run_that_is_slow_by_nature_has_ten_of_its_pauses(tmp_path: Path, clock: list[float]) -> None:
+def test_a_slow_run_stalls_after_ten_times_its_longest_pause(tmp_path: Path, clock: list[float]) -> None:
     signs = [0]
     looked = Looked(tmp_path, signs)
     clock[0] += 50
@@ -243,12 +241,10 @@ def test_a_run_that_is_slow_by_nature_has_ten_of_its_pauses(tmp_path: Path, cloc
     clock[0] += 500
     assert looked.look() == ("running", "")
     clock[0] += 1
-    assert looked.look() == ("stalled", "Nothing has moved for 501 s.")
+    assert looked.look() == ("stalled", "No progress for 501 s.")
 
 
-def test_a_stalled_run_is_written_as_such_at_once_and_is_running_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stall_is_written_at_once_and_ends_with_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "LOOK", 0.005)
     monkeypatch.setattr(status, "STALL", 0.05)
     monkeypatch.setattr(status, "HEARTBEAT", 3600.0)
@@ -256,7 +252,7 @@ def test_a_stalled_run_is_written_as_such_at_once_and_is_running_again(
     lock = RunLock(tmp_path)
     writer = StatusWriter(tmp_path, 9, lambda: 0, signs=lambda: signs[0])
     wait_until(lambda: read_status(tmp_path).state == "stalled")
-    assert read_status(tmp_path).reason.startswith("Nothing has moved for ")
+    assert read_status(tmp_path).reason.startswith("No progress for ")
     signs[0] = 1
     wait_until(lambda: read_status(tmp_path).state == "running")
     writer.close(status.FINISHED)
@@ -264,7 +260,7 @@ def test_a_stalled_run_is_written_as_such_at_once_and_is_running_again(
     assert read_status(tmp_path).state == "finished"
 
 
-def test_a_process_that_holds_the_lock_and_does_not_beat_hangs(tmp_path: Path) -> None:
+def test_a_locked_run_without_a_heartbeat_is_stalled(tmp_path: Path) -> None:
     lock = RunLock(tmp_path)
     beat = time.time() - status.SILENCE - 2
     files.write_json(
@@ -272,13 +268,13 @@ def test_a_process_that_holds_the_lock_and_does_not_beat_hangs(tmp_path: Path) -
     )
     seen = read_status(tmp_path)
     assert (seen.state, seen.step) == ("stalled", 3)
-    assert seen.reason == "The process is there, but has not been heard of for 32 s."
+    assert seen.reason == "The process is alive, but sent no heartbeat for 32 s."
     lock.release()
     assert read_status(tmp_path).state == "crashed"
 
 
 @pytest.mark.parametrize("skew", [-1e6, 0.0, 1e6])
-def test_a_run_elsewhere_that_stopped_beating_has_crashed_whatever_its_clock_says(
+def test_a_run_on_another_host_without_a_heartbeat_has_crashed_regardless_of_its_clock(
     tmp_path: Path, clock: list[float], skew: float
 ) -> None:
     def beat(moment: float) -> None:
@@ -297,12 +293,12 @@ def test_a_run_elsewhere_that_stopped_beating_has_crashed_whatever_its_clock_say
     clock[0] += status.SILENCE + 1
     gone = watcher.read(tmp_path)
     assert (gone.state, gone.step) == ("crashed", 3)
-    assert gone.reason == "The process on elsewhere has not been heard of for 31 s."
+    assert gone.reason == "The process on elsewhere sent no heartbeat for 31 s."
     beat(time.time() + 9)
     assert watcher.read(tmp_path).state == "running"
 
 
-def test_a_watcher_takes_a_run_that_ended_and_one_on_this_host_as_they_are(tmp_path: Path, clock: list[float]) -> None:
+def test_a_watcher_does_not_change_the_status_of_ended_and_local_runs(tmp_path: Path, clock: list[float]) -> None:
     watcher = Watcher()
     files.write_json(tmp_path / "status.json", {"state": "running", "heartbeat": 1, "host": "elsewhere"})
     assert watcher.read(tmp_path).state == "running"
@@ -313,7 +309,7 @@ def test_a_watcher_takes_a_run_that_ended_and_one_on_this_host_as_they_are(tmp_p
     assert watcher.read(tmp_path) == read_status(tmp_path)
 
 
-def test_watches_are_called_again_and_again_and_an_error_of_one_ends_nothing(
+def test_watches_are_called_repeatedly_and_an_error_of_one_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(status, "LOOK", 0.005)
@@ -332,5 +328,5 @@ def test_watches_are_called_again_and_again_and_an_error_of_one_ends_nothing(
         wait_until(lambda: min(called.values()) > 3)
         wait_until(lambda: read_status(tmp_path).step > 3 or on_disk(tmp_path)["step"] > 3)
         writer.close(status.FINISHED)
-    assert caplog.messages == ["Something about the run cannot be watched now."]
+    assert caplog.messages == ["A regular task of the run failed and will be tried again."]
     assert "ZeroDivisionError" in caplog.text

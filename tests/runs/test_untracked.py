@@ -1,4 +1,4 @@
-"""Code that git does not know yet, and the versions of all packages: both belong to where a run comes from."""
+"""The environment of a run: untracked code and the versions of packages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def imported(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
-    """Imports a file of the repository."""
+    """Import a file of the repository."""
 
     def load(name: str, content: str | bytes | None = None) -> None:
         path = repository / name
@@ -48,7 +48,7 @@ def imported(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
     return load
 
 
-def test_an_imported_file_that_git_does_not_know_is_kept_and_no_other(repository: Path, imported: Import) -> None:
+def test_only_imported_untracked_files_are_recorded(repository: Path, imported: Import) -> None:
     imported("known.py")
     imported("mine.py", "depth = 3  # 层\n")
     imported("sub/[odd] name.py", "x = 1\n")
@@ -86,7 +86,7 @@ def test_before_the_first_commit_everything_is_untracked(tmp_path: Path, importe
         ("long.py", "# hunter2\n" * (LONGEST_FILE // 10 + 1), "longer than"),
     ],
 )
-def test_a_secret_and_what_is_no_short_text_is_named_and_not_kept(
+def test_secrets_and_files_that_are_not_short_texts_are_listed_without_content(
     repository: Path, imported: Import, name: str, content: str | bytes, reason: str
 ) -> None:
     imported(name, content)
@@ -98,12 +98,12 @@ def test_a_secret_and_what_is_no_short_text_is_named_and_not_kept(
 
 
 @pytest.mark.parametrize("name", ["tokens.py", "tokenizer.py", "environment.py", "keys.py", "envelope.py"])
-def test_a_harmless_name_is_no_secret(repository: Path, imported: Import, name: str) -> None:
+def test_other_names_are_not_secrets(repository: Path, imported: Import, name: str) -> None:
     imported(name, "x = 1\n")
     assert list(describe_environment(repository)["environment"]["files"]) == [name]
 
 
-def test_many_files_are_bounded(repository: Path, imported: Import) -> None:
+def test_the_number_and_size_of_files_are_limited(repository: Path, imported: Import) -> None:
     for number in range(MOST_FILES + 5):
         imported(f"m{number:03}.py", "x = 1\n")
     found = describe_environment(repository)["environment"]
@@ -115,7 +115,7 @@ def test_many_files_are_bounded(repository: Path, imported: Import) -> None:
     assert sum(map(len, found["files"].values())) <= 500_000
 
 
-def test_a_link_to_elsewhere_and_odd_modules_are_no_files_of_the_repository(
+def test_links_to_other_folders_and_odd_modules_are_ignored(
     repository: Path, imported: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "outside.py").write_text("hunter2")
@@ -132,7 +132,7 @@ def test_a_link_to_elsewhere_and_odd_modules_are_no_files_of_the_repository(
     assert "hunter2" not in repr(describe_environment(repository))
 
 
-def test_the_versions_are_those_that_the_library_tells() -> None:
+def test_versions_are_those_of_importlib_metadata() -> None:
     found = installed_packages()
     for name in ("torch", "numpy", "pytest", "lightning", "darkit", "dash-ag-grid", "hydra-core"):
         assert found[name] == metadata.version(name)
@@ -140,7 +140,7 @@ def test_the_versions_are_those_that_the_library_tells() -> None:
     assert set(found) == told
 
 
-def test_a_package_that_comes_first_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_package_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch-0.0.1+mine.dist-info").mkdir()
     (tmp_path / "Old_Name-1.5-py3.11.egg-info").mkdir()
     (tmp_path / "here.egg-info").mkdir()
@@ -153,7 +153,7 @@ def test_a_package_that_comes_first_on_the_path_counts(tmp_path: Path, monkeypat
     assert "broken" not in found
 
 
-def test_what_differs_between_two_environments_is_told() -> None:
+def test_changed_packages_lists_the_differences_of_two_environments() -> None:
     assert changed_packages({"a": "1", "b": "1"}, {"a": "2", "c": "1"}) == {
         "a": ["1", "2"],
         "b": ["1", None],

@@ -44,7 +44,7 @@ class Shown:
 
 
 class Charts:
-    """Answers the requests of a page's charts."""
+    """Answer the requests of a page's charts."""
 
     def __init__(self, library: Library) -> None:
         self._library = library

@@ -1,8 +1,8 @@
 """dash-mantine-components with only the components that the pages use.
 
-Importing the package creates a class for each of its 200 components, which takes as long as the rest of the start. Here
-its list of components is empty during the import; the used ones are created next, and any other one when it is first
-accessed. If a later version of the package has no such list, it is imported as usual.
+Importing the package creates a class for each of its 200 components, which doubles the time to start. This module
+replaces the package's list of components by an empty one during the import, then creates the components in use, and any
+other one at its first access. A later version of the package without such a list is imported as usual.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _USED = (
 
 
 class _NoList(MetaPathFinder, Loader):
-    """Replaces the module that imports all components."""
+    """Replace the module that imports all components."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         return ModuleSpec(fullname, self) if fullname == _LIST else None
@@ -49,7 +49,7 @@ def _load() -> Any:
             made = getattr(import_module(f"{_PACKAGE}.{name}"), name)
         except ModuleNotFoundError as error:
             raise AttributeError(f"module {_PACKAGE!r} has no attribute {name!r}") from error
-        setattr(package, name, made)  # the import itself put the module of that name there
+        setattr(package, name, made)  # the import has set it to the module of that name
         return made
 
     package.__getattr__ = component

@@ -14,7 +14,7 @@ _TOGETHER = 50  # logs read at a time, during which other requests for them wait
 
 
 class LogCache:
-    """Follows logs by path.
+    """Follow logs by path.
 
     Args:
         bound: How many bytes of numbers to keep. The last read is kept even if it alone is larger.

@@ -61,7 +61,7 @@ class Table:
 
 
 class LogTail:
-    """Follows one log file.
+    """Follow one log file.
 
     Args:
         path: The file; it need not exist yet.

@@ -93,7 +93,7 @@ def build(root: Path, stop: Callable[[str], bool]) -> Built:
 
 
 class _Front:
-    """Serves the page and its scripts at once, and everything else as soon as it is built.
+    """Serve the page and its scripts at once, and everything else as soon as it is built.
 
     Args:
         shell: Serves the page and its scripts.

@@ -19,7 +19,7 @@ _AT_ONCE = 2
 
 
 class Prompts:
-    """Runs models of a home on prompts, a few at a time, since each takes a process and the memory of a model."""
+    """Run models of a home on prompts, a few at a time, since each takes a process and the memory of a model."""
 
     def __init__(self, home: Path) -> None:
         self._home = home

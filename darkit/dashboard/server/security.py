@@ -82,7 +82,7 @@ def outgoing_address(host: str) -> str:
 
 
 class Guard:
-    """Refuses requests of foreign pages and other machines, and protects the answers.
+    """Refuse requests of foreign pages and other machines, and protect the answers.
 
     Args:
         app: Answers all other requests.

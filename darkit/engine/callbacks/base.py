@@ -12,7 +12,7 @@ from darkit.engine.log.values import number_of
 
 
 class StepCallback(Callback):
-    """Calls `on_step` once after every optimizer step, and after nothing else.
+    """Call `on_step` once after every optimizer step, and after nothing else.
 
     ``on_train_batch_end`` also comes for batches that were only accumulated, and once more when a stretch of steps ends
     early (see `darkit.engine.steps.adapter.Adapter`): then ``trainer.global_step`` has not moved.

@@ -23,7 +23,7 @@ from darkit.runs.retention import Retention
 
 
 class StepCheckpoint(StepCallback):
-    """Saves ``iter-<step>-ckpt.pth`` and its manifest into a run directory, from a background thread.
+    """Save ``iter-<step>-ckpt.pth`` and its manifest into a run directory, from a background thread.
 
     The last completed step is always saved: at the end, and after any exception unless it interrupted the optimizer,
     the step's loss is not finite, or several processes train, which would have to agree. When the training ends,

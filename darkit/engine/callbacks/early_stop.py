@@ -11,7 +11,7 @@ from darkit.engine.callbacks.monitor import BestCallback
 
 
 class EarlyStop(BestCallback):
-    """Sets ``trainer.should_stop`` after so many values of a metric in a row without an improvement.
+    """Set ``trainer.should_stop`` after so many values of a metric in a row without an improvement.
 
     Its state is saved and restored with a checkpoint, so that a resumed training stops at the same step.
 

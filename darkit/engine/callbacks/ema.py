@@ -14,7 +14,7 @@ from darkit.errors import ConfigError
 
 
 class EmaWeights(EveryStepCallback):
-    """Averages the weights after every step; it comes before `StepEvaluate` and `StepCheckpoint`, which use them.
+    """Average the weights after every step; it comes before `StepEvaluate` and `StepCheckpoint`, which use them.
 
     The training continues with the raw weights. `StepEvaluate` evaluates the averages, and `StepCheckpoint` saves them
     as ``state_dict`` and the raw weights as ``raw_state_dict``. Lightning's own validation is not changed.

@@ -22,7 +22,7 @@ from darkit.errors import DataError, LossError
 
 
 class StepEvaluate(StepCallback):
-    """Evaluates on the validation data and adds ``val_loss`` (and ``val_<name>``) to the step's outputs.
+    """Evaluate on the validation data and add ``val_loss`` (and ``val_<name>``) to the step's outputs.
 
     The training is not affected: all random generators are restored.
 

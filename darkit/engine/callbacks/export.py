@@ -13,7 +13,7 @@ from darkit.engine.steps.adapter import bare_module
 
 
 class ExportConfigs(Callback):
-    """Writes ``config.json``, ``trainer_config.json``, ``tokenizer.json`` and ``model.py`` before the first step.
+    """Write ``config.json``, ``trainer_config.json``, ``tokenizer.json`` and ``model.py`` before the first step.
 
     Args:
         folder: The run directory.

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class LossGuard(EveryStepCallback):
-    """Checks every step's loss: after it is logged, so that the log shows it, and before the step is saved.
+    """Check every step's loss: after it is logged, so that the log shows it, and before the step is saved.
 
     On the CPU it checks at once. On an accelerator the first bad step is recorded in a tensor there, which the log's
     thread reads, so that no step waits for the device; before a checkpoint `check` reads it too. Without a log it

@@ -18,7 +18,7 @@ from darkit.runs.log import CsvLog
 
 
 class StepLog(EveryStepCallback):
-    """Logs step, epoch, time, learning rate and the step's output, without waiting for a device or a disk.
+    """Log step, epoch, time, learning rate and the step's output, without waiting for a device or a disk.
 
     Args:
         target: The run directory, whose ``train_log.csv`` is then opened for the time of the training; a stream that

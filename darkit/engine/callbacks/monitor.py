@@ -15,7 +15,7 @@ from darkit.runs.best import is_better
 
 
 class BestCallback(EveryStepCallback):
-    """Keeps the best value of a metric and calls `on_value` with every new one; a non-finite value is never the best.
+    """Keep the best value of a metric and call `on_value` with every new one; a non-finite value is never the best.
 
     A validation metric counts at every evaluation; a training metric every so many steps, because reading it waits for
     the accelerator.

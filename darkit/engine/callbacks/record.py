@@ -13,7 +13,7 @@ from darkit.engine.steps.adapter import Adapter
 
 
 class RecordBatches(Callback):
-    """Appends ``epoch,batch,sha256`` to a file for every batch trained on, at once and in whole lines.
+    """Append ``epoch,batch,sha256`` to a file for every batch trained on, at once and in whole lines.
 
     Args:
         path: The file; an existing one is appended to, and a missing folder is created.

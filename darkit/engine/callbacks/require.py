@@ -11,7 +11,7 @@ from darkit.engine.metrics.gathering import require_metric
 
 
 class RequireMetric(StepCallback):
-    """Raises as soon as a metric is certain to be missing: after the first evaluation, or the first step.
+    """Raise as soon as a metric is certain to be missing: after the first evaluation, or the first step.
 
     A metric that a user's callback may add can come later, unless it has the prefix ``val_``.
 

@@ -9,7 +9,7 @@ from darkit.engine.callbacks.monitor import BestCallback
 
 
 class SaveBest(BestCallback):
-    """Makes a later `StepCheckpoint` save every step whose metric is the best so far.
+    """Make a later `StepCheckpoint` save every step whose metric is the best so far.
 
     Args:
         checkpoint: The callback that saves.

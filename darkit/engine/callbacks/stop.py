@@ -16,7 +16,7 @@ _MOST_STEPS = 1000
 
 
 class StopOnRequest(StepCallback):
-    """Sets ``trainer.should_stop`` after the step at which a request came; all processes stop at the same step.
+    """Set ``trainer.should_stop`` after the step at which a request came; all processes stop at the same step.
 
     A single process checks after every step, which costs nothing. Several processes communicate about every half
     second; the number of steps between is computed from the slowest process's time, so that all agree on it.

@@ -52,7 +52,7 @@ class Weighed:
 
 
 class Weigher:
-    """Computes batches of a user's model and their weights."""
+    """Compute batches of a user's model and their weights."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

@@ -33,7 +33,7 @@ _PLAIN = frozenset((type(None), bool, int, str, list))  # never a parameter, a b
 
 
 class Adapter(LightningModule):
-    """Trains a user's module under Lightning, several steps per call where that is safe.
+    """Train a user's module under Lightning, several steps per call where that is safe.
 
     Lightning spends about half a millisecond around every ``training_step``. This one therefore gets the iterator of
     batches and does optimizer steps for a tenth of a second. After each it calls the callbacks itself, so every step

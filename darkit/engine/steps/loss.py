@@ -52,7 +52,7 @@ _TARGETS = ("target", "targets", "label", "labels", "y", "y_true")
 
 
 class Step:
-    """Computes ``{"loss": scalar tensor, ...}`` of a batch; further entries are the step's other numbers.
+    """Compute ``{"loss": scalar tensor, ...}`` of a batch; further entries are the step's other numbers.
 
     Args:
         compute: Returns the output of the model or the loss for a batch and its index.
