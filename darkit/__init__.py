@@ -18,14 +18,20 @@ if TYPE_CHECKING:
     from darkit.core.run_logger import RunLogger
     from darkit.engine.config import TrainerConfig
     from darkit.engine.data.stateful import dataloader
+    from darkit.engine.log.media import Audio, Histogram, Image, Table, Text
     from darkit.engine.native.recorder import RunRecorder
     from darkit.engine.training import fit
 
 __all__ = [
     "ActiveRun",
+    "Audio",
+    "Histogram",
+    "Image",
     "Run",
     "RunLogger",
     "RunRecorder",
+    "Table",
+    "Text",
     "TrainerConfig",
     "dataloader",
     "errors",
@@ -41,6 +47,7 @@ _LAZY = {
     "RunRecorder": "darkit.engine.native.recorder",
     "dataloader": "darkit.engine.data.stateful",
     "start_run": "darkit.core.active",
+    **dict.fromkeys(("Audio", "Histogram", "Image", "Table", "Text"), "darkit.engine.log.media"),
     "fit": "darkit.engine.training",
     "TrainerConfig": "darkit.engine.config",
 }

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from darkit.core.loop_checkpoint import loop_checkpoint, loop_values, restore_loop
-from darkit.core.loop_rows import LoopRows, whole_step
+from darkit.core.loop_rows import LoopRows, metrics_of, whole_step
 from darkit.core.loop_start import LoopStart, open_loop, record_model
 from darkit.engine.data.workers import may_follow_worker_death
 from darkit.engine.processes import agree_to_stop, process_group
@@ -22,7 +22,6 @@ from darkit.runs.checkpoints import checkpoint_path
 from darkit.runs.forks import forget_in_child
 
 logger = logging.getLogger(__name__)
-_NO_METRICS = frozenset(("step", "epoch", "time", "lr"))
 
 
 def start_run(
@@ -174,12 +173,14 @@ class ActiveRun:
         the last call. Tensors may be changed afterwards: what is logged is the value at the call.
 
         Args:
-            values: Numbers, tensors and arrays of one element, or short texts, by column. New columns may come at any
-                time.
+            values: By column, new ones at any time: numbers, tensors and arrays of one element, and short texts; or
+                media, which become files: `darkit.Image`, `Audio`, `Text`, `Histogram` and `Table`, figures of
+                matplotlib and plotly, images of Pillow, and arrays and tensors of bytes or fractions like images.
             step: The step, not smaller than before; None is the next one.
 
         Raises:
             LogError: A value, a column or the step does not fit; nothing of this call is logged.
+            MediaError: A medium does not fit, likewise; or the run has too many.
             StorageError: Earlier rows or checkpoints could not be written.
             RunReplacedError: The run directory was deleted, moved or replaced.
         """
@@ -196,6 +197,8 @@ class ActiveRun:
                 row = self._begin_row(rows, whole_step(step, LogError))
             row.update(values)
             rows.touched = True
+            if rows.media:
+                rows.put_media()
 
     def save(self, model: Any = None, optimizer: Any = None, step: int | None = None, **state: Any) -> Path:
         """Save a checkpoint: a copy is made now, and a thread makes it durable.
@@ -237,7 +240,7 @@ class ActiveRun:
             if rows.step < step:
                 rows.put()  # the row of an earlier step is complete
             rows.flush()
-            self._writer.save(step, content, _metrics(values))
+            self._writer.save(step, content, metrics_of(values))
             self._step = self._session.step = step
             if rows.step == step and self._session.guard.request.reason and self._can_stop():
                 raise StopTraining
@@ -392,8 +395,3 @@ class ActiveRun:
                 "one process in a with block.",
                 self.name,
             )
-
-
-def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
-    numbers = {key: value for key, value in values.items() if key not in _NO_METRICS}
-    return {key: float(value) for key, value in numbers.items() if isinstance(value, float | int)}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy
 import torch
 
+from darkit.engine.log.media import Encoded, split
 from darkit.engine.log.values import snapshot
 from darkit.errors import LogError
 
@@ -31,10 +32,10 @@ class CsvLogger:
     """Append rows to a run's log without waiting for a disk or a device.
 
     Args:
-        put: Appends one row; see `darkit.engine.log.rows.RowStream.put`.
+        put: Appends one row and its media; see `darkit.engine.log.rows.RowStream`.
     """
 
-    def __init__(self, put: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, put: Callable[[dict[str, Any], Mapping[str, Encoded]], None]) -> None:
         self._put = put
 
     def log(self, row: Any = None, /, **values: Any) -> None:
@@ -42,12 +43,13 @@ class CsvLogger:
 
         Args:
             row: A dataclass instance such as `LogFieldnames`, a mapping, or None.
-            **values: Further columns.
+            **values: Further columns, or media such as `darkit.Image`.
 
         Raises:
+            MediaError: A medium cannot be logged.
             LogError: The row has another type, a tensor or array does not have one element, or a column is unknown.
         """
-        columns = _columns(row) | values
+        columns, media = split(_columns(row) | values)
         for name, value in columns.items():
             if isinstance(value, torch.Tensor | numpy.ndarray) and math.prod(value.shape) != 1:
                 raise LogError(f"{name} must be a single number, but its shape is {tuple(value.shape)}.")
@@ -55,7 +57,7 @@ class CsvLogger:
                 columns[name] = snapshot(name, value)  # a loop may change it in place before it is read
             elif isinstance(value, numpy.ndarray | numpy.generic):
                 columns[name] = value.item()
-        self._put(columns)
+        self._put(columns, media)
 
 
 def _columns(row: Any) -> dict[str, Any]:

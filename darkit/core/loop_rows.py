@@ -10,15 +10,18 @@ from typing import Any
 
 from torch import Tensor
 
+from darkit.engine.log.media import Encoded, encode
 from darkit.engine.log.rows import RowStream
 from darkit.engine.log.values import snapshot
 from darkit.errors import ConfigError, LogError
 from darkit.runs.log import MOST_COLUMNS
+from darkit.runs.media import check_medium
 from darkit.runs.records import check_column
 
 _PLAIN = frozenset((float, bool, type(None)))  # values that are logged as they are
 _LARGEST = 2**53
 _OWN = ("step", "time")
+_NO_METRICS = frozenset(("step", "epoch", "time", "lr"))
 _LONGEST_TEXT = 10_000  # characters of a text in a column
 _IDLE = 10.0  # seconds after which a row is written although its step may get more values
 
@@ -36,6 +39,7 @@ class LoopRows:
     Attributes:
         row: The row of the current step, or None if it is handed over.
         step: The step of the last row, or -1.
+        media: The media of the values that were checked last.
         touched: Whether the row got values since the log's thread looked last; whoever adds some sets it.
     """
 
@@ -43,6 +47,7 @@ class LoopRows:
         self.row: dict[str, Any] | None = None
         self.step = -1
         self.touched = False
+        self.media: dict[str, Encoded] = {}
         self._stream = stream
         self._lock = lock
         self._known: frozenset[str] = frozenset()
@@ -62,8 +67,14 @@ class LoopRows:
             self._check_columns(values)
         for value in values.values():
             if type(value) not in _PLAIN:
-                return _converted(values)
+                self.media = {}
+                return _converted(values, self.media)
         return values
+
+    def put_media(self) -> None:
+        """Hand the media of the last checked values over. Raises `MediaError`."""
+        media, self.media = self.media, {}
+        self._stream.put_media(self.step, media)
 
     def begin(self, step: int) -> dict[str, Any]:
         """Begin the row of a step, and return it."""
@@ -115,6 +126,12 @@ class LoopRows:
                 self.put()
 
 
+def metrics_of(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers in the values of a row that describe the training."""
+    numbers = {key: value for key, value in values.items() if key not in _NO_METRICS}
+    return {key: float(value) for key, value in numbers.items() if isinstance(value, float | int)}
+
+
 def whole_step(step: Any, error: type[ConfigError] | type[LogError]) -> int:
     """Return a step as a number. Raises ``error``."""
     if type(step) is int and 0 <= step < 2**63:
@@ -128,7 +145,8 @@ def whole_step(step: Any, error: type[ConfigError] | type[LogError]) -> int:
     return found
 
 
-def _converted(values: Mapping[str, Any]) -> dict[str, Any]:
+def _converted(values: Mapping[str, Any], media: dict[str, Encoded]) -> dict[str, Any]:
+    """Return the values of a row, and add the others to the media."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         kind = type(value)
@@ -136,12 +154,20 @@ def _converted(values: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = value
         elif isinstance(value, str):
             if len(value) > _LONGEST_TEXT:
-                raise LogError(f"The text {name!r} has {len(value)} characters, more than {_LONGEST_TEXT}.")
+                raise LogError(
+                    f"The text {name!r} has {len(value)} characters, more than {_LONGEST_TEXT}: give darkit.Text."
+                )
             found[name] = str(value)
         elif (number := snapshot(name, value)) is not None:
             found[name] = number
+        elif (encoded := encode(name, value)) is not None:
+            check_medium(encoded.kind, name, 0, encoded.data, encoded.ending, encoded.caption)
+            media[name] = encoded
         else:
             shape = getattr(value, "shape", None)
             what = kind.__name__ if shape is None else f"{kind.__name__} of the shape {tuple(shape)}"
-            raise LogError(f"{name!r} must be a number, a tensor of one element or a short text, not a {what}.")
+            raise LogError(
+                f"{name!r} must be a number, a tensor of one element, a short text or a medium such as darkit.Image, "
+                f"not a {what}."
+            )
     return found

@@ -22,6 +22,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.data.workers import may_follow_worker_death
 from darkit.engine.description.describe import describe_model
 from darkit.engine.description.exports import write_exports
+from darkit.engine.log.media import Encoded
 from darkit.engine.log.rows import RowStream, Sink
 from darkit.engine.log.tensorboard import TensorBoardSink
 from darkit.engine.log.values import number_of
@@ -37,6 +38,7 @@ from darkit.runs.checkpoints import checkpoint_path, find_checkpoint, list_check
 from darkit.runs.log import DEFAULT_COLUMNS, CsvLog
 
 logger = logging.getLogger(__name__)
+NO_MEDIA: Mapping[str, Encoded] = {}
 _NO_METRICS = ("step", "epoch", "time", "lr")
 
 
@@ -249,15 +251,22 @@ class RunRecorder:
             self.save_last()
             raise StopTraining
 
-    def log(self, row: dict[str, Any]) -> None:
-        """Append a row to the log."""
+    def log(self, row: dict[str, Any], media: Mapping[str, Encoded] = NO_MEDIA) -> None:
+        """Append a row to the log, and its media to those of the run."""
         if self.folder is not None and self.is_over:
-            self._append(self.folder, row)
+            self._append(self.folder, row, media)
             return
         stream = self.open().stream
         if stream is not None:
-            stream.put(row)
+            self._put(stream, row, media)
         self.record_values(row)
+
+    def _put(self, stream: RowStream, row: dict[str, Any], media: Mapping[str, Encoded]) -> None:
+        if row or not media:
+            stream.put(row)
+        if media:
+            step = number_of("step", row.get("step"))
+            stream.put_media(self.step if step is None else int(step), media)
 
     def record_values(self, values: Mapping[str, Any]) -> None:
         """Record values of the step that `record_step` gets next, for its checkpoint."""
@@ -319,7 +328,7 @@ class RunRecorder:
     def _note_move(self, *arguments: Any) -> None:
         self._moved = True
 
-    def _append(self, folder: Path, row: dict[str, Any]) -> None:
+    def _append(self, folder: Path, row: dict[str, Any], media: Mapping[str, Encoded]) -> None:
         with Session.reopen(folder, self.step, rank=own_rank(self._parts().config)) as session:
             if session.writes:
                 fixed = self.columns is not None

@@ -28,6 +28,7 @@ from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.forks import forget_in_child
 from darkit.runs.lock import RunLock
 from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_values
+from darkit.runs.media import MediaStore
 from darkit.runs.names import create_fresh, create_named, remove_unused, run_path
 from darkit.runs.packages import changed_packages
 from darkit.runs.provenance import describe_environment
@@ -241,6 +242,7 @@ class Session:
         log = CsvLog(self.folder / files.LOG, columns or first_columns, fixed=columns is not None)
         if not self._created and not self._keeps_log:
             log.cut_after(self.step)
+            MediaStore(self.folder, check=self.check).cut_after(self.step)
         self.writer = CheckpointWriter(self.folder, run_id=self.run_id, retention=retention, check=self.check)
         forget_stop(self.folder)
         self._status = status.StatusWriter(

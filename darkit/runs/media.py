@@ -114,18 +114,7 @@ class MediaStore:
             MediaError: A value does not fit, or the run would have too many or too large media; nothing was written.
             StorageError: The file system refused.
         """
-        if kind not in TYPES or ending not in TYPES[kind]:
-            raise MediaError(
-                f"A medium must be one of {', '.join(TYPES)} in a format of it, not {kind!r} ({ending!r})."
-            )
-        if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
-            raise MediaError(f"The key of a medium must be one line of 1 to {LONGEST_KEY} characters, not {key!r}.")
-        if len(caption) > LONGEST_CAPTION:
-            raise MediaError(f"The caption of {key!r} has {len(caption)} characters, more than {LONGEST_CAPTION}.")
-        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-            raise MediaError(f"The step of {key!r} must be a whole number of at least 0, not {step!r}.")
-        if len(data) > LARGEST:
-            raise MediaError(f"{key!r} has {len(data):,} bytes; a medium may have {LARGEST:,}.")
+        check_medium(kind, key, step, data, ending, caption)
         sha256 = hashlib.sha256(data).hexdigest()
         medium = Medium(kind, key, step, f"{sha256}.{ending}", sha256, len(data), time, caption)
         new = medium.file not in self._sizes
@@ -168,6 +157,20 @@ class MediaStore:
                 files.append_block(descriptor, (b"\n" if torn else b"") + line.encode())
             finally:
                 os.close(descriptor)
+
+
+def check_medium(kind: str, key: str, step: int, data: bytes, ending: str, caption: str = "") -> None:
+    """Check the arguments of `MediaStore.add`. Raises `MediaError`."""
+    if kind not in TYPES or ending not in TYPES[kind]:
+        raise MediaError(f"A medium must be one of {', '.join(TYPES)} in a format of it, not {kind!r} ({ending!r}).")
+    if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
+        raise MediaError(f"The key of a medium must be one line of 1 to {LONGEST_KEY} characters, not {key!r}.")
+    if len(caption) > LONGEST_CAPTION:
+        raise MediaError(f"The caption of {key!r} has {len(caption)} characters, more than {LONGEST_CAPTION}.")
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise MediaError(f"The step of {key!r} must be a whole number of at least 0, not {step!r}.")
+    if len(data) > LARGEST:
+        raise MediaError(f"{key!r} has {len(data):,} bytes; a medium may have {LARGEST:,}.")
 
 
 def read_media(folder: Path) -> list[Medium]:

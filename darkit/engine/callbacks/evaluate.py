@@ -57,7 +57,7 @@ class StepEvaluate(StepCallback):
 
         Returns:
             The means with the prefix ``val_``, weighted as `darkit.engine.metrics.means` describes, over the batches of
-            all processes.
+            all processes; and this process's first medium of each name.
         """
 
         def compute(batch: Any, index: int) -> dict[str, Any]:
@@ -85,7 +85,9 @@ class StepEvaluate(StepCallback):
             return Means().merge(found)
 
         module = bare_module(pl_module)
-        means = evaluate(module, map(prepare, self.batches), compute, self.iters, everywhere)
+        means: dict[str, Any] = dict(evaluate(module, map(prepare, self.batches), compute, self.iters, everywhere))
+        if isinstance(self.compute, Step):
+            means |= self.compute.take_media()
         return {key if key.startswith("val_") else f"val_{key}": value for key, value in means.items()}
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from darkit.engine.device import widest_float
+from darkit.engine.log.media import Encoded
+from darkit.engine.log.media_log import MediaLog
 from darkit.engine.log.values import number_of
 from darkit.errors import LogError, StorageError, first_error
 from darkit.runs.forks import forget_in_child
@@ -36,7 +38,7 @@ class RowStream:
     An error in the thread is raised by the next call of any method.
 
     Args:
-        log: The CSV log.
+        log: The CSV log; media go into its folder.
         sinks: Further receivers of the rows.
         check: Called before every block; if it raises, the block is not written.
     """
@@ -44,6 +46,7 @@ class RowStream:
     def __init__(self, log: CsvLog, sinks: Sequence[Sink] = (), *, check: Callable[[], None] = lambda: None) -> None:
         self.log = log
         self._check = check
+        self.media = MediaLog(log.path.parent, check=check)
         self.watches: list[Callable[[], None]] = []
         self._sinks = list(sinks)
         self._rows: deque[dict[str, Any]] = deque()
@@ -92,6 +95,21 @@ class RowStream:
             self._raise()
         if not self._forked:
             self._queue(row)
+
+    def put_media(self, step: int, media: Mapping[str, Encoded]) -> None:
+        """Queue the media of a step, as `darkit.engine.log.media.split` returns them.
+
+        Raises:
+            MediaError: One is too large, or cannot be recorded; none is queued.
+            LogError: The log is closed.
+        """
+        if self._error is not None:
+            self._raise()
+        if self._closed and not self._forked:
+            raise LogError("The log is closed: the run has ended.")
+        self.media.put(step, media)
+        if self.media.is_full:
+            self.flush()
 
     def _queue(self, row: dict[str, Any]) -> None:
         self._rows.append(row)
@@ -142,6 +160,7 @@ class RowStream:
                     raise
             for sink in self._sinks:
                 sink.write(rows)
+            self.media.write()
         for watch in self.watches:
             watch()
 

@@ -237,6 +237,8 @@ class Adapter(LightningModule):
             self.share = mine if self._window.size == 1 else mine / divisor
             if self._window.size > 1:
                 divide_gradients(self._optimizer, divisor)
+        if self.compute.media:
+            outputs.update(self.compute.take_media())
         with self._undivided():
             self.settled = False
             self._step()

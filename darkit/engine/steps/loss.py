@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from darkit.engine.data.samples import describe
 from darkit.engine.data.workers import is_worker_death
+from darkit.engine.log.media import is_media
 from darkit.engine.log.values import number_of
 from darkit.engine.metrics.gathering import Metrics, computed, is_metric, refuse_without_outputs, takes_model
 from darkit.errors import BatchError, DarkitError, LossError, OutOfMemoryError
@@ -61,10 +62,12 @@ class Step:
 
     Attributes:
         evaluation: The step for evaluations, which may be this one.
+        media: The first medium of each name since `take_media`.
     """
 
     def __init__(self, compute: Compute, *, meant: bool, evaluates: bool = False) -> None:
         self.evaluation: Step = self
+        self.media: dict[str, Any] = {}
         self._compute = compute
         self._meant = meant
         self._evaluates = evaluates
@@ -93,8 +96,13 @@ class Step:
             raise misfit(error, f"a batch of {describe(batch)}") from error
         if self._evaluates and (output is None or (isinstance(output, Mapping) and "loss" not in output)):
             values = {"loss" if key == "val_loss" else key: value for key, value in (output or {}).items()}
-            return _values(values, self._warn)
-        return scalars(output, meant=self._meant, warn=self._warn)
+            return _values(values, self._warn, self.media)
+        return scalars(output, meant=self._meant, warn=self._warn, media=self.media)
+
+    def take_media(self) -> dict[str, Any]:
+        """Return the media of the batches since the last call, which are no part of a mean."""
+        media, self.media = self.media, {}
+        return media
 
     def _warn(self, name: str, problem: str) -> None:
         if name not in self._warned:
@@ -294,13 +302,20 @@ def _loss_of_target(model: nn.Module, loss: Callable[..., Any], batch: Any, metr
     return _joined(found, metrics.compute(model, batch, outputs, target)) if metrics else found
 
 
-def scalars(output: Any, *, meant: bool = True, warn: Callable[[str, str], None] | None = None) -> dict[str, Any]:
+def scalars(
+    output: Any,
+    *,
+    meant: bool = True,
+    warn: Callable[[str, str], None] | None = None,
+    media: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the loss and, of a dict, the other numbers in a step's output.
 
     Args:
         output: The output.
         meant: Whether it is explicitly a loss, so that one element of any shape is accepted.
         warn: Called with a name and the reason when a value is not logged; or None.
+        media: Gets the media among the values, unless it has one of their name; or None.
 
     Returns:
         ``{"loss": tensor without dimensions, ...}``.
@@ -313,13 +328,15 @@ def scalars(output: Any, *, meant: bool = True, warn: Callable[[str, str], None]
     values: dict[str, Any] = {"loss": loss}
     if isinstance(output, Mapping):
         others = {key: value for key, value in output.items() if key != "loss"}
-        values |= _values(others, warn if meant else None)
+        values |= _values(others, warn if meant else None, media)
     if torch.is_grad_enabled() and not loss.requires_grad:
         raise LossError(f"The loss carries no gradient (was it detached, or is every weight frozen?); else {_ADVICE}.")
     return values
 
 
-def _values(output: Mapping[str, Any], warn: Callable[[str, str], None] | None) -> dict[str, Any]:
+def _values(
+    output: Mapping[str, Any], warn: Callable[[str, str], None] | None, media: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the numbers of a dict; torchmetrics objects become numbers in training and stay in an evaluation."""
     values: dict[str, Any] = {}
     for name, value in output.items():
@@ -329,8 +346,11 @@ def _values(output: Mapping[str, Any], warn: Callable[[str, str], None] | None) 
             continue
         number = number_of(key, value)
         if number is None:
-            if warn is not None and isinstance(value, Tensor | numpy.ndarray):
-                warn(key, f"it has the shape {tuple(value.shape)}, but a column holds one number")
+            if isinstance(value, Tensor | numpy.ndarray):
+                if warn is not None:
+                    warn(key, f"it has the shape {tuple(value.shape)}, but a column holds one number")
+            elif media is not None and is_media(value):
+                media.setdefault(key, value)
         elif key in DEFAULT_COLUMNS:
             if warn is not None:
                 warn(key, "darkit fills the column of this name itself; return it under another name")

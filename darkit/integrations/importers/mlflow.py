@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from darkit.integrations.importers.imported import Imported, ImportedMedium
-from darkit.integrations.importers.media import ending_of
 from darkit.integrations.importers.reading import read_document
 from darkit.integrations.importers.rows import Rows, column_name
 from darkit.runs.media import LARGEST
+from darkit.runs.media_content import ending_of
 from darkit.runs.safe import is_strange
 
 Metric = tuple[str, float, float, int]  # name, value, milliseconds since 1970, step

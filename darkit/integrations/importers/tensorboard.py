@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from darkit.errors import SourceError
 from darkit.integrations.importers.events import TornError, read_event, read_records
 from darkit.integrations.importers.imported import Folder, Imported, ImportedMedium, Source
-from darkit.integrations.importers.media import ending_of, histogram_json
 from darkit.integrations.importers.reading import digest_files, opened
 from darkit.integrations.importers.rows import Rows, column_name
+from darkit.runs.media_content import ending_of, histogram_json
 
 _MARK = "tfevents"
 _HPARAMS = "_hparams_/"

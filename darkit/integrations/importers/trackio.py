@@ -12,12 +12,13 @@ from typing import Any
 
 from darkit.errors import SourceError
 from darkit.integrations.importers.imported import Folder, Imported, ImportedMedium, Source
-from darkit.integrations.importers.media import ending_of, histogram_json, inside, table_json
+from darkit.integrations.importers.media import inside
 from darkit.integrations.importers.mlflow_sqlite import is_candidate
 from darkit.integrations.importers.reading import parse_json, read_document
 from darkit.integrations.importers.rows import Rows, column_name, flatten, is_number
 from darkit.integrations.importers.sqlite import Database, DatabaseFile, digest_rows, is_database
 from darkit.runs.media import LARGEST
+from darkit.runs.media_content import ending_of, histogram_json, table_json
 
 _METRICS = ("timestamp", "step", "metrics")
 _SYSTEM = ("timestamp", "metrics")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from darkit.integrations.importers.imported import ImportedMedium
-from darkit.integrations.importers.media import ending_of, histogram_json, inside, table_json
+from darkit.integrations.importers.media import inside
 from darkit.integrations.importers.reading import parse_json, read_document
 from darkit.integrations.importers.rows import column_name
 from darkit.runs.media import LARGEST
+from darkit.runs.media_content import ending_of, histogram_json, table_json
 
 _FILES = {  # W&B's type -> the kind of a run's media
     "image-file": "image",
