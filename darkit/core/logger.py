@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import torch
 
-from darkit.engine.log.media import Encoded, split
+from darkit.engine.log.media import split
 from darkit.engine.log.values import snapshot
 from darkit.errors import LogError
 
@@ -32,10 +32,10 @@ class CsvLogger:
     """Append rows to a run's log without waiting for a disk or a device.
 
     Args:
-        put: Appends one row and its media; see `darkit.engine.log.rows.RowStream`.
+        put: Appends one row and, if there are any, its media; see `darkit.engine.log.rows.RowStream`.
     """
 
-    def __init__(self, put: Callable[[dict[str, Any], Mapping[str, Encoded]], None]) -> None:
+    def __init__(self, put: Callable[..., None]) -> None:
         self._put = put
 
     def log(self, row: Any = None, /, **values: Any) -> None:
@@ -57,7 +57,7 @@ class CsvLogger:
                 columns[name] = snapshot(name, value)  # a loop may change it in place before it is read
             elif isinstance(value, numpy.ndarray | numpy.generic):
                 columns[name] = value.item()
-        self._put(columns, media)
+        self._put(columns, *([media] if media else []))
 
 
 def _columns(row: Any) -> dict[str, Any]:

@@ -67,8 +67,10 @@ class LoopRows:
             self._check_columns(values)
         for value in values.values():
             if type(value) not in _PLAIN:
-                self.media = {}
-                return _converted(values, self.media)
+                media: dict[str, Encoded] = {}
+                values = _converted(values, media)
+                self.media = media
+                return values
         return values
 
     def put_media(self) -> None:

@@ -334,7 +334,7 @@ class RunRecorder:
                 fixed = self.columns is not None
                 log = CsvLog(folder / files.LOG, self.columns or DEFAULT_COLUMNS, fixed=fixed)
                 with closing(RowStream(log)) as stream:
-                    stream.put(row)
+                    self._put(stream, row, media)
 
     def _sinks(self) -> list[Sink]:
         if not self._parts().config.tensorboard or self.folder is None:

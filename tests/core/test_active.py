@@ -187,11 +187,15 @@ def test_logging_holds_no_graph_and_no_large_tensor() -> None:
 @pytest.mark.parametrize(
     ("values", "step", "said"),
     [
-        ({"loss": [1.0]}, 6, "'loss' must be a number, a tensor of one element or a short text, not a list"),
+        (
+            {"loss": [1.0]},
+            6,
+            "'loss' must be a number, a tensor of one element, a short text or a medium",
+        ),
         ({"loss": torch.ones(2)}, 6, "not a Tensor of the shape (2,)"),
         ({"loss": 1.0, "z": 1j}, 6, "'z' is complex"),
         ({"loss": 10**400}, 6, "'loss' is an integer of 1329 bits"),
-        ({"loss": "x" * 10_001}, 6, "has 10001 characters, more than 10000"),
+        ({"loss": "x" * 10_001}, 6, "has 10001 characters, more than 10000: give darkit.Text"),
         ({"step": 3}, 6, "fills the column 'step' itself"),
         ({"time": 3}, 6, "fills the column 'time' itself"),
         ({"a\nb": 3}, 6, "printable text on one line, not 'a\\nb'"),

@@ -168,7 +168,8 @@ class Histogram(Media):
         if not finite.size:
             raise MediaError(f"a histogram needs finite values, but has {values.size} others")
         try:
-            counts, edges = numpy.histogram(finite, bins)
+            with numpy.errstate(over="ignore", invalid="ignore"):
+                counts, edges = numpy.histogram(finite, bins)
             data = histogram_json(edges.tolist(), counts.tolist())
         except ValueError:
             raise MediaError(f"its values, from {finite.min()} to {finite.max()}, are too far apart for bins") from None

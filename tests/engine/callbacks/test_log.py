@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import darkit
 from darkit.engine.callbacks import StepEvaluate, StepLog
 from darkit.errors import ConfigError
 from darkit.runs.log import read_log
+from darkit.runs.media import read_media, read_medium
 from tests.engine.callbacks.stock import Foreign, stock_fit
 from tests.engine.parts import CountingMLP, LossMLP, hand_loop, in_order, made, run_names, train, xy
 
@@ -147,3 +149,57 @@ def test_a_user_callback_adds_columns_before_the_row_is_written() -> None:
             outputs["twice"] = 2 * trainer.global_step
 
     assert train(made(), xy(), callbacks=[Own()]).log()["twice"].to_list() == [2, 4, 6, 8, 10, 12]
+
+
+class Showing(torch.nn.Module):
+    """Returns media with its loss, of which the first of a step or of an evaluation is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+        self.seen = 0
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
+        self.seen += self.training
+        loss = (self.layer(x) - y).square().mean()
+        text = darkit.Text(f"{'train' if self.training else 'val'} {self.seen}")
+        return {"loss": loss, "mae": loss.detach().sqrt(), "said": text, "logits": torch.ones(3, 4)}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_media_of_a_step_are_logged_with_its_row_and_cut_when_it_is_repeated(accumulation: int) -> None:
+    data = [{"x": torch.randn(2), "y": torch.zeros(1)} for _ in range(8)]
+    settings: dict[str, Any] = {
+        "device": "cpu",
+        "batch_size": 2,
+        "log_step_interval": 2,
+        "eval_step_interval": 3,
+        "save_step_interval": 4,
+        "gradient_accumulation_steps": accumulation,
+        "tensorboard": False,
+        "name": "shows",
+    }
+    darkit.fit(Showing(), data, data, max_step=5, **settings)
+    run = darkit.fit(Showing(), data, data, max_step=6, resume="shows:iter-4-ckpt", **settings | {"name": None})
+    said = [(one.key, one.step, read_medium(run.path, one).decode()) for one in read_media(run.path)]
+    first = {step: (step - 1) * accumulation + 1 for step in range(1, 7)}
+    assert [one for one in said if one[0] == "said"] == [
+        *(("said", step, f"train {first[step]}") for step in (2, 3, 4)),
+        ("said", 6, f"train {first[2]}"),
+    ]
+    assert [one[:2] for one in said if one[0] == "val_said"] == [("val_said", 3), ("val_said", 6)]
+    assert run.log().columns == ["step", "epoch", "time", "lr", "train_loss", "val_loss", "mae", "val_mae"]
+
+
+def test_a_callback_may_add_a_figure_and_a_stock_trainer_keeps_it(folder: Path) -> None:
+    from matplotlib.figure import Figure
+
+    class Draws(lightning.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *rest: Any) -> None:
+            outputs["drawn"] = Figure()
+
+    stock_fit(Foreign(), Draws(), StepLog(folder), max_steps=2)
+    assert [(one.kind, one.key, one.step) for one in read_media(folder)] == [
+        ("figure", "drawn", 1),
+        ("figure", "drawn", 2),
+    ]
