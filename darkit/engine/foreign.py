@@ -7,8 +7,10 @@ refused, unless Lightning does not call it in a training either (``test_step``, 
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -65,17 +67,24 @@ NEVER_CALLED = (
 )
 """Hooks of a callback that Lightning calls in a training and darkit's loop does not."""
 
-_INSTEAD: Sequence[tuple[tuple[type, ...], str]] = (
-    ((stock.Checkpoint,), "use save_step_interval, keep_last and keep_best"),
-    ((stock.GradientAccumulationScheduler,), "use gradient_accumulation_steps"),
-    ((stock.LearningRateMonitor,), "the log has the learning rate in its column lr"),
-    ((stock.DeviceStatsMonitor, stock.ThroughputMonitor), "the run's system_log.csv has the use of the machine"),
-    ((stock.LearningRateFinder,), "set lr"),
-    ((stock.BatchSizeFinder,), "set batch_size"),
-    ((stock.ProgressBar,), "darkit shows the progress itself"),
-    ((stock.BackboneFinetuning,), "freeze the backbone with requires_grad_(False)"),
-    ((stock.EarlyStopping,), "use early_stop_patience, monitor and mode"),
-    ((stock.StochasticWeightAveraging, stock.WeightAveraging, EmaWeights), "use ema_decay"),
+_REFUSED: Sequence[tuple[tuple[type, ...], str]] = (
+    ((stock.LearningRateFinder,), "it trains before the training, which no log would show: set lr"),
+    ((stock.BatchSizeFinder,), "it trains before the training, which no log would show: set batch_size"),
+    ((EmaWeights,), "use ema_decay"),
+)
+_NEED_LIGHTNING = (
+    stock.Checkpoint,
+    stock.GradientAccumulationScheduler,
+    stock.LearningRateMonitor,
+    stock.DeviceStatsMonitor,
+    stock.ThroughputMonitor,
+    stock.ProgressBar,
+    stock.BackboneFinetuning,
+    stock.EarlyStopping,
+    stock.StochasticWeightAveraging,
+    stock.WeightAveraging,
+    stock.ModelPruning,
+    stock.ModelSummary,
 )
 _ONLY_MEASURES = (stock.Timer,)  # its validation hooks only add up seconds
 
@@ -120,24 +129,45 @@ def refuse_data_module(data: lightning.LightningDataModule) -> None:
 
 
 def refuse_callbacks(callbacks: Any) -> None:
-    """Refuse callbacks that would not work as documented under darkit's loop.
+    """Refuse callbacks that no loop of darkit's honours.
 
     Raises:
-        ConfigError: A callback would not work, or is not a Lightning callback.
+        ConfigError: A callback is refused, or is not a Lightning callback.
     """
     if not isinstance(callbacks, Sequence) or not all(isinstance(item, lightning.Callback) for item in callbacks):
         raise ConfigError(f"callbacks must be a list of lightning.Callback objects, not {callbacks!r}.")
     for callback in callbacks:
-        name = type(callback).__name__
-        for kinds, instead in _INSTEAD:
+        for kinds, instead in _REFUSED:
             if isinstance(callback, kinds):
-                raise ConfigError(f"The callback {name} does not work with darkit's loop: {instead}.")
-        ignored = [hook for hook in NEVER_CALLED if _overrides(callback, hook)]
-        if ignored:
-            raise ConfigError(
-                f"darkit's loop would not call {listing(ignored)} of the callback {name}. Use on_train_batch_end, "
-                "where outputs has the metrics of an evaluation (val_loss, ...)."
-            )
+                raise ConfigError(f"The callback {type(callback).__name__} does not work in fit: {instead}.")
+
+
+def needing_lightning(callbacks: Sequence[lightning.Callback]) -> list[str]:
+    """Return the names of callbacks that work only under Lightning's own loop."""
+    return [
+        type(callback).__name__
+        for callback in callbacks
+        if isinstance(callback, _NEED_LIGHTNING)
+        or any(_overrides(callback, hook) for hook in NEVER_CALLED)
+        or any(_logs_through_module(callback, hook) for hook in dir(lightning.Callback) if hook.startswith("on_"))
+    ]
+
+
+def _logs_through_module(callback: lightning.Callback, hook: str) -> bool:
+    """Return whether the code of a hook calls ``log`` or ``log_dict`` of its second argument, the module."""
+    function = getattr(callback, hook)
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is None or not _overrides(callback, hook):
+        return False
+    place = 2 if hasattr(function, "__func__") else 1
+    if code.co_argcount <= place:
+        return False
+    module = code.co_varnames[place]
+    found = list(dis.get_instructions(code))
+    return any(
+        one.opname.startswith("LOAD_FAST") and one.argval == module and other.argval in ("log", "log_dict")
+        for one, other in itertools.pairwise(found)
+    )
 
 
 def with_data_module(train: Callable[P, R]) -> Callable[P, R]:

@@ -121,8 +121,8 @@ def set_lightnings_rank(rank: int) -> None:
     rank_zero_only.rank = rank  # type: ignore[attr-defined]
 
 
-def call_after(owner: Any, method: str, function: Callable[[], None]) -> Callable[[], None]:
-    """Have a function called after every call of a loop's method that returns; return what undoes this.
+def call_at(owner: Any, method: str, function: Callable[[], None], *, before: bool = False) -> Callable[[], None]:
+    """Have a function called after (or before) every call of a loop's method that returns; return what undoes this.
 
     After ``trainer.fit_loop.epoch_loop.on_advance_end`` everything that belongs to a batch is done: its step,
     validation, schedules and logged values; after ``trainer.fit_loop.on_advance_end`` likewise for an epoch. No hook of
@@ -131,21 +131,12 @@ def call_after(owner: Any, method: str, function: Callable[[], None]) -> Callabl
     original = getattr(owner, method)
 
     def wrapped(*arguments: Any, **settings: Any) -> Any:
+        if before:
+            function()
         found = original(*arguments, **settings)
-        function()
+        if not before:
+            function()
         return found
-
-    setattr(owner, method, wrapped)
-    return lambda: owner.__dict__.pop(method, None)
-
-
-def call_before(owner: Any, method: str, function: Callable[[], None]) -> Callable[[], None]:
-    """Have a function called before every call of a loop's method; return what undoes this."""
-    original = getattr(owner, method)
-
-    def wrapped(*arguments: Any, **settings: Any) -> Any:
-        function()
-        return original(*arguments, **settings)
 
     setattr(owner, method, wrapped)
     return lambda: owner.__dict__.pop(method, None)
@@ -231,6 +222,18 @@ def finish_batch(trainer: lightning.Trainer) -> None:
         logged.update_train_step_metrics()
 
 
+def validate(trainer: lightning.Trainer) -> None:
+    """Validate now, after a batch, as Lightning does when a validation is due; nothing without validation data."""
+    loop = trainer.fit_loop.epoch_loop
+    if not trainer.enable_validation:
+        return
+    first = trainer._logger_connector._first_loop_iter
+    trainer.validating = True
+    loop.val_loop.run()
+    trainer.training = True
+    trainer._logger_connector._first_loop_iter = first
+
+
 def epoch_has_ended(trainer: lightning.Trainer) -> bool:
     """Return whether the batch just done was the last one of its epoch."""
     return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
@@ -295,7 +298,7 @@ def start_exactly(trainer: lightning.Trainer, progress: Mapping[str, Any] | None
             if progress["owes"]:
                 loop.epoch_loop.on_advance_end(loop._data_fetcher)
 
-    return call_after(loop.epoch_loop, "on_run_start", begin)
+    return call_at(loop.epoch_loop, "on_run_start", begin)
 
 
 def resume_averaging(trainer: lightning.Trainer) -> None:

@@ -24,6 +24,7 @@ from darkit.engine.log.rows import Sink
 from darkit.engine.loop import lightnings_exits, make_sinks, quiet_lightning, retention_of
 from darkit.engine.native.data import NativeData
 from darkit.engine.native.logger import RowLogger
+from darkit.engine.native.plain import PlainModule, inner
 from darkit.engine.native.recorder import RecordingCallback, refuse_other_loops, refuse_strategy
 from darkit.engine.native.recording import Recording
 from darkit.engine.processes import find_place
@@ -126,6 +127,17 @@ class _OfRun(RecordingCallback):
         self._started(trainer)
 
 
+def refuse_beside(callback: str, config: TrainerConfig) -> None:
+    """Refuse settings of darkit's own loop beside a callback that needs Lightning's. Raises `ConfigError`."""
+    default = TrainerConfig()
+    for setting in ("gradient_accumulation_steps", "ema_decay", "early_stop_patience", "compile"):
+        if getattr(config, setting) != getattr(default, setting):
+            raise ConfigError(
+                f"{setting} is not possible beside the callback {callback}, for which Lightning's own loop trains: "
+                "leave one of them out."
+            )
+
+
 def train_native(
     model: nn.Module,
     data: Any,
@@ -175,16 +187,16 @@ def train_native(
         refuse_existing(root, config.name)
     resolve_device(config)
     loaders = NativeData(data, val_data, config)
-    described = describe_model(model, loaders.sample)
+    described = describe_model(inner(model), loaders.sample)
     changes = check_settings(same, config, described.values, tokenizer, resume_overrides) if same else {}
     state = same.content if same is not None else {}
     if state:
         refuse_other_loops(found.run.name, state)  # type: ignore[union-attr]
     elif found is not None and found.content:
-        load_weights(model, found.content)
+        load_weights(inner(model), found.content)
     if same is not None and same.has_nothing_to_do(config.max_step):
         announce(f"Run {same.run.name!r} is complete at step {same.step}; nothing to do.")
-        load_weights(model, same.content)
+        load_weights(inner(model), same.content)
         return same.run
     settings = _settings(model, config, callbacks, arguments or {})
     with _open(root, config, model, same, place.rank) as session:
@@ -202,6 +214,7 @@ def train_native(
         session.begin(steps, columns, lambda: _sinks(session, config, shows_bar), retention_of(config))
         session.guard.install()
         recording = Recording(session, config, state=state, adopt=loaders.adopted)
+        recording.validates_last = isinstance(model, PlainModule)
         own = RowLogger(lambda: Run(session.folder), lambda values, step: recording.log(trainer, values, step))
 
         def started(trainer: lightning.Trainer) -> None:
@@ -211,7 +224,7 @@ def train_native(
             config.lightning = {key: _plain(value) for key, value in settings.items()}  # type: ignore[attr-defined]
             session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes)
             if session.writes:
-                write_exports(session.folder, model, config, tokenizer, described)
+                write_exports(session.folder, inner(model), config, tokenizer, described)
 
         try:
             with quiet_lightning(), place.applied(), lightnings_exits(session.guard):
@@ -230,7 +243,7 @@ def train_native(
                 session.end_reason = _why_stopped(trainer, session.step)
             if config.load_best_at_end and not session.guard.request.reason:
                 recording.wait()
-                announce(load_best(Run(session.folder), model, config, writes=session.writes))
+                announce(load_best(Run(session.folder), inner(model), config, writes=session.writes))
         finally:
             if not session.forked:
                 loaders.close()
@@ -242,7 +255,7 @@ def train_native(
 def _open(root: Path, config: TrainerConfig, model: nn.Module, same: Resume | None, rank: int) -> Session:
     if same is not None:
         return Session.reopen(same.run.path, same.step, rank=rank)
-    return Session.create(root, config, type(bare(model)).__name__, rank)
+    return Session.create(root, config, type(inner(model)).__name__, rank)
 
 
 def _settings(
@@ -271,7 +284,9 @@ def _settings(
             settings["max_steps"] = -1
     if config.eval_iters:
         settings["limit_val_batches"] = config.eval_iters
-    if config.eval_step_interval != default.eval_step_interval:
+    if isinstance(model, PlainModule) and not config.eval_step_interval:
+        settings |= {"check_val_every_n_epoch": 2**31}  # the last step is validated by itself
+    elif isinstance(model, PlainModule) or config.eval_step_interval != default.eval_step_interval:
         doubled = [name for name in ("val_check_interval", "check_val_every_n_epoch") if name in arguments]
         if doubled:
             raise ConfigError(f"eval_step_interval and {doubled[0]} both say when to validate: give one of them.")

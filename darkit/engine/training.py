@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from darkit.engine.aliases import refuse_shadows
@@ -25,7 +26,8 @@ from darkit.engine.data.fits import check_fits, refuse_uninitialized, small_batc
 from darkit.engine.data.loaders import make_loaders
 from darkit.engine.description.describe import config_values, describe_model
 from darkit.engine.device import resolve_device, seed_generators
-from darkit.engine.foreign import refuse_callbacks, refuse_module, with_data_module
+from darkit.engine.foreign import needing_lightning, refuse_callbacks, refuse_module, with_data_module
+from darkit.engine.log.loggers import LoggerSink, as_loggers
 from darkit.engine.log.progress import announce
 from darkit.engine.loop import (
     ValidationBatches,
@@ -39,7 +41,8 @@ from darkit.engine.loop import (
     run_loop,
 )
 from darkit.engine.metrics.gathering import Metrics
-from darkit.engine.native_training import ARGUMENTS, refuse_settings, train_native, trains_itself
+from darkit.engine.native.plain import PlainModule
+from darkit.engine.native_training import ARGUMENTS, refuse_beside, refuse_settings, train_native, trains_itself
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
 from darkit.engine.session import DEFAULT_SERIES, Session
@@ -48,6 +51,7 @@ from darkit.engine.steps.averages import averages_of, raw_weights
 from darkit.engine.steps.loss import finds_own_loss, make_step
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
+from darkit.runs.configs import public_values
 from darkit.runs.forks import keep
 from darkit.runs.names import refuse_existing
 
@@ -67,6 +71,7 @@ def fit(
     log_fieldnames: Any = None,
     visual_series: Mapping[str, Sequence[str]] | None = None,
     callbacks: Sequence[lightning.Callback] = (),
+    logger: Any = None,
     resume: bool | str | None = None,
     resume_overrides: bool = False,
     **overrides: Any,
@@ -74,7 +79,8 @@ def fit(
     """Train a model into a run.
 
     Args:
-        model: Any module; it is trained in place.
+        model: Any module; it is trained in place. A LightningModule with its own ``configure_optimizers`` is trained by
+            Lightning's own loop, with everything that it defines.
         data: A Dataset (map-style or iterable), a list of samples, a tensor or array, a tuple or dict of them, a
             DataLoader, a LightningDataModule, or a dict with ``train`` and ``val``.
         val_data: Validation data, likewise, or None.
@@ -94,11 +100,14 @@ def fit(
             step returns.
         visual_series: The curves to show: name -> [x column, y column].
         callbacks: Lightning callbacks; they come after the evaluation and before the log, and may add to ``outputs``.
+            With one that needs Lightning's own loop, such as EarlyStopping, that loop trains the model.
+        logger: A logger of Lightning's, or several, which gets every row beside the run's log.
         resume: True resumes the run called ``name``; ``"NAME"`` or ``"NAME:CHECKPOINT"`` resumes that run or, given
             another ``name``, starts a new run from its weights. ``"auto"`` resumes the run called ``name`` if it
             exists, and starts it otherwise; a complete run is returned with its weights in the model.
         resume_overrides: Whether a run may resume with other settings that change its mathematics.
-        **overrides: Fields of `TrainerConfig`.
+        **overrides: Fields of `TrainerConfig`; for such a LightningModule also arguments of `lightning.Trainer`, such
+            as ``val_check_interval``.
 
     Returns:
         A handle on the run.
@@ -136,6 +145,7 @@ def fit(
         resume=resume,
         resume_overrides=resume_overrides,
         arguments=arguments,
+        loggers=as_loggers(logger),
     )
 
 
@@ -162,14 +172,17 @@ def train_run(
     started: Callable[[Session], None] | None = None,
     composed: str = "",
     arguments: Mapping[str, Any] | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> Run:
     """Train a model with a checked config into a run below ``root``, as `fit` does.
 
     Further arguments: ``columns``, the log's only columns; ``series``, the curves to show; ``evaluate``, which makes
     the evaluation callback as `StepEvaluate` does; ``session``, a session that the caller has opened and will end;
     ``started``, called with the session once it is open; ``composed``, the whole composed config as YAML, for
-    ``config.yaml``; ``arguments``, those of `lightning.Trainer` for a LightningModule.
+    ``config.yaml``; ``arguments``, those of `lightning.Trainer` for a LightningModule; ``loggers``, which
+    get every row too.
     """
+    refuse_callbacks(callbacks)
     if trains_itself(model):
         own = {"loss": loss, "metrics": metrics, "optimizer": optimizer, "scheduler": scheduler}
         refuse_settings(model, config, [name for name, value in own.items() if value is not None])
@@ -183,15 +196,32 @@ def train_run(
             columns=columns,
             series=series,
             callbacks=callbacks,
+            loggers=loggers,
             arguments=arguments,
             resume=resume,
             resume_overrides=resume_overrides,
             composed=composed,
         )
     refuse_module(model)
-    refuse_callbacks(callbacks)
     refuse_shadows(config, [field.name for field in fields(TrainerConfig)])
     compute = make_step(model, loss, Metrics(metrics))
+    if names := needing_lightning(callbacks):
+        refuse_beside(names[0], config)
+        return train_native(
+            PlainModule(model, compute, config, optimizer=optimizer, scheduler=scheduler, values=config_values(model)),
+            data,
+            val_data,
+            config,
+            root=root,
+            tokenizer=tokenizer,
+            columns=columns,
+            series=series,
+            callbacks=callbacks,
+            loggers=loggers,
+            resume=resume,
+            resume_overrides=resume_overrides,
+            composed=composed,
+        )
     place = find_place(config)
     found = resume if isinstance(resume, Resume) else find_resume(root, config, resume)
     same = found if found is not None and found.same_run else None
@@ -240,7 +270,10 @@ def train_run(
         if session.writes:
             warn_of_inexactness(loaders, config)
         session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes)
-        session.begin(config.max_step, columns, lambda: make_sinks(session, config), retention_of(config))
+        sinks = [LoggerSink(logger) for logger in loggers] if session.writes else []
+        session.begin(config.max_step, columns, lambda: [*make_sinks(session, config), *sinks], retention_of(config))
+        for sink in sinks:
+            sink.logger.log_hyperparams(public_values(config_values(model)) | public_values(config))
         session.guard.install()
         if started is not None:
             started(session)

@@ -249,44 +249,31 @@ def test_the_hooks_that_are_refused_are_those_that_the_loop_does_not_call(monkey
 
 
 @pytest.mark.parametrize("hook", NEVER_CALLED)
-def test_a_callback_with_a_hook_that_is_never_called_is_refused_by_name(hook: str) -> None:
-    with pytest.raises(ConfigError, match=rf"would not call {hook} of the callback Theirs"):
-        train(made(), xy(), callbacks=[type("Theirs", (lightning.Callback,), {hook: lambda *rest: None})()])
-    assert run_names() == []
+def test_a_callback_with_a_hook_that_only_lightnings_loop_calls_gets_that_loop(hook: str) -> None:
+    called: list[str] = []
+    theirs = type("Theirs", (lightning.Callback,), {hook: lambda *rest: called.append(hook)})()
+    train(made(), xy(), xy(), callbacks=[theirs], eval_step_interval=2, max_step=4, save_step_interval=2)
+    assert called or hook == "on_load_checkpoint"
 
 
-def test_so_is_one_of_lambdas() -> None:
-    with pytest.raises(ConfigError, match="would not call on_validation_end of the callback LambdaCallback"):
-        train(made(), xy(), callbacks=[stock.LambdaCallback(on_validation_end=lambda *rest: None)])
+def test_so_does_one_of_lambdas() -> None:
     called: list[int] = []
-    train(made(), xy(), callbacks=[stock.LambdaCallback(on_train_epoch_end=lambda trainer, _: called.append(1))])
-    assert called
+    train(made(), xy(), xy(), callbacks=[stock.LambdaCallback(on_validation_end=lambda *rest: called.append(1))])
+    train(made(), xy(), callbacks=[stock.LambdaCallback(on_train_epoch_end=lambda trainer, _: called.append(2))])
+    assert {1, 2} <= set(called)
 
 
 @pytest.mark.parametrize(
     ("callback", "instead"),
     [
-        (lambda: stock.ModelCheckpoint(), "save_step_interval"),
-        (lambda: stock.OnExceptionCheckpoint("."), "save_step_interval"),
-        (lambda: stock.EarlyStopping("val_loss"), "early_stop_patience"),
-        (lambda: stock.StochasticWeightAveraging(1e-2), "ema_decay"),
-        (lambda: stock.EMAWeightAveraging(), "ema_decay"),
         (lambda: EmaWeights(0.5), "ema_decay"),
-        (lambda: stock.GradientAccumulationScheduler({0: 2}), "gradient_accumulation_steps"),
-        (lambda: stock.LearningRateMonitor(), "column lr"),
-        (lambda: stock.DeviceStatsMonitor(), "system_log.csv"),
-        (lambda: stock.ThroughputMonitor(lambda batch: 1), "system_log.csv"),
         (lambda: stock.LearningRateFinder(), "set lr"),
         (lambda: stock.BatchSizeFinder(), "set batch_size"),
-        (lambda: stock.TQDMProgressBar(), "progress"),
-        (lambda: stock.RichProgressBar(), "progress"),
-        (lambda: stock.BackboneFinetuning(), "requires_grad_"),
-        (lambda: stock.ModelPruning("l1_unstructured"), "on_save_checkpoint"),
     ],
 )
-def test_lightnings_callbacks_that_cannot_work_are_refused_with_what_to_use(callback: Any, instead: str) -> None:
+def test_callbacks_that_cannot_work_are_refused_with_what_to_use(callback: Any, instead: str) -> None:
     made_callback = callback()
-    with pytest.raises(ConfigError, match=f"{type(made_callback).__name__}.*{re.escape(instead)}|{instead}.*of the"):
+    with pytest.raises(ConfigError, match=f"{type(made_callback).__name__}.*{re.escape(instead)}"):
         train(made(), xy(), callbacks=[made_callback])
     assert run_names() == []
 
@@ -304,10 +291,22 @@ def test_what_is_no_list_of_callbacks_is_refused(wrong: Any) -> None:
     assert run_names() == []
 
 
-@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_after_backward", "on_train_start"])
-def test_what_a_callback_logs_through_the_module_is_refused_and_not_lost(hook: str) -> None:
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_after_backward", "on_train_epoch_end"])
+def test_what_a_callback_logs_through_the_module_is_in_the_log(hook: str) -> None:
     class Logging(lightning.Callback): ...
 
     setattr(Logging, hook, lambda self, trainer, pl_module, *rest: pl_module.log("norm", 1.0))
+    run = train(made(), xy(), callbacks=[Logging()])
+    assert run.log()["norm"].drop_nulls().to_list()
+
+
+def test_what_it_logs_in_a_way_that_nobody_sees_is_refused_and_not_lost() -> None:
+    def tell(module: Any) -> None:
+        module.log("norm", 1.0)
+
+    class Logging(lightning.Callback):
+        def on_after_backward(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+            tell(pl_module)
+
     with pytest.raises(ConfigError, match=r"logged 'norm' with pl_module.log.*outputs\['norm'\]"):
         train(made(), xy(), callbacks=[Logging()])

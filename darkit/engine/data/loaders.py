@@ -19,6 +19,7 @@ from darkit.engine.data.adopt import adopt, ordered_feed, refuse_empty, with_pla
 from darkit.engine.data.arrays import as_dataset, holds_arrays
 from darkit.engine.data.feed import Feed
 from darkit.engine.data.order import BatchOrder
+from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.data.workers import shield_workers, unshield_workers
 from darkit.errors import DataError
 
@@ -76,6 +77,8 @@ def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
                 f"A dict of data needs the key 'train' (and optionally 'val'), but has {sorted(map(str, data))}."
             )
         data, val_data = data["train"], _val_of(data) if val_data is None else val_data
+    if isinstance(data, StatefulLoader):
+        return Loaders(data.feed, make_validation(val_data, config), data.feed.loader.dataset)
     if isinstance(data, DataLoader):
         return Loaders(adopt(data, config), make_validation(val_data, config), data.dataset)
     dataset = _dataset(data, "training")
@@ -133,7 +136,9 @@ def make_validation(val_data: Any, config: TrainerConfig) -> Any:
     """Make the validation loader of a run; None without data. Raises `DataError`."""
     if val_data is None:
         return None
-    if isinstance(val_data, DataLoader):
+    if isinstance(val_data, StatefulLoader):
+        loader = val_data.feed.loader
+    elif isinstance(val_data, DataLoader):
         loader = with_places(val_data, config)
     else:
         loader = _feed(_dataset(val_data, "validation"), "validation", config).loader

@@ -121,9 +121,14 @@ class _Kept:
 
 
 def _attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield the attributes of a part that may be state; those of torch itself are excluded."""
+    """Yield the attributes of a part that may be state.
+
+    Those of torch itself are excluded, and weights that pruning and normalisation compute anew in every forward pass.
+    """
     for name, value in part.__dict__.items():
-        if name not in _NOT_STATE and not name.endswith(("_hooks", "_hooks_with_kwargs", "_always_called")):
+        if name in _NOT_STATE or name.endswith(("_hooks", "_hooks_with_kwargs", "_always_called")):
+            continue
+        if f"{name}_orig" not in part._parameters and f"{name}_g" not in part._parameters:
             yield name, value
 
 

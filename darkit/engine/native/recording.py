@@ -17,14 +17,12 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from darkit.engine.callbacks.base import is_last, log_values
 from darkit.engine.callbacks.guard import LossGuard
 from darkit.engine.checkpoints.savable import check_savable
-from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.loader_state import LoaderState
 from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.data.workers import deferred_worker_deaths
 from darkit.engine.lightning import (
-    call_after,
-    call_before,
+    call_at,
     epoch_has_ended,
     finish_batch,
     has_batch_in_flight,
@@ -33,9 +31,11 @@ from darkit.engine.lightning import (
     resume_averaging,
     start_exactly,
     training_loaders,
+    validate,
 )
 from darkit.engine.log.progress import announce
 from darkit.engine.log.values import number_of
+from darkit.engine.native.plain import inner
 from darkit.engine.native.state import KEY, Moments, loader_states
 from darkit.engine.session import Session
 from darkit.errors import ConfigError, NonFiniteLossError, ReproductionWarning
@@ -54,6 +54,10 @@ class Recording:
             ``load_best_at_end``.
         state: The content of the checkpoint to resume from, or empty.
         adopt: Returns a loader with a position for a training loader that has none, or None to leave that as it is.
+
+    Attributes:
+        pending: What was logged for the step that is being done.
+        validates_last: Whether the last step is validated even if Lightning does not.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Recording:
         self.session = session
         self.config = config
         self.pending: dict[str, Any] = {}
+        self.validates_last = False
         self._state = state or {}
         self._adopt = adopt
         self._undo: list[Callable[[], None]] = []
@@ -84,16 +89,16 @@ class Recording:
 
     def attach(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Attach to the trainer's loops, in ``on_fit_start``."""
-        self.moments = Moments(bare(module), {"run": self.session.folder.name, "id": self.session.run_id})
+        self.moments = Moments(inner(module), {"run": self.session.folder.name, "id": self.session.run_id})
         loop = trainer.fit_loop
         self._undo = [
             register_optimizer_step_pre_hook(self._note_direct_step).remove,
-            call_after(loop.epoch_loop, "on_advance_end", lambda: self._after_batch(trainer)),
-            call_after(loop, "on_advance_end", lambda: self._after_epoch(trainer)),
+            call_at(loop.epoch_loop, "on_advance_end", lambda: self._after_batch(trainer)),
+            call_at(loop, "on_advance_end", lambda: self._after_epoch(trainer)),
             replace_training_loaders(trainer, lambda loader: self._watched(trainer, loader)),
         ]
         if KEY in self._state:
-            self._undo.append(call_before(loop, "on_advance_start", lambda: self._restore(trainer)))
+            self._undo.append(call_at(loop, "on_advance_start", lambda: self._restore(trainer), before=True))
         self.moments.train = [loader for loader in training_loaders(trainer) if isinstance(loader, StatefulLoader)]
 
     def detach(self) -> None:
@@ -238,6 +243,8 @@ class Recording:
         self.session.step = step
         if self.session.guard.request.reason:
             trainer.should_stop = True
+        if self.validates_last and is_last(trainer, step) and not any(name.startswith("val_") for name in self.pending):
+            validate(trainer)
         if not epoch_has_ended(trainer):
             self._finish(trainer, before, epoch_ended=False)
         else:
