@@ -105,7 +105,8 @@ def test_a_training_on_masked_text_logs_rates_and_learns(capsys: pytest.CaptureF
         capsys, "train", "model=spikebert", "name=run", *small, *text, "trainer.log_step_interval=1", "trainer.lr=1e-2"
     )
     log = darkit.load("run").log()
-    assert log["train_loss"][-1] < log["train_loss"][0] - 0.5
+    loss = log["train_loss"]
+    assert loss[-5:].mean() < loss[:5].mean() - 0.5  # the text comes with Python: each version has another one
     assert log["firing_rate_0"].is_between(0, 1).all()
     assert log["val_synops_saved"].drop_nulls().len() == 1
 
