@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         for remark in remarks:
             _print(remark, "yellow")
         _print(_summary(counts, failed, arguments.dry_run), "dim")
-    return 1 if failed else 0
+    return 1 if failed or not sources else 0
 
 
 def _check_tags(tags: list[str]) -> None:

@@ -19,8 +19,10 @@ from darkit.runs.best import best_mode, best_value
 from darkit.runs.checkpoints import Checkpoint
 from darkit.runs.home import format_time
 from darkit.runs.inert import format_json, inert
+from darkit.runs.safe import finite_number
 
 _MOST_CHECKPOINTS = 5
+_MOST_PROBLEMS = 10  # of an import
 _EXAMPLES = """\
   darkit show gpt-20261124-153012
   darkit show gpt-20261124-153012 --json
@@ -67,6 +69,7 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
     yield "step", f"{details.step} of {details.max_step or '?'}"
     if details.reason:
         yield "reason", details.reason
+    yield from _origin(found.origin)
     if found.created:
         yield "started", format_time(found.created, "%Y-%m-%d %H:%M:%S")
     log, trainer = found.log(), found.trainer_config
@@ -88,6 +91,15 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
     packages = found.environment.get("packages")
     if isinstance(packages, dict) and packages:
         yield "packages", f"{len(packages)}, with their versions in {files.ENVIRONMENT}"
+
+
+def _origin(origin: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if origin:
+        moment = format_time(finite_number(origin.get("imported_at")) or 0.0, "%Y-%m-%d %H:%M:%S")
+        yield "imported", f"{moment} from {origin.get('kind')}: {origin.get('path')}"
+    problems = origin.get("problems")
+    for problem in problems[:_MOST_PROBLEMS] if isinstance(problems, list) else []:
+        yield "left out", str(problem)
 
 
 def _git(git: dict[str, Any]) -> str:

@@ -160,10 +160,12 @@ def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) ->
         folder = run_path(root, name)
         if not folder.exists():
             return None
+        _refuse_imported(Run(folder))
         files.refuse_linked_run(folder)
         if not list_checkpoints(folder):
             return Resume(Run(folder), None, {}, same_run=True)
     run = load(name, root=root)
+    _refuse_imported(run)
     same_run = config.name in (None, name)
     if same_run:
         files.refuse_linked_run(run.path)
@@ -177,6 +179,15 @@ def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) ->
     if same_run:
         config.name = name
     return Resume(run, checkpoint, content, same_run, known, automatic=resume == AUTO)
+
+
+def _refuse_imported(run: Run) -> None:
+    """Raise `ConfigError` for a run that was trained elsewhere; its next import would replace what is added here."""
+    if run.origin:
+        raise ConfigError(
+            f"The run {run.name!r} was imported from {run.origin.get('kind')} and cannot be resumed: there is no state "
+            "to resume from. Choose another name."
+        )
 
 
 def check_settings(

@@ -34,6 +34,10 @@ def build_model(run: Run) -> nn.Module:
     facts = as_dict(run.info.get("model"))
     script = as_dict(facts.get("script"))
     kind, values, types = facts.get("config_kind", "none"), run.model_config, as_dict(facts.get("types"))
+    if run.origin:
+        raise ModelError(
+            f"The run {run.name!r} was imported from {run.origin.get('kind')}: it has a log, but no model."
+        )
     if kind == "none" and not facts.get("class"):
         raise ModelError(f"The run {run.name!r} was recorded without its model: pass the model itself as model=.")
     cls: type[nn.Module] = nn.Module

@@ -89,6 +89,12 @@ class Run:
         return path if isinstance(path, str) else ""
 
     @property
+    def origin(self) -> dict[str, Any]:
+        """Which log an imported run was made of: its kind, path and digest; empty for a run of darkit's own."""
+        origin = self.info.get("origin")
+        return origin if isinstance(origin, dict) else {}
+
+    @property
     def created(self) -> float:
         """When the run started, in Unix seconds, or 0."""
         return finite_number(self.info.get("created")) or 0.0

@@ -39,6 +39,7 @@ from darkit.runs.safe import as_dict, read_text
 from darkit.runs.status import ALIVE
 
 TABS = ("charts", "overview", "config", "checkpoints", "machine", "source", "prompt", "notes")
+_MOST_PROBLEMS = 10  # of an import
 
 
 def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Component]:
@@ -118,6 +119,9 @@ def commands(facts: Facts, language: str) -> list[tuple[str, str]]:
     recorded = facts.info.get("command")
     words = recorded if isinstance(recorded, list) and all(isinstance(word, str) for word in recorded) else []
     found = [("cmd_reproduce", shlex.join(words))] if words else []
+    if as_dict(facts.info.get("origin")):  # it has no model and no checkpoint
+        found.append(("cmd_export", f"darkit export {name} --format csv"))
+        return [(text(language, key), readable(command)) for key, command in found]
     found.append(("cmd_resume", _resume_command(facts)))
     found.append(("cmd_predict", f"darkit predict {name} {example_input(facts.folder, facts.info)}"))
     found.append(("cmd_verify", f"darkit verify {name}"))
@@ -158,6 +162,9 @@ def run_ending(facts: Facts, run: Shown, language: str) -> list[Component]:
         reason = readable(facts.status.reason)
         kind = {"crashed": "error", "stalled": "warning"}.get(facts.state, "remark")
         parts.append(html.P([html.B(text(language, "reason")), ": ", reason], className=kind))
+    left_out = as_dict(facts.info.get("origin")).get("problems")
+    for sentence in left_out[:_MOST_PROBLEMS] if isinstance(left_out, list) else []:
+        parts.append(html.P([html.B(text(language, "left_out")), ": ", readable(str(sentence))], className="remark"))
     if facts.status.traceback:
         parts.append(_folded("traceback", facts.status.traceback, language))
     return parts
@@ -172,6 +179,7 @@ def _overview(facts: Facts, language: str) -> list[Component]:
     status, info = facts.status, facts.info
     lasted = duration(status.heartbeat - status.started) if 0 < status.started <= status.heartbeat else None
     host, git, versions, data = (as_dict(info.get(key)) for key in ("host", "git", "versions", "data"))
+    origin = as_dict(info.get("origin"))
     return [
         card(say("commands"), *(command_row(*command, language) for command in commands(facts, language))),
         card(
@@ -179,6 +187,7 @@ def _overview(facts: Facts, language: str) -> list[Component]:
             facts_list(
                 [
                     (say("col_model"), readable(str(facts.model))),
+                    (say("imported"), readable(f"{origin.get('kind')}: {origin.get('path')}") if origin else ""),
                     (say("began"), moment(status.started)),
                     (say("last_beat"), moment(status.heartbeat)),
                     (say("col_duration"), lasted),

@@ -139,7 +139,7 @@ class Folder:
         """Return a name for a run from its place: from the user's path on, or from a folder above that tells more."""
         parts = list(self.path.relative_to(self.base).parts)
         above = self.base
-        while parts and _TELLS_NOTHING.fullmatch(parts[0]) and above.name:
+        while above.name and all(_TELLS_NOTHING.fullmatch(part) for part in parts):
             parts.insert(0, above.name)
             above = above.parent
         return "-".join(parts) or "run"

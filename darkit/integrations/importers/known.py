@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from darkit.integrations.importers.imported import Source
 from darkit.runs import list_runs
@@ -56,8 +54,8 @@ class KnownRuns:
 
 
 def _origin(run: Run) -> _Origin | None:
-    origin: Any = run.info.get(ORIGIN)
-    if not isinstance(origin, Mapping):
+    origin = run.origin
+    if not origin:
         return None
     texts = [origin.get(name, "") for name in ("kind", "path", "identity", "digest")]
     if not all(isinstance(text, str) and "\0" not in text for text in texts):

@@ -28,6 +28,7 @@ _READERS: tuple[Callable[[Folder], list[Source]], ...] = (
     *(wandb.find, mlflow_files.find, mlflow_sqlite.find, trackio.find, transformers.find, lightning.find),
     tensorboard.find,
 )
+_AIM = ".aim"
 KINDS = (
     "TensorBoard event folders, W&B runs, MLflow stores, Lightning's logs, transformers' trainer_state.json and "
     "trackio's databases"
@@ -112,6 +113,11 @@ def _read_folder(path: Path, base: Path) -> Folder | None:
 
 
 def _look(folder: Folder, found: Found) -> None:
+    if _AIM in (folder.path.name, *folder.folders):
+        folder.remarks.append(
+            f"{folder.path} is a repository of Aim, whose database only Aim can read; darkit does not import it."
+        )
+        folder.folders = [name for name in folder.folders if name != _AIM] if folder.path.name != _AIM else []
     for reader in _READERS:
         found.sources.extend(reader(folder))
     found.remarks.extend(folder.remarks)

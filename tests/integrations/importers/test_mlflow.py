@@ -184,7 +184,7 @@ def test_hostile_yaml_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
         for before, name in zip("abcdefg", "bcdefgh", strict=True)
     )
     (folder / "meta.yaml").write_text(bomb)
-    assert command(tmp_path) == 0
+    assert command(tmp_path) == 1
     assert "not valid YAML, or too large" in capsys.readouterr().out
     (folder / "meta.yaml").write_text("experiment_id: !!python/object/apply:os.system ['touch hacked']\nname: x\n")
     assert command(tmp_path) == 2
