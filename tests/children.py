@@ -51,16 +51,16 @@ class Child:
         return self.path.read_text(encoding="utf-8", errors="replace")
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal to it alone."""
+        """Send a signal to it alone."""
         os.kill(self.pid, number)
 
     def kill_group(self) -> int:
-        """Kills it and everything it has started; returns its exit code."""
+        """Kill it and everything it has started; return its exit code."""
         os.killpg(self.pid, signal.SIGKILL)
         return self.wait()
 
     def wait(self) -> int:
-        """Waits for its end; returns its exit code, negative for a signal."""
+        """Wait for its end; return its exit code, negative for a signal."""
         with self.connection, self.answers:
             return int(self.answers.readline())
 
@@ -103,11 +103,11 @@ class Zygote:
         self.process.stdout.close()
 
     def run(self, code: str, home: Path, **environment: str) -> Child:
-        """Starts a child that runs code."""
+        """Start a child that runs code."""
         return self.start(["-c", code], home, **environment)
 
     def start(self, words: list[str], home: Path, **environment: str) -> Child:
-        """Starts a child that does what ``python`` does with these words."""
+        """Start a child that does what ``python`` does with these words."""
         self.count += 1
         output = self.folder / f"{self.count}.txt"
         variables = {**os.environ, "DARWIN_KIT_HOME": str(home)} | environment

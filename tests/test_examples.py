@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 
 def run_example(python: str, name: str) -> list[str]:
-    """Runs an example as a reader would; its run is in this test's home then.
+    """Run an example as a reader would; its run is in this test's home then.
 
     Returns:
         What it printed, line by line.

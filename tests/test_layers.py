@@ -79,7 +79,7 @@ def room_of(module: str) -> str:
 
 
 def wing_of(module: str) -> str:
-    """Returns the folder or ground file of a module's room, or nothing for the room's other files."""
+    """Return the folder or ground file of a module's room, or nothing for the room's other files."""
     parts = module.split(".")
     known = WINGS.get(room_of(module), [])
     return parts[2] if len(parts) > 2 and parts[2] in known else ""

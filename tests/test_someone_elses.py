@@ -51,7 +51,7 @@ def bert(vocabulary: int, kind: Callable[..., nn.Module], **settings: Any) -> nn
 
 
 def assert_goes_on_exactly(make: Callable[[], nn.Module], *data: Any, **settings: Any) -> None:
-    """Trains six steps in one go and in two, and compares all of both."""
+    """Train six steps in one go and in two, and compare all of both."""
     common: dict[str, Any] = {
         "device": "cpu",
         "batch_size": 4,

@@ -37,7 +37,7 @@ def contents(wheel: Path) -> list[str]:
 
 
 def below(folder: str) -> set[str]:
-    """Returns the files that git knows below a folder of the checkout."""
+    """Return the files that git knows below a folder of the checkout."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", folder]
     return set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines())
 

@@ -49,7 +49,7 @@ def watch(connection: socket.socket, child: int) -> None:
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Reads a request and the streams beside it."""
+    """Read a request and the streams beside it."""
     data, streams, _, _ = socket.recv_fds(connection, 1 << 16, 3)
     while not data.endswith(b"\n"):
         data += connection.recv(1 << 16)
@@ -57,7 +57,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def become(request: dict[str, Any], streams: list[int]) -> None:
-    """Makes this process what the request asks for."""
+    """Make this process what the request asks for."""
     os.setsid()
     for target, source in enumerate(streams):
         os.dup2(source, target)
@@ -76,7 +76,7 @@ def become(request: dict[str, Any], streams: list[int]) -> None:
 
 
 def execute(words: list[str]) -> None:
-    """Does what ``python`` does with these words: ``-c`` code, ``-m`` a module, or a script."""
+    """Do what ``python`` does with these words: ``-c`` code, ``-m`` a module, or a script."""
     safe, words = words[0] == "-P", words[words[0] == "-P" :]
     main = sys.modules["__main__"] = ModuleType("__main__")
     main.__dict__["__builtins__"] = __builtins__
@@ -124,7 +124,7 @@ def end(words: list[str]) -> None:
 
 
 def serve(path: str) -> list[str]:
-    """Serves until standard input says something or ends; returns, in each child, the words of its case."""
+    """Serve until standard input says something or ends; return, in each child, the words of its case."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
     server.listen(100)

@@ -27,7 +27,7 @@ _IDLE = 10.0  # seconds after which a row is written although its step may get m
 
 
 class LoopRows:
-    """Collects the row of a step, and hands it to the log's thread when the next one begins.
+    """Collect the row of a step, and hand it to the log's thread when the next one begins.
 
     A row that gets no more values for ten seconds is handed over too; what is logged for its step later becomes a row
     of its own.

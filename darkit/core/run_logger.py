@@ -16,7 +16,7 @@ from darkit.runs.names import check_name
 
 
 class RunLogger(Logger):
-    """Keeps what Lightning logs as a run: ``Trainer(logger=darkit.RunLogger("my-run"))``.
+    """Keep what Lightning logs as a run: ``Trainer(logger=darkit.RunLogger("my-run"))``.
 
     It saves no checkpoints; `darkit.RunRecorder` does. The run begins with the first thing that is logged, and ends
     with the training.

@@ -91,7 +91,7 @@ def refuse_settings(model: nn.Module, config: TrainerConfig, objects: Sequence[s
 
 
 class _Outputs(lightning.Callback):
-    """Gives a recording what the training step returned, before another callback can fail."""
+    """Give a recording what the training step returned, before another callback can fail."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -101,7 +101,7 @@ class _Outputs(lightning.Callback):
 
 
 class _OfRun(RecordingCallback):
-    """Records into a session that `train_native` opens and ends.
+    """Record into a session that `train_native` opens and ends.
 
     Args:
         recording: The recording.

@@ -49,12 +49,12 @@ class Model(nn.Module):
 
 
 def data() -> list[tuple[Tensor]]:
-    """Makes a sample per step."""
+    """Make a sample per step."""
     return [(torch.randn(SIZE),) for _ in range(STEPS)]
 
 
 def loop(save: Callable[[nn.Module, torch.optim.Optimizer, int], None]) -> None:
-    """Trains by hand and calls ``save`` after now and then."""
+    """Train by hand and call ``save`` after now and then."""
     model = Model()
     optimizer = torch.optim.Adam(model.parameters())
     for step, (sample,) in enumerate(data(), 1):
@@ -66,7 +66,7 @@ def loop(save: Callable[[nn.Module, torch.optim.Optimizer, int], None]) -> None:
 
 
 def bare_clone(folder: Path) -> None:
-    """Clones the state and drops the clone: no bytes are written."""
+    """Clone the state and drop the clone: no bytes are written."""
 
     def save(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         [value.detach().clone() for value in model.state_dict().values()]
@@ -89,7 +89,7 @@ def plain_save(folder: Path) -> None:
 
 
 def lightning_module() -> object:
-    """Makes the model as a LightningModule."""
+    """Make the model as a LightningModule."""
     import lightning
 
     class Module(lightning.LightningModule):
@@ -108,7 +108,7 @@ def lightning_module() -> object:
 
 
 def lightning_fit(folder: Path, plugins: list[object]) -> None:
-    """Trains with Lightning's ModelCheckpoint."""
+    """Train with Lightning's ModelCheckpoint."""
     import lightning
     from lightning.pytorch.callbacks import ModelCheckpoint
     from torch.utils.data import DataLoader
@@ -165,7 +165,7 @@ CONTENDERS = {
 
 
 def main(contender: str) -> None:
-    """Runs one contender and prints what it cost."""
+    """Run one contender and print what it cost."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(sys.stderr):
         folder = Path(name)
@@ -185,12 +185,12 @@ def main(contender: str) -> None:
 
 
 def peak() -> int:
-    """Returns the most memory that this process had so far, in bytes."""
+    """Return the most memory that this process had so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _seconds_until_durable(path: Path) -> float:
-    """Returns from the end of the saved step, which is about when the next began less its stall, to the last write."""
+    """Return from the end of the saved step, which is about when the next began less its stall, to the last write."""
     step = int("".join(character for character in path.stem.split("=")[-1] if character.isdigit()))
     done = max(
         path.stat().st_mtime, *(other.stat().st_mtime for other in [path.with_suffix(".json")] if other.exists()), 0

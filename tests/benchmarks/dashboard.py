@@ -24,7 +24,7 @@ NAMES = ("million", "table", "compare", "live", "bytes", "training", "clients", 
 
 
 def main() -> int:
-    """Runs the benchmarks and prints the table."""
+    """Run the benchmarks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="how long the live and the crowded ones run")
     parser.add_argument("--minutes", type=float, default=10, help="how long the memory is watched")

@@ -24,7 +24,7 @@ DRAWN = "() => document.querySelector('[data-chart=train_loss] .plot[data-drawn]
 def write_run(
     root: Path, name: str, rows: int, *, seed: int = 0, spike: int | None = None, state: str = "finished"
 ) -> Path:
-    """Writes a run directory in the trainer's format."""
+    """Write a run directory in the trainer's format."""
     folder = root / name
     folder.mkdir(parents=True)
     noise = np.random.default_rng(seed)

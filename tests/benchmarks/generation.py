@@ -27,7 +27,7 @@ SIZES = {"small": (4, 4, 192), "medium": (8, 8, 512)}  # layers, heads, hidden s
 
 
 def gpt(size: str) -> nn.Module:
-    """Makes darkit's model as its configs have it."""
+    """Make darkit's model as its configs have it."""
     from darkit.models.gpt import GPT, GPTConfig
 
     layers, heads, hidden = SIZES[size]
@@ -36,7 +36,7 @@ def gpt(size: str) -> nn.Module:
 
 
 def gpt2(size: str) -> Any:
-    """Makes transformers' model; no token ends its text."""
+    """Make transformers' model; no token ends its text."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     layers, heads, hidden = SIZES[size]
@@ -46,7 +46,7 @@ def gpt2(size: str) -> Any:
 
 
 def tokenizer() -> Any:
-    """Trains the default run's tokenizer, without a token that ends a text, for an untrained model may choose it."""
+    """Train the default run's tokenizer, without a token that ends a text, for an untrained model may choose it."""
     from darkit.data.objectives.causal import embedded_documents
     from darkit.data.text.tokenizers import train_bpe
 
@@ -91,7 +91,7 @@ CONTENDERS: dict[str, Callable[[str], Callable[[], Any]]] = {
 
 
 def main(contender: str, size: str) -> None:
-    """Prints tokens per second, the fastest of three texts."""
+    """Print tokens per second, the fastest of three texts."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     run = CONTENDERS[contender](size)

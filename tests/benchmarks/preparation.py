@@ -19,12 +19,12 @@ COPIES = 60
 
 
 def documents() -> list[str]:
-    """Makes documents that differ, so that none is left out as another's copy."""
+    """Make documents that differ, so that none is left out as another's copy."""
     return [f"{copy}\n{text}" for copy in range(COPIES) for text in embedded_documents()]
 
 
 def main(contender: str) -> None:
-    """Runs one contender and prints its speed."""
+    """Run one contender and print its speed."""
     tokenizer = train_bpe(embedded_documents(), 8192)
     texts = documents()
     characters = sum(map(len, texts))

@@ -25,7 +25,7 @@ GENERATION_ROUNDS = 3
 
 
 def measure(script: str, contenders: list[str], *arguments: str, rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Runs contenders in turn and collects the number that each prints last."""
+    """Run contenders in turn and collect the number that each prints last."""
     found: dict[str, list[float]] = {contender: [] for contender in contenders}
     for _ in range(rounds):
         for contender in contenders:
@@ -34,7 +34,7 @@ def measure(script: str, contenders: list[str], *arguments: str, rounds: int = R
 
 
 def answer_of(script: str, *arguments: str) -> str:
-    """Runs a script and returns the last line that it prints; stops all when it fails."""
+    """Run a script and return the last line that it prints; stop all when it fails."""
     command = [sys.executable, str(FOLDER / script), *arguments]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:
@@ -43,7 +43,7 @@ def answer_of(script: str, *arguments: str) -> str:
 
 
 def table(title: str, found: dict[str, list[float]], unit: str, base: str, digits: int = 0) -> None:
-    """Prints medians, their spread and their ratio to one contender."""
+    """Print medians, their spread and their ratio to one contender."""
     middle = statistics.median(found[base]) or float("nan")
     print(f"\n### {title}\n\n| contender | {unit}, median | range | against {base} |\n| --- | ---: | ---: | ---: |")
     for contender, values in found.items():
@@ -112,7 +112,7 @@ SUITES: dict[str, Callable[..., None]] = {
 
 
 def main(words: list[str]) -> int:
-    """Runs the suites of these names, or all; what follows from the first ``--`` on is for the dashboard's."""
+    """Run the suites of these names, or all; what follows from the first ``--`` on is for the dashboard's."""
     cut = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
     names, options = words[:cut], words[cut:]
     unknown = [name for name in names if name not in SUITES]

@@ -16,7 +16,7 @@ BATCH, CONTEXT = 16, 128
 
 
 def main(model: str, steps: str) -> None:
-    """Trains one model and prints what came of it."""
+    """Train one model and print what came of it."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["DARWIN_KIT_HOME"] = home
         from darkit.cli.train import main as train

@@ -42,7 +42,7 @@ class Model(nn.Module):
 
 
 def busy_wait(seconds: float) -> None:
-    """Computes for a time, as a model does: it holds a core, but lets other threads run."""
+    """Compute for a time, as a model does: it holds a core, but lets other threads run."""
     end = time.perf_counter() + seconds
     block = torch.ones(64, 64)
     while time.perf_counter() < end:
@@ -50,7 +50,7 @@ def busy_wait(seconds: float) -> None:
 
 
 def data(kind: str) -> TensorDataset:
-    """Makes enough data for all steps in one epoch."""
+    """Make enough data for all steps in one epoch."""
     inputs = torch.randn(STEPS[kind] * BATCH, 12)
     return TensorDataset(inputs, inputs.roll(1, 1))
 
@@ -66,7 +66,7 @@ def plain(kind: str, folder: Path) -> None:
 
 
 def lightning_module(kind: str, log: bool) -> object:
-    """Makes the model as a LightningModule."""
+    """Make the model as a LightningModule."""
     import lightning
 
     class Module(lightning.LightningModule):
@@ -173,7 +173,7 @@ CONTENDERS: dict[str, Callable[[str, Path], None]] = {
 
 
 def main(contender: str, kind: str = "tiny") -> None:
-    """Runs one contender and prints its time per step."""
+    """Run one contender and print its time per step."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):

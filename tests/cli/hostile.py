@@ -64,7 +64,7 @@ class Watch:
 
 
 def _is_here(args: tuple[Any, ...]) -> bool:
-    """Says whether an address is this machine's own: a test asks a server of its own there."""
+    """Return whether an address is this machine's own: a test asks a server of its own there."""
     return any(part == "127.0.0.1" or (isinstance(part, tuple) and part[0] == "127.0.0.1") for part in args)
 
 
@@ -88,7 +88,7 @@ sys.addaudithook(_hook)
 
 @contextmanager
 def watched(inside: Path, outside: Path) -> Iterator[Watch]:
-    """Watches the block; whatever is tripped is in ``trips``. A block that takes too long is broken off."""
+    """Watch the block; whatever is tripped is in ``trips``. A block that takes too long is broken off."""
     global _watch
 
     def give_up(*_: object) -> None:
@@ -106,7 +106,7 @@ def watched(inside: Path, outside: Path) -> Iterator[Watch]:
 
 
 def make_outside(folder: Path) -> Path:
-    """Makes a folder that is none of a run's business: a secret, a table, a text, a model's files, a config."""
+    """Make a folder that is none of a run's business: a secret, a table, a text, a model's files, a config."""
     folder.mkdir()
     (folder / "secret.txt").write_text(f"{SECRET}\n" * 50)
     (folder / "secret.json").write_text(json.dumps({"state": SECRET, "class": SECRET, "tags": [SECRET]}))
@@ -151,7 +151,7 @@ def _deep(levels: int) -> Any:
 
 
 def paths_of(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yields the way to every value within a value from JSON or YAML, and to itself; of long lists only the first."""
+    """Yield the way to every value within a value from JSON or YAML, and to itself; of long lists only the first."""
     yield before
     items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
     for key, item in items:
@@ -159,7 +159,7 @@ def paths_of(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ..
 
 
 def with_value(content: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """Returns content with another value at a place."""
+    """Return content with another value at a place."""
     if not path:
         return value
     changed = copy.deepcopy(content)
@@ -171,7 +171,7 @@ def with_value(content: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 def write_structure(path: Path, content: Any) -> None:
-    """Writes content as the file's ending says."""
+    """Write content as the file's ending says."""
     if path.suffix == ".yaml":
         try:
             path.write_text(yaml.safe_dump(content), encoding="utf-8", errors="replace")
@@ -182,7 +182,7 @@ def write_structure(path: Path, content: Any) -> None:
 
 
 def read_structure(path: Path) -> Any:
-    """Reads a file of JSON or YAML."""
+    """Read a file of JSON or YAML."""
     text = path.read_text()
     return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
 
@@ -278,7 +278,7 @@ NAMES = (
 
 
 def replace_file(folder: Path, name: str, kind: Callable[[Path, Path], None], outside: Path) -> None:
-    """Puts something else in the place of a file or folder of a run."""
+    """Put something else in the place of a file or folder of a run."""
     path = folder / name
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

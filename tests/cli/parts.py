@@ -33,7 +33,7 @@ class Model(torch.nn.Linear):
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Runs a command that must end with 2, one sentence on standard error and nothing else; returns the sentence."""
+    """Run a command that must end with 2, one sentence on standard error and nothing else; return the sentence."""
     capsys.readouterr()
     code = main(words)
     out, err = capsys.readouterr()
@@ -46,7 +46,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def done(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Runs a command that must end well; returns what it printed to standard output."""
+    """Run a command that must end well; return what it printed to standard output."""
     capsys.readouterr()
     code = main(words)
     out, err = capsys.readouterr()
@@ -55,11 +55,11 @@ def done(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def names(folder: Path) -> set[str]:
-    """Returns what is in a folder, which need not be there."""
+    """Return what is in a folder, which need not be there."""
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a file and the folders that it needs."""
+    """Write a file and the folders that it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

@@ -67,11 +67,11 @@ class Place:
         write_structure(self.pattern / "status.json", {**status, "reason": "why", "traceback": "Traceback\nE: e"})
 
     def new(self, name: str) -> Path:
-        """Makes a copy of the run under a name."""
+        """Make a copy of the run under a name."""
         return shutil.copytree(self.pattern, self.base / name, symlinks=True)
 
     def clear(self) -> None:
-        """Removes all copies."""
+        """Remove all copies."""
         shutil.rmtree(self.base)
         self.base.mkdir()
 
@@ -85,7 +85,7 @@ def place(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 def check(place: Place, capsys: pytest.CaptureFixture[str], words: Sequence[str], what: str) -> None:
-    """Runs a command over a hostile run, which must end by itself, say text alone, and bring nothing about."""
+    """Run a command over a hostile run, which must end by itself, say text alone, and bring nothing about."""
     capsys.readouterr()
     with watched(place.folder, place.outside) as watch, warnings.catch_warnings():
         warnings.simplefilter("default")  # a warning is text on standard error, which is looked at below
@@ -109,7 +109,7 @@ def check(place: Place, capsys: pytest.CaptureFixture[str], words: Sequence[str]
 
 
 def look(place: Place, capsys: pytest.CaptureFixture[str], hostile: dict[str, str], commands: Any) -> None:
-    """Lists all runs, opens their pages, and looks at each."""
+    """List all runs, open their pages, and look at each."""
     check(place, capsys, ("runs",), "all")
     check(place, capsys, ("runs", "--json"), "all")
     names = list(hostile)
@@ -128,7 +128,7 @@ def look(place: Place, capsys: pytest.CaptureFixture[str], hostile: dict[str, st
 
 
 def fields(place: Place, file: str, *, every_value: bool) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """Yields every place in a file with a value for it.
+    """Yield every place in a file with a value for it.
 
     Without ``every_value`` the values go round, text is also tried with what steers a terminal, and what `darkit eval`
     and a resumed training take from a composed config also with what would run code.
@@ -155,7 +155,7 @@ def _at(content: Any, path: tuple[Any, ...]) -> Any:
 
 
 def poison(place: Place, file: str, chosen: Sequence[tuple[tuple[Any, ...], str]]) -> dict[str, str]:
-    """Makes a run for each; returns what is hostile by name."""
+    """Make a run for each; return what is hostile by name."""
     hostile = {}
     content = read_structure(place.pattern / file)
     for number, (path, kind) in enumerate(chosen):

@@ -167,7 +167,7 @@ def test_a_linked_config_is_not_read(runs: Path, tmp_path: Path, capsys: pytest.
 
 
 def as_if_copied(folder: Path, name: str) -> None:
-    """Removes the seal of this home from a run."""
+    """Remove the seal of this home from a run."""
     path = folder / "home" / "base" / name / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "composed_seal": ""}))
 

@@ -97,7 +97,7 @@ KINDS = {
 
 @pytest.fixture
 def warm(zygote: Zygote, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Lets the trainings be children of a warm process, which die a moment after the command that is killed."""
+    """Let the trainings be children of a warm process, which die a moment after the command that is killed."""
     kill = os.killpg
 
     def kill_both(group: int, number: int) -> None:

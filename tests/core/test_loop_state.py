@@ -25,7 +25,7 @@ def same(one: str = "straight", other: str = "broken", step: int = 6) -> bool:
 
 
 def resumed(kind: type[Trainer], **settings: Any) -> None:
-    """Trains straight through, and broken off after four steps and resumed."""
+    """Train straight through, and broken off after four steps and resumed."""
     loop(kind, name="straight").train(samples(24))
     broken = type("Short", (kind,), {"until": 4})
     loop(broken, name="broken").train(samples(24))
@@ -292,7 +292,7 @@ def test_a_step_that_is_no_whole_number_is_refused() -> None:
 def test_a_loop_that_does_not_count_its_steps_is_refused_at_the_second() -> None:
     class Uncounted(Counted):
         def count(self, index: int) -> None:
-            """Counts nothing."""
+            """Count nothing."""
 
     with pytest.raises(ConfigError, match=r"Uncounted\.train\(\) does not count its steps.*set self\.current_step"):
         loop(Uncounted, name="uncounted").train(samples(24))

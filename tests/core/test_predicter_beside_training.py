@@ -34,7 +34,7 @@ def run() -> Run:
 
 
 def damage(path: Path) -> None:
-    """Turns one byte in the middle over: the size stays what the manifest says."""
+    """Turn one byte in the middle over: the size stays what the manifest says."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)

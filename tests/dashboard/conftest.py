@@ -34,7 +34,7 @@ class Served:
 
 @contextmanager
 def served(root: Path, token: str | None = None) -> Iterator[Served]:
-    """Serves a root from a thread of this process."""
+    """Serve a root from a thread of this process."""
     server = server_of(create_app(root, token=token))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -100,7 +100,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens pages and fails the test for what no page may do: errors, dialogs, and requests to elsewhere."""
+    """Open pages and fail the test for what no page may do: errors, dialogs, and requests to elsewhere."""
     contexts: list[BrowserContext] = []
     wrong: list[str] = []
 

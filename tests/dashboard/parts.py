@@ -29,7 +29,7 @@ def make_run(
     columns: tuple[str, ...] = ("step", "epoch", "time", "lr", "train_loss", "val_loss"),
     **status: Any,
 ) -> Path:
-    """Writes a run of ``rows`` rows; ``losses`` replaces the loss of single steps."""
+    """Write a run of ``rows`` rows; ``losses`` replaces the loss of single steps."""
     folder = root / name
     folder.mkdir(parents=True)
     facts = {

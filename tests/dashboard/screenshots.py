@@ -37,7 +37,7 @@ class Curve(nn.Module):
 
 
 def train(home: Path) -> list[str]:
-    """Trains two widths with three seeds each, and one run that diverges."""
+    """Train two widths with three seeds each, and one run that diverges."""
     torch.set_num_threads(1)
     names = []
     for width in (8, 64):

@@ -84,12 +84,12 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 
 def sent(value: object) -> None:
-    """Makes bytes of an answer as the server does."""
+    """Make bytes of an answer as the server does."""
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
 
 def everything(library: Library, names: list[str], language: str = "en") -> None:
-    """Makes everything that the pages could ask of these runs."""
+    """Make everything that the pages could ask of these runs."""
     charts = Charts(library)
     sent(table_rows(library, {"since": 0, "columns": ["model.a"]}))
     shown = charts.chosen(names, "log")

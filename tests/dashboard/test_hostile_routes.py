@@ -53,7 +53,7 @@ class Hostile:
         self.names: list[str] = []
 
     def new(self) -> Path:
-        """Makes a run that is sound so far."""
+        """Make a run that is sound so far."""
         self.names.append(f"h{len(self.names)}")
         folder = make_run(self.root, self.names[-1], 30, reason="why", traceback="Traceback")
         note = {"tags": ["a"], "note": "b", "evaluations": [{"time": 1, "data": "c", "metrics": {"loss": 1}}]}
@@ -73,7 +73,7 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hostile:
 
 
 def requests(one: Served, names: list[str], name: str) -> Iterator[tuple[str, str, object]]:
-    """Yields method, path and body of whatever pages ask about runs."""
+    """Yield method, path and body of whatever pages ask about runs."""
     view: dict[str, Any] = {"view": {}, "runs": names}
     yield "POST", "/api/runs", {"since": 0, "columns": ["model.width", "trainer.lr"]}
     for route in ROUTES:
@@ -97,7 +97,7 @@ def requests(one: Served, names: list[str], name: str) -> Iterator[tuple[str, st
 
 
 def _call(callback: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Makes the request of a callback as the page's scripts do."""
+    """Make the request of a callback as the page's scripts do."""
 
     def filled(parts: list[dict[str, str]]) -> list[dict[str, Any]]:
         return [{**part, "value": values.get(f"{part['id']}.{part['property']}", _usual(part))} for part in parts]
@@ -119,7 +119,7 @@ def _usual(part: dict[str, str]) -> Any:
 
 
 def walk(hostile: Hostile, every: int) -> None:
-    """Asks everything about all runs, and about each ``every``-th by itself."""
+    """Ask everything about all runs, and about each ``every``-th by itself."""
     before = {path: path.read_bytes() for path in hostile.outside.iterdir() if path.is_file()}
     with served(hostile.root) as one:
         for name in hostile.names[::every]:

@@ -68,7 +68,7 @@ Ask = Callable[..., int]
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
-    """Asks the application in this process, as the server would; returns the status."""
+    """Ask the application in this process, as the server would; return the status."""
     root = tmp_path_factory.mktemp("home") / "base"
     make_run(root, "one", 30)
     app = create_app(root)

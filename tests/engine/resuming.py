@@ -213,7 +213,7 @@ def shuffling(**options: Any) -> DataLoader[Any]:
 def run_one(
     data: Callable[[], Any], name: str, *, model: Callable[[], nn.Module] = Dropping, **options: Any
 ) -> darkit.Run:
-    """Trains with fresh parts, all steps saved."""
+    """Train with fresh parts, all steps saved."""
     torch.manual_seed(5)
     made = {key: value() for key, value in options.items() if key in ("callbacks", "metrics")}
     settings: dict[str, Any] = {"max_step": STEPS, "save_step_interval": 1, "seed": 3, "optimizer": "adamw"}
@@ -221,7 +221,7 @@ def run_one(
 
 
 def break_off(run: darkit.Run, step: int) -> str:
-    """Copies a run as it was after a step; returns the copy's name."""
+    """Copy a run as it was after a step; return the copy's name."""
     name = f"{run.name}-{step}"
     shutil.copytree(run.path, run.path.parent / name)
     for checkpoint in darkit.load(name).checkpoints():
@@ -232,7 +232,7 @@ def break_off(run: darkit.Run, step: int) -> str:
 
 
 def assert_same(run: darkit.Run, other: darkit.Run, step: int = STEPS) -> None:
-    """Asserts that two runs ended in the same state and logged the same."""
+    """Assert that two runs ended in the same state and logged the same."""
     one, two = (read_checkpoint(find_checkpoint(which.path, step)) for which in (run, other))
     assert list(differences(one, two)) == []
     logs = [which.log().drop("time").to_dicts() for which in (run, other)]

@@ -45,14 +45,14 @@ def entropy(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def step(model: nn.Module, data: Any, batches: int, size: int, **settings: Any) -> float:
-    """Makes one step of so many batches; returns its loss."""
+    """Make one step of so many batches; return its loss."""
     loader = DataLoader(data, batch_size=None if isinstance(data, list) else size)
     plain = {"optimizer": "sgd", "lr": 0.5, "max_step": 1, "gradient_accumulation_steps": batches}
     return float(train(model, loader, **(plain | settings)).log()["train_loss"][0])
 
 
 def check_equal(make: Any, one: Any, several: Any, **settings: Any) -> None:
-    """Compares one large batch with several small ones: loss and weights."""
+    """Compare one large batch with several small ones: loss and weights."""
     ours, theirs = made(make), made(make)
     losses = step(ours, *several, **settings), step(theirs, *one, **settings)
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -31,13 +31,13 @@ darkit.fit(model, (x, x.sum(1, keepdim=True)), loss=nn.functional.mse_loss, name
 
 
 def training(width: int = 16, **settings: Any) -> str:
-    """Returns the code of a training with these settings."""
+    """Return the code of a training with these settings."""
     given = {"max_step": 1_000_000, "save_step_interval": 10, "tensorboard": False, "log_step_interval": 1} | settings
     return TRAIN.format(width=width, settings=", ".join(f"{key}={value!r}" for key, value in given.items()))
 
 
 def wait_until(condition: Callable[[], object], what: str = "what was waited for", limit: float = LIMIT) -> None:
-    """Waits for a condition, and fails after the limit."""
+    """Wait for a condition, and fail after the limit."""
     deadline = time.monotonic() + limit
     while not condition():
         if time.monotonic() > deadline:
@@ -46,7 +46,7 @@ def wait_until(condition: Callable[[], object], what: str = "what was waited for
 
 
 def strace() -> str:
-    """Returns the path of strace; a test that needs it fails without."""
+    """Return the path of strace; a test that needs it fails without."""
     found = shutil.which("strace")
     if found is None:
         pytest.fail("strace is not there: `make tools` installs it, or `apt install strace`.")
@@ -54,27 +54,27 @@ def strace() -> str:
 
 
 def temporary_files(folder: Path) -> list[str]:
-    """Returns what a writer left behind."""
+    """Return what a writer left behind."""
     return sorted(path.name for path in folder.glob(".*.tmp-*"))
 
 
 def finished(folder: Path) -> set[int]:
-    """Returns the steps whose checkpoint has a manifest: these are promised."""
+    """Return the steps whose checkpoint has a manifest: these are promised."""
     return {checkpoint.step for checkpoint in list_checkpoints(folder) if checkpoint.verified}
 
 
 def problems(folder: Path) -> list[str]:
-    """Returns what is wrong with checkpoints that have a manifest."""
+    """Return what is wrong with checkpoints that have a manifest."""
     return [find_problem(checkpoint) for checkpoint in list_checkpoints(folder) if find_problem(checkpoint)]
 
 
 def last_logged(folder: Path) -> int:
-    """Returns the last step in the log."""
+    """Return the last step in the log."""
     from darkit.runs.log import read_log
 
     return int(read_log(folder / files.LOG)["step"][-1])
 
 
 def state(folder: Path) -> str:
-    """Returns the run's state."""
+    """Return the run's state."""
     return read_status(folder).state

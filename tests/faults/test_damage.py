@@ -79,7 +79,7 @@ class Innocent:
 
 
 def archive_with(pickled: bytes, source: Path, target: Path) -> None:
-    """Copies a checkpoint with another pickle in it."""
+    """Copy a checkpoint with another pickle in it."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for entry in old.infolist():
             new.writestr(entry, pickled if entry.filename.endswith("data.pkl") else old.read(entry))

@@ -70,7 +70,7 @@ class Traced:
             os.close(writer)
 
     def _reset(self) -> None:
-        """Makes version 1 what is there before the traced save."""
+        """Make version 1 what is there before the traced save."""
         import torch
 
         from darkit.engine.checkpoints.checkpoint import write_checkpoint
@@ -79,7 +79,7 @@ class Traced:
         write_checkpoint(self.folder, 1, content, metrics={}, run_id="id")
 
     def version(self) -> float:
-        """Reads the version that is there now, as whoever resumes would."""
+        """Read the version that is there now, as whoever resumes would."""
         checkpoint = describe_checkpoint(self.folder / "iter-1-ckpt.pth", 1)
         assert checkpoint is not None, "neither the old nor the new file"
         return float(read_checkpoint(checkpoint)["state_dict"]["w"][0])

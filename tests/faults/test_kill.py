@@ -21,7 +21,7 @@ def wait_for_more(run: Path, before: int) -> None:
 
 
 def disturb(zygote: Zygote, home: Path, times: int) -> None:
-    """Kills a training again and again, half of the times while it saves, and looks at what is left."""
+    """Kill a training again and again, half of the times while it saves, and look at what is left."""
     chosen = random.Random(times)
     run = home / "base" / "run"
     for case in range(times):

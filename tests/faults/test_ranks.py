@@ -51,7 +51,7 @@ def script(tmp_path: Path) -> Path:
 
 
 def start(zygote: Zygote, script: Path, home: Path, steps: int, **environment: str) -> Child:
-    """Starts the first rank, which starts the other one in an interpreter of its own."""
+    """Start the first rank, which starts the other one in an interpreter of its own."""
     return zygote.start([str(script), str(steps)], home, PYTHONPATH=str(CHECKOUT), **environment)
 
 

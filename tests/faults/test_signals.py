@@ -59,7 +59,7 @@ def test_a_second_sigterm_ends_at_once_and_leaves_whole_files(zygote: Zygote, ho
 
 
 def sent(child: Child) -> bool:
-    """Sends SIGTERM if the process is there."""
+    """Send SIGTERM if the process is there."""
     time.sleep(0.05)
     status = Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     if status != "Z":

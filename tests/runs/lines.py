@@ -41,7 +41,7 @@ Field = tuple[str, bool] | None  # its text and whether it was quoted; None wher
 
 
 def expected(data: bytes, header: bytes) -> tuple[list[list[Field]], int]:
-    """Returns the rows of whole lines below a header, and how many lines are no rows."""
+    """Return the rows of whole lines below a header, and how many lines are no rows."""
     names = [field[0] if field else "" for field in split(header.removeprefix(b"\xef\xbb\xbf")) or []]
     rows: list[list[Field]] = []
     lines = data.split(b"\n")[:-1]
@@ -54,7 +54,7 @@ def expected(data: bytes, header: bytes) -> tuple[list[list[Field]], int]:
 
 
 def split(line: bytes) -> list[Field] | None:
-    """Splits a line, character by character; None if its quotes do not enclose whole fields."""
+    """Split a line, character by character; None if its quotes do not enclose whole fields."""
     text = line.decode("utf-8", "replace").rstrip("\r\n").replace("\r", " ") + ","
     found: list[Field] = []
     place = 0
@@ -75,7 +75,7 @@ def split(line: bytes) -> list[Field] | None:
 
 
 def number(field: Field) -> float | None:
-    """Returns the number that a field is, or None."""
+    """Return the number that a field is, or None."""
     if field is None or field[1]:
         return None
     text = field[0].strip(" ")
@@ -88,7 +88,7 @@ def number(field: Field) -> float | None:
 
 
 def typed(column: list[Field]) -> tuple[str, list[object]]:
-    """Returns the type of a column and its values."""
+    """Return the type of a column and its values."""
     present = [field for field in column if field is not None]
     numbers = [number(field) for field in column]
     if present and all(field in (("true", False), ("false", False)) for field in present):

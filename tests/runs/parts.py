@@ -13,7 +13,7 @@ from textwrap import dedent
 
 @contextmanager
 def python(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Runs a script in a process of its own, with pipes; it is dead when the block ends."""
+    """Run a script in a process of its own, with pipes; it is dead when the block ends."""
     command = [sys.executable, "-c", dedent(script), *map(str, arguments)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -23,13 +23,13 @@ def python(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
 
 
 def line_of(process: subprocess.Popen[str]) -> str:
-    """Waits for the next line that a process prints; an empty one means that it has ended."""
+    """Wait for the next line that a process prints; an empty one means that it has ended."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Waits for a condition, and fails when it does not come true."""
+    """Wait for a condition, and fail when it does not come true."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -37,7 +37,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Returns what is in a folder, hidden files too."""
+    """Return what is in a folder, hidden files too."""
     return sorted(path.name for path in folder.iterdir())
 
 

@@ -23,7 +23,7 @@ from darkit.runs.safe import (
 
 
 def put(kind: str, path: Path, outside: Path) -> None:
-    """Puts something other than a regular file at a path."""
+    """Put something other than a regular file at a path."""
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "socket":

@@ -11,7 +11,7 @@ from darkit.errors import ConfigError
 
 
 class LoggerSink:
-    """Passes rows on to a logger, from the log's thread.
+    """Pass rows on to a logger, from the log's thread.
 
     Args:
         logger: The logger.

@@ -16,7 +16,7 @@ _MOST_WAITING = 256 * 2**20  # bytes; beyond that, the training waits for the di
 
 
 class MediaLog:
-    """Queues encoded media. It opens the folder when the first one is written.
+    """Queue encoded media. It opens the folder when the first one is written.
 
     Args:
         folder: The run directory.

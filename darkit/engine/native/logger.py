@@ -13,7 +13,7 @@ from darkit.runs import Run
 
 
 class RowLogger(Logger):
-    """Passes values on to the run that a training records.
+    """Pass values on to the run that a training records.
 
     Args:
         run: Returns the run, or None before it exists.

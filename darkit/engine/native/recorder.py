@@ -30,7 +30,7 @@ from darkit.runs.retention import Retention
 
 
 class RecordingCallback(lightning.Callback):
-    """Passes the hooks of a trainer on to a `Recording`."""
+    """Pass the hooks of a trainer on to a `Recording`."""
 
     recording: Recording | None = None
 
@@ -76,7 +76,7 @@ class RecordingCallback(lightning.Callback):
 
 
 class RunRecorder(RecordingCallback):
-    """Makes every ``fit`` of a stock `lightning.Trainer` a run: ``Trainer(callbacks=[RunRecorder("my-run")])``.
+    """Make every ``fit`` of a stock `lightning.Trainer` a run: ``Trainer(callbacks=[RunRecorder("my-run")])``.
 
     The training itself is not changed. The run gets what ``self.log`` and other callbacks log, durable checkpoints that
     ``load_from_checkpoint`` and ``fit(ckpt_path=...)`` read too, configs, a status that is also true after a crash, and

@@ -46,7 +46,7 @@ MakeLoader = Callable[[Any], StatefulLoader | None]
 
 
 class Recording:
-    """Records one ``trainer.fit`` into a session. All functions are for hooks of a callback, of the same names.
+    """Record one ``trainer.fit`` into a session. All functions are for hooks of a callback, of the same names.
 
     Args:
         session: The open session.

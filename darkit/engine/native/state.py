@@ -56,7 +56,7 @@ class Moment:
 
 
 class Moments:
-    """Records the `Moment` of a training, and restores it.
+    """Record the `Moment` of a training, and restore it.
 
     Args:
         module: The user's module.

@@ -93,7 +93,7 @@ def test_the_view_is_in_the_address_and_a_reload_shows_the_same(runs: Served, op
 
 
 def drag(page: Page, chart: str) -> None:
-    """Drags a rectangle over the middle of a chart."""
+    """Drag a rectangle over the middle of a chart."""
     box = page.locator(f"[data-chart={chart}] .nsewdrag").first.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.3)

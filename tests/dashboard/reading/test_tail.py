@@ -84,7 +84,7 @@ def test_a_log_cut_anywhere_and_continued_reads_as_if_it_had_come_at_once(
 
 
 def read_byte_by_byte(path: Path, data: bytes) -> None:
-    """Follows a log that comes in pieces of one byte: at every offset exactly the whole rows are there."""
+    """Follow a log that comes in pieces of one byte: at every offset exactly the whole rows are there."""
     whole = HEADER + data[:400]
     path.unlink(missing_ok=True)
     reader = LogTail(path)

@@ -75,7 +75,7 @@ def test_four_hundred_half_open_requests_at_256_descriptors_do_not_block_others(
 
 
 def ended(connection: socket.socket) -> bool:
-    """Waits for the server to end a connection."""
+    """Wait for the server to end a connection."""
     try:
         return connection.recv(100) == b""
     except ConnectionResetError:

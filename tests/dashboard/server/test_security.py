@@ -32,7 +32,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def ask(
     one: Served, method: str, path: str, headers: dict[str, str] | None = None, body: object = None
 ) -> tuple[int, dict[str, str], bytes]:
-    """Asks as a browser on this machine would, but for the headers given; an empty one is left out."""
+    """Ask as a browser on this machine would, but for the headers given; an empty one is left out."""
     host = f"127.0.0.1:{one.port}"
     sent = {
         "Host": host,

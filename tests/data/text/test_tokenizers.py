@@ -98,7 +98,7 @@ def trained(request: pytest.FixtureRequest) -> tuple[str, Tokenizer]:
 
 
 def kept(tokenizer: Any, name: str) -> Any:
-    """Exports a tokenizer with a run, and finds it again by the run's name."""
+    """Export a tokenizer with a run, and find it again by the run's name."""
     model = torch.nn.Linear(2, 1)
     data = (torch.zeros(4, 2), torch.zeros(4, 1))
     options = {"max_step": 1, "device": "cpu", "tensorboard": False}
@@ -107,7 +107,7 @@ def kept(tokenizer: Any, name: str) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Says whether two tokenizers encode and decode a multilingual corpus alike."""
+    """Return whether two tokenizers encode and decode a multilingual corpus alike."""
     rows = encode_batch(one, MULTILINGUAL)
     return (
         rows == encode_batch(other, MULTILINGUAL)

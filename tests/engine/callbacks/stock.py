@@ -49,7 +49,7 @@ class Foreign(lightning.LightningModule):
 def stock_fit(
     module: lightning.LightningModule, *callbacks: lightning.Callback, data: Any = None, **options: Any
 ) -> lightning.Trainer:
-    """Trains with Lightning alone."""
+    """Train with Lightning alone."""
     torch.manual_seed(1)
     settings: dict[str, Any] = options if "max_epochs" in options else {"max_steps": 6} | options
     trainer = lightning.Trainer(

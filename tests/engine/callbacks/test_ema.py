@@ -44,7 +44,7 @@ class Tied(nn.Module):
 
 
 def by_hand(model: nn.Module, steps: int) -> list[Any]:
-    """Trains in a plain loop; returns torch's averaged model after each step."""
+    """Train in a plain loop; return torch's averaged model after each step."""
     optimizer = SGD([parameter for parameter in model.parameters() if parameter.requires_grad])
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
     found = []

@@ -39,7 +39,7 @@ class Collector:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Waits at most ten seconds."""
+    """Wait at most ten seconds."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline

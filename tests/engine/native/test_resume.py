@@ -50,7 +50,7 @@ def breaking(kind: str, callback: lightning.Callback) -> Iterator[None]:
 
 
 def rows(run: Run) -> polars.DataFrame:
-    """Returns the log by step; a step whose validation came after a break has it in a row of its own."""
+    """Return the log by step; a step whose validation came after a break has it in a row of its own."""
     log = run.log().drop("time")
     return log.group_by("step", maintain_order=True).agg(polars.all().drop_nulls().first()).select(sorted(log.columns))
 

@@ -19,7 +19,7 @@ Points = dict[str, list[tuple[int, Any]]]  # name -> (step, value), lowest step 
 
 
 def imported(path: Path, **options: Any) -> list[Outcome]:
-    """Imports everything below a path, as the command does."""
+    """Import everything below a path, as the command does."""
     known = KnownRuns(base())
     return [import_source(source, base(), known, **options) for source in find_sources(path).sources]
 
@@ -34,7 +34,7 @@ def only_run() -> Run:
 
 
 def tree(folder: Path) -> dict[str, tuple[str, int]]:
-    """Returns each file's content and time of change, and the folders."""
+    """Return each file's content and time of change, and the folders."""
     return {
         str(path.relative_to(folder)): (
             hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "",
@@ -45,7 +45,7 @@ def tree(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def points(run: Run, names: Iterable[str] | None = None) -> Points:
-    """Returns the values of the log's columns, without step and time."""
+    """Return the values of the log's columns, without step and time."""
     log = run.log()
     found: Points = {}
     for name in names or [column for column in log.columns if column not in ("step", "time")]:

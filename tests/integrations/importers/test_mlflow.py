@@ -70,7 +70,7 @@ os._exit(0)  # the open run stays open
 
 
 def write(folder: Path, address: str) -> dict[str, Any]:
-    """Has MLflow write a store; returns what its own client then reads."""
+    """Have MLflow write a store; return what its own client then reads."""
     (folder / "script.py").write_text(SCRIPT)
     environment = os.environ | {
         "MLFLOW_ALLOW_FILE_STORE": "true",

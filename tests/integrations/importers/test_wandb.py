@@ -86,7 +86,7 @@ def file_of(logs: Path) -> Path:
 
 
 def history(file: Path) -> list[tuple[str, int, Any]]:
-    """Decodes the history with W&B's own protocol."""
+    """Decode the history with W&B's own protocol."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     found = []
