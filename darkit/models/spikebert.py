@@ -230,7 +230,7 @@ class _Block(nn.Module):
         self.mixed_norm = nn.LayerNorm(size)
 
     def forward(self, steps: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Take and returns steps (S, B, T, C), and return the firing rates of the four groups of neurons (4)."""
+        """Return steps (S, B, T, C) from those before, and the firing rates of the four groups of neurons (4)."""
         before_attention, before_output, before_up, before_down = self.neurons
         spikes, first = before_attention(self.attention_norm(steps))
         joined = self.query_key_value(spikes).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)

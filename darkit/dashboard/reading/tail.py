@@ -98,7 +98,7 @@ class LogTail:
         """Read new rows, and return all."""
         with self._lock:
             for data in self._follow():
-                self._take(*parse(data, self._header))
+                self._append(*parse(data, self._header))
             return self._table()
 
     def _follow(self) -> Iterator[bytes]:
@@ -168,7 +168,7 @@ class LogTail:
         self._offset, self._mark = end, start[max(0, end - _MARK) : end]
         return True
 
-    def _take(self, values: Numbers, odd: Flags, bad: int) -> None:
+    def _append(self, values: Numbers, odd: Flags, bad: int) -> None:
         self._bad += bad
         self._content.append(values, odd)
 
@@ -189,33 +189,33 @@ def refresh_together(tails: Sequence[LogTail]) -> None:
             blocks = tail._follow()
             data = next(blocks, b"")
             if len(data) > _TOGETHER:
-                long.append(pool.submit(_take_all, tail, data, blocks))
+                long.append(pool.submit(_append_all, tail, data, blocks))
             elif data:
                 waiting.setdefault(tail._header, []).append((tail, data))
                 for more in blocks:  # after an overlong line
                     waiting[tail._header].append((tail, more))
-        _take_waiting(waiting)
+        _append_waiting(waiting)
         for one in long:
             one.result()
 
 
-def _take_all(tail: LogTail, data: bytes, blocks: Iterator[bytes]) -> None:
-    tail._take(*parse(data, tail._header))
+def _append_all(tail: LogTail, data: bytes, blocks: Iterator[bytes]) -> None:
+    tail._append(*parse(data, tail._header))
     for more in blocks:
-        tail._take(*parse(more, tail._header))
+        tail._append(*parse(more, tail._header))
 
 
-def _take_waiting(waiting: dict[bytes, list[tuple[LogTail, bytes]]]) -> None:
+def _append_waiting(waiting: dict[bytes, list[tuple[LogTail, bytes]]]) -> None:
     for header, parts in waiting.items():
         values, odd, bad = parse(b"".join(data for _, data in parts), header)
         if bad:  # whose lines they were is not known: each by itself
             for tail, data in parts:
-                tail._take(*parse(data, header))
+                tail._append(*parse(data, header))
             continue
         start = 0
         for tail, data in parts:
             end = start + data.count(b"\n")
-            tail._take(values[:, start:end], odd[:, start:end], 0)
+            tail._append(values[:, start:end], odd[:, start:end], 0)
             start = end
     waiting.clear()
 

@@ -70,7 +70,7 @@ def read_event_files(paths: Sequence[Path]) -> Imported:
     for number, path in enumerate(paths):
         try:
             for position, content in read_records(path):
-                found.take(_parse(content, position), number, position)
+                found.add(_parse(content, position), number, position)
         except (TornError, SourceError) as error:
             problems.append(f"{path.name}: {error}.".replace("..", "."))
     if problems and not found.any:
@@ -123,8 +123,8 @@ class _Events:
         self._version = 0.0
         self._last = -1
 
-    def take(self, event: Any, file: int, position: int) -> None:
-        """Take the values of an event, and drop earlier ones where it tells of a restart."""
+    def add(self, event: Any, file: int, position: int) -> None:
+        """Add the values of an event, and drop earlier ones if it marks a restart."""
         self.any = True
         self.first_time = self.first_time or event.wall_time
         if event.HasField("file_version"):
@@ -133,7 +133,7 @@ class _Events:
         for kind in ("graph_def", "meta_graph_def", "tagged_run_metadata"):
             self._left_out[kind] += event.HasField(kind)
         for index, value in enumerate(event.summary.value):
-            self._take_value(value, event, _Place(event.step, value.tag or value.node_name, "", file, position, index))
+            self._add_value(value, event, _Place(event.step, value.tag or value.node_name, "", file, position, index))
 
     def _drop_orphans(self, event: Any) -> None:
         """Drop what a restarted training logs again, by TensorBoard's rules."""
@@ -148,12 +148,12 @@ class _Events:
         else:
             self._last = event.step
 
-    def _take_value(self, value: Any, event: Any, place: _Place) -> None:
+    def _add_value(self, value: Any, event: Any, place: _Place) -> None:
         kind = value.WhichOneof("value")
         if value.HasField("metadata") and value.metadata.plugin_data.plugin_name:
             self._plugins.setdefault(place.tag, value.metadata.plugin_data.plugin_name)
         if place.tag.startswith(_HPARAMS):
-            self._take_hparams(value.metadata.plugin_data.content)
+            self._add_hparams(value.metadata.plugin_data.content)
             return
         plugin = self._plugins.get(place.tag, "")
         if kind == "simple_value":
@@ -172,7 +172,7 @@ class _Events:
         elif kind is not None:
             self._left_out[plugin or kind] += 1
 
-    def _take_hparams(self, content: bytes) -> None:
+    def _add_hparams(self, content: bytes) -> None:
         from google.protobuf.message import DecodeError
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 

@@ -59,9 +59,9 @@ class TrackioSource(Source):
         found = _Run()
         with self.database.open() as database:
             for moment, step, text in self._rows(database, *_PARTS[0]):
-                found.take(step, _time(moment), text)
+                found.add(step, _time(moment), text)
             for moment, text in self._rows(database, *_PARTS[1]):
-                found.take_system(_time(moment), text)
+                found.add_system(_time(moment), text)
             config: dict[str, Any] = {}
             created = None
             for text, moment in self._rows(database, *_PARTS[2]):
@@ -114,8 +114,8 @@ class _Run:
         self._bad = 0
         self._step = 0
 
-    def take(self, step: Any, time: float | None, text: Any) -> None:
-        """Take a row of metrics."""
+    def add(self, step: Any, time: float | None, text: Any) -> None:
+        """Add a row of metrics."""
         values = parse_json(text) if isinstance(text, bytes | str) else None
         if not isinstance(values, dict) or not isinstance(step, int):
             self._bad += 1
@@ -124,22 +124,22 @@ class _Run:
         cells = {}
         for name, value in flatten(values).items():
             if isinstance(value, Mapping):
-                self._take_media(name, step, time, value)
+                self._add_media(name, step, time, value)
             elif isinstance(value, list):
                 self._left_out["lists"] += 1
             else:
                 cells[name] = _ODD.get(value, value) if isinstance(value, str) else value
         self._rows.add(step, cells, time)
 
-    def _take_media(self, name: str, step: int, time: float | None, value: Mapping[str, Any]) -> None:
+    def _add_media(self, name: str, step: int, time: float | None, value: Mapping[str, Any]) -> None:
         kind = value.get("_type")
         if kind in (*_FILES, "trackio.histogram", "trackio.table") and step >= 0 and len(self._media) < _MOST_MEDIA:
             self._media.append((name, step, time or 0.0, value))
         else:
             self._left_out[str(kind)[:40]] += 1
 
-    def take_system(self, time: float | None, text: Any) -> None:
-        """Take a row of system metrics."""
+    def add_system(self, time: float | None, text: Any) -> None:
+        """Add a row of system metrics."""
         values = parse_json(text) if isinstance(text, bytes | str) else None
         if isinstance(values, dict):
             numbers = {f"system.{name}": float(value) for name, value in flatten(values).items() if is_number(value)}

@@ -49,7 +49,7 @@ class WandbSource(Source):
         problems = []
         try:
             for record in read_records(self.path):
-                found.take(record)
+                found.add(record)
         except (TornError, ValueError) as error:
             if isinstance(error, SourceError) and not found.any:
                 raise
@@ -96,11 +96,11 @@ class _Run:
         self._media: list[tuple[str, int, float, Mapping[str, Any]]] = []
         self._left_out: Counter[str] = Counter()
 
-    def take(self, record: Message) -> None:
-        """Take what a record says. Raises `ValueError` if it is damaged."""
+    def add(self, record: Message) -> None:
+        """Add what a record contains. Raises `ValueError` if it is damaged."""
         self.any = True
         if _HISTORY in record:
-            self._take_history(record.message(_HISTORY))
+            self._add_history(record.message(_HISTORY))
         elif _RUN in record:
             self._run = record.message(_RUN)
             _update(self._config, self._run.message(4))
@@ -109,7 +109,7 @@ class _Run:
         elif _SUMMARY in record:
             _update(self._summary, record.message(_SUMMARY))
         elif _STATS in record:
-            self._take_stats(record.message(_STATS))
+            self._add_stats(record.message(_STATS))
         elif _OUTPUT_RAW in record or _OUTPUT in record:
             text = record.message(_OUTPUT_RAW if _OUTPUT_RAW in record else _OUTPUT).text(3)
             if self._length < _LONGEST_CONSOLE:
@@ -120,7 +120,7 @@ class _Run:
         elif _ENVIRONMENT in record and _PROGRAM not in self._environment:  # a second one describes the machine only
             self._environment = record.message(_ENVIRONMENT)
 
-    def _take_history(self, history: Message) -> None:
+    def _add_history(self, history: Message) -> None:
         values: dict[str, Any] = {}
         for item in history.messages(1):
             _set(values, item, item.text(_JSON))
@@ -133,21 +133,21 @@ class _Run:
             if name in _OWN or name.startswith("_wandb."):
                 continue
             if isinstance(value, Mapping):
-                self._take_media(name, value)
+                self._add_media(name, value)
             elif isinstance(value, list):
                 self._left_out["lists"] += 1
             else:
                 cells[name] = value
         self._rows.add(step, cells, time)
 
-    def _take_media(self, name: str, value: Mapping[str, Any]) -> None:
+    def _add_media(self, name: str, value: Mapping[str, Any]) -> None:
         kind = value.get("_type")
         if kind in KNOWN and len(self._media) < _MOST_MEDIA and self._step >= 0:
             self._media.append((name, self._step, self._last, value))
         else:
             self._left_out[str(kind)[:40]] += 1
 
-    def _take_stats(self, stats: Message) -> None:
+    def _add_stats(self, stats: Message) -> None:
         if len(self._stats) >= _MOST_STATS:
             return
         row: dict[str, Any] = {"time": _seconds(stats.message(2)), "step": self._step}
