@@ -23,6 +23,7 @@ from darkit.engine.lightning import own_attributes
 _OF_MODULES = frozenset(
     ("training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook")
 )
+_MARKS = frozenset(("_is_accelerate_prepared",))  # set by a trainer, without a meaning for the function
 _CACHES_OF_RNNS = frozenset(("_flat_weights", "_flat_weight_refs"))  # those of a deep copy refer to the original
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: what a class statement makes
 _FUNCTIONS = (types.FunctionType, types.LambdaType)
@@ -103,7 +104,7 @@ def _alike_modules(one: nn.Module, other: nn.Module, seen: _Seen) -> bool:
             return False
     if not all(_alike(child, other._modules[name], seen) for name, child in one._modules.items()):
         return False
-    left_out = _OF_MODULES | own_attributes(one)
+    left_out = _OF_MODULES | _MARKS | own_attributes(one)
     if isinstance(one, nn.RNNBase):
         left_out |= _CACHES_OF_RNNS
     own, its = ({key: value for key, value in vars(part).items() if key not in left_out} for part in (one, other))
