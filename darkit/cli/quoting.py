@@ -81,7 +81,7 @@ def _member(value: str) -> str:
 
 
 def _is_hydras(value: str, *, sweep: bool) -> bool:
-    """Return whether Hydra reads a value as text, or as a structure that nobody gets by writing a path."""
+    """Return whether Hydra reads a value as text, or as a structure, which is never the meaning of a path."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

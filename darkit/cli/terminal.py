@@ -33,7 +33,7 @@ def text_for_output(text: str) -> str:
 
 def print_traceback() -> None:
     """Print the traceback of the exception that is handled to standard error."""
-    with suppress(BrokenPipeError):  # nobody reads it; the exit code tells too
+    with suppress(BrokenPipeError):  # the exit code reports it too
         print(inert(traceback.format_exc().rstrip(), lines=True), file=sys.stderr, flush=True)
 
 

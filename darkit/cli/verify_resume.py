@@ -151,7 +151,7 @@ class _Trial:
         resumed = (self.folder / "base" / name).exists()
         which = f"resume={name}" if resumed else f"name={name}"
         command = python_module("darkit.cli.verify_child", str(self.record(name)), *self.overrides, which)
-        with (self.folder / _OUTPUT).open("wb") as output:  # a pipe that nobody reads would stop it when it is full
+        with (self.folder / _OUTPUT).open("wb") as output:  # a full pipe without a reader would block it
             return subprocess.Popen(
                 command,
                 env=self.environment,

@@ -32,6 +32,6 @@ def start_dashboard() -> str:
         warnings.warn(f"The dashboard could not be started. {reason[0]}", stacklevel=3)
         return ""
     address: str = done.stdout.strip()
-    with suppress(BrokenPipeError):  # nobody reads the output
+    with suppress(BrokenPipeError):  # the output is closed
         print(f"The dashboard is at {address}", flush=True)
     return address

@@ -227,7 +227,7 @@ def own_rank(config: TrainerConfig) -> int:
 
 
 def loop_place() -> tuple[int, int]:
-    """Return the rank of this process in a loop that somebody else wrote, and the number of its processes.
+    """Return the rank of this process in a loop that is not darkit's, and the number of its processes.
 
     It is that of the live process group or, before the group is made, what torchrun (or a launcher that sets all
     variables of ``init_process_group``) says.

@@ -91,7 +91,7 @@ def fresh_name(model_name: str) -> str:
 
 
 def create_fresh(root: Path, model_name: str) -> Path:
-    """Create the folder of a new run under a name nobody has yet, with ``-2``, ``-3``, ... after it where needed.
+    """Create the folder of a new run under an unused name, with ``-2``, ``-3``, ... after it where needed.
 
     Raises:
         StorageError: The root cannot be written to.

@@ -30,7 +30,7 @@ def move_to_trash(root: Path, name: str) -> Path:
     if not folder.is_dir():
         raise RunNotFoundError(f"There is no run {name!r} in {root}.")
     _refuse_beating(folder)
-    lock = RunLock(folder)  # held while it moves, so that nobody starts training in between
+    lock = RunLock(folder)  # held during the move, so that no training starts in between
     try:
         with files.storage_errors(f"move the run {name!r} to the trash"):
             trash = root.parent / TRASH

@@ -92,7 +92,7 @@ def _find_greedy(archive: zipfile.ZipFile) -> set[str]:
         pickled = archive.read(entry) if entry.filename.endswith("data.pkl") else b""
         if not any(f"{name.split()[1]}\n".encode() in pickled for name in _GREEDY):  # to read each operation is slow
             continue
-        with suppress(ValueError):  # no pickle from there on, which whoever loads it is told by torch
+        with suppress(ValueError):  # not a pickle from there on; torch reports it at loading
             for operation, argument, _ in pickletools.genops(pickled):
                 if operation.name == "GLOBAL" and argument in _GREEDY:
                     found.add(_GREEDY[argument])

@@ -1,1 +1,1 @@
-"""Writers of runs for other tools: nobody is locked in."""
+"""Writers of runs in the formats of other tools."""

@@ -1,4 +1,4 @@
-"""Databases of SQLite that nobody vouches for: opened so that neither they nor the files beside them change.
+"""Untrusted databases of SQLite: opened so that neither they nor the files beside them change.
 
 A database that its program has not closed keeps new rows in a file beside it, which only a reader that writes can take
 in. Such a database is read from a copy.
