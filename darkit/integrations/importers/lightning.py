@@ -72,7 +72,10 @@ def _is_metrics(path: Path) -> bool:
             header = file.readline(_LONGEST_LINE).decode("utf-8", "replace")
     except SourceError:
         return False
-    return "step" in next(csv.reader([header]), [])
+    try:
+        return "step" in next(csv.reader([header]), [])
+    except csv.Error:
+        return False
 
 
 def _read_metrics(path: Path, found: Imported) -> None:

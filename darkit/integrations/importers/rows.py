@@ -155,7 +155,7 @@ class Rows:
             column = self._column(name)
             if column is None:
                 self.left_out[f"have other names than the first {MOST_COLUMNS:,}"] += 1
-            elif self._values >= MOST_VALUES:
+            elif self._values + len(found) >= MOST_VALUES:
                 self.left_out[f"come after the first {MOST_VALUES:,}"] += 1
             else:
                 found[column] = cell

@@ -59,7 +59,7 @@ class DatabaseFile:
         try:
             with closing(sqlite3.connect(self._address or self._find(), uri=True)) as connection:
                 yield Database(connection)
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
             raise SourceError(f"Cannot read the database {self._path}: {error}.") from error
         except OSError as error:
             raise SourceError(f"Cannot read the database {self._path}: {error.strerror or error}.") from error
@@ -124,7 +124,7 @@ class Database:
             for row in self._connection.execute(f"{query} ORDER BY rowid", tuple(wanted.values())):
                 yield row
                 count += 1
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self.problems.append(f"The table {table!r} could be read up to row {count:,} only: {error}.")
 
 
