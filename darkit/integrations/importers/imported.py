@@ -40,7 +40,7 @@ class Imported:
     Attributes:
         rows: The log.
         config: The model's or the training's settings.
-        media: Reads the media, one at a time; called once, after everything else.
+        media: Reads the media anew at each call, one at a time.
         state: ``finished``, ``stopped``, ``crashed``, or `UNKNOWN` where the source does not say.
         reason: Why, in one sentence.
         traceback: The exception's traceback, if the source has it.

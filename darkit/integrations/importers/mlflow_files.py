@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from darkit.integrations.importers.mlflow import Metric, StoredRun
 from darkit.integrations.importers.reading import digest_files, opened, read_document, read_yaml
 
 _META = "meta.yaml"
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
 _PARTS = ("metrics", "params", "tags", "artifacts/images")
 _MOST_FILES = 100_000  # of a run
 _DEEPEST = 20
@@ -85,6 +87,8 @@ class MlflowFolder(Source):
 
 def find(folder: Folder) -> list[Source]:
     """Return the runs of an experiment's folder, or the run that a folder is."""
+    if _RUN_ID.fullmatch(folder.path.name):  # also of a store whose runs are in a database
+        folder.folders = [name for name in folder.folders if name != "artifacts"]
     if _META not in folder.files:
         return []
     try:

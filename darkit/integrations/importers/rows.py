@@ -145,7 +145,7 @@ class Rows:
         return [f"{count:,} values {reason} and were left out." for reason, count in self.left_out.items()]
 
     def _clean(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        found = {}
+        found: dict[str, Any] = {}
         for name, value in values.items():
             cell = as_cell(value)
             if cell is None:

@@ -23,6 +23,7 @@ from darkit.runs.lock import RunLock
 from darkit.runs.names import create_named, remove_unused
 from darkit.runs.notes import LONGEST_NOTE, LONGEST_TAG, MOST_TAGS, Notes, read_notes, write_notes
 from darkit.runs.run import Run
+from darkit.runs.safe import make_folder
 
 IMPORTED, UPDATED, UNCHANGED, EMPTY = "imported", "updated", "unchanged", "empty"
 _MOST_PROBLEMS = 50
@@ -137,7 +138,7 @@ def _beside(root: Path, origin: Mapping[str, Any]) -> Iterator[Path]:
     folder = root / f".importing-{_digest(origin)[:16]}"
     with files.storage_errors(f"create a run in {root}"):
         root.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
     try:
         lock = RunLock(folder)
     except RunLockedError as error:
