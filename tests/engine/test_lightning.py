@@ -25,8 +25,33 @@ PATHS = [
     *(f"fit_loop.epoch_loop.batch_progress.{part}.{name}" for part in ("current", "total") for name in PROGRESS),
     *(f"fit_loop.epoch_progress.{part}.{name}" for part in ("current", "total") for name in PROGRESS),
     "fit_loop.restarting",
+    "fit_loop._restarting",
     "fit_loop._data_fetcher",
+    "fit_loop._combined_loader",
+    "fit_loop.on_advance_start",
+    "fit_loop.on_advance_end",
+    "fit_loop.epoch_loop.on_run_start",
+    "fit_loop.epoch_loop.on_advance_end",
+    "fit_loop.epoch_loop.update_lr_schedulers",
+    "fit_loop.epoch_loop.val_loop.run",
+    "fit_loop.epoch_loop._batches_that_stepped",
+    "fit_loop.epoch_loop._num_ready_batches_reached",
+    "fit_loop.epoch_loop._results",
+    *(
+        f"_logger_connector.{name}"
+        for name in (
+            *("_first_loop_iter", "_current_fx", "_callback_metrics", "_logged_metrics", "_progress_bar_metrics"),
+            *("on_batch_end", "update_train_step_metrics"),
+        )
+    ),
+    *(
+        f"_checkpoint_connector.{name}"
+        for name in ("resume_start", "dump_checkpoint", "_loaded_checkpoint", "_ckpt_path")
+    ),
     "strategy.launcher",
+    "strategy.process_dataloader",
+    "received_sigterm",
+    "enable_validation",
 ]
 
 
@@ -189,3 +214,105 @@ def test_the_attributes_that_lightning_sets_on_a_module_are_known() -> None:
     assert len(module.hparams) == 0
     assert set(vars(module)) - used.own_attributes(module) == own
     assert not used.own_attributes(torch.nn.Linear(1, 1))
+
+
+class Logging(lightning.LightningModule):
+    """Logs a mean, a largest value and a value of the step, in every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD([self.weight], lr=0.1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.log("mean", float(batch), on_step=False, on_epoch=True, batch_size=2)
+        self.log("largest", float(batch), on_step=False, on_epoch=True, reduce_fx=max, batch_size=1)
+        self.log("now", float(batch), batch_size=1)
+        return (self.weight - 1.0) ** 2
+
+
+class At(lightning.Callback):
+    """Calls a function after the batch of a number, in the first epoch."""
+
+    def __init__(self, batch: int, act: Any) -> None:
+        self.batch, self.act = batch, act
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        def settled() -> None:
+            if trainer.global_step == self.batch:
+                self.act(trainer)
+
+        self.undo = used.call_at(trainer.fit_loop.epoch_loop, "on_advance_end", settled)
+
+
+def test_a_function_is_called_when_all_of_a_batch_is_done_and_can_be_taken_away() -> None:
+    seen: list[Any] = []
+    trainer = make_trainer(
+        max_epochs=1, callbacks=[at := At(2, lambda trainer: seen.append(used.progress_of(trainer)))]
+    )
+    trainer.fit(Logging(), Rest(4))
+    assert seen == [
+        {
+            "epoch": 0, "epochs": 0, "batch": 2, "batches": 2, "stepped": 2,
+            "first": False, "hook": "training_step", "owes": False,
+        }
+    ]
+    at.undo()
+    assert "on_advance_end" not in vars(trainer.fit_loop.epoch_loop)
+
+
+def test_results_of_an_epoch_are_restored_with_their_weights_and_kinds() -> None:
+    saved: list[Any] = []
+    trainer = make_trainer(
+        max_epochs=1, callbacks=[At(3, lambda t: saved.extend(used.describe_results(used.epoch_results(t))))]
+    )
+    trainer.fit(Logging(), Rest(4))
+    other = make_trainer(max_epochs=1)
+    other.strategy.connect(Logging())
+    other.training = True
+    used.restore_results(other, saved)
+    restored = {
+        key: result.compute().item() for key, result in other.fit_loop.epoch_loop._results.items() if "now" not in key
+    }
+    assert restored == {"training_step.mean": 1.0, "training_step.largest": 2.0}
+    assert [result.meta for result in other.fit_loop.epoch_loop._results.values()][1].reduce_fx is max
+
+
+def test_a_checkpoint_within_an_epoch_is_resumed_after_its_batch() -> None:
+    made: list[Any] = []
+
+    def save(trainer: lightning.Trainer) -> None:
+        made.append((used.dump(trainer, used.progress_of(trainer)), used.progress_of(trainer)))
+
+    make_trainer(max_epochs=2, callbacks=[At(2, save)]).fit(Logging(), Rest(4))
+    content, progress = made[0]
+    seen: list[int] = []
+
+    class Resume(lightning.Callback):
+        def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+            self.undo = used.restore_from(trainer, content, "memory")
+
+        def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+            used.start_exactly(trainer, progress)
+
+        def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: int, batch_idx: int) -> None:
+            seen.append(batch)
+
+    trainer = make_trainer(max_epochs=2, callbacks=[Resume()])
+    trainer.fit(Logging(), Rest(2))
+    assert (trainer.global_step, seen) == (8, [2, 3, 0, 1, 2, 3])
+
+
+def test_training_loaders_are_replaced_and_validation_loaders_are_not() -> None:
+    asked: list[Any] = []
+    trainer = make_trainer(max_epochs=1)
+    undo = used.replace_training_loaders(trainer, lambda loader: asked.append(loader) or [7])
+    module = Logging()
+    module.validation_step = lambda batch, batch_idx: None  # type: ignore[method-assign]
+    trainer.fit(module, [1, 2], [3])
+    assert asked == [[1, 2]]
+    assert trainer.global_step == 1
+    undo()
+    assert "process_dataloader" not in vars(trainer.strategy)
