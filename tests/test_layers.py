@@ -37,6 +37,7 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
     "engine": [
         *(
             "lightning",
+            "lightning_results",
             "aliases",
             "config",
             "device",

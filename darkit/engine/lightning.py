@@ -1,22 +1,19 @@
 """The parts of Lightning that darkit uses although they are private, experimental or undocumented.
 
-No other file touches these parts. ``tests/engine/test_lightning.py`` checks each by name, and ``pyproject.toml`` bounds
-Lightning to the versions that it passes with.
+No other file but `darkit.engine.lightning_results` touches these parts. ``tests/engine/test_lightning.py`` checks each
+by name, and ``pyproject.toml`` bounds Lightning to the versions that it passes with.
 """
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import lightning
-import torch
 from lightning.fabric.plugins.environments import lightning as _environment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
@@ -140,6 +137,59 @@ def call_at(owner: Any, method: str, function: Callable[[], None], *, before: bo
 
     setattr(owner, method, wrapped)
     return lambda: owner.__dict__.pop(method, None)
+
+
+def on_error(trainer: lightning.Trainer, function: Callable[[BaseException], None]) -> None:
+    """Have a function called with an error that ends ``fit``, after the callbacks and before anything is torn down."""
+    original = trainer.strategy.on_exception
+
+    def wrapped(error: BaseException) -> None:
+        function(error)
+        original(error)
+
+    trainer.strategy.on_exception = wrapped  # type: ignore[assignment, method-assign]
+
+
+def note_outputs(trainer: lightning.Trainer, note: Callable[[Any], None]) -> Callable[[], None]:
+    """Have every return value of a training step noted, before any callback sees it; return what undoes this."""
+    loop = trainer.fit_loop.epoch_loop
+    owners: list[Any] = [loop.automatic_optimization, loop.manual_optimization]
+
+    def wrap(owner: Any) -> None:
+        original = owner.run
+
+        def run(*arguments: Any, **settings: Any) -> Any:
+            outputs = original(*arguments, **settings)
+            note(outputs)
+            return outputs
+
+        owner.run = run
+
+    def undo() -> None:
+        for owner in owners:
+            owner.__dict__.pop("run", None)
+
+    for owner in owners:
+        wrap(owner)
+    return undo
+
+
+def signature_once(trainer: lightning.Trainer) -> Callable[[], None]:
+    """Have the signature of ``training_step`` looked at once instead of in every step; return what undoes this."""
+    loop: Any = trainer.fit_loop.epoch_loop
+    original = loop._build_kwargs
+    names: list[str] = []
+
+    def build(kwargs: Any, batch: Any, batch_idx: int) -> Any:
+        if not names:
+            found = original(kwargs, batch, batch_idx)
+            names.extend(found)
+            return found
+        kwargs.update(zip(names, (batch, batch_idx), strict=False))
+        return kwargs
+
+    loop._build_kwargs = build
+    return lambda: loop.__dict__.pop("_build_kwargs", None)
 
 
 def replace_training_loaders(trainer: lightning.Trainer, replace: Callable[[Any], Any]) -> Callable[[], None]:
@@ -317,78 +367,3 @@ def _forget_restart(loop: Any) -> None:
     for part in vars(loop).values():
         if hasattr(part, "_restarting"):
             _forget_restart(part)
-
-
-def logged_metrics(trainer: lightning.Trainer) -> dict[str, dict[str, Any]]:
-    """Return the values that callbacks and schedules may monitor, by kind."""
-    logged = trainer._logger_connector
-    return {
-        "callback": dict(logged._callback_metrics),
-        "log": dict(logged._logged_metrics),
-        "bar": dict(logged._progress_bar_metrics),
-    }
-
-
-def restore_logged_metrics(trainer: lightning.Trainer, values: Mapping[str, Mapping[str, Any]]) -> None:
-    """Restore values from `logged_metrics`."""
-    logged: Any = trainer._logger_connector
-    logged._callback_metrics.update(values["callback"])
-    logged._logged_metrics.update(values["log"])
-    logged._progress_bar_metrics.update(values["bar"])
-
-
-_OF_METADATA = (
-    *("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph", "add_dataloader_idx"),
-    *("dataloader_idx", "metric_attribute"),
-)
-_OF_RESULT = ("has_reset", "_update_count", "_forward_cache", "value", "cumulated_batch_size")
-
-
-def epoch_results(trainer: lightning.Trainer) -> list[tuple[_ResultMetric, dict[str, Any]]]:
-    """Return what ``self.log`` has accumulated in this training epoch: each result with its values now.
-
-    Lightning replaces these values and does not change them in place, so they need no copy.
-    """
-    found = []
-    for result in trainer.fit_loop.epoch_loop._results.values():
-        names = _OF_RESULT if result.is_tensor else _OF_RESULT[:3]
-        found.append((result, {name: result.__dict__[name] for name in names if name in result.__dict__}))
-    return found
-
-
-def describe_results(results: list[tuple[_ResultMetric, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return what `epoch_results` found as plain values, for a checkpoint."""
-    return [
-        {
-            "values": values,
-            "is_tensor": result.is_tensor,
-            "meta": {name: getattr(result.meta, name) for name in _OF_METADATA},
-            "reduce": result.meta.reduce_fx.__name__,
-            "builtin": result.meta.reduce_fx in (max, min, sum),
-            "sync": {"should": result.meta.sync.should, "rank_zero_only": result.meta.sync.rank_zero_only},
-        }
-        for result, values in results
-        if result.meta.sync.group is None
-    ]
-
-
-def restore_results(trainer: lightning.Trainer, saved: list[Mapping[str, Any]]) -> None:
-    """Restore the results of an epoch from `describe_results`."""
-    results: Any = trainer.fit_loop.epoch_loop._results
-    module: Any = trainer.lightning_module
-    for entry in saved:
-        meta = _Metadata(**entry["meta"], reduce_fx=getattr(builtins if entry["builtin"] else torch, entry["reduce"]))
-        meta.sync = _Sync(
-            fn=trainer.strategy.reduce,
-            _should=entry["sync"]["should"],
-            rank_zero_only=entry["sync"]["rank_zero_only"],
-        )
-        result = _ResultMetric(meta, entry["is_tensor"])
-        values = dict(entry["values"])
-        if not result.is_tensor:
-            values["value"] = module.get_submodule(entry["meta"]["metric_attribute"])
-        result.__dict__.update(values)
-        index = entry["meta"]["dataloader_idx"]
-        suffix = "" if index is None or not entry["meta"]["add_dataloader_idx"] else f".{index}"
-        fx = entry["meta"]["fx"].removesuffix(suffix)
-        results[f"{fx}.{entry['meta']['name']}{suffix}"] = result.to(module.device)

@@ -18,14 +18,14 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.description.describe import describe_model
 from darkit.engine.description.exports import write_exports
 from darkit.engine.device import resolve_device, seed_generators
-from darkit.engine.lightning import REFUSALS, restore_from
+from darkit.engine.lightning import REFUSALS, on_error, restore_from
 from darkit.engine.log.progress import announce
 from darkit.engine.log.rows import Sink
 from darkit.engine.loop import lightnings_exits, make_sinks, quiet_lightning, retention_of
 from darkit.engine.native.data import NativeData
 from darkit.engine.native.logger import RowLogger
 from darkit.engine.native.plain import PlainModule, inner
-from darkit.engine.native.recorder import RecordingCallback, refuse_other_loops, refuse_strategy
+from darkit.engine.native.recorder import refuse_other_loops, refuse_strategy
 from darkit.engine.native.recording import Recording
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
@@ -90,18 +90,8 @@ def refuse_settings(model: nn.Module, config: TrainerConfig, objects: Sequence[s
         raise ConfigError("compile=True is not for a LightningModule: give torch.compile(model).")
 
 
-class _Outputs(lightning.Callback):
-    """Give a recording what the training step returned, before another callback can fail."""
-
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, *arguments: Any) -> None:
-        self.recording.on_train_batch_end(outputs)
-
-
-class _OfRun(RecordingCallback):
-    """Record into a session that `train_native` opens and ends.
+class _OfRun(lightning.Callback):
+    """Attach a recording to a trainer; from the first step on it is no callback any more.
 
     Args:
         recording: The recording.
@@ -109,22 +99,29 @@ class _OfRun(RecordingCallback):
         started: Called when the training starts.
     """
 
-    def __init__(self, recording: Recording, state: Mapping[str, Any], started: Callable[[Any], None]) -> None:
+    def __init__(self, recording: Recording, state: Mapping[str, Any], started: Callable[[], None]) -> None:
         self.recording = recording
         self._state = state
         self._started = started
         self._undo: Callable[[], None] = lambda: None
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Have the trainer restore the checkpoint."""
+        """Have the trainer restore the checkpoint, and the recording get every error."""
         if self._state:
             self._undo = restore_from(trainer, self._state, "the run's checkpoint")
+        on_error(trainer, lambda error: self.recording.on_exception(trainer, error))
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Attach to the loops."""
+        self.recording.attach(trainer, pl_module, unchanged=False)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write the run's files."""
-        super().on_train_start(trainer, pl_module)
+        """Write the run's files, and leave the list of callbacks."""
         self._undo()
-        self._started(trainer)
+        self.recording.on_train_start(trainer)
+        self._started()
+        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
+        trainer.callbacks = others  # type: ignore[attr-defined]
 
 
 def refuse_beside(callback: str, config: TrainerConfig) -> None:
@@ -217,7 +214,7 @@ def train_native(
         recording.validates_last = isinstance(model, PlainModule)
         own = RowLogger(lambda: Run(session.folder), lambda values, step: recording.log(trainer, values, step))
 
-        def started(trainer: lightning.Trainer) -> None:
+        def started() -> None:
             facts = loaders.facts()
             if state and same is not None and session.writes:
                 warn_of_other_data(same.run, facts)
@@ -230,7 +227,7 @@ def train_native(
             with quiet_lightning(), place.applied(), lightnings_exits(session.guard):
                 trainer = _trainer(
                     **settings,
-                    callbacks=[_Outputs(recording), *callbacks, _OfRun(recording, state, started)],
+                    callbacks=[*callbacks, _OfRun(recording, state, started)],
                     logger=[own, *loggers],
                     default_root_dir=session.folder,
                     plugins=[place.environment],
@@ -245,6 +242,7 @@ def train_native(
                 recording.wait()
                 announce(load_best(Run(session.folder), inner(model), config, writes=session.writes))
         finally:
+            recording.detach()
             if not session.forked:
                 loaders.close()
     if session.writes:

@@ -54,7 +54,9 @@ def table(title: str, found: dict[str, list[float]], unit: str, base: str, digit
 def steps() -> None:
     """The cost of a step."""
     tiny = measure(
-        "steps.py", ["plain", "lightning_barebones", "darkit_full", "hugging_face", "lightning_full"], "tiny"
+        "steps.py",
+        ["plain", "lightning_barebones", "darkit_full", "darkit_module", "hugging_face", "lightning_full"],
+        "tiny",
     )
     table("A tiny model (12-12-12, batch 4, Adam, one thread)", tiny, "us per step", "lightning_barebones")
     table("The same against a plain loop", tiny, "us per step", "plain")

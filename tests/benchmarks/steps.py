@@ -163,12 +163,31 @@ def darkit_full(kind: str, folder: Path) -> None:
     )
 
 
+def darkit_module(kind: str, folder: Path) -> None:
+    """darkit with everything on and a LightningModule, which Lightning's own loop trains."""
+    import os
+
+    import darkit
+
+    os.environ["DARWIN_KIT_HOME"] = str(folder)
+    darkit.fit(
+        lightning_module(kind, log=True),
+        data(kind),
+        device="cpu",
+        batch_size=BATCH,
+        max_step=STEPS[kind],
+        save_step_interval=SAVE_EVERY,
+        tensorboard=True,
+    )
+
+
 CONTENDERS: dict[str, Callable[[str, Path], None]] = {
     "plain": plain,
     "lightning_barebones": lightning_barebones,
     "hugging_face": hugging_face,
     "lightning_full": lightning_full,
     "darkit_full": darkit_full,
+    "darkit_module": darkit_module,
 }
 
 

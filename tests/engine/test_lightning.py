@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from darkit.engine import lightning as used
+from darkit.engine import lightning_results as kept
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*dataloader_iter")
 PROGRESS = ("ready", "started", "processed", "completed")
@@ -50,6 +51,12 @@ PATHS = [
     ),
     "strategy.launcher",
     "strategy.process_dataloader",
+    "strategy.on_exception",
+    "strategy.on_train_end",
+    "precision_plugin._after_closure",
+    "fit_loop.epoch_loop._build_kwargs",
+    "fit_loop.epoch_loop.automatic_optimization.run",
+    "fit_loop.epoch_loop.manual_optimization.run",
     "received_sigterm",
     "enable_validation",
 ]
@@ -255,8 +262,14 @@ def test_a_function_is_called_when_all_of_a_batch_is_done_and_can_be_taken_away(
     trainer.fit(Logging(), Rest(4))
     assert seen == [
         {
-            "epoch": 0, "epochs": 0, "batch": 2, "batches": 2, "stepped": 2,
-            "first": False, "hook": "training_step", "owes": False,
+            "epoch": 0,
+            "epochs": 0,
+            "batch": 2,
+            "batches": 2,
+            "stepped": 2,
+            "first": False,
+            "hook": "training_step",
+            "owes": False,
         }
     ]
     at.undo()
@@ -266,13 +279,13 @@ def test_a_function_is_called_when_all_of_a_batch_is_done_and_can_be_taken_away(
 def test_results_of_an_epoch_are_restored_with_their_weights_and_kinds() -> None:
     saved: list[Any] = []
     trainer = make_trainer(
-        max_epochs=1, callbacks=[At(3, lambda t: saved.extend(used.describe_results(used.epoch_results(t))))]
+        max_epochs=1, callbacks=[At(3, lambda t: saved.extend(kept.describe_results(kept.epoch_results(t))))]
     )
     trainer.fit(Logging(), Rest(4))
     other = make_trainer(max_epochs=1)
     other.strategy.connect(Logging())
     other.training = True
-    used.restore_results(other, saved)
+    kept.restore_results(other, saved)
     restored = {
         key: result.compute().item() for key, result in other.fit_loop.epoch_loop._results.items() if "now" not in key
     }

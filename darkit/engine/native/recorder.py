@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from torch.optim import Optimizer
 
 from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import AUTO, TrainerConfig
@@ -29,53 +28,7 @@ from darkit.runs.names import check_name, run_path
 from darkit.runs.retention import Retention
 
 
-class RecordingCallback(lightning.Callback):
-    """Pass the hooks of a trainer on to a `Recording`."""
-
-    recording: Recording | None = None
-
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self.recording is not None:
-            self.recording.attach(trainer, pl_module)
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self.recording is not None:
-            self.recording.on_train_start(trainer)
-
-    def on_before_optimizer_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
-    ) -> None:
-        if self.recording is not None:
-            self.recording.on_before_optimizer_step(trainer, optimizer)
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        if self.recording is not None:
-            self.recording.on_train_batch_end(outputs)
-
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self.recording is not None:
-            self.recording.on_train_end(trainer)
-
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        if self.recording is not None:
-            self.recording.on_exception(trainer, exception)
-            self.recording.detach()
-
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        if self.recording is not None and stage == "fit":
-            self.recording.detach()
-
-
-class RunRecorder(RecordingCallback):
+class RunRecorder(lightning.Callback):
     """Make every ``fit`` of a stock `lightning.Trainer` a run: ``Trainer(callbacks=[RunRecorder("my-run")])``.
 
     The training itself is not changed. The run gets what ``self.log`` and other callbacks log, durable checkpoints that
@@ -137,6 +90,7 @@ class RunRecorder(RecordingCallback):
         self.series = visual_series
         self.resume = resume
         self.session: Session | None = None
+        self.recording: Recording | None = None
         self._run: Run | None = None
         self._found: Resume | None = None
         self._given: Mapping[str, Any] | None = None
@@ -200,14 +154,14 @@ class RunRecorder(RecordingCallback):
             Retention(self.config.keep_last, self.config.keep_best, self.config.monitor, self.config.best_mode),
         )
         self.recording = Recording(session, self.config, state=state if KEY in state else {})
-        super().on_fit_start(trainer, pl_module)
+        self.recording.attach(trainer, pl_module)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the run's description, and begin to receive what is logged."""
         session, recording = self.session, self.recording
         if session is None or recording is None:
             return
-        super().on_train_start(trainer, pl_module)
+        recording.on_train_start(trainer)
         description = describe_model(bare(pl_module))
         self.config.max_step = trainer.max_steps if trainer.max_steps > 0 else self.config.max_step
         session.describe(description, self.config, self.series or DEFAULT_SERIES, {})
@@ -218,11 +172,17 @@ class RunRecorder(RecordingCallback):
         )
         trainer.loggers = [*trainer.loggers, self._logger]
 
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Save the last step."""
+        if self.recording is not None:
+            self.recording.on_train_end(trainer)
+
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """Save the last completed step, and record how the training ended."""
-        super().on_exception(trainer, pl_module, exception)
+        if self.recording is not None:
+            self.recording.on_exception(trainer, exception)
         session = self.session
         if session is not None and was_sent_sigterm(trainer):
             session.guard.request.ask("Stopped by SIGTERM.")
@@ -230,7 +190,6 @@ class RunRecorder(RecordingCallback):
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """End the run."""
-        super().teardown(trainer, pl_module, stage)
         if stage == "fit":
             self._end(None, trainer)
 
@@ -281,7 +240,10 @@ class RunRecorder(RecordingCallback):
         return [TensorBoardSink(session.folder / files.TENSORBOARD, session.step + 1 if session.step else None)]
 
     def _end(self, error: BaseException | None, trainer: lightning.Trainer | None = None) -> None:
-        session, self.session, self.recording = self.session, None, None
+        session, self.session = self.session, None
+        recording, self.recording = self.recording, None
+        if recording is not None:
+            recording.detach()
         self._restored()
         if trainer is not None:
             trainer.loggers = [logger for logger in trainer.loggers if logger is not self._logger]

@@ -27,12 +27,15 @@ from darkit.engine.lightning import (
     finish_batch,
     has_batch_in_flight,
     logged_step,
+    note_outputs,
     replace_training_loaders,
     resume_averaging,
+    signature_once,
     start_exactly,
     training_loaders,
     validate,
 )
+from darkit.engine.lightning_results import log_faster
 from darkit.engine.log.progress import announce
 from darkit.engine.log.values import number_of
 from darkit.engine.native.plain import inner
@@ -46,7 +49,10 @@ MakeLoader = Callable[[Any], StatefulLoader | None]
 
 
 class Recording:
-    """Record one ``trainer.fit`` into a session. All functions are for hooks of a callback, of the same names.
+    """Record one ``trainer.fit`` into a session.
+
+    In the steps it is called from Lightning's loops and not as a callback, for which Lightning takes longer than for a
+    small model's step.
 
     Args:
         session: The open session.
@@ -87,18 +93,35 @@ class Recording:
         self._guard = LossGuard(config.nan_policy, session.stream)
         self._best: float | None = None
 
-    def attach(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Attach to the trainer's loops, in ``on_fit_start``."""
-        self.moments = Moments(inner(module), {"run": self.session.folder.name, "id": self.session.run_id})
+    def attach(self, trainer: lightning.Trainer, module: lightning.LightningModule, *, unchanged: bool = True) -> None:
+        """Attach to the trainer's loops, in ``on_fit_start``.
+
+        Args:
+            trainer: The trainer.
+            module: The module.
+            unchanged: Whether the trainer and its module are left to work as they are; otherwise ``self.log`` gets
+                quicker, and the end of the training needs no callback.
+        """
+        facts = {"run": self.session.folder.name, "id": self.session.run_id}
+        self.moments = Moments(inner(module), facts)
         loop = trainer.fit_loop
         self._undo = [
-            register_optimizer_step_pre_hook(self._note_direct_step).remove,
+            register_optimizer_step_pre_hook(self._note_step).remove,
+            call_at(trainer.precision_plugin, "_after_closure", lambda: self._before_step(trainer), before=True),
+            note_outputs(trainer, self._note_outputs),
             call_at(loop.epoch_loop, "on_advance_end", lambda: self._after_batch(trainer)),
             call_at(loop, "on_advance_end", lambda: self._after_epoch(trainer)),
             replace_training_loaders(trainer, lambda loader: self._watched(trainer, loader)),
         ]
         if KEY in self._state:
             self._undo.append(call_at(loop, "on_advance_start", lambda: self._restore(trainer), before=True))
+        if not unchanged:
+            self._undo += [
+                signature_once(trainer),
+                call_at(trainer.strategy, "on_train_end", lambda: self.on_train_end(trainer)),
+            ]
+            if trainer.world_size == 1:
+                self._undo.append(log_faster(trainer, module))
         self.moments.train = [loader for loader in training_loaders(trainer) if isinstance(loader, StatefulLoader)]
 
     def detach(self) -> None:
@@ -124,16 +147,6 @@ class Recording:
         self.moments.record(trainer, epoch_ended=False)
         if trainer.is_global_zero:
             check_savable(self.moments.collect(trainer))
-
-    def on_before_optimizer_step(self, trainer: lightning.Trainer, optimizer: Optimizer) -> None:
-        """Record that the weights change now, and the learning rate with which."""
-        self._stepping_from = trainer.global_step
-        if optimizer is trainer.optimizers[0] or self.moments.rate is None:
-            self.moments.rate = optimizer.param_groups[0]["lr"]
-
-    def on_train_batch_end(self, outputs: Any) -> None:
-        """Record what the training step returned."""
-        self._outputs = outputs
 
     def log(self, trainer: lightning.Trainer, values: Mapping[str, Any], step: int | None) -> None:
         """Add values to the row of the step that is being done."""
@@ -251,8 +264,18 @@ class Recording:
             self.moments.record(trainer, epoch_ended=False)
             self._before_epoch_end = before
 
-    def _note_direct_step(self, *arguments: Any) -> None:
+    def _note_step(self, optimizer: Optimizer, *arguments: Any) -> None:
+        """Count a step of any optimizer, and record the rate of the first one that steps for a step."""
+        if not self._direct_steps:
+            self.moments.rate = optimizer.param_groups[0]["lr"]
         self._direct_steps += 1
+
+    def _before_step(self, trainer: lightning.Trainer) -> None:
+        """Record that the weights change now."""
+        self._stepping_from = trainer.global_step
+
+    def _note_outputs(self, outputs: Any) -> None:
+        self._outputs = outputs
 
     def _after_epoch(self, trainer: lightning.Trainer) -> None:
         self._reloads = True

@@ -18,13 +18,11 @@ from darkit.engine.checkpoints.weights import bare, class_path
 from darkit.engine.data.loader_state import LoaderState
 from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.device import generator_states, restore_generators
-from darkit.engine.lightning import (
-    batches_ahead,
+from darkit.engine.lightning import batches_ahead, dump, progress_of
+from darkit.engine.lightning_results import (
     describe_results,
-    dump,
     epoch_results,
     logged_metrics,
-    progress_of,
     restore_logged_metrics,
     restore_results,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -38,7 +39,7 @@ def test_the_weights_are_those_of_a_stock_trainer(kind: str) -> None:
     assert same(content["state_dict"], weights(stock))
 
 
-def test_the_log_has_what_the_module_logs() -> None:
+def test_the_log_has_what_the_module_logs(tmp_path: Path) -> None:
     class Stock(lightning.pytorch.loggers.CSVLogger):
         rows: list[dict[str, float]] = []  # noqa: RUF012
 
@@ -49,7 +50,7 @@ def test_the_log_has_what_the_module_logs() -> None:
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_epochs=2,
-        logger=(logger := Stock("unused")),
+        logger=(logger := Stock(tmp_path)),
         log_every_n_steps=1,
         enable_checkpointing=False,
         enable_progress_bar=False,
