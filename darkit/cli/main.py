@@ -33,6 +33,7 @@ examples:
   darkit runs                                    list all runs
   darkit show NAME                               show one run
   darkit predict NAME "The import statement"     predict with it
+  darkit import runs/                            make runs of TensorBoard, W&B, MLflow and other logs
   darkit start                                   watch all of them on a local page
 
 Runs are stored in DARWIN_KIT_HOME; `darkit runs` prints the folder.

@@ -47,7 +47,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``running``, ``finished``, ``stopped`` or ``crashed``; `details` has the rest."""
+        """``running``, ``finished``, ``stopped``, ``crashed`` or ``unknown``; `details` has the rest."""
         return self.details.state
 
     @property

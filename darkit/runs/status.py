@@ -41,7 +41,8 @@ class Status:
     """The state of a run.
 
     Attributes:
-        state: ``running``, ``stalled`` (alive, without progress), ``finished``, ``stopped`` or ``crashed``.
+        state: ``running``, ``stalled`` (alive, without progress), ``finished``, ``stopped`` or ``crashed``; ``unknown``
+            for an imported run whose log does not say how it ended.
         step: The last completed step.
         max_step: The step at which the run ends, or None.
         started: When this training began, in Unix seconds.

@@ -170,6 +170,17 @@ def _beside(log: Path) -> set[str]:
     return seen
 
 
+def test_a_link_in_the_place_of_an_interrupted_import_is_refused(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").write_text("x")
+    (base() / next(iter(_beside(log)))).symlink_to(tmp_path / "theirs")
+    assert command(log) == 1
+    assert "is a link" in capsys.readouterr().err
+    assert tree(tmp_path / "theirs").keys() == {"file"}
+
+
 def test_two_imports_of_one_log_do_not_meet(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = base() / next(iter(_beside(log)))
     folder.mkdir()

@@ -142,6 +142,14 @@ def test_a_deleted_run_is_said_and_left_out(store: Path, capsys: pytest.CaptureF
     assert "deleted" not in {run.name for run in list_runs()}
 
 
+def test_artifacts_of_a_run_are_not_searched_for_logs(store: Path) -> None:
+    for folder in store.glob("mlruns/*/*/artifacts"):
+        (folder / "version_0").mkdir()
+        (folder / "version_0" / "metrics.csv").write_text("step,loss\n1,2\n")
+    imported(store)
+    assert {run.name for run in list_runs()} == {"failing", "first", "open"}
+
+
 def test_the_source_is_not_touched_and_a_second_import_writes_nothing(store: Path) -> None:
     before = tree(store)
     imported(store)
