@@ -12,6 +12,15 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
+from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
 from darkit.cli.main import main
@@ -217,3 +226,63 @@ def test_a_run_is_readable_by_everything(events: Path, capsys: pytest.CaptureFix
     assert main(["predict", "it", "x"]) == 2
     assert "it" in capsys.readouterr().err
     assert isinstance(load("it"), Run)
+
+
+def write_events(path: Path, events: list[Event]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        writer = RecordWriter(file)
+        for event in events:
+            writer.write(event.SerializeToString())
+        writer.flush()
+
+
+def test_tensors_of_tensorflow_are_scalars_texts_images_and_histograms(tmp_path: Path) -> None:
+    picture = TensorProto(dtype=DT_STRING, string_val=[b"2", b"2", b"\x89PNG\r\n\x1a\none", b"\x89PNG\r\n\x1a\ntwo"])
+    plugin = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="images"))
+    odd = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="pr_curves"))
+    summaries = [
+        scalar_pb("scalar", 0.1),
+        text_pb("text", "words"),
+        histogram_pb("histogram", np.asarray([1.0, 1.0, 2.0, 5.0]), buckets=4),
+        Summary(value=[Summary.Value(tag="pictures", metadata=plugin, tensor=picture)]),
+        Summary(value=[Summary.Value(tag="curves", metadata=odd, tensor=TensorProto(dtype=DT_STRING))]),
+    ]
+    events = [Event(wall_time=1.0, file_version="brain.Event:2")]
+    events += [Event(wall_time=5.0, step=3, summary=summary) for summary in summaries]
+    later = Summary(value=[Summary.Value(tag="scalar", tensor=scalar_pb("scalar", 7).value[0].tensor)])
+    events.append(Event(wall_time=6.0, step=4, summary=later))  # without metadata, as all but the first are
+    write_events(tmp_path / "tf" / "events.out.tfevents.1", events)
+    (outcome,) = imported(tmp_path / "tf")
+    run = only_run()
+    assert points(run) == {"scalar": [(3, np.float32(0.1).item()), (4, 7.0)]}
+    media = {medium.key: read_medium(run.path, medium) for medium in read_media(run.path)}
+    assert set(media) == {"text", "histogram", "pictures/0", "pictures/1"}
+    assert (media["text"], media["pictures/1"]) == (b"words", b"\x89PNG\r\n\x1a\ntwo")
+    assert json.loads(media["histogram"]) == {"edges": [1.0, 2.0, 3.0, 4.0, 5.0], "counts": [2, 1, 0, 1]}
+    assert any("pr_curves (1)" in problem for problem in outcome.problems)
+
+
+def test_old_files_drop_what_is_logged_again_by_tensorboards_rule(tmp_path: Path) -> None:
+    def event(step: int, **values: float) -> Event:
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        return Event(wall_time=float(step), step=step, summary=summary)
+
+    events = [event(step, a=float(step), b=float(step)) for step in range(6)]
+    events += [event(3, a=30.0), event(4, a=40.0), event(6, a=60.0, b=60.0)]
+    write_events(tmp_path / "old" / "events.out.tfevents.1", events)
+    imported(tmp_path / "old")
+    assert points(only_run()) == expected(scalars(tmp_path / "old"))
+    assert points(only_run())["a"] == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0), (6, 60.0)]
+
+
+def test_a_tensor_that_claims_to_be_huge_costs_nothing(tmp_path: Path) -> None:
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=2**40)])
+    tensor = TensorProto(dtype=DT_FLOAT, float_val=[1.0, 2.0], tensor_shape=shape)
+    plugin = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"))
+    value = Summary.Value(tag="x", metadata=plugin, tensor=tensor)
+    events = [Event(step=1, summary=Summary(value=[value])), Event(step=2, summary=scalar_pb("y", 1.0))]
+    write_events(tmp_path / "odd" / "events.out.tfevents.1", events)
+    (outcome,) = imported(tmp_path / "odd")
+    assert points(only_run()) == {"y": [(2, 1.0)]}
+    assert any("tensors (1)" in problem for problem in outcome.problems)
