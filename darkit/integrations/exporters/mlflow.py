@@ -5,7 +5,6 @@ MLflow refuses a database whose schema is not the one of its version, so only it
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from darkit.errors import ConfigError
-from darkit.integrations.exporters.tables import refuse_checkpoint, without_media
+from darkit.integrations.exporters.tables import refuse_checkpoint, valid_text, without_media
 from darkit.runs import Run
 from darkit.runs.notes import read_notes
 from darkit.runs.safe import finite_number
@@ -27,6 +26,7 @@ _CLOCK = ("step", "time")
 _METRICS, _PARAMS = 1_000, 100  # that MLflow takes at once
 _LONGEST_PARAM = 6_000  # characters
 _LONGEST_KEY = 250
+_LONGEST_TAG = 5_000
 _UNKNOWN = re.compile(r"[^\w. :/-]", re.ASCII)
 _LARGEST_STEP = 2**53
 
@@ -68,6 +68,7 @@ def _quiet_mlflow() -> Iterator[Any]:
     try:
         import mlflow
         import mlflow.entities
+        import mlflow.exceptions
     except ImportError as error:
         raise ConfigError("The format mlflow needs the package mlflow. Install it: pip install mlflow") from error
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
@@ -76,6 +77,8 @@ def _quiet_mlflow() -> Iterator[Any]:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         yield mlflow
+    except mlflow.exceptions.MlflowException as error:
+        raise ConfigError(f"MLflow refuses the run: {error}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
@@ -88,15 +91,22 @@ def _parts(values: list[Any], size: int) -> Iterator[list[Any]]:
 
 def _tags(run: Run) -> dict[str, str]:
     notes = read_notes(run.path)
-    tags = {_key(name): value for name, _, value in (tag.partition("=") for tag in notes.tags)}
+    tags: dict[str, str] = {}
+    for tag in notes.tags:
+        name, _, value = tag.partition("=")
+        tags[_free(_key(name), tags)] = valid_text(value)
     git = run.info.get("git")
     commit = git.get("commit") if isinstance(git, Mapping) else None
     return {
         **tags,
         "darkit.run": run.name,
         "darkit.state": run.status,
-        **({"mlflow.note.content": notes.note} if notes.note else {}),
-        **({"mlflow.source.git.commit": commit} if isinstance(commit, str) and commit else {}),
+        **({"mlflow.note.content": valid_text(notes.note)[:_LONGEST_TAG]} if notes.note else {}),
+        **(
+            {"mlflow.source.git.commit": valid_text(commit)[:_LONGEST_TAG]}
+            if isinstance(commit, str) and commit
+            else {}
+        ),
     }
 
 
@@ -105,7 +115,7 @@ def _params(config: Mapping[str, Any]) -> tuple[dict[str, str], int]:
     found: dict[str, str] = {}
     too_long = 0
     for name, value in _flat(config):
-        text = value if isinstance(value, str) else str(value) if not isinstance(value, list) else json.dumps(value)
+        text = valid_text(value) if isinstance(value, str) else str(value)
         if len(text) > _LONGEST_PARAM:
             too_long += 1
         else:

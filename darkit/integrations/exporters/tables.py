@@ -45,6 +45,11 @@ def refuse_checkpoint(run: Run, wanted: str | None, name: str) -> None:
         raise ConfigError(f"The format {name} has the log of a run, not a checkpoint. Give {run.name} alone.")
 
 
+def valid_text(text: str) -> str:
+    """Return a text that UTF-8 can encode; JSON may hold half characters."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def without_media(run: Run) -> str:
     """Say that media are not in the output, if the run has some."""
     count = len(read_media(run.path))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from darkit.errors import ConfigError, MediaError
-from darkit.integrations.exporters.tables import refuse_checkpoint
+from darkit.integrations.exporters.tables import refuse_checkpoint, valid_text
 from darkit.runs import Run
 from darkit.runs.media import Medium, read_media, read_medium
 from darkit.runs.safe import finite_number
@@ -52,7 +52,7 @@ def export_tensorboard(run: Run, wanted: str | None, output: Path) -> str:
         for medium in media:
             try:
                 value = _medium(medium, read_medium(run.path, medium))
-            except (MediaError, ValueError, TypeError, KeyError):
+            except (MediaError, ValueError, TypeError, KeyError, OverflowError, RecursionError):  # a run is untrusted
                 left_out[f"unreadable {medium.kind}"] += 1
                 continue
             if value is None:
@@ -148,12 +148,13 @@ def _hparams(config: Mapping[str, Any]) -> Any:
         return None
     values = {}
     for name, value in config.items():
+        key, number = valid_text(name), finite_number(value)
         if isinstance(value, bool):
-            values[name] = Value(bool_value=value)
-        elif isinstance(value, int | float):
-            values[name] = Value(number_value=float(value))
+            values[key] = Value(bool_value=value)
+        elif number is not None:
+            values[key] = Value(number_value=number)
         else:
-            values[name] = Value(string_value=value if isinstance(value, str) else json.dumps(value))
+            values[key] = Value(string_value=valid_text(value) if isinstance(value, str) else json.dumps(value))
     content = HParamsPluginData(session_start_info=SessionStartInfo(hparams=values)).SerializeToString()
     data = SummaryMetadata.PluginData(plugin_name="hparams", content=content)
     metadata = SummaryMetadata(plugin_data=data)

@@ -206,3 +206,33 @@ def test_what_cannot_be_written_is_refused(name: str, run: Run, capsys: pytest.C
     assert main(["export", "it", "--format", name]) == 2
     assert "has not logged anything yet" in capsys.readouterr().err
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "csv", "parquet", "mlflow"])
+def test_a_hostile_run_is_exported_or_refused_in_one_sentence(
+    name: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {
+        "half \ud800": "\ud800",
+        "huge": 10**400,
+        "deep": {"a/../b": [1, {"x": None}]},
+        "": "",
+        "x" * 500: "y" * 9000,
+    }
+    (run.path / files.MODEL_CONFIG).write_text(json.dumps(config))
+    (run.path / files.RUN).write_text('{"created": 1e308, "git": 5, "series": []}')
+    header = 'step,time,"a/../b","a b\\c",step,"%s"' % ("z" * 400)
+    (run.path / files.LOG).write_text(
+        f'{header}\n1e300,inf,1,2,3,4\nx,,nan,inf,"t",-0.0\n"\n9223372036854775807,1,2,3,4,5\n'
+    )
+    index = run.path / files.MEDIA / "index.jsonl"
+    lines = index.read_text().splitlines()
+    for content in (b'{"edges": [0, "x"], "counts": ["y"]}', b'{"columns": 5, "rows": {}}', b"[" * 100_000):
+        kind = "table" if b"columns" in content else "histogram"
+        MediaStore(run.path).add(kind, "odd", 1, content, "json", time=1.0)
+    index.write_text("\n".join([*index.read_text().splitlines(), lines[0].replace("picture", "half \\ud800"), "{", ""]))
+    code = main(["export", "it", "--format", name, "--output", "out"])
+    said = capsys.readouterr()
+    assert code in (0, 2)
+    assert "Traceback" not in said.err
+    assert Path("out").exists() == (code == 0)
