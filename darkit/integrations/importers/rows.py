@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from darkit.runs.inert import inert
+from darkit.runs.log import LONGEST_HEADER
 from darkit.runs.records import format_header, format_value
 
 MOST_VALUES = 20_000_000  # of a run; they are sorted in memory
@@ -22,9 +23,11 @@ MOST_COLUMNS = 5_000
 LONGEST_COLUMN = 200  # characters
 LONGEST_TEXT = 2_000  # characters of a text in a row
 LARGEST_STEP = 2**53  # a larger one is not exact as a float, and no training gets there
+MOST_CELLS = 2**31  # of the table; an empty one is a byte of the log
+_AROUND = 10  # bytes around a name in the header: quotes, a comma, a number
 _FIRST = ("step", "epoch", "time")
 _BLOCK = 10_000  # rows that are formatted at once
-_MOST_SERIES = 500
+_MOST_SERIES = 500  # curves that run.json declares
 
 
 class _Step:
@@ -49,6 +52,8 @@ class Rows:
         self._steps: dict[int, _Step] = {}
         self._columns: dict[str, str] = {}  # a source's name -> the column's
         self._taken: set[str] = set(_FIRST[::2])
+        self._width = 0  # bytes of the header
+        self._known: list[str] = []  # the columns with values, while no value is added or dropped
         self._values = 0
 
     def add(self, step: Any, values: Mapping[str, Any], time: float | None = None) -> None:
@@ -66,6 +71,7 @@ class Rows:
         found = self._clean(values)
         if not found:
             return
+        self._known = []
         place = self._steps.setdefault(number, _Step())
         index = max(place.counts[column] for column in found)
         if index and len(found) > 1:  # a column such as the epoch comes with the training's values and the validation's
@@ -84,6 +90,7 @@ class Rows:
 
     def drop_from(self, step: int, names: Collection[str] | None = None) -> None:
         """Drop the values at this step and later ones, of all names or of some: the run was restarted there."""
+        self._known = []
         for number in [number for number in self._steps if number >= step]:
             if names is None:
                 del self._steps[number]
@@ -118,10 +125,18 @@ class Rows:
         return (min(known), max(known)) if known else None
 
     def columns(self) -> list[str]:
-        """Return the columns: step, epoch and time first, the others as they came."""
-        present = {column for place in self._steps.values() for row in place.rows for column in row}
-        ordered = dict.fromkeys([*_FIRST, *self._columns.values()])
-        return [column for column in ordered if column in present or column == "step"]
+        """Return the columns: step, epoch and time first, the others as they came, as many as the table may have."""
+        return self._present()[: self._most_columns()]
+
+    def _present(self) -> list[str]:
+        if not self._known:
+            present = {column for place in self._steps.values() for row in place.rows for column in row}
+            ordered = dict.fromkeys([*_FIRST, *self._columns.values()])
+            self._known = [column for column in ordered if column in present or column == "step"]
+        return self._known
+
+    def _most_columns(self) -> int:
+        return max(len(_FIRST), MOST_CELLS // max(1, len(self)))
 
     def series(self) -> dict[str, list[str]]:
         """Return a curve over the steps for each column with numbers."""
@@ -142,7 +157,11 @@ class Rows:
 
     def problems(self) -> list[str]:
         """Return a sentence for each reason why values were left out."""
-        return [f"{count:,} values {reason} and were left out." for reason, count in self.left_out.items()]
+        said = [f"{count:,} values {reason} and were left out." for reason, count in self.left_out.items()]
+        found, kept = len(self._present()), self._most_columns()
+        if found > kept:
+            said.append(f"Of {found:,} columns of {len(self):,} rows, the first {kept:,} are kept.")
+        return said
 
     def _clean(self, values: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -154,7 +173,7 @@ class Rows:
                 continue
             column = self._column(name)
             if column is None:
-                self.left_out[f"have other names than the first {MOST_COLUMNS:,}"] += 1
+                self.left_out["have names beyond the columns that a log may have"] += 1
             elif self._values + len(found) >= MOST_VALUES:
                 self.left_out[f"come after the first {MOST_VALUES:,}"] += 1
             else:
@@ -164,9 +183,10 @@ class Rows:
     def _column(self, name: str) -> str | None:
         """Return the column for a name of the source: valid, and one that no other name has."""
         if name not in self._columns:
-            if len(self._columns) >= MOST_COLUMNS:
-                return None
             column = column_name(name)
+            self._width += len(column.encode("utf-8", "backslashreplace")) + _AROUND
+            if len(self._columns) >= MOST_COLUMNS or self._width > LONGEST_HEADER:
+                return None
             if column in _FIRST[::2]:  # the source's own clock has these
                 column = f"logged_{column}"
             stem, count = column, 1

@@ -20,6 +20,7 @@ from darkit.integrations.importers.rows import Rows
 from darkit.integrations.importers.wire import Message
 from darkit.integrations.importers.writer import import_source
 from darkit.runs import base, list_runs
+from darkit.runs.log import LONGEST_HEADER
 from tests.integrations.importers.parts import imported, only_run, points
 
 REPLACED = {b"1": b"9" * 30, b"0": b"-1e999", b'"': b"", b":": b"::", b"step": b"st\x00p", b"[": b"{", b"2": b"NaN"}
@@ -168,6 +169,20 @@ def test_numbers_and_columns_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert sum(len(row) - 1 for row in found) == 10
     assert sorted(found.left_out.values()) == [3, 5, 10]
     assert next(iter(found))["name 0"] == float("inf")
+
+
+def test_the_header_and_the_table_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Rows()
+    found.add(1, {f"{index} {'名' * 150}": 1.0 for index in range(4000)})
+    assert len(next(found.blocks())) < LONGEST_HEADER
+    assert "have names beyond" in next(iter(found.left_out))
+    monkeypatch.setattr(rows, "MOST_CELLS", 12)
+    found = Rows()
+    for step in range(3):
+        found.add(step, {"a": 1, "b": 2, "c": 3, "d": 4})
+    assert found.columns() == ["step", "a", "b", "c"]
+    assert found.problems() == ["Of 5 columns of 3 rows, the first 4 are kept."]
+    assert b"".join(found.blocks()).splitlines()[:2] == [b"step,a,b,c", b"0,1,2,3"]
 
 
 def test_a_long_or_steering_name_is_a_column_of_its_own() -> None:
