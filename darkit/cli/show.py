@@ -17,15 +17,19 @@ from darkit.errors import listing
 from darkit.runs import Run, files, load
 from darkit.runs.best import best_mode, best_value
 from darkit.runs.checkpoints import Checkpoint
+from darkit.runs.console import read_console
 from darkit.runs.home import format_time
 from darkit.runs.inert import format_json, inert
 from darkit.runs.safe import finite_number
 
 _MOST_CHECKPOINTS = 5
 _MOST_PROBLEMS = 10  # of an import
+_MOST_COLUMNS = 20  # that are shown of a run without series
+_CLOCK = ("step", "epoch", "time")
 _EXAMPLES = """\
   darkit show gpt-20261124-153012
   darkit show gpt-20261124-153012 --json
+  darkit show gpt-20261124-153012 --console
 """
 
 
@@ -33,7 +37,9 @@ def add_parser(commands: Subparsers) -> None:
     """Add the command."""
     parser = add_command(commands, "show", run, "show one run: state, losses, checkpoints and configs", _EXAMPLES)
     parser.add_argument("name", metavar="NAME", help="the run's name")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON")
+    how.add_argument("--console", action="store_true", help="print what the run's process printed")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,6 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     found = load(arguments.name)
     if arguments.json:
         print(format_json(_as_json(found)))
+        return 0
+    if arguments.console:
+        print(inert(read_console(found.path), lines=True), end="")
         return 0
     console = output()
     details = found.details
@@ -73,7 +82,8 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
     if found.created:
         yield "started", format_time(found.created, "%Y-%m-%d %H:%M:%S")
     log, trainer = found.log(), found.trainer_config
-    for name, (_, column) in found.series.items():
+    series = found.series or {name: ["step", name] for name in log.columns[:_MOST_COLUMNS] if name not in _CLOCK}
+    for name, (_, column) in series.items():
         values = log[column].drop_nulls() if column in log.columns else None
         if values is not None and len(values) and values.dtype.is_numeric():
             best = best_value(values, best_mode(trainer, name, column))

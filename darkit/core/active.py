@@ -22,6 +22,7 @@ from darkit.runs.checkpoints import checkpoint_path
 from darkit.runs.forks import forget_in_child
 
 logger = logging.getLogger(__name__)
+_open_runs: dict[Path, ActiveRun] = {}
 
 
 def start_run(
@@ -38,6 +39,7 @@ def start_run(
     mode: str = "auto",
     series: Mapping[str, Sequence[str]] | None = None,
     tensorboard: bool = True,
+    console: bool = True,
 ) -> ActiveRun:
     """Start a run around a loop of your own: ``with darkit.start_run("my-run") as run:``.
 
@@ -58,6 +60,7 @@ def start_run(
         mode: ``min``, ``max``, or ``auto`` to go by the name of ``monitor``.
         series: The curves to show: name -> [x column, y column]; by default all numbers over the step.
         tensorboard: Whether the log also goes to TensorBoard.
+        console: Whether to record what the process prints.
 
     Returns:
         The open run. It ends with its ``with`` block, with `ActiveRun.finish`, or with the process.
@@ -75,6 +78,7 @@ def start_run(
             "monitor": monitor,
             "mode": mode,
             "tensorboard": tensorboard,
+            "console": console,
         },
         model=model,
         tokenizer=tokenizer,
@@ -83,9 +87,6 @@ def start_run(
         is_open=_open_runs.get,
     )
     return ActiveRun(start)
-
-
-_open_runs: dict[Path, ActiveRun] = {}
 
 
 class ActiveRun:

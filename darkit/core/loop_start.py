@@ -130,7 +130,14 @@ def open_loop(
                 write_tokenizer(session.folder, tokenizer)
             if model is not None:
                 write_source(session.folder, model)
-        session.begin(max_step, None, lambda: _sinks(session, checked), retention_of(checked), first_columns=_COLUMNS)
+        session.begin(
+            max_step,
+            None,
+            lambda: _sinks(session, checked),
+            retention_of(checked),
+            first_columns=_COLUMNS,
+            console=checked.console,
+        )
         if same is not None:
             _log_missing_row(session, same)
     except BaseException as error:

@@ -178,7 +178,7 @@ class RunRecorder:
                 session.describe(description, config, self.series, {}, changes=changes if created else {})
                 if session.writes and created:
                     write_exports(session.folder, parts.model, config, parts.tokenizer, description)
-                session.begin(parts.max_step, self.columns, self._sinks, retention_of(config))
+                session.begin(parts.max_step, self.columns, self._sinks, retention_of(config), console=config.console)
             except BaseException as error:
                 self.end(error)
                 raise

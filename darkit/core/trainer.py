@@ -50,9 +50,9 @@ class Trainer:
     A subclass may write its own ``train``. darkit then records the run's status around it, and ``train`` uses
     ``self.current_step`` (the step just completed, counted from 0), ``self._auto_save_pretrained()``,
     ``self._auto_validate(...)`` and ``self.csv_logger.log(...)``. These settings apply to such a loop: name, device,
-    max_step, the intervals of saving and evaluating, eval_iters, seed, tensorboard and, before a save, nan_policy; the
-    loop reads the others itself. A subclass without ``train`` is trained by the engine, with its ``_get_optimizer`` and
-    ``validate``.
+    max_step, the intervals of saving and evaluating, eval_iters, seed, tensorboard, console and, before a save,
+    nan_policy; the loop reads the others itself. A subclass without ``train`` is trained by the engine, with its
+    ``_get_optimizer`` and ``validate``.
 
     Args:
         model: The module; it is moved to the config's device.

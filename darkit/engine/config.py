@@ -136,6 +136,8 @@ class TrainerConfig:
     """Steps between rows of the log, at least 1; evaluated steps and the last one are always logged."""
     tensorboard: bool = True
     """Whether the log also goes to TensorBoard."""
+    console: bool = True
+    """Whether to record what the process prints, in ``console.log``."""
     seed: int = _limited(0, at_least=0, at_most=2**63 - 1)
     """Seed of the data order and of python's, numpy's and torch's generators, from 0 to 2**63 - 1."""
     deterministic: bool = False

@@ -208,7 +208,8 @@ def train_native(
             )
         steps = config.max_step if config.max_epoch is None else None
         shows_bar = any(isinstance(callback, stock.ProgressBar) for callback in callbacks)
-        session.begin(steps, columns, lambda: _sinks(session, config, shows_bar), retention_of(config))
+        sinks = lambda: _sinks(session, config, shows_bar)  # noqa: E731
+        session.begin(steps, columns, sinks, retention_of(config), console=config.console)
         session.guard.install()
         recording = Recording(session, config, state=state, adopt=loaders.adopted)
         recording.validates_last = isinstance(model, PlainModule)

@@ -17,6 +17,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.data.workers import is_worker_death
 from darkit.engine.description.describe import ModelDescription
 from darkit.engine.description.scripts import refuse_in_script
+from darkit.engine.log.console import Console
 from darkit.engine.log.rows import RowStream, Sink
 from darkit.engine.log.system import SystemLog
 from darkit.engine.resume import Changes
@@ -84,6 +85,7 @@ class Session:
         self._recorded = False
         self.writes = writes
         self._status: status.StatusWriter | None = None
+        self._console: Console | None = None
         self._lock = RunLock(folder) if writes else None
         self.forked = False
         forget_in_child(self)
@@ -223,6 +225,7 @@ class Session:
         retention: Retention | None = None,
         *,
         first_columns: Sequence[str] = DEFAULT_COLUMNS,
+        console: bool = True,
     ) -> None:
         """Open the log and set the status to ``running``; a second call only adds the sinks.
 
@@ -232,6 +235,7 @@ class Session:
             sinks: Returns further sinks for the rows.
             retention: Which checkpoints to keep; by default all.
             first_columns: The columns that a log of any columns starts with.
+            console: Whether to record what the process prints.
         """
         self._max_step = max_step
         if not self.writes:
@@ -245,12 +249,19 @@ class Session:
             MediaStore(self.folder, check=self.check).cut_after(self.step)
         self.writer = CheckpointWriter(self.folder, run_id=self.run_id, retention=retention, check=self.check)
         forget_stop(self.folder)
+        if console:
+            resumed = not self._created and not self._keeps_log
+            self._console = Console(self.folder, check=self.check, resumed_after=self.step if resumed else None)
         self._status = status.StatusWriter(
             self.folder,
             max_step,
             lambda: self.step,
             signs=lambda: (self.step, self.signs),
-            watches=(self._look_for_request, SystemLog(self.folder, lambda: self.step)),
+            watches=(
+                self._look_for_request,
+                SystemLog(self.folder, lambda: self.step),
+                *([self._console.write] if self._console else []),
+            ),
             check=self.check,
         )
         self.stream = RowStream(log, sinks(), check=self.check)
@@ -278,7 +289,13 @@ class Session:
     def _end(self, error: BaseException | None, lock: RunLock) -> None:
         failure = error  # the one that ended the training, or the first one from now
         try:
-            for name, part in (("checkpoint", self.writer), ("log", self.stream), ("status", self._status)):
+            parts = (
+                ("checkpoint", self.writer),
+                ("log", self.stream),
+                ("console", self._console),
+                ("status", self._status),
+            )
+            for name, part in parts:
                 try:
                     if isinstance(part, status.StatusWriter):
                         part.close(*self._outcome(failure))

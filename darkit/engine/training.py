@@ -271,7 +271,13 @@ def train_run(
             warn_of_inexactness(loaders, config)
         session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes)
         sinks = [LoggerSink(logger) for logger in loggers] if session.writes else []
-        session.begin(config.max_step, columns, lambda: [*make_sinks(session, config), *sinks], retention_of(config))
+        session.begin(
+            config.max_step,
+            columns,
+            lambda: [*make_sinks(session, config), *sinks],
+            retention_of(config),
+            console=config.console,
+        )
         for sink in sinks:
             sink.logger.log_hyperparams(public_values(config_values(model)) | public_values(config))
         session.guard.install()

@@ -64,6 +64,12 @@ def steps() -> None:
     table("A model of 10 ms a step", slow, "us per step", "plain")
 
 
+def loop() -> None:
+    """The cost of logging in a loop of one's own."""
+    contenders = ["floats", "floats_and_ints", "cpu_tensor", "second_call_of_a_step"]
+    table("run.log on the training thread", measure("loop.py", contenders), "us per call", "floats", digits=2)
+
+
 def checkpoints() -> None:
     """The cost of a checkpoint of 600 MB."""
     contenders = ["bare_clone", "plain_save", "lightning_stock", "lightning_async", "darkit"]
@@ -105,6 +111,7 @@ def dashboard(*options: str) -> None:
 
 SUITES: dict[str, Callable[..., None]] = {
     "steps": steps,
+    "loop": loop,
     "checkpoints": checkpoints,
     "generation": generation,
     "preparation": preparation,

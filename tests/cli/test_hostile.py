@@ -38,7 +38,7 @@ from tests.cli.hostile import (
 )
 from tests.dashboard.test_hostile import everything
 
-LOOKS = (("show",), ("show", "--json"), ("verify",), ("stop", "--no-wait"))
+LOOKS = (("show",), ("show", "--json"), ("show", "--console"), ("verify",), ("stop", "--no-wait"))
 MANIFEST = "iter-4-ckpt.json"
 EXPORT = ("export", "--force", "--output", "weights.safetensors")
 INPUT = "[[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]]"

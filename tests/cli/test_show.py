@@ -40,6 +40,24 @@ def test_the_best_accuracy_is_the_highest_and_never_infinite(runs: Path, capsys:
     assert "best 0.5, last 2" in out
 
 
+def test_the_console_of_a_run_cannot_steer_the_terminal(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "numbers" / files.CONSOLE).write_text("one\n\ttwo \x1b]0;title\x07\x1b[2J\n")
+    assert done(capsys, "show", "numbers", "--console") == "one\n\ttwo \\x1b]0;title\\x07\\x1b[2J\n"
+    (runs / "numbers" / files.CONSOLE).unlink()
+    assert done(capsys, "show", "numbers", "--console") == ""
+
+
+def test_a_run_without_series_shows_every_column(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = runs / "numbers"
+    info = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(info | {"series": {}}))
+    (folder / "train_log.csv").write_text('step,time,loss,acc,word\n1,5,2.0,0.5,"x"\n2,6,1.0,0.25,"y"\n')
+    lines = [line.strip().split(maxsplit=1) for line in done(capsys, "show", "numbers").splitlines()]
+    assert ["loss", "best 1, last 1"] in lines
+    assert ["acc", "best 0.5, last 0.25"] in lines
+    assert not {"time", "word"} & {line[0] for line in lines if line}
+
+
 def test_json_has_all_of_it_for_programs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = json.loads(done(capsys, "show", "numbers", "--json"))
     run = load("numbers")

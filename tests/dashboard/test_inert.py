@@ -104,6 +104,7 @@ def poisoned(root: Path) -> list[str]:
         info["data"] = {payload: payload}
         files.write_json(folder / files.RUN, info)
         (folder / files.MODEL_SOURCE).write_text(payload, encoding="utf-8")
+        (folder / files.CONSOLE).write_text(f"{payload}\n\x1b[31m{payload}\n", encoding="utf-8")
         files.write_json(
             folder / files.TOKENIZER,
             {"model": {"type": payload, "vocab": {payload: 1}}, "added_tokens": [{"content": payload}]},
@@ -158,7 +159,7 @@ def test_no_payload_does_anything_on_the_page_of_any_run(dashboard: Served, open
 def visit(page: Page, dashboard: Served, name: str) -> None:
     page.goto(f"{dashboard.address}/run/{quote(name, safe='')}")
     expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
-    for tab in ("Overview", "Config", "Checkpoints", "Machine", "Source", "Prompt", "Notes"):
+    for tab in ("Overview", "Config", "Checkpoints", "Machine", "Console", "Source", "Prompt", "Notes"):
         page.get_by_role("tab", name=tab, exact=True).click()
         expect(page.get_by_role("tabpanel")).to_be_visible()
         assert_inert(page)

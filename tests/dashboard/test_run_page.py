@@ -44,6 +44,21 @@ def test_the_run_page_tells_reason_traceback_commands_checkpoints_and_source(run
     assert "tab=machine" in page.url
 
 
+def test_the_console_is_shown_as_text_and_goes_on(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "talks", 20, state="running")
+    page = open_page(dashboard.address + "/run/talks?tab=console")
+    expect(page.get_by_role("tabpanel")).to_contain_text("No output was recorded.")
+    lines = [f"line {number} of many\n" for number in range(10_000)]
+    (folder / files.CONSOLE).write_text("".join(lines) + "<b>the end</b> \x1b[31m\n")
+    page.reload()
+    shown = page.get_by_role("tabpanel").locator("pre").first
+    expect(shown).to_contain_text("<b>the end</b>")
+    expect(shown).to_contain_text("line 9999 of many")
+    expect(shown).not_to_contain_text("line 1 of many")
+    expect(page.get_by_role("tabpanel")).to_contain_text("darkit show talks --console")
+    assert not page.locator("#console-box b").count()
+
+
 def test_commands_match_how_a_run_was_started_and_the_input_of_its_model(home: Path) -> None:
     root = home / "base"
     library = Library(root, LogCache())

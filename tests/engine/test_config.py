@@ -42,7 +42,7 @@ CHOICES = {
     "mode": ("auto", "min", "max"),
     "nan_policy": ("stop", "warn"),
 }
-FLAGS = ("load_best_at_end", "tensorboard", "deterministic", "compile")
+FLAGS = ("load_best_at_end", "tensorboard", "console", "deterministic", "compile")
 TEXTS = ("strategy", "optimizer", "monitor")
 
 

@@ -33,12 +33,14 @@ from darkit.dashboard.reading.tokenizers import tokenizer_facts
 from darkit.dashboard.texts import text
 from darkit.runs import files
 from darkit.runs.checkpoints import list_checkpoints
+from darkit.runs.console import read_console
 from darkit.runs.example import example_input, has_tokenizer
 from darkit.runs.names import is_name, resume_words
 from darkit.runs.safe import as_dict, read_text
 from darkit.runs.status import ALIVE
 
-TABS = ("charts", "overview", "config", "checkpoints", "machine", "source", "prompt", "notes")
+TABS = ("charts", "overview", "config", "checkpoints", "machine", "console", "source", "prompt", "notes")
+_CONSOLE = 100_000  # bytes of the end of the console that a page shows
 _MOST_PROBLEMS = 10  # of an import
 
 
@@ -53,6 +55,7 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
         "config": _config(facts, language),
         "checkpoints": [html.Div(checkpoints_card(facts, language), id="checkpoints-box")],
         "machine": [chart_board([facts.folder.name], language, source="system", id="system-charts")],
+        "console": [html.Div(_console(facts, language), id="console-box")],
         "source": _source(facts, language),
         "prompt": [_prompt(facts, language)],
         "notes": [notes_card(facts, language)],
@@ -101,16 +104,20 @@ def add_callbacks(app: Dash, charts: Charts) -> None:
     @app.callback(
         Output("run-ending", "children"),
         Output("checkpoints-box", "children"),
+        Output("console-box", "children"),
         Input("changed", "data"),
         State("words", "data-language"),
+        State("tabs", "value"),
         prevent_initial_call=True,
     )
-    def renew(changed: dict[str, Any] | None, language: str) -> tuple[Any, Any]:
+    def renew(changed: dict[str, Any] | None, language: str, tab: str) -> tuple[Any, Any, Any]:
         name = (changed or {}).get("name")
         shown = charts.chosen([name], "log") if isinstance(name, str) and is_name(name) else []
         if not shown:  # it is gone, and the page says so
-            return no_update, no_update
-        return run_ending(shown[0].facts, shown[0], language), checkpoints_card(shown[0].facts, language)
+            return no_update, no_update, no_update
+        facts = shown[0].facts
+        printed = _console(facts, language) if tab == "console" else no_update
+        return run_ending(facts, shown[0], language), checkpoints_card(facts, language), printed
 
 
 def commands(facts: Facts, language: str) -> list[tuple[str, str]]:
@@ -219,6 +226,16 @@ def _config(facts: Facts, language: str) -> list[Component]:
     if composed:
         both.append(card(say("composed_config"), code_block(readable(composed), language, tall=True)))
     return both
+
+
+def _console(facts: Facts, language: str) -> list[Component]:
+    """Return the end of what the run's process printed, as text."""
+    say = partial(text, language)
+    printed = read_console(facts.folder, _CONSOLE)
+    if not printed:
+        return [card(say("tab_console"), html.P(say("no_console"), className="muted"))]
+    command = command_row(say("console_all"), f"darkit show {shlex.quote(facts.folder.name)} --console", language)
+    return [card(say("tab_console"), code_block(readable(printed), language, tall=True), command)]
 
 
 def _source(facts: Facts, language: str) -> list[Component]:

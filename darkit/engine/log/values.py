@@ -60,7 +60,7 @@ def snapshot(name: str, value: Any) -> Any:
 
 
 def _is_in_host_memory(value: Tensor) -> bool:
-    return value.device.type == "cpu"
+    return value.is_cpu
 
 
 def _short(value: Any) -> str:

@@ -152,6 +152,7 @@ class RunRecorder(lightning.Callback):
             None,
             self._sinks,
             Retention(self.config.keep_last, self.config.keep_best, self.config.monitor, self.config.best_mode),
+            console=self.config.console,
         )
         self.recording = Recording(session, self.config, state=state if KEY in state else {})
         self.recording.attach(trainer, pl_module)
