@@ -75,6 +75,7 @@ class SignalGuard:
         self.promise = "saving after this step, then stopping"
         self._before: dict[signal.Signals, Any] = {}
         self._received = 0.0  # when the first signal came
+        self._process = os.getpid()
         forget_in_child(self)
 
     def forget(self) -> None:
@@ -85,6 +86,7 @@ class SignalGuard:
         """Install the handlers, again after other code has replaced them."""
         if threading.current_thread() is not threading.main_thread():
             return
+        self._process = os.getpid()
         for number in SIGNALS:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
@@ -106,6 +108,10 @@ class SignalGuard:
         return bool(self.request.reason)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # it came to a forked child before `forget`
+            self.uninstall()
+            signal.raise_signal(number)
+            return
         received = signal.Signals(number)
         if self._received and (number == signal.SIGHUP or time.monotonic() - self._received < _SAME):
             return

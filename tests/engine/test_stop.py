@@ -151,6 +151,21 @@ def test_a_second_signal_ends_the_process_at_once(first: str, second: str) -> No
         assert process.wait() == 128 + getattr(signal, second)
 
 
+def test_a_signal_right_after_a_fork_ends_the_child(guard: SignalGuard, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget = SignalGuard.forget
+
+    def forget_late(self: SignalGuard) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        forget(self)
+
+    monkeypatch.setattr(SignalGuard, "forget", forget_late)
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    assert guard.request.reason == ""
+
+
 def test_two_signals_at_once_are_one(guard: SignalGuard) -> None:
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
