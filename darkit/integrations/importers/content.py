@@ -18,7 +18,7 @@ from darkit.runs import files
 from darkit.runs.configs import plain
 from darkit.runs.media import LONGEST_CAPTION, MediaStore, read_media
 from darkit.runs.records import format_header
-from darkit.runs.safe import open_for_writing, open_regular
+from darkit.runs.safe import UnreadableError, finite_number, open_for_writing, open_regular
 from darkit.runs.status import Status
 
 LONGEST_CONFIG = 4 * 2**20  # characters
@@ -67,7 +67,11 @@ def _status(imported: Imported) -> Status:
 
 def _write_log(path: Path, blocks: Callable[[], Iterable[bytes]]) -> None:
     """Write a log: append to one that the new one begins with, else replace it."""
-    if not (path.exists() and _append_rest(path, blocks())):
+    try:
+        appended = path.exists() and _append_rest(path, blocks())
+    except UnreadableError:
+        appended = False
+    if not appended:
         with files.open_atomically(path) as file:
             file.writelines(blocks())
 
@@ -115,8 +119,8 @@ def _add_new(store: MediaStore, media: Iterable[ImportedMedium], there: Counter[
     """Add the media that are not there and take the others out of `there`; return how many, and what was refused."""
     added, refused = 0, []
     for one in media:
-        caption = one.caption[:LONGEST_CAPTION]
-        key = (one.kind, one.key, one.step, one.time, caption, hashlib.sha256(one.data).hexdigest())
+        caption, time = one.caption[:LONGEST_CAPTION], finite_number(one.time) or 0.0
+        key = (one.kind, one.key, one.step, time, caption, hashlib.sha256(one.data).hexdigest())
         if there[key] > 0:
             there[key] -= 1
             continue
@@ -124,7 +128,7 @@ def _add_new(store: MediaStore, media: Iterable[ImportedMedium], there: Counter[
             refused.append(f"{one.key!r} of step {one.step} has an unknown format.")
             continue
         try:
-            store.add(one.kind, one.key, one.step, one.data, one.ending, time=one.time, caption=caption)
+            store.add(one.kind, one.key, one.step, one.data, one.ending, time=time, caption=caption)
             added += 1
         except MediaError as error:
             refused.append(str(error))

@@ -7,12 +7,12 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkit.errors import RunLockedError
+from darkit.errors import RunExistsError, RunLockedError
 from darkit.integrations.importers.content import LONGEST_SENTENCE, write_content
 from darkit.integrations.importers.imported import Imported, Source
 from darkit.integrations.importers.known import ORIGIN, KnownRuns
@@ -104,7 +104,7 @@ def import_source(
 def _create(root: Path, wanted: str, imported: Imported, origin: dict[str, Any]) -> Outcome:
     with _beside(root, origin) as folder:
         media = write_content(folder, imported)
-        target = create_named(root, free_name(root, valid_name(wanted)))
+        target = _reserve(root, valid_name(wanted))
         try:
             files.write_json(folder / files.RUN, _facts(imported, origin, target.name))
             with files.storage_errors(f"create the run {target}"):
@@ -130,6 +130,13 @@ def _update(run: Run, imported: Imported, origin: dict[str, Any]) -> Outcome:
     finally:
         lock.release()
     return _outcome(run.name, UPDATED, imported, before, media)
+
+
+def _reserve(root: Path, wanted: str) -> Path:
+    """Create the empty folder of a run under this name, or under one with a number."""
+    while True:
+        with suppress(RunExistsError):  # another process was faster
+            return create_named(root, free_name(root, wanted))
 
 
 @contextmanager
