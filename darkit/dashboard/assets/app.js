@@ -128,7 +128,7 @@ window.darkit = (() => {
     };
   }
 
-  const knownStates = new Set(["running", "stalled", "finished", "stopped", "crashed", "broken"]);
+  const knownStates = new Set(["running", "stalled", "finished", "stopped", "crashed", "broken", "unknown"]);
   function stateBadge(state) {
     const known = knownStates.has(state);
     const badge = element("span", `state state-${known ? state : "unknown"}`);

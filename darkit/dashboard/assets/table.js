@@ -27,7 +27,7 @@
 
   const cells = {
     state: ({data}) => {
-      const known = ["running", "stalled", "finished", "stopped", "crashed", "broken"].includes(data.state);
+      const known = ["running", "stalled", "finished", "stopped", "crashed", "broken", "unknown"].includes(data.state);
       const word = known ? say(`state_${data.state}`) : data.state;
       return h("span", {className: `state state-${known ? data.state : "unknown"}`, title: data.problem || data.reason || word},
         h("span", {className: "state-dot"}), word, data.problem && data.state !== "broken" ? " ⚠" : "");

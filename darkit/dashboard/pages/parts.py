@@ -47,8 +47,8 @@ def state_badge(state: str, language: str) -> Component:
 
 
 def state_word(state: str, language: str) -> str:
-    """Return the word for a state; an unknown state is shown as it is."""
-    return text(language, f"state_{state}") if state_class(state) != "unknown" else state
+    """Return the word for a state; one that darkit does not have is shown as it is."""
+    return text(language, f"state_{state}") if state_class(state) == state else state
 
 
 def state_class(state: str) -> str:

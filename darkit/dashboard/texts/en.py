@@ -22,6 +22,7 @@ ENGLISH = {
     "state_stopped": "stopped",
     "state_crashed": "crashed",
     "state_broken": "unreadable",
+    "state_unknown": "unknown",
     # runs page
     "search": "Search runs",
     "columns": "Columns",

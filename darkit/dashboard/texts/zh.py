@@ -20,6 +20,7 @@ CHINESE = {
     "state_stopped": "已停止",
     "state_crashed": "已崩溃",
     "state_broken": "无法读取",
+    "state_unknown": "未知",
     "search": "搜索运行",
     "columns": "列",
     "columns_hint": "选择要显示的列，可选任意配置项",

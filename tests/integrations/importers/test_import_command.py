@@ -14,6 +14,7 @@ import pytest
 import darkit
 from darkit.cli.main import main
 from darkit.dashboard.charts.charts import Charts
+from darkit.dashboard.pages.parts import state_word
 from darkit.dashboard.pages.run import commands, run_page
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.library import Library
@@ -239,6 +240,8 @@ def test_an_imported_run_is_shown_and_not_resumed(log: Path, capsys: pytest.Capt
     library = Library(base(), LogCache())
     facts = library.facts("one")
     assert (facts.state, facts.problem) == ("unknown", "")
+    assert (state_word(facts.state, "en"), state_word(facts.state, "zh")) == ("unknown", "未知")
+    assert state_word("odd", "zh") == "odd"
     assert dict(commands(facts, "en")) == {"Export the log": "darkit export one --format csv"}
     for language in ("en", "zh"):
         shown = Charts(library).chosen(["one"], "log")[0]
