@@ -39,6 +39,7 @@ class Imported:
 
     Attributes:
         rows: The log.
+        axes: Names of values that are to be shown over another value than the step, and that one's name.
         config: The model's or the training's settings.
         media: Reads the media anew at each call, one at a time.
         state: ``finished``, ``stopped``, ``crashed``, or `UNKNOWN` where the source does not say.
@@ -59,6 +60,7 @@ class Imported:
     """
 
     rows: Rows = field(default_factory=Rows)
+    axes: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     media: Callable[[], Iterable[ImportedMedium]] = no_media
     state: str = UNKNOWN

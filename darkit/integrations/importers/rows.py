@@ -138,8 +138,9 @@ class Rows:
     def _most_columns(self) -> int:
         return max(len(_FIRST), MOST_CELLS // max(1, len(self)))
 
-    def series(self) -> dict[str, list[str]]:
-        """Return a curve over the steps for each column with numbers."""
+    def series(self, axes: Mapping[str, str] | None = None) -> dict[str, list[str]]:
+        """Return a curve for each column with numbers, over the steps or over the value that `axes` names for it."""
+        over = {self._columns.get(name): self._columns.get(axis) for name, axis in (axes or {}).items()}
         numeric: dict[str, None] = {}
         for place in self._steps.values():
             for row in place.rows:
@@ -147,7 +148,7 @@ class Rows:
                     if column not in numeric and column not in _FIRST and is_number(value):
                         numeric[column] = None
         shown = [column for column in self.columns() if column in numeric][:_MOST_SERIES]
-        return {column: ["step", column] for column in shown}
+        return {column: [over.get(column) or "step", column] for column in shown}
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the log as the lines of ``train_log.csv``, the header first."""

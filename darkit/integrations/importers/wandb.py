@@ -23,6 +23,7 @@ from darkit.runs.safe import finite_number
 
 _ENDING = ".wandb"
 _RUN, _HISTORY, _SUMMARY, _CONFIG, _STATS, _OUTPUT, _OUTPUT_RAW, _EXIT, _ENVIRONMENT = 17, 2, 3, 5, 7, 4, 13, 18, 26
+_METRIC = 12
 _PROGRAM = 6  # of the environment
 _JSON = 16  # the value of an item
 _NO_END = "W&B's file has no exit record: the run was still running, or was killed, when its log ended."
@@ -89,6 +90,7 @@ class _Run:
         self._summary: dict[str, Any] = {}
         self._run = self._environment = Message(b"")
         self._exit: Message | None = None
+        self._axes: dict[str, str] = {}
         self._stats: list[dict[str, Any]] = []
         self._console: list[str] = []
         self._length = 0
@@ -108,6 +110,10 @@ class _Run:
             _update(self._config, record.message(_CONFIG))
         elif _SUMMARY in record:
             _update(self._summary, record.message(_SUMMARY))
+        elif _METRIC in record:
+            metric = record.message(_METRIC)
+            if metric.text(4):
+                self._axes[metric.text(1)] = metric.text(4)
         elif _STATS in record:
             self._add_stats(record.message(_STATS))
         elif _OUTPUT_RAW in record or _OUTPUT in record:
@@ -172,6 +178,7 @@ class _Run:
         facts = {"run_id": 1, "entity": 2, "project": 3, "group": 6, "job_type": 7, "display_name": 8, "sweep_id": 12}
         return Imported(
             rows=self._rows,
+            axes=self._axes,
             config={name: value for name, value in self._config.items() if name != "_wandb"},
             media=lambda: self._read_media(folder, problems),
             state=state,

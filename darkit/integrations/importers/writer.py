@@ -174,7 +174,7 @@ def _facts(imported: Imported, origin: dict[str, Any], name: str) -> dict[str, A
         "name": name,
         "created": imported.started or origin["imported_at"],
         "model": {},
-        "series": imported.rows.series(),
+        "series": imported.rows.series(imported.axes),
         "data": {},
         **plain(imported.provenance),
         ORIGIN: origin | {"problems": list(_problems(imported))},

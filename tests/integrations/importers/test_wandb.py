@@ -33,6 +33,7 @@ run = wandb.init(
     tags=["old", "second"], notes="a note", group="g", settings=wandb.Settings(console="wrap", disable_git=True),
 )
 print("what it printed")
+run.define_metric("nested.x", step_metric="step")
 for step in range(50):
     run.log({
         "loss": 1 / (step + 1), "nested": {"x": step}, "flag": step % 2 == 0, "word": f"w{step}", "nan": math.nan,
@@ -139,6 +140,8 @@ def test_config_words_and_facts(logs: Path) -> None:
     assert (run.path / files.CONSOLE).read_text() == "what it printed\n"
     assert (run.path / files.SYSTEM_LOG).read_text().startswith("time,step,system.")
     assert run.created < run.details.heartbeat
+    assert run.series["nested.x"] == ["logged_step", "nested.x"]
+    assert run.series["loss"] == ["step", "loss"]
     assert run.details.step == 80
 
 
