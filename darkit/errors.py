@@ -107,6 +107,10 @@ class RunReplacedError(StorageError):
     """The run directory was deleted, moved or replaced during training."""
 
 
+class UnsupportedError(DarkitError, AttributeError):
+    """A function or class of another library that darkit does not have."""
+
+
 class NotesChangedError(DarkitError, ValueError):
     """A run's note was changed by someone else since it was read."""
 

@@ -52,7 +52,7 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
         *("callbacks", "processes", "resume", "session", "native", ""),
     ],
     "prediction": ["text", "", "exporting"],
-    "integrations": ["importers", "exporters", ""],
+    "integrations": ["importers", "exporters", "wandb", ""],
     "dashboard": ["texts", "reading", "view", "charts", "pages", "server", ""],
 }
 ONLY_OUTSIDE = {"errors": set(), "version": set(), "runs": {"filelock", "platformdirs", "polars"}}

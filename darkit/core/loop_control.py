@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from darkit.core.active import ActiveRun
+from darkit.core.active import ActiveRun, start_run
 from darkit.core.loop_checkpoint import loop_checkpoint
 from darkit.engine.checkpoints.checkpoint import write_checkpoint
 from darkit.engine.session import check_series
-from darkit.runs import Run, files
-from darkit.runs.checkpoints import checkpoint_steps
+from darkit.runs import Run, files, load
+from darkit.runs.checkpoints import checkpoint_path, checkpoint_steps, manifest_path
 from darkit.runs.configs import public_values
 from darkit.runs.lock import RunLock
-from darkit.runs.log import CsvLog
+from darkit.runs.log import CsvLog, last_values
 
 
 def update_config(run: ActiveRun, values: Mapping[str, Any]) -> None:
@@ -40,6 +40,11 @@ def update_facts(run: ActiveRun, facts: Mapping[str, Any], series: Mapping[str, 
         known = info.get("series")
         curves = (known if isinstance(known, dict) else {}) | curves
         files.write_json(run.path / files.RUN, info | dict(facts) | {"series": curves})
+
+
+def is_writer(run: ActiveRun) -> bool:
+    """Return whether this process writes the run's files."""
+    return run._session.writes
 
 
 def complete_step(run: ActiveRun, step: int) -> None:
@@ -96,6 +101,28 @@ def make_up_for(folder: Path, step: int, model: nn.Module | None, history: Seque
         write_checkpoint(folder, step, content, metrics={}, run_id=str(Run(folder).info.get("id", "")))
     finally:
         lock.release()
+
+
+def reopen(name: str, **settings: Any) -> ActiveRun:
+    """Reopen a run after its last row, with all rows and without anything to restore.
+
+    Args:
+        name: The run's name.
+        **settings: As for `darkit.start_run`.
+
+    Raises:
+        DarkitError: As `darkit.start_run`.
+    """
+    run = load(name)
+    step = int(last_values(run.path / files.LOG).get("step", 0))
+    made = step not in checkpoint_steps(run.path)
+    make_up_for(run.path, step, None, [])
+    active = start_run(name, resume=f"{name}:iter-{step}-ckpt", **settings)
+    if made and active._session.writes:  # it has no weights
+        path = checkpoint_path(run.path, step)
+        files.remove(manifest_path(path))
+        files.remove(path)
+    return active
 
 
 def _missing_rows(run: Run, step: int, history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
