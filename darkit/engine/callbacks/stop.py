@@ -40,8 +40,12 @@ class StopOnRequest(StepCallback):
             self.guard.uninstall()
             self.guard = SignalGuard(StopRequest())
             self.request = self.guard.request
-        self._wait, self._since = 1, (trainer.global_step, time.monotonic())
+        self.begin(trainer.global_step)
         self.guard.install()
+
+    def begin(self, step: int) -> None:
+        """Note the step that a training starts from, for the agreement of several processes."""
+        self._wait, self._since = 1, (step, time.monotonic())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the signal handlers that this callback replaced."""

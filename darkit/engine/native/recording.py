@@ -16,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from darkit.engine.callbacks.base import is_last, log_values
 from darkit.engine.callbacks.guard import LossGuard
+from darkit.engine.callbacks.stop import StopOnRequest
 from darkit.engine.checkpoints.savable import check_savable
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.loader_state import LoaderState
@@ -90,6 +91,7 @@ class Recording:
         self._before_epoch_end = 0
         self._reloads = self._owes = False
         self._direct_steps = self._versions = 0
+        self._stop = StopOnRequest(session.guard)
         self._guard = LossGuard(config.nan_policy, session.stream)
         self._best: float | None = None
 
@@ -145,8 +147,10 @@ class Recording:
             )
         self.moments.val = [LoaderState(loader) for loader in _flat(trainer.val_dataloaders)]
         self.moments.record(trainer, epoch_ended=False)
+        content = self.moments.collect(trainer)  # in all processes
         if trainer.is_global_zero:
-            check_savable(self.moments.collect(trainer))
+            check_savable(content)
+        self._stop.begin(trainer.global_step)
 
     def log(self, trainer: lightning.Trainer, values: Mapping[str, Any], step: int | None) -> None:
         """Add values to the row of the step that is being done."""
@@ -254,8 +258,7 @@ class Recording:
         self._owes = False
         self._check_loss(trainer, step)
         self.session.step = step
-        if self.session.guard.request.reason:
-            trainer.should_stop = True
+        self._stop.on_step(trainer, trainer.lightning_module, {}, step)
         if self.validates_last and is_last(trainer, step) and not any(name.startswith("val_") for name in self.pending):
             validate(trainer)
         if not epoch_has_ended(trainer):
