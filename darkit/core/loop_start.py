@@ -104,6 +104,7 @@ def open_loop(
     same = found if found is not None and found.same_run else None
     changes: Changes = {}
     if same is not None:
+        _refuse_others(same)
         _refuse_complete(same, max_step)
         session = Session.reopen(same.run.path, same.step, rank=rank)
         if config is None:
@@ -160,6 +161,14 @@ def _values(config: Any) -> dict[str, Any]:
     if isinstance(config, _NOT_CONFIGS) or callable(config):
         raise ConfigError(f"config must be a dict, a dataclass or a namespace, not {type(config).__name__}.")
     return public_values(config)
+
+
+def _refuse_others(same: Resume) -> None:
+    if same.run.info and not same.run.has_own_loop:
+        raise ConfigError(
+            f"The run {same.run.name!r} was not made by start_run, and its config is another kind of config: resume it "
+            "as it was started, or give another name to start a new run from its weights."
+        )
 
 
 def _refuse_complete(same: Resume, max_step: int | None) -> None:

@@ -208,6 +208,11 @@ def check_settings(
     Raises:
         ConfigError: A setting that changes the mathematics differs, or the run is complete.
     """
+    if found.run.has_own_loop:
+        raise ConfigError(
+            f"The run {found.run.name!r} was made by darkit.start_run, with a loop and a config of its own: resume it "
+            "there, or give another name= to start a new run from its weights."
+        )
     if not allowed and found.checkpoint is not None:
         _refuse_unknown_settings(found.run)
     changes = {

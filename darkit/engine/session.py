@@ -35,7 +35,7 @@ from darkit.runs.packages import changed_packages
 from darkit.runs.provenance import describe_environment
 from darkit.runs.requests import forget_stop, read_stop
 from darkit.runs.retention import Retention
-from darkit.runs.run import Run
+from darkit.runs.run import START_RUN, Run
 
 DEFAULT_SERIES: Mapping[str, Sequence[str]] = {
     "train_loss": ["step", "train_loss"],
@@ -187,7 +187,7 @@ class Session:
             "created": time.time(),
             "model": (model or ModelDescription("", "none", "", {})).as_dict(),
             "series": {name: list(columns) for name, columns in check_series(series).items()},
-            **({} if config is None else {"seed": config.seed}),
+            **({"made_by": START_RUN} if config is None else {"seed": config.seed}),
             "data": dict(data),
             **described,
         }

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import polars
 
 
+START_RUN = "start_run"
+
+
 class Run:
     """A handle on one run directory. It holds nothing: every question reads the files again.
 
@@ -69,6 +72,11 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The model's config or, in a run of `darkit.start_run`, the config that was given there."""
         return files.read_json(self.path / files.MODEL_CONFIG)
+
+    @property
+    def has_own_loop(self) -> bool:
+        """Whether `darkit.start_run` made it: its loop, and its config, are not darkit's."""
+        return self.info.get("made_by") == START_RUN
 
     @property
     def model_config(self) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.console import read_console
 from darkit.runs.example import example_input, has_tokenizer
 from darkit.runs.names import is_name, resume_words
+from darkit.runs.run import START_RUN
 from darkit.runs.safe import as_dict, read_text
 from darkit.runs.status import ALIVE
 
@@ -140,6 +141,9 @@ def commands(facts: Facts, language: str) -> list[tuple[str, str]]:
 def _resume_command(facts: Facts) -> str:
     """Return how to resume a run; a finished one needs a later end."""
     later = 2 * facts.status.max_step if facts.state == "finished" and facts.status.max_step else None
+    if facts.info.get("made_by") == START_RUN:
+        more = f", max_step={later}" if later else ""
+        return f"darkit.start_run({facts.folder.name!r}, resume=True{more})"
     if not (facts.folder / files.COMPOSED_CONFIG).is_file():  # started from Python, which has its model and data
         more = f", max_step={later}" if later else ""
         return f"darkit.fit(model, data, name={facts.folder.name!r}, resume=True{more})"

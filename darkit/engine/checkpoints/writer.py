@@ -154,8 +154,8 @@ class CheckpointWriter(BackgroundWriter):
         if wanted.best and wanted.monitor not in metrics and not self._warned:
             self._warned = True
             logger.warning(
-                "The checkpoint of step %d has no %r, which keep_best=%d needs: such checkpoints are kept. Make "
-                "save_step_interval a multiple of eval_step_interval.",
+                "The checkpoint of step %d has no %r, which keep_best=%d needs: such checkpoints are kept. Log it "
+                "before each save, or make save_step_interval a multiple of eval_step_interval.",
                 step,
                 wanted.monitor,
                 wanted.best,
