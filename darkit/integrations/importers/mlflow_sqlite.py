@@ -84,12 +84,7 @@ class MlflowRow(Source):
 
 def find(folder: Folder) -> list[Source]:
     """Return the runs of the databases in a folder."""
-    return [source for name in folder.files if is_candidate(name) for source in _runs(folder, name)]
-
-
-def is_candidate(name: str) -> bool:
-    """Return whether a file may be a database, by its name."""
-    return name.endswith((".db", ".sqlite", ".sqlite3"))
+    return [source for name in folder.files for source in _runs(folder, name)]
 
 
 def _runs(folder: Folder, name: str) -> list[Source]:

@@ -64,8 +64,7 @@ def find_sources(path: Path) -> Found:
         raise SourceError(f"{path} does not exist, or cannot be read.") from error
     found = Found()
     if stat.S_ISREG(mode):
-        folder = Folder(real.parent, real.parent.parent, [real.name], [])
-        _look(folder, found)
+        _look_at_file(real, found)
     elif stat.S_ISDIR(mode):
         _walk(real, real.parent, found)
     else:
@@ -73,6 +72,17 @@ def find_sources(path: Path) -> Found:
     if not found.sources and not found.remarks:
         raise SourceError(f"Nothing below {path} is recognised. darkit imports {KINDS}.")
     return found
+
+
+def _look_at_file(path: Path, found: Found) -> None:
+    """Look at one file, and at those beside it if its log is a whole folder, such as one of event files."""
+    _look(Folder(path.parent, path.parent.parent, [path.name], []), found)
+    beside = _read_folder(path.parent, path.parent.parent)
+    if beside is not None and any(source.path == path.parent for source in found.sources):
+        beside.folders = []
+        whole = Found()
+        _look(beside, whole)
+        found.sources = [source for source in whole.sources if source.path == path.parent]
 
 
 def _walk(top: Path, base: Path, found: Found) -> None:

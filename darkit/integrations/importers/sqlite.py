@@ -21,6 +21,7 @@ from darkit.errors import SourceError
 from darkit.integrations.importers.reading import opened
 from darkit.runs.safe import is_strange
 
+_ENDINGS = (".db", ".sqlite", ".sqlite3")
 _MAGIC = b"SQLite format 3\0"
 _BESIDE = ("-wal", "-journal")  # rows that are not in the database yet, or that must be taken back
 _LARGEST_COPY = 4 * 2**30  # bytes
@@ -30,7 +31,9 @@ _FUNCTIONS = {"count", "min", "max"}
 
 
 def is_database(path: Path) -> bool:
-    """Return whether a file begins as a database of SQLite does."""
+    """Return whether a file is named as databases are, and begins as one of SQLite does."""
+    if path.suffix not in _ENDINGS:
+        return False
     try:
         with opened(path) as file:
             return file.read(len(_MAGIC)) == _MAGIC

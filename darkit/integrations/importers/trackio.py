@@ -13,7 +13,6 @@ from typing import Any
 from darkit.errors import SourceError
 from darkit.integrations.importers.imported import Folder, Imported, ImportedMedium, Source
 from darkit.integrations.importers.media import inside
-from darkit.integrations.importers.mlflow_sqlite import is_candidate
 from darkit.integrations.importers.reading import parse_json, read_document
 from darkit.integrations.importers.rows import Rows, column_name, flatten, is_number
 from darkit.integrations.importers.sqlite import Database, DatabaseFile, digest_rows, is_database
@@ -82,7 +81,7 @@ def find(folder: Folder) -> list[Source]:
     found: list[Source] = []
     for name in folder.files:
         path = folder.path / name
-        if not is_candidate(name) or not is_database(path):
+        if not is_database(path):
             continue
         shared = DatabaseFile(path)
         try:

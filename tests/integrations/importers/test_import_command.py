@@ -108,6 +108,13 @@ def test_a_log_that_was_moved_is_recognised_and_a_copy_is_a_run_of_its_own(log: 
     assert [(outcome.name, outcome.action) for outcome in imported(copy)] == [("copy", "imported")]
 
 
+def test_a_file_of_a_folder_that_is_a_log_stands_for_the_folder(log: Path) -> None:
+    (log / "hparams.yaml").write_text("lr: 0.1\n")
+    imported(log / "metrics.csv")
+    assert load("one").config == {"lr": 0.1}
+    assert [outcome.action for outcome in imported(log)] == ["unchanged"]
+
+
 def test_a_run_that_was_renamed_or_deleted(log: Path) -> None:
     imported(log)
     load("one").path.rename(base() / "renamed")
@@ -287,3 +294,13 @@ print(code, sorted(heavy & set(sys.modules)))
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/logs \xff\nx"))
+    make_log(folder)
+    for _ in range(2):
+        assert command(folder) == 0
+    assert [run.name for run in list_runs()] == ["logs x"]
+    assert "unchanged  logs x" in capsys.readouterr().out
+    assert main(["show", "logs x"]) == 0
