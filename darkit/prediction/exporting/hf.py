@@ -28,6 +28,7 @@ _ADVICE = (
     "onnx or torch-export."
 )
 _SPECIAL = {"end": "eos", "pad": "pad", "mask": "mask", "cls": "cls", "sep": "sep", "unk": "unk"}
+_CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initializations of LoRA
 _CODE = ("auto_map", "custom_pipelines")  # entries of a config that name code on the hub
 
 
@@ -78,7 +79,7 @@ def _write_model(run: Run, checkpoint: Checkpoint, predicter: Predicter, output:
     model.save_pretrained(output)
     tokenizer = _write_tokenizer(predicter.tokenizer, output)
     loaded = auto.from_pretrained(output, local_files_only=True, dtype="auto")
-    _compare(model, loaded)
+    _compare(model, loaded, model.state_dict(), loaded.state_dict())
     usage = [
         f"from transformers import {auto.__name__}{', AutoTokenizer' if tokenizer else ''}",
         "",
@@ -109,6 +110,12 @@ def _write_adapter(run: Run, checkpoint: Checkpoint, predicter: Predicter, outpu
     name = next(iter(model.peft_config))
     config = model.peft_config[name]
     config.auto_mapping = None
+    initial = getattr(config, "init_lora_weights", None)
+    if isinstance(initial, str) and initial.lower().startswith(_CHANGE_BASE):
+        raise ConfigError(
+            f"The adapter of run {run.name!r} was initialized by {initial!r}, which changes the weights of the base "
+            "model, so it is not complete alone. Use --format safetensors."
+        )
     base_class, base_name = type(model.get_base_model()), config.base_model_name_or_path
     model.save_pretrained(output, selected_adapters=[name], save_embedding_layers=False)
     folder = output / name
@@ -118,7 +125,11 @@ def _write_adapter(run: Run, checkpoint: Checkpoint, predicter: Predicter, outpu
         folder.rmdir()
     tokenizer = _write_tokenizer(predicter.tokenizer, output)
     loaded = peft.PeftModel.from_pretrained(copy.deepcopy(model).unload(), str(output))
-    _compare(model, loaded, renamed=(f".{name}.", ".default."))
+    adapters = (
+        peft.get_peft_model_state_dict(part, adapter_name=key, save_embedding_layers=False)
+        for part, key in ((model, name), (loaded, "default"))
+    )
+    _compare(model, loaded, *adapters)
     auto = _auto_class(model.get_base_model())
     base = auto.__name__ if auto else base_class.__name__
     usage = [
@@ -198,10 +209,8 @@ def _write_tokenizer(tokenizer: Any, output: Path) -> bool:
     return True
 
 
-def _compare(model: nn.Module, loaded: nn.Module, renamed: tuple[str, str] = ("", "")) -> None:
+def _compare(model: nn.Module, loaded: nn.Module, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raise `ConfigError` if a loaded model has another class or other weights."""
-    wanted = {key.replace(*renamed): value for key, value in model.state_dict().items()}
-    found = loaded.state_dict()
     other = next((key for key in _keys(wanted, found) if not _same(wanted.get(key), found.get(key))), None)
     if type(model) is not type(loaded) or other is not None:
         raise ConfigError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from darkit.core import Predicter
 from darkit.errors import ConfigError
 from darkit.prediction.exporting.hf import export_hf
 from darkit.runs import files, load
+from tests.engine.description.test_adapters import ADAPTERS, adapted, base
 from tests.prediction.exporting.parts import GPT2, tokenizer, tokens
 
 X = tokens()[0]["input_ids"][None]
@@ -101,6 +104,29 @@ def test_an_adapter_alone_loads_onto_its_base(runs: Path, tmp_path: Path) -> Non
     loaded = peft.PeftModel.from_pretrained(base, str(out))
     assert torch.equal(logits(loaded), logits(Predicter.from_pretrained("lora", "cpu").model))
     assert not torch.equal(logits(loaded), before)
+
+
+@pytest.mark.parametrize("name", ["modules to save", "tokens", "ia3", "vera", "adalora"])
+def test_adapters_of_other_types_load_as_well(home: Path, tmp_path: Path, name: str) -> None:
+    config = ADAPTERS[name]
+    config.task_type = "CAUSAL_LM"
+    model = adapted(config)
+    start = copy.deepcopy(model.get_base_model().state_dict())
+    darkit.fit(model, tokens(), max_step=2, batch_size=4, lr=0.1, name="run")
+    export_hf(load("run"), None, tmp_path / "out")
+    fresh = base()
+    added = r"\.(base_layer|original_module|token_adapter)"
+    changed = {re.sub(added, "", key): value for key, value in start.items()}
+    missing = fresh.load_state_dict(changed, strict=False).missing_keys
+    loaded = peft.PeftModel.from_pretrained(fresh, str(tmp_path / "out"))
+    assert missing == []
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_an_adapter_that_changed_its_base_is_refused(home: Path, tmp_path: Path) -> None:
+    darkit.fit(adapted(ADAPTERS["pissa"]), tokens(), max_step=1, name="run")
+    with pytest.raises(ConfigError, match="initialized by 'pissa', which changes the weights of the base"):
+        export_hf(load("run"), None, tmp_path / "out")
 
 
 def test_an_adapter_with_another_name_is_written_at_the_same_place(home: Path, tmp_path: Path) -> None:
