@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from darkit.engine.callbacks.base import EveryStepCallback, check_interval, is_due, log_values
-from darkit.engine.log.media import is_media, split
+from darkit.engine.log.media import media_of, split
 from darkit.engine.log.rows import RowStream
 from darkit.runs import files
 from darkit.runs.log import CsvLog
@@ -63,8 +62,7 @@ class StepLog(EveryStepCallback):
             row = clock | values | clock  # a step's output does not set the clock
             columns = self._stream.log.columns
             self._stream.put({key: row[key] for key in row if key in columns} if self._stream.log.fixed else row)
-            if isinstance(outputs, Mapping) and len(outputs) > len(values):
-                media = {str(key): value for key, value in outputs.items() if is_media(value)}
+            if media := media_of(outputs, values):
                 self._stream.put_media(step, split(media)[1])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -256,6 +256,13 @@ def encode(key: str, value: Any, *, arrays: bool = True) -> Encoded | None:
     except MediaError as error:
         raise MediaError(f"{key!r} cannot be logged: {error}.") from error
     return None
+
+
+def media_of(outputs: Any, numbers: Collection[str]) -> dict[str, Any]:
+    """Return the media in the output of a step, of which these numbers are logged already."""
+    if not isinstance(outputs, Mapping) or len(outputs) <= len(numbers):
+        return {}
+    return {str(key): value for key, value in outputs.items() if is_media(value)}
 
 
 def split(values: Mapping[str, Any], *, arrays: bool = False) -> tuple[dict[str, Any], dict[str, Encoded]]:

@@ -37,6 +37,7 @@ from darkit.engine.lightning import (
     validate,
 )
 from darkit.engine.lightning_results import log_faster
+from darkit.engine.log.media import media_of, split
 from darkit.engine.log.progress import announce
 from darkit.engine.log.values import number_of
 from darkit.engine.native.plain import inner
@@ -85,6 +86,7 @@ class Recording:
         self._step = self._saved = session.step
         self._stepping_from = -1
         self._outputs: Any = None
+        self._media: dict[str, Any] = {}  # of the last step
         self._metrics: dict[str, float] = {}
         self._told_of_other_step = False
         self._epoch = 0
@@ -304,6 +306,7 @@ class Recording:
 
     def _check_loss(self, trainer: lightning.Trainer, step: int) -> None:
         values = log_values(trainer, self._outputs)
+        self._media = media_of(self._outputs, values)
         self.pending, self._outputs = {**values, **self.pending}, None
         try:
             self._guard.on_step(trainer, trainer.lightning_module, {"loss": values.get("train_loss")}, step)
@@ -321,6 +324,9 @@ class Recording:
             columns = self.session.stream.log.columns
             fixed = self.session.stream.log.fixed
             self.session.stream.put({key: row[key] for key in row if key in columns} if fixed else row)
+            media, self._media = self._media, {}
+            if media:
+                self.session.stream.put_media(step, split(media)[1])
         self._metrics = {key: _as_float(value) for key, value in numbers.items() if value is not None}
 
     def _is_best(self) -> bool:

@@ -17,6 +17,7 @@ from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.engine.native.recorder import RunRecorder
 from darkit.errors import ConfigError, NameInvalidError, RunExistsError
 from darkit.runs import Run
+from darkit.runs.media import read_media, read_medium
 from darkit.runs.requests import request_stop
 from tests.engine.native.modules import (
     KINDS,
@@ -229,3 +230,23 @@ def test_the_same_trainer_can_fit_again() -> None:
     assert darkit.load("run").details.step == 14
     _, content = read_run_checkpoint(darkit.load("run").path)
     assert content["current_step"] == 14
+
+
+class Showing(Base):
+    """Returns media with its loss."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return {"loss": self.loss(batch), "said": darkit.Text(f"batch {batch_idx}")}
+
+
+@pytest.mark.parametrize("how", ["stock", "fit"])
+def test_media_in_what_a_training_step_returns_are_logged_with_the_row(how: str) -> None:
+    if how == "stock":
+        trainer_with(RunRecorder("shows"), max_steps=4, log_every_n_steps=2).fit(Showing(), train_loader())
+    else:
+        darkit.fit(Showing(), train_loader(), name="shows", max_step=4, log_step_interval=2, device="cpu")
+    run = darkit.load("shows")
+    found = [(one.key, one.step, read_medium(run.path, one).decode()) for one in read_media(run.path)]
+    assert found == [("said", step, f"batch {step - 1}") for step in run.log()["step"].to_list()]
+    assert found[-1][1] == 4
+    assert "said" not in run.log().columns

@@ -103,7 +103,9 @@ def test_killed_at_twenty_places_it_goes_on_as_if_nothing_had_happened(number: i
 def test_a_stop_request_is_honoured_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions: list[Session] = []
     begin = Session.begin
-    monkeypatch.setattr(Session, "begin", lambda self, *rest: (sessions.append(self), begin(self, *rest))[1])
+    monkeypatch.setattr(
+        Session, "begin", lambda self, *rest, **more: (sessions.append(self), begin(self, *rest, **more))[1]
+    )
 
     def stop(trainer: lightning.Trainer) -> None:
         request_stop(darkit.load("run").path, by="a test")
