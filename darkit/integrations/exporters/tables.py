@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from darkit.errors import ConfigError
 from darkit.runs import Run
-from darkit.runs.configs import plain
-from darkit.runs.inert import valid_json
 from darkit.runs.media import read_media
 
 
@@ -26,7 +23,7 @@ def export_csv(run: Run, wanted: str | None, output: Path) -> str:
 
 
 def export_parquet(run: Run, wanted: str | None, output: Path) -> str:
-    """Write the log as Parquet with typed columns; the file's metadata has the run's name and its config.
+    """Write the log as Parquet with typed columns.
 
     Raises:
         ConfigError: As `export_csv`.
@@ -34,8 +31,7 @@ def export_parquet(run: Run, wanted: str | None, output: Path) -> str:
     refuse_checkpoint(run, wanted, "parquet")
     log = run.log()
     _refuse_empty(run, log.height)
-    facts = {"darkit.run": run.name, "darkit.config": valid_json(json.dumps(plain(run.config)))}
-    log.write_parquet(output, metadata=facts)
+    log.write_parquet(output)
     return f"{log.height:,} rows of {log.width} columns of {run.name}{without_media(run)}"
 
 
