@@ -37,11 +37,11 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
     "engine": [
         *(
             "lightning",
-            "lightning_results",
             "aliases",
             "config",
             "device",
             "log",
+            "lightning_results",
             "data",
             "stop",
             "metrics",

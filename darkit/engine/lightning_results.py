@@ -15,6 +15,8 @@ import torch
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 from torch import Tensor
 
+from darkit.engine.log.media import is_media
+
 
 def logged_metrics(trainer: lightning.Trainer) -> dict[str, dict[str, Any]]:
     """Return the values that callbacks and schedules may monitor, by kind."""
@@ -91,6 +93,25 @@ def restore_results(trainer: lightning.Trainer, saved: list[Mapping[str, Any]]) 
         results[f"{fx}.{entry['meta']['name']}{suffix}"] = result.to(module.device)
 
 
+def log_media(module: lightning.LightningModule, put: Callable[[str, Any], None]) -> Callable[[], None]:
+    """Have ``self.log`` and ``self.log_dict`` take images, figures and other media; return what undoes this.
+
+    Args:
+        module: The module.
+        put: Called with the name and the value of each medium, which Lightning would refuse.
+    """
+    original = module.log
+
+    def log(name: str, value: Any, *arguments: Any, **settings: Any) -> None:
+        if not isinstance(value, Tensor | int | float) and is_media(value):
+            put(name, value)
+        else:
+            original(name, value, *arguments, **settings)
+
+    object.__setattr__(module, "log", log)
+    return lambda: module.__dict__.pop("log", None)
+
+
 def log_faster(trainer: lightning.Trainer, module: lightning.LightningModule) -> Callable[[], None]:
     """Have ``self.log`` in ``training_step`` repeat a call without checking it again; return what undoes this.
 
@@ -126,7 +147,7 @@ def log_faster(trainer: lightning.Trainer, module: lightning.LightningModule) ->
                 known[_key(name, arguments, settings)] = made
 
     object.__setattr__(module, "log", log)
-    return lambda: module.__dict__.pop("log", None)
+    return lambda: object.__setattr__(module, "log", original)
 
 
 def _key(name: str, arguments: tuple[Any, ...], settings: Mapping[str, Any]) -> Any:

@@ -107,3 +107,12 @@ def _is_for_lightning(data: Any) -> bool:
 
 def _validation(data: Any, config: TrainerConfig) -> Any:
     return data if _is_for_lightning(data) else make_validation(data, config)
+
+
+def flat_loaders(loaders: Any) -> list[Any]:
+    """Return the loaders in a nested collection of them."""
+    if isinstance(loaders, Mapping):
+        return [part for loader in loaders.values() for part in flat_loaders(loader)]
+    if isinstance(loaders, list | tuple):
+        return [part for loader in loaders for part in flat_loaders(loader)]
+    return [] if loaders is None else [loaders]

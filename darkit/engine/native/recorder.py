@@ -47,6 +47,7 @@ class RunRecorder(lightning.Callback):
         tensorboard: Whether the log also goes to TensorBoard files in the run directory.
         visual_series: The curves to show: name -> [x column, y column].
         nan_policy: ``warn`` once of a loss that is not finite, or ``stop``.
+        console: Whether to record what the process prints during the training.
         resume: ``"auto"`` resumes the run called ``name`` from its latest checkpoint if it has one; None starts a new
             run, or continues the run whose checkpoint ``fit`` gets as ``ckpt_path``.
 
@@ -68,6 +69,7 @@ class RunRecorder(lightning.Callback):
         tensorboard: bool = False,
         visual_series: Mapping[str, Sequence[str]] | None = None,
         nan_policy: str = "warn",
+        console: bool = True,
         resume: str | None = None,
     ) -> None:
         if resume not in (None, AUTO):
@@ -85,6 +87,7 @@ class RunRecorder(lightning.Callback):
             mode=mode,
             tensorboard=tensorboard,
             nan_policy=nan_policy,
+            console=console,
         )
         self.tokenizer = tokenizer
         self.series = visual_series

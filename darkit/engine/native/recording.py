@@ -36,10 +36,11 @@ from darkit.engine.lightning import (
     training_loaders,
     validate,
 )
-from darkit.engine.lightning_results import log_faster
-from darkit.engine.log.media import media_of, split
+from darkit.engine.lightning_results import log_faster, log_media
+from darkit.engine.log.media import Encoded, encode, media_of, split
 from darkit.engine.log.progress import announce
 from darkit.engine.log.values import number_of
+from darkit.engine.native.data import flat_loaders
 from darkit.engine.native.plain import inner
 from darkit.engine.native.state import KEY, Moments, loader_states
 from darkit.engine.session import Session
@@ -80,13 +81,13 @@ class Recording:
         self.config = config
         self.pending: dict[str, Any] = {}
         self.validates_last = False
+        self._media: dict[str, Encoded] = {}
         self._state = state or {}
         self._adopt = adopt
         self._undo: list[Callable[[], None]] = []
         self._step = self._saved = session.step
         self._stepping_from = -1
         self._outputs: Any = None
-        self._media: dict[str, Any] = {}  # of the last step
         self._metrics: dict[str, float] = {}
         self._told_of_other_step = False
         self._epoch = 0
@@ -116,6 +117,7 @@ class Recording:
             call_at(loop.epoch_loop, "on_advance_end", lambda: self._after_batch(trainer)),
             call_at(loop, "on_advance_end", lambda: self._after_epoch(trainer)),
             replace_training_loaders(trainer, lambda loader: self._watched(trainer, loader)),
+            log_media(module, self._add_medium),
         ]
         if KEY in self._state:
             self._undo.append(call_at(loop, "on_advance_start", lambda: self._restore(trainer), before=True))
@@ -147,7 +149,7 @@ class Recording:
                 f"Lightning resumed at step {trainer.global_step}, but the checkpoint is of step "
                 f"{self._state['current_step']}: the module or its optimizers are not those of the run."
             )
-        self.moments.val = [LoaderState(loader) for loader in _flat(trainer.val_dataloaders)]
+        self.moments.val = [LoaderState(loader) for loader in flat_loaders(trainer.val_dataloaders)]
         self.moments.record(trainer, epoch_ended=False)
         content = self.moments.collect(trainer)  # in all processes
         if trainer.is_global_zero:
@@ -170,6 +172,11 @@ class Recording:
                 trainer.global_step,
             )
         self.pending.update(values)
+
+    def _add_medium(self, name: str, value: Any) -> None:
+        medium = encode(name, value)
+        if medium is not None:
+            self._media[name] = medium
 
     def on_train_end(self, trainer: lightning.Trainer) -> None:
         """Save the last step unless it is saved, and wait until everything is on the disk."""
@@ -297,7 +304,7 @@ class Recording:
         step = self._step
         self.moments.record(trainer, epoch_ended=epoch_ended)
         due = step // self.config.log_step_interval > before // self.config.log_step_interval
-        if due or self.pending or is_last(trainer, step):
+        if due or self.pending or self._media or is_last(trainer, step):
             self._write_row(trainer, step)
         every = self.config.save_step_interval
         ends = trainer.should_stop or (not epoch_ended and is_last(trainer, step))
@@ -306,7 +313,8 @@ class Recording:
 
     def _check_loss(self, trainer: lightning.Trainer, step: int) -> None:
         values = log_values(trainer, self._outputs)
-        self._media = media_of(self._outputs, values)
+        if media := media_of(self._outputs, values):
+            self._media |= split(media)[1]
         self.pending, self._outputs = {**values, **self.pending}, None
         try:
             self._guard.on_step(trainer, trainer.lightning_module, {"loss": values.get("train_loss")}, step)
@@ -324,9 +332,9 @@ class Recording:
             columns = self.session.stream.log.columns
             fixed = self.session.stream.log.fixed
             self.session.stream.put({key: row[key] for key in row if key in columns} if fixed else row)
-            media, self._media = self._media, {}
-            if media:
-                self.session.stream.put_media(step, split(media)[1])
+            if self._media:
+                self.session.stream.put_media(step, self._media)
+        self._media = {}
         self._metrics = {key: _as_float(value) for key, value in numbers.items() if value is not None}
 
     def _is_best(self) -> bool:
@@ -381,14 +389,6 @@ class Recording:
 def _versions(module: lightning.LightningModule) -> int:
     """Return a number that grows when weights are changed."""
     return sum(parameter._version for parameter in module.parameters())
-
-
-def _flat(loaders: Any) -> list[Any]:
-    if isinstance(loaders, Mapping):
-        return [part for loader in loaders.values() for part in _flat(loader)]
-    if isinstance(loaders, list | tuple):
-        return [part for loader in loaders for part in _flat(loader)]
-    return [] if loaders is None else [loaders]
 
 
 def _as_float(value: Any) -> float:
