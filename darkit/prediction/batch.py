@@ -88,12 +88,12 @@ def predict_json(predicter: Predicter, run: Run, text: str) -> Any:
 
 def as_plain(output: Any) -> Any:
     """Return a prediction or a model's output as values that JSON can hold."""
-    if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        return dataclasses.asdict(output)
     if hasattr(output, "tolist"):
         return output.tolist()
-    if isinstance(output, dict):
+    if isinstance(output, dict):  # also the outputs of transformers, whose empty fields are no items
         return {key: as_plain(value) for key, value in output.items()}
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        return {field.name: as_plain(getattr(output, field.name)) for field in dataclasses.fields(output)}
     if isinstance(output, tuple | list):
         return [as_plain(value) for value in output]
     return output

@@ -17,9 +17,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerFast, TrainerCallback
+from transformers import AutoModelForCausalLM, EarlyStoppingCallback, PreTrainedTokenizerFast, TrainerCallback
 
 import darkit
+from darkit.cli.main import main
 from darkit.core import Predicter
 from darkit.errors import ConfigError, ModelError, RunExistsError
 from darkit.integrations.transformers import RunCallback
@@ -87,6 +88,20 @@ def test_the_run_has_what_the_trainer_has(home: Path, tmp_path: Path) -> None:
     assert torch.equal(logits(predicter.model), logits(made.model))
     assert predicter.tokenizer.decode([3]) == "w3"
     assert "".join(predicter.predict("w3", max_new_tokens=2, temperature=0))
+
+
+def test_the_run_is_predicted_and_exported_by_name(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = trainer(tmp_path / "out", [RunCallback("mine")])
+    made.train()
+    capsys.readouterr()
+    assert main(["predict", "mine", json.dumps(X.tolist())]) == 0
+    predicted = torch.tensor(json.loads(capsys.readouterr().out)["logits"])
+    assert torch.allclose(predicted, logits(made.model).cpu())
+    assert main(["export", "mine", "--format", "hf", "--output", str(tmp_path / "hf")]) == 0
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    assert torch.equal(logits(loaded), logits(made.model))
 
 
 def test_a_resumed_training_continues_the_log_and_drops_later_rows(home: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from darkit.engine.description.twin import untouched
 from darkit.errors import ConfigError, DarkitError
 from darkit.prediction.exporting.card import model_card
 from darkit.prediction.exporting.examples import first_line
+from darkit.prediction.exporting.loading import load_predicter
 from darkit.prediction.predicter import Predicter
 from darkit.runs import Run, files
 from darkit.runs.checkpoints import Checkpoint
@@ -48,7 +49,7 @@ def export_hf(run: Run, wanted: str | None, output: Path) -> str:
             f"The run {run.name!r} recorded no config that builds its {path.rpartition('.')[2]}. "
             "Use --format safetensors."
         )
-    predicter = Predicter.from_pretrained(run.name, "cpu", wanted)
+    predicter = load_predicter(run, wanted)
     checkpoint, model = predicter.checkpoint, predicter.model
     if checkpoint is None:
         raise ConfigError(f"A Predicter registered for {path} loads the weights of run {run.name!r} itself; {_ADVICE}")

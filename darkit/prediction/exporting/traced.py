@@ -25,7 +25,7 @@ from darkit.prediction.exporting.examples import (
     first_line,
     in_precision,
 )
-from darkit.prediction.predicter import Predicter
+from darkit.prediction.exporting.loading import load_predicter
 from darkit.runs import Run
 
 _ROWS = 3  # of the example batch, where its number is free
@@ -87,7 +87,7 @@ def trace(run: Run, wanted: str | None) -> Traced:
     Raises:
         ConfigError: Its inputs are unknown, or its output is random.
     """
-    predicter = Predicter.from_pretrained(run.name, "cpu", wanted)
+    predicter = load_predicter(run, wanted)
     model = predicter.model
 
     def answer(layout: Layout) -> Any:

@@ -198,6 +198,34 @@ def test_a_program_that_answers_otherwise_gets_no_name(
     assert "its output differs from the model's by" in refused(capsys, tmp_path / "here", format)
 
 
+class Unrecorded(nn.Module):
+    """No config of it can be recorded."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(size, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+@pytest.mark.filterwarnings("ignore::darkit.errors.ReproductionWarning")
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_model_that_was_not_recorded_is_refused(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str
+) -> None:
+    train(Unrecorded(4), (torch.randn(16, 4), torch.randn(16, 2)), loss=nn.functional.mse_loss)
+    said = refused(capsys, tmp_path / "here", format)
+    assert said == (
+        "The run 'run' has no recorded config of Unrecorded. Use --format safetensors, which needs the weights alone."
+    )
+    with darkit.start_run("loop") as run:
+        run.log({"loss": 1.0})
+        run.save()
+    said = refused(capsys, tmp_path / "there", format, "loop")
+    assert said.startswith("The run 'loop' was recorded without its model. Use --format safetensors")
+
+
 def test_a_missing_package_is_named_with_its_extra(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
