@@ -27,6 +27,7 @@ from darkit.engine.description.typed import restore, types_of
 from darkit.runs.configs import attributes_of, plain, public_values
 
 _LONGEST = 60  # characters of a value in messages
+_OF_LIGHTNINGS_CLI = ("_class_path", "_instantiator")  # added to the hparams of modules that LightningCLI makes
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 
 
@@ -186,6 +187,7 @@ def _candidates(model: nn.Module) -> Iterator[_Candidate]:
         return
     recorded = _read(model, "hparams")
     if isinstance(recorded, Mapping) and (recorded or "hparams" in vars(model)):
+        recorded = {key: value for key, value in recorded.items() if key not in _OF_LIGHTNINGS_CLI}
         whole = set(constructor_parameters(cls)) <= set(recorded)
         yield _Candidate("arguments", dict(recorded), dict(recorded), whole)
     arguments = _arguments_from_attributes(model)
