@@ -75,7 +75,7 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
     details, info = found.details, found.info
     yield "path", str(found.path)
     yield "model", found.model_class
-    yield "step", f"{details.step} of {details.max_step or '?'}"
+    yield "step", str(details.step) if details.max_step is None else f"{details.step} of {details.max_step}"
     if details.reason:
         yield "reason", details.reason
     yield from _origin(found.origin)

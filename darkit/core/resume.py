@@ -155,7 +155,14 @@ def find_resume_state(
         return None
     changes: Changes = {}
     if found.same_run:
-        changes = check_settings(found, parts.config, describe_model(parts.model).values, parts.tokenizer, allowed)
+        changes = check_settings(
+            found,
+            parts.config,
+            describe_model(parts.model).values,
+            parts.tokenizer,
+            allowed,
+            max_step=parts.config.max_step,
+        )
     state = ResumeState(parts.model, found, changes, attributes)
     announce(found.describe(changes))
     return state

@@ -148,7 +148,7 @@ def retention_of(config: TrainerConfig) -> Retention:
 
 def make_sinks(session: Session, config: TrainerConfig) -> list[Sink]:
     """Return the sinks of logged rows besides the CSV file."""
-    sinks: list[Sink] = [Display(config.max_step, lambda: session.step)]
+    sinks: list[Sink] = [Display(lambda: session.max_step, lambda: session.step)]
     if config.tensorboard and session.stream is None:  # the caller that opened the session has added it already
         purge = session.step + 1 if session.step else None
         sinks.append(TensorBoardSink(session.folder / files.TENSORBOARD, purge))

@@ -27,6 +27,7 @@ from darkit.engine.native.logger import RowLogger
 from darkit.engine.native.plain import PlainModule, inner
 from darkit.engine.native.recorder import refuse_other_loops, refuse_strategy
 from darkit.engine.native.recording import Recording
+from darkit.engine.native.settings import recorded_settings
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
 from darkit.engine.session import DEFAULT_SERIES, Session
@@ -185,17 +186,18 @@ def train_native(
     resolve_device(config)
     loaders = NativeData(data, val_data, config)
     described = describe_model(inner(model), loaders.sample)
-    changes = check_settings(same, config, described.values, tokenizer, resume_overrides) if same else {}
+    settings = _settings(model, config, callbacks, arguments or {})
+    last = settings["max_steps"] if settings["max_steps"] > 0 else None
+    changes = check_settings(same, config, described.values, tokenizer, resume_overrides, max_step=last) if same else {}
     state = same.content if same is not None else {}
     if state:
         refuse_other_loops(found.run.name, state)  # type: ignore[union-attr]
     elif found is not None and found.content:
         load_weights(inner(model), found.content)
-    if same is not None and same.has_nothing_to_do(config.max_step):
+    if same is not None and same.has_nothing_to_do(last):
         announce(f"Run {same.run.name!r} is complete at step {same.step}; nothing to do.")
         load_weights(inner(model), same.content)
         return same.run
-    settings = _settings(model, config, callbacks, arguments or {})
     with _open(root, config, model, same, place.rank) as session:
         if session.writes and found is not None:
             if same is not None:
@@ -206,10 +208,9 @@ def train_native(
                 f"Starting from {foreign}, which Lightning wrote: weights, optimizers, schedules and loops are "
                 "restored; random generators, the place in the data and what was logged in that epoch are not in it."
             )
-        steps = config.max_step if config.max_epoch is None else None
         shows_bar = any(isinstance(callback, stock.ProgressBar) for callback in callbacks)
         sinks = lambda: _sinks(session, config, shows_bar)  # noqa: E731
-        session.begin(steps, columns, sinks, retention_of(config), console=config.console)
+        session.begin(last, columns, sinks, retention_of(config), console=config.console)
         session.guard.install()
         recording = Recording(session, config, state=state, adopt=loaders.adopted)
         recording.validates_last = isinstance(model, PlainModule)
@@ -219,17 +220,17 @@ def train_native(
             facts = loaders.facts()
             if state and same is not None and session.writes:
                 warn_of_other_data(same.run, facts)
-            config.lightning = {key: _plain(value) for key, value in settings.items()}  # type: ignore[attr-defined]
+            record = recorded_settings(config, settings, _unused(model, loaders, config, last))
             session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes)
             if session.writes:
-                write_exports(session.folder, inner(model), config, tokenizer, described)
+                write_exports(session.folder, inner(model), record, tokenizer, described)
 
         try:
             with quiet_lightning(), place.applied(), lightnings_exits(session.guard):
                 trainer = _trainer(
                     **settings,
                     callbacks=[*callbacks, _OfRun(recording, state, started)],
-                    logger=[own, *loggers],
+                    logger=[*loggers, own],
                     default_root_dir=session.folder,
                     plugins=[place.environment],
                 )
@@ -237,8 +238,6 @@ def train_native(
                 refuse_strategy(trainer)
                 seed_generators(config.seed + trainer.global_rank)
                 trainer.fit(model, **loaders.arguments(), ckpt_path=foreign, weights_only=True)  # type: ignore[arg-type]
-            if trainer.should_stop and not session.guard.request.reason:
-                session.end_reason = _why_stopped(trainer, session.step)
             if config.load_best_at_end and not session.guard.request.reason:
                 recording.wait()
                 announce(load_best(Run(session.folder), inner(model), config, writes=session.writes))
@@ -317,14 +316,13 @@ def _sinks(session: Session, config: TrainerConfig, shows_bar: bool) -> list[Sin
     return sinks[1:] if shows_bar else sinks
 
 
-def _why_stopped(trainer: lightning.Trainer, step: int) -> str:
-    """Return why a training ended early, in one sentence."""
-    for callback in trainer.early_stopping_callbacks:
-        if reason := getattr(callback, "stopping_reason_message", None):
-            return f"EarlyStopping stopped the training at step {step}: {reason}"
-    return f"A callback or the module stopped the training at step {step}."
-
-
-def _plain(value: Any) -> Any:
-    """Return a setting as it can be recorded."""
-    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+def _unused(model: nn.Module, loaders: NativeData, config: TrainerConfig, last: int | None) -> set[str]:
+    """Return the settings that say nothing about this training."""
+    unused = {"max_step"} if last is None else set()
+    if loaders.loaders is None:
+        unused |= {"batch_size", "num_workers"}
+    if not isinstance(model, PlainModule):
+        unused |= {*_MODULES_OWN, *_CALLBACKS, "compile"}
+        default = TrainerConfig()
+        unused |= {name for name in (_PER_EPOCH, "eval_iters") if getattr(config, name) == getattr(default, name)}
+    return unused

@@ -77,9 +77,9 @@ class Resume:
             text = f"Starting a new run from the weights of {self.run.name}:{self.checkpoint.name}."
         return text + (f" Changed: {_listed(changes)}." if changes else "")
 
-    def has_nothing_to_do(self, max_step: int) -> bool:
+    def has_nothing_to_do(self, max_step: int | None) -> bool:
         """Return whether the run has all its steps, which is a mistake unless ``"auto"`` was given."""
-        return self.automatic and self.same_run and self.step >= max_step
+        return max_step is not None and self.automatic and self.same_run and self.step >= max_step
 
     def set_aside_later(self) -> None:
         """Move checkpoints of later steps into a separate folder when the same run resumes from an earlier one.
@@ -191,7 +191,13 @@ def _refuse_imported(run: Run) -> None:
 
 
 def check_settings(
-    found: Resume, config: TrainerConfig, model_config: Mapping[str, Any], tokenizer: Any, allowed: bool
+    found: Resume,
+    config: TrainerConfig,
+    model_config: Mapping[str, Any],
+    tokenizer: Any,
+    allowed: bool,
+    *,
+    max_step: int | None,
 ) -> Changes:
     """Compare the settings of a resumed run with those that it was trained with.
 
@@ -201,6 +207,7 @@ def check_settings(
         model_config: The model's config now.
         tokenizer: The tokenizer now, or None.
         allowed: Whether settings that change the mathematics may differ.
+        max_step: The step at which the resumed training ends, or None.
 
     Returns:
         Every setting that differs: its name -> (value before, value now).
@@ -230,10 +237,10 @@ def check_settings(
             f"The run {found.run.name!r} was trained with other settings: {_listed(serious)}. Give the "
             "earlier values, or resume_overrides=true to resume with the new ones."
         )
-    if found.step >= config.max_step and not found.automatic:
+    if max_step is not None and found.step >= max_step and not found.automatic:
         raise ConfigError(
             f"The run {found.run.name!r} is at step {found.step} already. To resume it, max_step must be larger than "
-            f"that, not {config.max_step}."
+            f"that, not {max_step}."
         )
     return changes
 

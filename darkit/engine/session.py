@@ -62,6 +62,7 @@ class Session:
         folder: The run directory.
         run_id: A new id, or the resumed run's.
         step: The last completed step; the loop updates it.
+        max_step: The step at which the run ends, or None; set by `begin` and `expect`.
         writes: Whether this process writes the run's files.
         stream: The log between `begin` and `end`, and `writer` the writer of checkpoints; None in a process that does
             not write.
@@ -78,7 +79,7 @@ class Session:
         self.guard = SignalGuard(StopRequest())
         self.stream: RowStream | None = None
         self.writer: CheckpointWriter | None = None
-        self._max_step: int | None = None
+        self.max_step: int | None = None
         self._first_step = 0
         self._keeps_log = False
         self._created = created
@@ -237,7 +238,7 @@ class Session:
             first_columns: The columns that a log of any columns starts with.
             console: Whether to record what the process prints.
         """
-        self._max_step = max_step
+        self.max_step = max_step
         if not self.writes:
             return
         if self.stream is not None:
@@ -265,6 +266,12 @@ class Session:
             check=self.check,
         )
         self.stream = RowStream(log, sinks(), check=self.check)
+
+    def expect(self, max_step: int | None) -> None:
+        """Set the step at which the run ends, which is known only now."""
+        self.max_step = max_step
+        if self._status is not None:
+            self._status.max_step = max_step
 
     def __enter__(self) -> Self:
         return self
@@ -322,7 +329,7 @@ class Session:
 
     def _outcome(self, error: BaseException | None) -> tuple[str, str, str]:
         asked = self.guard.request.reason
-        if asked and (isinstance(error, _WAYS_OUT) or (error is None and self.step != self._max_step)):
+        if asked and (isinstance(error, _WAYS_OUT) or (error is None and self.step != self.max_step)):
             return status.STOPPED, asked, ""
         if error is None:
             return status.FINISHED, self.end_reason, ""

@@ -58,7 +58,7 @@ from darkit.runs.names import refuse_existing
 
 def fit(
     model: nn.Module,
-    data: Any,
+    data: Any = None,
     val_data: Any = None,
     *,
     name: str | None = None,
@@ -82,7 +82,8 @@ def fit(
         model: Any module; it is trained in place. A LightningModule with its own ``configure_optimizers`` is trained by
             Lightning's own loop, with everything that it defines.
         data: A Dataset (map-style or iterable), a list of samples, a tensor or array, a tuple or dict of them, a
-            DataLoader, a LightningDataModule, or a dict with ``train`` and ``val``.
+            DataLoader, a LightningDataModule, or a dict with ``train`` and ``val``; None for a LightningModule with a
+            ``train_dataloader`` of its own.
         val_data: Validation data, likewise, or None.
         name: The run's name; None generates one.
         config: The trainer's config. Its ``device`` is set to the device in use; nothing else is changed, so several
@@ -236,7 +237,11 @@ def train_run(
     check_fits(
         model, {**described.values, **config_values(model)}, loaders, direct=loss is None and not finds_own_loss(model)
     )
-    changes = check_settings(same, config, described.values, tokenizer, resume_overrides) if same else {}
+    changes = (
+        check_settings(same, config, described.values, tokenizer, resume_overrides, max_step=config.max_step)
+        if same
+        else {}
+    )
     if found is not None and found.content:
         if config.precision == "64-true" and same is not None:
             model.double()  # as Lightning will: going through float32 would lose half of every weight

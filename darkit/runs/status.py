@@ -171,7 +171,7 @@ class StatusWriter:
         self._progress = progress
         self._signs = signs or progress
         self._watches = watches
-        self._max_step = max_step
+        self.max_step = max_step
         self._started = time.time()
         self._last_sign, self._moved, self._longest = self._signs(), time.monotonic(), 0.0
         self._ended = threading.Event()
@@ -225,7 +225,7 @@ class StatusWriter:
         status = Status(
             state=state,
             step=self._progress(),
-            max_step=self._max_step,
+            max_step=self.max_step,
             started=self._started,
             heartbeat=time.time(),
             host=socket.gethostname(),

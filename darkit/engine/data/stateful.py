@@ -64,6 +64,11 @@ class StatefulLoader:
         """End the current pass; the next iteration starts another one."""
         self.begin_at(self._pass + 1)
 
+    @property
+    def passes(self) -> int:
+        """The number of passes that have begun."""
+        return self._pass + bool(self.feed.batches)
+
     def mark(self, ahead: int = 0) -> None:
         """Record the position.
 

@@ -117,7 +117,13 @@ def describe_model(model: nn.Module, sample: Callable[[], Any] | None = None) ->
             generation = _generation(model)
             return ModelDescription(path, candidate.kind, config_class, values, noted, script, generation=generation)
         reason = reason or problem
-    return ModelDescription(path, "none", "", {}, {}, script, reason or "give it a .config")
+    return ModelDescription(path, "none", "", {}, {}, script, reason or _advice(model))
+
+
+def _advice(model: nn.Module) -> str:
+    if callable(getattr(model, "save_hyperparameters", None)):
+        return "call self.save_hyperparameters() in its constructor"
+    return "give it a .config"
 
 
 def _describe_adapted(model: Any) -> ModelDescription:
@@ -189,7 +195,7 @@ def _candidates(model: nn.Module) -> Iterator[_Candidate]:
     if isinstance(recorded, Mapping) and (recorded or "hparams" in vars(model)):
         recorded = {key: value for key, value in recorded.items() if key not in _OF_LIGHTNINGS_CLI}
         whole = set(constructor_parameters(cls)) <= set(recorded)
-        yield _Candidate("arguments", dict(recorded), dict(recorded), whole)
+        yield _Candidate("arguments", recorded, recorded, whole)
     arguments = _arguments_from_attributes(model)
     if arguments is not None:
         yield _Candidate("arguments", arguments, arguments, False)

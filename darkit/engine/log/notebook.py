@@ -55,11 +55,14 @@ class NotebookView:
     """The cell output that shows the progress of a training.
 
     Args:
-        max_step: The step at which the run ends.
+        max_step: The step at which the run ends, or None if it is not known.
+
+    Attributes:
+        max_step: The same; it may be set later.
     """
 
-    def __init__(self, max_step: int) -> None:
-        self._max_step = max_step
+    def __init__(self, max_step: int | None) -> None:
+        self.max_step = max_step
         self._curves: dict[str, Curve] = {}
         self._id = uuid.uuid4().hex
         self._begun = False
@@ -78,14 +81,15 @@ class NotebookView:
             parts: Further text: losses, rate, time left.
         """
         display: Any = import_module("IPython.display").display  # of the running kernel
-        text = "  ".join([f"step {step}/{self._max_step}", *parts])
+        text = "  ".join([f"step {step}" if self.max_step is None else f"step {step}/{self.max_step}", *parts])
         bundle = {"text/plain": text, "text/html": self._html(step, text)}
         display(bundle, raw=True, display_id=self._id, update=self._begun)
         self._begun = True
 
     def _html(self, step: int, text: str) -> str:
-        done = 100 * min(1.0, step / self._max_step) if self._max_step else 100.0
-        return f"<div><code>{escape(text)}</code>{_BAR.format(width=_WIDTH, done=done)}{chart(self._curves)}</div>"
+        done = 100 * min(1.0, step / self.max_step) if self.max_step else 100.0
+        bar = "" if self.max_step is None else _BAR.format(width=_WIDTH, done=done)
+        return f"<div><code>{escape(text)}</code>{bar}{chart(self._curves)}</div>"
 
 
 def chart(curves: Mapping[str, Curve]) -> str:

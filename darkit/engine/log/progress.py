@@ -43,14 +43,19 @@ class Display:
     the first row, then at most one line every few seconds, then the last row.
 
     Args:
-        max_step: The step at which the run ends.
+        max_step: The step at which the run ends, None if it is not known, or what returns it.
         progress: Returns the last completed step.
         console: The console; by default standard error, or the notebook's cell.
     """
 
-    def __init__(self, max_step: int, progress: Callable[[], int], console: Console | None = None) -> None:
+    def __init__(
+        self,
+        max_step: int | Callable[[], int | None] | None,
+        progress: Callable[[], int],
+        console: Console | None = None,
+    ) -> None:
         self._console = console or Screen()
-        self._max_step = max_step
+        self._end = max_step
         self._progress = progress
         self._rate = Rate(progress)
         self._drawn = 0.0
@@ -63,10 +68,14 @@ class Display:
         self._wide = self._console.width >= _WIDE
         if console is None and in_notebook():
             with self._ignoring_lost_terminal():
-                self._notebook = NotebookView(max_step)
+                self._notebook = NotebookView(self._max_step)
                 self._draw_notebook(self._notebook)
         elif self._console.is_terminal:
             self._bar = self._make_bar()
+
+    @property
+    def _max_step(self) -> int | None:
+        return self._end() if callable(self._end) else self._end
 
     def _make_bar(self) -> Progress:
         count = MofNCompleteColumn(table_column=Column(no_wrap=True))  # the bar shrinks instead
@@ -137,13 +146,21 @@ class Display:
         step = self._progress()
         labels = {key: key if self._wide else key.removesuffix("_loss") for key in self._values}
         loss = " ".join(f"{labels[key]} {value:.4g}" for key, value in self._values.items())
-        bar.update(self._task, completed=step, loss=loss, rate=speed(self._rate.value), left=self._left(step))
+        bar.update(
+            self._task,
+            total=self._max_step,
+            completed=step,
+            loss=loss,
+            rate=speed(self._rate.value),
+            left=self._left(step),
+        )
         bar.refresh()
 
     def _draw_notebook(self, view: NotebookView) -> None:
         self._drawn = time.monotonic()
         step = self._progress()
         try:
+            view.max_step = self._max_step
             view.show(step, [*_shown(self._values), *self._pace(step)])
         except Exception as error:  # a kernel without a client may raise anything
             self._notebook = None
@@ -159,12 +176,13 @@ class Display:
 
     def _pace(self, step: int) -> list[str]:
         """Return rate and time left, if known."""
-        return [speed(self._rate.value), f"{self._left(step)} left"] if self._rate.value else []
+        if not self._rate.value:
+            return []
+        return [speed(self._rate.value), *([] if self._max_step is None else [f"{self._left(step)} left"])]
 
     def _left(self, step: int) -> str:
-        if self._max_step is None or not self._rate.value:
-            return "-:--:--"
-        return duration((self._max_step - step) / self._rate.value)
+        end = self._max_step
+        return "-:--:--" if end is None or not self._rate.value else duration((end - step) / self._rate.value)
 
 
 def _shown(values: Mapping[str, float]) -> list[str]:

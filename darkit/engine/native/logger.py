@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from darkit.engine.native.experiment import Experiment
 from darkit.runs import Run
 
 
@@ -17,13 +18,14 @@ class RowLogger(Logger):
 
     Args:
         run: Returns the run, or None before it exists.
-        put: Called with values and the step that Lightning gives them.
+        put: Called with values and media by name, and the step that Lightning gives them.
     """
 
     def __init__(self, run: Callable[[], Run | None], put: Callable[[Mapping[str, Any], int | None], None]) -> None:
         super().__init__()
         self._run = run
         self._put = put
+        self._experiment = Experiment(run, put)
         self.hparams: dict[str, Any] = {}
 
     @property
@@ -50,9 +52,9 @@ class RowLogger(Logger):
         return str(run.path) if run is not None else None
 
     @property
-    def experiment(self) -> Run | None:
-        """The run, for reading."""
-        return self._run()
+    def experiment(self) -> Experiment:
+        """Takes what a TensorBoard writer takes, and has the run's attributes."""
+        return self._experiment
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import lightning
@@ -18,6 +20,7 @@ from darkit.engine.log.rows import Sink
 from darkit.engine.log.tensorboard import TensorBoardSink
 from darkit.engine.native.logger import RowLogger
 from darkit.engine.native.recording import Recording
+from darkit.engine.native.settings import recorded_settings, settings_of
 from darkit.engine.native.state import KEY
 from darkit.engine.resume import Resume, find_resume
 from darkit.engine.session import DEFAULT_SERIES, Session
@@ -26,6 +29,12 @@ from darkit.runs import Run, base, files
 from darkit.runs.checkpoints import latest_checkpoint
 from darkit.runs.names import check_name, run_path
 from darkit.runs.retention import Retention
+
+_OWN = (
+    *("name", "save_step_interval", "keep_last", "keep_best", "monitor", "mode", "tensorboard", "nan_policy"),
+    "log_step_interval",
+)
+_NOT_RECORDED = frozenset(field.name for field in fields(TrainerConfig)).difference(_OWN)
 
 
 class RunRecorder(lightning.Callback):
@@ -167,10 +176,12 @@ class RunRecorder(lightning.Callback):
             return
         recording.on_train_start(trainer)
         description = describe_model(bare(pl_module))
-        self.config.max_step = trainer.max_steps if trainer.max_steps > 0 else self.config.max_step
-        session.describe(description, self.config, self.series or DEFAULT_SERIES, {})
+        seed = os.environ.get("PL_GLOBAL_SEED")  # of Lightning's seed_everything
+        known = TrainerConfig(seed=int(seed)) if seed else None
+        session.describe(description, known, self.series or DEFAULT_SERIES, {})
         if session.writes:
-            write_exports(session.folder, pl_module, self.config, self.tokenizer, description)
+            record = recorded_settings(self.config, settings_of(trainer), _NOT_RECORDED)
+            write_exports(session.folder, pl_module, record, self.tokenizer, description)
         self._logger = RowLogger(
             lambda: self._run, lambda values, step: recording.log(trainer, values, step) if self.recording else None
         )

@@ -19,7 +19,6 @@ from darkit.engine.callbacks.guard import LossGuard
 from darkit.engine.callbacks.stop import StopOnRequest
 from darkit.engine.checkpoints.savable import check_savable
 from darkit.engine.config import TrainerConfig
-from darkit.engine.data.loader_state import LoaderState
 from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.data.workers import deferred_worker_deaths
 from darkit.engine.lightning import (
@@ -40,9 +39,9 @@ from darkit.engine.lightning_results import log_faster, log_media
 from darkit.engine.log.media import Encoded, encode, media_of, split
 from darkit.engine.log.progress import announce
 from darkit.engine.log.values import number_of
-from darkit.engine.native.data import flat_loaders
 from darkit.engine.native.plain import inner
-from darkit.engine.native.state import KEY, Moments, loader_states
+from darkit.engine.native.settings import planned_steps, why_stopped
+from darkit.engine.native.state import KEY, Moments, loader_states, validation_states
 from darkit.engine.session import Session
 from darkit.errors import ConfigError, NonFiniteLossError, ReproductionWarning
 from darkit.runs.best import is_better
@@ -144,12 +143,13 @@ class Recording:
         """
         self._step = self._saved = trainer.global_step
         self._epoch = trainer.current_epoch
+        self.session.expect(planned_steps(trainer))
         if KEY in self._state and trainer.global_step != self._state["current_step"]:
             raise ConfigError(
                 f"Lightning resumed at step {trainer.global_step}, but the checkpoint is of step "
                 f"{self._state['current_step']}: the module or its optimizers are not those of the run."
             )
-        self.moments.val = [LoaderState(loader) for loader in flat_loaders(trainer.val_dataloaders)]
+        self.moments.val = validation_states(trainer.val_dataloaders)
         self.moments.record(trainer, epoch_ended=False)
         content = self.moments.collect(trainer)  # in all processes
         if trainer.is_global_zero:
@@ -157,21 +157,21 @@ class Recording:
         self._stop.begin(trainer.global_step)
 
     def log(self, trainer: lightning.Trainer, values: Mapping[str, Any], step: int | None) -> None:
-        """Add values to the row of the step that is being done."""
-        if (
-            step is not None
-            and step not in (logged_step(trainer), trainer.global_step)
-            and not self._told_of_other_step
-        ):
+        """Add values to the row of the step that is being done, and media to the run."""
+        numbers, media = split(values)
+        other = step is not None and step not in (logged_step(trainer), trainer.global_step)
+        if numbers and other and not self._told_of_other_step:
             self._told_of_other_step = True
             logger.warning(
-                "%s were logged for step %s: the log has them in the row of step %d, because a run counts only "
-                "optimizer steps.",
-                ", ".join(map(repr, values)),
+                "Logged for step %s: %s. The run has it at step %d, because a run counts only optimizer steps; of "
+                "several values of a name, it keeps the last one at each step.",
                 step,
+                ", ".join(map(repr, numbers)),
                 trainer.global_step,
             )
-        self.pending.update(values)
+        self.pending.update(numbers)
+        if media and self.session.stream is not None:
+            self.session.stream.put_media(trainer.global_step, media)
 
     def _add_medium(self, name: str, value: Any) -> None:
         medium = encode(name, value)
@@ -189,6 +189,8 @@ class Recording:
             )
         if changed or self._step != self._saved:
             self._save(trainer)
+        if trainer.should_stop and not self.session.guard.request.reason:
+            self.session.end_reason = why_stopped(trainer, self._step)
         self.wait()
 
     def on_exception(self, trainer: lightning.Trainer, error: BaseException) -> None:

@@ -27,6 +27,7 @@ from darkit.engine.lightning_results import (
     restore_results,
 )
 from darkit.engine.metrics.gathering import collect_metrics, metrics_of, restore_metrics
+from darkit.engine.native.data import flat_loaders
 
 logger = logging.getLogger(__name__)
 KEY = "darkit"  # of darkit's part in a checkpoint of Lightning's
@@ -71,7 +72,7 @@ class Moments:
         self.module = module
         self._facts = facts
         self.train: list[Any] = []
-        self.val: list[LoaderState] = []
+        self.val: list[LoaderState | _Passes] = []
         self.last: Moment | None = None
         self.rate: Any = None
         self._boundary = Boundary()
@@ -159,6 +160,28 @@ class Moments:
         for state, saved in zip(self.val, mine["validation"], strict=False):
             state.restore(saved)
         restore_generators(mine["rng"])
+
+
+class _Passes:
+    """The state of a validation loader of darkit's: each validation is a pass, which may end early."""
+
+    def __init__(self, loader: StatefulLoader) -> None:
+        self._loader = loader
+
+    def state(self) -> int:
+        return self._loader.passes
+
+    def restore(self, passes: Any) -> None:
+        if isinstance(passes, int):
+            self._loader.begin_at(passes)
+
+
+def validation_states(loaders: Any) -> list[LoaderState | _Passes]:
+    """Return what saves and restores the state of each validation loader."""
+    return [
+        _Passes(loader) if isinstance(loader, StatefulLoader) else LoaderState(loader)
+        for loader in flat_loaders(loaders)
+    ]
 
 
 def loader_states(content: Mapping[str, Any], rank: int) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
