@@ -95,7 +95,7 @@ class ActiveRun:
     As a context manager it ends as `darkit.fit` does: ``finished``, ``stopped`` after a signal or a request to stop, or
     ``crashed`` with the traceback. In a ``with`` block the first signal (Ctrl-C, SIGTERM, SIGUSR1, SIGHUP) and a
     request to stop end the loop at the end of a step: in `save`, if this step is logged, or in the `log` call that
-    would begin the next one. Before the first step, and outside of a ``with`` block, signals act as usual.
+    would begin the next one. Before the first step they end it at once. Outside of a block signals act as usual.
 
     In a forked child, and in all but the first of several processes, nothing is written. Methods may be called from any
     thread.
@@ -116,11 +116,10 @@ class ActiveRun:
         self._lock = threading.RLock()
         self._writer = start.session.writer
         self._rows = LoopRows(start.session.stream, self._lock) if start.session.stream is not None else None
-        self._closed = False
         self._step = start.session.step
         self._first = self._step + 1 if start.is_resumed else 0
         self._block: int | None = None
-        self._begun = self._is_stopping = self._reads_stop = self._warned = False
+        self._closed = self._begun = self._is_stopping = self._reads_stop = self._warned = False
         self._interactive = is_interactive()
         self._error_before = getattr(sys, "last_value", None)
         _open_runs[self.path] = self
@@ -292,6 +291,8 @@ class ActiveRun:
 
     def __enter__(self) -> Self:
         self._block = threading.get_ident()
+        if self._size == 1 and not self._begun:
+            self._session.guard.install_before_steps()
         return self
 
     def __exit__(

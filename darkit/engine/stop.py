@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -75,6 +76,7 @@ class SignalGuard:
         self.promise = "saving after this step, then stopping"
         self._before: dict[signal.Signals, Any] = {}
         self._received = 0.0  # when the first signal came
+        self._has_steps = True
         self._process = os.getpid()
         forget_in_child(self)
 
@@ -82,12 +84,21 @@ class SignalGuard:
         """Restore the handlers: a forked child, such as a pool's worker, must end when it is terminated."""
         self.uninstall()
 
+    def install_before_steps(self) -> None:
+        """Install handlers for the time before the first step: they raise `StopTraining` at once, as Ctrl-C does."""
+        self._has_steps = False
+        self._install([number for number in SIGNALS if number != signal.SIGINT])
+
     def install(self) -> None:
         """Install the handlers, again after other code has replaced them."""
+        self._has_steps = True
+        self._install(SIGNALS)
+
+    def _install(self, numbers: Sequence[signal.Signals]) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
         self._process = os.getpid()
-        for number in SIGNALS:
+        for number in numbers:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             before = signal.signal(number, self._handle)
@@ -113,6 +124,9 @@ class SignalGuard:
             signal.raise_signal(number)
             return
         received = signal.Signals(number)
+        if not self._has_steps:
+            self.request.ask(f"Stopped by {received.name}.", received)
+            raise StopTraining
         if self._received and (number == signal.SIGHUP or time.monotonic() - self._received < _SAME):
             return
         if self._received and is_interactive():

@@ -76,7 +76,10 @@ def test_a_request_to_stop_ends_the_block_and_the_program_continues(zygote: Zygo
     assert "after the block" in child.output
 
 
-def test_an_interruption_before_the_first_step_is_python_s_own(zygote: Zygote, home: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_first_step_ends_at_once_and_leaves_nothing_behind(
+    number: signal.Signals, zygote: Zygote, home: Path
+) -> None:
     code = """
         import darkit, time
         with darkit.start_run("mine"):
@@ -85,9 +88,9 @@ def test_an_interruption_before_the_first_step_is_python_s_own(zygote: Zygote, h
     """
     child = zygote.run(textwrap.dedent(code), home)
     wait_until(lambda: "ready" in child.output, child)
-    child.send(signal.SIGINT)
-    assert child.wait() == -signal.SIGINT
-    assert "KeyboardInterrupt" in child.output
+    child.send(number)
+    assert child.wait() == (-number if number == signal.SIGINT else 128 + number)
+    assert ("KeyboardInterrupt" in child.output) == (number == signal.SIGINT)
     assert darkit.runs() == []
 
 
