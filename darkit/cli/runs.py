@@ -17,6 +17,7 @@ from darkit.runs import Run, base, files, list_runs
 from darkit.runs.home import format_time
 from darkit.runs.inert import format_json, inert
 from darkit.runs.log import last_values
+from darkit.runs.status import FINISHED
 
 STATE_STYLES = {"running": "green", "finished": "blue", "stopped": "yellow", "crashed": "red", "stalled": "magenta"}
 _GAP = 2
@@ -78,11 +79,17 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "name": row["name"],
         "state": inert(row["state"][:_LONGEST_CELL]),
         "model": inert(row["model"][:_LONGEST_CELL]),
-        "step": f"{row['step']}/{row['max_step'] or '?'}",
+        "step": _step(row),
         "train loss": _number(row["train_loss"]),
         "val loss": _number(row["val_loss"]),
         "started": format_time(row["created"], "%Y-%m-%d %H:%M"),
     }
+
+
+def _step(row: dict[str, Any]) -> str:
+    if row["max_step"] is None and row["state"] == FINISHED:
+        return str(row["step"])  # the last one
+    return f"{row['step']}/{row['max_step'] or '?'}"
 
 
 def _table(rows: list[dict[str, str]], width: int) -> Table:

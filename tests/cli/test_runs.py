@@ -13,6 +13,7 @@ from rich.console import Console
 
 from darkit.cli.main import main
 from darkit.cli.runs import _cells, _table, summary
+from darkit.core.active import start_run
 from darkit.runs import files, load
 from tests.cli.parts import done
 
@@ -108,3 +109,10 @@ def test_a_narrow_terminal_gets_fewer_columns_and_whole_names(width: int, runs: 
     assert ("model" in lines[0]) == (width >= 100)
     assert ("val loss" in lines[0]) == (width >= 60)
     assert "state" in lines[0]
+
+
+def test_a_finished_run_of_unknown_length_has_its_last_step(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with start_run("loop") as run:
+        run.log({"loss": 1.0}, step=7)
+    row = next(line for line in done(capsys, "runs").splitlines() if line.startswith("loop"))
+    assert row.split()[:3] == ["loop", "finished", "7"]

@@ -80,7 +80,7 @@ class LossGuard(EveryStepCallback):
         self._bad_step = step
         if self.policy == "stop":
             raise NonFiniteLossError(
-                f"{problem}; the last checkpoint before it is kept. A smaller learning rate or gradient_clip may help; "
+                f"{problem}; checkpoints before it are kept. A smaller learning rate or gradient_clip may help; "
                 "nan_policy='warn' continues."
             )
         if not self._warned:
