@@ -81,6 +81,7 @@ class Recording:
         self.pending: dict[str, Any] = {}
         self.validates_last = False
         self._media: dict[str, Encoded] = {}
+        self._is_told = False  # whether anything was logged for the step, beside what the step returned
         self._state = state or {}
         self._adopt = adopt
         self._undo: list[Callable[[], None]] = []
@@ -306,8 +307,10 @@ class Recording:
         step = self._step
         self.moments.record(trainer, epoch_ended=epoch_ended)
         due = step // self.config.log_step_interval > before // self.config.log_step_interval
-        if due or self.pending or self._media or is_last(trainer, step):
+        if due or self._is_told or self._media or is_last(trainer, step):
             self._write_row(trainer, step)
+        else:
+            self.pending = {}
         every = self.config.save_step_interval
         ends = trainer.should_stop or (not epoch_ended and is_last(trainer, step))
         if (every and step // every > before // every) or self._is_best() or ends:
@@ -325,7 +328,7 @@ class Recording:
             raise
 
     def _write_row(self, trainer: lightning.Trainer, step: int) -> None:
-        values, self.pending = self.pending, {}
+        values, self.pending, self._is_told = self.pending, {}, False
         numbers = {key: number_of(key, value) for key, value in values.items()}
         if self.session.stream is not None:
             clock = {"step": step, "epoch": self._epoch, "time": time.time(), "lr": self.moments.rate}

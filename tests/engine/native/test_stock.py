@@ -173,3 +173,13 @@ def test_a_checkpoint_is_one_of_lightnings_too(tmp_path: object) -> None:
     trainer.fit(again, train_loader(), val_loader(), ckpt_path=path, weights_only=True)
     assert trainer.global_step == 14
     assert next(config.scheduler.last_epoch for config in trainer.lr_scheduler_configs) == 4
+
+
+def test_rows_come_at_the_interval_and_when_something_is_logged() -> None:
+    class Quiet(Base):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return self.loss(batch)
+
+    run = darkit.fit(Quiet(), train_loader(), val_loader(), name="run", max_epochs=2, log_step_interval=3, device="cpu")
+    assert run.log()["step"].to_list() == [3, 6, 7, 9, 12, 14]  # 7 and 14 are validated
+    assert run.log()["train_loss"].null_count() == 0
