@@ -154,6 +154,9 @@ class StatusWriter:
         signs: Returns a value that changes with any progress, such as a count of batches; by default the step.
         watches: Called every second from the writer's thread; the first error of each is logged.
         check: Called before every write; if it raises `RunReplacedError`, the thread ends.
+
+    Attributes:
+        max_step: The step at which the run ends, or None; when it is set, the file follows within a second.
     """
 
     def __init__(
@@ -186,7 +189,7 @@ class StatusWriter:
         self._write(state, reason, traceback)
 
     def _work(self) -> None:
-        written, last = time.monotonic(), RUNNING
+        written, last = time.monotonic(), (RUNNING, self.max_step)
         failed: list[Callable[[], None]] = []
         while not self._ended.wait(min(LOOK, HEARTBEAT)):
             try:
@@ -201,11 +204,12 @@ class StatusWriter:
                         failed.append(watch)
                         logger.warning("A regular task of the run failed and will be tried again.", exc_info=True)
             state, reason = self._look()
-            if state == last and time.monotonic() - written < HEARTBEAT:
+            facts = (state, self.max_step)
+            if facts == last and time.monotonic() - written < HEARTBEAT:
                 continue
             try:
                 self._write(state, reason)
-                written, last = time.monotonic(), state
+                written, last = time.monotonic(), facts
             except RunReplacedError:
                 return
             except StorageError as error:

@@ -330,3 +330,13 @@ def test_watches_are_called_repeatedly_and_an_error_of_one_is_logged_once(
         writer.close(status.FINISHED)
     assert caplog.messages == ["A regular task of the run failed and will be tried again."]
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_last_step_that_is_known_late_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "LOOK", 0.005)
+    monkeypatch.setattr(status, "HEARTBEAT", 3600.0)
+    writer = StatusWriter(tmp_path, None, lambda: 1)
+    assert on_disk(tmp_path)["max_step"] is None
+    writer.max_step = 9
+    wait_until(lambda: on_disk(tmp_path)["max_step"] == 9)
+    writer.close(status.FINISHED)
