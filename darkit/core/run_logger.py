@@ -11,6 +11,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from darkit.core.active import ActiveRun, start_run
+from darkit.engine.native.experiment import Experiment
+from darkit.runs import Run
 from darkit.runs.configs import public_values
 from darkit.runs.names import check_name
 
@@ -40,6 +42,7 @@ class RunLogger(Logger):
         self._settings: dict[str, Any] = {"tensorboard": tensorboard, "series": series}
         self._hparams: dict[str, Any] = {}
         self._active: ActiveRun | None = None
+        self._experiment = Experiment(lambda: Run(self.run.path), self._put)
 
     @property
     def name(self) -> str | None:
@@ -68,6 +71,15 @@ class RunLogger(Logger):
             self._active = start_run(self._name, config=self._hparams or None, **self._settings)
             self._name = self._active.name
         return self._active
+
+    @property
+    def experiment(self) -> Experiment:
+        """Takes what a TensorBoard writer takes, and has the run's attributes."""
+        return self._experiment
+
+    @rank_zero_only
+    def _put(self, values: Mapping[str, Any], step: int | None) -> None:
+        self.run.log(values, step=self.run.step)  # of the module's own count of epochs or steps
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

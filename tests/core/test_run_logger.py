@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import lightning
 import pytest
+import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 import darkit
 from darkit.errors import NameInvalidError, RunExistsError
+from darkit.runs.media import read_media
+from tests.engine.native.modules import Base, train_loader
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -64,3 +67,19 @@ def test_names_are_checked() -> None:
     fit(darkit.RunLogger("run"), Logging())
     with pytest.raises(RunExistsError):
         fit(darkit.RunLogger("run"), Logging())
+
+
+def test_a_module_draws_for_it_as_for_tensorboard() -> None:
+    class Draw(Base):
+        def on_train_epoch_end(self) -> None:
+            self.logger.experiment.add_image("drawn", torch.tanh(torch.randn(1, 4, 4)), self.current_epoch)
+            self.logger.experiment.add_scalar("own", 2.5, self.current_epoch)
+
+    quiet = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    logger = darkit.RunLogger("drawing")
+    trainer = lightning.Trainer(accelerator="cpu", max_epochs=2, log_every_n_steps=1, logger=logger, **quiet)
+    trainer.fit(Draw(), train_loader())
+    run = darkit.load("drawing")
+    assert run.status == "finished"
+    assert [(one.key, one.step) for one in read_media(run.path)] == [("drawn", 7), ("drawn", 14)]
+    assert run.log()["own"].drop_nulls().to_list() == [2.5, 2.5]
