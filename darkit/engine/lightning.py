@@ -262,6 +262,18 @@ def has_batch_in_flight(trainer: lightning.Trainer) -> bool:
     return bool(progress.ready != progress.processed)
 
 
+def is_at_batch_end(trainer: lightning.Trainer) -> bool:
+    """Return whether a batch is done except for the hooks ``on_train_batch_end``."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+    return bool(progress.completed != progress.processed)
+
+
+def ends_within_epoch(trainer: lightning.Trainer, batch: int) -> bool:
+    """Return whether, after a batch, a training loader may have no batches left although the epoch has not ended."""
+    combined, most = trainer.fit_loop._combined_loader, trainer.fit_loop.max_batches
+    return combined is not None and combined._mode == "max_size" and batch < most
+
+
 def finish_batch(trainer: lightning.Trainer) -> None:
     """Count what a batch logged whose optimizer steps are done, after an error in a later hook."""
     loop, logged = trainer.fit_loop.epoch_loop, trainer._logger_connector

@@ -100,7 +100,9 @@ def log_media(module: lightning.LightningModule, put: Callable[[str, Any], None]
         module: The module.
         put: Called with the name and the value of each medium, which Lightning would refuse.
     """
-    original = module.log
+    own, original = vars(module).get("log"), module.log
+    if not callable(original):  # the module uses the name for something else
+        return lambda: None
 
     def log(name: str, value: Any, *arguments: Any, **settings: Any) -> None:
         if not isinstance(value, Tensor | int | float) and is_media(value):
@@ -109,7 +111,12 @@ def log_media(module: lightning.LightningModule, put: Callable[[str, Any], None]
             original(name, value, *arguments, **settings)
 
     object.__setattr__(module, "log", log)
-    return lambda: module.__dict__.pop("log", None)
+    return lambda: module.__dict__.pop("log", None) if own is None else object.__setattr__(module, "log", own)
+
+
+def logs_its_own_way(module: lightning.LightningModule) -> bool:
+    """Return whether a module overrides ``log``, or has an attribute of that name."""
+    return "log" in vars(module) or type(module).log is not lightning.LightningModule.log
 
 
 def log_faster(trainer: lightning.Trainer, module: lightning.LightningModule) -> Callable[[], None]:

@@ -29,6 +29,7 @@ PATHS = [
     "fit_loop._restarting",
     "fit_loop._data_fetcher",
     "fit_loop._combined_loader",
+    "fit_loop.max_batches",
     "fit_loop.on_advance_start",
     "fit_loop.on_advance_end",
     "fit_loop.epoch_loop.on_run_start",

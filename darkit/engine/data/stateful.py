@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,15 @@ from darkit.engine.data.adopt import ordered_feed, refuse_empty
 from darkit.engine.data.feed import Feed
 from darkit.engine.data.order import BatchOrder
 from darkit.engine.data.workers import shield_workers, unshield_workers
-from darkit.errors import DataError
+from darkit.errors import DataError, ReproductionWarning
+
+_ORDER = {
+    "length": "samples",
+    "batch_size": "batch size",
+    "seed": "seed",
+    "shuffle": "shuffle",
+    "drop_last": "drop_last",
+}
 
 
 class StatefulLoader:
@@ -34,7 +43,7 @@ class StatefulLoader:
         self.feed = feed
         self.is_marked = False
         self._pass = 0
-        self._continues = False
+        self._continues = self._warned = False
         shield_workers(feed.loader)
 
     def __getattr__(self, name: str) -> Any:
@@ -81,7 +90,9 @@ class StatefulLoader:
 
     def position(self, *, interrupted: bool = False) -> dict[str, Any]:
         """Return the last recorded position; see `darkit.engine.data.feed.Feed.position`."""
-        return self.feed.position(interrupted=interrupted)
+        order = self.feed.order
+        facts = {} if order is None else {"order": {name: getattr(order, name) for name in _ORDER}}
+        return self.feed.position(interrupted=interrupted) | facts
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position; after the last batch of a pass it is the start of the next one."""
@@ -89,24 +100,42 @@ class StatefulLoader:
             self.mark()
         return self.position()
 
-    def load_state_dict(self, state: Mapping[str, Any], generators: dict[str, Any] | None = None) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Any], generators: dict[str, Any] | None = None, *, within_pass: bool = False
+    ) -> None:
         """Restore a position.
 
         Args:
             state: What ``state_dict`` returned.
             generators: The states of the global generators, to restore when the next batch is fetched, or None.
+            within_pass: Whether a pass without batches left is not over: the next iteration is then empty.
 
         Raises:
             DataError: It is not one.
         """
         if not {"epoch", "batches"} <= state.keys():
             raise DataError(f"The state of a loader needs 'epoch' and 'batches', but has {sorted(map(str, state))}.")
+        self._warn_of_other_order(state.get("order", {}))
         self._pass = state["epoch"]
         self.feed.resume(state, generators)
         self._continues = bool(self.feed.batches)
-        if self._continues and self.feed.batches >= self._length():
+        if self._continues and not within_pass and self.feed.batches >= self._length():
             self._continues = False
             self.next_pass()
+
+    def _warn_of_other_order(self, saved: Mapping[str, Any]) -> None:
+        now = {name: getattr(self.feed.order, name, None) for name in saved}
+        changed = [
+            f"{_ORDER.get(name, name)} {saved[name]} -> {now[name]}" for name in saved if saved[name] != now[name]
+        ]
+        if changed and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"The state is of a loader with other batches ({', '.join(changed)}): its place counts batches of the "
+                "new loader, so the resumed training is not an exact continuation.",
+                ReproductionWarning,
+                stacklevel=3,
+            )
 
     def close(self) -> None:
         """Release the data and end its worker processes."""

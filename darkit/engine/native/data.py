@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import lightning
@@ -65,7 +66,7 @@ class NativeData:
 
     def adopted(self, loader: Any) -> StatefulLoader | None:
         """Return a loader with a position for one that Lightning prepared; None for one that has its own state."""
-        if callable(getattr(loader, "state_dict", None)) and callable(getattr(loader, "load_state_dict", None)):
+        if has_state(loader):
             return None
         made = StatefulLoader(adopt(loader, self.config) if isinstance(loader, DataLoader) else Feed(loader))
         self._made.append(made)
@@ -94,6 +95,59 @@ class NativeData:
             loader.close()
         if self.loaders is not None:
             self.loaders.close()
+
+
+class UnsizedLoader:
+    """A foreign loader with a state and no length, whose state is that of the batches that were used.
+
+    Without a length Lightning fetches each batch before the one ahead of it is used. Attributes are the loader's.
+
+    Args:
+        loader: The loader.
+        ahead: Returns the number of batches that were fetched and not used yet: 0 or 1.
+    """
+
+    def __init__(self, loader: Any, ahead: Callable[[], int]) -> None:
+        self.loader = loader
+        self._ahead = ahead
+        self._before: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # while being unpickled
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self.loader)
+        while True:
+            self._before = copy.deepcopy(self.loader.state_dict())
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            yield batch
+
+    def state_dict(self) -> Any:
+        """Return the state after the last batch that was used."""
+        return self._before if self._ahead() else self.loader.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        """Restore a state."""
+        self.loader.load_state_dict(state)
+
+
+def has_state(loader: Any) -> bool:
+    """Return whether the position of a loader can be saved and restored."""
+    return callable(getattr(loader, "state_dict", None)) and callable(getattr(loader, "load_state_dict", None))
+
+
+def with_used_state(loader: Any, ahead: Callable[[], int]) -> Any:
+    """Return a loader with a state so that its state is that of the batches that were used; see `UnsizedLoader`."""
+    try:
+        len(loader)
+    except (TypeError, NotImplementedError):
+        return loader if isinstance(loader, UnsizedLoader) else UnsizedLoader(loader, ahead)
+    return loader
 
 
 def _is_for_lightning(data: Any) -> bool:

@@ -22,10 +22,12 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.data.workers import deferred_worker_deaths
 from darkit.engine.lightning import (
+    batches_ahead,
     call_at,
     epoch_has_ended,
     finish_batch,
     has_batch_in_flight,
+    is_at_batch_end,
     logged_step,
     note_outputs,
     replace_training_loaders,
@@ -35,13 +37,14 @@ from darkit.engine.lightning import (
     training_loaders,
     validate,
 )
-from darkit.engine.lightning_results import log_faster, log_media
+from darkit.engine.lightning_results import log_faster, log_media, logs_its_own_way
 from darkit.engine.log.media import Encoded, encode, media_of, split
 from darkit.engine.log.progress import announce
 from darkit.engine.log.values import number_of
+from darkit.engine.native.data import has_state, with_used_state
 from darkit.engine.native.plain import inner
 from darkit.engine.native.settings import planned_steps, why_stopped
-from darkit.engine.native.state import KEY, Moments, loader_states, validation_states
+from darkit.engine.native.state import KEY, Moments, loader_states, validation_states, versions
 from darkit.engine.session import Session
 from darkit.errors import ConfigError, NonFiniteLossError, ReproductionWarning
 from darkit.runs.best import is_better
@@ -110,6 +113,7 @@ class Recording:
         facts = {"run": self.session.folder.name, "id": self.session.run_id}
         self.moments = Moments(inner(module), facts)
         loop = trainer.fit_loop
+        may_log_faster = trainer.world_size == 1 and not logs_its_own_way(module)
         self._undo = [
             register_optimizer_step_pre_hook(self._note_step).remove,
             call_at(trainer.precision_plugin, "_after_closure", lambda: self._before_step(trainer), before=True),
@@ -126,9 +130,9 @@ class Recording:
                 signature_once(trainer),
                 call_at(trainer.strategy, "on_train_end", lambda: self.on_train_end(trainer)),
             ]
-            if trainer.world_size == 1:
+            if may_log_faster:
                 self._undo.append(log_faster(trainer, module))
-        self.moments.train = [loader for loader in training_loaders(trainer) if isinstance(loader, StatefulLoader)]
+        self.moments.train = [loader for loader in training_loaders(trainer) if has_state(loader)]
 
     def detach(self) -> None:
         """Leave the trainer as it was."""
@@ -183,7 +187,7 @@ class Recording:
         """Save the last step unless it is saved, and wait until everything is on the disk."""
         if self.pending:
             self._write_row(trainer, self._step)
-        changed = self._step == self._saved and self._versions != _versions(trainer.lightning_module)
+        changed = self._step == self._saved and self._versions != versions(trainer.lightning_module)
         if changed and trainer.is_global_zero:
             announce(
                 f"The weights were changed after the last step: the checkpoint of step {self._step} has the new ones."
@@ -227,7 +231,8 @@ class Recording:
                 made.load_state_dict(state, generators)
             self.moments.train.append(made)
             return made
-        if callable(getattr(loader, "state_dict", None)) and callable(getattr(loader, "load_state_dict", None)):
+        if has_state(loader):
+            loader = with_used_state(loader, lambda: batches_ahead(trainer))
             if state is not None:
                 loader.load_state_dict(state)
             self.moments.train.append(loader)
@@ -256,18 +261,17 @@ class Recording:
         step = trainer.global_step
         self.session.signs += 1
         steps, self._direct_steps = self._direct_steps, 0
+        owes, self._owes = self._owes, False
         if step == self._step:
             if steps:
                 raise ConfigError(
                     f"{type(trainer.lightning_module).__name__} steps an optimizer that Lightning does not count, so "
                     "the run would have no steps: call step() of what self.optimizers() returns."
                 )
-            if self.pending and self._owes and not epoch_has_ended(trainer):
+            if self.pending and owes and not epoch_has_ended(trainer):
                 self._write_row(trainer, step)
-            self._owes = False
             return  # the batch was accumulated
         before, self._step, self._epoch = self._step, step, trainer.current_epoch
-        self._owes = False
         self._check_loss(trainer, step)
         self.session.step = step
         self._stop.on_step(trainer, trainer.lightning_module, {}, step)
@@ -282,7 +286,7 @@ class Recording:
     def _note_step(self, optimizer: Optimizer, *arguments: Any) -> None:
         """Count a step of any optimizer, and record the rate of the first one that steps for a step."""
         if not self._direct_steps:
-            self.moments.rate = optimizer.param_groups[0]["lr"]
+            self.moments.rate = next((group.get("lr") for group in optimizer.param_groups), None)
         self._direct_steps += 1
 
     def _before_step(self, trainer: lightning.Trainer) -> None:
@@ -357,7 +361,7 @@ class Recording:
         content = self.moments.collect(trainer, interrupted=interrupted)
         if self.session.writer is not None:
             self.session.writer.save(step, content, self._metrics)
-        self._saved, self._versions = step, _versions(trainer.lightning_module)
+        self._saved, self._versions = step, versions(trainer.lightning_module)
 
     def _save_after(self, trainer: lightning.Trainer, error: BaseException) -> None:
         """Save the last completed step after an error, unless the weights belong to no finite step."""
@@ -368,6 +372,10 @@ class Recording:
         in_flight = has_batch_in_flight(trainer)
         fresh = not in_flight and step != moment.step
         if fresh:  # an error in validation, or of a callback
+            if is_at_batch_end(trainer):
+                error.add_note(
+                    f"on_train_batch_end of step {step} did not finish, and is not called again by a resume."
+                )
             finish_batch(trainer)
             self._step, self._epoch = step, trainer.current_epoch
             self.session.step = step
@@ -389,11 +397,6 @@ class Recording:
         if self.pending and fresh:
             self._write_row(trainer, moment.step)
         self._save(trainer, interrupted=not fresh)
-
-
-def _versions(module: lightning.LightningModule) -> int:
-    """Return a number that grows when weights are changed."""
-    return sum(parameter._version for parameter in module.parameters())
 
 
 def _as_float(value: Any) -> float:

@@ -18,7 +18,7 @@ from darkit.engine.checkpoints.weights import bare, class_path
 from darkit.engine.data.loader_state import LoaderState
 from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.device import generator_states, restore_generators
-from darkit.engine.lightning import batches_ahead, dump, progress_of
+from darkit.engine.lightning import batches_ahead, dump, ends_within_epoch, progress_of
 from darkit.engine.lightning_results import (
     describe_results,
     epoch_results,
@@ -155,6 +155,10 @@ class Moments:
         mine = ranks[trainer.global_rank] if trainer.global_rank < len(ranks) else ranks[0]
         restore_metrics(self.module, mine["metrics"])
         if own["progress"] is not None:
+            if ends_within_epoch(trainer, own["progress"]["batch"]):
+                for loader, place in zip(self.train, mine["loaders"], strict=False):
+                    if isinstance(loader, StatefulLoader):
+                        loader.load_state_dict(place, mine["rng"], within_pass=True)
             restore_results(trainer, mine["results"])
         restore_logged_metrics(trainer, mine["logged"])
         for state, saved in zip(self.val, mine["validation"], strict=False):
@@ -190,6 +194,11 @@ def loader_states(content: Mapping[str, Any], rank: int) -> list[tuple[dict[str,
     mine = own["ranks"][rank] if rank < len(own["ranks"]) else own["ranks"][0]
     generators = None if own["progress"] is None else mine["rng"]
     return [(position, generators) for position in mine["loaders"]]
+
+
+def versions(module: lightning.LightningModule) -> int:
+    """Return a number that grows when weights are changed."""
+    return sum(parameter._version for parameter in module.parameters())
 
 
 def _readable(content: dict[str, Any]) -> dict[str, Any]:
