@@ -187,11 +187,6 @@ class RunRecorder(lightning.Callback):
         )
         trainer.loggers = [*trainer.loggers, self._logger]
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save the last step."""
-        if self.recording is not None:
-            self.recording.on_train_end(trainer)
-
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:

@@ -107,8 +107,7 @@ class Recording:
         Args:
             trainer: The trainer.
             module: The module.
-            unchanged: Whether the trainer and its module are left to work as they are; otherwise ``self.log`` gets
-                quicker, and the end of the training needs no callback.
+            unchanged: Whether trainer and module are left to work as they are; otherwise ``self.log`` is quicker.
         """
         facts = {"run": self.session.folder.name, "id": self.session.run_id}
         self.moments = Moments(inner(module), facts)
@@ -122,14 +121,12 @@ class Recording:
             call_at(loop, "on_advance_end", lambda: self._after_epoch(trainer)),
             replace_training_loaders(trainer, lambda loader: self._watched(trainer, loader)),
             log_media(module, self._add_medium),
+            call_at(trainer.strategy, "on_train_end", lambda: self.on_train_end(trainer)),
         ]
         if KEY in self._state:
             self._undo.append(call_at(loop, "on_advance_start", lambda: self._restore(trainer), before=True))
         if not unchanged:
-            self._undo += [
-                signature_once(trainer),
-                call_at(trainer.strategy, "on_train_end", lambda: self.on_train_end(trainer)),
-            ]
+            self._undo.append(signature_once(trainer))
             if may_log_faster:
                 self._undo.append(log_faster(trainer, module))
         self.moments.train = [loader for loader in training_loaders(trainer) if has_state(loader)]
@@ -368,8 +365,7 @@ class Recording:
         moment = self.moments.last if hasattr(self, "moments") else None
         if moment is None or isinstance(error, NonFiniteLossError):
             return
-        step = trainer.global_step
-        in_flight = has_batch_in_flight(trainer)
+        step, in_flight = trainer.global_step, has_batch_in_flight(trainer)
         fresh = not in_flight and step != moment.step
         if fresh:  # an error in validation, or of a callback
             if is_at_batch_end(trainer):

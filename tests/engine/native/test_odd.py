@@ -160,3 +160,20 @@ def test_the_state_of_a_loader_with_other_batches_is_said() -> None:
         dataloader(samples(), batch_size=5, seed=4).load_state_dict(state)
     with pytest.warns(ReproductionWarning, match="samples 40 -> 20"):
         dataloader(samples(20), batch_size=6, seed=3).load_state_dict(state)
+
+
+class LastWord(Base):
+    def on_train_end(self) -> None:
+        with torch.no_grad():
+            self.net[0].bias.fill_(7.0)
+        for logger in self.trainer.loggers:
+            logger.log_metrics({"last_word": 1.0}, step=self.trainer.global_step)
+
+
+def test_what_a_module_does_at_the_end_of_the_training_is_in_the_run() -> None:
+    for name in ("recorded", "fit"):
+        module = stock(LastWord, train_loader, RunRecorder(name)) if name == "recorded" else fitted(LastWord, name)
+        run = darkit.load(name)
+        content = torch.load(run.latest_checkpoint().path, weights_only=True)
+        assert same(content["state_dict"], weights(module))
+        assert run.log()["last_word"].drop_nulls().to_list() == [1.0]
