@@ -100,7 +100,8 @@ def log_media(module: lightning.LightningModule, put: Callable[[str, Any], None]
         module: The module.
         put: Called with the name and the value of each medium, which Lightning would refuse.
     """
-    own, original = vars(module).get("log"), module.log
+    own = vars(module).get("log")
+    original: Any = module.log
     if not callable(original):  # the module uses the name for something else
         return lambda: None
 
