@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any
 
 import lightning
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -172,6 +171,7 @@ class Recording:
                 trainer.global_step,
             )
         self.pending.update(numbers)
+        self._is_told |= bool(numbers)
         if media and self.session.stream is not None:
             self.session.stream.put_media(trainer.global_step, media)
 
@@ -334,14 +334,14 @@ class Recording:
         if self.session.stream is not None:
             clock = {"step": step, "epoch": self._epoch, "time": time.time(), "lr": self.moments.rate}
             values = {key: value for key, value in values.items() if value is not None}
-            row = clock | values | clock
+            row = clock | values | {key: clock[key] for key in ("step", "epoch", "time")}  # a module may log its lr
             columns = self.session.stream.log.columns
             fixed = self.session.stream.log.fixed
             self.session.stream.put({key: row[key] for key in row if key in columns} if fixed else row)
             if self._media:
                 self.session.stream.put_media(step, self._media)
         self._media = {}
-        self._metrics = {key: _as_float(value) for key, value in numbers.items() if value is not None}
+        self._metrics = {key: float(value) for key, value in numbers.items() if value is not None}
 
     def _is_best(self) -> bool:
         value = self._metrics.get(self.config.monitor) if self.config.load_best_at_end else None
@@ -393,7 +393,3 @@ class Recording:
         if self.pending and fresh:
             self._write_row(trainer, moment.step)
         self._save(trainer, interrupted=not fresh)
-
-
-def _as_float(value: Any) -> float:
-    return float(value.detach()) if isinstance(value, Tensor) else float(value)

@@ -250,3 +250,10 @@ def test_media_in_what_a_training_step_returns_are_logged_with_the_row(how: str)
     assert found == [("said", step, f"batch {step - 1}") for step in run.log()["step"].to_list()]
     assert found[-1][1] == 4
     assert "said" not in run.log().columns
+
+
+def test_values_between_the_steps_that_lightning_logs_are_in_the_log() -> None:
+    train("metrics", RunRecorder("run"), log_every_n_steps=50)
+    log = darkit.load("run").log()
+    assert log.filter(log["val_loss"].is_not_null())["step"].to_list() == [7, 14, 21]
+    assert log["accuracy_epoch"].drop_nulls().len() == 3

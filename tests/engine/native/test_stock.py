@@ -180,6 +180,17 @@ def test_rows_come_at_the_interval_and_when_something_is_logged() -> None:
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             return self.loss(batch)
 
-    run = darkit.fit(Quiet(), train_loader(), val_loader(), name="run", max_epochs=2, log_step_interval=3, device="cpu")
-    assert run.log()["step"].to_list() == [3, 6, 7, 9, 12, 14]  # 7 and 14 are validated
+    run = darkit.fit(Quiet(), train_loader(), val_loader(), name="run", max_epochs=3, log_step_interval=3, device="cpu")
+    assert run.log()["step"].to_list() == [3, 6, 7, 9, 12, 14, 15, 18, 21]  # 7, 14 and 21 are validated
     assert run.log()["train_loss"].null_count() == 0
+    assert run.log()["val_loss"].drop_nulls().len() == 3
+
+
+def test_a_module_may_log_its_own_rate() -> None:
+    class Rate(Base):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.log("lr", 0.25)
+            return self.loss(batch)
+
+    run = darkit.fit(Rate(), train_loader(), name="run", max_steps=3, device="cpu")
+    assert run.log()["lr"].to_list() == [0.25] * 3
