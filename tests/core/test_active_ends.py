@@ -301,7 +301,7 @@ def torchrun(tmp_path: Path, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("when", ["early", "late"])
+@pytest.mark.parametrize("when", [pytest.param("early", marks=pytest.mark.soak), "late"])
 def test_of_several_processes_only_the_first_writes_and_all_resume_and_stop_at_the_same_step(
     when: str, tmp_path: Path
 ) -> None:

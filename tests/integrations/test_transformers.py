@@ -215,7 +215,8 @@ def test_a_value_that_is_no_number_is_named_once_and_left_out(
     assert "confusion" not in darkit.load("mine").log().columns
     assert logged()[2]["other"] == 1.5
     assert [record.message for record in caplog.records if "confusion" in record.message] == [
-        "'confusion' is not logged: 'confusion' must be a number, a tensor of one element or a short text, not a list."
+        "'confusion' is not logged: 'confusion' must be a number, a tensor of one element, a short text or a medium "
+        "such as darkit.Image, not a list."
     ]
 
 

@@ -58,8 +58,8 @@ def test_saves_without_an_evaluation_are_kept_with_a_warning(caplog: pytest.LogC
     run = train(made(), xy(), xy(), max_step=8, eval_step_interval=4, save_step_interval=2, keep_best=1)
     assert [saved.step for saved in run.checkpoints()] == [2, 6, 8]
     assert [record.message for record in caplog.records if "keep_best" in record.message] == [
-        "The checkpoint of step 2 has no 'val_loss', which keep_best=1 needs: such checkpoints are kept. Make "
-        "save_step_interval a multiple of eval_step_interval."
+        "The checkpoint of step 2 has no 'val_loss', which keep_best=1 needs: such checkpoints are kept. Log it "
+        "before each save, or make save_step_interval a multiple of eval_step_interval."
     ]
 
 

@@ -63,7 +63,7 @@ def check(kind: str, run: Run, module: Any, straight: tuple[Any, Run]) -> None:
     assert run.status == "finished"
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", [0, *(pytest.param(number, marks=pytest.mark.soak) for number in range(1, 9))])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_anywhere_costs_nothing(kind: str, number: int) -> None:
     chance = random.Random(f"{kind} {number}")
