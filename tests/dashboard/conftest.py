@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,11 @@ def browser() -> Iterator[Browser]:
         pytest.fail("These tests need Chromium: on Debian, apt-get install chromium (or `make chromium`).")
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        # data workers that another test left hold the driver's pipe open, and its end would be waited for
+        for child in multiprocessing.active_children():
+            with suppress(RuntimeError):  # torch raises it for a killed worker, from its handler of SIGCHLD
+                child.kill()
+                child.join()
 
 
 @pytest.fixture
