@@ -1,4 +1,4 @@
-"""What integrations of other libraries need of an `ActiveRun` besides its methods for a loop of one's own."""
+"""What integrations of other libraries need of an `ActiveRun` besides its public methods."""
 
 from __future__ import annotations
 

@@ -364,7 +364,7 @@ def start_exactly(trainer: lightning.Trainer, progress: Mapping[str, Any] | None
 
 
 def resume_averaging(trainer: lightning.Trainer) -> None:
-    """Have `StochasticWeightAveraging` go on within an epoch: it restores its schedule when an epoch starts only."""
+    """Resume `StochasticWeightAveraging` within an epoch: it restores its schedule only at the start of one."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, StochasticWeightAveraging):
             rates = [[dict(group) for group in optimizer.param_groups] for optimizer in trainer.optimizers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
@@ -184,44 +185,39 @@ def train_run(
     get every row too.
     """
     refuse_callbacks(callbacks)
+    native = functools.partial(
+        train_native,
+        data=data,
+        val_data=val_data,
+        config=config,
+        root=root,
+        tokenizer=tokenizer,
+        columns=columns,
+        series=series,
+        callbacks=callbacks,
+        loggers=loggers,
+        arguments=arguments,
+        resume=resume,
+        resume_overrides=resume_overrides,
+        composed=composed,
+    )
+    names = needing_lightning(callbacks)
+    if (names or trains_itself(model)) and started is not None:
+        raise ConfigError(
+            f"{type(bare(model)).__name__ if trains_itself(model) else names[0]} needs Lightning's own loop, which a "
+            "darkit.core.Trainer does not have: use darkit.fit, or darkit.RunRecorder in a lightning.Trainer."
+        )
     if trains_itself(model):
         own = {"loss": loss, "metrics": metrics, "optimizer": optimizer, "scheduler": scheduler}
         refuse_settings(model, config, [name for name, value in own.items() if value is not None])
-        return train_native(
-            model,
-            data,
-            val_data,
-            config,
-            root=root,
-            tokenizer=tokenizer,
-            columns=columns,
-            series=series,
-            callbacks=callbacks,
-            loggers=loggers,
-            arguments=arguments,
-            resume=resume,
-            resume_overrides=resume_overrides,
-            composed=composed,
-        )
+        return native(model)
     refuse_module(model)
     refuse_shadows(config, [field.name for field in fields(TrainerConfig)])
     compute = make_step(model, loss, Metrics(metrics))
-    if names := needing_lightning(callbacks):
+    if names:
         refuse_beside(names[0], config)
-        return train_native(
-            PlainModule(model, compute, config, optimizer=optimizer, scheduler=scheduler, values=config_values(model)),
-            data,
-            val_data,
-            config,
-            root=root,
-            tokenizer=tokenizer,
-            columns=columns,
-            series=series,
-            callbacks=callbacks,
-            loggers=loggers,
-            resume=resume,
-            resume_overrides=resume_overrides,
-            composed=composed,
+        return native(
+            PlainModule(model, compute, config, optimizer=optimizer, scheduler=scheduler, values=config_values(model))
         )
     place = find_place(config)
     found = resume if isinstance(resume, Resume) else find_resume(root, config, resume)

@@ -65,7 +65,7 @@ def steps() -> None:
 
 
 def loop() -> None:
-    """The cost of logging in a loop of one's own."""
+    """The cost of `run.log` in a hand-written loop."""
     contenders = ["floats", "floats_and_ints", "cpu_tensor", "second_call_of_a_step"]
     table("run.log on the training thread", measure("loop.py", contenders), "us per call", "floats", digits=2)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import lightning
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import nn
 
 import darkit
 from darkit.core import Trainer
-from darkit.errors import LossError, RunExistsError
+from darkit.errors import ConfigError, LossError, RunExistsError
 from darkit.runs import base
 from tests.core.parts import LoopConfig, Net, net, samples
 
@@ -173,3 +175,13 @@ def test_a_log_of_fixed_columns_has_no_others() -> None:
 
     run = engine(log_fieldnames=Columns).train(samples(24))
     assert run.log().columns == ["step", "train_loss"]
+
+
+@pytest.mark.parametrize("kind", ["callback", "module"])
+def test_what_needs_lightnings_own_loop_is_refused_and_leaves_nothing(kind: str) -> None:
+    model = BoringModel() if kind == "module" else nn.Linear(4, 1)
+    callbacks = [] if kind == "module" else [lightning.pytorch.callbacks.EarlyStopping("val_loss")]
+    trainer = engine(model=model, callbacks=callbacks)
+    with pytest.raises(ConfigError, match=r"(EarlyStopping|BoringModel) needs Lightning's own loop.*darkit\.fit"):
+        trainer.train([(torch.zeros(4), torch.zeros(1))] * 4)
+    assert not darkit.runs()

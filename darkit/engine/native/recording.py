@@ -235,7 +235,7 @@ class Recording:
             self.moments.train.append(loader)
         elif self._state:
             warnings.warn(
-                f"The training loader {type(loader).__name__} cannot go on within an epoch, so the resumed training "
+                f"The training loader {type(loader).__name__} cannot resume within an epoch, so the resumed training "
                 "is not an exact continuation: the rest of the epoch has other batches. Use darkit.dataloader(dataset, "
                 "...), or a loader with state_dict and load_state_dict.",
                 ReproductionWarning,

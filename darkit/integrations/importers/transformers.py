@@ -68,7 +68,7 @@ class TransformersSource(Source):
         return [name for name in candidates if is_file(self.path / name)][:1]
 
     def _latest(self) -> tuple[str, dict[str, Any]]:
-        """Return the state with the highest step. Raises `SourceError` if there is none that is whole."""
+        """Return the state with the highest step. Raises `SourceError` if none is readable."""
         found: tuple[int, str, dict[str, Any]] | None = None
         problem = f"{self.path} has no {_STATE}."
         for name in _states(self.path):

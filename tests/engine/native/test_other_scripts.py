@@ -64,8 +64,9 @@ def test_pixels_are_those_of_tensorboard() -> None:
             self.logger.experiment.add_image("y", numpy.zeros((2, 3), numpy.uint8), dataformats="HW")
 
     run = darkit.fit(Draw(), train_loader(), name="run", max_epochs=1, device="cpu")
-    pillow = pytest.importorskip("PIL.Image")
     import io
+
+    from PIL import Image as pillow
 
     shown = {
         medium.key: numpy.array(pillow.open(io.BytesIO(read_medium(run.path, medium))))
@@ -207,7 +208,6 @@ def test_a_module_of_a_command_line_is_rebuilt() -> None:
 
 
 def test_lightnings_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("jsonargparse")
     from lightning.pytorch.cli import LightningCLI
 
     class Data(lightning.LightningDataModule):

@@ -202,7 +202,7 @@ def test_a_loader_without_a_state_is_said_not_to_resume_exactly() -> None:
 
 
 def test_torchdatas_stateful_loader_goes_on_exactly() -> None:
-    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    from torchdata import stateful_dataloader as stateful
 
     def fit(recorder: RunRecorder, *callbacks: lightning.Callback) -> lightning.LightningModule:
         lightning.seed_everything(0, verbose=False)

@@ -7,14 +7,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
+import transformers
 
 import darkit
 from tests.prediction.exporting.parts import GPT2, tokens
-
-transformers = pytest.importorskip("transformers")
-peft = pytest.importorskip("peft")
 
 
 def _train(model: Any, name: str, **settings: Any) -> None:
