@@ -161,3 +161,14 @@ def test_a_checkpoint_that_lightning_wrote_is_gone_on_from(tmp_path: Path, capsy
         darkit.fit(
             other, train_loader(), name="another", resume=str(tmp_path / "none.ckpt"), max_epochs=3, device="cpu"
         )
+
+
+def test_averaging_goes_on_within_an_epoch() -> None:
+    def fail(trainer: lightning.Trainer) -> None:
+        raise RuntimeError("broke")
+
+    straight = train_run("swa", "straight", max_epochs=EPOCHS)
+    with breaking("swa", Break("on_train_batch_start", 12, fail)), pytest.raises(RuntimeError, match="broke"):
+        train_run("swa", "run", max_epochs=EPOCHS)
+    module, run = train_run("swa", "run", max_epochs=EPOCHS, resume="auto")
+    check("swa", run, module, straight)
