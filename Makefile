@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c const
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check docs format tools chromium screenshots bench soak start wheel release clean
+.PHONY: help train test check docs format tools chromium screenshots bench device soak start wheel release clean
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ screenshots: $(VENV)/test chromium ## Make the pictures of the dashboard for the
 
 bench: $(VENV)/bench ## Measure against the plain loop, Lightning and Hugging Face
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+device: $(VENV)/test ## Run the checks that need a GPU, and print a table
+	@$(BIN)/python -m tests.device
 
 soak: $(VENV)/test tools chromium ## Run the long tests
 	@$(BIN)/python -m pytest -q -m soak $(ARGS)

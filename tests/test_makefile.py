@@ -47,6 +47,7 @@ def test_every_target_that_the_documentation_names_is_there(path: Path) -> None:
         ("test", "-m pytest -q"),
         ("check", "ruff format --check ."),
         ("bench", "tests/benchmarks/run.py"),
+        ("device", "-m tests.device"),
         ("start", "darkit start"),
         ("wheel", "-m build --wheel"),
         ("release", ".ci/release.py"),
@@ -56,7 +57,7 @@ def test_a_target_runs_its_command_after_what_it_needs_is_installed(target: str,
     shown = make("--dry-run", "--always-make", target, "ARGS=trainer.max_step=3" if target == "train" else "ARGS=")
     assert command in shown
     assert shown.index("-m venv") < shown.index("pip") < shown.index(command)
-    assert ("[test,dev]" in shown) == (target in ("test", "check", "bench", "wheel", "release"))
+    assert ("[test,dev]" in shown) == (target in ("test", "check", "bench", "device", "wheel", "release"))
 
 
 def test_what_a_target_needs_is_made_again_only_when_the_requirements_changed(tmp_path: Path) -> None:
