@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from darkit.dashboard.reading.facts import readable
 from darkit.errors import ConfigError
-from darkit.runs.names import check_name
+from darkit.runs.roots import check_address
 from darkit.runs.safe import finite_number
 
 AXES = ("step", "epoch", "relative", "wall")
@@ -78,8 +78,8 @@ def read_view(values: object) -> View:
 
 
 def read_names(values: object) -> list[str]:
-    """Check a list of run names of a request. Raises `NameInvalidError` or `ConfigError`."""
-    return [check_name(name) for name in dict.fromkeys(read_texts(values, MOST_RUNS))]
+    """Check a list of addresses of runs in a request. Raises `NameInvalidError` or `ConfigError`."""
+    return [check_address(name) for name in dict.fromkeys(read_texts(values, MOST_RUNS))]
 
 
 def read_texts(values: object, most: int) -> list[str]:

@@ -6,7 +6,7 @@ import multiprocessing
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from darkit.dashboard.server.app import create_app
 from darkit.dashboard.server.serve import server_of
 from darkit.runs import files, status
+from darkit.runs.roots import Root
 from tests.dashboard.parts import make_run
 
 SPIKE = 1234  # the step at which one of the runs jumps
@@ -34,9 +35,9 @@ class Served:
 
 
 @contextmanager
-def served(root: Path, token: str | None = None) -> Iterator[Served]:
-    """Serve a root from a thread of this process."""
-    server = server_of(create_app(root, token=token))
+def served(roots: Path | Sequence[Root], token: str | None = None) -> Iterator[Served]:
+    """Serve one root, or several, from a thread of this process."""
+    server = server_of(create_app(roots, token=token))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
@@ -45,7 +46,7 @@ def served(root: Path, token: str | None = None) -> Iterator[Served]:
         assert time.monotonic() < deadline, "the server did not start in time"
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield Served(root, f"http://127.0.0.1:{port}", port)
+    yield Served(roots if isinstance(roots, Path) else roots[0].path, f"http://127.0.0.1:{port}", port)
     server.should_exit = True
     thread.join(10)
 

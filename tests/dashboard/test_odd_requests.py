@@ -38,7 +38,7 @@ PATHS = [
     "/api/nothing",
     "/run/",
     "/run/\udcff",
-    "/run/a/b",
+    "/run/a/b/c",
     "//",
     "",
     "*",

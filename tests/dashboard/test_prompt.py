@@ -65,4 +65,4 @@ def test_a_model_that_cannot_answer_says_so_in_one_sentence(dashboard: Served, o
 )
 def test_a_prompt_out_of_its_bounds_is_refused(home: Path, prompt: object, tokens: object, temperature: object) -> None:
     with pytest.raises(ConfigError):
-        Prompts(home).check(prompt, tokens, temperature)
+        Prompts().check(prompt, tokens, temperature)

@@ -27,7 +27,7 @@ window.darkit = (() => {
     window.scrollTo(0, 0);
   }
 
-  const runAddress = (name) => `/run/${encodeURIComponent(name)}`;
+  const runAddress = (name) => `/run/${name.split("/").map(encodeURIComponent).join("/")}`; // label/name of another home
 
   async function ask(path, body, signal) {
     let answer;

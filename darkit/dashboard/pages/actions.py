@@ -72,8 +72,9 @@ def _add_archive(app: Dash, library: Library) -> None:
         away = not all(notes.archived for notes in notes_of(library, names).values())
 
         def put(name: str) -> None:
-            notes = read_notes(library.facts(name).folder)
-            merge_notes(library.facts(name).folder, notes, replace(notes, archived=away))
+            folder = library.writable_folder(name)
+            notes = read_notes(folder)
+            merge_notes(folder, notes, replace(notes, archived=away))
 
         return act_on_each(
             names, put, text(language, "archived_count" if away else "unarchived_count", count=len(names))
@@ -114,9 +115,12 @@ def _add_delete(app: Dash, library: Library) -> None:
     def delete(clicks: int | None, typed: str, names: list[str], language: str) -> tuple[Messages, Any, Any]:
         if not clicks or names != [typed]:
             return [], no_update, no_update
-        messages = act_on_each(
-            names, lambda name: move_to_trash(library.root, name), text(language, "deleted", name=readable(typed))
-        )
+
+        def remove(address: str) -> None:
+            folder = library.writable_folder(address)
+            move_to_trash(folder.parent, folder.name)
+
+        messages = act_on_each(names, remove, text(language, "deleted", name=readable(typed)))
         return messages, False, {"deleted": typed} if succeeded(messages) else no_update
 
     app.clientside_callback(
@@ -150,7 +154,7 @@ def _add_stop(app: Dash, library: Library) -> None:
             facts = library.facts(names[0])
             if facts.state not in ALIVE:
                 return [message(text(language, "stop_ended"), "orange")], False
-            request_stop(facts.folder, by="dashboard")
+            request_stop(library.writable_folder(names[0]), by="dashboard")
         except DarkitError as error:
             return [message(readable(str(error)), "red")], False
         return [message(text(language, "stop_asked"), "teal")], False

@@ -17,7 +17,7 @@ from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.pages.parts import card, chart_board, run_dot
 from darkit.dashboard.texts import grid_texts, text
 from darkit.dashboard.view import MOST_RUNS, read_address
-from darkit.runs.names import is_name
+from darkit.runs.roots import is_address
 
 _MOST_AXES = 4
 
@@ -62,7 +62,7 @@ def add_callbacks(app: Dash, charts: Charts) -> None:
         prevent_initial_call=True,
     )
     def renew_values(_: Any, href: str | None, language: str) -> Component:
-        names = [name for name in read_address(href or "/")[1]["runs"] if is_name(name)]
+        names = [name for name in read_address(href or "/")[1]["runs"] if is_address(name)]
         return values_table(charts.chosen(names, "log"), language)
 
     @app.callback(

@@ -55,7 +55,7 @@ def notes_card(facts: Facts, language: str) -> Component:
     tags, note = list(map(readable, facts.notes.tags)), readable(facts.notes.note)
     return card(
         say("tab_notes"),
-        dcc.Store(id="own-shown", data={"tags": tags, "notes": {facts.folder.name: note}}),
+        dcc.Store(id="own-shown", data={"tags": tags, "notes": {facts.name: note}}),
         dmc.TagsInput(id="own-tags", label=say("tags"), placeholder=say("tags_hint"), value=tags, maxTags=30),
         dmc.Textarea(id="own-note", label=say("note"), autosize=True, minRows=6, maxRows=30, value=note, mt="sm"),
         dialog_foot(say("save"), "own-save", "primary"),
@@ -131,7 +131,7 @@ def _save(
     """Save tags and the note of runs; of several, an empty note leaves each its own."""
 
     def save(name: str) -> None:
-        folder = library.facts(name).folder
+        folder = library.writable_folder(name)
         before = _shown_notes(read_notes(folder), shown, name)
         words = note or ("" if len(names) == 1 else before.note)
         merge_notes(folder, before, replace(before, tags=tuple(tags or ()), note=words))
@@ -152,12 +152,13 @@ def _add_rename(app: Dash, library: Library) -> None:
     def rename_tag(clicks: int | None, old: str | None, new: str | None, language: str) -> tuple[Messages, Any]:
         if not clicks or not old or not (new or "").strip():
             return [], no_update
-        tagged = [entry.facts.folder.name for entry in library.entries()[1] if old in entry.facts.notes.tags]
+        tagged = [entry.facts.name for entry in library.entries()[1] if old in entry.facts.notes.tags]
 
         def put(name: str) -> None:
-            notes = read_notes(library.facts(name).folder)
+            folder = library.writable_folder(name)
+            notes = read_notes(folder)
             tags = tuple(str(new) if tag == old else tag for tag in notes.tags)
-            merge_notes(library.facts(name).folder, notes, replace(notes, tags=tags))
+            merge_notes(folder, notes, replace(notes, tags=tags))
 
         return act_on_each(tagged, put, text(language, "renamed", count=len(tagged))), False
 

@@ -18,7 +18,7 @@ from darkit.dashboard.reading.library import Library
 from darkit.dashboard.texts import LANGUAGES, preferred, text
 from darkit.dashboard.view import read_address
 from darkit.errors import DarkitError, RunNotFoundError
-from darkit.runs.names import check_name, is_name
+from darkit.runs.roots import check_address, is_address
 
 _LANGUAGE_COOKIE = "darkit_language"
 
@@ -50,7 +50,7 @@ def page_content(
     if path == "/":
         return runs_page(language, readable(str(library.root)), state["search"], state["archived"]), True
     if path == "/compare":
-        names = [name for name in state["runs"] if is_name(name)]
+        names = [name for name in state["runs"] if is_address(name)]
         shown = charts.chosen(names, "log")
         if not shown:
             gone = text(language, "compare_gone", names=", ".join(names)) if names else ""
@@ -58,7 +58,7 @@ def page_content(
         return compare_page(language, names, shown, state), False
     if path.startswith("/run/"):
         try:
-            name = check_name(path.removeprefix("/run/"))
+            name = check_address(path.removeprefix("/run/"))
             library.facts(name)
         except RunNotFoundError:
             return lost(language, text(language, "no_such_run", name=readable(name))), False

@@ -35,7 +35,8 @@ from darkit.runs import files
 from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.console import read_console
 from darkit.runs.example import example_input, has_tokenizer
-from darkit.runs.names import is_name, resume_words
+from darkit.runs.names import resume_words
+from darkit.runs.roots import is_address
 from darkit.runs.run import START_RUN
 from darkit.runs.safe import as_dict, read_text
 from darkit.runs.status import ALIVE
@@ -51,11 +52,11 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
     say = partial(text, language)
     alive = facts.state in ALIVE
     panels = {
-        "charts": [chart_controls(language, state, [], groups=False), chart_board([facts.folder.name], language)],
+        "charts": [chart_controls(language, state, [], groups=False), chart_board([facts.name], language)],
         "overview": _overview(facts, language),
         "config": _config(facts, language),
         "checkpoints": [html.Div(checkpoints_card(facts, language), id="checkpoints-box")],
-        "machine": [chart_board([facts.folder.name], language, source="system", id="system-charts")],
+        "machine": [chart_board([facts.name], language, source="system", id="system-charts")],
         "console": [html.Div(_console(facts, language), id="console-box")],
         "source": _source(facts, language),
         "prompt": [_prompt(facts, language)],
@@ -113,7 +114,7 @@ def add_callbacks(app: Dash, charts: Charts) -> None:
     )
     def renew(changed: dict[str, Any] | None, language: str, tab: str) -> tuple[Any, Any, Any]:
         name = (changed or {}).get("name")
-        shown = charts.chosen([name], "log") if isinstance(name, str) and is_name(name) else []
+        shown = charts.chosen([name], "log") if isinstance(name, str) and is_address(name) else []
         if not shown:  # it is gone, and the page says so
             return no_update, no_update, no_update
         facts = shown[0].facts

@@ -12,6 +12,7 @@ from darkit.errors import DarkitError
 from darkit.runs import files
 from darkit.runs.names import check_name
 from darkit.runs.notes import Notes, read_notes
+from darkit.runs.roots import address_of
 from darkit.runs.safe import UnreadableError, as_dict, read_object
 from darkit.runs.status import Status, read_status
 
@@ -38,6 +39,7 @@ class Facts:
         trainer: ``trainer_config.json``.
         notes: Its tags and note.
         opens: Whether it has a page: its name is valid, and it is a real folder.
+        label: The label of its root; empty for the first.
     """
 
     folder: Path
@@ -49,11 +51,12 @@ class Facts:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     notes: Notes = field(default_factory=Notes)
     opens: bool = True
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """The name of the folder, as text that can be shown."""
-        return readable(self.folder.name)
+        """The address of the run, as text that can be shown: its folder's name, after the label of its root."""
+        return readable(address_of(self.label, self.folder.name))
 
     @property
     def series(self) -> Mapping[str, Any]:
@@ -78,14 +81,14 @@ def signature(folder: Path) -> Signature:
     return tuple(stamp(f"{prefix}/{name}") for name in _WATCHED)
 
 
-def read_facts(folder: Path, status_of: Callable[[Path], Status] = read_status) -> Facts:
-    """Read the small files of a run directory; ``status_of`` reads its status."""
+def read_facts(folder: Path, status_of: Callable[[Path], Status] = read_status, label: str = "") -> Facts:
+    """Read the small files of a run directory in the root of a label; ``status_of`` reads its status."""
     try:
         check_name(folder.name)
     except DarkitError as error:
-        return Facts(folder, BROKEN, str(error).partition(";")[0], opens=False)
+        return Facts(folder, BROKEN, str(error).partition(";")[0], opens=False, label=label)
     if folder.is_symlink():
-        return Facts(folder, BROKEN, "It is a link; links are not followed.", opens=False)
+        return Facts(folder, BROKEN, "It is a link; links are not followed.", opens=False, label=label)
     problems: list[str] = []
     info = _read(folder / files.RUN, problems, missing="run.json is missing: not a run, or it ended before it started")
     config = _read(folder / files.MODEL_CONFIG, problems)
@@ -96,7 +99,7 @@ def read_facts(folder: Path, status_of: Callable[[Path], Status] = read_status) 
     notes = read_notes(folder)
     if notes.problem:  # the run itself is sound
         problems.append(notes.problem)
-    return Facts(folder, state, ". ".join(problems), status, info, config, trainer, notes)
+    return Facts(folder, state, ". ".join(problems), status, info, config, trainer, notes, label=label)
 
 
 def flatten(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:

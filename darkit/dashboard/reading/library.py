@@ -1,4 +1,4 @@
-"""All runs of a home: listed at every look, read again only if something changed."""
+"""All runs of one or more homes: listed at every look, read again only if something changed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.facts import Facts, Signature, read_facts, readable, signature, stamp
 from darkit.dashboard.reading.tail import Table
-from darkit.errors import RunNotFoundError
+from darkit.errors import ConfigError, RunNotFoundError
 from darkit.runs import files
 from darkit.runs.best import best_mode
-from darkit.runs.names import run_path
+from darkit.runs.roots import Root, check_roots, find_root
 from darkit.runs.run import is_pair
 from darkit.runs.safe import finite_number as number
 from darkit.runs.status import ALIVE, Watcher
@@ -44,34 +44,55 @@ class Entry:
 
 
 class Library:
-    """The runs below one root.
+    """The runs below one or more roots.
+
+    Every run has an address (`darkit.runs.roots`), which is its `Facts.name`: its name in the first root,
+    ``label/name`` in another one. All methods that take a run take its address.
 
     Args:
-        root: The folder of the runs; it need not exist yet.
+        roots: The folder of the runs, or several with their labels; none of them needs to exist yet.
         cache: Keeps their logs.
+
+    Raises:
+        ConfigError: Addresses would be ambiguous.
     """
 
-    def __init__(self, root: Path, cache: LogCache) -> None:
-        self.root = root
+    def __init__(self, roots: Path | Sequence[Root], cache: LogCache) -> None:
+        self.roots = check_roots([Root(roots)] if isinstance(roots, Path) else roots)
         self.cache = cache
         self._lock = threading.Lock()
         self._facts: dict[Path, tuple[Signature, Facts]] = {}
-        self._entries: dict[str, tuple[tuple[Any, ...], Entry]] = {}
+        self._entries: dict[Path, tuple[tuple[Any, ...], Entry]] = {}
         self._version = 0
         self._looked = 0.0
         self._watcher = Watcher()  # notices that a run on another host died
 
-    def facts(self, name: str) -> Facts:
+    @property
+    def root(self) -> Path:
+        """The folder of the reader's own runs."""
+        return self.roots[0].path
+
+    def facts(self, address: str) -> Facts:
         """Return the small files of one run.
 
         Raises:
-            NameInvalidError: The name is invalid, or a link.
-            RunNotFoundError: No run has this name.
+            NameInvalidError: The address is invalid, or the folder is a link.
+            RunNotFoundError: No run has this address.
         """
-        folder = run_path(self.root, name)
-        if not folder.is_dir():
-            raise RunNotFoundError(f"No run is named {name!r} in {self.root}.")
-        return self._read(folder)
+        return self._read(*self._find(address))
+
+    def writable_folder(self, address: str) -> Path:
+        """Return the folder of a run that a reader changes: its notes, a request to stop, its deletion.
+
+        Raises:
+            NameInvalidError: The address is invalid, or the folder is a link.
+            RunNotFoundError: No run has this address.
+            ConfigError: Its home is only read.
+        """
+        root, folder = self._find(address)
+        if not root.writable:
+            raise ConfigError(f"The run {address!r} cannot be changed here: the home {root.label!r} is only read.")
+        return folder
 
     def logs(self, all_facts: Iterable[Facts], source: str = "log") -> list[Table]:
         """Return the logs of runs, or with ``system`` those of machine usage."""
@@ -87,34 +108,40 @@ class Library:
             found = [entry for _, entry in self._entries.values()]
             return self._version, sorted(found, key=lambda entry: (-_began(entry.facts), entry.facts.name))
 
+    def _find(self, address: str) -> tuple[Root, Path]:
+        root, folder = find_root(self.roots, address)
+        if not folder.is_dir():
+            raise RunNotFoundError(f"No run is named {folder.name!r} in {root.path}.")
+        return root, folder
+
     def _look(self) -> None:
-        folders = _folders(self.root)
-        all_facts = [self._read(folder) for folder in folders]
+        places = [(root, folder) for root in self.roots for folder in _folders(root.path)]
+        all_facts = [self._read(root, folder) for root, folder in places[:MOST_ROWS]]
         logs = [(facts, stamp(f"{os.fspath(facts.folder)}/{files.LOG}")) for facts in all_facts]
         changed = [
             (facts, log)
             for facts, log in logs
-            if (known := self._entries.get(facts.folder.name)) is None
+            if (known := self._entries.get(facts.folder)) is None
             or known[0] != (facts.status, facts.notes, log)
             or known[1].facts is not facts
         ]
-        gone = self._entries.keys() - {folder.name for folder in folders}
+        gone = self._entries.keys() - {facts.folder for facts in all_facts}
         if changed or gone:
             self._version += 1
-        for name in gone:
-            del self._entries[name]
+        for folder in gone:
+            del self._entries[folder]
         logged = [facts for facts, log in changed if log is not None]
         tables = dict(zip((facts.folder for facts in logged), self.logs(logged), strict=True))
         for facts, log in changed:
             row = summary(facts, tables.get(facts.folder))
-            self._entries[facts.folder.name] = ((facts.status, facts.notes, log), Entry(facts, row, self._version))
+            self._entries[facts.folder] = ((facts.status, facts.notes, log), Entry(facts, row, self._version))
 
-    def _read(self, folder: Path) -> Facts:
+    def _read(self, root: Root, folder: Path) -> Facts:
         now = signature(folder)
         known = self._facts.get(folder)
         if known is not None and known[0] == now and known[1].status.state not in ALIVE:
             return known[1]
-        facts = read_facts(folder, self._watcher.read)
+        facts = read_facts(folder, self._watcher.read, root.label)
         if known is not None and known[1] == facts:
             facts = known[1]
         self._facts[folder] = (now, facts)
@@ -205,7 +232,7 @@ def _folders(root: Path) -> Sequence[Path]:
             ]
     except OSError:
         return []
-    return found[:MOST_ROWS]
+    return found
 
 
 def usable_series(series: Mapping[str, Any], table: Table) -> dict[str, list[str]]:

@@ -85,7 +85,7 @@ def add_routes(
         if wanted is not None and not isinstance(wanted, str):
             raise ConfigError("checkpoint must be a string.")
         checkpoint = find_checkpoint(facts.folder, wanted) if wanted else None
-        answer = prompts.answer(facts.folder.name, checkpoint, prompt, tokens, temperature)
+        answer = prompts.answer(facts.folder, checkpoint, prompt, tokens, temperature)
         return StreamingResponse(answer, media_type="text/plain; charset=utf-8")
 
     @server.post("/api/shutdown")

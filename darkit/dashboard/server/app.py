@@ -1,4 +1,4 @@
-"""The dashboard as an application, made for one home.
+"""The dashboard as an application, made for one home or several.
 
 A browser takes about as long to load the scripts of a page as this process takes to import what answers them, so both
 happen at once: an empty Dash application serves the page and its scripts, which are the same for every layout, and a
@@ -8,7 +8,7 @@ thread builds the whole application. All other requests wait for it.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,21 +29,22 @@ from darkit.dashboard.view import read_address
 if TYPE_CHECKING:
     from darkit.dashboard.charts.charts import Charts
     from darkit.dashboard.reading.library import Library
+    from darkit.runs.roots import Root
 
 _ASSETS = "/assets/"
 
 
 def create_app(
-    root: Path,
+    roots: Path | Sequence[Root],
     *,
     hosts: frozenset[str] = frozenset(LOOPBACK),
     token: str | None = None,
     stop: Callable[[str], bool] = lambda key: False,
 ) -> ASGIApp:
-    """Make the dashboard of one home.
+    """Make the dashboard of one home or of several.
 
     Args:
-        root: The folder of the runs, the ``base`` of a home.
+        roots: The folder of the runs, the ``base`` of a home, or several with their labels.
         hosts: The host names that requests may use.
         token: The token that a reader must present once, or None if only this machine can connect.
         stop: Ends the server if the given key is right.
@@ -57,7 +58,7 @@ def create_app(
         cached = {"cache-control": "public, max-age=31536000, immutable"}
         return FileResponse(plotly.SCRIPT, media_type="text/javascript", headers=cached)
 
-    front = _Front(shell, lambda path: is_script(dash, path), lambda: build(root, stop))
+    front = _Front(shell, lambda path: is_script(dash, path), lambda: build(roots, stop))
     return Guard(front, hosts, content_policy(dash.csp_hashes()), token)
 
 
@@ -70,7 +71,7 @@ class Built:
     charts: Charts
 
 
-def build(root: Path, stop: Callable[[str], bool]) -> Built:
+def build(roots: Path | Sequence[Root], stop: Callable[[str], bool]) -> Built:
     """Import and make what answers the pages; see `create_app`."""
     from darkit.dashboard.charts.charts import Charts
     from darkit.dashboard.pages.routing import add_callbacks
@@ -81,12 +82,12 @@ def build(root: Path, stop: Callable[[str], bool]) -> Built:
     from darkit.dashboard.server.dash_app import CheckedCallbacks
     from darkit.dashboard.server.predict import Prompts
 
-    library = Library(root, LogCache())
+    library = Library(roots, LogCache())
     charts = Charts(library)
     dash = make_dash()
     dash.layout = frame
     add_callbacks(dash, library, charts)
-    add_routes(dash.server, library, charts, Prompts(root.parent), stop)
+    add_routes(dash.server, library, charts, Prompts(), stop)
     gc.freeze()
     gc.enable()
     return Built(CheckedCallbacks(dash), library, charts)

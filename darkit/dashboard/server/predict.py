@@ -19,10 +19,9 @@ _AT_ONCE = 2
 
 
 class Prompts:
-    """Run models of a home on prompts, a few at a time, since each takes a process and the memory of a model."""
+    """Run models on prompts, a few at a time, since each takes a process and the memory of a model."""
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
+    def __init__(self) -> None:
         self._running = 0
 
     def check(self, prompt: object, tokens: object, temperature: object) -> tuple[str, int, float]:
@@ -38,13 +37,13 @@ class Prompts:
         return prompt, tokens, float(temperature)
 
     async def answer(
-        self, name: str, checkpoint: Checkpoint | None, prompt: str, tokens: int, temperature: float
+        self, folder: Path, checkpoint: Checkpoint | None, prompt: str, tokens: int, temperature: float
     ) -> AsyncIterator[bytes]:
         """Stream the output of the model in UTF-8. Closing the generator kills the process.
 
-        The run's name must have been checked. No checkpoint means the latest one.
+        The run's folder must have been checked; its home is two levels above. No checkpoint means the latest one.
         """
-        reference = f"{name}:{checkpoint.name}" if checkpoint is not None else name
+        reference = f"{folder.name}:{checkpoint.name}" if checkpoint is not None else folder.name
         limits = ("--max-new-tokens", str(tokens), "--temperature", str(temperature))
         command = python_module("darkit", "predict", *limits, "--", reference, "-")
         self._running += 1
@@ -55,7 +54,7 @@ class Prompts:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=environment({"DARWIN_KIT_HOME": str(self._home), "PYTHONUNBUFFERED": "1"}),
+                env=environment({"DARWIN_KIT_HOME": str(folder.parents[1]), "PYTHONUNBUFFERED": "1"}),
             )
             async for piece in _talk(process, prompt):
                 yield piece

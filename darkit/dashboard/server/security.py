@@ -186,7 +186,7 @@ class Guard:
 
 def is_page(path: str) -> bool:
     """Return whether a path is a page that a person opens."""
-    return path in _PAGES or (path.startswith(_RUN_PAGE) and "/" not in path[len(_RUN_PAGE) :])
+    return path in _PAGES or (path.startswith(_RUN_PAGE) and path.count("/", len(_RUN_PAGE)) <= 1)  # label/name
 
 
 def host_name(host: str) -> str:

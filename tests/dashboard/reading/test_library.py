@@ -9,7 +9,9 @@ import pytest
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.library import Library, summary
 from darkit.dashboard.server.api import config_keys
+from darkit.errors import ConfigError, RunNotFoundError
 from darkit.runs import files, status
+from darkit.runs.roots import Root
 from tests.dashboard.parts import make_run
 
 
@@ -53,6 +55,22 @@ def test_the_rate_of_a_resumed_run_leaves_out_the_pause(library: Library) -> Non
     make_run(library.root, "once", 5, started=9000.4)  # one row since the resume tells nothing
     (library.root / "once" / files.LOG).write_text((folder / files.LOG).read_text())
     assert _rate(library, "once") is None
+
+
+def test_runs_of_several_homes_are_one_list_with_unique_addresses(tmp_path: Path) -> None:
+    for folder, names in {"own": ("same", "mine"), "other": ("same",)}.items():
+        for name in names:
+            make_run(tmp_path / folder, name, 5)
+    roots = (Root(tmp_path / "own"), Root(tmp_path / "other", "box", writable=False), Root(tmp_path / "none", "gone"))
+    library = Library(roots, LogCache())
+    assert {entry.row["name"] for entry in library.entries()[1]} == {"same", "mine", "box/same"}
+    assert library.facts("box/same").folder == tmp_path / "other" / "same"
+    assert library.facts("box/same").name == "box/same"
+    assert library.writable_folder("same") == tmp_path / "own" / "same"
+    with pytest.raises(ConfigError, match="only read"):
+        library.writable_folder("box/same")
+    with pytest.raises(RunNotFoundError, match=r"No home is labelled 'bo'\. Did you mean 'box'"):
+        library.facts("bo/same")
 
 
 def _rate(library: Library, name: str = "resumed") -> float | None:
