@@ -8,11 +8,16 @@ from collections.abc import Sequence
 
 from darkit.cli import (
     data,
+    du,
     evaluate,
     export,
     import_,
+    mv,
     new,
     predict,
+    prune,
+    restore,
+    rm,
     runs,
     show,
     start,
@@ -93,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="train a run from composed configs", add_help=False)
     for command in (
         *(runs, show, stop, predict, evaluate, data, export, import_, verify, verify_resume, new, start, stop_server),
+        *(du, prune, rm, restore, mv),
     ):
         command.add_parser(commands)
     return parser

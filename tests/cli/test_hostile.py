@@ -112,6 +112,8 @@ def look(place: Place, capsys: pytest.CaptureFixture[str], hostile: dict[str, st
     """List all runs, open their pages, and look at each."""
     check(place, capsys, ("runs",), "all")
     check(place, capsys, ("runs", "--json"), "all")
+    check(place, capsys, ("prune", "--older-than", "0s", "--keep-best", "1", "--dry-run"), "all")
+    check(place, capsys, ("du", "--json"), "all")
     names = list(hostile)
     with watched(place.folder, place.outside) as watch:
         library = Library(place.base, LogCache())

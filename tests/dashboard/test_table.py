@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from darkit.runs import files
 from darkit.runs.notes import Notes, read_notes, write_notes
+from darkit.runs.trash import list_trash
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import loss_at, make_run
 from tests.dashboard.screen import drawn
@@ -202,7 +203,7 @@ def test_a_run_is_deleted_only_when_its_name_is_typed_and_lies_in_the_trash_then
     page.locator("#edit-notes").click()
     expect(page.locator("#notes-text")).to_have_value("look again")
     page.unroute_all(behavior="ignoreErrors")
-    assert (dashboard.root.parent / ".trash" / "gone" / files.RUN).is_file()
+    assert [one.name for one in list_trash(dashboard.root)] == ["gone"]
 
 
 def tag(page: Page, names: list[str], *, add: str = "", remove: str = "") -> None:

@@ -64,7 +64,7 @@ ENGLISH = {
     "eval_checkpoint": "Checkpoint",
     "eval_time": "Time",
     "delete_title": "Delete this run?",
-    "delete_text": "The run directory moves to .trash in the darkit home, from where it can be restored by hand. "
+    "delete_text": "The run directory moves to .trash in the darkit home, from where `darkit restore` brings it back. "
     "Type the name of the run to confirm:",
     "deleted": "Moved to .trash: {name}",
     "saved": "Saved.",

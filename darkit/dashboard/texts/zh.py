@@ -61,7 +61,7 @@ CHINESE = {
     "eval_checkpoint": "检查点",
     "eval_time": "时间",
     "delete_title": "删除该运行？",
-    "delete_text": "运行目录会移到 darkit 主目录下的 .trash，之后可以手动恢复。请输入运行名称以确认：",
+    "delete_text": "运行目录会移到 darkit 主目录下的 .trash，之后可以用 darkit restore 恢复。请输入运行名称以确认：",
     "deleted": "已移到 .trash：{name}",
     "saved": "已保存。",
     "archived_count": "已归档：{count} 个",
