@@ -5,32 +5,33 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from darkit.cli import (
-    data,
-    du,
-    evaluate,
-    export,
-    import_,
-    mv,
-    new,
-    predict,
-    prune,
-    restore,
-    rm,
-    runs,
-    show,
-    start,
-    stop,
-    stop_server,
-    verify,
-    verify_resume,
-)
 from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error
 from darkit.cli.pipes import tolerate_closed_output
 from darkit.errors import DarkitError, StorageError
 from darkit.version import __version__
 
+_COMMANDS = {  # loaded when they are called: all together take longer than most of them
+    "runs": "darkit.cli.runs",
+    "show": "darkit.cli.show",
+    "stop": "darkit.cli.stop",
+    "predict": "darkit.cli.predict",
+    "eval": "darkit.cli.evaluate",
+    "data": "darkit.cli.data",
+    "export": "darkit.cli.export",
+    "import": "darkit.cli.import_",
+    "verify": "darkit.cli.verify",
+    "verify-resume": "darkit.cli.verify_resume",
+    "new": "darkit.cli.new",
+    "start": "darkit.cli.start",
+    "stop-server": "darkit.cli.stop_server",
+    "du": "darkit.cli.du",
+    "prune": "darkit.cli.prune",
+    "rm": "darkit.cli.rm",
+    "restore": "darkit.cli.restore",
+    "mv": "darkit.cli.mv",
+}
 _EXAMPLES = """\
 examples:
   darkit train                                   train the default run
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    parser = _parser()
+    parser = _parser(words[0] if words else "")
     chosen = parser.parse_args(words)
     if chosen.run is None:
         parser.print_help()
@@ -85,7 +86,8 @@ def _run(words: Sequence[str]) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(word: str = "") -> argparse.ArgumentParser:
+    """Return the parser of the command of this name, or of all commands for another word."""
     parser = argparse.ArgumentParser(
         prog="darkit",
         description="Runs you can trust and compare, from any PyTorch module and data.",
@@ -96,11 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     commands.add_parser("train", help="train a run from composed configs", add_help=False)
-    for command in (
-        *(runs, show, stop, predict, evaluate, data, export, import_, verify, verify_resume, new, start, stop_server),
-        *(du, prune, rm, restore, mv),
-    ):
-        command.add_parser(commands)
+    for name in [word] if word in _COMMANDS else _COMMANDS:
+        import_module(_COMMANDS[name]).add_parser(commands)
     return parser
 
 

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import warnings
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from rich.cells import cell_len
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len, chop_cells
+from rich.console import Console, ConsoleOptions
+from rich.segment import Segment
 
 from darkit.cli.errors import show_warnings
 from darkit.cli.parsers import Subparsers, add_command, output
-from darkit.errors import StorageError
-from darkit.runs import Run, base, files, list_runs
+from darkit.errors import RunNotFoundError, nearest
+from darkit.runs import base
 from darkit.runs.home import format_time
 from darkit.runs.inert import format_json, inert
-from darkit.runs.log import last_values
+from darkit.runs.listing import Listed, list_facts
+from darkit.runs.names import check_project
 from darkit.runs.status import FINISHED
 
 STATE_STYLES = {"running": "green", "finished": "blue", "stopped": "yellow", "crashed": "red", "stalled": "magenta"}
 _GAP = 2
 _LONGEST_CELL = 60  # characters of a text from a run
+_SHORTEST_NAME = 8  # characters of a name in one line
 _RIGHT = ("step", "train loss", "val loss")
-_FIRST_TO_GO = ("model", "started", "train loss", "step", "val loss")  # dropped first on a narrow terminal
+_FIRST_TO_GO = ("model", "project", "started", "train loss", "step", "val loss")  # dropped first on a narrow terminal
 _EXAMPLES = """\
   darkit runs                 a table, newest first
+  darkit runs --project P     those of one project
   darkit runs --json          the same for programs
 """
 
@@ -34,89 +36,110 @@ def add_parser(commands: Subparsers) -> None:
     """Add the command."""
     parser = add_command(commands, "runs", run, "list the runs, newest first", _EXAMPLES)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--project", metavar="P", help="list only the runs of this project")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a row for each run."""
     show_warnings()
-    rows = [summary(found) for found in list_runs()]
+    root = base()
+    found = list_facts(root)
+    if arguments.project is not None:
+        found = _of_project(found, check_project(arguments.project))
     if arguments.json:
-        print(format_json(rows))
+        print("[" + ",\n ".join([format_json(one.as_json(root), indent=None) for one in found]) + "]")
         return 0
     console = output()
-    if not rows:
-        console.print(f"No runs yet in {base()}. `darkit train` makes one.", markup=False, soft_wrap=True)
+    if not found:
+        console.print(f"No runs yet in {root}. `darkit train` makes one.", markup=False, soft_wrap=True)
         return 0
-    console.print(_table([_cells(row) for row in rows], console.width))
-    console.print(f"in {base()}", style="dim", markup=False, soft_wrap=True)
+    console.print(RunTable(found), crop=False)
+    console.print(f"in {root}", style="dim", markup=False, soft_wrap=True)
     return 0
 
 
-def summary(found: Run) -> dict[str, Any]:
-    """Return the facts of one run for the list. A log that cannot be read is a warning."""
-    details = found.details
-    try:
-        last = last_values(found.path / files.LOG)
-    except StorageError as error:
-        warnings.warn(inert(error), stacklevel=2)
-        last = {}
+def _of_project(found: Sequence[Listed], project: str) -> list[Listed]:
+    """Return the runs of a project. Raises `RunNotFoundError` where no run belongs to it."""
+    chosen = [one for one in found if one.project == project]
+    if not chosen:
+        known = {one.project for one in found if one.project}
+        raise RunNotFoundError(f"No run belongs to the project {project!r}. {nearest(project, known)}.")
+    return chosen
+
+
+class RunTable:
+    """A table of runs, as wide as the console: columns are left out rather than a name cut, which people copy.
+
+    Rich's own table takes seconds for thousands of rows.
+
+    Args:
+        runs: At least one.
+    """
+
+    def __init__(self, runs: Sequence[Listed]) -> None:
+        self._rows = [_cells(one) for one in runs]
+        if not any(row["project"] for row in self._rows):
+            for row in self._rows:
+                del row["project"]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        widths = self._widths(options.max_width)
+        styles = {state: console.get_style(style) for state, style in STATE_STYLES.items()}
+        yield Segment(_line({name: name for name in widths}, widths).rstrip() + "\n", console.get_style("bold"))
+        for row in self._rows:
+            first, *rest = (
+                chop_cells(row["name"], widths["name"]) if _cells_of(row["name"]) > widths["name"] else [row["name"]]
+            )
+            yield Segment(_padded(first, widths["name"]) + " " * _GAP)
+            yield Segment(_padded(row["state"], widths["state"]), styles.get(row["state"]))
+            others = {name: size for name, size in widths.items() if name not in ("name", "state")}
+            yield Segment((" " * _GAP + _line(row, others)).rstrip() + "\n")
+            for piece in rest:
+                yield Segment(f"{piece}\n")
+
+    def _widths(self, width: int) -> dict[str, int]:
+        """Return the width of each column that is shown."""
+        widths = {name: max(len(name), *(_cells_of(row[name]) for row in self._rows)) for name in self._rows[0]}
+        for name in _FIRST_TO_GO:
+            if sum(widths.values()) + _GAP * (len(widths) - 1) <= width:
+                break
+            widths.pop(name, None)
+        others = sum(widths.values()) - widths["name"] + _GAP * (len(widths) - 1)
+        widths["name"] = min(widths["name"], max(_SHORTEST_NAME, width - others))
+        return widths
+
+
+def _line(row: dict[str, str], widths: dict[str, int]) -> str:
+    return (" " * _GAP).join(_padded(row[name], size, right=name in _RIGHT) for name, size in widths.items())
+
+
+def _padded(text: str, width: int, *, right: bool = False) -> str:
+    space = " " * (width - _cells_of(text))
+    return space + text if right else text + space
+
+
+def _cells_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return len(text) if text.isascii() else cell_len(text)
+
+
+def _cells(one: Listed) -> dict[str, str]:
     return {
-        "name": found.name,
-        "state": details.state,
-        "reason": details.reason,
-        "model": found.model_class.rpartition(".")[2],
-        "step": details.step,
-        "max_step": details.max_step,
-        "train_loss": _parsed(last.get("train_loss")),
-        "val_loss": _parsed(last.get("val_loss")),
-        "created": found.created,
-        "path": str(found.path),
+        "name": one.name,
+        "state": inert(one.state[:_LONGEST_CELL]),
+        "project": one.project,
+        "model": inert(one.model[:_LONGEST_CELL]),
+        "step": _step(one),
+        "train loss": _number(one.train_loss),
+        "val loss": _number(one.val_loss),
+        "started": format_time(one.created, "%Y-%m-%d %H:%M"),
     }
 
 
-def _cells(row: dict[str, Any]) -> dict[str, str]:
-    return {
-        "name": row["name"],
-        "state": inert(row["state"][:_LONGEST_CELL]),
-        "model": inert(row["model"][:_LONGEST_CELL]),
-        "step": _step(row),
-        "train loss": _number(row["train_loss"]),
-        "val loss": _number(row["val_loss"]),
-        "started": format_time(row["created"], "%Y-%m-%d %H:%M"),
-    }
-
-
-def _step(row: dict[str, Any]) -> str:
-    if row["max_step"] is None and row["state"] == FINISHED:
-        return str(row["step"])  # the last one
-    return f"{row['step']}/{row['max_step'] or '?'}"
-
-
-def _table(rows: list[dict[str, str]], width: int) -> Table:
-    """Lay out the rows; drop columns rather than cut a name, which people copy."""
-    widths = {name: max(cell_len(name), *(cell_len(row[name]) for row in rows)) for name in rows[0]}
-    for name in _FIRST_TO_GO:
-        if sum(widths.values()) + _GAP * (len(widths) - 1) <= width:
-            break
-        del widths[name]
-    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
-    for name, size in widths.items():
-        table.add_column(
-            name,
-            justify="right" if name in _RIGHT else "left",
-            overflow="fold",
-            min_width=size if name != "name" else None,
-        )
-    for row in rows:
-        table.add_row(*(Text(row[name], STATE_STYLES.get(row[name], "") if name == "state" else "") for name in widths))
-    return table
-
-
-def _parsed(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None
+def _step(one: Listed) -> str:
+    if one.max_step is None and one.state == FINISHED:
+        return str(one.step)  # the last one
+    return f"{one.step}/{one.max_step or '?'}"
 
 
 def _number(value: float | None) -> str:

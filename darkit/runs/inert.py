@@ -46,6 +46,8 @@ def format_json(value: Any, *, indent: int | None = 2) -> str:
 
 def valid_json(text: str) -> str:
     """Replace what Python writes for infinity and NaN by what JSON has."""
+    if "Infinity" not in text and "NaN" not in text:
+        return text
     return _JSON_TOKEN.sub(lambda token: _VALID_JSON.get(token[0], token[0]), text)
 
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from darkit.errors import RunLockedError, RunReplacedError, StorageError
 from darkit.runs import files
 from darkit.runs.forks import forget_in_child
@@ -164,6 +162,8 @@ def one_writer(folder: Path) -> Iterator[None]:
     Raises:
         StorageError: The lock file cannot be opened, or another process has been writing for ten seconds.
     """
+    from filelock import FileLock, Timeout  # late: commands that only list runs need neither
+
     path = folder / files.NOTES_LOCK
     lock = FileLock(path, timeout=_LONGEST_WRITE, poll_interval=0.002)
     try:

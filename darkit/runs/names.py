@@ -44,6 +44,20 @@ def check_name(name: object) -> str:
     return name
 
 
+def check_project(project: object) -> str:
+    """Check the name of a project, for which the rules of a run's name hold. Raises `NameInvalidError`."""
+    if not isinstance(project, str):
+        raise NameInvalidError(f"A project must be text, not {type(project).__name__} {project!r}.")
+    problem = _problem(project)
+    if problem:
+        shown = project if len(project) <= LONGEST_NAME else project[:40] + "..."
+        raise NameInvalidError(
+            f"The project {shown!r} {problem}; a project is 1 to {LONGEST_NAME} characters without '/', '\\' or ':', "
+            "and does not start with a dot."
+        )
+    return project
+
+
 def is_name(name: str) -> bool:
     """Return whether this can be a run's name."""
     return not _problem(name)
@@ -61,7 +75,8 @@ def _problem(name: str) -> str:
         return "is not valid text"
     if _UNSAFE.search(name):
         return "holds a character that a folder's name must not hold"
-    if any(unicodedata.category(character) in _UNSEEN for character in name):
+    plain = name.isascii() and name.isprintable()  # nearly all are, and a list checks thousands
+    if not plain and any(unicodedata.category(character) in _UNSEEN for character in name):
         return "holds a character that cannot be seen"
     if name.startswith("."):
         return "starts with a dot"

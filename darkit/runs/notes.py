@@ -1,4 +1,4 @@
-"""Notes on a run: tags, a text, whether it is archived, and its evaluations.
+"""Notes on a run: tags, a text, whether it is archived, its project, and its evaluations.
 
 `notes.json` is read and written here only.
 """
@@ -14,6 +14,7 @@ from typing import Any
 from darkit.errors import ConfigError, NotesChangedError
 from darkit.runs import files
 from darkit.runs.lock import one_writer
+from darkit.runs.names import check_project, is_name
 from darkit.runs.safe import UnreadableError, read_object
 
 LONGEST_TAG = 60  # characters
@@ -51,6 +52,7 @@ class Notes:
         note: Free text of at most 20,000 characters.
         archived: Whether the run is put away: kept, but not shown by default.
         evaluations: How it was evaluated after its training, the newest last.
+        project: The project that a person moved it to, empty for none; None if it was not moved (`project_of`).
         problem: Why the file cannot be read, or empty; it is not written.
         revision: How often the words were changed until they were read; None for words that were not read.
     """
@@ -59,6 +61,7 @@ class Notes:
     note: str = ""
     archived: bool = False
     evaluations: tuple[Evaluation, ...] = ()
+    project: str | None = field(default=None, compare=False)
     problem: str = ""
     revision: int | None = field(default=None, compare=False)
 
@@ -72,11 +75,13 @@ def read_notes(folder: Path) -> Notes:
     except (OSError, UnreadableError) as error:
         return Notes(problem=str(error))
     tags, note, revision = values.get("tags"), values.get("note"), values.get("revision")
+    project = values.get("project")
     return Notes(
         tags=_clean_tags(tags) if isinstance(tags, list) else (),
         note=note[:LONGEST_NOTE] if isinstance(note, str) else "",
         archived=values.get("archived") is True,
         evaluations=_read_evaluations(values.get("evaluations")),
+        project=project if isinstance(project, str) and (not project or is_name(project)) else None,
         revision=revision if type(revision) is int and revision >= 0 else 0,
     )
 
@@ -142,7 +147,9 @@ def _change(folder: Path, change: Callable[[Notes], Notes]) -> Notes:
     """Read the notes, changes the words and writes them, without another writer in between."""
     with one_writer(folder):
         there = _readable(folder)
-        clean = replace(_clean(change(there)), evaluations=there.evaluations, revision=(there.revision or 0) + 1)
+        clean = _clean(change(there))
+        kept = replace(there, tags=clean.tags, note=clean.note, archived=clean.archived)
+        clean = replace(kept, revision=(there.revision or 0) + 1)
         _write(folder, clean)
     return clean
 
@@ -172,6 +179,33 @@ def add_evaluation(folder: Path, evaluation: Evaluation) -> None:
         _write(folder, replace(there, evaluations=(*there.evaluations, evaluation)[-MOST_EVALUATIONS:]))
 
 
+def set_project(folder: Path, project: str) -> None:
+    """Move a run to a project, or out of any with an empty one; nothing else of the run changes.
+
+    Raises:
+        NameInvalidError: The project is not a valid name.
+        ConfigError: What is there cannot be read and would be lost.
+        StorageError: The file system refused.
+    """
+    if project:
+        check_project(project)
+    with one_writer(folder):
+        _write(folder, replace(_readable(folder), project=project))
+
+
+def project_of(info: Mapping[str, Any], notes: Notes) -> str:
+    """Return the project of a run, or empty text.
+
+    Args:
+        info: The content of ``run.json``, which has the project that the run was started in.
+        notes: Its notes, in which a person may have moved it.
+    """
+    if notes.project is not None:
+        return notes.project
+    project = info.get("project")
+    return project if isinstance(project, str) and is_name(project) else ""
+
+
 def _readable(folder: Path) -> Notes:
     notes = read_notes(folder)
     if notes.problem:
@@ -184,6 +218,8 @@ def _readable(folder: Path) -> Notes:
 def _write(folder: Path, notes: Notes) -> None:
     values = asdict(notes)
     del values["problem"]
+    if notes.project is None:
+        del values["project"]
     files.write_json(folder / files.NOTES, {**values, "tags": list(notes.tags)})
 
 

@@ -28,6 +28,9 @@ FINISHED = "finished"
 STOPPED = "stopped"
 CRASHED = "crashed"
 ALIVE = (RUNNING, STALLED)
+SETTLED = "settled"
+UNLOCKED = "unlocked"
+CHANGING = "changing"
 HEARTBEAT = 5.0  # seconds between two writes of the file
 LOOK = 1.0  # seconds between calls of the watches
 SILENCE = 30.0  # seconds without a heartbeat after which a trainer counts as dead or hung
@@ -75,25 +78,36 @@ def read_status(folder: Path) -> Status:
     visible, so its status is returned as it is; `Watcher` detects such crashes. A run without a status whose lock is
     held is starting.
     """
+    return examine_status(folder)[0]
+
+
+def examine_status(folder: Path) -> tuple[Status, str]:
+    """Read a run's status as `read_status` does.
+
+    Returns:
+        The status, and how long it stays true while no file of the run changes: always (`SETTLED`), as long as nobody
+        holds the run's lock (`UNLOCKED`), or no longer than now (`CHANGING`).
+    """
     status = _read(folder)
     if status is None:
         locked = is_locked(folder)
         status = _read(folder)  # the training may have started and ended in between
+        if status is None and locked:
+            return Status(state=RUNNING), CHANGING
         if status is None:
-            return Status(state=RUNNING) if locked else Status(reason="The run has no readable status.json.")
+            return Status(reason="The run has no readable status.json."), UNLOCKED
     if status.state not in ALIVE or status.host != socket.gethostname():
-        return status
+        return status, SETTLED
     if not is_locked(folder):
         status = _read(folder) or status  # the training may have ended in between
         if status.state in ALIVE:
-            return replace(status, state=CRASHED, step=_last_step(folder, status.step), reason=_DIED)
-        return status
+            return replace(status, state=CRASHED, step=_last_step(folder, status.step), reason=_DIED), UNLOCKED
+        return status, SETTLED
     silence = time.time() - status.heartbeat
     if status.state == RUNNING and silence > SILENCE:
-        return replace(
-            status, state=STALLED, reason=f"The process is alive, but sent no heartbeat for {silence:.0f} s."
-        )
-    return status
+        reason = f"The process is alive, but sent no heartbeat for {silence:.0f} s."
+        return replace(status, state=STALLED, reason=reason), CHANGING
+    return status, CHANGING
 
 
 def _last_step(folder: Path, step: int) -> int:

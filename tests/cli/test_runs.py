@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -12,10 +14,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from darkit.cli.main import main
-from darkit.cli.runs import _cells, _table, summary
+from darkit.cli.runs import RunTable
 from darkit.core.active import start_run
 from darkit.runs import files, load
-from tests.cli.parts import done
+from darkit.runs.listing import facts_of
+from darkit.runs.notes import set_project
+from tests.cli.parts import done, refused
 
 
 def test_there_is_a_row_for_each_run_newest_first(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +58,7 @@ def test_json_has_all_of_it_for_programs(runs: Path, capsys: pytest.CaptureFixtu
         "state": "finished",
         "reason": "",
         "model": "MyModel",
+        "project": "",
         "step": 4,
         "max_step": 4,
         "path": str(runs / "numbers"),
@@ -98,9 +103,9 @@ def test_a_name_is_never_cut_where_nobody_looks_at_it(runs: Path, capsys: pytest
 def test_a_narrow_terminal_gets_fewer_columns_and_whole_names(width: int, runs: Path) -> None:
     shutil.copytree(runs / "text", runs / ("l" * 34))
     console = Console(width=width, force_terminal=True, color_system=None, highlight=False)
-    rows = [_cells(summary(load(path.name))) for path in runs.iterdir()]
+    table = RunTable([facts_of(path) for path in runs.iterdir()])
     with console.capture() as captured:
-        console.print(_table(rows, width))
+        console.print(table, crop=False)
     lines = captured.get().splitlines()
     assert max(cell_len(line.rstrip()) for line in lines) <= width, lines
     assert "…" not in captured.get()
@@ -116,3 +121,38 @@ def test_a_finished_run_of_unknown_length_has_its_last_step(home: Path, capsys: 
         run.log({"loss": 1.0}, step=7)
     row = next(line for line in done(capsys, "runs").splitlines() if line.startswith("loop"))
     assert row.split()[:3] == ["loop", "finished", "7"]
+
+
+def test_runs_are_listed_by_project_and_the_column_is_there_only_if_one_has_any(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "project" not in done(capsys, "runs").splitlines()[0]
+    set_project(runs / "text", "language")
+    head, *rows = done(capsys, "runs").splitlines()
+    assert "project" in head.split()
+    assert {line.split()[0]: "language" in line.split() for line in rows[:2]} == {"text": True, "numbers": False}
+    (row,) = json.loads(done(capsys, "runs", "--project", "language", "--json"))
+    assert (row["name"], row["project"]) == ("text", "language")
+    said = refused(capsys, "runs", "--project", "langauge")
+    assert "No run belongs to the project 'langauge'. Did you mean 'language'?" in said
+    assert "The project 'a/b' holds a character" in refused(capsys, "runs", "--project", "a/b")
+
+
+def test_names_of_wide_characters_keep_the_columns_in_line(runs: Path) -> None:
+    shutil.copytree(runs / "text", runs / "模型一号")
+    console = Console(width=100, force_terminal=True, color_system=None, highlight=False)
+    with console.capture() as captured:
+        console.print(RunTable([facts_of(path) for path in runs.iterdir()]), crop=False)
+    head, *rows = captured.get().splitlines()
+    assert {cell_len(row[: row.index("finished")]) for row in rows} == {head.index("state")}
+
+
+def test_a_list_loads_neither_polars_nor_other_commands() -> None:
+    script = """
+import sys
+from darkit.cli.main import main
+main(["runs"])
+print(sorted({"polars", "numpy", "filelock", "darkit.cli.predict", "darkit.cli.import_"} & set(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    assert answer.stdout.splitlines()[-1] == "[]"

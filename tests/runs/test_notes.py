@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from darkit.errors import ConfigError, NotesChangedError
+from darkit.errors import ConfigError, NameInvalidError, NotesChangedError
 from darkit.runs import files
 from darkit.runs.notes import (
     LONGEST_NOTE,
@@ -18,7 +18,9 @@ from darkit.runs.notes import (
     Notes,
     add_evaluation,
     merge_notes,
+    project_of,
     read_notes,
+    set_project,
     write_notes,
 )
 from darkit.runs.requests import request_stop
@@ -157,3 +159,25 @@ def test_notes_are_written_where_the_file_system_knows_no_locks(
 def test_a_revision_of_another_form_counts_as_the_first(tmp_path: Path, revision: object) -> None:
     (tmp_path / "notes.json").write_text(json.dumps({"revision": revision, "note": "kept"}))
     assert read_notes(tmp_path).revision == 0
+
+
+def test_a_project_of_the_notes_overrides_that_of_the_run_and_survives_other_changes(tmp_path: Path) -> None:
+    assert project_of({}, read_notes(tmp_path)) == ""
+    assert project_of({"project": "started-in"}, read_notes(tmp_path)) == "started-in"
+    write_notes(tmp_path, Notes(("a",), "words"))
+    set_project(tmp_path, "moved-to")
+    write_notes(tmp_path, Notes(("b",), "others"))
+    merge_notes(tmp_path, read_notes(tmp_path), Notes(("c",), "others"))
+    add_evaluation(tmp_path, Evaluation(1.0, "data", "iter-1-ckpt", {"loss": 0.5}))
+    assert project_of({"project": "started-in"}, read_notes(tmp_path)) == "moved-to"
+    assert read_notes(tmp_path).tags == ("c",)
+    set_project(tmp_path, "")
+    assert project_of({"project": "started-in"}, read_notes(tmp_path)) == ""
+
+
+@pytest.mark.parametrize("project", ["a/b", ".x", "a:b", "\n", "x" * 101])
+def test_a_project_is_checked_as_names_are(tmp_path: Path, project: str) -> None:
+    with pytest.raises(NameInvalidError, match=r"The project .* a project is"):
+        set_project(tmp_path, project)
+    files.write_json(tmp_path / files.NOTES, {"project": project})
+    assert project_of({"project": project}, read_notes(tmp_path)) == ""
