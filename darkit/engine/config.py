@@ -92,6 +92,10 @@ class TrainerConfig:
     then no limit. None counts steps only."""
     batch_size: int = _limited(32, at_least=1)
     """Samples per batch and device, at least 1; a DataLoader keeps its batch size."""
+    global_batch_size: int | None = _limited(None, at_least=1)
+    """Samples of an optimizer step on all processes, at least their number; each process computes them in batches of up
+    to `batch_size`. A run resumes with the same steps on any number of processes. None means `batch_size` x processes x
+    `gradient_accumulation_steps`."""
     num_workers: int = _limited(0, at_least=0)
     """Worker processes that load data, at least 0 (0 loads in the training process)."""
     lr: float = _limited(1e-3, at_least=0)

@@ -77,6 +77,14 @@ def generator_states() -> dict[str, Any]:
     return plain_states(random.getstate(), numpy.random.get_state(legacy=True), torch.get_rng_state(), cuda)
 
 
+def seeded_states(*numbers: int) -> dict[str, Any]:
+    """Return the states of all generators for a seed that is a function of some numbers, without changing them."""
+    seed = int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0]) % 2**63
+    with kept_generators():
+        seed_generators(seed)
+        return generator_states()
+
+
 def plain_states(python: Any, numpys: Any, torchs: Any, cuda: list[Tensor]) -> dict[str, Any]:
     """Return the states of generators, as their libraries give them, in the form of `generator_states`."""
     version, internal, gauss = python

@@ -257,7 +257,7 @@ def restore(trainer: Trainer, adapter: Adapter, state: Mapping[str, Any]) -> Non
     feed.share(trainer.global_rank, trainer.world_size)
     if not state:
         return
-    mine = of_rank(state, trainer.global_rank)
+    mine = of_rank(state, trainer.global_rank, adapter.config.seed)
     epoch = taken = 0
     if "position" in mine:
         feed.resume(mine["position"], mine["rng"])

@@ -87,6 +87,11 @@ def refuse_settings(model: nn.Module, config: TrainerConfig, objects: Sequence[s
     for setting, callback in _CALLBACKS.items():
         if setting in given:
             raise ConfigError(f"{setting} is not for a LightningModule: give callbacks=[{callback}(...)].")
+    if "global_batch_size" in given:
+        raise ConfigError(
+            "global_batch_size is not for a LightningModule, whose loop counts batches: give batch_size and "
+            "gradient_accumulation_steps."
+        )
     if "compile" in given:
         raise ConfigError("compile=True is not for a LightningModule: give torch.compile(model).")
 
@@ -128,7 +133,7 @@ class _OfRun(lightning.Callback):
 def refuse_beside(callback: str, config: TrainerConfig) -> None:
     """Refuse settings of darkit's own loop beside a callback that needs Lightning's. Raises `ConfigError`."""
     default = TrainerConfig()
-    for setting in ("gradient_accumulation_steps", "ema_decay", "early_stop_patience", "compile"):
+    for setting in ("gradient_accumulation_steps", "global_batch_size", "ema_decay", "early_stop_patience", "compile"):
         if getattr(config, setting) != getattr(default, setting):
             raise ConfigError(
                 f"{setting} is not possible beside the callback {callback}, for which Lightning's own loop trains: "

@@ -30,6 +30,7 @@ _MATHEMATICS = (
     "scheduler",
     "warmup_step",
     "gradient_accumulation_steps",
+    "global_batch_size",
     "gradient_clip",
     "ema_decay",
     "precision",
@@ -37,6 +38,7 @@ _MATHEMATICS = (
     "seed",
     "tokenizer",
 )
+_CUTS = ("device_num", "num_nodes", "batch_size", "gradient_accumulation_steps", "global_batch_size")
 _DRAWN = ("sample", "sample_parts", "fingerprint")
 _EXPECTED_TO_DIFFER = ("name", "max_step", "max_epoch", "device")
 Changes = Mapping[str, tuple[Any, Any]]
@@ -198,6 +200,7 @@ def check_settings(
     allowed: bool,
     *,
     max_step: int | None,
+    keeps_steps: bool = False,
 ) -> Changes:
     """Compare the settings of a resumed run with those that it was trained with.
 
@@ -208,6 +211,7 @@ def check_settings(
         tokenizer: The tokenizer now, or None.
         allowed: Whether settings that change the mathematics may differ.
         max_step: The step at which the resumed training ends, or None.
+        keeps_steps: Whether steps have the same samples whatever the settings are that cut them into batches.
 
     Returns:
         Every setting that differs: its name -> (value before, value now).
@@ -232,6 +236,8 @@ def check_settings(
     if None not in digests and digests[0] != digests[1]:
         changes["tokenizer"] = digests
     serious = {key: pair for key, pair in changes.items() if key in _MATHEMATICS or key.startswith("model.")}
+    if keeps_steps:
+        serious = {key: pair for key, pair in serious.items() if key not in _CUTS}
     if serious and not allowed and found.checkpoint is not None:
         raise ConfigError(
             f"The run {found.run.name!r} was trained with other settings: {_listed(serious)}. Give the "

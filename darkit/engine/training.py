@@ -27,6 +27,7 @@ from darkit.engine.data.fits import check_fits, refuse_uninitialized, small_batc
 from darkit.engine.data.loaders import make_loaders
 from darkit.engine.description.describe import config_values, describe_model
 from darkit.engine.device import resolve_device, seed_generators
+from darkit.engine.elastic import keep_steps, set_global_batch
 from darkit.engine.foreign import needing_lightning, refuse_callbacks, refuse_module, with_data_module
 from darkit.engine.log.loggers import LoggerSink, as_loggers
 from darkit.engine.log.progress import announce
@@ -227,6 +228,9 @@ def train_run(
     resolve_device(config)
     refuse_uninitialized(model)
     loaders = make_loaders(data, val_data, config)
+    loaders.train.share(place.rank, place.size)
+    kept = keep_steps(same, config, loaders.train, model, place.size, allowed=resume_overrides)
+    set_global_batch(config, loaders.train, place.size)
     limit_steps(config, loaders.train)
     refuse_without_validation(config, validates=loaders.val is not None or may_add_metrics(callbacks))
     described = describe_model(model, lambda: small_batch(loaders))
@@ -234,7 +238,15 @@ def train_run(
         model, {**described.values, **config_values(model)}, loaders, direct=loss is None and not finds_own_loss(model)
     )
     changes = (
-        check_settings(same, config, described.values, tokenizer, resume_overrides, max_step=config.max_step)
+        check_settings(
+            same,
+            config,
+            described.values,
+            tokenizer,
+            resume_overrides,
+            max_step=config.max_step,
+            keeps_steps=kept is not None,
+        )
         if same
         else {}
     )
@@ -253,7 +265,7 @@ def train_run(
         if same is not None and session.writes:
             same.set_aside_later()
         if found is not None and session.writes:
-            announce(found.describe(changes))
+            announce(found.describe(changes) + (kept.describe() if kept is not None else ""))
         state = same.content if same is not None else {}
         adapter = Adapter(
             model,

@@ -66,6 +66,7 @@ class TokenStream(IterableDataset[Any]):
     """
 
     task = "causal"
+    even_ranks = True  # all ranks get the same number of windows
 
     def __init__(
         self,

@@ -44,13 +44,14 @@ class LossGuard(EveryStepCallback):
         loss = log_values(trainer, outputs).get("train_loss")
         if not isinstance(loss, Tensor):
             return
+        share = getattr(pl_module, "share", 1.0)  # 0 where the step has no sample or target in this process
         if self._waits or loss.device.type == "cpu":
-            if not math.isfinite(value := loss.item()):
+            if share and not math.isfinite(value := loss.item()):
                 self._report(step, f"The loss is not finite at step {step} ({value})")
             return
         if self._first_bad is None:
             self._first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
-        newly = (self._first_bad < 0) & ~torch.isfinite(loss)
+        newly = (self._first_bad < 0) & ~torch.isfinite(loss) & (share != 0)
         self._first_bad = torch.where(newly, step, self._first_bad)
 
     def check_step(self, module: nn.Module, step: int) -> None:

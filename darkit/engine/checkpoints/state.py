@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from darkit.engine.checkpoints.boundary import Boundary
 from darkit.engine.checkpoints.savable import check_savable, is_readable
 from darkit.engine.checkpoints.weights import bare, class_path
-from darkit.engine.device import generator_states
+from darkit.engine.device import generator_states, seeded_states
 from darkit.engine.lightning import batches_taken
 from darkit.engine.metrics.gathering import collect_metrics
 from darkit.engine.steps.adapter import Adapter, bare_module
@@ -85,11 +85,23 @@ def check_state(trainer: Trainer, pl_module: LightningModule) -> None:
     )
 
 
-def of_rank(state: Mapping[str, Any], rank: int) -> Mapping[str, Any]:
-    """Return the ``rng`` and ``position`` of a process; those of the first one if the checkpoint has none."""
+def of_rank(state: Mapping[str, Any], rank: int, seed: int = 0) -> Mapping[str, Any]:
+    """Return the ``rng``, ``position`` and ``metrics`` of a process.
+
+    A process that the checkpoint has not gets the position of the first one, generators that are seeded with
+    (seed, step, rank), and no metrics, whose values all processes together have.
+    """
     ranks = state.get("ranks") or [state]
-    found: Mapping[str, Any] = ranks[rank] if rank < len(ranks) else ranks[0]
-    return found
+    if rank < len(ranks):
+        found: Mapping[str, Any] = ranks[rank]
+        return found
+    place = {"position": ranks[0]["position"]} if "position" in ranks[0] else {}
+    return {"rng": seeded_states(seed, state["current_step"], rank)} | place
+
+
+def number_of_ranks(state: Mapping[str, Any]) -> int:
+    """Return the number of processes that made a checkpoint."""
+    return len(state.get("ranks") or [state])
 
 
 def restore_callbacks(trainer: Trainer, state: Mapping[str, Any]) -> None:

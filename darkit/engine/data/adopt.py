@@ -11,11 +11,9 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.feed import Feed
 from darkit.engine.data.order import BatchOrder, PlacedBatches, SeededDataset
+from darkit.engine.data.ranks import kept_settings
 from darkit.engine.data.workers import begin, shield_workers
 from darkit.errors import DataError
-
-_KEPT = ("collate_fn", "pin_memory", "timeout", "worker_init_fn")  # of a loader that is rebuilt
-_KEPT_WITH_WORKERS = ("prefetch_factor", "multiprocessing_context", "persistent_workers")
 
 
 def adopt(loader: DataLoader[Any], config: TrainerConfig) -> Feed:
@@ -35,7 +33,7 @@ def adopt(loader: DataLoader[Any], config: TrainerConfig) -> Feed:
         shuffle=shuffle,
         drop_last=loader.drop_last,
     )
-    return ordered_feed(loader.dataset, order, loader.num_workers, config, _kept_settings(loader))
+    return ordered_feed(loader.dataset, order, loader.num_workers, config, kept_settings(loader))
 
 
 def ordered_feed(
@@ -54,6 +52,7 @@ def ordered_feed(
         num_workers=workers,
         **{"pin_memory": config.device == "cuda", "persistent_workers": workers > 0, **settings},
     )
+    order.accumulation = config.gradient_accumulation_steps
     return Feed(loader, order)
 
 
@@ -68,7 +67,7 @@ def with_places(loader: Any, config: TrainerConfig) -> Any:
         num_workers=loader.num_workers,
         generator=torch.Generator(),  # for the initial seeds of workers, which no sample depends on
         in_order=loader.in_order,
-        **_kept_settings(loader),
+        **kept_settings(loader),
     )
 
 
@@ -91,11 +90,6 @@ def _known_order(loader: DataLoader[Any]) -> bool | None:
         return None
     drawn = sampler.replacement or sampler._num_samples is not None or sampler.generator is not None
     return None if drawn else True
-
-
-def _kept_settings(loader: DataLoader[Any]) -> dict[str, Any]:
-    names = (*_KEPT, *(_KEPT_WITH_WORKERS if loader.num_workers else ()))
-    return {name: getattr(loader, name) for name in names}
 
 
 def refuse_empty(loader: Any, purpose: str) -> None:

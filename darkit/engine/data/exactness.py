@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader, default_collate
-from torch.utils.data.distributed import DistributedSampler
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.loader_state import generators_of, is_in_dataset, parts_of
@@ -28,11 +27,6 @@ def reasons(loaders: Loaders, config: TrainerConfig) -> Iterator[str]:
     for loader, purpose in ((loaders.train.loader, "training"), (loaders.val, "validation")):
         if isinstance(loader, DataLoader):
             yield from _of_loader(loader, purpose)
-    if loaders.train.order is None and config.device_num > 1 and not _is_divided(loaders.train.loader):
-        yield (
-            f"Each of the {config.device_num} processes reads all of the training data: darkit cannot divide a custom "
-            "sampler. Use a DistributedSampler, or give the dataset itself."
-        )
     if config.compile and not has_few_shapes(loaders):
         yield (
             "compile=True recompiles for batches of new shapes, so a resumed run may differ in the last bits. To avoid "
@@ -82,9 +76,3 @@ def _of_loader(loader: DataLoader[Any], purpose: str) -> Iterator[str]:
                     )
                 elif isinstance(value, random.SystemRandom):
                     yield f"{type(part).__name__}.{key} uses system randomness: the {purpose} data is not reproducible."
-
-
-def _is_divided(loader: Any) -> bool:
-    """Return whether each process reads its own part of a custom loader."""
-    parts = [part for _, part in parts_of(loader)]
-    return any(isinstance(part, DistributedSampler) or callable(getattr(part, "set_rank", None)) for part in parts)

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from darkit.engine.data.loader_state import LoaderState
 from darkit.engine.data.order import BatchOrder, PlacedBatches, PlacedSampler
+from darkit.engine.data.ranks import Agreement, divide, ends_together, is_hugging_face, refuse_repeated
 from darkit.engine.data.samples import collating
-from darkit.engine.data.workers import begin, end
+from darkit.engine.data.workers import begin, end, shield_workers, unshield_workers
 from darkit.engine.device import generator_states, restore_generators
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,9 @@ class Feed:
     Data that darkit does not order uses a separate state of torch's generator, so reading it again draws the same
     numbers whatever the model draws.
 
-    Datasets with ``set_rank(rank, world_size)`` or ``set_epoch(epoch)`` (as in Hugging Face) get these calls.
+    Datasets and samplers with ``set_rank(rank, world_size)`` or ``set_epoch(epoch)`` get these calls, and a Hugging
+    Face stream is split by rank. With several processes an epoch of such data ends when the first of them has no batch
+    left; see `darkit.engine.data.ranks`.
 
     Args:
         loader: A DataLoader or any iterable of batches.
@@ -49,11 +52,10 @@ class Feed:
         self.batches = 0
         own = getattr(loader, "batch_sampler", None)
         self._placed = own if isinstance(own, PlacedSampler) else None  # darkit's order, or a custom one with places
-        self._stateful = None if order is not None else stateful_dataset(loader)
-        watched = loader
-        if order is not None:  # the dataset, if this process loads the samples
-            watched = () if loader.num_workers else loader.dataset
-        self._held = LoaderState(watched, without=self._stateful)
+        self._place = (0, 1)
+        self._agreement: Agreement | None = None
+        self._has_leftover = False  # of the epoch before, which ended with another process
+        self._watch()
         self._epoch = 0
         self._drawn = 0  # batches of this epoch that were requested
         self._torch: Tensor | None = None  # the state of torch's generator for this data
@@ -63,25 +65,63 @@ class Feed:
         self._resumed: Mapping[str, Any] | None = None
         self._restored: dict[str, Any] | None = None
 
+    def _watch(self) -> None:
+        self._stateful = None if self.order is not None else stateful_dataset(self.loader)
+        watched = self.loader
+        if self.order is not None:  # the dataset, if this process loads the samples
+            watched = () if self.loader.num_workers else self.loader.dataset
+        self._held = LoaderState(watched, without=self._stateful)
+
     def __len__(self) -> int:
         if self._stateful is not None:
             raise TypeError("Iterable datasets with a state have no length: only their end starts the next epoch.")
+        if self._must_agree:
+            raise TypeError("Several processes know only at its end how long an epoch of this data is.")
         return len(self.loader)
+
+    @property
+    def _must_agree(self) -> bool:
+        return self._place[1] > 1 and self.order is None and not ends_together(self.loader)
 
     @property
     def has_workers(self) -> bool:
         """Whether worker processes load the data."""
         return bool(getattr(self.loader, "num_workers", 0))
 
-    def share(self, rank: int, world_size: int) -> None:
-        """Select the part of the data that this process reads, in darkit's order or with ``set_rank``."""
+    def share(self, rank: int, world_size: int, *, even: bool = False) -> None:
+        """Select the part of the data that this process reads.
+
+        Args:
+            rank: The rank of this process.
+            world_size: The number of processes.
+            even: Whether the training cannot weight its batches; see `darkit.engine.data.order.BatchOrder`.
+
+        Raises:
+            DataError: Several processes would read the same samples.
+        """
         if self._placed is not None:
             self._placed.rank, self._placed.world = rank, world_size
         if self.order is not None:
+            self.order.even = even
             return
-        set_rank = getattr(getattr(self.loader, "dataset", None), "set_rank", None)
-        if callable(set_rank):
-            set_rank(rank, world_size)
+        if (rank, world_size) == self._place:
+            return
+        refuse_repeated(self.loader, rank, world_size)
+        self._place = (rank, world_size)
+        divided = divide(self.loader, rank, world_size)
+        if divided is not self.loader:
+            unshield_workers(self.loader)
+            shield_workers(divided)
+            self.loader = divided
+            self._watch()
+
+    def batches_of_step(self, number: int) -> int | None:
+        """Return the batches of this process in the optimizer step of a batch; None if each step has the same."""
+        return self.order.parts_at(number) if self.order is not None and self.order.total is not None else None
+
+    def is_filler(self, number: int) -> bool:
+        """Return whether a batch must not count, because this process has no samples left for it."""
+        return self.order is not None and not self.order.even and self.order.is_filler(number)
 
     def mark(self) -> None:
         """Record the position; called after every optimizer step."""
@@ -100,6 +140,8 @@ class Feed:
         mark = self._mark
         place = {key: mark[key] for key in ("epoch", "batches")}
         if self.order is not None:
+            if not self.order.even:
+                place |= self.order.place(place["batches"])
             return place | ({"held": mark["held"]} if "held" in mark else {})
         taken = self._drawn == mark["batches"] and self._epoch == mark["epoch"]
         if self._stateful is None or interrupted or not taken:  # a batch drawn since is not in the weights
@@ -118,6 +160,8 @@ class Feed:
     def resume(self, position: Mapping[str, Any], generators: dict[str, Any] | None) -> None:
         """Start the next iteration at a checkpoint's position, with its generator states, if any."""
         self._epoch, self.batches = position["epoch"], position["batches"]
+        if self.order is not None and "samples" in position:  # in another number of batches on other processes
+            self.batches = self.order.batch_after(position["samples"])
         self._restored = generators
         if self._placed is not None:
             self._placed.start(self._epoch, self.batches)
@@ -151,6 +195,8 @@ class Feed:
         self._batches = batches
         self._drawn = self.batches
         del batches  # so that `close` drops the last reference
+        if self._must_agree and self._agreement is None:
+            self._agreement = Agreement(self.loader)
         with collating("training"):
             while True:
                 self._drawn += 1
@@ -158,8 +204,27 @@ class Feed:
                     with nullcontext() if self.order is not None else self._drawing():
                         batch = next(self._batches)
                 except StopIteration:
+                    if self._agreement is not None:
+                        self._agreement.all_have(False)
+                    self._has_leftover = False
+                    return
+                if self._agreement is not None and not self._agreement.all_have(True):
+                    self._leave()
                     return
                 yield batch
+
+    def _leave(self) -> None:
+        """End an epoch in which this process has batches left, so that its data starts the next one as on the others.
+
+        A Hugging Face stream does so by itself. Other data may start where it was left, and is read to its end.
+        """
+        self._has_leftover = is_hugging_face(getattr(self.loader, "dataset", None))
+        if self._has_leftover:
+            end(self._batches)
+            return
+        with self._drawing():
+            for _ in self._batches:
+                pass
 
     def close(self) -> None:
         """Release the data and end its worker processes.
@@ -194,7 +259,8 @@ class Feed:
     def _now(self) -> dict[str, Any]:
         """Return the state from which this epoch can be read again."""
         now: dict[str, Any] = {"batches": self.batches, "held": self._held.state()}
-        if self._stateful is not None and (self._epoch or self.batches):  # a new dataset may have no state yet
+        is_new = not self._epoch and not self.batches  # a new dataset may have no state yet
+        if self._stateful is not None and not is_new and not self._has_leftover:
             now["dataset"] = self._stateful.state_dict()
         with self._drawing():
             return now | generator_states()

@@ -50,15 +50,27 @@ class PlacedSampler(Sampler[list[int]]):
 class BatchOrder(PlacedSampler):
     """Batches of a map-style dataset.
 
-    The samples of an epoch are in a permutation given by (seed, epoch), or in their own order. Each rank takes every
-    ``world``-th sample; all ranks get the same number.
+    The samples of an epoch are in a permutation given by (seed, epoch), or in their own order, and are cut into units:
+    what all ranks load together for one batch each or, with ``total``, for one optimizer step. A unit is cut into
+    groups of almost equal size, one for each rank and batch: group ``g`` of ``n`` has every n-th sample from sample
+    ``g`` on. So the unit is the same for any number of ranks, and so are its groups as long as their number is. The
+    last unit of an epoch has the remaining samples, in as few batches as possible.
+
+    A rank without a sample in the last unit gets a filler: a batch of one sample that another rank has, which the
+    training must not count.
 
     Args:
         length: Samples in the dataset.
-        batch_size: Samples per batch and rank.
+        batch_size: Samples per batch and rank; with ``total`` the most samples.
         seed: Seed of the order.
         shuffle: Whether to draw a permutation.
-        drop_last: Whether to drop a partial last batch.
+        drop_last: Whether to drop a partial last unit.
+
+    Attributes:
+        total: Samples of an optimizer step on all ranks, or None.
+        accumulation: Batches of a rank in an optimizer step, without ``total``.
+        even: Whether each rank gets the same number of samples, for a training that cannot weight its batches; up to
+            ``world - 1`` samples of an epoch are then left out.
     """
 
     def __init__(
@@ -69,6 +81,9 @@ class BatchOrder(PlacedSampler):
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.total: int | None = None
+        self.accumulation = 1
+        self.even = False
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.shuffle:
@@ -76,17 +91,87 @@ class BatchOrder(PlacedSampler):
             order = torch.randperm(self.length, generator=generator)
         else:
             order = torch.arange(self.length)
-        mine = order[self.rank :: self.world][: self._samples()].tolist()
         for number in range(self.first, len(self)):
-            yield self._batch(mine[number * self.batch_size : (number + 1) * self.batch_size], number)
+            first, size, group, groups = self._group(number)
+            mine = order[first + group : first + size : groups] if group < size else order[first : first + 1]
+            yield self._batch(mine.tolist(), number)
 
     def __len__(self) -> int:
         """Batches of a rank in a full epoch, independent of the start."""
-        full, rest = divmod(self._samples(), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        return self._full * self.parts() + (0 if self.drop_last else self.parts(self._rest))
 
-    def _samples(self) -> int:
-        return max(1, self.length // self.world)
+    @property
+    def unit(self) -> int:
+        """Samples of a unit."""
+        return self.total or self.batch_size * self.world
+
+    @property
+    def units(self) -> int:
+        """Units of an epoch."""
+        return self._full + (self._rest > 0 and not self.drop_last)
+
+    @property
+    def per_step(self) -> int | None:
+        """Samples of an optimizer step; None if a step may have samples of two epochs, so that no cut reproduces it."""
+        if self.total is not None:
+            return self.total
+        return None if self.units % self.accumulation else self.unit * self.accumulation
+
+    def parts(self, size: int | None = None) -> int:
+        """Return the batches of a rank in a unit of that many samples, by default a full one."""
+        each = -(-(self.unit if size is None else size) // self.world)
+        return -(-each // self.batch_size)
+
+    def parts_at(self, number: int) -> int:
+        """Return the batches of a rank in the unit of a batch."""
+        return self.parts() if number < self._full * self.parts() else self.parts(self._rest)
+
+    def is_filler(self, number: int) -> bool:
+        """Return whether this rank has no sample of its own in a batch."""
+        _, size, group, _ = self._group(number)
+        return group >= size
+
+    def place(self, number: int) -> dict[str, int | None]:
+        """Describe the place before a batch for any number of ranks.
+
+        Returns:
+            ``samples``, of all ranks in the units of this epoch before it; ``per_step``; ``groups`` of a unit.
+        """
+        full = self._full * self.parts()
+        samples = self._taken if number >= len(self) else min(number, full) // self.parts() * self.unit
+        return {"samples": samples, "per_step": self.per_step, "groups": self.parts() * self.world}
+
+    def batch_after(self, samples: int) -> int:
+        """Return the batch that follows so many samples of all ranks, or the first of its unit."""
+        return len(self) if samples >= self._taken else samples // self.unit * self.parts()
+
+    def is_within_unit(self, samples: int) -> bool:
+        """Return whether no unit ends after so many samples of all ranks."""
+        return samples < self._taken and samples % self.unit > 0
+
+    def _group(self, number: int) -> tuple[int, int, int, int]:
+        """Return the first sample and the size of a batch's unit, and this rank's group of how many."""
+        full = self._full * self.parts()
+        unit, part = divmod(number, self.parts()) if number < full else (self._full, number - full)
+        size = self.unit if number < full else self._rest
+        return unit * self.unit, size, part * self.world + self.rank, self.parts(size) * self.world
+
+    @property
+    def _taken(self) -> int:
+        """Samples of an epoch."""
+        return self._full * self.unit + (0 if self.drop_last else self._rest)
+
+    @property
+    def _full(self) -> int:
+        return self.length // self.unit
+
+    @property
+    def _rest(self) -> int:
+        """Samples of the last, partial unit."""
+        rest = self.length % self.unit
+        if not self.even:
+            return rest
+        return rest // self.world * self.world or (self.length < self.world) * self.world
 
 
 class PlacedBatches(PlacedSampler):

@@ -44,6 +44,7 @@ class StatefulLoader:
         self.is_marked = False
         self._pass = 0
         self._continues = self._warned = False
+        feed.share(0, 1, even=True)
         shield_workers(feed.loader)
 
     def __getattr__(self, name: str) -> Any:
@@ -145,7 +146,7 @@ class StatefulLoader:
     def _share(self) -> None:
         """Read the part of this process, if there are several."""
         if not self.is_marked and torch.distributed.is_available() and torch.distributed.is_initialized():
-            self.feed.share(torch.distributed.get_rank(), torch.distributed.get_world_size())
+            self.feed.share(torch.distributed.get_rank(), torch.distributed.get_world_size(), even=True)
 
     def _length(self) -> float:
         try:

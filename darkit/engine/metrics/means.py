@@ -50,6 +50,10 @@ class Weighed:
     values: dict[str, Any]
     weights: dict[str, Weight]
 
+    def uncounted(self) -> Weighed:
+        """Return the same values with a weight of 0."""
+        return Weighed(self.values, dict.fromkeys(self.weights, 0.0))
+
 
 class Weigher:
     """Compute batches of a user's model and their weights."""

@@ -221,7 +221,7 @@ class Recording:
         state, generators = states[len(self.moments.train)] if len(self.moments.train) < len(states) else (None, None)
         if made is not None:
             made.is_marked = True
-            made.feed.share(trainer.global_rank, trainer.world_size)
+            made.feed.share(trainer.global_rank, trainer.world_size, even=True)
             if made is not loader:
                 made.begin_at(trainer.current_epoch)
             if state is not None:

@@ -221,12 +221,15 @@ class Adapter(LightningModule):
         self.feed.batches += 1
         if not self._window:
             self._optimizer.zero_grad()
+            self._window.size = self.feed.batches_of_step(index) or self._window.size
         if self._window.size == 1 and self._agree is None:
             outputs = self._compute(batch, index)
             self._backward(outputs["loss"])
             outputs["loss"] = outputs["loss"].detach()
         else:
             weighed = self._weigh(lambda: self._compute(batch, index), batch)
+            if self.feed.is_filler(index):
+                weighed = weighed.uncounted()
             part = self._window.add(weighed, self._agree)
             if part is not None:
                 self._backward(part)

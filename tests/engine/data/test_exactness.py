@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.exactness import reasons
@@ -82,14 +82,6 @@ def test_each_inexactness_of_a_loader_gives_one_warning(make: Callable[[], Any],
     for found in (said(make()), said(xy(), make())):
         assert any(re.search(words, one) for one in found), found
         assert all(one.endswith(".") for one in found)
-
-
-def test_data_that_each_process_reads_in_full_gives_a_warning() -> None:
-    divided = DataLoader(Numbers(), 4, sampler=DistributedSampler(Numbers(), num_replicas=2, rank=0))
-    assert said(divided, device_num=2) == []
-    assert said(xy(), device_num=2) == []
-    (sentence,) = said(weighted(), device_num=2)
-    assert sentence.startswith("Each of the 2 processes reads all of the training data")
 
 
 def test_compiling_for_possibly_many_shapes_gives_a_warning() -> None:

@@ -54,12 +54,20 @@ def test_without_shuffling_the_samples_keep_their_order(length: int, batch_size:
     assert len(indices) == (length - length % batch_size if drop_last else length)
 
 
+def of_rank(
+    rank: int, world: int, length: int, batch_size: int, total: int | None = None, **options: Any
+) -> BatchOrder:
+    order = BatchOrder(length, batch_size, 1, **options)
+    order.rank, order.world, order.total = rank, world, total
+    return order
+
+
 @given(length=st.integers(1, 40), batch_size=st.integers(1, 5), world=st.integers(1, 4), epoch=st.integers(0, 2))
-def test_ranks_share_an_epoch_evenly_and_without_overlap(length: int, batch_size: int, world: int, epoch: int) -> None:
+def test_ranks_that_cannot_weight_share_an_epoch_evenly(length: int, batch_size: int, world: int, epoch: int) -> None:
     shares, seeds = [], []
     for rank in range(world):
-        order = BatchOrder(length, batch_size, 1)
-        order.rank, order.world = rank, world
+        order = of_rank(rank, world, length, batch_size)
+        order.even = True
         shares.append([index for batch in epoch_of(order, epoch) for index in batch])
         order.start(epoch, 0)
         seeds += [batch.seed for batch in order]  # type: ignore[attr-defined]
@@ -67,6 +75,68 @@ def test_ranks_share_an_epoch_evenly_and_without_overlap(length: int, batch_size
         assert {len(share) for share in shares} == {length // world}
         assert len({index for share in shares for index in share}) == length // world * world
         assert len(set(seeds)) == len(seeds)
+
+
+@given(
+    length=st.integers(1, 60),
+    batch_size=st.integers(1, 9),
+    world=st.integers(1, 5),
+    total=st.one_of(st.none(), st.integers(1, 30)),
+    drop_last=st.booleans(),
+    epoch=st.integers(0, 2),
+)
+def test_steps_have_the_same_samples_on_any_number_of_ranks(
+    length: int, batch_size: int, world: int, total: int | None, drop_last: bool, epoch: int
+) -> None:
+    """Every sample of an epoch counts once, and no rank is behind the others."""
+    total = total and max(total, world)
+    unit = total or batch_size * world
+    whole = [sorted(batch) for batch in epoch_of(of_rank(0, 1, length, unit, drop_last=drop_last), epoch)]
+    ranks = [of_rank(rank, world, length, batch_size, total, drop_last=drop_last) for rank in range(world)]
+    batches = [epoch_of(order, epoch) for order in ranks]
+    assert {len(one) for one in batches} == {len(ranks[0])}
+    steps: list[list[int]] = []
+    number = 0
+    while number < len(ranks[0]):
+        parts, steps = ranks[0].parts_at(number), [*steps, []]
+        for at in range(number, number + parts):
+            for order, mine in zip(ranks, batches, strict=True):
+                assert 1 <= len(mine[at]) <= batch_size
+                if order.is_filler(at):
+                    assert parts * world > min(unit, length - (len(steps) - 1) * unit), "more batches than samples"
+                else:
+                    steps[-1] += mine[at]
+        place = ranks[0].place(number)
+        assert place["samples"] == min((len(steps) - 1) * unit, length)
+        assert {order.batch_after((len(steps) - 1) * unit) for order in ranks} == {number}
+        assert not ranks[0].is_within_unit((len(steps) - 1) * unit)
+        number += parts
+    assert [sorted(step) for step in steps] == whole
+    assert ranks[0].batch_after(length) == number
+    assert ranks[0].units == len(steps)
+    seeds = [batch.seed for order in ranks for batch in order]  # type: ignore[attr-defined]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_batches_are_the_same_however_many_ranks_share_them_while_their_number_is() -> None:
+    """So normalization over a batch, and what workers draw for it, do not depend on the number of ranks."""
+
+    def batches(world: int, batch_size: int) -> list[list[tuple[list[int], int]]]:
+        orders = [of_rank(rank, world, 32, batch_size, 16) for rank in range(world)]
+        found = [list(order) for order in orders]
+        parts = orders[0].parts()
+        units = [[mine[at : at + parts] for mine in found] for at in range(0, len(found[0]), parts)]
+        return [sorted((list(b), b.seed) for mine in unit for b in mine) for unit in units]  # type: ignore[attr-defined]
+
+    assert batches(1, 4) == batches(2, 4) == batches(4, 4)
+    assert [len(batch) for batch, _ in batches(4, 4)[0]] == [4] * 4
+
+
+def test_steps_over_two_epochs_have_no_cut_for_other_ranks() -> None:
+    for length, accumulation, expected in ((16, 1, 4), (16, 2, 8), (16, 3, None), (17, 2, None), (17, 5, 20)):
+        order = BatchOrder(length, 4, 0)
+        order.accumulation = accumulation
+        assert order.per_step == expected
 
 
 def test_other_seeds_and_epochs_give_other_orders_and_other_seeds_of_batches() -> None:
