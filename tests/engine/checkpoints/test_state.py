@@ -15,6 +15,7 @@ import torch
 from darkit.engine.checkpoints.checkpoint import read_checkpoint
 from darkit.engine.checkpoints.state import of_rank
 from darkit.engine.description.likeness import are_alike
+from darkit.engine.device import kept_generators, restore_generators
 from darkit.runs.checkpoints import find_checkpoint
 from tests.engine.parts import made, train, xy
 
@@ -63,7 +64,8 @@ def test_a_checkpoint_holds_everything_under_the_names_that_people_know() -> Non
     }
     assert (content["model_class"], content["current_step"]) == ("tests.engine.parts.MLP", 6)
     assert content["scheduler_state_dict"]["last_epoch"] == 6
-    assert content["position"] == {"epoch": 1, "batches": 2}
+    steps = {"samples": 8, "per_step": 4, "groups": 1}
+    assert content["position"] == {"epoch": 1, "batches": 2} | steps
     assert set(content["rng"]) == {"python", "numpy", "torch", "cuda"}
     (kept,) = [state for key, state in content["callbacks"].items() if "Keeping" in key]
     assert kept["n"] == 1
@@ -107,5 +109,22 @@ def test_an_unreadable_state_is_skipped_with_a_warning(value: Any, caplog: pytes
 
 def test_every_process_finds_its_own_place_and_one_too_many_the_first() -> None:
     ranks = [{"position": rank} for rank in range(2)]
-    assert [of_rank({"ranks": ranks}, rank)["position"] for rank in (0, 1, 2)] == [0, 1, 0]
-    assert of_rank({"position": 5}, 3)["position"] == 5
+    state = {"ranks": ranks, "current_step": 3}
+    assert [of_rank(state, rank)["position"] for rank in (0, 1, 2)] == [0, 1, 0]
+    assert of_rank({"position": 5, "current_step": 3}, 3)["position"] == 5
+
+
+def test_the_generators_of_a_new_process_are_a_function_of_seed_step_and_rank() -> None:
+    def drawn(seed: int, step: int, rank: int) -> float:
+        mine = of_rank({"ranks": [{"rng": None, "metrics": {"a": 1}}], "current_step": step}, rank, seed)
+        assert mine.keys() == {"rng"}, "what a metric counted is not counted twice"
+        with kept_generators():
+            restore_generators(mine["rng"])
+            return float(torch.rand(()))
+
+    before = torch.get_rng_state()
+    places = [(0, 3, 1), (0, 3, 2), (0, 4, 1), (1, 3, 1)]
+    numbers = [drawn(*place) for place in places]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(set(numbers)) == 4
+    assert numbers == [drawn(*place) for place in places]

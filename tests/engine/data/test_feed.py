@@ -233,10 +233,10 @@ def test_a_position_is_that_of_the_last_mark() -> None:
         feed.batches += 1
         if feed.batches == 1:
             feed.mark()
-    steps = {"per_step": 4, "groups": 1}
-    assert feed.position() == {"epoch": 0, "batches": 1, "samples": 4} | steps
+    steps = {"per_step": 6, "groups": 1}
+    assert feed.position() == {"epoch": 0, "batches": 1, "samples": 6} | steps
     feed.next_epoch(1)
-    assert feed.position() == {"epoch": 0, "batches": 1, "samples": 4} | steps
+    assert feed.position() == {"epoch": 0, "batches": 1, "samples": 6} | steps
     feed.mark()
     assert feed.position() == {"epoch": 1, "batches": 0, "samples": 0} | steps
 
