@@ -42,6 +42,7 @@ from darkit.engine.processes import Place
 from darkit.engine.session import Session
 from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.averages import Averages
+from darkit.engine.steps.sharding import is_known, make_strategy
 from darkit.engine.stop import SignalGuard
 from darkit.errors import ConfigError
 from darkit.runs import files
@@ -165,7 +166,7 @@ def make_trainer(session: Session, config: TrainerConfig, callbacks: list[Callba
         trainer = Trainer(
             accelerator=config.device,
             devices=config.device_num,
-            strategy=config.strategy,
+            strategy=make_strategy(config, place.size),
             precision=config.precision,  # type: ignore[arg-type]
             max_steps=config.max_step,
             max_epochs=-1,
@@ -185,6 +186,11 @@ def make_trainer(session: Session, config: TrainerConfig, callbacks: list[Callba
         settings = ", ".join(f"{name}={getattr(config, name)!r}" for name in _LIGHTNINGS_SETTINGS)
         raise ConfigError(f"Incompatible settings ({settings}): {error}") from error
     place.check(trainer)
+    if not is_known(trainer.strategy):
+        raise ConfigError(
+            f"strategy={config.strategy!r} is not supported: its processes may each hold a part of the model in a form "
+            "that darkit does not save. Use 'ddp', or 'fsdp'."
+        )
     return trainer
 
 

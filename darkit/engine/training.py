@@ -51,6 +51,7 @@ from darkit.engine.session import DEFAULT_SERIES, Session
 from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.averages import averages_of, raw_weights
 from darkit.engine.steps.loss import finds_own_loss, make_step
+from darkit.engine.steps.sharding import SHARDED, ShardedAdapter, refuse_strategy
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
 from darkit.runs.configs import public_values
@@ -220,6 +221,7 @@ def train_run(
         return native(
             PlainModule(model, compute, config, optimizer=optimizer, scheduler=scheduler, values=config_values(model))
         )
+    refuse_strategy(config, optimizer)
     place = find_place(config)
     found = resume if isinstance(resume, Resume) else find_resume(root, config, resume)
     same = found if found is not None and found.same_run else None
@@ -267,7 +269,7 @@ def train_run(
         if found is not None and session.writes:
             announce(found.describe(changes) + (kept.describe() if kept is not None else ""))
         state = same.content if same is not None else {}
-        adapter = Adapter(
+        adapter = (ShardedAdapter if config.strategy == SHARDED else Adapter)(
             model,
             compute,
             config,

@@ -1,8 +1,9 @@
 """The checkpoints of a run: their names, their manifests, and which one is meant. Reading only; no torch.
 
-A checkpoint is ``iter-<step>-ckpt.pth``; its manifest ``iter-<step>-ckpt.json`` is written after it, with its size in
-bytes, its sha256, the step, the metrics of that step and the run's id. A checkpoint without a manifest is unverified,
-not lost.
+A checkpoint is ``iter-<step>-ckpt.pth`` or, of a model that several processes hold in parts, the folder
+``iter-<step>-ckpt`` (`darkit.runs.sharded`); its manifest ``iter-<step>-ckpt.json`` is written after it, with its size
+in bytes, its sha256, the step, the metrics of that step and the run's id. A file without a manifest is unverified, not
+lost; a folder without one was not completed.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from darkit.errors import CheckpointNotFoundError, listing, nearest
-from darkit.runs import files
+from darkit.runs import files, sharded
 from darkit.runs.inert import inert
 from darkit.runs.lock import is_locked
 
 logger = logging.getLogger(__name__)
-_NAME = re.compile(r"iter-(0|[1-9][0-9]*)-ckpt\.pth")
+_NAME = re.compile(r"iter-(0|[1-9][0-9]*)-ckpt(\.pth)?")
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,12 @@ class Checkpoint:
 
     Attributes:
         step: The step it was saved at.
-        path: Its file.
+        path: Its file or folder.
         size: Size in bytes.
         sha256: The digest in its manifest, or empty without a manifest.
         metrics: The values logged at the same step.
-        problem: Why the file cannot be trusted, or empty.
+        problem: Why it cannot be trusted, or empty.
+        is_folder: Whether it is a folder, with the parts of a model that several processes held.
     """
 
     step: int
@@ -44,9 +46,10 @@ class Checkpoint:
     sha256: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     problem: str = ""
+    is_folder: bool = False
 
     def __fspath__(self) -> str:
-        """Return the file, so that ``torch.load(checkpoint)`` and ``open(checkpoint, "rb")`` work."""
+        """Return the path, so that, of a file, ``torch.load(checkpoint)`` and ``open(checkpoint, "rb")`` work."""
         return str(self.path)
 
     @property
@@ -61,29 +64,43 @@ class Checkpoint:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Return where the checkpoint of a step belongs."""
+    """Return where the checkpoint file of a step belongs."""
     return folder / f"iter-{step}-ckpt.pth"
 
 
+def folder_path(folder: Path, step: int) -> Path:
+    """Return where the checkpoint folder of a step belongs."""
+    return folder / f"iter-{step}-ckpt"
+
+
 def manifest_path(checkpoint: Path) -> Path:
-    """Return where the manifest of a checkpoint file belongs."""
+    """Return where the manifest of a checkpoint file or folder belongs."""
     return checkpoint.with_suffix(".json")
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """Return the checkpoints in a run directory, lowest step first."""
-    found = (describe_checkpoint(checkpoint_path(folder, step), step) for step in checkpoint_steps(folder))
+    found = (_describe_step(folder, step) for step in checkpoint_steps(folder))
     return [checkpoint for checkpoint in found if checkpoint is not None]
 
 
+def _describe_step(folder: Path, step: int) -> Checkpoint | None:
+    """Return the checkpoint of a step: the file or, if that does not fit the manifest, the folder."""
+    file = describe_checkpoint(checkpoint_path(folder, step), step)
+    if file is not None and not file.problem:
+        return file
+    parts = describe_checkpoint(folder_path(folder, step), step)
+    return parts if parts is not None and (file is None or not parts.problem) else file
+
+
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Return the steps of the checkpoint files in a run directory, lowest first, without a look into any."""
+    """Return the steps of the checkpoints in a run directory, lowest first, without a look into any."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith("-ckpt.pth")]
+            names = [entry.name for entry in entries if entry.name.endswith(("-ckpt.pth", "-ckpt"))]
     except OSError:
         return []
-    return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
+    return sorted({int(match[1]) for match in map(_NAME.fullmatch, names) if match})
 
 
 def candidates(folder: Path) -> list[Checkpoint]:
@@ -143,7 +160,7 @@ def find_checkpoint(folder: Path, wanted: str | int | None = None) -> Checkpoint
 
 
 def _what_there_is(name: str, existing: list[Checkpoint]) -> str:
-    match = _NAME.fullmatch(f"{name}.pth")
+    match = _NAME.fullmatch(name)
     if not match or not existing:
         return nearest(name, [checkpoint.name for checkpoint in existing])
     step = int(match[1])
@@ -152,16 +169,20 @@ def _what_there_is(name: str, existing: list[Checkpoint]) -> str:
 
 
 def describe_checkpoint(path: Path, step: int = 0) -> Checkpoint | None:
-    """Return what size and manifest tell of a checkpoint file; None if it is none, or was deleted since."""
+    """Return what size and manifest tell of a checkpoint; None if it is none, or was deleted since."""
     try:
         found = path.lstat()
     except OSError:
         return None
     if stat.S_ISLNK(found.st_mode):
         return Checkpoint(step, path, found.st_size, problem="it is a link, which is not followed")
+    manifest = files.read_json(manifest_path(path))
+    if stat.S_ISDIR(found.st_mode) and path.suffix != ".pth":
+        size, problem = sharded.describe_folder(path, manifest)
+        digest = manifest.get("sha256") if not problem else ""
+        return Checkpoint(step, path, size, str(digest), _metrics(manifest), problem, is_folder=True)
     if not stat.S_ISREG(found.st_mode):
         return None
-    manifest = files.read_json(manifest_path(path))
     size, digest = found.st_size, manifest.get("sha256")
     expected = manifest.get("size", size)
     problem = "" if size == expected else f"it has {size} bytes where its manifest says {inert(expected)[:40]}"

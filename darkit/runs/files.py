@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -110,7 +111,7 @@ def refuse_linked_run(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of killed trainers. The caller holds the run's lock.
+    """Remove temporary files and folders of killed trainers. The caller holds the run's lock.
 
     Notes and requests are written without that lock, so their temporary files are removed only when they are old.
 
@@ -122,7 +123,11 @@ def remove_leftovers(folder: Path) -> None:
         with suppress(FileNotFoundError):
             if path.name.startswith(others) and time.time() - path.lstat().st_mtime <= _OLD:
                 continue
-        remove(path)
+        if path.is_dir() and not path.is_symlink():  # of a checkpoint that is a folder
+            with storage_errors(f"delete {path}"):
+                shutil.rmtree(path)
+        else:
+            remove(path)
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ from darkit.errors import ConfigError
 from darkit.runs import files
 from darkit.runs.best import is_better
 from darkit.runs.checkpoints import Checkpoint, manifest_path
+from darkit.runs.sharded import remove_folder
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,13 @@ class Retention:
 
 
 def remove_files(checkpoint: Path) -> None:
-    """Delete a checkpoint file, its manifest first: a crash in between leaves an unverified file, no empty promise.
+    """Delete a checkpoint, its manifest first: a crash in between leaves an unverified one, no empty promise.
 
     Raises:
         StorageError: The file system refused.
     """
-    for path in (manifest_path(checkpoint), checkpoint):
-        files.remove(path)
+    files.remove(manifest_path(checkpoint))
+    if checkpoint.is_dir() and not checkpoint.is_symlink():
+        remove_folder(checkpoint)
+    else:
+        files.remove(checkpoint)

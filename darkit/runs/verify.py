@@ -1,4 +1,4 @@
-"""Whether a checkpoint file is what it should be: its bytes against its manifest, and its form. Imports no torch."""
+"""Whether a checkpoint is what it should be: its bytes against its manifest, and its form. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from darkit.runs.checkpoints import Checkpoint
+from darkit.runs import files
+from darkit.runs.checkpoints import Checkpoint, manifest_path
+from darkit.runs.sharded import INDEX, find_damage
 
 # What torch lets a pickle call although a few bytes then fill any memory, as in bytearray(2**40).
 _GREEDY = {"builtins bytearray": "builtins.bytearray", "__builtin__ bytearray": "builtins.bytearray"}
@@ -21,13 +23,16 @@ _FOLDER = 0x10  # the attribute of MS-DOS, in an entry of an archive
 
 
 def find_problem(checkpoint: Checkpoint) -> str:
-    """Read a whole checkpoint file and says why it cannot be trusted, or nothing.
+    """Read a whole checkpoint and say why it cannot be trusted, or nothing.
 
-    Size and sha256 are compared with the manifest; without one, the CRC of every entry of the archive is checked.
+    Size and sha256 are compared with the manifest; of a file without one, the CRC of every entry of the archive is
+    checked.
     """
     if checkpoint.problem:
         return checkpoint.problem
     try:
+        if checkpoint.is_folder:
+            return _find_folder_problem(checkpoint.path)
         if checkpoint.sha256:
             with checkpoint.path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -38,6 +43,16 @@ def find_problem(checkpoint: Checkpoint) -> str:
         return "it is gone"
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
+
+
+def _find_folder_problem(folder: Path) -> str:
+    manifest = files.read_json(manifest_path(folder))
+    if damage := find_damage(folder, manifest):
+        return damage if folder.is_dir() else "it is gone"
+    for name in manifest["files"]:
+        if name != INDEX and (problem := find_archive_problem(folder / name)):
+            return f"its file {name} cannot be trusted: {problem}"
+    return ""
 
 
 def find_archive_problem(path: Path, *, read: bool = False) -> str:

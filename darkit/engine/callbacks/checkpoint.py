@@ -15,15 +15,18 @@ from darkit.engine.callbacks.base import StepCallback, check_interval, is_due, l
 from darkit.engine.checkpoints.boundary import Boundary
 from darkit.engine.checkpoints.state import check_state, collect_state
 from darkit.engine.checkpoints.weights import bare
-from darkit.engine.checkpoints.writer import CheckpointWriter
+from darkit.engine.checkpoints.writer import CheckpointWriter, ShardedWriter
 from darkit.engine.data.workers import deferred_worker_deaths
 from darkit.engine.steps.adapter import bare_module
+from darkit.engine.steps.sharding import is_sharded
 from darkit.errors import NonFiniteLossError
 from darkit.runs.retention import Retention
 
 
 class StepCheckpoint(StepCallback):
     """Save ``iter-<step>-ckpt.pth`` and its manifest into a run directory, from a background thread.
+
+    Of a model that is split over processes it is the folder ``iter-<step>-ckpt``, into which each writes its part.
 
     The last completed step is always saved: at the end, and after any exception unless it interrupted the optimizer,
     the step's loss is not finite, or several processes train, which would have to agree. When the training ends,
@@ -78,9 +81,11 @@ class StepCheckpoint(StepCallback):
         super().on_train_start(trainer, pl_module)
         self._saved = self._tried = trainer.global_step
         self._stepping_from = -1
-        if trainer.is_global_zero:
+        if trainer.is_global_zero or is_sharded(trainer):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._writer = self._given or CheckpointWriter(self.folder, run_id=self.run_id, retention=self.retention)
+            if is_sharded(trainer):
+                self._writer = ShardedWriter(self._writer)
             check_state(trainer, pl_module)
             self._checked = False
 
@@ -117,7 +122,7 @@ class StepCheckpoint(StepCallback):
                         exception.add_note(f"The last step could not be saved: {type(late).__name__}: {late}")
 
     def save(self, trainer: Trainer, pl_module: LightningModule, boundary: Boundary | None = None) -> None:
-        """Save the step just completed; only the first of several processes writes.
+        """Save the step just completed. Of several processes with the whole model only the first one writes.
 
         ``boundary`` is the state at its end, if another step has begun since.
         """

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from darkit.engine.callbacks.base import EveryStepCallback, log_values
 from darkit.engine.log.rows import RowStream
+from darkit.engine.steps.parts import local_values, smallest_of_all
 from darkit.errors import ConfigError, NonFiniteLossError
 
 logger = logging.getLogger(__name__)
@@ -69,13 +71,18 @@ class LossGuard(EveryStepCallback):
     def check_weights(self, module: nn.Module, step: int) -> None:
         """Check the weights after a step: a finite loss with an infinite gradient spoils them too.
 
+        Processes that each hold a part of the model come to the same result.
+
         Raises:
             NonFiniteLossError: A weight is not finite and the policy is ``stop``.
         """
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
-                self._report(step, f"The weight {name!r} is not finite after step {step}")
-                return
+        trained = [(name, one) for name, one in module.named_parameters() if one.requires_grad]
+        found = (place for place, (_, one) in enumerate(trained) if not bool(torch.isfinite(local_values(one)).all()))
+        first = next(found, len(trained))
+        if any(isinstance(one, DTensor) for _, one in trained):
+            first = smallest_of_all(first)
+        if first < len(trained):
+            self._report(step, f"The weight {trained[first][0]!r} is not finite after step {step}")
 
     def _report(self, step: int, problem: str) -> None:
         self._bad_step = step

@@ -12,6 +12,7 @@ import torch
 
 from darkit.engine.checkpoints.digest import DigestedFile
 from darkit.engine.checkpoints.savable import refuse_unreadable
+from darkit.engine.checkpoints.sharded_reader import read_sharded
 from darkit.engine.checkpoints.snapshot import with_arrays
 from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError
 from darkit.runs import files
@@ -104,12 +105,17 @@ def read_checkpoint(checkpoint: Checkpoint, device: Any = "cpu") -> dict[str, An
     if problem:
         raise CheckpointCorruptError(f"The checkpoint {checkpoint.path} is damaged: {problem}.")
     try:
-        content = torch.load(checkpoint.path, map_location=device, weights_only=True)
+        if checkpoint.is_folder:
+            content = read_sharded(checkpoint, device)
+        else:
+            content = torch.load(checkpoint.path, map_location=device, weights_only=True)
+    except CheckpointCorruptError:
+        raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointCorruptError(f"The checkpoint {checkpoint.path} cannot be read: {reason}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
-        raise CheckpointCorruptError(f"The file {checkpoint.path} is not a checkpoint: it has no 'state_dict'.")
+        raise CheckpointCorruptError(f"{checkpoint.path} is not a checkpoint: it has no 'state_dict'.")
     try:
         return with_arrays(content)
     except (LookupError, TypeError) as error:

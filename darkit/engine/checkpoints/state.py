@@ -11,12 +11,14 @@ from lightning import LightningModule, Trainer
 
 from darkit.engine.checkpoints.boundary import Boundary
 from darkit.engine.checkpoints.savable import check_savable, is_readable
+from darkit.engine.checkpoints.shards import split
 from darkit.engine.checkpoints.weights import bare, class_path
 from darkit.engine.device import generator_states, seeded_states
 from darkit.engine.lightning import batches_taken
 from darkit.engine.metrics.gathering import collect_metrics
 from darkit.engine.steps.adapter import Adapter, bare_module
 from darkit.engine.steps.averages import averages_of
+from darkit.engine.steps.sharding import is_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -76,13 +78,12 @@ def check_state(trainer: Trainer, pl_module: LightningModule) -> None:
     Raises:
         CheckpointUnreadableError: A value cannot be saved; the message has its path.
     """
-    check_savable(
-        {
-            "state_dict": bare(bare_module(pl_module)).state_dict(),
-            "optimizer_state_dict": [optimizer.state_dict() for optimizer in trainer.optimizers],
-            "scheduler_state_dict": _schedule(trainer, pl_module),
-        }
-    )
+    state = {
+        "state_dict": bare(bare_module(pl_module)).state_dict(),
+        "optimizer_state_dict": [optimizer.state_dict() for optimizer in trainer.optimizers],
+        "scheduler_state_dict": _schedule(trainer, pl_module),
+    }
+    check_savable(split(state).rest if is_sharded(trainer) else state)
 
 
 def of_rank(state: Mapping[str, Any], rank: int, seed: int = 0) -> Mapping[str, Any]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parameter import is_lazy
 
+from darkit.engine.steps.parts import part_of
 from darkit.errors import CheckpointMismatchError
 
 _MOST_KEYS = 3
@@ -43,6 +45,9 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], *, own_types: boo
         )
     if not own_types:
         _cast(model, found)
+    split = {key: part_of(found[key], value) for key, value in wanted.items() if isinstance(value, DTensor)}
+    if split:
+        found = {**found, **split}
     model.load_state_dict(found, strict=True)
 
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from darkit.engine.checkpoints.checkpoint import write_checkpoint
+from darkit.engine.checkpoints.sharded import write_sharded
+from darkit.engine.checkpoints.shards import Shard, Split, split
 from darkit.engine.checkpoints.snapshot import Snapshot
 from darkit.errors import StorageError
-from darkit.runs.checkpoints import checkpoint_path, list_checkpoints
+from darkit.runs.checkpoints import checkpoint_path, folder_path, list_checkpoints
 from darkit.runs.forks import forget_in_child
 from darkit.runs.retention import Retention, remove_files
 
 logger = logging.getLogger(__name__)
 _WORTH_WARNING = 0.1  # seconds
+_SHARDS = "shards"  # beside the entries of a checkpoint, none of which has that name
 
 
 class BackgroundWriter:
@@ -141,13 +147,17 @@ class CheckpointWriter(BackgroundWriter):
             except StorageError:
                 self._check()  # a clearer error if the folder is gone
                 raise
-            self._check()  # the folder may have been replaced during the write
-            self._warn_of_missing_metric(step, metrics)
-            for checkpoint in self.retention.superseded(list_checkpoints(self.folder)):
-                remove_files(checkpoint.path)
+            self._clean(step, metrics)
 
         self.submit(content, write)
         return checkpoint_path(self.folder, step)
+
+    def _clean(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Delete the checkpoints that the one of this step supersedes."""
+        self._check()  # the folder may have been replaced during the write
+        self._warn_of_missing_metric(step, metrics)
+        for checkpoint in self.retention.superseded(list_checkpoints(self.folder)):
+            remove_files(checkpoint.path)
 
     def _warn_of_missing_metric(self, step: int, metrics: Mapping[str, float]) -> None:
         wanted = self.retention
@@ -160,3 +170,62 @@ class CheckpointWriter(BackgroundWriter):
                 wanted.monitor,
                 wanted.best,
             )
+
+
+class ShardedWriter(CheckpointWriter):
+    """Write checkpoints of which each process writes its part, in a thread of each.
+
+    The threads communicate in a process group of their own, so that the training does not wait for them. All processes
+    must make one, and save the same steps. Superseded checkpoints are deleted by the first process.
+
+    Args:
+        like: A writer with the folder, the run's id, the retention and the check of the first process.
+    """
+
+    def __init__(self, like: CheckpointWriter) -> None:
+        super().__init__(like.folder, run_id=like.run_id, retention=like.retention, check=like._check)
+        self._group: Any = dist.new_group(backend="gloo")
+        self._is_first = not dist.get_rank()
+        token = [os.urandom(6).hex()]
+        dist.broadcast_object_list(token, 0, group=self._group)
+        self._token = token[0]
+
+    def save(self, step: int, content: Mapping[str, Any], metrics: Mapping[str, float]) -> Path:
+        """Save a step in the background, as `write_sharded` does, and return the path of the checkpoint.
+
+        Only this process's parts are copied.
+
+        Raises:
+            StorageError: The previous save failed, in this or another process.
+        """
+        state = split(content)
+        forms = {name: (shard.offset, shard.shape) for name, shard in state.shards.items()}
+        rest = state.rest if self._is_first else {}
+
+        def write(copied: dict[str, Any]) -> None:
+            local = copied.pop(_SHARDS)
+            part = Split(copied, {name: Shard(local[name], *form) for name, form in forms.items()})
+            write_sharded(
+                self.folder,
+                step,
+                part,
+                metrics=metrics,
+                run_id=self.run_id,
+                group=self._group,
+                token=self._token,
+                check=self._check,
+            )
+            if self._is_first:
+                self._clean(step, metrics)
+
+        self.submit({**rest, _SHARDS: {name: shard.local for name, shard in state.shards.items()}}, write)
+        return folder_path(self.folder, step)
+
+    def close(self) -> None:
+        """Wait, and end the thread and its process group. Raises the thread's error."""
+        try:
+            super().close()
+        finally:
+            group, self._group = self._group, None
+            if group is not None and not self._forked:
+                dist.destroy_process_group(group)

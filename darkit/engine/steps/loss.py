@@ -72,6 +72,11 @@ class Step:
         self._meant = meant
         self._evaluates = evaluates
         self._warned: set[str] = set()
+        self._within: Callable[..., Any] | None = None
+
+    def within(self, call: Callable[..., Any]) -> None:
+        """Have everything computed through a callable, which gets a function and its arguments."""
+        self._within = self.evaluation._within = call
 
     def __call__(self, batch: Any, index: int = 0) -> dict[str, Any]:
         """Compute one batch.
@@ -85,6 +90,13 @@ class Step:
             LossError: The output has no loss.
             LogError: A value cannot be logged.
         """
+        return (
+            self._compute_values(batch, index)
+            if self._within is None
+            else self._within(self._compute_values, batch, index)
+        )
+
+    def _compute_values(self, batch: Any, index: int) -> dict[str, Any]:
         try:
             output = self._compute(batch, index)
         except torch.OutOfMemoryError:

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from darkit.engine.config import TrainerConfig
+from darkit.engine.steps.parts import part_of
 from darkit.errors import CheckpointMismatchError, ConfigError, ModelError, nearest
 
 logger = logging.getLogger(__name__)
@@ -172,7 +174,7 @@ def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
             f"{found}, not {settings}."
         )
     try:
-        optimizer.load_state_dict(_with_frozen(optimizer, saved))
+        optimizer.load_state_dict(_split(optimizer, _with_frozen(optimizer, saved)))
     except (ValueError, KeyError) as error:
         raise CheckpointMismatchError(
             f"The checkpoint's optimizer state does not fit this {type(optimizer).__name__}: {error}."
@@ -195,6 +197,28 @@ def _with_frozen(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, An
         groups.append({**group, "params": list(numbers)})
     state = {places.get(key, key): value for key, value in saved["state"].items()}
     return {**saved, "state": state, "param_groups": groups}
+
+
+def _split(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved state whose tensors are split over processes as the parameters are."""
+    numbered = {
+        number: one
+        for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True)
+        for number, one in zip(group["params"], own["params"], strict=True)
+        if isinstance(one, DTensor)
+    }
+    if not numbered:
+        return saved
+    state = {}
+    for number, values in saved["state"].items():
+        like = numbered.get(number)
+        state[number] = {
+            key: part_of(value, like)
+            if like is not None and isinstance(value, Tensor) and value.shape == like.shape
+            else value
+            for key, value in values.items()
+        }
+    return {**saved, "state": state}
 
 
 def load_schedule(schedule: LRScheduler, saved: Mapping[str, Any]) -> None:
