@@ -31,6 +31,7 @@ from darkit.engine.native.settings import recorded_settings
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
 from darkit.engine.session import DEFAULT_SERIES, Session
+from darkit.engine.steps.sharding import refuse_sharding
 from darkit.errors import ConfigError, listing
 from darkit.runs import Run
 from darkit.runs.names import refuse_existing
@@ -183,6 +184,7 @@ def train_native(
     foreign = resume if isinstance(resume, str) and resume.endswith(".ckpt") else None
     if foreign is not None and not Path(foreign).is_file():
         raise ConfigError(f"There is no checkpoint {foreign}.")
+    refuse_sharding(config)
     place = find_place(config)
     found = resume if isinstance(resume, Resume) else find_resume(root, config, None if foreign else resume)
     same = found if found is not None and found.same_run else None

@@ -222,7 +222,7 @@ def test_what_is_no_module_is_refused_and_leaves_nothing(model: Any) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"strategy": "no-such"}, {"strategy": "fsdp", "device": "cpu"}],
+    [{"strategy": "no-such"}],
     ids=str,
 )
 def test_settings_that_lightning_refuses_are_one_error_and_leave_nothing(settings: dict[str, Any]) -> None:

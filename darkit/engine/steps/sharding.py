@@ -66,6 +66,13 @@ def refuse_strategy(config: TrainerConfig, optimizer: Any = None) -> None:
         _refuse_optimizer(optimizer_class(config.optimizer))
 
 
+def refuse_sharding(config: TrainerConfig) -> None:
+    """Refuse strategies that split a model, for Lightning's own loop. Raises `ConfigError`."""
+    refuse_strategy(config)
+    if config.strategy == SHARDED:
+        raise ConfigError(f"strategy='fsdp' is not possible with Lightning's own loop. {_ADVICE}.")
+
+
 def _refuse_optimizer(cls: type[Optimizer]) -> None:
     known = [optimizer_class(name) for name in _ELEMENTWISE]
     if not issubclass(cls, tuple(known)):
@@ -161,7 +168,7 @@ def shard(module: nn.Module, mesh: Any, precision: str = "32-true") -> Whole:
         module.to(torch.bfloat16 if precision == "bf16-true" else torch.float16)
     whole = Whole(module)
     blocks = list(find_blocks(module))
-    _refuse_parameters(module, blocks)
+    _refuse_parameters(module)
     _share_parameters(module, mesh.device_type)
     for block in blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
@@ -198,7 +205,7 @@ def find_blocks(module: nn.Module) -> Iterator[nn.Module]:
     yield from walk(module)
 
 
-def _refuse_parameters(module: nn.Module, blocks: list[nn.Module]) -> None:
+def _refuse_parameters(module: nn.Module) -> None:
     """Refuse parameters that `fully_shard` does not split."""
     name = type(module).__name__
     for key, parameter in module.named_parameters():
