@@ -27,9 +27,10 @@ MAY_IMPORT = {  # room -> the rooms that it may import, besides itself
     "engine": {"errors", "runs"},
     "prediction": {"errors", "runs", "engine", "data"},
     "core": {"errors", "runs", "engine", "prediction"},
-    "dashboard": {"errors", "runs"},
+    "remote": {"errors", "runs"},
+    "dashboard": {"errors", "runs", "remote"},
     "integrations": {"errors", "runs", "engine", "prediction", "core"},
-    "cli": {"errors", "version", "runs", "engine", "data", "prediction", "core", "dashboard", "integrations"},
+    "cli": {"errors", "version", "runs", "engine", "data", "prediction", "core", "remote", "dashboard", "integrations"},
     "darkit": {"errors", "version", "runs", "engine", "core", "cli"},  # darkit, darkit.train and darkit.__main__
 }
 WINGS = {  # room -> its folders and ground files, each importing only those before it; "" are the room's other files
@@ -57,7 +58,8 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
 }
 ONLY_OUTSIDE = {"errors": set(), "version": set(), "runs": {"filelock", "platformdirs", "polars"}}
 OF_LOGS = ("darkit.integrations.importers", "darkit.integrations.exporters")
-NEVER_OUTSIDE = {"dashboard": {"torch", "lightning", "pytorch_lightning", "transformers"}}
+HEAVY = {"torch", "lightning", "pytorch_lightning", "transformers"}
+NEVER_OUTSIDE = {"dashboard": HEAVY, "remote": HEAVY}
 
 Import = tuple[str, str, str]  # importing module, imported module, when: at "once", "later", or for "types" alone
 
@@ -186,7 +188,7 @@ def test_logs_of_other_tools_are_read_and_written_with_runs_alone() -> None:
 LIGHT = [
     module
     for module in MODULES
-    if room_of(module) in ("errors", "version", "runs", "dashboard")
+    if room_of(module) in ("errors", "version", "runs", "remote", "dashboard")
     or module in ("darkit", "darkit.cli.main", "darkit.cli")
 ]
 

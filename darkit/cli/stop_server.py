@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from darkit.cli.parsers import Subparsers, add_command
-from darkit.cli.start import chosen_home
+from darkit.runs import home
+from darkit.runs.home import expanded
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -19,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     """End the server; the exit code is 1 if none is running."""
     from darkit.dashboard.server.serve import stop
 
-    where = chosen_home(arguments)
+    where = expanded(arguments.home).absolute() if arguments.home else home()
     address = stop(where)
     print(f"Stopped the dashboard at {address}" if address else f"No dashboard of {where} is running.")
     return 0 if address else 1

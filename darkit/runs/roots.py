@@ -6,8 +6,8 @@ no slash, so an address has one meaning only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from darkit.errors import ConfigError, RunNotFoundError, nearest
@@ -24,11 +24,14 @@ class Root:
         path: The folder, the ``base`` of a home; it need not exist yet.
         label: Short name of the home; empty for the first root, the reader's own.
         writable: Whether readers may leave requests and notes in its runs and delete them.
+        seen: For a copy of a home elsewhere: returns when the copy of a run was last up to date, on the monotonic
+            clock, or None.
     """
 
     path: Path
     label: str = ""
     writable: bool = True
+    seen: Callable[[Path], float | None] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.label:

@@ -36,6 +36,7 @@ LOOK = 1.0  # seconds between calls of the watches
 SILENCE = 30.0  # seconds without a heartbeat after which a trainer counts as dead or hung
 STALL = 60.0  # a run counts as stalled after at least so many seconds without progress
 _STALL_FACTOR = 10  # and at least so many times its longest pause so far
+_UNREADABLE = "The run has no readable status.json."
 _DIED = "The process ended without a final status: it was killed, its machine went down, or its disk was full."
 
 
@@ -95,7 +96,7 @@ def examine_status(folder: Path) -> tuple[Status, str]:
         if status is None and locked:
             return Status(state=RUNNING), CHANGING
         if status is None:
-            return Status(reason="The run has no readable status.json."), UNLOCKED
+            return Status(reason=_UNREADABLE), UNLOCKED
     if status.state not in ALIVE or status.host != socket.gethostname():
         return status, SETTLED
     if not is_locked(folder):
@@ -140,6 +141,25 @@ class Watcher:
             self._seen[folder] = (status.heartbeat, now)
         elif now - since > SILENCE:
             reason = f"The process on {status.host} sent no heartbeat for {now - since:.0f} s."
+            return replace(status, state=CRASHED, step=_last_step(folder, status.step), reason=reason)
+        return status
+
+    def read_copy(self, folder: Path, seen: float | None) -> Status:
+        """Read the status of a copied run, whose process and lock are elsewhere even if its host has this host's name.
+
+        Args:
+            folder: The copy.
+            seen: When the copy was last up to date, on the monotonic clock. While it ages, the state stays the last
+                one: the silence may be the connection's.
+        """
+        status = _read(folder)
+        if status is None or status.state not in ALIVE or seen is None:
+            return status or Status(reason=_UNREADABLE)
+        heartbeat, since = self._seen.get(folder, (None, seen))
+        if heartbeat != status.heartbeat:
+            self._seen[folder] = (status.heartbeat, seen)
+        elif seen - since > SILENCE:
+            reason = f"The process on {status.host} sent no heartbeat for {seen - since:.0f} s."
             return replace(status, state=CRASHED, step=_last_step(folder, status.step), reason=reason)
         return status
 

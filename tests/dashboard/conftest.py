@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from darkit.dashboard.server.app import create_app
 from darkit.dashboard.server.serve import server_of
+from darkit.remote.homes import Homes
 from darkit.runs import files, status
 from darkit.runs.roots import Root
 from tests.dashboard.parts import make_run
@@ -35,9 +36,9 @@ class Served:
 
 
 @contextmanager
-def served(roots: Path | Sequence[Root], token: str | None = None) -> Iterator[Served]:
+def served(roots: Path | Sequence[Root], token: str | None = None, homes: Homes | None = None) -> Iterator[Served]:
     """Serve one root, or several, from a thread of this process."""
-    server = server_of(create_app(roots, token=token))
+    server = server_of(create_app(roots, token=token, homes=homes))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20

@@ -338,9 +338,10 @@
       dash_clientside.set_props("selection", {data: names});
       const set = dash_clientside.set_props;
       const away = names.length > 0 && names.every((name) => this.rows.get(name)?.archived);
-      set("edit-notes", {disabled: !names.length});
-      set("archive", {disabled: !names.length, children: say(away ? "unarchive" : "archive")});
-      set("delete", {disabled: names.length !== 1});
+      const others = names.some((name) => name.includes("/")); // runs of other homes are only read
+      set("edit-notes", {disabled: !names.length || others});
+      set("archive", {disabled: !names.length || others, children: say(away ? "unarchive" : "archive")});
+      set("delete", {disabled: names.length !== 1 || others});
       const word = names.length ? say("compare_count", {count: names.length}) : say("compare");
       set("compare", {disabled: !names.length, children: word});
     }

@@ -58,7 +58,7 @@ def notes_card(facts: Facts, language: str) -> Component:
         dcc.Store(id="own-shown", data={"tags": tags, "notes": {facts.name: note}}),
         dmc.TagsInput(id="own-tags", label=say("tags"), placeholder=say("tags_hint"), value=tags, maxTags=30),
         dmc.Textarea(id="own-note", label=say("note"), autosize=True, minRows=6, maxRows=30, value=note, mt="sm"),
-        dialog_foot(say("save"), "own-save", "primary"),
+        dialog_foot(say("save"), "own-save", "primary", disabled=bool(facts.label)),
     )
 
 

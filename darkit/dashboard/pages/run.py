@@ -51,6 +51,7 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
     facts = run.facts
     say = partial(text, language)
     alive = facts.state in ALIVE
+    read_only = bool(facts.label)  # of another home
     panels = {
         "charts": [chart_controls(language, state, [], groups=False), chart_board([facts.name], language)],
         "overview": _overview(facts, language),
@@ -77,8 +78,10 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
                 html.H1(facts.name),
                 html.Span(state_badge(facts.state, language), id="run-state"),
                 html.Span(className="spacer"),
-                html.Button(say("stop"), id="stop", className="small-button danger", hidden=not alive),
-                html.Button(say("delete"), id="delete", className="small-button", hidden=alive),
+                html.Button(
+                    say("stop"), id="stop", className="small-button danger", hidden=not alive, disabled=read_only
+                ),
+                html.Button(say("delete"), id="delete", className="small-button", hidden=alive, disabled=read_only),
             ],
             className="toolbar",
         ),
@@ -254,6 +257,7 @@ def _prompt(facts: Facts, language: str) -> Component:
     if not has_tokenizer(facts.folder):
         return card(say("tab_prompt"), html.P(say("prompt_none"), className="muted"))
     names = [checkpoint.name for checkpoint in reversed(list_checkpoints(facts.folder))]
+    other = bool(facts.label)  # a home that is only read
     return card(
         say("tab_prompt"),
         dmc.Textarea(
@@ -289,7 +293,7 @@ def _prompt(facts: Facts, language: str) -> Component:
                     size="xs",
                     w=190,
                 ),
-                html.Button(say("prompt_send"), id="prompt-send", className="small-button primary"),
+                html.Button(say("prompt_send"), id="prompt-send", className="small-button primary", disabled=other),
                 html.Button(say("prompt_stop"), id="prompt-stop", className="small-button", hidden=True),
             ],
             className="controls end",

@@ -64,6 +64,7 @@ def page(language: str, content: Any, *, wide: bool = False) -> list[Component]:
     return [
         bar,
         html.Div(text(language, "offline"), id="offline", role="alert", hidden=True),
+        html.Div(id="homes", role="status", hidden=True),
         html.Main(content, className="page wide" if wide else "page"),
         html.Div(id="words", hidden=True, **{"data-words": words, "data-language": language}),
     ]

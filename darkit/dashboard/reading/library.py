@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from darkit.runs.best import best_mode
 from darkit.runs.roots import Root, check_roots, find_root
 from darkit.runs.run import is_pair
 from darkit.runs.safe import finite_number as number
-from darkit.runs.status import ALIVE, Watcher
+from darkit.runs.status import ALIVE, Status, Watcher
 
 _FRESH = 0.4  # seconds during which one look at the folder serves all requests
 _RATE_ROWS = 200
@@ -115,7 +116,9 @@ class Library:
         return root, folder
 
     def _look(self) -> None:
-        places = [(root, folder) for root in self.roots for folder in _folders(root.path)]
+        listed = [(root, _folders(root.path)) for root in self.roots]
+        places = [(root, folder) for root, folders in listed for folder in folders or ()]
+        lost = {root.path for root, folders in listed if folders is None and root.label}  # their last state is shown
         all_facts = [self._read(root, folder) for root, folder in places[:MOST_ROWS]]
         logs = [(facts, stamp(f"{os.fspath(facts.folder)}/{files.LOG}")) for facts in all_facts]
         changed = [
@@ -126,6 +129,7 @@ class Library:
             or known[1].facts is not facts
         ]
         gone = self._entries.keys() - {facts.folder for facts in all_facts}
+        gone = {folder for folder in gone if folder.parent not in lost}
         if changed or gone:
             self._version += 1
         for folder in gone:
@@ -141,7 +145,10 @@ class Library:
         known = self._facts.get(folder)
         if known is not None and known[0] == now and known[1].status.state not in ALIVE:
             return known[1]
-        facts = read_facts(folder, self._watcher.read, root.label)
+        status_of: Callable[[Path], Status] = self._watcher.read
+        if root.seen is not None:
+            status_of = partial(self._watcher.read_copy, seen=root.seen(folder))
+        facts = read_facts(folder, status_of, root.label)
         if known is not None and known[1] == facts:
             facts = known[1]
         self._facts[folder] = (now, facts)
@@ -222,7 +229,8 @@ def _began(facts: Facts) -> float:
     return facts.status.started or number(facts.info.get("created")) or 0.0
 
 
-def _folders(root: Path) -> Sequence[Path]:
+def _folders(root: Path) -> Sequence[Path] | None:
+    """Return the folders in a root, or None where it cannot be read."""
     try:
         with os.scandir(root) as entries:
             found = [
@@ -231,7 +239,7 @@ def _folders(root: Path) -> Sequence[Path]:
                 if not entry.name.startswith(".") and (entry.is_symlink() or entry.is_dir(follow_symlinks=False))
             ]
     except OSError:
-        return []
+        return None
     return found
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -18,13 +20,19 @@ from darkit.dashboard.reading.library import Library
 from darkit.dashboard.server.predict import Prompts
 from darkit.dashboard.view import read_names, read_text, read_texts, read_view
 from darkit.errors import ConfigError, DarkitError, RunNotFoundError
+from darkit.remote.homes import Homes
 from darkit.runs.checkpoints import find_checkpoint
 
 _MOST_COLUMNS = 100
 
 
 def add_routes(
-    server: FastAPI, library: Library, charts: Charts, prompts: Prompts, stop: Callable[[str], bool]
+    server: FastAPI,
+    library: Library,
+    charts: Charts,
+    prompts: Prompts,
+    stop: Callable[[str], bool],
+    homes: Homes | None = None,
 ) -> None:
     """Add the routes below ``/api`` to a server; ``stop`` ends it if the given key is right."""
 
@@ -36,6 +44,13 @@ def add_routes(
     async def runs(request: Request) -> JSONResponse:
         body = await request.json()
         return JSONResponse(await run_in_threadpool(table_rows, library, body))
+
+    @server.post("/api/homes")
+    async def states(request: Request) -> JSONResponse:
+        await request.json()
+        found = await run_in_threadpool(homes.states) if homes is not None else []
+        shown = [{**asdict(one), "address": readable(one.address), "problem": readable(one.problem)} for one in found]
+        return JSONResponse({"now": time.time(), "homes": shown})
 
     @server.post("/api/charts")
     async def figures(request: Request) -> Response:
@@ -77,15 +92,15 @@ def add_routes(
     @server.post("/api/predict")
     async def predict(request: Request) -> StreamingResponse:
         body = await request.json()
-        facts = library.facts(body.get("name"))
+        folder = library.writable_folder(body.get("name"))  # a copy has no checkpoints
         prompt, tokens, temperature = prompts.check(
             body.get("prompt"), body.get("tokens", 200), body.get("temperature", 0.8)
         )
         wanted = body.get("checkpoint") or None
         if wanted is not None and not isinstance(wanted, str):
             raise ConfigError("checkpoint must be a string.")
-        checkpoint = find_checkpoint(facts.folder, wanted) if wanted else None
-        answer = prompts.answer(facts.folder, checkpoint, prompt, tokens, temperature)
+        checkpoint = find_checkpoint(folder, wanted) if wanted else None
+        answer = prompts.answer(folder, checkpoint, prompt, tokens, temperature)
         return StreamingResponse(answer, media_type="text/plain; charset=utf-8")
 
     @server.post("/api/shutdown")

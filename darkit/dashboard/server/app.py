@@ -25,11 +25,12 @@ from darkit.dashboard.charts import plotly
 from darkit.dashboard.server.dash_app import SCRIPTS, is_script, make_dash, page_asked
 from darkit.dashboard.server.security import LOOPBACK, Guard, content_policy, is_page
 from darkit.dashboard.view import read_address
+from darkit.runs.roots import Root
 
 if TYPE_CHECKING:
     from darkit.dashboard.charts.charts import Charts
     from darkit.dashboard.reading.library import Library
-    from darkit.runs.roots import Root
+    from darkit.remote.homes import Homes
 
 _ASSETS = "/assets/"
 
@@ -37,6 +38,7 @@ _ASSETS = "/assets/"
 def create_app(
     roots: Path | Sequence[Root],
     *,
+    homes: Homes | None = None,
     hosts: frozenset[str] = frozenset(LOOPBACK),
     token: str | None = None,
     stop: Callable[[str], bool] = lambda key: False,
@@ -45,6 +47,7 @@ def create_app(
 
     Args:
         roots: The folder of the runs, the ``base`` of a home, or several with their labels.
+        homes: The homes besides the reader's own, which are only read; their roots come after the others.
         hosts: The host names that requests may use.
         token: The token that a reader must present once, or None if only this machine can connect.
         stop: Ends the server if the given key is right.
@@ -58,7 +61,7 @@ def create_app(
         cached = {"cache-control": "public, max-age=31536000, immutable"}
         return FileResponse(plotly.SCRIPT, media_type="text/javascript", headers=cached)
 
-    front = _Front(shell, lambda path: is_script(dash, path), lambda: build(roots, stop))
+    front = _Front(shell, lambda path: is_script(dash, path), lambda: build(roots, stop, homes))
     return Guard(front, hosts, content_policy(dash.csp_hashes()), token)
 
 
@@ -71,7 +74,7 @@ class Built:
     charts: Charts
 
 
-def build(roots: Path | Sequence[Root], stop: Callable[[str], bool]) -> Built:
+def build(roots: Path | Sequence[Root], stop: Callable[[str], bool], homes: Homes | None = None) -> Built:
     """Import and make what answers the pages; see `create_app`."""
     from darkit.dashboard.charts.charts import Charts
     from darkit.dashboard.pages.routing import add_callbacks
@@ -82,12 +85,13 @@ def build(roots: Path | Sequence[Root], stop: Callable[[str], bool]) -> Built:
     from darkit.dashboard.server.dash_app import CheckedCallbacks
     from darkit.dashboard.server.predict import Prompts
 
-    library = Library(roots, LogCache())
+    own = [Root(roots)] if isinstance(roots, Path) else list(roots)
+    library = Library([*own, *(homes.roots if homes is not None else ())], LogCache())
     charts = Charts(library)
     dash = make_dash()
     dash.layout = frame
     add_callbacks(dash, library, charts)
-    add_routes(dash.server, library, charts, Prompts(), stop)
+    add_routes(dash.server, library, charts, Prompts(), stop, homes)
     gc.freeze()
     gc.enable()
     return Built(CheckedCallbacks(dash), library, charts)

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from filelock import lock_descriptor
 
-from darkit.errors import DarkitError, ServerError
+from darkit.errors import DarkitError, ServerError, listing
 from darkit.runs import files
 from darkit.runs.child import environment, python_module
 from darkit.runs.safe import UnreadableError, read_object
@@ -28,6 +28,8 @@ from darkit.runs.safe import UnreadableError, read_object
 if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
+
+    from darkit.remote.homes import Homes
 
 FOLDER = ".dashboard"
 _PATIENCE = 20.0  # seconds until a server answers or ends
@@ -43,11 +45,13 @@ class Place:
         address: The address to open in a browser, without the token.
         key: Ends the server; known to everyone who can read the home.
         token: The token that a reader must present once; empty if only this machine can connect.
+        others: The addresses of the other homes that it shows.
     """
 
     address: str
     key: str
     token: str = ""
+    others: tuple[str, ...] = ()
 
     @property
     def link(self) -> str:
@@ -55,7 +59,7 @@ class Place:
         return f"{self.address}?token={self.token}" if self.token else self.address
 
 
-def serve(home: Path, host: str, port: int, announce: Callable[[str], None]) -> int:
+def serve(home: Path, host: str, port: int, announce: Callable[[str], None], others: Sequence[str] = ()) -> int:
     """Serve the dashboard of a home until it is stopped.
 
     Args:
@@ -63,16 +67,20 @@ def serve(home: Path, host: str, port: int, announce: Callable[[str], None]) -> 
         host: The address to bind to. Any but this machine's own needs a token, which is made here.
         port: The port; 0 takes a free one.
         announce: Called with the address, including the token, as soon as it can be opened.
+        others: Addresses of homes that are shown too and only read, see `darkit.remote.address`.
 
     Returns:
         The exit code.
 
     Raises:
-        ServerError: The port is taken, or the host is not an address of this machine.
+        ServerError: The port is taken, the host is not an address of this machine, or a server of this home runs and
+            shows other homes.
+        ConfigError: The address of another home is wrong.
     """
+    homes = _homes(others)
     lock = _ServerLock(home)
     if not lock.acquire():
-        announce(_running(home).link)
+        announce(_running(home, others).link)
         return 0
     with lock:
         listening = _listen(host, port)
@@ -80,21 +88,23 @@ def serve(home: Path, host: str, port: int, announce: Callable[[str], None]) -> 
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         token = None if host in _LOOPBACK else secrets.token_urlsafe(32)
         key = secrets.token_urlsafe(32)
-        place = Place(address, key, token or "")
+        place = Place(address, key, token or "", tuple(others))
         lock.publish(place)
         announce(place.link)
-        return _run(home, host, listening, token, key)
+        return _run(home, host, listening, token, key, homes)
 
 
-def start_in_background(home: Path, host: str = "127.0.0.1", port: int = 8000) -> str:
+def start_in_background(home: Path, host: str = "127.0.0.1", port: int = 8000, others: Sequence[str] = ()) -> str:
     """Start a server in the background, unless the home has one, and return its address once it answers.
 
     Raises:
         ServerError: It did not start; the message says why.
+        ConfigError: The address of another home is wrong.
     """
+    _homes(others)
     if not _ServerLock(home).free():
-        return _running(home).link
-    command = python_module("darkit.dashboard.server.serve", str(home), host, str(port))
+        return _running(home, others).link
+    command = python_module("darkit.dashboard.server.serve", str(home), host, str(port), *others)
     folder = _folder(home)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
@@ -141,7 +151,16 @@ def stop(home: Path) -> str | None:
     raise ServerError(f"The dashboard at {place.address} does not stop.")
 
 
-def _run(home: Path, host: str, listening: socket.socket, token: str | None, key: str) -> int:
+def _homes(others: Sequence[str]) -> Homes | None:
+    """Return the other homes; without any, nothing of what reads them is imported. Raises `ConfigError`."""
+    if not others:
+        return None
+    from darkit.remote.homes import Homes
+
+    return Homes(others)
+
+
+def _run(home: Path, host: str, listening: socket.socket, token: str | None, key: str, homes: Homes | None) -> int:
     gc.disable()  # until `build` has made its many objects, all of which stay
     from darkit.dashboard.server.app import create_app
     from darkit.dashboard.server.connections import keep_log_short
@@ -154,10 +173,16 @@ def _run(home: Path, host: str, listening: socket.socket, token: str | None, key
         return False
 
     keep_log_short()
-    app = create_app(home / "base", hosts=own_hosts(host), token=token, stop=end)
+    app = create_app(home / "base", homes=homes, hosts=own_hosts(host), token=token, stop=end)
     server = server_of(app)
-    with suppress(KeyboardInterrupt):
-        server.run(sockets=[listening])
+    if homes is not None:
+        homes.start()
+    try:
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+    finally:
+        if homes is not None:
+            homes.close()
     return 0
 
 
@@ -274,12 +299,25 @@ def _writing_to(home: Path) -> AbstractContextManager[None]:
     return files.storage_errors(f"write the dashboard's lock and address into the darkit home {home}")
 
 
-def _running(home: Path) -> Place:
+def _running(home: Path, others: Sequence[str] = ()) -> Place:
+    """Return the server that runs; raise `ServerError` where homes are asked for that it does not show."""
+    place = _published(home)
+    if not set(others) <= set(place.others):
+        shown = listing(list(place.others)) or "no other home"
+        raise ServerError(
+            f"A dashboard of {home} is running at {place.address} and shows {shown}. End it with `darkit stop-server`."
+        )
+    return place
+
+
+def _published(home: Path) -> Place:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
             values = read_object(home / FOLDER / "place.json")
-            return Place(str(values["address"]), str(values["key"]), str(values.get("token", "")))
+            others = values.get("others")
+            shown = tuple(map(str, others)) if isinstance(others, list) else ()
+            return Place(str(values["address"]), str(values["key"]), str(values.get("token", "")), shown)
         except PermissionError as error:
             raise ServerError(f"Another user runs a dashboard of {home}.") from error
         except (OSError, UnreadableError, KeyError) as error:
@@ -302,7 +340,7 @@ def _wait_for(address: str) -> None:
     raise ServerError(f"The dashboard at {address} does not answer.")
 
 
-def _main(home: str, host: str, port: str) -> int:
+def _main(home: str, host: str, port: str, *others: str) -> int:
     def announce(address: str) -> None:
         print(address, flush=True)
         devnull = os.open(os.devnull, os.O_WRONLY)
@@ -310,7 +348,7 @@ def _main(home: str, host: str, port: str) -> int:
         os.close(devnull)
 
     try:
-        return serve(Path(home), host, int(port), announce)
+        return serve(Path(home), host, int(port), announce, others)
     except DarkitError as error:
         print(error, file=sys.stderr)
         return 2

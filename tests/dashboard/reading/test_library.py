@@ -73,5 +73,20 @@ def test_runs_of_several_homes_are_one_list_with_unique_addresses(tmp_path: Path
         library.facts("bo/same")
 
 
+def test_the_last_rows_of_another_home_stay_while_it_cannot_be_read(tmp_path: Path) -> None:
+    for folder in ("own", "other"):
+        make_run(tmp_path / folder, "one", 5)
+    library = Library((Root(tmp_path / "own"), Root(tmp_path / "other", "box", writable=False)), LogCache())
+    rows = [entry.row for entry in library.entries()[1]]
+    for folder in ("own", "other"):
+        (tmp_path / folder).rename(tmp_path / f"{folder}-away")
+    library._looked = 0.0
+    left = [entry.row for entry in library.entries()[1]]
+    assert left == [row for row in rows if row["name"] == "box/one"]
+    (tmp_path / "other").mkdir()
+    library._looked = 0.0
+    assert library.entries()[1] == []
+
+
 def _rate(library: Library, name: str = "resumed") -> float | None:
     return summary(library.facts(name), LogCache().read_many([library.root / name / files.LOG])[0])["rate"]

@@ -1,0 +1,1 @@
+"""Homes of other folders and machines, which are only read: their addresses, and copies of their small files."""

@@ -1,0 +1,139 @@
+"""Where a home is: a folder here, or on a machine that is reached by SSH, or in a bucket."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from darkit.errors import ConfigError
+from darkit.runs.home import expanded
+from darkit.runs.inert import inert
+from darkit.runs.names import is_name
+from darkit.runs.roots import check_label
+
+_LABELLED = re.compile(r"([^/=:]+)=(.+)", re.DOTALL)
+_SCHEMES = ("ssh", "sftp", "s3")
+_FORMS = "Homes elsewhere are ssh://host/path, ssh://user@host:22/path and s3://bucket/path"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a home is.
+
+    Attributes:
+        text: The address as it is shown.
+        label: Short name of the home.
+        kind: ``local``, ``ssh`` or ``s3``.
+        path: Its folder there; of a bucket with the bucket's name before it.
+        host: The machine, or its name in the user's SSH config.
+        user: The user there, or empty.
+        port: The port, or None.
+    """
+
+    text: str
+    label: str
+    kind: str
+    path: str
+    host: str = ""
+    user: str = ""
+    port: int | None = None
+
+
+def parse_addresses(texts: Sequence[str]) -> list[Address]:
+    """Parse the addresses of homes, each with a label of its own.
+
+    A label can stand before an address, as in ``lab=ssh://host/path``. Without one it is the name of the machine, the
+    bucket or the folder, with a number where that is taken.
+
+    Raises:
+        ConfigError: One of them is no address, has a password, or two have the same label.
+    """
+    found: list[Address] = []
+    given = [_parse(text) for text in texts]
+    labels = [address.label for address, named in given if named]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"Two homes have the label {label!r}. Give each its own.")
+    for address, named in given:
+        label, count = address.label, 1
+        while not named and label in labels:
+            count += 1
+            label = f"{address.label}-{count}"
+        labels += [] if named else [label]
+        found.append(Address(address.text, label, address.kind, address.path, address.host, address.user, address.port))
+    places = [(one.kind, one.host, one.user, one.port, one.path) for one in found]
+    for one, place in zip(found, places, strict=True):
+        if places.count(place) > 1:
+            raise ConfigError(f"The home {one.text} is given twice.")
+    return found
+
+
+def _parse(text: str) -> tuple[Address, bool]:
+    """Parse one address; return too whether its label was given."""
+    match = _LABELLED.fullmatch(text)
+    label, place = (check_label(match[1]), match[2]) if match else ("", text)
+    if "://" not in place:
+        return _local(place, label), bool(label)
+    try:
+        parts = urlsplit(place)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{inert(place)!r} is not an address: {error}.") from error
+    if parts.scheme not in _SCHEMES:
+        raise ConfigError(f"Homes cannot be read from {parts.scheme}://. {_FORMS}.")
+    _refuse_odd(place, parts)
+    path = unquote(parts.path)
+    if not path.strip("/"):
+        raise ConfigError(f"The address {place} lacks the folder of the darkit home. {_FORMS}.")
+    if parts.scheme == "s3":
+        own = parts.netloc
+        address = Address(place, label or _label(own), "s3", f"{own}/{path.strip('/')}")
+        return address, bool(label)
+    path = path.removeprefix("/~/")  # a path without a slash begins in the user's folder there
+    host = parts.hostname or ""
+    address = Address(place, label or _label(host), "ssh", path.rstrip("/"), host, unquote(parts.username or ""), port)
+    return address, bool(label)
+
+
+def _refuse_odd(place: str, parts: SplitResult) -> None:
+    if parts.password is not None:
+        shown = place.replace(f":{parts.password}@", ":...@")
+        raise ConfigError(f"The address {shown} has a password, which others can see. Use a key, with ssh-agent.")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"The address {place} has a query or a fragment. {_FORMS}.")
+    if not parts.hostname or any(not character.isprintable() for character in unquote(place)):
+        raise ConfigError(f"{inert(place)!r} is not an address. {_FORMS}.")
+
+
+def _local(place: str, label: str) -> Address:
+    path = expanded(place).absolute()
+    if not path.is_dir():
+        raise ConfigError(f"The home {path} is not a folder. {_FORMS}.")
+    name = path.name if path.name not in ("darkit", "home") else path.parent.name
+    return Address(str(path), label or _label(name), "local", str(path))
+
+
+def _label(text: str) -> str:
+    """Make a label of a machine's or a folder's name."""
+    label = re.sub(r"[/\\:\s]+", "-", text).strip("-.")[:60]
+    return label if is_name(label) else "home"
+
+
+def is_other(text: str) -> bool:
+    """Return whether an address is elsewhere or has a label, and so cannot be the reader's own home."""
+    return "://" in text or _LABELLED.fullmatch(text) is not None
+
+
+def absolute(text: str) -> str:
+    """Return an address that means the same in every working directory."""
+    match = _LABELLED.fullmatch(text)
+    label, place = (f"{match[1]}=", match[2]) if match else ("", text)
+    return text if "://" in place else f"{label}{expanded(place).absolute()}"
+
+
+def local_base(address: Address) -> Path:
+    """Return the folder of the runs of a home on this machine."""
+    return Path(address.path) / "base"

@@ -1,0 +1,128 @@
+"""Homes elsewhere for tests: a folder that can break, and a real SFTP server on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from darkit.remote.store import Item
+from darkit.runs import files
+
+
+def make_run(home: Path, name: str, rows: int = 3, **status: Any) -> Path:
+    """Make a run of a few files in a home."""
+    folder = home / "base" / name
+    folder.mkdir(parents=True)
+    files.write_json(folder / files.RUN, {"id": name, "name": name, "created": 1.0})
+    files.write_json(folder / files.MODEL_CONFIG, {"width": 3})
+    files.write_json(folder / files.STATUS, {"state": "finished", "step": rows, "heartbeat": 5.0, **status})
+    (folder / files.LOG).write_text("step,train_loss\n" + "".join(f"{step},0.{step}\n" for step in range(1, rows + 1)))
+    (folder / "iter-3-ckpt.pth").write_bytes(b"x" * 1000)
+    return folder
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return what a write anywhere below a folder would change."""
+    found = {}
+    for path in (folder, *folder.rglob("*")):
+        state = path.lstat()
+        found[str(path)] = (state.st_ino, state.st_mode, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    return found
+
+
+class FolderStore:
+    """A folder of this machine as a store, which breaks after so many bytes."""
+
+    def __init__(self, breaks_after: int | None = None) -> None:
+        self.left = breaks_after
+        self.calls: list[str] = []
+
+    def list(self, path: str) -> list[Item]:
+        self.calls.append(f"list {Path(path).name}")
+        found = []
+        for entry in os.scandir(path):
+            state = entry.stat(follow_symlinks=False)
+            folder, regular = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
+            found.append(Item(entry.name, folder, regular, state.st_size, str(state.st_mtime_ns), state.st_mtime))
+        return found
+
+    def read(self, path: str, start: int, count: int) -> bytes:
+        self.calls.append(f"read {Path(path).name}")
+        with Path(path).open("rb") as file:
+            file.seek(start)
+            data = file.read(count)
+        if self.left is not None:
+            self.left -= len(data)
+            if self.left < 0:
+                raise ConnectionResetError("Connection lost")
+        return data
+
+    def close(self) -> None:
+        """A folder needs no end."""
+
+
+@dataclass
+class SshServer:
+    """An SFTP server; ``breaks`` is called with the bytes served so far, and the connection ends where it is true."""
+
+    port: int
+    breaks: Callable[[int], bool]
+    served: int = 0
+
+
+@contextmanager
+def ssh_server(folder: Path, dot_ssh: Path, port: int = 0) -> Iterator[SshServer]:
+    """Serve a folder by SFTP; a user whose ``~/.ssh`` is the given one may enter and knows the server."""
+    dot_ssh.mkdir(parents=True, exist_ok=True)
+    key, host_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+    key.write_private_key(dot_ssh / "id_ed25519")
+    (dot_ssh / "id_ed25519").chmod(0o600)
+    key.write_public_key(dot_ssh.parent / "authorized")
+    shown = SshServer(0, lambda served: False)
+
+    class Files(asyncssh.SFTPServer):
+        def __init__(self, channel: Any) -> None:
+            super().__init__(channel, chroot=os.fsencode(folder))
+            self._connection = channel.get_connection()
+
+        def read(self, file_obj: object, offset: int, size: int) -> Any:
+            data = super().read(file_obj, offset, size)
+            shown.served += len(data) if isinstance(data, bytes) else 0
+            if shown.breaks(shown.served):
+                self._connection.abort()
+                raise asyncssh.SFTPConnectionLost("broken off")
+            return data
+
+    loop, ready, ended = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+
+    async def work() -> None:
+        server = await asyncssh.listen(
+            "127.0.0.1",
+            port,
+            server_host_keys=[host_key],
+            authorized_client_keys=str(dot_ssh.parent / "authorized"),
+            sftp_factory=Files,
+        )
+        shown.port = server.get_port()
+        ready.set()
+        await ended.wait()
+        server.close()
+        await server.wait_closed()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(work()), daemon=True)
+    thread.start()
+    assert ready.wait(20)
+    public = host_key.export_public_key().decode().strip()
+    (dot_ssh / "known_hosts").write_text(f"[127.0.0.1]:{shown.port} {public}\n")
+    yield shown
+    loop.call_soon_threadsafe(ended.set)
+    thread.join(10)
+    loop.close()

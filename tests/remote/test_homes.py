@@ -1,0 +1,128 @@
+"""Homes that are only read: their states, their copies in the background, and what a copied status tells."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkit.errors import ConfigError
+from darkit.remote import homes as module
+from darkit.remote.address import parse_addresses
+from darkit.remote.homes import Copy, Homes
+from darkit.remote.store import Store
+from darkit.runs import files, status
+from darkit.runs.status import Watcher
+from tests.remote.parts import FolderStore, make_run, snapshot
+from tests.runs.parts import wait_until
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    make_run(tmp_path / "there", "one")
+    return tmp_path / "there"
+
+
+def address_of(folder: Path) -> str:
+    return f"box=ssh://box{folder}"
+
+
+def test_a_home_in_a_folder_is_read_in_place_and_what_happens_to_it_is_told(there: Path) -> None:
+    before = snapshot(there)
+    homes = Homes([f"lab={there}"])
+    assert homes.roots[0].path == there / "base"
+    assert (homes.roots[0].label, homes.roots[0].writable, homes.roots[0].seen) == ("lab", False, None)
+    (state,) = homes.states()
+    assert (state.failing, state.problem) == (None, "")
+    assert snapshot(there) == before
+    there.rename(there.with_name("unplugged"))
+    (lost,) = homes.states()
+    assert lost.failing is not None
+    assert lost.seen == state.seen
+    assert lost.problem == "No such file or directory"
+    assert homes.states()[0].failing == lost.failing
+    there.with_name("unplugged").rename(there)
+    assert homes.states()[0].failing is None
+
+
+def test_a_thread_copies_fails_waits_longer_each_time_and_goes_on(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = [True]
+
+    def connecting(address: Any) -> Store:
+        if not reached[0]:
+            raise ConnectionRefusedError(111, "Connection refused")
+        return FolderStore()
+
+    pauses: list[float] = []
+    homes = Homes([address_of(there)], connecting=connecting, period=0.01)
+    wait = homes._copies[0]._ended.wait
+    monkeypatch.setattr(homes._copies[0]._ended, "wait", lambda pause: (pauses.append(pause), wait(0.01))[1])
+    homes.start()
+    wait_until(lambda: (homes.roots[0].path / "one" / files.RUN).exists())
+    wait_until(lambda: homes.states()[0].seen is not None)
+    reached[0] = False
+    homes._copies[0].disconnect()
+    wait_until(lambda: len(pauses) > 8 and pauses[-1] > 10 * pauses[0])
+    (state,) = homes.states()
+    assert state.problem == "Connection refused"
+    assert state.failing is not None
+    assert state.seen is not None
+    assert max(pauses) <= 300
+    reached[0] = True
+    wait_until(lambda: homes.states()[0].failing is None)
+    homes.close()
+
+
+def test_of_two_readers_one_copies_and_the_other_reads_its_copy_and_takes_over(there: Path) -> None:
+    (address,) = parse_addresses([address_of(there)])
+    stores = [FolderStore(), FolderStore()]
+    first, second = (Copy(address, lambda _, store=store: store, 5.0) for store in stores)
+    assert first.attempt()
+    assert second.attempt()
+    assert stores[1].calls == []
+    assert second.state == first.state
+    assert second.seen(second.mirror.base / "one") == pytest.approx(time.monotonic(), abs=60)
+    first._lock.release()
+    assert second.attempt()
+    assert stores[1].calls != []
+
+
+def test_a_copied_run_is_judged_by_its_heartbeat_and_only_while_the_connection_lives(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "SILENCE", 30.0)
+    run = there / "base" / "one"
+    here = status.socket.gethostname()  # a machine there may have the name of this one
+    files.write_json(run / files.STATUS, {"state": "running", "host": here, "heartbeat": 1.0, "step": 3})
+    watcher = Watcher()
+    assert watcher.read_copy(run, None).state == "running"
+    assert watcher.read_copy(run, 100.0).state == "running"
+    assert watcher.read_copy(run, 100.0).state == "running"  # it cannot be reached, for however long
+    assert watcher.read_copy(run, 129.0).state == "running"
+    silent = watcher.read_copy(run, 131.0)
+    assert (silent.state, silent.step) == ("crashed", 3)
+    assert silent.reason.endswith("sent no heartbeat for 31 s.")
+    files.write_json(run / files.STATUS, {"state": "running", "host": here, "heartbeat": 2.0, "step": 3})
+    assert watcher.read_copy(run, 900.0).state == "running"
+    (run / files.STATUS).unlink()
+    assert watcher.read_copy(run, 901.0).reason == "The run has no readable status.json."
+
+
+def test_without_its_package_a_home_elsewhere_is_refused_with_what_to_install(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for text, package in ((address_of(there), "sshfs"), ("s3://bucket/darkit", "s3fs")):
+        with pytest.raises(ConfigError, match=f"needs the package {package}: pip install 'darkit\\[remote\\]'"):
+            Homes([text])
+
+
+def test_copies_are_the_users_own(there: Path) -> None:
+    (address,) = parse_addresses([address_of(there)])
+    assert Copy(address, lambda _: FolderStore(), 5.0).attempt()
+    (folder,) = module.cache_folder().iterdir()
+    assert folder.stat().st_mode & 0o077 == 0
