@@ -80,6 +80,10 @@ class OutOfMemoryError(DarkitError, MemoryError):
     """Not enough host memory for a batch, in training or prediction; accelerators raise torch's own error."""
 
 
+class ProcessFailedError(DarkitError, RuntimeError):
+    """Another process of the same training failed, died or never came."""
+
+
 class NonFiniteLossError(DarkitError, ArithmeticError):
     """The loss became NaN or infinite."""
 

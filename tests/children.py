@@ -19,7 +19,7 @@ LIMIT = 120.0  # seconds; a busy machine is not a fault
 COMMAND = """#!{python} -IS
 import json, os, signal, socket, sys
 words = {words} + sys.argv[1:]
-request = {{"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}}
+request = {{"words": words, "folder": os.getcwd(), "environment": dict(os.environ), "parent": os.getppid()}}
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({path!r})
     socket.send_fds(server, [b" "], [0, 1, 2])

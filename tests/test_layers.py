@@ -50,7 +50,7 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
             "checkpoints",
             "description",
         ),
-        *("callbacks", "processes", "resume", "session", "native", ""),
+        *("callbacks", "launchers", "stores", "meeting", "processes", "together", "resume", "session", "native", ""),
     ],
     "prediction": ["text", "", "exporting"],
     "integrations": ["importers", "exporters", "wandb", ""],

@@ -66,6 +66,10 @@ def become(request: dict[str, Any], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if "parent" in request:  # of the command that stands for this process
+        os.getppid = lambda: int(request["parent"])
+    if request["environment"].get("WARM_PYTHON"):  # for the processes that this one starts
+        sys.executable = request["environment"]["WARM_PYTHON"]
     random.seed()
     numpy.random.seed()
     sys.orig_argv = [sys.executable, *request["words"]]
@@ -77,6 +81,7 @@ def become(request: dict[str, Any], streams: list[int]) -> None:
 
 def execute(words: list[str]) -> None:
     """Do what ``python`` does with these words: ``-c`` code, ``-m`` a module, or a script."""
+    words = words[words[0] == "-u" :]
     safe, words = words[0] == "-P", words[words[0] == "-P" :]
     main = sys.modules["__main__"] = ModuleType("__main__")
     main.__dict__["__builtins__"] = __builtins__

@@ -20,7 +20,7 @@ from darkit.cli.pipes import say, tolerate_closed_output
 from darkit.cli.report import final_report, resume_hint
 from darkit.cli.terminal import print_traceback
 from darkit.engine.config import TrainerConfig
-from darkit.errors import BatchError, ConfigError, DarkitError
+from darkit.errors import BatchError, ConfigError, DarkitError, ProcessFailedError
 from darkit.runs import base, load
 from darkit.runs.names import refuse_existing
 
@@ -92,23 +92,39 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
     """Train one job; with ``number_names``, the jobs of a sweep share a name and each gets its number behind it."""
     from hydra.core.hydra_config import HydraConfig
 
-    from darkit.cli.instantiate import make_choice, make_loss, make_model
-    from darkit.engine.device import seed_generators
-    from darkit.engine.processes import find_place
-    from darkit.engine.resume import find_resume
-    from darkit.engine.steps.loss import finds_own_loss
-    from darkit.engine.training import train_run
+    from darkit.engine.together import together
 
     trainer = cast(TrainerConfig, OmegaConf.to_object(settings.trainer))
     job = HydraConfig.get()
     if number_names and trainer.name is not None:
         trainer.name = f"{trainer.name}-{job.job.num}"
-    place = find_place(trainer)
+    first = True
+    try:
+        with together(trainer) as place:
+            first = not place.rank
+            _train_here(settings, trainer, first=first, callbacks=callbacks)
+    except ProcessFailedError:
+        if first:
+            raise
+        raise SystemExit(_UNEXPECTED) from None  # the first process says why
+
+
+def _train_here(settings: DictConfig, trainer: TrainerConfig, *, first: bool, callbacks: Sequence[Any]) -> None:
+    """Train in this process, the first or another one of a training."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from darkit.cli.instantiate import make_choice, make_loss, make_model
+    from darkit.engine.device import seed_generators
+    from darkit.engine.resume import find_resume
+    from darkit.engine.steps.loss import finds_own_loss
+    from darkit.engine.training import train_run
+
+    job = HydraConfig.get()
     resume = settings.resume if settings.resume is None or isinstance(settings.resume, bool) else str(settings.resume)
     found = find_resume(base(), trainer, resume)  # before the work of making data and model
     goes_on = found is not None and found.same_run
-    first = found.step if found is not None and goes_on else 0
-    if trainer.name is not None and not goes_on and not place.rank:
+    since = found.step if found is not None and goes_on else 0
+    if trainer.name is not None and not goes_on and first:
         refuse_existing(base(), trainer.name)
     overrides = list(job.overrides.task)
     OmegaConf.to_container(settings, resolve=True)  # what does not fit is said before the work
@@ -120,7 +136,7 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
     composed = OmegaConf.create({"overrides": overrides, **resolved})
     seed_generators(trainer.seed)  # whatever the data drew, the model starts from the same numbers
     model = make_model(settings.model)
-    if not place.rank:
+    if first:
         _warn_of_namesake(job.runtime.choices.get("model"), model)
     loss = make_loss(settings.loss)
     if loss is None and not finds_own_loss(model):
@@ -146,13 +162,14 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
         raise
     except (KeyboardInterrupt, SystemExit):
         with suppress(DarkitError):  # it was stopped before there was a run
-            print(resume_hint(load(trainer.name or "")), file=sys.stderr)
+            if first:
+                print(resume_hint(load(trainer.name or "")), file=sys.stderr)
         raise
-    if found is not None and found.has_nothing_to_do(trainer.max_step):
+    if not first or (found is not None and found.has_nothing_to_do(trainer.max_step)):
         return  # and that was said
     seconds = time.monotonic() - started
     baselines = choice.baselines if settings.loss is None else {}  # they are in the unit of the data's own loss
-    say(final_report(run, first_step=first, seconds=seconds, baselines=baselines))
+    say(final_report(run, first_step=since, seconds=seconds, baselines=baselines))
 
 
 if __name__ == "__main__":

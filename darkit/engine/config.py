@@ -78,7 +78,9 @@ class TrainerConfig:
     device: str = _limited("auto", one_of=("auto", "cpu", "cuda", "mps"))
     """``auto``, ``cpu``, ``cuda`` or ``mps``. Once a run starts, the device in use."""
     device_num: int = _limited(1, at_least=1)
-    """Number of devices, at least 1."""
+    """Number of devices on each node, at least 1; with 1, what torchrun or SLURM has started."""
+    num_nodes: int = _limited(1, at_least=1)
+    """Number of nodes (machines), at least 1; with 1, what torchrun or SLURM has started."""
     strategy: str = "auto"
     """Lightning's strategy for several devices: ``auto``, ``ddp``, ..."""
     precision: str = _limited(
@@ -177,6 +179,10 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         self.validate()
+
+    def process_count(self) -> int:
+        """Return the number of processes that train together."""
+        return self.device_num * self.num_nodes
 
     def validate(self) -> None:
         """Check every field of `TrainerConfig`. Raises `ConfigError`."""

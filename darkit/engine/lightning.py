@@ -6,11 +6,11 @@ by name, and ``pyproject.toml`` bounds Lightning to the versions that it passes 
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import lightning
-from lightning.fabric.plugins.environments import lightning as _environment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -103,9 +103,17 @@ def copies_process(trainer: lightning.Trainer) -> bool:
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
-def free_port() -> int:
-    """Return a free port as `LightningEnvironment` picks one."""
-    return _environment.find_free_network_port()
+def own_children(trainer: lightning.Trainer) -> list[subprocess.Popen[bytes]]:
+    """Return the processes that a trainer has started for other devices, and look after them from now on.
+
+    Otherwise a thread of Lightning's kills this process within 5 s after one of them has failed, before it can say so.
+    The thread ends when its list of processes is empty.
+    """
+    launcher: Any = trainer.strategy.launcher
+    children = list(launcher.procs)
+    launcher.procs.clear()
+    launcher.procs = children
+    return children
 
 
 def lightnings_rank() -> int:

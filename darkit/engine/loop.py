@@ -50,7 +50,7 @@ from darkit.runs.retention import Retention
 
 logger = logging.getLogger(__name__)
 _MODES_MATTER = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-_LIGHTNINGS_SETTINGS = ("device", "device_num", "strategy", "precision")
+_LIGHTNINGS_SETTINGS = ("device", "device_num", "num_nodes", "strategy", "precision")
 
 
 class ValidationBatches:
@@ -166,6 +166,7 @@ def make_trainer(session: Session, config: TrainerConfig, callbacks: list[Callba
         trainer = Trainer(
             accelerator=config.device,
             devices=config.device_num,
+            num_nodes=config.num_nodes,
             strategy=make_strategy(config, place.size),
             precision=config.precision,  # type: ignore[arg-type]
             max_steps=config.max_step,

@@ -41,7 +41,7 @@ ARGUMENTS = frozenset(
         *("check_val_every_n_epoch", "detect_anomaly", "gradient_clip_algorithm", "inference_mode", "benchmark"),
         *("limit_train_batches", "limit_val_batches", "max_time", "min_epochs", "min_steps", "num_sanity_val_steps"),
         *("overfit_batches", "profiler", "reload_dataloaders_every_n_epochs", "sync_batchnorm", "val_check_interval"),
-        *("use_distributed_sampler", "enable_autolog_hparams", "num_nodes"),
+        *("use_distributed_sampler", "enable_autolog_hparams"),
     }
 )
 """Arguments of `lightning.Trainer` that `fit` passes on for a LightningModule."""
@@ -271,6 +271,7 @@ def _settings(
     settings: dict[str, Any] = {
         "accelerator": config.device,
         "devices": config.device_num,
+        "num_nodes": config.num_nodes,
         "strategy": config.strategy,
         "precision": config.precision,
         "max_steps": config.max_step,

@@ -14,6 +14,7 @@ from typing import Any
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.engine.config import AUTO, TrainerConfig
 from darkit.engine.description.exports import tokenizer_digest
+from darkit.engine.stores import launch_name
 from darkit.errors import CheckpointNotFoundError, ConfigError, ReproductionWarning, RunLockedError
 from darkit.runs import Run, files, load
 from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path
@@ -35,6 +36,7 @@ _MATHEMATICS = (
     "ema_decay",
     "precision",
     "device_num",
+    "num_nodes",
     "seed",
     "tokenizer",
 )
@@ -142,8 +144,8 @@ def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) ->
     Args:
         root: The folder of the runs.
         config: The trainer's config, with the run's ``name``.
-        resume: True for the run called ``name``; ``"auto"`` for the same if it exists, else a new run of that name;
-            ``"NAME"`` or ``"NAME:CHECKPOINT"``.
+        resume: True for the run called ``name``; ``"auto"`` for the same if it exists, else a new run of that name,
+            which a SLURM job or torchrun has also without a ``name``; ``"NAME"`` or ``"NAME:CHECKPOINT"``.
 
     Raises:
         ConfigError: ``name`` is missing.
@@ -154,6 +156,8 @@ def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) ->
     """
     if not resume:
         return None
+    if resume == AUTO and config.name is None:
+        config.name = launch_name()
     if resume in (True, AUTO) and config.name is None:
         raise ConfigError(f"resume={resume!r} resumes the run called name=, but no name was given.")
     reference = config.name if resume in (True, AUTO) else resume

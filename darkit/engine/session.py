@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 import traceback
@@ -20,10 +19,18 @@ from darkit.engine.description.scripts import refuse_in_script
 from darkit.engine.log.console import Console
 from darkit.engine.log.rows import RowStream, Sink
 from darkit.engine.log.system import SystemLog
+from darkit.engine.meeting import agree_on_run, current
 from darkit.engine.resume import Changes
 from darkit.engine.steps.loss import is_out_of_memory
 from darkit.engine.stop import SignalGuard, StopRequest, StopTraining
-from darkit.errors import ConfigError, NonFiniteLossError, RunReplacedError, StorageError, first_error
+from darkit.errors import (
+    ConfigError,
+    NonFiniteLossError,
+    ProcessFailedError,
+    RunReplacedError,
+    StorageError,
+    first_error,
+)
 from darkit.runs import files, seal, status
 from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.forks import forget_in_child
@@ -42,8 +49,6 @@ DEFAULT_SERIES: Mapping[str, Sequence[str]] = {
     "val_loss": ["step", "val_loss"],
 }
 _WAYS_OUT = (KeyboardInterrupt, SystemExit, StopTraining)
-# passes the name that the first process chose to those that Lightning starts for other devices
-_SHARED_NAME = "DARKIT_RUN_NAME"
 
 
 class Session:
@@ -90,6 +95,8 @@ class Session:
         self._lock = RunLock(folder) if writes else None
         self.forked = False
         forget_in_child(self)
+        if (meeting := current()) is not None:
+            meeting.attach(self.end, self.guard.request)
 
     def forget(self) -> None:
         """Leave the run to the parent: a forked child neither writes into it nor ends it."""
@@ -122,15 +129,16 @@ class Session:
         """
         refuse_in_script()
         if rank:
-            config.name = config.name or os.environ.get(_SHARED_NAME)
+            agree_on_run(config, 0)
             if config.name is None:
                 raise ConfigError("Several processes that train together need a name= for their run.")
             return cls(run_path(root, config.name), created=False, writes=False)
         if config.name is None:
             folder = create_fresh(root, model_name)
-            config.name = os.environ[_SHARED_NAME] = folder.name
+            config.name = folder.name
         else:
             folder = create_named(root, config.name)
+        agree_on_run(config, 0)
         try:
             return cls(folder, created=True, writes=True)
         except StorageError:  # the file system cannot lock it
@@ -151,6 +159,7 @@ class Session:
             RunLockedError: Another process trains the run.
         """
         refuse_in_script()
+        agree_on_run(TrainerConfig(name=folder.name), step)
         session = cls(folder, created=False, writes=not rank)
         if session.writes:
             files.remove_leftovers(folder)
@@ -319,8 +328,6 @@ class Session:
             finally:
                 lock.release()
                 self._lock = None
-                if os.environ.get(_SHARED_NAME) == self.folder.name:
-                    del os.environ[_SHARED_NAME]
 
     def _look_for_request(self) -> None:
         request = read_stop(self.folder)
@@ -368,6 +375,8 @@ def describe_failure(error: BaseException) -> str:
         return f"Out of memory: {text}"
     if is_worker_death(error):
         return f"A data worker died: {text}"
+    if isinstance(error, ProcessFailedError):
+        return str(error)
     if isinstance(error, NonFiniteLossError):
         return f"The loss is not finite: {text}"
     return text

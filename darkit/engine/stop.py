@@ -105,7 +105,9 @@ class SignalGuard:
             self._before.setdefault(number, before)
 
     def uninstall(self) -> None:
-        """Restore the handlers from before."""
+        """Restore the handlers from before; Python allows that only in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before.clear()

@@ -52,6 +52,7 @@ from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.averages import averages_of, raw_weights
 from darkit.engine.steps.loss import finds_own_loss, make_step
 from darkit.engine.steps.sharding import SHARDED, ShardedAdapter, refuse_strategy
+from darkit.engine.together import joined
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
 from darkit.runs.configs import public_values
@@ -153,6 +154,7 @@ def fit(
     )
 
 
+@joined
 @with_data_module
 def train_run(
     model: nn.Module,

@@ -21,6 +21,7 @@ from tests.engine.parts import made, run_names, train, xy
 FIELDS = {field.name: field.default for field in dataclasses.fields(TrainerConfig)}
 LEAST = {
     "device_num": 1,
+    "num_nodes": 1,
     "max_step": 1,
     "batch_size": 1,
     "num_workers": 0,

@@ -197,10 +197,6 @@ def test_settings_that_lightning_refuses_raise_a_known_kind() -> None:
             make_trainer(**settings)
 
 
-def test_a_free_port_is_found() -> None:
-    assert 0 < used.free_port() < 2**16
-
-
 def test_the_rank_of_lightnings_helpers_can_be_set() -> None:
     before = used.lightnings_rank()
     try:

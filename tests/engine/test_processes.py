@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.utilities import rank_zero_only
 
 from darkit.engine.config import TrainerConfig
@@ -36,6 +36,10 @@ LEFTOVERS: dict[str, dict[str, str]] = {
     "torchrun's id alone": {"TORCHELASTIC_RUN_ID": "none"},
     "a training's": {"DARKIT_LAUNCHER": "1", "LOCAL_RANK": "1", "DARKIT_RUN_NAME": "other"},
 }
+
+
+WORLD = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "GROUP_RANK": "0"}
+TORCHRUN = WORLD | {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29"}
 
 
 @pytest.fixture(autouse=True)
@@ -93,8 +97,7 @@ def test_with_several_devices_launchers_count_where_they_really_started_as_many(
         monkeypatch.setenv(name, value)
     place = find_place(TrainerConfig(name="a", device_num=2))
     assert (place.rank, place.size, place.started) == expected
-    kinds = {"TORCHELASTIC_RUN_ID": TorchElasticEnvironment, "SLURM_NTASKS_PER_NODE": SLURMEnvironment}
-    assert all(isinstance(place.environment, kind) for name, kind in kinds.items() if name in variables)
+    assert place.environment.creates_processes_externally == (place.started == "outside" or place.rank > 0)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +105,11 @@ def test_with_several_devices_launchers_count_where_they_really_started_as_many(
     [
         ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "3"}, "torchrun started 3 processes, but device_num is 2"),
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "SLURM started 4 processes, but device_num is 2"),
-        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, "the variables of SLURM do not give the rank of this process"),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "2"}, "but the variables give this one the rank 2"),
+        (
+            TORCHRUN | {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"},
+            "torchrun started 8 processes on 2 nodes, but device_num is 2 and num_nodes",
+        ),
     ],
 )
 def test_another_number_of_processes_than_devices_is_refused(
@@ -115,17 +122,82 @@ def test_another_number_of_processes_than_devices_is_refused(
     assert run_names() == []
 
 
-def test_processes_that_something_else_started_need_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0"}.items():
+STEP = {"SLURM_STEP_ID": "0", "SLURM_JOB_ID": "4711", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}
+LAUNCHED: dict[str, tuple[dict[str, str], tuple[int, ...], str]] = {
+    "torchrun": (TORCHRUN, (1, 2, 1, 0), "10.0.0.1:29"),
+    "torchrun on two nodes": (
+        TORCHRUN | {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "1"},
+        (3, 2, 2, 1),
+        "10.0.0.1:29",
+    ),
+    "srun": (STEP, (1, 2, 1, 0), "127.0.0.1:19711"),
+    "srun in a job of more tasks": (STEP | {"SLURM_NTASKS": "8"}, (1, 2, 1, 0), "127.0.0.1:19711"),
+    "srun on two nodes": (
+        STEP
+        | {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_NODEID": "1"}
+        | {"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "node[07-08]"},
+        (2, 2, 2, 1),
+        "node07:19711",
+    ),
+    "the second step": (STEP | {"SLURM_STEP_ID": "1"}, (1, 2, 1, 0), "127.0.0.1:19812"),
+    "submitit": (
+        {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_GLOBALID": "1"}
+        | {"SUBMITIT_LOCAL_JOB_ID": "123456", "SUBMITIT_LOCAL_LOCALID": "1"},
+        (1, 2, 1, 0),
+        "127.0.0.1:18456",
+    ),
+}
+
+
+@pytest.mark.parametrize(("variables", "expected", "meet"), LAUNCHED.values(), ids=LAUNCHED)
+def test_what_a_launcher_started_is_taken_when_the_numbers_are_left_out(
+    variables: dict[str, str], expected: tuple[int, ...], meet: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="need a name= for their run"):
-        train(made(), xy(), device_num=2)
+    config = TrainerConfig()
+    place = find_place(config)
+    found = place.environment
+    assert (place.rank, config.device_num, config.num_nodes, found.node_rank()) == expected
+    assert (place.started, f"{found.main_address}:{found.main_port}") == ("outside", meet)
+    given = TrainerConfig(device_num=config.device_num, num_nodes=config.num_nodes)
+    assert find_place(given).rank == place.rank
+    with pytest.raises(ConfigError, match=r"started \d processes.*, but device_num is 3"):
+        find_place(TrainerConfig(device_num=3))
 
 
-@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
-def test_copies_of_this_process_are_refused_and_leave_nothing(strategy: str) -> None:
-    with pytest.raises(ConfigError, match="use strategy='ddp' in a script"):
-        train(made(), xy(), name="a", device_num=2, strategy=strategy)
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_STEP_ID": "4294967291", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"},  # the batch script itself
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # a shell of salloc
+        STEP | {"SLURM_JOB_NAME": "interactive"},
+        STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
+    ],
+)
+def test_slurm_variables_without_several_tasks_of_srun_leave_one_process(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert find_place(TrainerConfig()).size == 1
+
+
+def test_unequal_nodes_and_nodes_without_a_launcher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="no launcher has started a process on each node"):
+        find_place(TrainerConfig(num_nodes=2))
+    for name, value in (STEP | {"SLURM_STEP_NUM_TASKS": "3", "SLURM_STEP_NUM_NODES": "2"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="every node needs the same number"):
+        find_place(TrainerConfig())
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_fork_find_unused_parameters_true"])
+def test_copies_of_this_process_are_refused_and_leave_nothing(strategy: str, devices: int) -> None:
+    for module in (made(), BoringModel()):
+        with pytest.raises(ConfigError, match="use strategy='ddp' in a script"):
+            train(module, xy(), name="a", device_num=devices, strategy=strategy)
     assert run_names() == []
 
 

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+
 from darkit.runs import Run
-from tests.children import CHECKOUT, LIMIT
+from tests.children import LIMIT, Zygote
 from tests.engine.parts import made, train, xy
 from tests.faults.parts import problems
+from tests.faults.several import Several
 
-SCRIPT = """
-import os, sys, torch, darkit
-from torch import nn
-
-torch.set_num_threads(1)
-generator = torch.Generator().manual_seed(0)
-data = (torch.randn(16, 4, generator=generator), torch.randn(16, 1, generator=generator))
-for word in sys.argv[1:]:
-    name, devices = word.split(":")
-    before = {key: value for key, value in os.environ.items() if "RANK" in key or "MASTER" in key or "DARKIT" in key}
-    run = darkit.fit(nn.Sequential(nn.Linear(4, 1)), data, loss=nn.functional.mse_loss, name=name, device="cpu",
-                     device_num=int(devices), batch_size=4, max_step=4, tensorboard=False)
-    after = {key: value for key, value in os.environ.items() if "RANK" in key or "MASTER" in key or "DARKIT" in key}
-    print(f"trained {name}, the same variables: {before == after}", flush=True)
-"""
-STEPS = [1, 2, 3, 4]
+STEPS = list(range(1, 21))
 
 
-def script(folder: Path, home: Path, *words: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    path = folder / "script.py"
-    path.write_text(SCRIPT)
-    variables = {"DARWIN_KIT_HOME": str(home), "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, str(path), *words]
-    return subprocess.run(
-        command, env=os.environ | variables, capture_output=True, text=True, timeout=LIMIT, check=False
-    )
+@pytest.fixture
+def several(zygote: Zygote, tmp_path: Path, home: Path) -> Several:
+    return Several(zygote, tmp_path, home)
+
+
+def names(home: Path) -> list[str]:
+    """Return the names of the runs."""
+    return sorted(path.name for path in (home / "base").iterdir()) if home.exists() else []
+
+
+def check_finished(home: Path, *expected: str) -> None:
+    """Check that these are the runs, each written by one process."""
+    assert names(home) == sorted(expected)
+    for name in expected:
+        run = Run(home / "base" / name)
+        assert (run.status, run.log()["step"].to_list(), problems(run.path)) == ("finished", STEPS, [])
 
 
 def test_leftover_rank_variables_do_not_let_a_training_replace_a_finished_run(
@@ -62,21 +57,35 @@ def test_leftover_rank_variables_do_not_let_a_training_replace_a_finished_run(
     assert {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
 
 
-def test_torchrun_with_two_processes_for_one_device_is_refused_before_anything(tmp_path: Path, home: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0")
-    done = script(tmp_path, home, "x:1", launcher=launcher)
-    assert done.returncode != 0
-    assert "torchrun started 2 processes, but device_num is 1: set device_num=2" in done.stderr
-    assert not home.exists()
+def test_trainings_on_two_devices_and_on_one_in_one_script_each_write_once(several: Several, home: Path) -> None:
+    two = {"device_num": 2}
+    child = several.alone(two | {"name": "two"}, two, two, two | {"name": "two"}, {"name": "one"}, two | {"name": "x"})
+    assert child.wait() == 0, child.output
+    said = child.output
+    unnamed = [name for name in names(home) if name not in ("one", "two")]
+    assert len(unnamed) == 2, "each training without a name has one of its own"
+    for name in ("two", *unnamed):
+        assert said.count(f"trained 0 {name} with the same variables") == 1
+        assert said.count(f"trained 1 {name} with the same variables") == 1
+    assert "refused 0 RunExistsError A run 'two' already exists" in said
+    assert "refused 1 ProcessFailedError Process 0 of 2 failed: RunExistsError" in said
+    assert said.count("trained 0 one") == 1
+    assert "trained 1 one" not in said, "the second process ended quietly"
+    assert "its other processes have ended" in said, "a later training on two devices has no second process"
+    check_finished(home, "one", "two", *unnamed)
 
 
-def test_trainings_on_two_devices_and_on_one_in_one_script_each_write_once(tmp_path: Path, home: Path) -> None:
-    done = script(tmp_path, home, "two:2", "again:2", "one:1", "late:2")
-    assert "its other processes have ended" in done.stderr, "a third training on two devices has no second process"
-    assert done.stdout.count("trained two, the same variables: True") == 2
-    assert done.stdout.count("trained again, the same variables: True") == 2
-    assert done.stdout.count("trained one, the same variables: True") == 1, "the second process ended quietly"
-    assert sorted(path.name for path in (home / "base").iterdir()) == ["again", "one", "two"]
-    for name in ("two", "again", "one"):
-        run = Run(home / "base" / name)
-        assert (run.status, run.log()["step"].to_list(), problems(run.path)) == ("finished", STEPS, [])
+def test_torchrun_gives_the_numbers_and_the_processes_agree_on_names(several: Several, home: Path) -> None:
+    child = several.torchrun(
+        ["--standalone", "--nproc-per-node=2"], {}, {"name": "a", "device_num": 2}, {}, {"device_num": 3}, {"name": "a"}
+    )
+    assert child.wait() == 0, child.output
+    said = child.output
+    unnamed = [name for name in names(home) if name != "a"]
+    assert len(unnamed) == 2
+    assert all(said.count(f"trained {rank} {name}") == 1 for name in ("a", *unnamed) for rank in (0, 1))
+    assert said.count("torchrun started 2 processes, but device_num is 3: set device_num=2, or leave them out") == 2
+    assert "refused 1 ProcessFailedError Process 0 of 2 failed: RunExistsError" in said
+    assert said.count("step 20/20") == 3, "the first process reports"
+    check_finished(home, "a", *unnamed)
+    assert Run(home / "base" / "a").trainer_config["device_num"] == 2

@@ -40,10 +40,10 @@ def ordered_feed(
     dataset: Any, order: BatchOrder, workers: int, config: TrainerConfig, settings: Mapping[str, Any]
 ) -> Feed:
     """Make the feed of a map-style dataset in darkit's order. Raises `DataError`."""
-    if order.length < config.device_num:
+    if order.length < config.process_count():
         raise DataError(
-            f"A {type(dataset).__name__} of {order.length} samples is too small for {config.device_num} devices: each "
-            "needs at least one."
+            f"A {type(dataset).__name__} of {order.length} samples is too small for {config.process_count()} devices: "
+            "each needs at least one."
         )
     loader: DataLoader[Any] = DataLoader(
         SeededDataset(dataset) if workers else dataset,

@@ -193,6 +193,21 @@ def _losses(row: Mapping[str, Any]) -> dict[str, float]:
     return {key: row[key] for key in ("train_loss", "val_loss") if isinstance(row.get(key), float | int)}
 
 
+_speaks = True
+
+
 def announce(text: str) -> None:
     """Print a line to the terminal, before the display starts."""
-    Screen().print(inert(text, lines=True), markup=False, soft_wrap=True)
+    if _speaks:
+        Screen().print(inert(text, lines=True), markup=False, soft_wrap=True)
+
+
+@contextmanager
+def speaking(does: bool) -> Iterator[None]:
+    """Set for a block whether this process announces anything: of several that train together only the first does."""
+    global _speaks
+    before, _speaks = _speaks, does
+    try:
+        yield
+    finally:
+        _speaks = before

@@ -1,0 +1,110 @@
+"""The processes of one training together: they meet before it begins, and the failure of one ends all."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+from darkit.engine.config import TrainerConfig
+from darkit.engine.launchers import number
+from darkit.engine.log.progress import speaking
+from darkit.engine.meeting import PATIENCE, Meeting, current, set_current
+from darkit.engine.processes import (
+    TRAINING,
+    FixedEnvironment,
+    Place,
+    find_place,
+    has_group,
+    joined_at,
+    lose_partners,
+    started_by_launcher,
+)
+from darkit.engine.stop import StopTraining
+from darkit.engine.stores import open_store, share, store_of_group
+from darkit.runs.configs import public_values
+
+_OWN = ("name", "device")  # settings in which the processes of a training may differ
+_trainings = 0
+
+
+@contextmanager
+def together(config: TrainerConfig) -> Iterator[Place]:
+    """Join the other processes of a training for a block; an error of one ends all.
+
+    A block within another one belongs to the same training.
+
+    Raises:
+        ProcessFailedError: Another process failed, or did not come.
+        ConfigError: As `find_place`; or the settings of the processes differ.
+    """
+    if current() is not None:
+        yield find_place(config)
+        return
+    place = find_place(config)
+    if place.size == 1:
+        yield place
+        return
+    meeting = _meet(place)
+    set_current(meeting)
+    with speaking(place.rank == 0), joined_at(place):
+        try:
+            if place.started == "outside":
+                meeting.arrive("come", patience=PATIENCE)
+            settings = {key: value for key, value in public_values(config).items() if key not in _OWN}
+            meeting.agree_on("settings", settings, "settings")
+            yield place
+        except StopTraining as stop:  # it was asked to while it waited for the others: nothing had begun
+            meeting.report(stop)
+            for request in stop.args:
+                request.end_process()
+            raise
+        except BaseException as error:
+            meeting.report(error)
+            if has_group():
+                lose_partners()
+            raise
+        finally:
+            set_current(None)
+            meeting.leave()
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def joined(train: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a function whose fourth argument is the config of a training, which may have several processes."""
+
+    @functools.wraps(train)
+    def trained(*args: P.args, **kwargs: P.kwargs) -> R:
+        config: Any = args[3]
+        with together(config):
+            return train(*args, **kwargs)
+
+    return trained
+
+
+def _meet(place: Place) -> Meeting:
+    """Return the meeting of a training whose processes exist, or will be started by this one."""
+    global _trainings
+    started = number(TRAINING) if _trainings == 0 and started_by_launcher() else 0
+    _trainings = max(started, _trainings + 1)
+    environment = place.environment
+    if has_group():
+        store, hosts = store_of_group(), not place.rank
+    else:
+        own = place.started == "here" and not place.rank
+        address, port = environment.main_address, 0 if own else environment.main_port
+        is_child = started_by_launcher()
+        store, port, hosts = open_store(
+            address, port, place.rank, PATIENCE, lambda: is_child and not started_by_launcher()
+        )
+        if own and isinstance(environment, FixedEnvironment):
+            environment.meet_at(port)
+    attempt = max(0, number("TORCHELASTIC_RESTART_COUNT"))
+    part = share(store, attempt, _trainings)
+    meeting = Meeting(part, place.rank, place.size, number=_trainings, hosts=hosts)
+    meeting.start()
+    return meeting
