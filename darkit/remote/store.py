@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from darkit.errors import ConfigError
 from darkit.remote.address import Address
 
-_PATIENCE = 15  # seconds to connect, and without a sign of life
+_CONNECTING = 15.0  # seconds
+PATIENCE = 60.0  # seconds for an answer
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,10 @@ class Store(Protocol):
     """What a mirror needs of a home elsewhere."""
 
     def list(self, path: str) -> list[Item]:
-        """Return what is in a folder. Raises `FileNotFoundError` without it."""
+        """Return what is in a folder. Raises `FileNotFoundError` or `PermissionError`, or errors of its own."""
 
     def read(self, path: str, start: int, count: int) -> bytes:
-        """Return at most so many bytes of a file, from a place on."""
+        """Return at most so many bytes of a file, from a place on. Raises as `list` does."""
 
     def close(self) -> None:
         """Close the connection, without waiting."""
@@ -56,6 +60,7 @@ class SshStore:
     """
 
     def __init__(self, address: Address) -> None:
+        from fsspec.asyn import sync  # type: ignore[import-untyped]
         from sshfs import SSHFileSystem  # type: ignore[import-untyped]
 
         options: dict[str, Any] = {"username": address.user} if address.user else {}
@@ -64,27 +69,48 @@ class SshStore:
         self._system = SSHFileSystem(
             address.host,
             known_hosts=(),  # those of the user; without this, sshfs checks none
-            connect_timeout=_PATIENCE,
-            login_timeout=_PATIENCE,
-            keepalive_interval=_PATIENCE / 3,
+            connect_timeout=_CONNECTING,
+            login_timeout=_CONNECTING,
+            keepalive_interval=_CONNECTING / 3,
             keepalive_count_max=3,
             skip_instance_cache=True,
             **options,
         )
+        self._in_time = partial(sync, self._system.loop, timeout=PATIENCE)
+        self._files: Any = self._in_time(self._system.client.start_sftp_client)
 
     def list(self, path: str) -> list[Item]:
         """Return what is in a folder."""
-        return [_item(found, found.get("mtime")) for found in self._system.ls(path, detail=True)]
+        with _builtin_errors():
+            found = self._system.ls(path, detail=True, timeout=PATIENCE)
+        return [_item(one, one.get("mtime")) for one in found]
 
     def read(self, path: str, start: int, count: int) -> bytes:
         """Return at most so many bytes of a file, from a place on."""
-        with self._system.open(path, "rb") as file:
-            file.seek(start)
-            return bytes(file.read(count))
+        with _builtin_errors():
+            return bytes(self._in_time(self._read, path, start, count))
+
+    async def _read(self, path: str, start: int, count: int) -> bytes:
+        """Read through asyncssh: the files of sshfs wait for an answer for ever."""
+        async with self._files.open(path, "rb") as file:
+            return bytes(await file.read(count, start))
 
     def close(self) -> None:
         """Close the connection, without waiting."""
         self._system.loop.call_soon_threadsafe(self._system.client.abort)
+
+
+@contextmanager
+def _builtin_errors() -> Iterator[None]:
+    """Turn errors of SFTP into those that every store raises."""
+    from asyncssh import SFTPNoSuchFile, SFTPPermissionDenied
+
+    try:
+        yield
+    except SFTPNoSuchFile as error:
+        raise FileNotFoundError(errno.ENOENT, error.reason) from error
+    except SFTPPermissionDenied as error:
+        raise PermissionError(errno.EACCES, error.reason) from error
 
 
 class S3Store:
@@ -93,7 +119,7 @@ class S3Store:
     def __init__(self, address: Address) -> None:
         from s3fs import S3FileSystem  # type: ignore[import-untyped]
 
-        limits = {"connect_timeout": _PATIENCE, "read_timeout": _PATIENCE, "retries": {"max_attempts": 2}}
+        limits = {"connect_timeout": _CONNECTING, "read_timeout": PATIENCE, "retries": {"max_attempts": 2}}
         self._system = S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=limits)
 
     def list(self, path: str) -> list[Item]:
@@ -135,7 +161,7 @@ def reason_of(error: BaseException, address: Address) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{address.text} has no folder 'base': it is not a darkit home"
     if isinstance(error, TimeoutError):
-        return "No answer in time"
+        return f"No answer within {PATIENCE:g} s"
     text = " ".join(str(getattr(error, "reason", "") or getattr(error, "strerror", "") or error).split())
     return text[:300] or kind
 

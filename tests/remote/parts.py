@@ -71,11 +71,21 @@ class FolderStore:
 
 @dataclass
 class SshServer:
-    """An SFTP server; ``breaks`` is called with the bytes served so far, and the connection ends where it is true."""
+    """An SFTP server.
+
+    Attributes:
+        port: Its port.
+        breaks: Called with the bytes served so far; the connection ends where it is true.
+        served: The bytes served so far.
+        forbidden: Part of the paths that must not be read.
+        silent: Whether it answers no more.
+    """
 
     port: int
     breaks: Callable[[int], bool]
     served: int = 0
+    forbidden: str = "-"
+    silent: bool = False
 
 
 @contextmanager
@@ -92,6 +102,13 @@ def ssh_server(folder: Path, dot_ssh: Path, port: int = 0) -> Iterator[SshServer
         def __init__(self, channel: Any) -> None:
             super().__init__(channel, chroot=os.fsencode(folder))
             self._connection = channel.get_connection()
+
+        async def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> Any:
+            if shown.silent:
+                await ended.wait()
+            if shown.forbidden.encode() in path:
+                raise asyncssh.SFTPPermissionDenied("Permission denied")
+            return super().open(path, pflags, attrs)
 
         def read(self, file_obj: object, offset: int, size: int) -> Any:
             data = super().read(file_obj, offset, size)

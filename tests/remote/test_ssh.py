@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from darkit.remote import mirror
+from darkit.remote import mirror, store
 from darkit.remote.address import parse_addresses
 from darkit.remote.homes import Copy, Homes
 from darkit.remote.store import connect
@@ -110,6 +110,22 @@ def test_a_missing_home_a_wrong_key_and_a_closed_port_are_told_in_a_sentence(ser
     with box(server) as refused:
         assert not refused.attempt()
         assert "Permission denied" in refused.state.problem
+
+
+def test_a_run_that_must_not_be_read_hides_no_other_and_a_silent_machine_is_not_waited_for(
+    server: SshServer, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(there / "darkit", "secret")
+    with box(server) as copy:
+        server.forbidden = "secret/run.json"
+        assert copy.attempt()
+        assert [run.name for run in list_runs(root=copy.mirror.base)] == ["one"]
+        assert copy.state.problem == "Left out: secret, which must not be read"
+        monkeypatch.setattr(store, "PATIENCE", 0.5)
+        server.silent = True
+        copy.disconnect()
+        assert not copy.attempt()
+        assert copy.state.problem == "No answer within 0.5 s"
 
 
 def test_after_a_restart_the_last_state_is_shown_with_its_age(server: SshServer, there: Path) -> None:
