@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from darkit.cli.parsers import Subparsers, add_command, output
+from darkit.remote.homes import cache_folder
 from darkit.runs import base, load
 from darkit.runs.inert import format_json, inert
 from darkit.runs.trash import TRASH, trashes
@@ -44,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     console = output()
     if rows:
         console.print(_table(rows))
-    for name, size in ({"trash": rest["trash"], **rest["home"]} if rest else {}).items():
+    others = {"trash": rest["trash"], "copies of other homes": rest["copies"], **rest["home"]} if rest else {}
+    for name, size in others.items():
         if size:
             console.print(f"{inert(name)}  {decimal(size)}", style="dim", markup=False, soft_wrap=True)
     shown = f"{len(rows)} run{'' if len(rows) == 1 else 's'}, {decimal(sum(row['total'] for row in rows))}"
@@ -53,17 +55,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rest(root: Path) -> dict[str, Any]:
-    """Return the bytes of the trash, and of everything in the home that is no run."""
+    """Return the bytes of the trash, of copies of other homes, and of everything in the home that is no run."""
     home = root.parent
     try:
         others = sorted(path for path in home.iterdir() if path.name not in (root.name, TRASH))
     except OSError:
         others = []
-    return {"trash": sum(map(size_of, trashes(root))), "home": {path.name: size_of(path) for path in others}}
+    return {
+        "trash": sum(map(size_of, trashes(root))),
+        "copies": size_of(cache_folder()),
+        "home": {path.name: size_of(path) for path in others},
+    }
 
 
 def _sum(rest: Mapping[str, Any]) -> int:
-    return rest["trash"] + sum(rest["home"].values()) if rest else 0
+    return rest["trash"] + rest["copies"] + sum(rest["home"].values()) if rest else 0
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -10,15 +10,18 @@ from rich.filesize import decimal
 from darkit.cli.asking import add_yes, age, agreed
 from darkit.cli.parsers import Subparsers, add_command
 from darkit.cli.pipes import say
-from darkit.errors import ConfigError, StorageError
-from darkit.runs import list_runs
+from darkit.errors import ConfigError, RunNotFoundError, StorageError, nearest
+from darkit.runs import Run, list_runs
 from darkit.runs.inert import format_json, inert
+from darkit.runs.names import check_project
+from darkit.runs.notes import project_of, read_notes
 from darkit.runs.prune import Plan, Policy, carry_out, plan
 
 _EXAMPLES = """\
   darkit prune --older-than 30d --dry-run           what would be deleted: all checkpoints but the last of each run
   darkit prune --older-than 30d --keep-best 1       keep the best one of each run too
   darkit prune --older-than 90d --runs              move whole runs to the trash
+  darkit prune --older-than 30d --project P         only the runs of a project
 
 An age is a number and s, min, h, d or w, counted from what a run last saved or logged. Running runs, and runs tagged
 'keep', are never touched. Checkpoints are deleted for good, runs move to the trash.
@@ -31,6 +34,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--older-than", type=age, metavar="AGE", required=True, help="for how long nothing was saved")
     parser.add_argument("--keep-last", type=int, metavar="N", help="checkpoints of the last steps to keep (default: 1)")
     parser.add_argument("--keep-best", type=int, metavar="N", help="best checkpoints to keep too (default: 0)")
+    parser.add_argument("--project", metavar="P", help="only the runs of this project")
     parser.add_argument("--runs", action="store_true", help="move whole runs to the trash instead")
     parser.add_argument("--dry-run", action="store_true", help="only show what would go")
     parser.add_argument("--json", action="store_true", help="print JSON; needs --yes or --dry-run")
@@ -42,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     policy = _policy(arguments)
     if arguments.json and not (arguments.yes or arguments.dry_run):
         raise ConfigError("--json asks no questions: add --yes, or --dry-run.")
-    plans = [plan(found, policy) for found in list_runs()]
+    plans = [plan(found, policy) for found in _chosen(arguments.project)]
     going = [one for one in plans if not one.kept]
     if not arguments.json:
         for one in going:
@@ -62,6 +66,18 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{inert(one.folder.name)}: kept, {inert(one.kept)}")
     say(f"{'Would go' if arguments.dry_run else 'Done'}: {_total(went, policy)}.")
     return 1 if changed else 0
+
+
+def _chosen(project: str | None) -> list[Run]:
+    """Return all runs, or those of a project. Raises `RunNotFoundError` where no run belongs to it."""
+    found = list_runs()
+    if project is None:
+        return found
+    projects = [project_of(one.info, read_notes(one.path)) for one in found]
+    chosen = [one for one, its in zip(found, projects, strict=True) if its == check_project(project)]
+    if not chosen:
+        raise RunNotFoundError(f"No run belongs to the project {project!r}. {nearest(project, {*projects} - {''})}.")
+    return chosen
 
 
 def _carried_out(planned: Plan, policy: Policy) -> Plan:

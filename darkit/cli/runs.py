@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions
@@ -29,6 +31,8 @@ _EXAMPLES = """\
   darkit runs                 a table, newest first
   darkit runs --project P     those of one project
   darkit runs --json          the same for programs
+  darkit runs --home ssh://gpu-box/home/me/darkit
+                              those of another home, which is only read
 """
 
 
@@ -36,14 +40,15 @@ def add_parser(commands: Subparsers) -> None:
     """Add the command."""
     parser = add_command(commands, "runs", run, "list the runs, newest first", _EXAMPLES)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--home", metavar="HOME", help="another home: a folder, or at ssh:// or s3://")
     parser.add_argument("--project", metavar="P", help="list only the runs of this project")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a row for each run."""
     show_warnings()
-    root = base()
-    found = list_facts(root)
+    root, place, copied = (base(), str(base()), False) if arguments.home is None else _other(arguments.home)
+    found = list_facts(root, copied=copied)
     if arguments.project is not None:
         found = _of_project(found, check_project(arguments.project))
     if arguments.json:
@@ -51,11 +56,25 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     console = output()
     if not found:
-        console.print(f"No runs yet in {root}. `darkit train` makes one.", markup=False, soft_wrap=True)
+        console.print(f"No runs yet in {place}. `darkit train` makes one.", markup=False, soft_wrap=True)
         return 0
     console.print(RunTable(found), crop=False)
-    console.print(f"in {root}", style="dim", markup=False, soft_wrap=True)
+    console.print(f"in {place}", style="dim", markup=False, soft_wrap=True)
     return 0
+
+
+def _other(text: str) -> tuple[Path, str, bool]:
+    """Return the folder of the runs of another home, its address, and whether it is a copy; warn if that is old."""
+    from darkit.remote.homes import look_once
+
+    root, state, copied = look_once(text)
+    problem = f"{state.address}: {inert(state.problem)}." if state.problem else ""
+    if state.failing is not None:
+        moment = format_time(state.seen or 0.0, "%Y-%m-%d %H:%M:%S")
+        problem = f"{state.address} is not reachable: {inert(state.problem)}. It is shown as it was {moment}."
+    if problem:
+        warnings.warn(problem, stacklevel=2)
+    return root, state.address if copied else str(root), copied
 
 
 def _of_project(found: Sequence[Listed], project: str) -> list[Listed]:

@@ -131,8 +131,7 @@ class Copy:
                 pause = self._period if well else min(2 * pause, _LONGEST_PAUSE)
                 self._ended.wait(pause)
         finally:
-            self.disconnect()
-            self._lock.release()
+            self.release()
 
     def attempt(self) -> bool:
         """Make one pass, or note why there is none; return whether the home could be read."""
@@ -154,6 +153,11 @@ class Copy:
         self.state = replace(self.state, seen=time.time(), failing=None, problem=self.mirror.problem)
         self._write_state()
         return True
+
+    def release(self) -> None:
+        """Close the connection, and let another reader copy."""
+        self.disconnect()
+        self._lock.release()
 
     def disconnect(self) -> None:
         """Close the connection; the next attempt makes a new one."""
@@ -184,6 +188,30 @@ class Copy:
         values = {key: value for key, value in asdict(self.state).items() if key not in ("label", "address")}
         with suppress(StorageError):  # what is shown does not depend on it
             files.write_json(self._folder / _STATE, values)
+
+
+def look_once(text: str) -> tuple[Path, HomeState, bool]:
+    """Bring the copy of a home up to date once, if it is elsewhere.
+
+    Returns:
+        The folder of its runs, how up to date that is, and whether it is a copy.
+
+    Raises:
+        ConfigError: The address is wrong, or a package is missing.
+        StorageError: The home cannot be read, and was never read before.
+    """
+    (address,) = parse_addresses([text])
+    if address.kind == "local":
+        return local_base(address), Folder(address).state, False
+    check_installed(address)
+    copy = Copy(address, connect, PERIOD)
+    try:
+        copy.attempt()
+    finally:
+        copy.release()
+    if copy.state.seen is None:
+        raise StorageError(f"The home {address.text} cannot be read: {copy.state.problem}.")
+    return copy.mirror.base, copy.state, True
 
 
 def cache_folder() -> Path:

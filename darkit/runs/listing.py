@@ -20,7 +20,7 @@ from darkit.runs.log import last_values
 from darkit.runs.names import is_name
 from darkit.runs.notes import project_of, read_notes
 from darkit.runs.safe import as_dict, finite_number
-from darkit.runs.status import CHANGING, UNLOCKED, examine_status
+from darkit.runs.status import CHANGING, UNLOCKED, examine_copy, examine_status
 
 _READ = (files.RUN, files.STATUS, files.NOTES, files.LOG)
 
@@ -69,8 +69,12 @@ _TYPES = tuple(
 _KIND = f"list 1 {' '.join(_FIELDS)}"  # another number when the values of a field change their meaning
 
 
-def list_facts(root: Path) -> list[Listed]:
+def list_facts(root: Path, *, copied: bool = False) -> list[Listed]:
     """Return the facts of all runs, newest first; warn of logs that cannot be read.
+
+    Args:
+        root: The folder of the runs.
+        copied: Whether they are copies of runs elsewhere, whose processes and locks cannot be seen here.
 
     Raises:
         StorageError: The root exists and cannot be read.
@@ -87,7 +91,7 @@ def list_facts(root: Path) -> list[Listed]:
         if listed is None:
             if not _is_run(root / name):
                 continue
-            listed, lasts = _read(root / name)
+            listed, lasts = _read(root / name, copied=copied)
             if index and lasts != CHANGING and is_settled(signature, began):
                 changed[name] = (signature, [lasts == UNLOCKED, *astuple(listed)[1:]])
         found.append(listed)
@@ -121,10 +125,10 @@ def facts_of(folder: Path) -> Listed:
     return _read(folder)[0]
 
 
-def _read(folder: Path) -> tuple[Listed, str]:
+def _read(folder: Path, *, copied: bool = False) -> tuple[Listed, str]:
     """Return the facts of one run, and how long they stay true while no file changes, as `examine_status`."""
     info = files.read_json(folder / files.RUN)
-    status, lasts = examine_status(folder)
+    status, lasts = examine_copy(folder) if copied else examine_status(folder)
     try:
         last, problem = last_values(folder / files.LOG), ""
     except StorageError as error:

@@ -19,6 +19,7 @@ from darkit.runs.notes import read_notes
 from darkit.runs.retention import Retention, remove_files
 from darkit.runs.run import Run
 from darkit.runs.safe import finite_number
+from darkit.runs.sweeps import sweep_of
 from darkit.runs.trash import move_held
 from darkit.runs.usage import measure
 
@@ -83,6 +84,8 @@ def _decide(run: Run, policy: Policy) -> Plan:
     if time.time() - last_change(folder, checkpoints) < policy.older_than:
         return Plan(folder, kept="it is younger")
     if policy.whole_runs:
+        if sweep := sweep_of(folder):
+            return Plan(folder, kept=f"it belongs to the sweep {sweep!r}")
         return Plan(folder, bytes=measure(folder).total)
     superseded = _retention(run, policy).superseded(checkpoints)
     if not superseded:

@@ -6,11 +6,12 @@ import errno
 from contextlib import suppress
 from pathlib import Path
 
-from darkit.errors import RunExistsError, RunNotFoundError, StorageError
+from darkit.errors import ConfigError, RunExistsError, RunNotFoundError, StorageError
 from darkit.runs import files
 from darkit.runs.ended import held
 from darkit.runs.names import check_name, refuse_existing, run_path
 from darkit.runs.safe import UnreadableError, read_object
+from darkit.runs.sweeps import SWEEPS, sweep_of
 
 
 def rename_run(root: Path, name: str, new: str) -> Path:
@@ -23,6 +24,7 @@ def rename_run(root: Path, name: str, new: str) -> Path:
         NameInvalidError: One of the two is not a name.
         RunNotFoundError: There is no such run.
         RunExistsError: The new name is taken.
+        ConfigError: The run belongs to a sweep.
         RunLockedError: The run is being trained.
         StorageError: The file system refused.
     """
@@ -30,6 +32,11 @@ def rename_run(root: Path, name: str, new: str) -> Path:
     if not folder.is_dir():
         raise RunNotFoundError(f"There is no run {name!r} in {root}.")
     refuse_existing(root, new)
+    if sweep := sweep_of(folder):
+        raise ConfigError(
+            f"The run {name!r} belongs to the sweep {sweep!r}, which finds it by its name. Remove the folder "
+            f"{root.parent / SWEEPS / sweep} first, if the sweep is not to be continued."
+        )
     with held(folder):
         target = place(folder, root, new)
         record_name(target)

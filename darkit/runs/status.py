@@ -111,6 +111,11 @@ def examine_status(folder: Path) -> tuple[Status, str]:
     return status, CHANGING
 
 
+def examine_copy(folder: Path) -> tuple[Status, str]:
+    """Return the last known status of a copied run, and how long it stays true, as `examine_status` does."""
+    return _read(folder) or Status(reason=_UNREADABLE), SETTLED
+
+
 def _last_step(folder: Path, step: int) -> int:
     """Return the last step in the status, log and checkpoints: the status of a dead process may be out of date."""
     steps = [step, *checkpoint_steps(folder)]
@@ -152,9 +157,9 @@ class Watcher:
             seen: When the copy was last up to date, on the monotonic clock. While it ages, the state stays the last
                 one: the silence may be the connection's.
         """
-        status = _read(folder)
-        if status is None or status.state not in ALIVE or seen is None:
-            return status or Status(reason=_UNREADABLE)
+        status, _ = examine_copy(folder)
+        if status.state not in ALIVE or seen is None:
+            return status
         heartbeat, since = self._seen.get(folder, (None, seen))
         if heartbeat != status.heartbeat:
             self._seen[folder] = (status.heartbeat, seen)

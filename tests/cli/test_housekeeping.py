@@ -16,6 +16,13 @@ from darkit.runs.lock import RunLock
 from tests.cli.parts import done, names, refused
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache directory, which holds copies of other homes."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 def steps(name: str) -> list[int]:
     return [checkpoint.step for checkpoint in load(name).checkpoints()]
 
@@ -116,6 +123,33 @@ def test_prune_shows_asks_and_then_deletes_what_it_showed(
     assert names(runs) == {"text"}
 
 
+def test_runs_move_to_projects_by_which_they_are_pruned_and_trials_stay_with_their_sweep(
+    runs: Path, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    for name in ("numbers", "text"):
+        age(runs / name)
+    assert done(capsys, "mv", "numbers", "--project", "digits") == "Moved numbers to the project digits.\n"
+    assert [row["name"] for row in json.loads(done(capsys, "runs", "--project", "digits", "--json"))] == ["numbers"]
+    words = ("prune", "--older-than", "30d")
+    found = json.loads(done(capsys, *words, "--project", "digits", "--yes", "--json"))
+    assert [row["name"] for row in found["runs"]] == ["numbers"]
+    assert (steps("numbers"), steps("text")) == ([4], [2, 4])
+    assert "Did you mean 'digits'" in refused(capsys, *words, "--project", "digit", "--dry-run")
+    assert "a project is" in refused(capsys, "mv", "numbers", "--project", "a/b")
+    assert "either the new name" in refused(capsys, "mv", "numbers")
+    assert "either the new name" in refused(capsys, "mv", "numbers", "x", "--project", "y")
+    assert done(capsys, "mv", "numbers", "--project", "") == "numbers belongs to no project.\n"
+
+    (home / "sweeps" / "wide").mkdir(parents=True)
+    files.write_json(runs / "text" / files.RUN, {**load("text").info, "sweep": {"name": "wide", "trial": 3}})
+    assert "belongs to the sweep 'wide'" in refused(capsys, "mv", "text", "other")
+    found = json.loads(done(capsys, *words, "--runs", "--yes", "--json"))
+    assert found["kept"] == [{"name": "text", "reason": "it belongs to the sweep 'wide'"}]
+    assert names(runs) == {"text"}
+    (home / "sweeps" / "wide").rmdir()
+    assert done(capsys, "mv", "text", "other") == "Renamed text to other.\n"
+
+
 @pytest.mark.parametrize("wrong", ["30", "d", "1m", "-1d", "1e3d"])
 def test_an_age_without_a_known_unit_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -125,9 +159,11 @@ def test_an_age_without_a_known_unit_is_refused(wrong: str, capsys: pytest.Captu
 
 
 def test_du_tells_the_sizes_of_runs_of_the_trash_and_of_the_rest(
-    runs: Path, capsys: pytest.CaptureFixture[str], home: Path
+    runs: Path, capsys: pytest.CaptureFixture[str], home: Path, cache: Path
 ) -> None:
     done(capsys, "rm", "text")
+    (cache / "darkit" / "homes" / "x").mkdir(parents=True)
+    (cache / "darkit" / "homes" / "x" / "state.json").write_bytes(b"x" * 700)
     (home / "data").mkdir()
     (home / "data" / "shard").write_bytes(b"x" * 5000)
     (runs / "\x1b[31mred").mkdir()
@@ -137,10 +173,11 @@ def test_du_tells_the_sizes_of_runs_of_the_trash_and_of_the_rest(
     assert row["checkpoints"] >= sum(checkpoint.size for checkpoint in load("numbers").checkpoints())
     assert row["total"] == sum(size for kind, size in row.items() if kind not in ("name", "total"))
     assert found["home"]["data"] == 5000
-    assert found["total"] == row["total"] + found["trash"] + sum(found["home"].values())
+    assert found["total"] == row["total"] + found["trash"] + 700 + sum(found["home"].values())
     shown = done(capsys, "du")
     assert "\x1b" not in shown
     assert shown.splitlines()[0].split() == ["name", "total", "checkpoints", "log", "tensorboard", "media", "rest"]
     assert "data  5.0 kB" in shown
+    assert "copies of other homes  700 bytes" in shown
     assert done(capsys, "du", "numbers").splitlines()[-1].startswith("1 run, ")
     assert "no run 'text'" in refused(capsys, "du", "text")

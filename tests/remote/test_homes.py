@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from darkit.cli.main import main
 from darkit.errors import ConfigError
 from darkit.remote import homes as module
 from darkit.remote.address import parse_addresses
@@ -126,3 +129,34 @@ def test_copies_are_the_users_own(there: Path) -> None:
     assert Copy(address, lambda _: FolderStore(), 5.0).attempt()
     (folder,) = module.cache_folder().iterdir()
     assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_the_runs_of_another_home_are_listed_once_and_an_old_copy_is_said(
+    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = status.socket.gethostname()
+    files.write_json(there / "base" / "one" / files.STATUS, {"state": "running", "host": here, "step": 3})
+    before = snapshot(there)
+    assert main(["runs", "--home", str(there)]) == 0
+    shown = capsys.readouterr().out
+    assert "crashed" in shown  # its lock is free, which can be seen in a folder of this machine
+    assert shown.endswith(f"in {there / 'base'}\n")
+    monkeypatch.setattr(module, "connect", lambda _: FolderStore())
+    assert main(["runs", "--home", address_of(there)]) == 0
+    shown = capsys.readouterr().out
+    assert "running" in shown
+    assert shown.endswith(f"in ssh://box{there}\n")
+
+    def refuse(address: Any) -> Store:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(module, "connect", refuse)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["runs", "--home", address_of(there), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)[0]["state"] == "running"
+    assert "is not reachable: Connection refused. It is shown as it was" in err
+    assert main(["runs", "--home", "ssh://other/darkit"]) == 2
+    assert "The home ssh://other/darkit cannot be read: Connection refused." in capsys.readouterr().err
+    assert snapshot(there) == before
