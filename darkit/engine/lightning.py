@@ -98,6 +98,14 @@ def was_sent_sigterm(trainer: lightning.Trainer) -> bool:
     return bool(trainer.received_sigterm)
 
 
+def leave_signals(trainer: lightning.Trainer) -> None:
+    """Keep several processes from telling each other before every batch whether SIGTERM came, where others do that.
+
+    Each such message waits for the accelerator.
+    """
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
 def copies_process(trainer: lightning.Trainer) -> bool:
     """Return whether a strategy starts copies of this process (spawn, fork); their class has no public name."""
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)

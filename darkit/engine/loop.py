@@ -24,7 +24,7 @@ from darkit.engine.callbacks import (
     StepLog,
     StopOnRequest,
 )
-from darkit.engine.callbacks.base import EveryStepCallback, log_values
+from darkit.engine.callbacks.base import EveryStepCallback, log_values, over_processes
 from darkit.engine.checkpoints.state import of_rank, restore_callbacks
 from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import TrainerConfig
@@ -32,7 +32,7 @@ from darkit.engine.data.loader_state import LoaderState
 from darkit.engine.data.samples import collating
 from darkit.engine.data.workers import begin, end, may_follow_worker_death
 from darkit.engine.description.describe import ModelDescription
-from darkit.engine.lightning import REFUSALS, cause_of_exit, is_sigterm, start_from
+from darkit.engine.lightning import REFUSALS, cause_of_exit, is_sigterm, leave_signals, start_from
 from darkit.engine.log.progress import Display, announce
 from darkit.engine.log.rows import Sink
 from darkit.engine.log.tensorboard import TensorBoardSink
@@ -136,7 +136,9 @@ class _StepSchedule(EveryStepCallback):
 
     def on_step(self, trainer: Trainer, pl_module: Any, outputs: Any, step: int) -> None:
         if self._waits:
-            pl_module.schedule.after_values(step, log_values(trainer, outputs))
+            monitor = pl_module.schedule.monitor
+            values = over_processes(trainer, pl_module, log_values(trainer, outputs), monitor, step)
+            pl_module.schedule.after_values(step, values)
 
 
 def retention_of(config: TrainerConfig) -> Retention:
@@ -211,6 +213,7 @@ def make_callbacks(
 
     def before_save(step: int) -> None:
         guard.check_step(model, step)
+        log.exchange()
         if stream is not None:
             stream.flush()
 
@@ -307,6 +310,7 @@ def run_loop(
         module.compile(dynamic=False if few_shapes else None)
         if module._compiled_call_impl is not None:
             module._compiled_call_impl = unobserved(module._compiled_call_impl)
+    leave_signals(trainer)
     try:
         with lightnings_exits(guard):
             trainer.fit(adapter, adapter.feed)

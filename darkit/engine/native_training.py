@@ -18,7 +18,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.description.describe import describe_model
 from darkit.engine.description.exports import write_exports
 from darkit.engine.device import resolve_device, seed_generators
-from darkit.engine.lightning import REFUSALS, on_error, restore_from
+from darkit.engine.lightning import REFUSALS, leave_signals, on_error, restore_from
 from darkit.engine.log.progress import announce
 from darkit.engine.log.rows import Sink
 from darkit.engine.loop import lightnings_exits, make_sinks, quiet_lightning, retention_of
@@ -243,6 +243,7 @@ def train_native(
                 )
                 place.check(trainer)
                 refuse_strategy(trainer)
+                leave_signals(trainer)
                 seed_generators(config.seed + trainer.global_rank)
                 trainer.fit(model, **loaders.arguments(), ckpt_path=foreign, weights_only=True)  # type: ignore[arg-type]
             if config.load_best_at_end and not session.guard.request.reason:

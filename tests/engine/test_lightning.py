@@ -59,6 +59,7 @@ PATHS = [
     "fit_loop.epoch_loop.automatic_optimization.run",
     "fit_loop.epoch_loop.manual_optimization.run",
     "received_sigterm",
+    "fit_loop.epoch_loop._broadcast_sigterm_tensor",
     "enable_validation",
 ]
 

@@ -9,6 +9,10 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from darkit.engine.log.values import number_of
+from darkit.engine.metrics.denominators import Weight
+from darkit.engine.metrics.exchange import averaged
+from darkit.engine.steps.adapter import Adapter
+from darkit.engine.steps.agreement import Agreement
 
 
 class StepCallback(Callback):
@@ -92,6 +96,32 @@ def log_values(trainer: Trainer, outputs: Any) -> dict[str, Any]:
         ) is not None:
             values[name] = number
     return values
+
+
+def agreement_of(pl_module: LightningModule) -> Agreement | None:
+    """Return what the processes of `darkit.fit` agree on at every step; None in one process or in a stock trainer."""
+    return pl_module.agreement if isinstance(pl_module, Adapter) else None
+
+
+def own_values(pl_module: LightningModule, values: Mapping[str, Any]) -> dict[str, tuple[Any, Weight]]:
+    """Return the values of a step that are this process's alone, with their weights in the mean of all."""
+    if isinstance(pl_module, Adapter):
+        return {name: (values[name], weight) for name, weight in pl_module.weights.items() if name in values}
+    return {"train_loss": (values["train_loss"], 1.0)} if "train_loss" in values else {}
+
+
+def over_processes(
+    trainer: Trainer, pl_module: LightningModule, values: Mapping[str, Any], name: str, step: int
+) -> Mapping[str, Any]:
+    """Return the values of a step with one that is the same in all processes, so that they decide the same.
+
+    All processes must call it. Values of a validation are the same already, as is the loss of `darkit.fit`.
+    """
+    is_common = name.startswith("val_") or (name == "train_loss" and agreement_of(pl_module) is not None)
+    if trainer.world_size == 1 or is_common:
+        return values
+    own = {name: own_values(pl_module, values).get(name, (values[name], 1.0))} if name in values else {}
+    return {**values, **averaged({step: own}, pl_module.device)[step]}
 
 
 def check_interval(name: str, value: Any, least: int) -> int:

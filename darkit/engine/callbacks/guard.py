@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from darkit.engine.callbacks.base import EveryStepCallback, log_values
+from darkit.engine.callbacks.base import EveryStepCallback, agreement_of, log_values
 from darkit.engine.log.rows import RowStream
 from darkit.engine.steps.parts import local_values, smallest_of_all
 from darkit.errors import ConfigError, NonFiniteLossError
@@ -24,7 +24,8 @@ class LossGuard(EveryStepCallback):
 
     On the CPU it checks at once. On an accelerator the first bad step is recorded in a tensor there, which the log's
     thread reads, so that no step waits for the device; before a checkpoint `check` reads it too. Without a log it
-    checks at once and waits for the device.
+    checks at once and waits for the device. The processes of a `darkit.fit` check the mean of their losses, on an
+    accelerator every half second, so that all stop after the same step.
 
     Args:
         policy: ``stop`` raises `NonFiniteLossError`; ``warn`` logs one warning.
@@ -40,21 +41,25 @@ class LossGuard(EveryStepCallback):
         self._bad_step = -1
         self._waits = stream is None
         if stream is not None:
-            stream.watches.append(self.check)
+            stream.watches.append(self._check_beside)
+        self._is_together = False
 
     def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         loss = log_values(trainer, outputs).get("train_loss")
         if not isinstance(loss, Tensor):
             return
-        share = getattr(pl_module, "share", 1.0)  # 0 where the step has no sample or target in this process
-        if self._waits or loss.device.type == "cpu":
-            if share and not math.isfinite(value := loss.item()):
+        agreement = agreement_of(pl_module)
+        self._is_together = agreement is not None
+        if loss.device.type == "cpu" or (self._waits and agreement is None):
+            if not math.isfinite(value := loss.item()):
                 self._report(step, f"The loss is not finite at step {step} ({value})")
             return
         if self._first_bad is None:
             self._first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
-        newly = (self._first_bad < 0) & ~torch.isfinite(loss) & (share != 0)
+        newly = (self._first_bad < 0) & ~torch.isfinite(loss)
         self._first_bad = torch.where(newly, step, self._first_bad)
+        if agreement is not None and agreement.ends_block:
+            self.check()
 
     def check_step(self, module: nn.Module, step: int) -> None:
         """Check the loss and the weights of a step before it is saved. Raises `NonFiniteLossError`."""
@@ -67,6 +72,11 @@ class LossGuard(EveryStepCallback):
         """Wait for the accelerator and report a bad step on it. Raises `NonFiniteLossError`."""
         if self._first_bad is not None and not self._warned and (step := int(self._first_bad.item())) >= 0:
             self._report(step, f"The loss is not finite at step {step}")
+
+    def _check_beside(self) -> None:
+        """Check in the log's thread, where this process trains alone."""
+        if not self._is_together:
+            self.check()
 
     def check_weights(self, module: nn.Module, step: int) -> None:
         """Check the weights after a step: a finite loss with an infinite gradient spoils them too.

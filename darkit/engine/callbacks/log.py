@@ -6,22 +6,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from darkit.engine.callbacks.base import EveryStepCallback, check_interval, is_due, log_values
+from darkit.engine.callbacks.base import EveryStepCallback, agreement_of, check_interval, is_due, log_values, own_values
 from darkit.engine.log.media import media_of, split
 from darkit.engine.log.rows import RowStream
+from darkit.engine.metrics.exchange import RowBlock
 from darkit.runs import files
 from darkit.runs.log import CsvLog
+
+_MOST_ROWS = 32  # in a block, where no time is agreed on
 
 
 class StepLog(EveryStepCallback):
     """Log step, epoch, time, learning rate and the step's output, without waiting for a device or a disk.
 
     Media in the output, such as `darkit.Image`, are logged with the row.
+
+    In a training on several devices a value of the step is averaged over them. The loss of `darkit.fit` comes averaged;
+    rows with other values wait for the next exchange: after half a second, or in a stock trainer after 32 rows, and
+    before every checkpoint. Values that callbacks added are those of the first process.
 
     Args:
         target: The run directory, whose ``train_log.csv`` is then opened for the time of the training; a stream that
@@ -34,9 +40,13 @@ class StepLog(EveryStepCallback):
         self._folder = target if isinstance(target, Path) else None
         self._stream = target if isinstance(target, RowStream) else None
         self._rate: Any = None
+        self._block = RowBlock()
+        self._module: LightningModule | None = None
+        self._is_alone = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        self._module, self._is_alone = pl_module, False
         if self._folder is not None and trainer.is_global_zero:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._stream = RowStream(CsvLog(self._folder / files.LOG))
@@ -49,29 +59,72 @@ class StepLog(EveryStepCallback):
 
     def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         values = log_values(trainer, outputs)
-        if not ("val_loss" in values or is_due(trainer, step, self.every)):
+        is_logged = "val_loss" in values or is_due(trainer, step, self.every)
+        if trainer.world_size > 1:
+            self._of_several(trainer, pl_module, outputs, values, step, is_logged)
+        elif is_logged:
+            self._put(self._row(trainer, values, step))
+        if is_logged and self._stream is not None and (media := media_of(outputs, values)):
+            self._stream.put_media(step, split(media)[1])
+
+    def exchange(self) -> None:
+        """Average what is left of the values of several processes, and pass the rows on. All must call it."""
+        if not self._block or self._module is None:
             return
-        if trainer.world_size > 1 and "train_loss" in values:
-            share = getattr(pl_module, "share", 1.0)  # of the step's samples or targets, in this process
-            loss = values["train_loss"] * share
-            values["train_loss"] = trainer.strategy.reduce(
-                torch.where(loss.isnan() & (share == 0), 0.0, loss), reduce_op="mean"
-            )
+        agreement = agreement_of(self._module)
+        if agreement is None or agreement.take_further():
+            self._block.exchange(self._module.device)
+        else:
+            self._block.give_up()  # no process has a value to average
+
+    def _of_several(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Any],
+        values: dict[str, Any],
+        step: int,
+        is_logged: bool,
+    ) -> None:
+        own = own_values(pl_module, values)
+        row = self._row(trainer, values, step)
+
+        def put(averaged: dict[str, Any]) -> None:
+            outputs.update({name: averaged[name] for name in own if name in outputs})  # for a checkpoint's metrics
+            if is_logged:
+                self._put(averaged)
+
+        self._block.add(step, row, own, put)
+        agreement = agreement_of(pl_module)
+        if self._is_alone:
+            return
+        if len(self._block) >= _MOST_ROWS if agreement is None else agreement.ends_block:
+            self.exchange()
+
+    def _row(self, trainer: Trainer, values: dict[str, Any], step: int) -> dict[str, Any]:
+        clock = {"step": step, "epoch": trainer.current_epoch, "time": time.time(), "lr": self._rate}
+        return clock | values | clock  # a step's output does not set the clock
+
+    def _put(self, row: dict[str, Any]) -> None:
         if self._stream is not None:
-            clock = {"step": step, "epoch": trainer.current_epoch, "time": time.time(), "lr": self._rate}
-            row = clock | values | clock  # a step's output does not set the clock
             columns = self._stream.log.columns
             self._stream.put({key: row[key] for key in row if key in columns} if self._stream.log.fixed else row)
-            if media := media_of(outputs, values):
-                self._stream.put_media(step, split(media)[1])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write pending rows."""
+        if not self._is_alone:
+            self.exchange()
         if self._folder is not None and self._stream is not None:
             self._stream.close()
             self._stream = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Log the last completed step if an earlier callback failed, and write pending rows."""
+        """Log the last completed step if an earlier callback failed, and write pending rows.
+
+        Several processes cannot average then: the rows of the last half second have the first one's own values.
+        """
+        self._is_alone = True
         super().on_exception(trainer, pl_module, exception)
+        if (count := self._block.give_up()) and self._stream is not None:
+            exception.add_note(f"The last {count} rows of the log have the values of the first process alone.")
         self.on_train_end(trainer, pl_module)

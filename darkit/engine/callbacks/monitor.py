@@ -8,7 +8,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from darkit.engine.callbacks.base import EveryStepCallback, check_interval, is_due, log_values
+from darkit.engine.callbacks.base import EveryStepCallback, check_interval, is_due, log_values, over_processes
 from darkit.engine.metrics.gathering import require_metric
 from darkit.errors import ConfigError
 from darkit.runs.best import is_better
@@ -47,7 +47,7 @@ class BestCallback(EveryStepCallback):
         raise NotImplementedError
 
     def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
-        value = self._read(trainer, outputs, step)
+        value = self._read(trainer, pl_module, outputs, step)
         if value is None:
             return
         is_best = is_better(value, self.best, self.mode)
@@ -66,16 +66,16 @@ class BestCallback(EveryStepCallback):
         """Return whether a state is of the same metric and mode; that of another one is not restored."""
         return (state["monitor"], state["mode"]) == (self.monitor, self.mode)
 
-    def _read(self, trainer: Trainer, outputs: Mapping[str, Any], step: int) -> float | None:
+    def _read(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Any], step: int
+    ) -> float | None:
         validation = self.monitor.startswith("val_")
         if not validation and not is_due(trainer, step, self.every):
             return None
-        values = log_values(trainer, outputs)
+        values = over_processes(trainer, pl_module, log_values(trainer, outputs), self.monitor, step)
         if self.monitor not in values:
             if validation or self.best_step == 0:
                 require_metric(self.monitor, values, step, now=not validation)
             return None
         value = values[self.monitor]
-        if trainer.world_size > 1 and not validation:
-            value = trainer.strategy.reduce(value, reduce_op="mean")
         return value.item() if isinstance(value, Tensor) else float(value)

@@ -163,6 +163,14 @@ class Means:
             metric.reset()
         return found
 
+    def weights(self) -> dict[str, Weight]:
+        """Return the weight of each mean."""
+        return {name: total.weight for name, total in self._totals.items()}
+
+    def mean(self, name: str) -> Any:
+        """Return one mean; nan over no items."""
+        return self._totals[name].mean()
+
     def on_host(self) -> Means:
         """Return a copy on the host; waits for the accelerator."""
         copied = Means()

@@ -22,10 +22,14 @@ class Window:
 
     Args:
         size: Batches per step.
+
+    Attributes:
+        weights: Weights of the values of the last step that was closed, by name, over its batches.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.weights: dict[str, Weight] = {}
         self._first: Weight | None = None
         self._shares: Weight = 0.0
         self._means = Means()
@@ -40,7 +44,8 @@ class Window:
 
         Args:
             weighed: Its values and weights.
-            first: Maps the first batch's weight to the reference weight, on which all processes agree.
+            first: Maps the first batch's weight to the reference weight, the same in all processes; None if there is
+                only one.
 
         Returns:
             The tensor for ``backward``, or None for a loss over no items.
@@ -59,6 +64,14 @@ class Window:
         part: Tensor = loss / self.size * share
         return part
 
+    def loss(self) -> tuple[Weight, Any]:
+        """Return the sum of the shares so far, and the mean loss."""
+        return self._shares, self._means.mean("loss")
+
+    def has_further(self) -> bool:
+        """Return whether there are values besides the loss."""
+        return len(self._means.weights()) > 1
+
     def close(self) -> tuple[Weight, dict[str, Tensor]]:
         """End the step.
 
@@ -66,6 +79,7 @@ class Window:
             The divisor of the gradients, and the means of the values.
         """
         divisor, means = self._shares / self.size, self._means.result()
+        self.weights = self._means.weights()
         self._first, self._shares, self._means, self._batches = None, 0.0, Means(), 0
         return divisor, means
 
@@ -75,10 +89,18 @@ def divide_gradients(optimizer: Optimizer, divisor: Weight) -> None:
     if not isinstance(divisor, Tensor) and divisor in (0.0, 1.0):
         return
     divisor = _positive(divisor)
+    alike: dict[Any, list[Tensor]] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if parameter.grad is not None:
-                parameter.grad.div_(divisor.to(parameter.grad) if isinstance(divisor, Tensor) else divisor)
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if type(gradient) is Tensor and gradient.layout is torch.strided:
+                alike.setdefault((gradient.device, gradient.dtype), []).append(gradient)
+            else:
+                gradient.div_(divisor.to(gradient) if isinstance(divisor, Tensor) else divisor)
+    for gradients in alike.values():
+        torch._foreach_div_(gradients, divisor.to(gradients[0]) if isinstance(divisor, Tensor) else divisor)
 
 
 def _positive(weight: Any) -> Any:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
@@ -17,12 +16,13 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.feed import Feed
 from darkit.engine.data.workers import deferred_worker_deaths
-from darkit.engine.device import move_to_device, widest_float
+from darkit.engine.device import move_to_device
 from darkit.engine.lightning import Batches, data_ended, step_progress
 from darkit.engine.log.progress import announce
 from darkit.engine.metrics.denominators import Weight
 from darkit.engine.metrics.means import Weigher
 from darkit.engine.metrics.window import Window, divide_gradients
+from darkit.engine.steps.agreement import Agreement, Report
 from darkit.engine.steps.loss import Step
 from darkit.engine.steps.optim import MakeOptimizer, make_optimizer, restore_optimizer
 from darkit.engine.steps.schedule import Schedule, make_schedule
@@ -57,7 +57,9 @@ class Adapter(LightningModule):
     Attributes:
         settled: False during an optimizer step, when weights, schedule and position belong to no step.
         outputs: The return value of the last completed step, with the entries that callbacks added.
-        share: How much of the last step's weight this process had, as a multiple of the processes' mean.
+        agreement: What several processes agree on at every step, or None.
+        weights: With several processes, the weights of the last step's values in this one, by name, but for the loss,
+            which is already that of all.
         data_ended: Whether the training ends because an epoch had no batch.
     """
 
@@ -85,8 +87,8 @@ class Adapter(LightningModule):
         self._changed = changed
         self._window = Window(config.gradient_accumulation_steps)
         self._weigh = Weigher(module)
-        self._agree: Callable[[Weight], Weight] | None = None
-        self.share: Weight = 1.0
+        self.agreement: Agreement | None = None
+        self.weights: dict[str, Weight] = {}
         self._stretching = False
         self.settled = True
         self.outputs: dict[str, Any] = {}
@@ -134,6 +136,12 @@ class Adapter(LightningModule):
             name = type(schedule.scheduler).__name__
             announce(f"{name} is stepped after every step. (scheduler, 'epoch') steps it after every epoch.")
 
+    def setup(self, stage: str) -> None:
+        """Prepare the agreement of several processes, before the strategy wraps this module."""
+        if self.trainer.world_size > 1:
+            size, total = self._window.size, (self._resume or {}).get("step_weight")
+            self.agreement = Agreement(self.trainer, self, size, self.config.precision, total)
+
     def on_train_start(self) -> None:
         """Decide how many steps a call may do, and find the callbacks of each step."""
         trainer = self.trainer
@@ -142,7 +150,6 @@ class Adapter(LightningModule):
         self._compute: Callable[[Any, int], dict[str, Any]] = self._compute_first
         self._starting = _overriding(trainer, "on_train_batch_start")
         self._ending = _overriding(trainer, "on_train_batch_end")
-        self._agree = self._average if trainer.world_size > 1 else None
         optimizer: Any = self.optimizers()
         self._optimizer = optimizer
         self._step: Callable[[], Any] = self._step_directly if self._stretching else optimizer.step
@@ -222,7 +229,8 @@ class Adapter(LightningModule):
         if not self._window:
             self._optimizer.zero_grad()
             self._window.size = self.feed.batches_of_step(index) or self._window.size
-        if self._window.size == 1 and self._agree is None:
+        together = self.agreement
+        if self._window.size == 1 and together is None:
             outputs = self._compute(batch, index)
             self._backward(outputs["loss"])
             outputs["loss"] = outputs["loss"].detach()
@@ -230,16 +238,20 @@ class Adapter(LightningModule):
             weighed = self._weigh(lambda: self._compute(batch, index), batch)
             if self.feed.is_filler(index):
                 weighed = weighed.uncounted()
-            part = self._window.add(weighed, self._agree)
-            if part is not None:
+            part = self._window.add(weighed, together and together.reference)
+            is_last = len(self._window) == self._window.size
+            if together is not None and part is not None:
+                report = Report(*self._window.loss(), self._window.has_further()) if is_last else None
+                together.backward(self._backward, part, report)
+            elif part is not None:
                 self._backward(part)
-            if len(self._window) < self._window.size:
+            if not is_last:
                 return {}
-            mine, outputs = self._window.close()
-            divisor = mine if self._agree is None or self._window.size == 1 else self._agree(mine)
-            self.share = mine if self._window.size == 1 else mine / divisor
-            if self._window.size > 1:
-                divide_gradients(self._optimizer, divisor)
+            divisor, outputs = self._window.close()
+            if together is not None:
+                divisor, outputs["loss"] = together.collect()
+                self.weights = {name: weight for name, weight in self._window.weights.items() if name != "loss"}
+            divide_gradients(self._optimizer, divisor)
         if self.compute.media:
             outputs.update(self.compute.take_media())
         with self._undivided():
@@ -251,12 +263,6 @@ class Adapter(LightningModule):
             self.__dict__["outputs"] = outputs
             self.settled = True
         return outputs
-
-    def _average(self, weight: Weight) -> Weight:
-        """Average a weight over the processes."""
-        mine = torch.as_tensor(weight, dtype=widest_float(self.device), device=self.device).clone()
-        found: Any = self.trainer.strategy.reduce(mine, reduce_op="mean")
-        return float(found.item()) if self.device.type == "cpu" else found
 
     def _compute_first(self, batch: Any, index: int) -> dict[str, Any]:
         """Compute the first batch, and refuse a model that steps an optimizer itself meanwhile.
