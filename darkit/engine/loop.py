@@ -84,6 +84,11 @@ class ValidationBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
+    @property
+    def batch_sampler(self) -> Any:
+        """The batch sampler of the loader, if it has one; it may be divided over several processes."""
+        return getattr(self.batches, "batch_sampler", None)
+
     def close(self) -> None:
         """Release the data, so that its worker processes end."""
         self.batches = ()

@@ -11,9 +11,11 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due
+from darkit.engine.data.shards import shards_of
 from darkit.engine.device import kept_generators, move_to_device
 from darkit.engine.metrics.gathering import fresh_metrics
 from darkit.engine.metrics.means import Means, Weigher
+from darkit.engine.metrics.merging import Merging, share_buffers
 from darkit.engine.metrics.undisturbed import evaluating
 from darkit.engine.steps.adapter import bare_module
 from darkit.engine.steps.averages import evaluated_weights
@@ -24,7 +26,8 @@ from darkit.errors import DataError, LossError
 class StepEvaluate(StepCallback):
     """Evaluate on the validation data and add ``val_loss`` (and ``val_<name>``) to the step's outputs.
 
-    The training is not affected: all random generators are restored.
+    The training is not affected: all random generators are restored. Several processes evaluate every n-th batch each
+    if the data can be divided, else all batches; what is returned is the same as with one process, in all of them.
 
     Args:
         batches: The validation data: a loader, iterated again for every evaluation.
@@ -53,20 +56,35 @@ class StepEvaluate(StepCallback):
                 outputs.update(self.evaluate(trainer, pl_module))
 
     def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Evaluate now.
+        """Evaluate now, in several processes each its part of the batches.
 
         Returns:
             The means with the prefix ``val_``, weighted as `darkit.engine.metrics.means` describes, over the batches of
-            all processes; and this process's first medium of each name.
+            all processes; and the first medium of each name.
         """
+        module = bare_module(pl_module)
+        shards = shards_of(self.batches)
+        step, of = 0, 1
+        merging: Merging | None = None
+        if trainer.world_size > 1:
+            divided = None if shards is None else shards.divide(trainer.global_rank, trainer.world_size, self.iters)
+            merging = Merging(divided)
+            if shards is not None:
+                step, of = shards.mine, shards.of
+        first: dict[str, int] = {}  # the number of the batch of each medium
 
         def compute(batch: Any, index: int) -> dict[str, Any]:
+            number = index * of + step
+            if merging is not None:
+                merging.note(batch)
             with trainer.precision_plugin.val_step_context():
                 if isinstance(self.compute, Step):
-                    return self.compute(batch, index)
+                    values = self.compute(batch, number)
+                    first.update({name: number for name in self.compute.media if name not in first})
+                    return values
                 if self.compute is not None:
                     return self.compute(batch)
-                output = pl_module.validation_step(batch, index)
+                output = pl_module.validation_step(batch, number)
                 if output is None:
                     raise LossError(
                         f"The validation_step of {type(pl_module).__name__} returned nothing: let it return its loss, "
@@ -77,17 +95,13 @@ class StepEvaluate(StepCallback):
         def prepare(batch: Any) -> Any:
             return move_to_device(trainer.precision_plugin.convert_input(batch), pl_module.device)
 
-        def everywhere(means: Means) -> Means:
-            if trainer.world_size == 1:
-                return means
-            found: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(found, means.on_host())
-            return Means().merge(found)
-
-        module = bare_module(pl_module)
-        means: dict[str, Any] = dict(evaluate(module, map(prepare, self.batches), compute, self.iters, everywhere))
+        iters = len(range(step, self.iters, of)) if self.iters else 0
+        means: dict[str, Any] = dict(evaluate(module, map(prepare, self.batches), compute, iters, merging))
         if isinstance(self.compute, Step):
-            means |= self.compute.take_media()
+            media = self.compute.take_media()
+            if merging is not None:
+                media = merging.media({name: (first[name], medium) for name, medium in media.items()})
+            means |= media
         return {key if key.startswith("val_") else f"val_{key}": value for key, value in means.items()}
 
 
@@ -96,7 +110,7 @@ def evaluate(
     batches: Iterable[Any],
     compute: Callable[[Any, int], dict[str, Any]],
     iters: int,
-    everywhere: Callable[[Means], Means] | None = None,
+    merging: Merging | None = None,
 ) -> dict[str, Tensor]:
     """Average what ``compute`` returns over batches, with the module in evaluation mode and without gradients.
 
@@ -108,7 +122,8 @@ def evaluate(
         batches: The batches, on their device.
         compute: Returns ``{"loss": ..., ...}`` of a batch and its index.
         iters: Maximum number of batches; 0 uses all.
-        everywhere: Combines this process's means with those of all processes.
+        merging: Combines the results with those of other processes, which have the first one's buffers meanwhile; None
+            with one process.
 
     Returns:
         Mean by name, each a tensor without dimensions in double precision; for ``count`` the sum. A value is averaged
@@ -121,10 +136,11 @@ def evaluate(
     means = Means()
     seen = False
     with evaluating(module), fresh_metrics(module), torch.no_grad():
+        if merging is not None:
+            share_buffers(module)
         for index, batch in enumerate(islice(batches, iters or None)):
             means.add(weigh(lambda batch=batch, index=index: compute(batch, index), batch))  # type: ignore[misc]
             seen = True
         if not seen:
             raise DataError("The validation data is empty: its loader gave no batch.")
-        gathered = means.compute_metrics()
-    return (means if everywhere is None else everywhere(means)).result() | gathered
+        return means.result() | means.compute_metrics() if merging is None else merging.merge(means)

@@ -41,15 +41,16 @@ class LossGuard(EveryStepCallback):
         self._bad_step = -1
         self._waits = stream is None
         if stream is not None:
-            stream.watches.append(self._check_beside)
-        self._is_together = False
+            stream.watches.append(self.check)
+        self._stream = stream
 
     def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         loss = log_values(trainer, outputs).get("train_loss")
         if not isinstance(loss, Tensor):
             return
         agreement = agreement_of(pl_module)
-        self._is_together = agreement is not None
+        if agreement is not None and self._stream is not None and self.check in self._stream.watches:
+            self._stream.watches.remove(self.check)
         if loss.device.type == "cpu" or (self._waits and agreement is None):
             if not math.isfinite(value := loss.item()):
                 self._report(step, f"The loss is not finite at step {step} ({value})")
@@ -72,11 +73,6 @@ class LossGuard(EveryStepCallback):
         """Wait for the accelerator and report a bad step on it. Raises `NonFiniteLossError`."""
         if self._first_bad is not None and not self._warned and (step := int(self._first_bad.item())) >= 0:
             self._report(step, f"The loss is not finite at step {step}")
-
-    def _check_beside(self) -> None:
-        """Check in the log's thread, where this process trains alone."""
-        if not self._is_together:
-            self.check()
 
     def check_weights(self, module: nn.Module, step: int) -> None:
         """Check the weights after a step: a finite loss with an infinite gradient spoils them too.

@@ -38,8 +38,8 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
         the state of the data).
         With averaged weights, ``state_dict`` has the averages and ``raw_state_dict`` the weights to resume from.
         ``metrics`` has the states of torchmetrics objects, if the module has any.
-        With several processes, ``ranks`` has their ``rng``, ``position`` and ``metrics``, in order, and ``step_weight``
-        the weight of the last step, to which that of the next one is relative.
+        With several processes, ``ranks`` has their ``rng``, ``position`` and ``metrics``, in order, and ``weight``
+        what the weights of the next step are relative to.
     """
     module = bare(bare_module(pl_module))
     optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
@@ -67,8 +67,8 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
         **mine,
     }
     agreement = getattr(pl_module, "agreement", None)
-    if agreement is not None and agreement.total is not None:
-        state["step_weight"] = agreement.total
+    if agreement is not None and agreement.weight is not None:
+        state["weight"] = agreement.weight
     if trainer.world_size > 1:
         ranks: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(ranks, mine)

@@ -23,7 +23,7 @@ def adopt(loader: DataLoader[Any], config: TrainerConfig) -> Feed:
     loader is used as it is.
     """
     refuse_empty(loader, "training")
-    shuffle = _known_order(loader)
+    shuffle = known_order(loader)
     if shuffle is None:
         return Feed(with_places(loader, config))
     order = BatchOrder(
@@ -71,7 +71,7 @@ def with_places(loader: Any, config: TrainerConfig) -> Any:
     )
 
 
-def _known_order(loader: DataLoader[Any]) -> bool | None:
+def known_order(loader: DataLoader[Any]) -> bool | None:
     """Return whether a plain loader shuffles; None for a loader with custom batches."""
     sampler: Any = loader.sampler
     batches: Any = loader.batch_sampler

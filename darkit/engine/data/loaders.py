@@ -19,6 +19,7 @@ from darkit.engine.data.adopt import adopt, ordered_feed, refuse_empty, with_pla
 from darkit.engine.data.arrays import as_dataset, holds_arrays
 from darkit.engine.data.feed import Feed
 from darkit.engine.data.order import BatchOrder
+from darkit.engine.data.shards import divisible
 from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.data.workers import shield_workers, unshield_workers
 from darkit.errors import DataError
@@ -143,7 +144,7 @@ def make_validation(val_data: Any, config: TrainerConfig) -> Any:
     else:
         loader = _feed(_dataset(val_data, "validation"), "validation", config).loader
     refuse_empty(loader, "validation")
-    return loader
+    return divisible(loader, config)
 
 
 def _dataset(data: Any, purpose: str) -> Any:

@@ -26,7 +26,8 @@ class Metrics:
 
     Args:
         given: Callables by name: of outputs and target, or of model and batch if the first parameter is called
-            ``model``; or torchmetrics objects. An evaluation computes these over all batches, a training step over one.
+            ``model``; or torchmetrics objects. An evaluation computes these over all batches, a training step over one,
+            and logs the mean over the batches of a step in all processes.
 
     Raises:
         ConfigError: Not a mapping of names to callables, or a name is reserved.
@@ -43,7 +44,7 @@ class Metrics:
             if name in _TAKEN:
                 raise ConfigError(f"The metric name {name!r} is reserved; choose another name.")
             if is_metric(function):
-                self._of_batch[name] = copy.deepcopy(function)
+                self._of_batch[name] = _of_one_process(copy.deepcopy(function))
                 function.reset()
             self._functions[name] = function
 
@@ -82,6 +83,14 @@ class Metrics:
             metric.reset()
         metric.update(*arguments)
         return metric.compute() if training else metric
+
+
+def _of_one_process(metric: Any) -> Any:
+    """Keep a torchmetrics object from waiting for other processes at every training step; see `Metrics`."""
+    for part in metric.modules():
+        if hasattr(part, "_to_sync"):
+            part.sync_on_compute = part._to_sync = False
+    return metric
 
 
 def takes_model(function: Callable[..., Any]) -> bool:

@@ -126,17 +126,21 @@ class Weigher:
 
 
 class Means:
-    """Weighted means by name, each over the batches with a value of that name."""
+    """Weighted means by name, each over the batches with a value of that name.
+
+    Attributes:
+        metrics: The torchmetrics objects among the values, by name.
+    """
 
     def __init__(self) -> None:
         self._totals: dict[str, _Total] = {}
-        self._metrics: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {}
 
     def add(self, weighed: Weighed) -> None:
         """Add the values of one batch; torchmetrics objects are already updated."""
         for name, value in weighed.values.items():
             if is_metric(value):
-                self._metrics[name] = value
+                self.metrics[name] = value
                 continue
             total = self._totals.setdefault(name, _Total())
             total.add(_number(value), 1.0 if name == COUNT else weighed.weights[name])
@@ -153,7 +157,7 @@ class Means:
     def compute_metrics(self) -> dict[str, Tensor]:
         """Compute and reset the torchmetrics objects among the values."""
         found: dict[str, Tensor] = {}
-        for name, metric in self._metrics.items():
+        for name, metric in sorted(self.metrics.items()):  # several processes must compute them in the same order
             for key, value in computed(name, metric).items():
                 number = number_of(key, value)
                 if number is None:

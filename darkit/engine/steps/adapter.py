@@ -21,6 +21,7 @@ from darkit.engine.lightning import Batches, data_ended, step_progress
 from darkit.engine.log.progress import announce
 from darkit.engine.metrics.denominators import Weight
 from darkit.engine.metrics.means import Weigher
+from darkit.engine.metrics.merging import share_buffers
 from darkit.engine.metrics.window import Window, divide_gradients
 from darkit.engine.steps.agreement import Agreement, Report
 from darkit.engine.steps.loss import Step
@@ -139,8 +140,7 @@ class Adapter(LightningModule):
     def setup(self, stage: str) -> None:
         """Prepare the agreement of several processes, before the strategy wraps this module."""
         if self.trainer.world_size > 1:
-            size, total = self._window.size, (self._resume or {}).get("step_weight")
-            self.agreement = Agreement(self.trainer, self, size, self.config.precision, total)
+            self.agreement = Agreement(self.trainer, self, self.config.precision, (self._resume or {}).get("weight"))
 
     def on_train_start(self) -> None:
         """Decide how many steps a call may do, and find the callbacks of each step."""
@@ -162,6 +162,11 @@ class Adapter(LightningModule):
         self._moves = not (self._stretching and self.device.type == "cpu" and self.config.precision == "32-true")
         has_hooks = _overriding(trainer, "on_before_backward") or _overriding(trainer, "on_after_backward")
         self._backward = self.manual_backward if has_hooks or not self._stretching else Tensor.backward
+
+    def on_train_end(self) -> None:
+        """Leave the same module in every process: that of the first one, which is saved."""
+        if self.agreement is not None:
+            share_buffers(self.module)
 
     def on_train_epoch_end(self) -> None:
         """Move the data order to the next epoch, or end the training when an epoch had no batch.
@@ -238,7 +243,7 @@ class Adapter(LightningModule):
             weighed = self._weigh(lambda: self._compute(batch, index), batch)
             if self.feed.is_filler(index):
                 weighed = weighed.uncounted()
-            part = self._window.add(weighed, together and together.reference)
+            part = self._window.add(weighed, None if together is None else together.reference)
             is_last = len(self._window) == self._window.size
             if together is not None and part is not None:
                 report = Report(*self._window.loss(), self._window.has_further()) if is_last else None
@@ -249,7 +254,7 @@ class Adapter(LightningModule):
                 return {}
             divisor, outputs = self._window.close()
             if together is not None:
-                divisor, outputs["loss"] = together.collect()
+                divisor, outputs["loss"] = together.collect(self._window.size)
                 self.weights = {name: weight for name, weight in self._window.weights.items() if name != "loss"}
             divide_gradients(self._optimizer, divisor)
         if self.compute.media:

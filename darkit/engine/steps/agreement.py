@@ -55,12 +55,11 @@ class Agreement:
     Args:
         trainer: The trainer, before its strategy wraps the model.
         adapter: The module that the strategy wraps.
-        size: Batches of a process per step.
         precision: The trainer's precision.
-        total: The weight of the last step before a checkpoint, or None.
+        weight: `weight` at a checkpoint, or None.
 
     Attributes:
-        total: The weight of the last step over all processes, or None before the first one.
+        weight: How much a batch of each process together counted in the last step; None before the first one.
         asks: Returns whether this process is asked to stop.
         asked: Whether any process is, as of the last step at which this was known (`knows`).
         knows: Whether the last step ended a block, or its report was read at once (on a CPU).
@@ -68,7 +67,7 @@ class Agreement:
     """
 
     def __init__(
-        self, trainer: Trainer, adapter: LightningModule, size: int, precision: str, total: Weight | None = None
+        self, trainer: Trainer, adapter: LightningModule, precision: str, weight: Weight | None = None
     ) -> None:
         strategy = trainer.strategy
         plain = isinstance(strategy, DDPStrategy) and strategy._ddp_comm_hook is None and precision not in _HALF
@@ -79,9 +78,8 @@ class Agreement:
         self._strategy: Any = strategy
         self._blocks_sync = isinstance(strategy, DDPStrategy)
         self._world = trainer.world_size
-        self._size = size
-        self.total = total
-        self._reference: Any = None if total is None else total / (self._world * size)
+        self.weight = weight
+        self._reference: Any = None if weight is None else weight / self._world
         self._work: tuple[Tensor, Any] | None = None
         self.asks: Callable[[], bool] = lambda: False
         self.asked = self.knows = self.ends_block = False
@@ -90,14 +88,14 @@ class Agreement:
         self._wait, self._steps = 1, 0
 
     def reference(self, weight: Weight) -> Weight:
-        """Return the weight that this step's are relative to, known to all: the mean weight of the step before.
+        """Return the weight that this step's are relative to, known to all: the last step's per batch.
 
         The very first one costs a message.
         """
         if self._reference is None:
             mine = torch.as_tensor(weight, dtype=widest_float(self._adapter.device), device=self._adapter.device)
             self._reference = _positive(_plain(self._strategy.reduce(mine.clone(), reduce_op="mean")))
-        return self._reference
+        return self._reference  # type: ignore[no-any-return]
 
     def backward(self, call: Callable[[Tensor], Any], part: Tensor, report: Report | None) -> None:
         """Do the backward pass of a batch.
@@ -124,8 +122,8 @@ class Agreement:
             part = _Carried.apply(part, self._carrier, message.to(self._carrier.dtype))  # type: ignore[no-untyped-call]
         call(part)
 
-    def collect(self) -> tuple[Weight, Tensor]:
-        """End a step, after the backward pass of its last batch.
+    def collect(self, size: int) -> tuple[Weight, Tensor]:
+        """End a step of ``size`` batches a process, after the backward pass of the last one.
 
         Returns:
             What the averaged gradients are to be divided by, and the mean loss over all processes.
@@ -141,11 +139,11 @@ class Agreement:
         share, high, low, asked, seconds, further = found.tolist() if on_host else found.unbind()
         before = self._reference
         total = _whole(share * before * self._world)
-        self._reference = _if_positive(total / (self._world * self._size), before)
-        self.total = self._reference * (self._world * self._size)
+        self.weight = _if_positive(total / size, before * self._world)
+        self._reference = self.weight / self._world
         self._end_block(asked, seconds, further, on_host)
         loss = torch.as_tensor((high + low) / _positive(total / (before * self._world)), dtype=found.dtype)
-        return total / (self._world * self._size) / before, loss
+        return total / size / self._world / before, loss
 
     def _end_block(self, asked: Any, seconds: Any, further: Any, on_host: bool) -> None:
         """Note what is known now, and whether a block of steps ends; elsewhere than on a CPU that waits for the device.
@@ -179,12 +177,12 @@ class Agreement:
             low = sum_of_loss - high if math.isfinite(high) else 0.0
             return torch.tensor([share, high, low, *rest], dtype=widest_float(device), device=device)
         wide = widest_float(device)
-        share, loss = (torch.as_tensor(value, dtype=wide, device=device) for value in (share, loss))
-        sum_of_loss = torch.where(share > 0, share * loss, 0.0)
-        high = sum_of_loss.float().to(wide)
-        low = torch.where(high.isfinite(), sum_of_loss - high, 0.0)
+        part, mean = (torch.as_tensor(value, dtype=wide, device=device) for value in (share, loss))
+        product = torch.where(part > 0, part * mean, 0.0)
+        upper = product.float().to(wide)
+        lower = torch.where(upper.isfinite(), product - upper, 0.0)
         # filling a tensor on the device does not wait for it, unlike copying from the host
-        return torch.stack([share, high, low, *(torch.full_like(share, value) for value in rest)])
+        return torch.stack([part, upper, lower, *(torch.full_like(part, value) for value in rest)])
 
 
 class _Carried(torch.autograd.Function):
@@ -197,7 +195,7 @@ class _Carried(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         return grad, ctx.saved_tensors[0], None
 
 
@@ -206,8 +204,8 @@ def _whole(total: Any) -> Any:
     if isinstance(total, Tensor):
         near = total.round()
         return torch.where((total - near).abs() <= _SURELY * total, near, total)
-    near = float(round(total)) if math.isfinite(total) else total
-    return near if abs(total - near) <= _SURELY * total else total
+    whole = float(round(total)) if math.isfinite(total) else total
+    return whole if abs(total - whole) <= _SURELY * total else total
 
 
 def _single(value: float) -> float:
