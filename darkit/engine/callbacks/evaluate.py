@@ -20,6 +20,7 @@ from darkit.engine.metrics.undisturbed import evaluating
 from darkit.engine.steps.adapter import bare_module
 from darkit.engine.steps.averages import evaluated_weights
 from darkit.engine.steps.loss import Step, scalars
+from darkit.engine.steps.sharding import is_sharded
 from darkit.errors import DataError, LossError
 
 
@@ -63,13 +64,14 @@ class StepEvaluate(StepCallback):
             all processes; and the first medium of each name.
         """
         module = bare_module(pl_module)
-        shards = shards_of(self.batches)
         step, of = 0, 1
         merging: Merging | None = None
-        if trainer.world_size > 1:
-            divided = None if shards is None else shards.divide(trainer.global_rank, trainer.world_size, self.iters)
-            merging = Merging(divided)
-            if shards is not None:
+        if (world := trainer.world_size) > 1:
+            merging = Merging(None)
+            if (shards := shards_of(self.batches)) is not None:
+                # the processes of a split model compute each batch together
+                evenly = is_sharded(trainer)
+                merging.divided = shards.divide(trainer.global_rank, world, self.iters, evenly=evenly)
                 step, of = shards.mine, shards.of
         first: dict[str, int] = {}  # the number of the batch of each medium
 

@@ -30,14 +30,21 @@ class Shards(PlacedSampler):
         self.order = order
         self.mine, self.of = 0, 1
 
-    def divide(self, rank: int, world_size: int, iters: int) -> bool:
+    def divide(self, rank: int, world_size: int, iters: int, *, evenly: bool = False) -> bool:
         """Divide the batches, or only the first ``iters`` of them, unless a process would have none.
+
+        Args:
+            rank: The rank of this process.
+            world_size: The number of processes.
+            iters: The number of batches to divide; 0 means all.
+            evenly: Whether to divide them only if all processes get the same number.
 
         Returns:
             Whether they are divided; otherwise every process has all of them.
         """
         batches = min(len(self.order), iters or len(self.order))
-        self.mine, self.of = (rank, world_size) if batches >= world_size else (0, 1)
+        can = batches >= world_size and not (evenly and batches % world_size)
+        self.mine, self.of = (rank, world_size) if can else (0, 1)
         return self.of > 1
 
     def __iter__(self) -> Iterator[list[int]]:
