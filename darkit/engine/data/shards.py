@@ -14,8 +14,9 @@ from torch.utils.data import BatchSampler, DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.data.adopt import kept_settings, known_order, ordered_feed
+from darkit.engine.data.adopt import known_order, ordered_feed
 from darkit.engine.data.order import BatchOrder, PlacedSampler
+from darkit.engine.data.ranks import kept_settings
 
 
 class Shards(PlacedSampler):
