@@ -40,7 +40,7 @@ def add_parser(commands: Subparsers) -> None:
     """Add the command."""
     parser = add_command(commands, "runs", run, "list the runs, newest first", _EXAMPLES)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--home", metavar="HOME", help="another home: a folder, or at ssh:// or s3://")
+    parser.add_argument("--home", metavar="HOME", help="another home: a folder, or at ssh://, s3:// or file://")
     parser.add_argument("--project", metavar="P", help="list only the runs of this project")
 
 

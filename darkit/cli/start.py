@@ -32,8 +32,8 @@ def add_parser(commands: Subparsers) -> None:
         "--home",
         action="append",
         metavar="[LABEL=]HOME",
-        help="the darkit home to show (default: DARWIN_KIT_HOME); each further one, and one at ssh:// or s3://, is "
-        "shown too and only read",
+        help="the darkit home to show (default: DARWIN_KIT_HOME); each further one, and one at ssh://, s3:// or "
+        "file://, is shown too and only read",
     )
     parser.add_argument("--daemon", action="store_true", help="serve from the background")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")

@@ -15,8 +15,8 @@ from darkit.runs.names import is_name
 from darkit.runs.roots import check_label
 
 _LABELLED = re.compile(r"([^/=:]+)=(.+)", re.DOTALL)
-_SCHEMES = ("ssh", "sftp", "s3")
-_FORMS = "Homes elsewhere are ssh://host/path, ssh://user@host:22/path and s3://bucket/path"
+_SCHEMES = ("ssh", "sftp", "s3", "file")
+_FORMS = "Homes elsewhere are ssh://host/path, ssh://user@host:22/path, s3://bucket/path and file:///path"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Address:
     Attributes:
         text: The address as it is shown.
         label: Short name of the home.
-        kind: ``local``, ``ssh`` or ``s3``.
+        kind: ``local``, ``file`` (a folder here that is copied), ``ssh`` or ``s3``.
         path: Its folder there; of a bucket with the bucket's name before it.
         host: The machine, or its name in the user's SSH config.
         user: The user there, or empty.
@@ -88,6 +88,8 @@ def _parse(text: str) -> tuple[Address, bool]:
     path = unquote(parts.path)
     if not path.strip("/"):
         raise ConfigError(f"The address {place} lacks the folder of the darkit home. {_FORMS}.")
+    if parts.scheme == "file":
+        return Address(place, label or _label(Path(path).name), "file", path.rstrip("/")), bool(label)
     if parts.scheme == "s3":
         own = parts.netloc
         address = Address(place, label or _label(own), "s3", f"{own}/{path.strip('/')}")
@@ -104,7 +106,9 @@ def _refuse_odd(place: str, parts: SplitResult) -> None:
         raise ConfigError(f"The address {shown} has a password, which others can see. Use a key, with ssh-agent.")
     if parts.query or parts.fragment:
         raise ConfigError(f"The address {place} has a query or a fragment. {_FORMS}.")
-    if not parts.hostname or any(not character.isprintable() for character in unquote(place)):
+    local = parts.scheme == "file"
+    wrong_host = bool(parts.netloc) if local else not parts.hostname
+    if wrong_host or not unquote(place).isprintable():
         raise ConfigError(f"{inert(place)!r} is not an address. {_FORMS}.")
 
 

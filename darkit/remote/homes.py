@@ -7,8 +7,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 from darkit.errors import DarkitError, StorageError
 from darkit.remote.address import Address, local_base, parse_addresses
 from darkit.remote.mirror import Mirror
-from darkit.remote.store import Store, check_installed, connect, reason_of
+from darkit.remote.store import PATIENCE, Store, check_installed, connect, reason_of
 from darkit.runs import files
 from darkit.runs.roots import Root
 from darkit.runs.safe import finite_number
@@ -103,11 +103,20 @@ class Copy:
         self._folder = cache_folder() / digest
         self._address, self._connecting, self._period = address, connecting, period
         self.mirror = Mirror(self._folder, address.path)
-        self.state = HomeState(address.label, address.text)
+        self._known = HomeState(address.label, address.text)
+        self._asked: float | None = None  # since when an answer is waited for
         self._read_state()
         self._ended = threading.Event()
         self._store: Store | None = None
         self._lock = FileLock(self._folder / ".lock", thread_local=False)
+
+    @property
+    def state(self) -> HomeState:
+        """How up to date the copy is. A home that does not answer for long, as a disk may, counts as lost."""
+        asked = self._asked
+        if asked is None or time.time() - asked < PATIENCE or self._known.failing is not None:
+            return self._known
+        return replace(self._known, failing=asked, problem="No answer")
 
     def start(self) -> None:
         """Start the thread."""
@@ -140,19 +149,28 @@ class Copy:
                 self._read_state()
                 return True
             if self._store is None:
-                self._store = self._connecting(self._address)
-            self.mirror.bring_up_to_date(self._store)
+                with self._waiting():
+                    self._store = self._connecting(self._address)
+            self.mirror.bring_up_to_date(self._store, self._waiting)
         except Exception as error:  # the store is other people's code; what it raises is shown
             self.disconnect()
-            failing = self.state.failing or time.time()
+            failing = self._known.failing or time.time()
             logger.info("The home %s cannot be read.", self._address.text, exc_info=True)
             problem = str(error) if isinstance(error, DarkitError) else reason_of(error, self._address)
-            self.state = replace(self.state, failing=failing, problem=problem)
+            self._known = replace(self._known, failing=failing, problem=problem)
             self._write_state()
             return False
-        self.state = replace(self.state, seen=time.time(), failing=None, problem=self.mirror.problem)
+        self._known = replace(self._known, seen=time.time(), failing=None, problem=self.mirror.problem)
         self._write_state()
         return True
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self._asked = time.time()
+        try:
+            yield
+        finally:
+            self._asked = None
 
     def release(self) -> None:
         """Close the connection, and let another reader copy."""
@@ -177,15 +195,15 @@ class Copy:
     def _read_state(self) -> None:
         values = files.read_json(self._folder / _STATE)
         problem = values.get("problem")
-        self.state = replace(
-            self.state,
+        self._known = replace(
+            self._known,
             seen=finite_number(values.get("seen")),
             failing=finite_number(values.get("failing")),
             problem=problem if isinstance(problem, str) else "",
         )
 
     def _write_state(self) -> None:
-        values = {key: value for key, value in asdict(self.state).items() if key not in ("label", "address")}
+        values = {key: value for key, value in asdict(self._known).items() if key not in ("label", "address")}
         with suppress(StorageError):  # what is shown does not depend on it
             files.write_json(self._folder / _STATE, values)
 

@@ -12,8 +12,8 @@ import os
 import posixpath
 import shutil
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,12 +83,17 @@ class Mirror:
         """Return when the copy of a run was last up to date, on the monotonic clock."""
         return self._seen.get(run.name)
 
-    def bring_up_to_date(self, store: Store) -> None:
+    def bring_up_to_date(self, store: Store, waiting: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         """Make one pass over all runs.
+
+        Args:
+            store: Where the home is.
+            waiting: Entered while an answer is waited for.
 
         Raises:
             Exception: What the store raises. The copies of the runs before are up to date, the others as they were.
         """
+        store = _Asking(store, waiting)
         self.base.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self._new, ignore_errors=True)
         if self._size is None:
@@ -256,6 +261,24 @@ class Mirror:
             aside.parent.mkdir(exist_ok=True)
             folder.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
+
+
+class _Asking:
+    """A store of which somebody can see that an answer is waited for."""
+
+    def __init__(self, store: Store, waiting: Callable[[], AbstractContextManager[None]]) -> None:
+        self._store, self._waiting = store, waiting
+
+    def list(self, path: str) -> list[Item]:
+        with self._waiting():
+            return self._store.list(path)
+
+    def read(self, path: str, start: int, count: int) -> bytes:
+        with self._waiting():
+            return self._store.read(path, start, count)
+
+    def close(self) -> None:
+        self._store.close()
 
 
 def _is_object(data: bytes) -> bool:

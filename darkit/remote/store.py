@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import posixpath
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from darkit.errors import ConfigError
 from darkit.remote.address import Address
+from darkit.runs.safe import UnreadableError, open_regular, read_at
 
 _CONNECTING = 15.0  # seconds
 PATIENCE = 60.0  # seconds for an answer
@@ -50,6 +53,37 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close the connection, without waiting."""
+
+
+class FolderStore:
+    """Folders of this machine that are copied rather than read in place: a page never waits for their disk."""
+
+    def __init__(self, address: Address) -> None:
+        del address  # the paths say it all
+
+    def list(self, path: str) -> list[Item]:
+        """Return what is in a folder."""
+        found = []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    state = entry.stat(follow_symlinks=False)
+                    folder, regular = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
+                    found.append(
+                        Item(entry.name, folder, regular, state.st_size, str(state.st_mtime_ns), state.st_mtime)
+                    )
+        return found
+
+    def read(self, path: str, start: int, count: int) -> bytes:
+        """Return at most so many bytes of a file, from a place on."""
+        try:
+            with open_regular(Path(path)) as descriptor:
+                return read_at(descriptor, count, start)
+        except UnreadableError as error:
+            raise PermissionError(errno.EACCES, error.reason) from error
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 class SshStore:
@@ -136,7 +170,11 @@ class S3Store:
         """Close nothing: connections to a bucket end by themselves."""
 
 
-_KINDS: dict[str, tuple[Callable[[Address], Store], str]] = {"ssh": (SshStore, "sshfs"), "s3": (S3Store, "s3fs")}
+_KINDS: dict[str, tuple[Callable[[Address], Store], str]] = {
+    "file": (FolderStore, ""),
+    "ssh": (SshStore, "sshfs"),
+    "s3": (S3Store, "s3fs"),
+}
 
 
 def check_installed(address: Address) -> None:
@@ -144,7 +182,7 @@ def check_installed(address: Address) -> None:
     import importlib.util
 
     package = _KINDS[address.kind][1]
-    if importlib.util.find_spec(package) is None:
+    if package and importlib.util.find_spec(package) is None:
         raise ConfigError(f"A home at {address.kind}:// needs the package {package}: pip install 'darkit[remote]'.")
 
 

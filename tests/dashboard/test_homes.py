@@ -20,7 +20,7 @@ from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import make_run
 from tests.dashboard.server.test_serve import darkit
 from tests.dashboard.test_start import ask
-from tests.remote.parts import FolderStore, snapshot, ssh_server
+from tests.remote.parts import BreakingStore, snapshot, ssh_server
 from tests.runs.parts import wait_until
 
 Open = Callable[..., Page]
@@ -40,7 +40,7 @@ def test_a_home_elsewhere_is_shown_as_it_was_when_it_cannot_be_reached_and_is_ne
     def connecting(address: Address) -> Store:
         if gone[0]:
             raise ConnectionRefusedError(111, "Connection <b>refused</b>")
-        return FolderStore()
+        return BreakingStore()
 
     homes = Homes([f"ssh://box{tmp_path}/box", str(tmp_path / "lab")], connecting=connecting, period=0.05)
     copy = homes._copies[0]
@@ -73,6 +73,7 @@ def test_a_home_elsewhere_is_shown_as_it_was_when_it_cannot_be_reached_and_is_ne
         page.reload()
         expect(page.locator("#run-progress")).to_be_visible()
         expect(page.locator("#homes")).to_be_hidden()
+        page.close()  # it asks again and again
     assert (snapshot(tmp_path / "box"), snapshot(tmp_path / "lab")) == before
     copy.disconnect()
 

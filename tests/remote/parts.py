@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncssh
 
-from darkit.remote.store import Item
+from darkit.remote.store import FolderStore, Item
 from darkit.runs import files
 
 
@@ -38,8 +38,8 @@ def snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-class FolderStore:
-    """A folder of this machine as a store, which breaks after so many bytes."""
+class BreakingStore(FolderStore):
+    """A folder of this machine as a store, which breaks after so many bytes, and keeps what was asked."""
 
     def __init__(self, breaks_after: int | None = None) -> None:
         self.left = breaks_after
@@ -47,26 +47,16 @@ class FolderStore:
 
     def list(self, path: str) -> list[Item]:
         self.calls.append(f"list {Path(path).name}")
-        found = []
-        for entry in os.scandir(path):
-            state = entry.stat(follow_symlinks=False)
-            folder, regular = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
-            found.append(Item(entry.name, folder, regular, state.st_size, str(state.st_mtime_ns), state.st_mtime))
-        return found
+        return super().list(path)
 
     def read(self, path: str, start: int, count: int) -> bytes:
         self.calls.append(f"read {Path(path).name}")
-        with Path(path).open("rb") as file:
-            file.seek(start)
-            data = file.read(count)
+        data = super().read(path, start, count)
         if self.left is not None:
             self.left -= len(data)
             if self.left < 0:
                 raise ConnectionResetError("Connection lost")
         return data
-
-    def close(self) -> None:
-        """A folder needs no end."""
 
 
 @dataclass
@@ -134,7 +124,11 @@ def ssh_server(folder: Path, dot_ssh: Path, port: int = 0) -> Iterator[SshServer
         server.close()
         await server.wait_closed()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(work()), daemon=True)
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:  # it ends what connections leave
+            runner.run(work())
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     assert ready.wait(20)
     public = host_key.export_public_key().decode().strip()
@@ -142,4 +136,3 @@ def ssh_server(folder: Path, dot_ssh: Path, port: int = 0) -> Iterator[SshServer
     yield shown
     loop.call_soon_threadsafe(ended.set)
     thread.join(10)
-    loop.close()

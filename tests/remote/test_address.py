@@ -21,6 +21,7 @@ def test_an_address_tells_the_machine_the_user_the_port_and_the_folder(tmp_path:
     assert (address.label, address.kind, address.path) == ("box", "ssh", "my runs")
     assert (address.host, address.user, address.port) == ("10.0.0.5", "me", 2222)
     assert (one("s3://bucket/a/b/").label, one("s3://bucket/a/b/").path) == ("bucket", "bucket/a/b")
+    assert one("file:///mnt/lab/darkit/") == Address("file:///mnt/lab/darkit/", "darkit", "file", "/mnt/lab/darkit")
     (tmp_path / "lab").mkdir()
     assert one(str(tmp_path / "lab")) == Address(str(tmp_path / "lab"), "lab", "local", str(tmp_path / "lab"))
 
@@ -43,6 +44,8 @@ def test_equal_labels_get_numbers_unless_they_were_given() -> None:
         ("ssh://me:secret@host/path", "ssh://me:...@host/path has a password"),
         ("ssh://host:port/path", "is not an address"),
         ("ssh:///path", "is not an address"),
+        ("file://path", "is not an address"),
+        ("file://host/path", "is not an address"),
         ("ssh://host/a%1bb", "is not an address"),
         ("s3://bucket/a?x=1", "has a query"),
         ("host:path", "is not a folder"),

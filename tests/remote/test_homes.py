@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -16,10 +17,10 @@ from darkit.errors import ConfigError
 from darkit.remote import homes as module
 from darkit.remote.address import parse_addresses
 from darkit.remote.homes import Copy, Homes
-from darkit.remote.store import Store
+from darkit.remote.store import Item, Store
 from darkit.runs import files, status
 from darkit.runs.status import Watcher
-from tests.remote.parts import FolderStore, make_run, snapshot
+from tests.remote.parts import BreakingStore, make_run, snapshot
 from tests.runs.parts import wait_until
 
 
@@ -58,7 +59,7 @@ def test_a_thread_copies_fails_waits_longer_each_time_and_goes_on(there: Path, m
     def connecting(address: Any) -> Store:
         if not reached[0]:
             raise ConnectionRefusedError(111, "Connection refused")
-        return FolderStore()
+        return BreakingStore()
 
     pauses: list[float] = []
     homes = Homes([address_of(there)], connecting=connecting, period=0.01)
@@ -80,9 +81,32 @@ def test_a_thread_copies_fails_waits_longer_each_time_and_goes_on(there: Path, m
     homes.close()
 
 
+def test_a_disk_that_hangs_is_told_while_the_last_state_is_shown(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, go_on = threading.Event(), threading.Event()
+
+    class Hanging(BreakingStore):
+        def list(self, path: str) -> list[Item]:
+            if hangs.is_set():
+                assert go_on.wait(60)
+            return super().list(path)
+
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    homes = Homes([f"file://{there}"], connecting=lambda _: Hanging(), period=0.01)
+    homes.start()
+    wait_until(lambda: homes.states()[0].seen is not None)
+    hangs.set()
+    wait_until(lambda: homes.states()[0].problem == "No answer")
+    assert homes.states()[0].failing is not None
+    assert (homes.roots[0].path / "one" / files.RUN).exists()
+    go_on.set()
+    hangs.clear()
+    wait_until(lambda: homes.states()[0].failing is None)
+    homes.close()
+
+
 def test_of_two_readers_one_copies_and_the_other_reads_its_copy_and_takes_over(there: Path) -> None:
     (address,) = parse_addresses([address_of(there)])
-    stores = [FolderStore(), FolderStore()]
+    stores = [BreakingStore(), BreakingStore()]
     first, second = (Copy(address, lambda _, store=store: store, 5.0) for store in stores)
     assert first.attempt()
     assert second.attempt()
@@ -126,7 +150,7 @@ def test_without_its_package_a_home_elsewhere_is_refused_with_what_to_install(
 
 def test_copies_are_the_users_own(there: Path) -> None:
     (address,) = parse_addresses([address_of(there)])
-    assert Copy(address, lambda _: FolderStore(), 5.0).attempt()
+    assert Copy(address, lambda _: BreakingStore(), 5.0).attempt()
     (folder,) = module.cache_folder().iterdir()
     assert folder.stat().st_mode & 0o077 == 0
 
@@ -141,7 +165,7 @@ def test_the_runs_of_another_home_are_listed_once_and_an_old_copy_is_said(
     shown = capsys.readouterr().out
     assert "crashed" in shown  # its lock is free, which can be seen in a folder of this machine
     assert shown.endswith(f"in {there / 'base'}\n")
-    monkeypatch.setattr(module, "connect", lambda _: FolderStore())
+    monkeypatch.setattr(module, "connect", lambda _: BreakingStore())
     assert main(["runs", "--home", address_of(there)]) == 0
     shown = capsys.readouterr().out
     assert "running" in shown

@@ -10,7 +10,7 @@ import pytest
 from darkit.remote import mirror as module
 from darkit.remote.mirror import Mirror
 from darkit.runs import Run, files, list_runs
-from tests.remote.parts import FolderStore, make_run, snapshot
+from tests.remote.parts import BreakingStore, make_run, snapshot
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def test_small_files_and_logs_are_copied_and_nothing_else_and_the_home_stays_unt
     there: Path, copy: Mirror
 ) -> None:
     before = snapshot(there)
-    copy.bring_up_to_date(FolderStore())
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
+    copy.bring_up_to_date(BreakingStore())
     assert snapshot(there) == before
     (run,) = list_runs(root=copy.base)
     assert {path.name for path in run.path.iterdir()} == {"run.json", "config.json", "status.json", "train_log.csv"}
@@ -51,7 +51,7 @@ def test_a_connection_that_breaks_at_any_byte_leaves_whole_runs_files_and_rows(t
     for limit in range(0, 2 * whole, 7):
         copy = Mirror(tmp_path / "broken", str(there))
         try:
-            copy.bring_up_to_date(FolderStore(limit))
+            copy.bring_up_to_date(BreakingStore(limit))
         except ConnectionResetError:
             pass
         else:
@@ -71,15 +71,15 @@ def test_a_connection_that_breaks_at_any_byte_leaves_whole_runs_files_and_rows(t
 def test_a_log_grows_by_whole_lines_that_are_read_once(there: Path, copy: Mirror) -> None:
     log = there / "base" / "one" / files.LOG
     files.write_json(log.parent / files.STATUS, {"state": "running"})
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     inode = (copy.base / "one" / files.LOG).stat().st_ino
     with log.open("a") as file:
         file.write("4,0.4\n5,0")
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     assert (copy.base / "one" / files.LOG).read_text().endswith("3,0.3\n4,0.4\n")
     with log.open("a") as file:
         file.write(".5\n")
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     assert rows(copy) == [1, 2, 3, 4, 5]
     assert (copy.base / "one" / files.LOG).read_bytes() == log.read_bytes()
     assert (copy.base / "one" / files.LOG).stat().st_ino == inode  # appended, not replaced
@@ -96,38 +96,38 @@ def test_a_log_grows_by_whole_lines_that_are_read_once(there: Path, copy: Mirror
     ],
 )
 def test_a_log_that_was_rewritten_is_copied_anew(text: str, there: Path, copy: Mirror) -> None:
-    copy.bring_up_to_date(FolderStore())
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
+    copy.bring_up_to_date(BreakingStore())
     log = there / "base" / "one" / files.LOG
     files.write_text(log, text)
     files.write_json(there / "base" / "one" / files.STATUS, {"state": "running"})
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     assert (copy.base / "one" / files.LOG).read_text() == text
 
 
 def test_a_small_file_changes_as_a_whole_goes_with_its_source_and_waits_until_it_is_json(
     there: Path, copy: Mirror
 ) -> None:
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     run = there / "base" / "one"
     files.write_json(run / files.NOTES, {"tags": ["a"]})
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     assert (copy.base / "one" / files.NOTES).exists()
     (run / files.NOTES).unlink()
     (run / files.STATUS).write_text('{"state": "run')  # it is being written in place
     os.utime(run)
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     assert not (copy.base / "one" / files.NOTES).exists()
     assert Run(copy.base / "one").status == "finished"
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     assert (copy.base / "one" / files.STATUS).read_text() == '{"state": "run'  # it is so for good
 
 
 def test_a_run_that_is_renamed_or_deleted_goes_with_its_source(there: Path, copy: Mirror) -> None:
     make_run(there, "two")
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     (there / "base" / "one").rename(there / "base" / "three")
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     assert {path.name for path in copy.base.iterdir()} == {"two", "three"}
 
 
@@ -135,8 +135,8 @@ def test_ended_runs_are_not_looked_into_again_until_their_folder_changes_and_not
     there: Path, copy: Mirror, tmp_path: Path
 ) -> None:
     for _ in range(3):
-        copy.bring_up_to_date(FolderStore())
-    store = FolderStore()
+        copy.bring_up_to_date(BreakingStore())
+    store = BreakingStore()
     copy.bring_up_to_date(store)
     Mirror(tmp_path / "copy", str(there)).bring_up_to_date(store)
     assert store.calls == ["list base", "list base"]
@@ -155,7 +155,7 @@ def test_links_odd_names_and_what_is_no_run_are_left_out(there: Path, copy: Mirr
     (there / "base" / "half-made").mkdir()
     (there / "base" / "two\nlines").mkdir()
     (there / "base" / "file").touch()
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     assert {path.name for path in copy.base.iterdir()} == {"one", "two"}
     assert not (copy.base / "two" / files.NOTES).exists()
     assert copy.problem == "Left out: 1 folders whose names are no run names"
@@ -166,19 +166,19 @@ def test_what_is_too_much_is_left_out_and_said(there: Path, copy: Mirror, monkey
     monkeypatch.setattr(module, "LONGEST_LOG", 1000)
     monkeypatch.setattr(module, "MOST_RUNS", 2)
     make_run(there, "three")
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     assert len(list(copy.base.iterdir())) == 2
     assert "1 runs beyond 2" in copy.problem
     assert sum(path.stat().st_size for path in copy.base.rglob("*.csv")) <= 1100
     monkeypatch.setattr(module, "LARGEST", 0)
     with (there / "base" / "three" / files.LOG).open("a") as file:
         file.write("4,1\n")
-    copy.bring_up_to_date(FolderStore())
+    copy.bring_up_to_date(BreakingStore())
     assert "the end of train_log.csv of three" in copy.problem
 
 
 def test_a_run_that_must_not_be_read_hides_no_other(there: Path, copy: Mirror) -> None:
-    class Forbidding(FolderStore):
+    class Forbidding(BreakingStore):
         def list(self, path: str) -> list[module.Item]:
             if path.endswith("one"):
                 raise PermissionError(13, "Permission denied")

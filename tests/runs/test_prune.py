@@ -120,3 +120,20 @@ def test_the_age_counts_from_what_was_last_saved_or_logged(home: Path, file: str
     assert time.time() - last_change(run.path, run.checkpoints()) == pytest.approx(40 * DAY, rel=1e-3)
     os.utime(run.path / file)
     assert time.time() - last_change(run.path, run.checkpoints()) < DAY
+
+
+def test_a_checkpoint_that_is_a_folder_goes_whole(home: Path) -> None:
+    run = make(home / "base", "a", {4: 1.0})
+    for step in (2, 3):
+        folder = run.path / f"iter-{step}-ckpt"
+        folder.mkdir()
+        (folder / "part").write_bytes(b"x" * 70)
+        size = {"size": 70, "sha256": "0", "metrics": {"val_loss": float(step)}}
+        files.write_json(run.path / f"iter-{step}-ckpt.json", size)
+        for path in (folder, folder / "part"):
+            os.utime(path, (1, 1))
+    planned = plan(run, OLD)
+    assert [checkpoint.step for checkpoint in planned.checkpoints] == [2, 3]
+    assert checkpoint_steps(run.path) == [2, 3, 4]
+    carry_out(planned, OLD)
+    assert {path.name for path in run.path.glob("iter-*")} == {"iter-4-ckpt.pth", "iter-4-ckpt.json"}
