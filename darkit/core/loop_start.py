@@ -20,6 +20,7 @@ from darkit.engine.loop import retention_of
 from darkit.engine.processes import loop_place
 from darkit.engine.resume import Changes, Resume, find_resume
 from darkit.engine.session import Session, check_series
+from darkit.engine.together import meeting_of_loop
 from darkit.errors import ConfigError, ModelError, RunExistsError, RunLockedError
 from darkit.runs import Run, base, files
 from darkit.runs.configs import public_values
@@ -93,26 +94,28 @@ def open_loop(
     values = {} if config is None else _values(config)
     curves = check_series({} if series is None else series, "series")
     rank, size = loop_place()
-    if size > 1 and name is None and not isinstance(resume, str):
-        raise ConfigError("Several processes need a name= for their run, the same in each.")
-    root = base()
-    if name is not None and not rank and is_open(run_path(root, name)):
-        raise (RunLockedError if resume else RunExistsError)(
-            f"Run {name!r} is open in this process: call its finish() first, or choose another name."
-        )
-    found = find_resume(root, checked, resume)
-    same = found if found is not None and found.same_run else None
-    changes: Changes = {}
-    if same is not None:
-        _refuse_others(same)
-        _refuse_complete(same, max_step)
-        session = Session.reopen(same.run.path, same.step, rank=rank)
-        if config is None:
-            values = same.run.config
-        changes = _changes(same.run.config, values)
-    else:
-        kind = "run" if model is None else type(bare(model)).__name__
-        session = Session.create(root, checked, kind, rank)
+    with meeting_of_loop() as meeting:
+        if size > 1 and name is None and not isinstance(resume, str) and meeting is None:
+            raise ConfigError("Several processes need a name= for their run, the same in each.")
+        root = base()
+        if name is not None and not rank and is_open(run_path(root, name)):
+            raise (RunLockedError if resume else RunExistsError)(
+                f"Run {name!r} is open in this process: call its finish() first, or choose another name."
+            )
+        found = find_resume(root, checked, resume)
+        same = found if found is not None and found.same_run else None
+        changes: Changes = {}
+        if same is not None:
+            _refuse_others(same)
+            _refuse_complete(same, max_step)
+            session = Session.reopen(same.run.path, same.step, rank=rank)
+            if config is None:
+                values = same.run.config
+            changes = _changes(same.run.config, values)
+        else:
+            kind = "run" if model is None else type(bare(model)).__name__
+            session = Session.create(root, checked, kind, rank)
+    session.meeting = meeting
     try:
         if session.writes:
             if same is not None:

@@ -65,7 +65,7 @@ def find_launched() -> Launched | None:
     if _is_slurm_step():
         return slurm_launched()
     if os.environ.get("SUBMITIT_EXECUTOR") == "local" and number("SUBMITIT_LOCAL_NTASKS") > 0:
-        variables = ("NTASKS", "NNODES", "GLOBALID", "LOCALID", "NODEID")
+        variables = ("NTASKS", "JOB_NUM_NODES", "GLOBALID", "LOCALID", "NODEID")
         size, nodes, rank, local, node = (number(f"SUBMITIT_LOCAL_{name}") for name in variables)
         return _launched("submitit", size, max(1, nodes), rank, local, node)
     return None

@@ -118,6 +118,8 @@ def own_children(trainer: lightning.Trainer) -> list[subprocess.Popen[bytes]]:
     The thread ends when its list of processes is empty.
     """
     launcher: Any = trainer.strategy.launcher
+    if not hasattr(launcher, "procs"):
+        return []
     children = list(launcher.procs)
     launcher.procs.clear()
     launcher.procs = children

@@ -64,7 +64,7 @@ class Meeting:
         self.rank, self.size, self.number = rank, size, number
         self.agreed = False
         self.request = StopRequest()
-        self._end: Callable[[BaseException], None] = lambda error: None
+        self._end: Callable[[BaseException], object] = lambda error: None
         self._store, self._hosts = store, hosts
         self._failure: dict[str, Any] | None = None
         self._over = threading.Event()
@@ -79,7 +79,7 @@ class Meeting:
         """Be alone: a forked child, such as a data worker, is no process of the training."""
         self._over.set()
 
-    def attach(self, end: Callable[[BaseException], None], request: StopRequest) -> None:
+    def attach(self, end: Callable[[BaseException], object], request: StopRequest) -> None:
         """Set what ends the run in this process with an error, and the request to stop it."""
         self._end, self.request = end, request
 
@@ -87,10 +87,11 @@ class Meeting:
         """Note that this process takes part in no collective any more: nothing can block it."""
         self._free.set()
 
-    def start(self) -> None:
-        """Say that this process is here, and watch the others."""
+    def start(self, *, watch: bool = True) -> None:
+        """Say that this process is here, and watch the others, if nobody else does."""
         self._store.set(f"here/{self.rank}", self._me)
-        self._thread.start()
+        if watch:
+            self._thread.start()
 
     def agree(self, key: str, value: Any = None) -> Any:
         """Return the value (plain JSON) that the first process gives; the others wait for it.
@@ -141,6 +142,7 @@ class Meeting:
         since, pause = time.monotonic(), 0.02
         with _losing_store():
             while not self._store.check(keys):
+                self._look()
                 self.raise_failure()
                 if self.request.reason:
                     raise StopTraining(self.request)
@@ -237,7 +239,7 @@ class Meeting:
             count += 1
             try:
                 self._store.set(f"beat/{self.rank}", f"{self._me} {count}")
-                self._look()
+                self._look(counts=True)
                 self._read_failure()
             except RuntimeError:
                 if self._seen.get(0, ("", 0))[0] == _DONE:
@@ -247,12 +249,12 @@ class Meeting:
                 self._end_if_blocked(self._failure)
                 return
 
-    def _look(self) -> None:
+    def _look(self, *, counts: bool = False) -> None:
         """Publish the death of a process without a sign of life: the first looks after all, the others after it."""
         for rank in range(1, self.size) if self.rank == 0 else (0,):
             beat = self._beat(rank) or (self._store.get(f"here/{rank}").decode() if self._is_here(rank) else "")
             before, looks = self._seen.get(rank, ("", 0))
-            looks = looks + 1 if beat == before else 0
+            looks = 0 if beat != before else looks + counts
             self._seen[rank] = beat, looks
             if not beat or beat == _DONE:
                 continue

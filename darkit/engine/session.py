@@ -19,7 +19,7 @@ from darkit.engine.description.scripts import refuse_in_script
 from darkit.engine.log.console import Console
 from darkit.engine.log.rows import RowStream, Sink
 from darkit.engine.log.system import SystemLog
-from darkit.engine.meeting import agree_on_run, current
+from darkit.engine.meeting import Meeting, agree_on_run, current
 from darkit.engine.resume import Changes
 from darkit.engine.steps.loss import is_out_of_memory
 from darkit.engine.stop import SignalGuard, StopRequest, StopTraining
@@ -71,6 +71,7 @@ class Session:
         writes: Whether this process writes the run's files.
         stream: The log between `begin` and `end`, and `writer` the writer of checkpoints; None in a process that does
             not write.
+        meeting: The other processes, if the session has met them itself and not the caller.
         forked: Whether this is a copy in a forked child, which leaves the run alone.
         end_reason: Why a training that ended well ended before its last planned step, in one sentence, or empty.
     """
@@ -94,6 +95,7 @@ class Session:
         self._console: Console | None = None
         self._lock = RunLock(folder) if writes else None
         self.forked = False
+        self.meeting: Meeting | None = None
         forget_in_child(self)
         if (meeting := current()) is not None:
             meeting.attach(self.end, self.guard.request)
@@ -296,11 +298,15 @@ class Session:
         Raises:
             StorageError: Something could not be written, and no other error came before.
         """
+        meeting, self.meeting = self.meeting, None
+        cause = error if error is None or meeting is None else meeting.explain(error)
         try:
             if self.writes and self._lock is not None:
-                self._end(error, self._lock)
+                self._end(cause, self._lock)
         finally:
             self.guard.uninstall()  # only now: an earlier signal must not interrupt the writing
+            if meeting is not None:
+                meeting.leave()
 
     def _end(self, error: BaseException | None, lock: RunLock) -> None:
         failure = error  # the one that ended the training, or the first one from now

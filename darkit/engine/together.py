@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.launchers import number
+from darkit.engine.launchers import find_launched, number
 from darkit.engine.log.progress import speaking
 from darkit.engine.meeting import PATIENCE, Meeting, current, set_current
 from darkit.engine.processes import (
@@ -18,11 +18,12 @@ from darkit.engine.processes import (
     find_place,
     has_group,
     joined_at,
+    loop_place,
     lose_partners,
     started_by_launcher,
 )
 from darkit.engine.stop import StopTraining
-from darkit.engine.stores import open_store, share, store_of_group
+from darkit.engine.stores import Store, open_store, share, store_of_group
 from darkit.runs.configs import public_values
 
 _OWN = ("name", "device")  # settings in which the processes of a training may differ
@@ -86,11 +87,46 @@ def joined(train: Callable[P, R]) -> Callable[P, R]:
     return trained
 
 
+def meet_in_loop(*, watch: bool = False) -> Meeting | None:
+    """Meet the other processes of a loop that is not darkit's; None if there are none, or nothing says where.
+
+    Args:
+        watch: Whether this process is to be ended when it is blocked by the failure of another one.
+    """
+    rank, size = loop_place()
+    if size == 1 or current() is not None:
+        return None
+    if has_group():
+        return _start(store_of_group(), rank, size, hosts=not rank, watch=watch)
+    launched = find_launched()
+    if launched is None:
+        return None
+    store, _, hosts = open_store(launched.address, launched.port, rank, PATIENCE)
+    return _start(store, rank, size, hosts=hosts, watch=watch)
+
+
+@contextmanager
+def meeting_of_loop() -> Iterator[Meeting | None]:
+    """Meet the other processes of a hand-written loop while a block opens its run, whose session then has the meeting.
+
+    The loop has its own collectives, with their own limits of time: no process of it is ended.
+    """
+    meeting = meet_in_loop()
+    set_current(meeting if meeting is not None else current())
+    try:
+        yield meeting
+    except BaseException as error:
+        if meeting is not None:
+            meeting.report(error)
+            meeting.leave()
+        raise
+    finally:
+        if meeting is not None:
+            set_current(None)
+
+
 def _meet(place: Place) -> Meeting:
     """Return the meeting of a training whose processes exist, or will be started by this one."""
-    global _trainings
-    started = number(TRAINING) if _trainings == 0 and started_by_launcher() else 0
-    _trainings = max(started, _trainings + 1)
     environment = place.environment
     if has_group():
         store, hosts = store_of_group(), not place.rank
@@ -103,8 +139,14 @@ def _meet(place: Place) -> Meeting:
         )
         if own and isinstance(environment, FixedEnvironment):
             environment.meet_at(port)
-    attempt = max(0, number("TORCHELASTIC_RESTART_COUNT"))
-    part = share(store, attempt, _trainings)
-    meeting = Meeting(part, place.rank, place.size, number=_trainings, hosts=hosts)
-    meeting.start()
+    return _start(store, place.rank, place.size, hosts=hosts)
+
+
+def _start(store: Store, rank: int, size: int, *, hosts: bool, watch: bool = True) -> Meeting:
+    global _trainings
+    started = number(TRAINING) if _trainings == 0 and started_by_launcher() else 0
+    _trainings = max(started, _trainings + 1)
+    part = share(store, max(0, number("TORCHELASTIC_RESTART_COUNT")), _trainings)
+    meeting = Meeting(part, rank, size, number=_trainings, hosts=hosts)
+    meeting.start(watch=watch)
     return meeting

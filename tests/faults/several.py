@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from tests.children import CHECKOUT, Child, Zygote
 
 SCRIPT = """
-import faulthandler, json, os, signal, sys, time, warnings
+import faulthandler, json, os, signal, sys, threading, time
 import lightning, torch, darkit
 from torch import nn
 
 faulthandler.dump_traceback_later(100, exit=True)
 torch.set_num_threads(1)
+if "PATIENCE" in os.environ:
+    import darkit.engine.together
+    darkit.engine.together.PATIENCE = float(os.environ["PATIENCE"])
 RANK = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))
 
-class Fault(lightning.Callback):
-    \"\"\"What happens in one process after a step: FAULT is ``kind:rank:step``.\"\"\"
+def kill_in_save(folder):
+    while not [name for name in os.listdir(folder) if ".tmp-" in name and "ckpt" in name]:
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
 
+class Fault(lightning.Callback):
+    # what happens in one process after a step: FAULT is kind:rank:step
     def on_train_batch_end(self, trainer, *rest):
         kind, rank, step = (os.environ.get("FAULT") or "none:0:0").split(":")
         restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", os.environ.get("SLURM_RESTART_COUNT", "0")) != "0"
@@ -31,6 +39,12 @@ class Fault(lightning.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
         if kind == "exit":
             os._exit(3)
+        if kind == "nan":
+            with torch.no_grad():
+                for parameter in trainer.lightning_module.parameters():
+                    parameter.fill_(float("nan"))
+        if kind == "save":
+            threading.Thread(target=kill_in_save, args=(trainer.default_root_dir,), daemon=True).start()
         if kind == "hang":
             while True:
                 time.sleep(1)
@@ -81,6 +95,20 @@ class Several:
         """Start one process, which starts the others where ``device_num`` says so."""
         words = [str(self.script), json.dumps(list(fits))]
         return self.zygote.start(words, self.home, **self.variables | variables)
+
+    def srun(self, *fits: dict[str, Any], tasks: int = 2, **variables: str) -> list[Child]:
+        """Start the tasks of a job step as srun does."""
+        step = {"SLURM_JOB_ID": str(10_000 + os.getpid() % 10_000), "SLURM_STEP_ID": "0", "SLURM_NODEID": "0"}
+        step |= {"SLURM_STEP_NUM_TASKS": str(tasks), "SLURM_STEP_NUM_NODES": "1", "SLURM_NTASKS": str(tasks)}
+        words = [str(self.script), json.dumps(list(fits))]
+        return [
+            self.zygote.start(
+                words,
+                self.home,
+                **self.variables | step | variables | {"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)},
+            )
+            for task in range(tasks)
+        ]
 
     def torchrun(self, options: list[str], *fits: dict[str, Any], **variables: str) -> Child:
         """Start torchrun."""

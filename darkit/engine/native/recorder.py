@@ -14,7 +14,7 @@ from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import AUTO, TrainerConfig
 from darkit.engine.description.describe import describe_model
 from darkit.engine.description.exports import write_exports
-from darkit.engine.lightning import restore_from, was_sent_sigterm
+from darkit.engine.lightning import copies_process, own_children, restore_from, was_sent_sigterm
 from darkit.engine.log.progress import announce
 from darkit.engine.log.rows import Sink
 from darkit.engine.log.tensorboard import TensorBoardSink
@@ -24,6 +24,7 @@ from darkit.engine.native.settings import recorded_settings, settings_of
 from darkit.engine.native.state import KEY
 from darkit.engine.resume import Resume, find_resume
 from darkit.engine.session import DEFAULT_SERIES, Session
+from darkit.engine.together import meet_in_loop
 from darkit.errors import ConfigError
 from darkit.runs import Run, base, files
 from darkit.runs.checkpoints import latest_checkpoint
@@ -157,6 +158,10 @@ class RunRecorder(lightning.Callback):
             return
         state = self._given or {}
         self.session = session = self._open(trainer, pl_module, state)
+        session.meeting = meet_in_loop(watch=True)
+        if session.meeting is not None:
+            session.meeting.attach(session.end, session.guard.request)
+            own_children(trainer)
         self._run = Run(session.folder)
         self.config.log_step_interval = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
         session.begin(
@@ -286,6 +291,11 @@ def _whence(state: Mapping[str, Any]) -> str:
 
 def refuse_strategy(trainer: lightning.Trainer) -> None:
     """Refuse strategies whose processes do not have the whole state. Raises `ConfigError`."""
+    if copies_process(trainer):
+        raise ConfigError(
+            "Training with copies of this process (strategies *_spawn, *_fork and *_notebook) is not supported: use "
+            "strategy='ddp' in a script."
+        )
     if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
         raise ConfigError(
             f"The strategy {type(trainer.strategy).__name__} is not supported: its processes may each hold a part of "
