@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -58,6 +59,11 @@ class Child:
         """Kill it and everything it has started; return its exit code."""
         os.killpg(self.pid, signal.SIGKILL)
         return self.wait()
+
+    def kill_rest(self) -> None:
+        """Kill what it has left behind in its group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def wait(self) -> int:
         """Wait for its end; return its exit code, negative for a signal."""

@@ -10,7 +10,7 @@ from typing import Any
 from tests.children import CHECKOUT, Child, Zygote
 
 SCRIPT = """
-import faulthandler, json, os, signal, sys, threading, time
+import faulthandler, functools, json, os, signal, sys, time
 import lightning, torch, darkit
 from torch import nn
 
@@ -21,10 +21,9 @@ if "PATIENCE" in os.environ:
     darkit.engine.together.PATIENCE = float(os.environ["PATIENCE"])
 RANK = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))
 
-def kill_in_save(folder):
-    while not [name for name in os.listdir(folder) if ".tmp-" in name and "ckpt" in name]:
-        pass
-    os.kill(os.getpid(), signal.SIGKILL)
+def kill_in_save(folder, *arguments):
+    if any(".tmp-" in name and "ckpt" in name for name in os.listdir(folder)):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 class Fault(lightning.Callback):
     # what happens in one process after a step: FAULT is kind:rank:step
@@ -44,7 +43,7 @@ class Fault(lightning.Callback):
                 for parameter in trainer.lightning_module.parameters():
                     parameter.fill_(float("nan"))
         if kind == "save":
-            threading.Thread(target=kill_in_save, args=(trainer.default_root_dir,), daemon=True).start()
+            os.fsync = functools.partial(kill_in_save, trainer.default_root_dir)
         if kind == "hang":
             while True:
                 time.sleep(1)
@@ -62,6 +61,9 @@ def variables():
     return {key: value for key, value in os.environ.items() if "RANK" in key or "MASTER" in key or "DARKIT" in key}
 
 def main():
+    if os.environ.get("FAULT", "").startswith("late") and RANK:
+        print("waits", flush=True)
+        time.sleep(60)
     for settings in json.loads(sys.argv[1]):
         before = variables()
         try:
@@ -69,6 +71,10 @@ def main():
         except darkit.errors.DarkitError as error:
             print("refused", RANK, type(error).__name__, error, flush=True)
             continue
+        except ValueError:
+            if not os.environ.get("STAY"):
+                raise
+            time.sleep(60)
         print("trained", RANK, run.name, "with the same variables" if before == variables() else "", flush=True)
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ with darkit.start_run(max_step=20, tensorboard=False) as run:
             raise ValueError("this process fails")
         value = torch.ones(1)
         torch.distributed.all_reduce(value)
-        run.log(step, loss=float(value))
+        run.log({"loss": float(value)}, step=step)
     print("looped", rank, run.name, flush=True)
 """
 

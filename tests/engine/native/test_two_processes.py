@@ -1,17 +1,13 @@
-"""Two processes under Lightning's own loop: one writer, and an exact resume after an error in both."""
+"""Two processes under Lightning's own loop: one writer, and an exact resume after an error in one."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import darkit
-from tests.children import CHECKOUT, LIMIT
+from tests.children import CHECKOUT, Zygote
 
 SCRIPT = """
 import os, sys, warnings
@@ -22,7 +18,7 @@ from tests.engine.native.modules import Base, samples, train_loader
 
 class Fail(lightning.Callback):
     def on_train_batch_start(self, trainer, *arguments):
-        if sys.argv[2] == "fails" and trainer.global_step == 5:
+        if sys.argv[2] == "fails" and trainer.global_step == 5 and trainer.global_rank == 1:
             raise RuntimeError("broke")
 
 lightning.seed_everything(0)
@@ -42,34 +38,44 @@ print("weights", sum(float(value.detach().double().sum()) for value in module.pa
 """
 
 
-def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Runs the script with both of its processes, and ends both if they hang."""
+@pytest.mark.parametrize("way", ["recorder", pytest.param("fit", marks=pytest.mark.soak)])
+def test_two_processes_write_one_run_and_go_on_exactly(way: str, zygote: Zygote, tmp_path: Path, home: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    command = [sys.executable, str(script), *words]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=LIMIT)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    return subprocess.CompletedProcess(command, process.returncode, output)
 
+    def run(*words: str) -> tuple[int, str]:
+        child = zygote.start([str(script), way, *words], home, PYTHONPATH=str(CHECKOUT), WARM_PYTHON=zygote.python)
+        return child.wait(), child.output
 
-@pytest.mark.parametrize("way", ["recorder", pytest.param("fit", marks=pytest.mark.soak)])
-def test_two_processes_write_one_run_and_go_on_exactly(way: str, tmp_path: Path) -> None:
-    straight = run(tmp_path, way, "works", "straight")
-    assert straight.returncode == 0, straight.stdout
-    failed = run(tmp_path, way, "fails", "run")
-    assert failed.returncode != 0
+    code, straight = run("works", "straight")
+    assert code == 0, straight
+    code, failed = run("fails", "run")
+    assert code != 0
+    assert darkit.load("run").details.reason == "Process 1 of 2 failed: RuntimeError: broke", failed
     assert darkit.load("run").status == "crashed"
-    done = run(tmp_path, way, "works", "run")
-    assert done.returncode == 0, done.stdout
-    weights = [line for line in (straight.stdout + done.stdout).splitlines() if line.startswith("weights")]
+    code, done = run("works", "run")
+    assert code == 0, done
+    weights = [line for line in (straight + done).splitlines() if line.startswith("weights")]
     assert len(weights) == 4
     assert len(set(weights)) == 1
     assert darkit.load("run").log()["step"].to_list() == list(range(1, 13))
     assert darkit.load("run").log().drop("time").equals(darkit.load("straight").log().drop("time"))
+
+
+COPIES = """
+import lightning, darkit
+from tests.engine.native.modules import Base, train_loader
+
+trainer = lightning.Trainer(
+    accelerator="cpu", devices=2, strategy="ddp_fork", max_steps=4, logger=False, enable_checkpointing=False,
+    enable_progress_bar=False, use_distributed_sampler=False, callbacks=[darkit.RunRecorder("copied")],
+)
+trainer.fit(Base(), train_loader())
+"""
+
+
+def test_copies_of_the_process_are_refused_before_there_is_a_run(zygote: Zygote, home: Path) -> None:
+    child = zygote.run(COPIES, home, PYTHONPATH=str(CHECKOUT))
+    assert child.wait() != 0
+    assert "Training with copies of this process" in child.output
+    assert not home.exists()
