@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -28,7 +29,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from darkit.engine.lightning import free_port
 from tests.children import CHECKOUT, LIMIT, Child, Zygote
 
 
@@ -111,6 +111,13 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], home: str) -> 
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # the first holds the store of the group
         torch.distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _place(home: Path, rank: int) -> Path:
