@@ -131,12 +131,12 @@ def _why_not(same: Resume, was: int, now: int, order: BatchOrder | None) -> str:
     )
     if order is None:
         return text + (
-            f"because its data has its own order: resume it on {was}, {_HOW}. Runs with a map-style dataset resume on "
-            "any number of processes."
+            f"because its data has its own order: resume it on {_processes(was)}, {_HOW}. Runs with a map-style "
+            "dataset resume on any number of processes."
         )
     return text + (
-        f"because a step may have samples of two epochs: resume it on {was}, {_HOW}. Runs with global_batch_size "
-        "resume on any number of processes."
+        f"because a step may have samples of two epochs: resume it on {_processes(was)}, {_HOW}. Runs with "
+        "global_batch_size resume on any number of processes."
     )
 
 
