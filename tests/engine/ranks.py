@@ -104,13 +104,6 @@ def end_of(children: Sequence[Child], limit: float = LIMIT) -> list[int]:
     return [codes[rank] for rank in range(len(children))]
 
 
-def free_port() -> int:
-    """Return a port that nothing uses now."""
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
-
-
 def call(function: Callable[..., Any], arguments: dict[str, Any], home: str) -> None:
     """Call a case in one of several processes and keep what it returns."""
     torch.set_num_threads(1)
