@@ -9,6 +9,7 @@ from darkit.cli.quoting import unquoted, with_text_quoted
 from darkit.cli.recorded import believed_overrides, key_of
 from darkit.engine.aliases import field_of
 from darkit.engine.config import AUTO, TrainerConfig
+from darkit.engine.launchers import has_lasting_name
 from darkit.errors import ConfigError
 from darkit.runs import Run, base, load
 from darkit.runs.names import run_path
@@ -58,6 +59,8 @@ def resumed(words: Sequence[str]) -> Run | None:
         return load(wanted)
     name = values.get("name", "null")
     if name in ("", "null"):
+        if wanted.lower() == AUTO and has_lasting_name():
+            return None
         raise ConfigError(f"resume={wanted} resumes the run called name=, but no name was given: write resume=NAME.")
     if wanted.lower() == AUTO and not run_path(base(), name).exists():
         return None

@@ -1,11 +1,9 @@
-"""What started the processes of a training, from the variables that torchrun, srun and submitit set."""
+"""What started the processes of a training, by the variables of torchrun, srun and submitit. Imports no torch."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from darkit.errors import ConfigError
 
@@ -106,6 +104,8 @@ def _launched(by: str, size: int, nodes: int, rank: int, local: int, node: int) 
 
 def _meeting_point(by: str, nodes: int) -> tuple[str, int]:
     """Return host and port at which the processes meet: those of the launcher, or made from the job's number."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
     host, port = os.environ.get("MASTER_ADDR", ""), number("MASTER_PORT")
     if by == "torchrun":
         return host or _LOCAL, port
@@ -127,6 +127,11 @@ def slurm_job() -> str | None:
         return None
     array = os.environ.get("SLURM_ARRAY_JOB_ID", ""), os.environ.get("SLURM_ARRAY_TASK_ID", "")
     return "_".join(array) if all(part.isdigit() for part in array) else job
+
+
+def has_lasting_name() -> bool:
+    """Return whether a run without a name gets one that is the same after a restart."""
+    return slurm_job() is not None or (is_torchrun() and uses_agents_store())
 
 
 def uses_agents_store() -> bool:

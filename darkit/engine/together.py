@@ -58,9 +58,9 @@ def together(config: TrainerConfig) -> Iterator[Place]:
             yield place
         except StopTraining as stop:  # it was asked to while it waited for the others: nothing had begun
             meeting.report(stop)
-            for request in stop.args:
+            for request in stop.args if place.rank == 0 else ():  # it has the job requeued
                 request.end_process()
-            raise
+            raise SystemExit(1) from None
         except BaseException as error:
             meeting.report(error)
             if has_group():

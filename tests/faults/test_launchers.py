@@ -128,3 +128,7 @@ def test_the_command_line_under_torchrun_prints_once(several: Several, zygote: Z
     assert again.wait() != 0
     assert again.output.count(f"A run '{path.name}' already exists") == 1
     assert json.loads((path / "trainer_config.json").read_text())["device_num"] == 2
+    lasting = zygote.start([*words, *settings, "resume=auto"], home, **several.variables)
+    assert lasting.wait() == 0, lasting.output
+    assert lasting.output.count("run directory") == 1
+    assert any(path.name.startswith("torchrun-") for path in (home / "base").iterdir())
