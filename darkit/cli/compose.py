@@ -47,6 +47,7 @@ class TrainSettings:
     data: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     name: str | None = None
+    project: str | None = None
     resume: Any = None
     resume_overrides: bool = False
     loss: Any = None

@@ -28,6 +28,7 @@ _open_runs: dict[Path, ActiveRun] = {}
 def start_run(
     name: str | None = None,
     *,
+    project: str | None = None,
     config: Any = None,
     max_step: int | None = None,
     model: Any = None,
@@ -45,6 +46,7 @@ def start_run(
 
     Args:
         name: The run's name; None generates one.
+        project: The project that the run belongs to, named as a run is; None for none. A resumed run keeps its own.
         config: The settings to record in ``config.json``: a mapping, a dataclass, a namespace or any object with
             attributes. A resumed run keeps its own if it is None.
         max_step: The step at which the loop will end, for the progress; None if it is not known.
@@ -70,6 +72,7 @@ def start_run(
     """
     start = open_loop(
         name=name,
+        project=project,
         config=config,
         settings={
             "max_step": max_step,

@@ -63,6 +63,7 @@ class LoopStart:
 def open_loop(
     *,
     name: str | None,
+    project: str | None,
     config: Any,
     settings: Mapping[str, Any],
     model: Any,
@@ -75,6 +76,7 @@ def open_loop(
 
     Args:
         name: As in `darkit.start_run`, like the others without a description.
+        project: As there.
         config: As there.
         settings: The arguments that are fields of `TrainerConfig` too, and are recorded.
         model: As there.
@@ -87,7 +89,7 @@ def open_loop(
         DarkitError: As there.
     """
     given = {key: value for key, value in settings.items() if key != "max_step" or value is not None}
-    checked = TrainerConfig(name=name, **given)
+    checked = TrainerConfig(name=name, project=project, **given)
     max_step = None if settings["max_step"] is None else checked.max_step
     if model is not None and not isinstance(model, nn.Module):
         raise ModelError(f"model must be a torch.nn.Module, not {type(model).__name__}.")
@@ -116,6 +118,7 @@ def open_loop(
             kind = "run" if model is None else type(bare(model)).__name__
             session = Session.create(root, checked, kind, rank)
     session.meeting = meeting
+    session.project = project
     try:
         if session.writes:
             if same is not None:
@@ -128,7 +131,7 @@ def open_loop(
         session.describe(described, None, curves, {}, changes=changes)
         if session.writes:
             files.write_json(session.folder / files.MODEL_CONFIG, values)
-            recorded = {"name": session.folder.name, **settings, "max_step": max_step}
+            recorded = {"name": session.folder.name, "project": project, **settings, "max_step": max_step}
             files.write_json(session.folder / files.TRAINER_CONFIG, recorded)
             if tokenizer is not None:
                 write_tokenizer(session.folder, tokenizer)

@@ -14,7 +14,7 @@ from darkit.core.active import ActiveRun, start_run
 from darkit.engine.native.experiment import Experiment
 from darkit.runs import Run
 from darkit.runs.configs import public_values
-from darkit.runs.names import check_name
+from darkit.runs.names import check_name, check_project
 
 
 class RunLogger(Logger):
@@ -25,6 +25,7 @@ class RunLogger(Logger):
 
     Args:
         name: The run's name; None generates one.
+        project: The project that the run belongs to; None for none.
         tensorboard: Whether the log also goes to TensorBoard files in the run directory.
         series: The curves to show: name -> [x column, y column].
 
@@ -33,13 +34,20 @@ class RunLogger(Logger):
     """
 
     def __init__(
-        self, name: str | None = None, *, tensorboard: bool = False, series: Mapping[str, Sequence[str]] | None = None
+        self,
+        name: str | None = None,
+        *,
+        project: str | None = None,
+        tensorboard: bool = False,
+        series: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         if name is not None:
             check_name(name)
+        if project is not None:
+            check_project(project)
         self._name = name
-        self._settings: dict[str, Any] = {"tensorboard": tensorboard, "series": series}
+        self._settings: dict[str, Any] = {"project": project, "tensorboard": tensorboard, "series": series}
         self._hparams: dict[str, Any] = {}
         self._active: ActiveRun | None = None
         self._experiment = Experiment(lambda: Run(self.run.path), self._put)

@@ -147,6 +147,7 @@ def read_address(href: str) -> tuple[str, dict[str, Any]]:
         "tab": one("tab", "charts"),
         "search": one("q"),
         "archived": one("archived") == "1",
+        "project": one("project"),
         "language": one("lang"),
     }
 

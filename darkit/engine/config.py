@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from darkit.engine.aliases import field_of, plain_number, with_fields
 from darkit.errors import ConfigError, nearest
 from darkit.runs.best import best_mode
-from darkit.runs.names import check_name
+from darkit.runs.names import check_name, check_project
 
 AUTO = "auto"  # resume="auto": resume the run of that name if it exists, else start it
 
@@ -153,6 +153,9 @@ class TrainerConfig:
     nan_policy: str = _limited("stop", one_of=("stop", "warn"))
     """Reaction to a loss that is NaN or infinite: ``stop`` the run, or ``warn`` once and continue."""
 
+    project: str | None = None
+    """Project that the run belongs to, named as a run is; None for none. A resumed run keeps its project."""
+
     @property
     def best_mode(self) -> str:
         """``min`` or ``max``: `mode`, or by default what the name of `monitor` implies."""
@@ -198,6 +201,8 @@ class TrainerConfig:
                 field.metadata.get("limits", _Limits()).check(field.name, value)
         if self.name is not None:
             check_name(self.name)
+        if self.project is not None:
+            check_project(self.project)
 
 
 Config = TypeVar("Config", bound=TrainerConfig)

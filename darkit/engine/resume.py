@@ -42,7 +42,7 @@ _MATHEMATICS = (
 )
 _CUTS = ("device_num", "num_nodes", "batch_size", "gradient_accumulation_steps", "global_batch_size")
 _DRAWN = ("sample", "sample_parts", "fingerprint")
-_EXPECTED_TO_DIFFER = ("name", "max_step", "max_epoch", "device")
+_EXPECTED_TO_DIFFER = ("name", "project", "max_step", "max_epoch", "device")
 Changes = Mapping[str, tuple[Any, Any]]
 
 

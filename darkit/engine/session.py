@@ -90,6 +90,7 @@ class Session:
         self._keeps_log = False
         self._created = created
         self._recorded = False
+        self.project: str | None = None
         self.writes = writes
         self._status: status.StatusWriter | None = None
         self._console: Console | None = None
@@ -188,8 +189,9 @@ class Session:
         if not self.writes:
             return
         self.check()
+        project = (config.project if config is not None else None) or self.project
         if not self._created and (self.step or self._keeps_log) and Run(self.folder).info:
-            self._record_resume(changes or {}, model)
+            self._record_resume(changes or {}, model, project)
             return
         described = describe_environment()
         environment = described.pop("environment")
@@ -197,6 +199,7 @@ class Session:
             "id": self.run_id,
             "name": self.folder.name,
             "created": time.time(),
+            **({"project": project} if project else {}),
             "model": (model or ModelDescription("", "none", "", {})).as_dict(),
             "series": {name: list(columns) for name, columns in check_series(series).items()},
             **({"made_by": START_RUN} if config is None else {"seed": config.seed}),
@@ -210,7 +213,7 @@ class Session:
         if composed:
             files.write_text(self.folder / files.COMPOSED_CONFIG, composed)
 
-    def _record_resume(self, changes: Changes, model: ModelDescription | None) -> None:
+    def _record_resume(self, changes: Changes, model: ModelDescription | None, project: str | None) -> None:
         if self._recorded:  # by the caller that opened it
             return
         self._recorded = True
@@ -226,7 +229,10 @@ class Session:
         entry = {"after_step": self.step, "time": time.time(), "changes": pairs, **environment}
         files.write_json(
             self.folder / files.RUN,
-            facts | described | {"continued": [*facts.get("continued", []), entry]},
+            facts
+            | described
+            | ({"project": project} if project else {})
+            | {"continued": [*facts.get("continued", []), entry]},
         )
 
     def begin(

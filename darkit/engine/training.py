@@ -66,6 +66,7 @@ def fit(
     val_data: Any = None,
     *,
     name: str | None = None,
+    project: str | None = None,
     config: TrainerConfig | None = None,
     loss: Callable[..., Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -90,6 +91,7 @@ def fit(
             ``train_dataloader`` of its own.
         val_data: Validation data, likewise, or None.
         name: The run's name; None generates one.
+        project: The project that it belongs to; see `TrainerConfig`.
         config: The trainer's config. Its ``device`` is set to the device in use; nothing else is changed, so several
             runs may share one.
         loss: A callable of outputs and target, or of model and batch; None uses the model's loss, see
@@ -130,6 +132,8 @@ def fit(
     overrides |= {key: value for key, value in named.items() if isinstance(value, str)}
     if name is not None:
         overrides["name"] = name
+    if project is not None:
+        overrides["project"] = project
     arguments = {key: overrides.pop(key) for key in ARGUMENTS & overrides.keys()} if trains_itself(model) else {}
     own = with_overrides(copy.copy(given), overrides)
     given.device = resolve_device(own)

@@ -34,7 +34,7 @@ class RunTracker(GeneralTracker):  # type: ignore[misc]
 
     Args:
         name: The run's name; None generates one.
-        **settings: As for `darkit.start_run`, such as ``max_step``, ``model`` and ``resume``.
+        **settings: As for `darkit.start_run`, such as ``project``, ``max_step``, ``model`` and ``resume``.
     """
 
     name = "darkit"

@@ -28,7 +28,7 @@ from darkit.errors import ConfigError, LogError, RunExistsError
 from darkit.runs import Run, base, files, list_runs
 from darkit.runs.checkpoints import checkpoint_steps
 from darkit.runs.configs import public_values
-from darkit.runs.names import run_path
+from darkit.runs.names import check_project, run_path
 from darkit.runs.notes import Evaluation, add_evaluation
 
 try:
@@ -54,6 +54,7 @@ class RunCallback(TrainerCallback, ExportableState):
 
     Args:
         name: The run's name; None generates one, or takes that of the run that is resumed.
+        project: The project that the run belongs to; None for none.
         config: Further settings to record beside the training arguments.
         save: Save the weights whenever the Trainer saves, and at the end. Weights that are distributed over processes
             (FSDP, DeepSpeed, tensor parallel) are never saved.
@@ -72,6 +73,7 @@ class RunCallback(TrainerCallback, ExportableState):
         self,
         name: str | None = None,
         *,
+        project: str | None = None,
         config: Mapping[str, Any] | None = None,
         save: bool = True,
         keep_last: int | None = None,
@@ -87,7 +89,10 @@ class RunCallback(TrainerCallback, ExportableState):
         self._name = name
         self._config = dict(config or {})
         self._save = save
+        if project is not None:
+            check_project(project)
         self._settings: dict[str, Any] = {
+            "project": project,
             "keep_last": keep_last,
             "keep_best": keep_best,
             "monitor": monitor,

@@ -122,7 +122,7 @@ class Index:
             connection.execute("PRAGMA synchronous = OFF")  # a cache; what a power cut damages is made again
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS runs "
-                "(kind TEXT, name TEXT, signature BLOB, value TEXT, PRIMARY KEY (kind, name)) WITHOUT ROWID"
+                "(kind TEXT, name TEXT, signature BLOB, value TEXT, PRIMARY KEY (kind, name))"
             )
             connection.executemany("DELETE FROM runs WHERE kind = ? AND name = ?", removed)
             connection.executemany(

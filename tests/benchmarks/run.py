@@ -109,6 +109,11 @@ def dashboard(*options: str) -> None:
     subprocess.run([sys.executable, str(FOLDER / "dashboard.py"), *options], check=True)
 
 
+def many_runs(*options: str) -> None:
+    """The list of ten thousand runs, and the dashboard's table of them."""
+    subprocess.run([sys.executable, str(FOLDER / "many_runs.py"), *options], check=True)
+
+
 SUITES: dict[str, Callable[..., None]] = {
     "steps": steps,
     "loop": loop,
@@ -117,11 +122,12 @@ SUITES: dict[str, Callable[..., None]] = {
     "preparation": preparation,
     "spiking": spiking,
     "dashboard": dashboard,
+    "many_runs": many_runs,
 }
 
 
 def main(words: list[str]) -> int:
-    """Run the suites of these names, or all; what follows from the first ``--`` on is for the dashboard's."""
+    """Run the suites of these names, or all; what follows from the first ``--`` on is for those that take it."""
     cut = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
     names, options = words[:cut], words[cut:]
     unknown = [name for name in names if name not in SUITES]
@@ -133,7 +139,7 @@ def main(words: list[str]) -> int:
     )
     for name in names or SUITES:
         print(f"\n## {name}", flush=True)
-        SUITES[name](*(options if name == "dashboard" else ()))
+        SUITES[name](*(options if name in ("dashboard", "many_runs") else ()))
     return 0
 
 

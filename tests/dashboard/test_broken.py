@@ -87,7 +87,7 @@ def library(home: Path) -> Library:
 
 def test_every_broken_folder_is_a_row_and_says_why(library: Library) -> None:
     _, entries = library.entries()
-    rows = {entry.facts.name: entry.row for entry in entries}
+    rows = {entry.name: entry.row for entry in entries}
     assert rows.keys() == {*BROKEN, "no-run-at-all", "link", "bad:name", "latin-?"}
     for name in (*MARKED, "no-run-at-all", "link", "bad:name", "latin-?"):
         assert rows[name]["problem"], name

@@ -91,7 +91,7 @@ def sent(value: object) -> None:
 def everything(library: Library, names: list[str], language: str = "en") -> None:
     """Make everything that the pages could ask of these runs."""
     charts = Charts(library)
-    sent(table_rows(library, {"since": 0, "columns": ["model.a"]}))
+    sent(json.loads(table_rows(library, {"since": 0, "columns": ["model.a"]})))
     shown = charts.chosen(names, "log")
     _, state = read_address("/compare?" + "&".join(f"run={name}" for name in names))
     for view in (View(), View(axis="wall", smooth=0.5), View(group="model.a", log=True), View(source="system")):
@@ -141,7 +141,7 @@ def test_no_file_of_a_run_is_waited_for_followed_or_read_without_end(home: Path,
         KINDS[kind](folder / file)
     library = Library(root, LogCache())
     everything(library, [f"{kind}-{file}" for file in FILES])
-    rows = {entry.facts.name: entry.row for entry in library.entries()[1]}
+    rows = {entry.name: entry.row for entry in library.entries()[1]}
     for file in (files.STATUS, files.RUN, files.MODEL_CONFIG, files.TRAINER_CONFIG, files.NOTES):
         assert file in rows[f"{kind}-{file}"]["problem"], file
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from playwright.sync_api import Page, expect
 
 from darkit.runs import files
-from darkit.runs.notes import Notes, read_notes, write_notes
+from darkit.runs.notes import Notes, read_notes, set_project, write_notes
 from darkit.runs.trash import list_trash
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import loss_at, make_run
@@ -85,6 +85,30 @@ def test_columns_that_were_moved_stay_where_they_are_when_more_are_chosen_and_af
     page.reload()
     expect(page.locator("#grid-box[data-filled='7']")).to_have_count(1)
     assert page.evaluate(order) == ["name", "model", "progress", "device"]
+
+
+def test_runs_are_filtered_by_project_and_the_column_is_there_only_if_a_run_has_one(
+    dashboard: Served, open_page: Open
+) -> None:
+    for name in "abc":
+        make_run(dashboard.root, name, 20)
+    page = open_page(dashboard.address + "/")
+    expect(page.locator("#run-count")).to_have_text("3")
+    expect(page.locator("#project")).to_be_hidden()
+    assert page.locator('.ag-header-cell[col-id="project"]').count() == 0
+    for name, project in {"a": "language", "b": "vision"}.items():
+        set_project(dashboard.root / name, project)
+    expect(page.locator('.ag-header-cell[col-id="project"]')).to_have_count(1)
+    page.locator("#project").click()
+    page.get_by_role("option", name="vision").click()
+    expect(page.locator("#run-count")).to_have_text("1 of 3")
+    assert parse_qs(urlsplit(page.url).query)["project"] == ["vision"]
+    page.reload()
+    expect(page.locator("#run-count")).to_have_text("1 of 3")
+    expect(page.locator("#project")).to_have_value("vision")
+    page.goto(dashboard.address + "/?project=unknown")
+    expect(page.locator("#run-count")).to_have_text("0 of 3")
+    expect(page.locator("#project")).to_have_value("unknown")
 
 
 def test_the_selection_is_restored_from_the_address(runs: Served, open_page: Open) -> None:

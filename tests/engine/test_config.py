@@ -49,7 +49,7 @@ TEXTS = ("strategy", "optimizer", "monitor")
 
 
 def test_these_tests_know_every_field() -> None:
-    assert set(FIELDS) == {"name", "betas", *MAYBE, *LEAST, *NOT_NEGATIVE, *CHOICES, *FLAGS, *TEXTS}
+    assert set(FIELDS) == {"name", "project", "betas", *MAYBE, *LEAST, *NOT_NEGATIVE, *CHOICES, *FLAGS, *TEXTS}
 
 
 @pytest.mark.parametrize(("field", "least"), LEAST.items())

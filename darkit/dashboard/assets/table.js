@@ -3,7 +3,7 @@
 (() => {
   const {element, say} = darkit;
   const h = (...parts) => React.createElement(...parts);
-  const fixed = ["state", "name", "progress", "eta", "model", "rate", "duration", "started", "device", "tags", "note", "problem"];
+  const fixed = ["state", "name", "progress", "eta", "project", "model", "rate", "duration", "started", "device", "tags", "note", "problem"];
   const hiddenAtFirst = new Set(["note", "problem"]);
   const MOST_KEYS = 100; // columns of config values in one request
   const MOST_REMEMBERED = 200; // selected runs in the address, as many as can be compared
@@ -49,6 +49,7 @@
   const column = {
     state: {width: 118, valueGetter: ({data}) => say(`state_${data.state}`), cellRenderer: cells.state, pinned: "left"},
     name: {minWidth: 150, width: 210, cellRenderer: cells.name, pinned: "left", field: "name"},
+    project: {width: 120},
     model: {width: 110},
     progress: {width: 160, filter: "agNumberColumnFilter", valueGetter: ({data}) => data.step, cellRenderer: cells.progress},
     eta: {width: 110, type: "rightAligned", filter: "agNumberColumnFilter", valueFormatter: ({value}) => darkit.duration(value)},
@@ -76,6 +77,7 @@
       this.rows = new Map();
       this.series = [];
       this.keys = [];
+      this.projects = [];
       this.numeric = new Set();
       this.version = 0;
       this.first = true;
@@ -112,9 +114,10 @@
     passes(row) {
       const query = darkit.parameters();
       if (row.archived && query.get("archived") !== "1") return false;
+      if (query.get("project") && row.project !== query.get("project")) return false;
       const words = (query.get("q") || "").toLowerCase().split(/\s+/).filter(Boolean);
       if (!words.length) return true;
-      const text = [row.name, row.model, row.state, say(`state_${row.state}`), row.device, row.note, ...row.tags].join(" ").toLowerCase();
+      const text = [row.name, row.project, row.model, row.state, say(`state_${row.state}`), row.device, row.note, ...row.tags].join(" ").toLowerCase();
       return words.every((word) => text.includes(word));
     }
 
@@ -136,12 +139,15 @@
         this.loop.end();
         return 1e9;
       }
-      this.update(await this.fetch());
+      const answer = await this.fetch();
+      this.update(answer);
+      if (answer.waiting) return 50; // the server has not read all runs yet
       return [...this.rows.values()].some((row) => row.state === "running") ? 1000 : 2000;
     }
 
     update(answer) {
       this.version = answer.version;
+      this.leftOut = answer.left_out;
       const changed = [];
       const added = [];
       for (const row of answer.rows) {
@@ -161,7 +167,7 @@
         this.keys = Object.keys(answer.keys);
         this.numeric = new Set(this.keys.filter((key) => answer.keys[key]));
       }
-      const columnsChanged = this.findSeries(answer.rows);
+      const columnsChanged = this.findSeries(answer.rows) | (answer.rows.length && this.findProjects());
       if (this.first || columnsChanged) this.setColumns();
       if (this.first) {
         this.grid.setGridOption("rowData", answer.rows);
@@ -202,9 +208,22 @@
       return grew || keysGrew;
     }
 
+    /* Offers the projects of all runs as a filter; without any, neither the filter nor the column is shown. */
+    findProjects() {
+      const projects = [...new Set([...this.rows.values()].map((row) => row.project).filter(Boolean))].sort();
+      const changed = projects.join("\n") !== this.projects.join("\n");
+      const appeared = Boolean(projects.length) !== Boolean(this.projects.length);
+      this.projects = projects;
+      const chosen = darkit.parameters().get("project");
+      const offered = chosen && !projects.includes(chosen) ? [chosen, ...projects] : projects;
+      if (changed) dash_clientside.set_props("project", {data: offered, style: offered.length ? {} : {display: "none"}});
+      return appeared;
+    }
+
     allColumns() {
       const seriesColumns = this.series.flatMap((name) => [`last:${name}`, `best:${name}`]);
-      return [...fixed.slice(0, 4), ...seriesColumns, ...fixed.slice(4), ...this.keys.map((key) => `config:${key}`)];
+      const own = this.projects.length ? fixed : fixed.filter((id) => id !== "project");
+      return [...own.slice(0, 4), ...seriesColumns, ...own.slice(4), ...this.keys.map((key) => `config:${key}`)];
     }
 
     title(id) {
@@ -325,7 +344,7 @@
 
     countRows() {
       const shown = this.grid.getDisplayedRowCount();
-      const all = this.rows.size;
+      const all = this.rows.size + (this.leftOut || 0);
       document.getElementById("run-count").textContent =
         shown === all ? darkit.count(all) : say("count_of", {shown: darkit.count(shown), all: darkit.count(all)});
     }
@@ -380,8 +399,8 @@
   });
 
   Object.assign(dash_clientside.darkit, {
-    follow_runs(search, archived, columns) {
-      darkit.remember({q: search || null, archived: archived ? "1" : null});
+    follow_runs(search, archived, columns, project) {
+      darkit.remember({q: search || null, archived: archived ? "1" : null, project: project || null});
       if (table && !table.first) {
         table.choose(columns || []);
         table.filter();

@@ -15,8 +15,9 @@ from darkit.dashboard.charts.curves import EMPTY, Curve, band_of, curve_of, odd_
 from darkit.dashboard.charts.downsample import MOST_POINTS, memory_of, pick
 from darkit.dashboard.charts.figures import GroupBand, Line, chart_figure, inert, numbers, odd_words, robust_scale
 from darkit.dashboard.reading.facts import Facts, readable
-from darkit.dashboard.reading.library import Library, pace, usable_series
+from darkit.dashboard.reading.library import Library
 from darkit.dashboard.reading.machine import measure
+from darkit.dashboard.reading.rows import pace, usable_series
 from darkit.dashboard.reading.tail import Table
 from darkit.dashboard.texts import text
 from darkit.dashboard.view import MOST_CHARTS, View

@@ -10,7 +10,7 @@ from darkit.dashboard.charts.charts import Charts, Shown
 from darkit.dashboard.charts.figures import base_layout
 from darkit.dashboard.charts.parallel import parallel_figure
 from darkit.dashboard.reading.facts import readable
-from darkit.dashboard.reading.library import series_values, usable_series
+from darkit.dashboard.reading.rows import series_values, usable_series
 from darkit.runs.best import best_mode
 
 MISSING = "–"

@@ -81,7 +81,7 @@ def add_callbacks(app: Dash, library: Library) -> None:
         all_notes = list(chosen.values())
         if not clicks or not all_notes:
             return no_update, no_update, no_update, no_update, no_update
-        everywhere = sorted({readable(tag) for entry in library.entries()[1] for tag in entry.facts.notes.tags})
+        everywhere = sorted({readable(tag) for entry in library.entries()[1] for tag in entry.tags})
         note = readable(all_notes[0].note) if len(names) == 1 else ""
         tags = [readable(tag) for tag in all_notes[0].tags if all(tag in notes.tags for notes in all_notes)]
         shown = {"tags": tags, "notes": {name: readable(notes.note) for name, notes in chosen.items()}}
@@ -152,7 +152,7 @@ def _add_rename(app: Dash, library: Library) -> None:
     def rename_tag(clicks: int | None, old: str | None, new: str | None, language: str) -> tuple[Messages, Any]:
         if not clicks or not old or not (new or "").strip():
             return [], no_update
-        tagged = [entry.facts.name for entry in library.entries()[1] if old in entry.facts.notes.tags]
+        tagged = [entry.name for entry in library.entries()[1] if old in entry.tags]
 
         def put(name: str) -> None:
             folder = library.writable_folder(name)

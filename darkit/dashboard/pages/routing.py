@@ -48,7 +48,7 @@ def page_content(
 ) -> tuple[list[Component], bool]:
     """Return the content of a page, and whether it takes the whole width."""
     if path == "/":
-        return runs_page(language, readable(str(library.root)), state["search"], state["archived"]), True
+        return runs_page(language, readable(str(library.root)), state), True
     if path == "/compare":
         names = [name for name in state["runs"] if is_address(name)]
         shown = charts.chosen(names, "log")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import dash_ag_grid as dag
 from dash import Dash, Input, html
@@ -18,7 +20,7 @@ from darkit.dashboard.texts import grid_texts, text
 _PYTHON = "import darkit\nrun = darkit.fit(model, data)"
 
 
-def runs_page(language: str, root: str, search: str, archived: bool) -> list[Component]:
+def runs_page(language: str, root: str, state: Mapping[str, Any]) -> list[Component]:
     """Return the page; its script fills the grid and keeps it up to date."""
     say = partial(text, language)
     return [
@@ -27,9 +29,25 @@ def runs_page(language: str, root: str, search: str, archived: bool) -> list[Com
                 html.H1(say("runs")),
                 html.Span(id="run-count", className="muted"),
                 dmc.TextInput(
-                    id="search", value=search, placeholder=say("search"), size="xs", **{"aria-label": say("search")}
+                    id="search",
+                    value=state["search"],
+                    placeholder=say("search"),
+                    size="xs",
+                    **{"aria-label": say("search")},
                 ),
-                dmc.Switch(id="archived", label=say("show_archived"), checked=archived, size="xs"),
+                dmc.Select(
+                    id="project",
+                    data=[state["project"]] if state["project"] else [],
+                    value=state["project"] or None,
+                    placeholder=say("all_projects"),
+                    searchable=True,
+                    clearable=True,
+                    size="xs",
+                    w=160,
+                    style={} if state["project"] else {"display": "none"},
+                    **{"aria-label": say("col_project")},
+                ),
+                dmc.Switch(id="archived", label=say("show_archived"), checked=state["archived"], size="xs"),
                 dmc.MultiSelect(
                     id="columns",
                     data=[],
@@ -93,5 +111,6 @@ def runs_page(language: str, root: str, search: str, archived: bool) -> list[Com
 
 
 def add_callbacks(app: Dash) -> None:
-    """Add the callback of the search, the archive switch and the choice of columns."""
-    follow(app, "runs", [Input("search", "value"), Input("archived", "checked"), Input("columns", "value")], "search")
+    """Add the callback of the search, the project, the archive switch and the choice of columns."""
+    controls = [("search", "value"), ("archived", "checked"), ("columns", "value"), ("project", "value")]
+    follow(app, "runs", [Input(*control) for control in controls], "search")

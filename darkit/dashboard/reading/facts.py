@@ -11,13 +11,13 @@ from typing import Any
 from darkit.errors import DarkitError
 from darkit.runs import files
 from darkit.runs.names import check_name
-from darkit.runs.notes import Notes, read_notes
+from darkit.runs.notes import Notes, project_of, read_notes
 from darkit.runs.roots import address_of
 from darkit.runs.safe import UnreadableError, as_dict, read_object
-from darkit.runs.status import Status, read_status
+from darkit.runs.status import ALIVE, Status, read_status
 
 BROKEN = "broken"
-_WATCHED = (files.STATUS, files.RUN, files.MODEL_CONFIG, files.TRAINER_CONFIG, files.NOTES)
+WATCHED = (files.STATUS, files.RUN, files.MODEL_CONFIG, files.TRAINER_CONFIG, files.NOTES)
 _MOST_KEYS = 500
 _LONGEST_VALUE = 200  # characters of a config value in a table
 _LONGEST_TRACEBACK = 100_000  # characters
@@ -40,6 +40,7 @@ class Facts:
         notes: Its tags and note.
         opens: Whether it has a page: its name is valid, and it is a real folder.
         label: The label of its root; empty for the first.
+        settled: Whether its status file says that it has ended, so that nothing changes while the files do not.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Facts:
     notes: Notes = field(default_factory=Notes)
     opens: bool = True
     label: str = ""
+    settled: bool = False
 
     @property
     def name(self) -> str:
@@ -70,6 +72,11 @@ class Facts:
         path = model.get("class") if isinstance(model, dict) else model
         return path.rpartition(".")[2].rpartition(":")[2] if isinstance(path, str) else ""
 
+    @property
+    def project(self) -> str:
+        """The project that it belongs to, or empty."""
+        return project_of(self.info, self.notes)
+
     def config_values(self) -> dict[str, Any]:
         """Return every config value by a flat key: ``model.…`` and ``trainer.…``."""
         return {**flatten(self.config, "model"), **flatten(self.trainer, "trainer")}
@@ -78,7 +85,7 @@ class Facts:
 def signature(folder: Path) -> Signature:
     """Return a value that changes when one of the small files does."""
     prefix = os.fspath(folder)
-    return tuple(stamp(f"{prefix}/{name}") for name in _WATCHED)
+    return tuple(stamp(f"{prefix}/{name}") for name in WATCHED)
 
 
 def read_facts(folder: Path, status_of: Callable[[Path], Status] = read_status, label: str = "") -> Facts:
@@ -93,13 +100,14 @@ def read_facts(folder: Path, status_of: Callable[[Path], Status] = read_status, 
     info = _read(folder / files.RUN, problems, missing="run.json is missing: not a run, or it ended before it started")
     config = _read(folder / files.MODEL_CONFIG, problems)
     trainer = _read(folder / files.TRAINER_CONFIG, problems)
-    _read(folder / files.STATUS, problems, missing="status.json is missing")
+    said = _read(folder / files.STATUS, problems, missing="status.json is missing").get("state")
     status = _readable(status_of(folder))
     state = BROKEN if problems else status.state
+    settled = isinstance(said, str) and said not in ALIVE and state not in ALIVE
     notes = read_notes(folder)
     if notes.problem:  # the run itself is sound
         problems.append(notes.problem)
-    return Facts(folder, state, ". ".join(problems), status, info, config, trainer, notes, label=label)
+    return Facts(folder, state, ". ".join(problems), status, info, config, trainer, notes, label=label, settled=settled)
 
 
 def flatten(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +16,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from darkit.dashboard.charts import export
 from darkit.dashboard.charts.charts import Charts
 from darkit.dashboard.charts.compare import parallel
-from darkit.dashboard.reading.facts import Facts, readable
+from darkit.dashboard.reading.entries import Entry
+from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.server.predict import Prompts
 from darkit.dashboard.view import read_names, read_text, read_texts, read_view
@@ -41,9 +43,9 @@ def add_routes(
         return JSONResponse({"error": readable(str(error))}, 404 if isinstance(error, RunNotFoundError) else 400)
 
     @server.post("/api/runs")
-    async def runs(request: Request) -> JSONResponse:
+    async def runs(request: Request) -> Response:
         body = await request.json()
-        return JSONResponse(await run_in_threadpool(table_rows, library, body))
+        return Response(await run_in_threadpool(table_rows, library, body), media_type="application/json")
 
     @server.post("/api/homes")
     async def states(request: Request) -> JSONResponse:
@@ -113,35 +115,30 @@ def add_routes(
         return JSONResponse({"stopped": True})
 
 
-def table_rows(library: Library, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rows of the table of runs that changed since a version, with the config values of some columns."""
+def table_rows(library: Library, body: Mapping[str, Any]) -> bytes:
+    """Return as JSON the rows of the table that changed since a version, with the config values of some columns."""
     since = body.get("since")
     since = since if isinstance(since, int) else 0
     columns = read_texts(body.get("columns", []), _MOST_COLUMNS)
-    version, entries = library.entries()
+    version, membership, entries = library.changes()
     if since > version:  # a version of another server
         since = 0
-    rows = []
-    for entry in entries:
-        if entry.version > since:
-            keys = entry.facts.config_values() if columns else {}
-            rows.append({**entry.row, "config": {key: keys[key] for key in columns if key in keys}})
-    return {
+    rows = [row_text(entry, columns) for entry in entries if entry.version > since]
+    rest = {
         "version": version,
-        "rows": rows,
-        "names": [entry.facts.name for entry in entries] if rows or not since or version != since else None,
-        "keys": config_keys([entry.facts for entry in entries]) if rows else None,
+        "names": [entry.name for entry in entries] if since < membership or not since else None,
+        "keys": library.config_keys() if rows else None,
+        "left_out": library.left_out,
+        "waiting": library.waiting,
     }
+    return f'{json.dumps(rest)[:-1]}, "rows": [{",".join(rows)}]}}'.encode()
 
 
-def config_keys(all_facts: Iterable[Facts]) -> dict[str, bool]:
-    """Return every config key of the runs, in order, and whether its values are all numbers."""
-    found: dict[str, bool] = {}
-    for facts in all_facts:
-        for key, value in facts.config_values().items():
-            numeric = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-            found[key] = numeric and found.get(key, True)
-    return dict(sorted(found.items()))
+def row_text(entry: Entry, columns: Sequence[str]) -> str:
+    """Return a row with the config values of some columns, as JSON."""
+    values = {key: entry.config[key] for key in columns if key in entry.config}
+    config = json.dumps(values, ensure_ascii=False, allow_nan=False) if values else "{}"
+    return f'{entry.text[:-1]},"config":{config}}}'
 
 
 def read_cursors(values: object) -> dict[str, dict[str, list[int]]]:

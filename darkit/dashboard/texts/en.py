@@ -41,6 +41,8 @@ ENGLISH = {
     "delete": "Delete",
     "col_state": "Status",
     "col_name": "Name",
+    "col_project": "Project",
+    "all_projects": "All projects",
     "col_model": "Model",
     "col_progress": "Step",
     "col_eta": "Time left",

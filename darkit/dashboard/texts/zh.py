@@ -38,6 +38,8 @@ CHINESE = {
     "delete": "删除",
     "col_state": "状态",
     "col_name": "名称",
+    "col_project": "项目",
+    "all_projects": "全部项目",
     "col_model": "模型",
     "col_progress": "步数",
     "col_eta": "剩余时间",

@@ -48,6 +48,7 @@ class RunRecorder(lightning.Callback):
 
     Args:
         name: The run's name; None generates one.
+        project: The project that the run belongs to; None for none.
         save_step_interval: Steps between checkpoints; the last step is always saved, 0 saves nothing else.
         keep_last: Number of latest checkpoints kept; None keeps all.
         keep_best: Number of best checkpoints kept in addition.
@@ -70,6 +71,7 @@ class RunRecorder(lightning.Callback):
         self,
         name: str | None = None,
         *,
+        project: str | None = None,
         save_step_interval: int = 0,
         keep_last: int | None = None,
         keep_best: int = 0,
@@ -90,6 +92,7 @@ class RunRecorder(lightning.Callback):
             check_name(name)
         self.config = TrainerConfig(
             name=name,
+            project=project,
             save_step_interval=save_step_interval,
             keep_last=keep_last,
             keep_best=keep_best,
@@ -183,6 +186,7 @@ class RunRecorder(lightning.Callback):
         description = describe_model(bare(pl_module))
         seed = os.environ.get("PL_GLOBAL_SEED")  # of Lightning's seed_everything
         known = TrainerConfig(seed=int(seed)) if seed else None
+        session.project = self.config.project
         session.describe(description, known, self.series or DEFAULT_SERIES, {})
         if session.writes:
             record = recorded_settings(self.config, settings_of(trainer), _NOT_RECORDED)

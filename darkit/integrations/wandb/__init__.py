@@ -76,7 +76,7 @@ def init(
 
     Args:
         *positional: Must be empty.
-        project: Recorded, and a tag of the run.
+        project: Recorded, a tag of the run and, where it can be a folder's name, its project.
         name: The name. darkit's run has it too, without the characters that a folder's name cannot have, and with a
             number where it exists already.
         id: Names the run for ``resume``.
@@ -236,7 +236,8 @@ def _start(facts: Mapping[str, Any], values: Mapping[str, Any], resume: str, fre
     if known is None:
         if resume == "must":
             raise RunNotFoundError(f"No run has the id {wanted!r}, and resume='must' starts none.")
-        active = start_run(_free_name(facts), config=values)
+        project = facts["project"] if is_name(str(facts["project"] or "")) else None  # other rules hold for W&B's
+        active = start_run(_free_name(facts), project=project, config=values)
         return Run(active, dict(facts) | {"id": wanted or util.generate_id()}, values, free=free)
     if resume == "never":
         raise RunExistsError(

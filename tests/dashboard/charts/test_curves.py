@@ -15,7 +15,7 @@ from darkit.dashboard.charts.curves import Curve, band_of, curve_of
 from darkit.dashboard.charts.downsample import memory_of, pick, smooth
 from darkit.dashboard.charts.figures import Line, chart_figure, inert, numbers, robust_scale
 from darkit.dashboard.charts.parallel import parallel_figure
-from darkit.dashboard.reading.library import usable_series
+from darkit.dashboard.reading.rows import usable_series
 from darkit.dashboard.reading.tail import LogTail, Table
 from darkit.dashboard.view import View
 

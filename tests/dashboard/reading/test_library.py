@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from darkit.dashboard.reading.cache import LogCache
-from darkit.dashboard.reading.library import Library, summary
-from darkit.dashboard.server.api import config_keys
+from darkit.dashboard.reading.library import Library, config_keys
+from darkit.dashboard.reading.rows import summary
 from darkit.errors import ConfigError, RunNotFoundError
 from darkit.runs import files, status
 from darkit.runs.roots import Root
@@ -37,7 +37,7 @@ def test_a_config_key_is_a_number_only_if_it_is_one_in_every_run_that_has_it(lib
     configs = {"a": {"n": 1, "mixed": 1, "flag": True, "none": None}, "b": {"n": 2.5, "mixed": "x", "none": 3}}
     for name, config in configs.items():
         make_run(library.root, name, 5, config=config)
-    found = config_keys(library.facts(name) for name in configs)
+    found = config_keys(library.facts(name).config_values() for name in configs)
     assert {key: found[f"model.{key}"] for key in ("n", "mixed", "flag", "none")} == {
         "n": True,
         "mixed": False,
@@ -80,11 +80,11 @@ def test_the_last_rows_of_another_home_stay_while_it_cannot_be_read(tmp_path: Pa
     rows = [entry.row for entry in library.entries()[1]]
     for folder in ("own", "other"):
         (tmp_path / folder).rename(tmp_path / f"{folder}-away")
-    library._looked = 0.0
+    library._looked = -1.0
     left = [entry.row for entry in library.entries()[1]]
     assert left == [row for row in rows if row["name"] == "box/one"]
     (tmp_path / "other").mkdir()
-    library._looked = 0.0
+    library._looked = -1.0
     assert library.entries()[1] == []
 
 
