@@ -97,6 +97,15 @@ def preparation() -> None:
     table("28 million characters, a vocabulary of 8,192", found, "million characters per second", "encode_batch", 2)
 
 
+def collectives() -> None:
+    """Messages between two processes."""
+    rows = ["ddp", "lightning", "lightning_averaged", "darkit", "darkit_further"]
+    found = measure("collectives.py", rows, rounds=1)
+    table("Two processes, one batch a step", found, "messages per step", "ddp", digits=2)
+    found = measure("collectives.py", ["ddp_4", "darkit_4"], rounds=1)
+    table("Two processes, four batches a step", found, "messages per step", "ddp_4", digits=2)
+
+
 def spiking() -> None:
     """A spiking language model beside the GPT of equal parameters, after equal steps."""
     rows = {model: json.loads(answer_of("spiking.py", model, SPIKING_STEPS)) for model in ("gpt", "spikegpt")}
@@ -120,6 +129,7 @@ SUITES: dict[str, Callable[..., None]] = {
     "checkpoints": checkpoints,
     "generation": generation,
     "preparation": preparation,
+    "collectives": collectives,
     "spiking": spiking,
     "dashboard": dashboard,
     "many_runs": many_runs,

@@ -66,6 +66,12 @@ def train(model: nn.Module, data: Any, val_data: Any, name: str, ranks: int, **s
     return {"weights": weights_of(model), "rates": rates.rates}
 
 
+def started(model: nn.Linear) -> nn.Module:
+    nn.init.constant_(model.weight, 0.1)
+    nn.init.zeros_(model.bias)
+    return model
+
+
 def embedding() -> nn.Module:
     torch.manual_seed(0)
     return nn.Embedding(5, 5)
@@ -139,6 +145,23 @@ class Bad(Noting):
         return loss * float("nan") if len(self.ids) == 3 and rank == 1 else loss
 
 
+class Drawing(Noting):
+    """Draws a random number in every step."""
+
+    def training_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"loss": super().training_step(batch), "drawn": torch.rand(())}
+
+
+class Draws(lightning.Callback):
+    """Keeps what this process drew."""
+
+    def __init__(self) -> None:
+        self.drawn: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.drawn.append(float(outputs["drawn"]))
+
+
 def trainings(ranks: int = 1) -> dict[str, Any]:
     """Train everything that ends with the weights of one process; the global batch has four samples."""
     data, half = tokens(), 4 // ranks
@@ -172,6 +195,19 @@ def trainings(ranks: int = 1) -> dict[str, Any]:
         early_stop_patience=2,
         monitor="wrong",
         **common,
+    )
+    draws = Draws()
+    train(Drawing(), Numbered(12), None, "drawn", ranks=ranks, batch_size=half, callbacks=[draws])
+    found["drawn"] = draws.drawn
+    found["native"] = train(
+        started(nn.Linear(4, 1)),
+        xy(16),
+        xy(6),
+        "native",
+        ranks,
+        batch_size=half,
+        loss=F.mse_loss,
+        callbacks=[lightning.pytorch.callbacks.LearningRateMonitor()],
     )
     found["uneven"] = train(Noting(), Numbered(13), Numbered(7), "uneven", ranks=ranks, batch_size=half, max_step=8)
     return found

@@ -74,6 +74,23 @@ def test_all_processes_have_the_same_rates_and_end_at_the_same_step(trained: Bot
     assert len(two[0]["early"]["rates"]) == len(two[1]["early"]["rates"]) == len(one["early"]["rates"]) < 40
 
 
+def test_each_process_draws_random_numbers_of_its_own_and_their_mean_is_logged(trained: Both) -> None:
+    folder, _, two = trained
+    pairs = list(zip(two[0]["drawn"], two[1]["drawn"], strict=True))
+    assert len({number for pair in pairs for number in pair}) == 2 * len(pairs)
+    means = [sum(pair) / 2 for pair in pairs]
+    assert log_of(folder, "two", "drawn")["drawn"].to_list() == pytest.approx(means)
+
+
+def test_a_plain_module_under_lightnings_own_loop_validates_on_all_data(trained: Both) -> None:
+    folder, *_ = trained
+    one, two = (log_of(folder, ranks, "native") for ranks in ("one", "two"))
+    for column in ("train_loss", "val_loss"):
+        expected = one[column].drop_nulls().to_list()
+        assert two[column].drop_nulls().to_list() == pytest.approx(expected, rel=1e-5), column
+        assert expected, column
+
+
 def test_clipping_and_averaging_did_something(trained: Both) -> None:
     folder, *_ = trained
     contents = [read_run_checkpoint(run_of(folder, ranks, "clipped").path)[1] for ranks in ("one", "two")]

@@ -9,6 +9,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.adopt import adopt
@@ -17,6 +18,7 @@ from darkit.engine.data.fingerprint import describe_data
 from darkit.engine.data.fits import small_batch
 from darkit.engine.data.loaders import Loaders, make_loaders, make_validation
 from darkit.engine.data.stateful import StatefulLoader
+from darkit.engine.log.progress import announce
 from darkit.errors import DataError
 
 
@@ -56,7 +58,7 @@ class NativeData:
             self._train, self._val = data, _validation(val_data, config)
         else:
             self._train = StatefulLoader(self.loaders.train)
-            self._val = self.loaders.val if self.loaders.val is not None else val_data
+            self._val = _whole(self.loaders.val, config) if self.loaders.val is not None else val_data
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of ``trainer.fit``."""
@@ -160,7 +162,44 @@ def _is_for_lightning(data: Any) -> bool:
 
 
 def _validation(data: Any, config: TrainerConfig) -> Any:
-    return data if _is_for_lightning(data) else make_validation(data, config)
+    return data if _is_for_lightning(data) else _whole(make_validation(data, config), config)
+
+
+def _whole(loader: Any, config: TrainerConfig) -> Any:
+    """Keep Lightning from dividing validation data over processes: its sampler repeats samples to make them even."""
+    return WholeLoader(loader) if config.device_num > 1 else loader
+
+
+class WholeLoader:
+    """Validation batches that every process evaluates all.
+
+    Args:
+        loader: The loader.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+
+def announce_repeats(trainer: lightning.Trainer) -> None:
+    """Say so if several processes evaluate some validation samples twice, to have equal numbers."""
+    for loader in flat_loaders(trainer.val_dataloaders):
+        sampler = getattr(loader, "sampler", None)
+        if not isinstance(sampler, DistributedSampler) or sampler.drop_last or not trainer.is_global_zero:
+            continue
+        whole = len(sampler.dataset)  # type: ignore[arg-type]
+        if repeated := sampler.total_size - whole:
+            announce(
+                f"Lightning's DistributedSampler repeats {repeated} of the {whole} validation samples to give each of "
+                f"{trainer.world_size} processes as many, so validation means count these twice. With "
+                "use_distributed_sampler=False every process evaluates all samples once."
+            )
 
 
 def flat_loaders(loaders: Any) -> list[Any]:

@@ -15,6 +15,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.device import kept_generators
 from darkit.engine.log.values import number_of
 from darkit.engine.metrics.means import Means, Weigher
+from darkit.engine.metrics.merging import Merging
 from darkit.engine.metrics.undisturbed import evaluating
 from darkit.engine.steps.loss import Step
 from darkit.engine.steps.optim import MakeOptimizer, make_optimizer
@@ -34,6 +35,9 @@ class PlainModule(lightning.LightningModule):
         optimizer: The user's optimizer or a callable of the parameters, or None.
         scheduler: The user's schedule, as for `darkit.fit`, or None.
         values: The values of the module's config, for ``hparams``.
+
+    Attributes:
+        validated: The last step after which a validation has ended.
     """
 
     def __init__(
@@ -53,6 +57,8 @@ class PlainModule(lightning.LightningModule):
         self._given = (optimizer, scheduler)
         self._weigh = Weigher(module)
         self._means = Means()
+        self._merging: Merging | None = None
+        self.validated = -1
         self.register_state_dict_post_hook(_without_prefix)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
         self.save_hyperparameters({str(key): value for key, value in (values or {}).items()})
@@ -84,12 +90,14 @@ class PlainModule(lightning.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         outputs = self.compute(batch, batch_idx)
         values = {key if key != "loss" else "train_loss": value for key, value in _numbers(outputs)}
-        self.log_dict(values, on_step=True, on_epoch=False, batch_size=1)
+        several = self.trainer.world_size > 1
+        self.log_dict(values, on_step=True, on_epoch=False, batch_size=1, sync_dist=several)
         return outputs
 
     def on_validation_start(self) -> None:
         """Keep buffers, neuron state and generators as they are."""
         self._means = Means()
+        self._merging = Merging(None) if self.trainer.world_size > 1 else None
         self._undisturbed = ExitStack()
         for context in (kept_generators(), evaluating(self.module)):
             self._undisturbed.enter_context(context)
@@ -98,12 +106,17 @@ class PlainModule(lightning.LightningModule):
         self._undisturbed.close()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
+        if self._merging is not None:
+            self._merging.note(batch)
         self._means.add(self._weigh(lambda: self.compute.evaluation(batch, batch_idx), batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over all batches, weighted as `darkit.engine.metrics.means` describes."""
-        gathered = self._means.compute_metrics()
-        values = self._means.result() | gathered
+        """Log the means over all batches of all processes, weighted as `darkit.engine.metrics.means` describes."""
+        self.validated = self.trainer.global_step
+        if self._merging is not None:
+            values = self._merging.merge(self._means)
+        else:
+            values = self._means.result() | self._means.compute_metrics()
         named = {key if key.startswith("val_") else f"val_{key}": value for key, value in values.items()}
         self.log_dict(named, batch_size=1)
 

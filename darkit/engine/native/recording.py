@@ -40,7 +40,7 @@ from darkit.engine.lightning_results import log_faster, log_media, logs_its_own_
 from darkit.engine.log.media import Encoded, encode, media_of, split
 from darkit.engine.log.progress import announce
 from darkit.engine.log.values import number_of
-from darkit.engine.native.data import has_state, with_used_state
+from darkit.engine.native.data import announce_repeats, has_state, with_used_state
 from darkit.engine.native.plain import inner
 from darkit.engine.native.settings import planned_steps, why_stopped
 from darkit.engine.native.state import KEY, Moments, loader_states, validation_states, versions
@@ -156,6 +156,7 @@ class Recording:
         if trainer.is_global_zero:
             check_savable(content)
         self._stop.begin(trainer.global_step)
+        announce_repeats(trainer)
 
     def log(self, trainer: lightning.Trainer, values: Mapping[str, Any], step: int | None) -> None:
         """Add values to the row of the step that is being done, and media to the run."""
@@ -272,7 +273,9 @@ class Recording:
         self._check_loss(trainer, step)
         self.session.step = step
         self._stop.on_step(trainer, trainer.lightning_module, {}, step)
-        if self.validates_last and is_last(trainer, step) and not any(name.startswith("val_") for name in self.pending):
+        # in all processes alike: only the first one gets what is logged
+        validated = getattr(trainer.lightning_module, "validated", step)
+        if self.validates_last and is_last(trainer, step) and validated != step:
             validate(trainer)
         if not epoch_has_ended(trainer):
             self._finish(trainer, before, epoch_ended=False)
