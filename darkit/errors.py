@@ -96,6 +96,14 @@ class MediaError(DarkitError, ValueError):
     """An image, a sound, a text, a table or a figure that cannot be logged, or cannot be read again."""
 
 
+class ObjectiveMissingError(DarkitError, ValueError):
+    """A run's log has no column of the name that a sweep optimises."""
+
+
+class SweepError(DarkitError, RuntimeError):
+    """A sweep that does not exist, is running already, or differs from the one recorded under its name."""
+
+
 class SourceError(DarkitError, ValueError):
     """Logs of another tool that are not recognised or cannot be read."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from darkit.cli.train import main
+from darkit.cli.main import train
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(train(sys.argv[1:]))

@@ -30,7 +30,11 @@ MAY_IMPORT = {  # room -> the rooms that it may import, besides itself
     "remote": {"errors", "runs"},
     "dashboard": {"errors", "runs", "remote"},
     "integrations": {"errors", "runs", "engine", "prediction", "core"},
-    "cli": {"errors", "version", "runs", "engine", "data", "prediction", "core", "remote", "dashboard", "integrations"},
+    "sweep": {"errors", "runs", "engine"},
+    "cli": {
+        *("errors", "version", "runs", "engine", "data", "prediction", "core", "remote", "dashboard", "integrations"),
+        "sweep",
+    },
     "darkit": {"errors", "version", "runs", "engine", "core", "cli"},  # darkit, darkit.train and darkit.__main__
 }
 WINGS = {  # room -> its folders and ground files, each importing only those before it; "" are the room's other files

@@ -13,6 +13,7 @@ from darkit.engine.launchers import has_lasting_name
 from darkit.errors import ConfigError
 from darkit.runs import Run, base, load
 from darkit.runs.names import run_path
+from darkit.sweep.settings import RESULT_SETTINGS
 
 SWEEP_FLAGS = ("-m", "--multirun")
 _OF_ONE_RUN = ("name", "resume", "trainer.name")  # overrides that a resumed run does not inherit
@@ -34,6 +35,18 @@ def prepare(words: Sequence[str]) -> list[str]:
     overrides = _with_fields(overrides)
     given = [with_text_quoted(word, sweep=is_sweep(words)) for word in overrides]
     return [*flags, *_earlier_overrides(overrides), *given]
+
+
+def refuse_sweep_settings(words: Sequence[str]) -> None:
+    """Refuse settings of ``darkit sweep`` in a training. Raises `ConfigError`."""
+    for word in words:
+        group, dot, name = key_of(word).partition(".")
+        if group == "sweep" and dot and not (is_sweep(words) and name in RESULT_SETTINGS):
+            allowed = " and ".join(f"sweep.{setting}" for setting in RESULT_SETTINGS)
+            raise ConfigError(
+                f"{word} belongs to darkit sweep: write darkit sweep instead of darkit train. "
+                f"darkit train -m reads {allowed} only."
+            )
 
 
 def is_sweep(words: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import sys
@@ -34,6 +35,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.errors import ConfigError, StorageError, nearest
 from darkit.runs.archive import refuse_archive
 from darkit.runs.home import home
+from darkit.sweep.settings import SweepSettings
 
 OWN_CONFIGS = "configs"
 _TRAINER_SETTINGS = [setting.name for setting in fields(TrainerConfig)]
@@ -51,6 +53,7 @@ class TrainSettings:
     resume: Any = None
     resume_overrides: bool = False
     loss: Any = None
+    sweep: SweepSettings = field(default_factory=SweepSettings)
 
 
 class _OwnConfigs(SearchPathPlugin):
@@ -80,12 +83,12 @@ def config_dir() -> Path:
     )
 
 
-def run_composed(task: Callable[[DictConfig], bool], arguments: Sequence[str]) -> None:
+def run_composed(task: Callable[[DictConfig], bool | float], arguments: Sequence[str]) -> None:
     """Compose the config that the arguments ask for and call the task with it; with ``-m``, once per combination.
 
     Args:
-        task: Takes the composed config and says whether something came of it. It must raise nothing that Hydra would
-            report in its own way.
+        task: Takes the composed config and says whether something came of it, or returns the objective of what did,
+            for a sweeper. It must raise nothing that Hydra would report in its own way.
         arguments: Hydra's flags and overrides.
 
     Raises:
@@ -100,10 +103,12 @@ def run_composed(task: Callable[[DictConfig], bool], arguments: Sequence[str]) -
     original, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     fruitful, reports = False, logging.raiseExceptions
 
-    def enter(settings: DictConfig) -> None:
+    def enter(settings: DictConfig) -> float:
         nonlocal fruitful
         sys.argv = original  # what processes for further devices are started with
-        fruitful |= task(settings)
+        found = task(settings)
+        fruitful |= found is not False
+        return math.nan if isinstance(found, bool) else found
 
     program = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(enter)
     sys.argv = ["darkit train", *arguments]

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from darkit.cli.terminal import InertConsole, make_logging_inert
 
+UNEXPECTED = 1  # the exit code of an error that darkit did not expect
 USAGE_ERROR = 2  # the exit code of an error that the user can fix
 INTERRUPTED = 130  # as shells report a process that Ctrl-C ended
 

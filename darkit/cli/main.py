@@ -13,6 +13,7 @@ from darkit.errors import DarkitError, StorageError
 from darkit.version import __version__
 
 _COMMANDS = {  # loaded when they are called: all together take longer than most of them
+    "sweep": "darkit.cli.sweep",
     "runs": "darkit.cli.runs",
     "show": "darkit.cli.show",
     "stop": "darkit.cli.stop",
@@ -56,10 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 when the user can fix the error.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["train"]:  # Hydra reads the rest
-        from darkit.cli.train import main as train
-
+    if words[:1] == ["train"]:
         return train(words[1:])
+    if words[:1] == ["sweep"]:  # in part read by Hydra too
+        from darkit.cli.sweep import main as sweep
+
+        with tolerate_closed_output():
+            return sweep(words[1:])
     code = 0
     try:
         with tolerate_closed_output():
@@ -68,6 +72,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(error)
         return USAGE_ERROR
     return code
+
+
+def train(words: Sequence[str]) -> int:
+    """Run ``darkit train``: once, as Hydra reads the words, or once for each of ``seeds=``."""
+    if any(word.startswith("seeds=") for word in words):
+        from darkit.cli.sweep import main as sweep
+
+        with tolerate_closed_output():
+            return sweep(words, only_seeds=True)
+    from darkit.cli.train import main as train_once
+
+    return train_once(words)
 
 
 def _run(words: Sequence[str]) -> int:

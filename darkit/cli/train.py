@@ -6,25 +6,32 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from darkit.cli.arguments import is_sweep, prepare, sweeps_names
+from darkit.cli.arguments import is_sweep, prepare, refuse_sweep_settings, sweeps_names
 from darkit.cli.compose import OWN_CONFIGS, describe_error, run_composed
-from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error, show_warnings
+from darkit.cli.errors import INTERRUPTED, UNEXPECTED, USAGE_ERROR, print_error, show_warnings
+from darkit.cli.jobs import SweepJobs, describe_failures, exit_code
 from darkit.cli.pipes import say, tolerate_closed_output
 from darkit.cli.report import final_report, resume_hint
 from darkit.cli.terminal import print_traceback
 from darkit.engine.config import TrainerConfig
-from darkit.errors import BatchError, ConfigError, DarkitError, ProcessFailedError
-from darkit.runs import base, load
+from darkit.errors import BatchError, ConfigError, DarkitError, ProcessFailedError, SweepError
+from darkit.runs import Run, base, load
+from darkit.runs.home import home
 from darkit.runs.names import refuse_existing
+from darkit.sweep.objective import value_of
 
-_UNEXPECTED = 1
+
+def describe_failure(error: BaseException) -> str:
+    """Return an unexpected error in one sentence."""
+    return f"{type(error).__name__}: {error}"
 
 
 def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) -> int:
@@ -41,37 +48,69 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) 
     if "" not in sys.path:
         sys.path.insert(0, "")  # a model of the working directory's, as with python -m
     show_warnings()
-    code = 0
-    number_names = is_sweep(given)
-
-    def task(settings: DictConfig) -> bool:
-        nonlocal code  # errors are printed at once, and a sweep continues with its next job
-        try:
-            _train(settings, number_names, callbacks)
-        except DarkitError as error:
-            print_error(error)
-            code = code or USAGE_ERROR
-        except OmegaConfBaseException as error:
-            print_error(ConfigError(describe_error(error)))
-            code = code or USAGE_ERROR
-        except Exception:
-            print_traceback()
-            code = _UNEXPECTED
-        else:
-            return True
-        return False
-
+    task = _Task(SweepJobs(home()), is_sweep(given), callbacks)
     try:
+        refuse_sweep_settings(given)
         prepared = prepare(given)
-        number_names = number_names and not sweeps_names(prepared)
-        with tolerate_closed_output():  # Hydra's help and configs; a training prints its report anyway
-            run_composed(task, prepared)
+        task.number_names = task.sweeps and not sweeps_names(prepared)
+        with task.jobs if task.sweeps else nullcontext(), tolerate_closed_output():  # of Hydra's help and configs
+            try:
+                run_composed(task, prepared)
+            finally:
+                failures = task.jobs.failures()
     except DarkitError as error:
         print_error(error)
         return USAGE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
-    return code
+    if not all(failure.told for failure in failures):
+        print_error(SweepError(describe_failures(failures)))
+    return exit_code(failures)
+
+
+@dataclass
+class _Task:
+    """What Hydra calls for every job, in this process or, where a launcher starts others, in one of those.
+
+    It raises nothing, so that a sweep continues with its next job.
+
+    Attributes:
+        jobs: Records what failed.
+        sweeps: Whether a sweep was asked for.
+        callbacks: Lightning callbacks to train with.
+        number_names: Whether the jobs share a name, and each gets its number behind it.
+    """
+
+    jobs: SweepJobs
+    sweeps: bool
+    callbacks: Sequence[Any]
+    number_names: bool = False
+
+    def __call__(self, settings: DictConfig) -> bool | float:
+        """Train one job, and return its objective; False when it failed."""
+        from hydra.core.hydra_config import HydraConfig
+
+        found = HydraConfig.get()
+        number = int(found.job.num) if self.sweeps else 0
+        overrides = " ".join(found.overrides.task)
+        with self.jobs.training(str(found.launcher._target_)) as allowed:
+            if not allowed:
+                return False
+            try:
+                run = _train(settings, self.number_names, self.callbacks)
+                if not self.sweeps:
+                    return True
+                return value_of(run, settings.sweep.objective, settings.sweep.direction)
+            except DarkitError as error:
+                print_error(error)
+                self.jobs.fail(number, overrides, USAGE_ERROR, str(error))
+            except OmegaConfBaseException as error:
+                print_error(sentence := ConfigError(describe_error(error)))
+                self.jobs.fail(number, overrides, USAGE_ERROR, str(sentence))
+            except Exception as error:
+                print_traceback()
+                self.jobs.fail(number, overrides, UNEXPECTED, describe_failure(error))
+            return False
 
 
 def _warn_of_namesake(choice: str | None, model: Any) -> None:
@@ -88,7 +127,7 @@ def _warn_of_namesake(choice: str | None, model: Any) -> None:
         )
 
 
-def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -> None:
+def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -> Run:
     """Train one job; with ``number_names``, the jobs of a sweep share a name and each gets its number behind it."""
     from hydra.core.hydra_config import HydraConfig
 
@@ -102,14 +141,14 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
     try:
         with together(trainer) as place:
             first = not place.rank
-            _train_here(settings, trainer, first=first, callbacks=callbacks)
+            return _train_here(settings, trainer, first=first, callbacks=callbacks)
     except ProcessFailedError:
         if first:
             raise
-        raise SystemExit(_UNEXPECTED) from None  # the first process says why
+        raise SystemExit(UNEXPECTED) from None  # the first process says why
 
 
-def _train_here(settings: DictConfig, trainer: TrainerConfig, *, first: bool, callbacks: Sequence[Any]) -> None:
+def _train_here(settings: DictConfig, trainer: TrainerConfig, *, first: bool, callbacks: Sequence[Any]) -> Run:
     """Train in this process, the first or another one of a training."""
     from hydra.core.hydra_config import HydraConfig
 
@@ -166,10 +205,11 @@ def _train_here(settings: DictConfig, trainer: TrainerConfig, *, first: bool, ca
                 print(resume_hint(load(trainer.name or "")), file=sys.stderr)
         raise
     if not first or (found is not None and found.has_nothing_to_do(trainer.max_step)):
-        return  # and that was said
+        return run  # and that was said
     seconds = time.monotonic() - started
     baselines = choice.baselines if settings.loss is None else {}  # they are in the unit of the data's own loss
     say(final_report(run, first_step=since, seconds=seconds, baselines=baselines))
+    return run
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def test_darkits_configs_are_beside_the_package_in_a_checkout() -> None:
 
 def test_a_config_has_every_part_and_the_trainer_every_field() -> None:
     values = compose()
-    assert set(values) == {"model", "data", "trainer", "name", "project", "resume", "resume_overrides", "loss"}
+    assert set(values) == {"model", "data", "trainer", "name", "project", "resume", "resume_overrides", "loss", "sweep"}
     assert values["trainer"]["nan_policy"] == "stop", "which no YAML names"
 
 

@@ -3,7 +3,11 @@
 (() => {
   const {element, say} = darkit;
   const h = (...parts) => React.createElement(...parts);
+<<<<<<< HEAD
   const fixed = ["state", "name", "progress", "eta", "project", "model", "rate", "duration", "started", "device", "tags", "note", "problem"];
+=======
+  const fixed = ["state", "name", "progress", "eta", "model", "rate", "duration", "started", "device", "group", "tags", "note", "problem"];
+>>>>>>> d7d130c (Sweeps: darkit sweep with Optuna, trials that are paused and promoted exactly, seeds= as a group; Hydra's jobs return their objective and fail aloud)
   const hiddenAtFirst = new Set(["note", "problem"]);
   const MOST_KEYS = 100; // columns of config values in one request
   const MOST_REMEMBERED = 200; // selected runs in the address, as many as can be compared
@@ -57,6 +61,7 @@
     duration: {width: 116, type: "rightAligned", filter: "agNumberColumnFilter", valueFormatter: ({value}) => darkit.duration(value)},
     started: {width: 148, filter: "agNumberColumnFilter", valueFormatter: ({value}) => darkit.moment(value)},
     device: {width: 90},
+    group: {width: 130},
     tags: {width: 150, valueGetter: ({data}) => data.tags.join(", "), cellRenderer: cells.tags},
     note: {width: 220, tooltipField: "note"},
     problem: {width: 260, tooltipField: "problem"},
@@ -117,7 +122,11 @@
       if (query.get("project") && row.project !== query.get("project")) return false;
       const words = (query.get("q") || "").toLowerCase().split(/\s+/).filter(Boolean);
       if (!words.length) return true;
+<<<<<<< HEAD
       const text = [row.name, row.project, row.model, row.state, say(`state_${row.state}`), row.device, row.note, ...row.tags].join(" ").toLowerCase();
+=======
+      const text = [row.name, row.model, row.state, say(`state_${row.state}`), row.device, row.group, row.note, ...row.tags].join(" ").toLowerCase();
+>>>>>>> d7d130c (Sweeps: darkit sweep with Optuna, trials that are paused and promoted exactly, seeds= as a group; Hydra's jobs return their objective and fail aloud)
       return words.every((word) => text.includes(word));
     }
 
@@ -205,7 +214,9 @@
       const keyText = this.keys.join("\n");
       const keysGrew = keyText !== this.keyText;
       this.keyText = keyText;
-      return grew || keysGrew;
+      const grouped = !this.grouped && rows.some((row) => row.group);
+      this.grouped = this.grouped || grouped;
+      return grew || keysGrew || grouped;
     }
 
     /* Offers the projects of all runs as a filter; without any, neither the filter nor the column is shown. */
@@ -241,6 +252,7 @@
       return this.allColumns().filter((id) => {
         if (id.startsWith("config:")) return false;
         if (id.includes(":")) return some.has(id);
+        if (id === "group") return this.grouped; // of sweeps and repetitions over seeds
         return !hiddenAtFirst.has(id);
       });
     }

@@ -50,6 +50,7 @@ ENGLISH = {
     "col_duration": "Duration",
     "col_started": "Started",
     "col_device": "Device",
+    "col_group": "Group",
     "col_tags": "Tags",
     "col_note": "Note",
     "col_problem": "Problem",

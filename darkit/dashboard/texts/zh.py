@@ -47,6 +47,7 @@ CHINESE = {
     "col_duration": "时长",
     "col_started": "开始时间",
     "col_device": "设备",
+    "col_group": "分组",
     "col_tags": "标签",
     "col_note": "备注",
     "col_problem": "问题",
