@@ -199,7 +199,7 @@ def test_help_and_names(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "write darkit sweep instead of darkit train" in refused(capsys, "train", *SMALL, "trainer.lr=1,2", "seeds=2")
 
 
-LONG = (*SMALL[:-1], "trainer.max_step=1200", "trainer.save_step_interval=50", "trainer.log_step_interval=20", *SPACE)
+LONG = (*SMALL[:-1], "trainer.max_step=800", "trainer.save_step_interval=50", "trainer.log_step_interval=20", *SPACE)
 
 
 def wait_for(found: Callable[[], Any], child: Child) -> None:
@@ -217,7 +217,7 @@ def middle(home: Path, sweep: str) -> bool:
 
 
 def test_a_sweep_that_is_killed_and_run_again_finishes_as_if_it_had_not_been(home: Path, zygote: Zygote) -> None:
-    words = ["sweep", *LONG, "sweep.trials=3", "sweep.seed=3"]
+    words = ["sweep", *LONG, "sweep.trials=2", "sweep.seed=3"]
     child = zygote.start(["-m", "darkit", *words, "name=killed"], home)
     wait_for(lambda: middle(home, "killed"), child)
     child.send(signal.SIGKILL)
@@ -235,7 +235,7 @@ def test_a_sweep_that_is_killed_and_run_again_finishes_as_if_it_had_not_been(hom
     assert resumed[0].info["continued"][0]["after_step"] >= 50
     assert main([*words, "name=whole"]) == 0
     assert results(home, "killed") == results(home, "whole")
-    assert [row["state"] for row in results(home, "whole")] == ["finished"] * 3
+    assert [row["state"] for row in results(home, "whole")] == ["finished"] * 2
     for one, other in zip(table(home, "killed"), table(home, "whole"), strict=True):
         assert same(one["runs"], other["runs"])
 

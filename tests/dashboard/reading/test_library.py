@@ -90,3 +90,12 @@ def test_the_last_rows_of_another_home_stay_while_it_cannot_be_read(tmp_path: Pa
 
 def _rate(library: Library, name: str = "resumed") -> float | None:
     return summary(library.facts(name), LogCache().read_many([library.root / name / files.LOG])[0])["rate"]
+
+
+def test_the_group_of_a_run_is_in_its_row(library: Library) -> None:
+    for name, group in (("alone", None), ("one", "sweep"), ("odd", ["x"])):
+        folder = make_run(library.root, name, 5)
+        info = files.read_json(folder / files.RUN)
+        files.write_json(folder / files.RUN, info if group is None else info | {"group": group})
+    _, entries = library.entries()
+    assert {entry.row["name"]: entry.row["group"] for entry in entries} == {"alone": "", "one": "sweep", "odd": ""}
