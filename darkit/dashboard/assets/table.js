@@ -3,11 +3,7 @@
 (() => {
   const {element, say} = darkit;
   const h = (...parts) => React.createElement(...parts);
-<<<<<<< HEAD
-  const fixed = ["state", "name", "progress", "eta", "project", "model", "rate", "duration", "started", "device", "tags", "note", "problem"];
-=======
-  const fixed = ["state", "name", "progress", "eta", "model", "rate", "duration", "started", "device", "group", "tags", "note", "problem"];
->>>>>>> d7d130c (Sweeps: darkit sweep with Optuna, trials that are paused and promoted exactly, seeds= as a group; Hydra's jobs return their objective and fail aloud)
+  const fixed = ["state", "name", "progress", "eta", "project", "model", "rate", "duration", "started", "device", "group", "tags", "note", "problem"];
   const hiddenAtFirst = new Set(["note", "problem"]);
   const MOST_KEYS = 100; // columns of config values in one request
   const MOST_REMEMBERED = 200; // selected runs in the address, as many as can be compared
@@ -122,11 +118,7 @@
       if (query.get("project") && row.project !== query.get("project")) return false;
       const words = (query.get("q") || "").toLowerCase().split(/\s+/).filter(Boolean);
       if (!words.length) return true;
-<<<<<<< HEAD
-      const text = [row.name, row.project, row.model, row.state, say(`state_${row.state}`), row.device, row.note, ...row.tags].join(" ").toLowerCase();
-=======
-      const text = [row.name, row.model, row.state, say(`state_${row.state}`), row.device, row.group, row.note, ...row.tags].join(" ").toLowerCase();
->>>>>>> d7d130c (Sweeps: darkit sweep with Optuna, trials that are paused and promoted exactly, seeds= as a group; Hydra's jobs return their objective and fail aloud)
+      const text = [row.name, row.project, row.model, row.state, say(`state_${row.state}`), row.device, row.group, row.note, ...row.tags].join(" ").toLowerCase();
       return words.every((word) => text.includes(word));
     }
 

@@ -73,16 +73,15 @@ class Facts:
         return path.rpartition(".")[2].rpartition(":")[2] if isinstance(path, str) else ""
 
     @property
-<<<<<<< HEAD
     def project(self) -> str:
         """The project that it belongs to, or empty."""
         return project_of(self.info, self.notes)
-=======
+
+    @property
     def group(self) -> str:
         """The sweep, or the repetition over seeds, that the run belongs to, or empty."""
         group = self.info.get("group")
         return readable(group)[:_LONGEST_VALUE] if isinstance(group, str) else ""
->>>>>>> d7d130c (Sweeps: darkit sweep with Optuna, trials that are paused and promoted exactly, seeds= as a group; Hydra's jobs return their objective and fail aloud)
 
     def config_values(self) -> dict[str, Any]:
         """Return every config value by a flat key: ``model.…`` and ``trainer.…``."""

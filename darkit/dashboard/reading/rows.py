@@ -40,6 +40,7 @@ def summary(facts: Facts, table: Table | None) -> dict[str, Any]:
         "duration": ended - status.started if 0 < status.started <= ended else None,
         "started": began(facts) or None,
         "device": readable(config_device)[:60] if isinstance(config_device, str) else "",
+        "group": facts.group,
         "tags": [readable(tag) for tag in facts.notes.tags],
         "note": readable(facts.notes.note)[:300],
         "archived": facts.notes.archived,
