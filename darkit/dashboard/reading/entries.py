@@ -16,7 +16,7 @@ from darkit.dashboard.reading.tail import Table
 _NUMBER = (int, float, type(None))
 _PLAIN = {str, bool, *_NUMBER}
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("name", "state", "problem", "reason", "model", "project", "device", "note"), str),
+    **dict.fromkeys(("name", "state", "problem", "reason", "model", "project", "device", "group", "note"), str),
     **dict.fromkeys(("opens", "archived"), bool),
     **dict.fromkeys(("step", "max_step", "progress", "eta", "rate", "duration", "started"), _NUMBER),
     "tags": list,
