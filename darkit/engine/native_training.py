@@ -28,10 +28,10 @@ from darkit.engine.native.plain import PlainModule, inner
 from darkit.engine.native.recorder import refuse_other_loops, refuse_strategy
 from darkit.engine.native.recording import Recording
 from darkit.engine.native.settings import recorded_settings
+from darkit.engine.native.sharded import splitting, strategy_for
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
 from darkit.engine.session import DEFAULT_SERIES, Session
-from darkit.engine.steps.sharding import refuse_sharding
 from darkit.errors import ConfigError, listing
 from darkit.runs import Run
 from darkit.runs.names import refuse_existing
@@ -184,8 +184,8 @@ def train_native(
     foreign = resume if isinstance(resume, str) and resume.endswith(".ckpt") else None
     if foreign is not None and not Path(foreign).is_file():
         raise ConfigError(f"There is no checkpoint {foreign}.")
-    refuse_sharding(config)
     place = find_place(config)
+    strategy = strategy_for(model, config, callbacks, place.size)
     found = resume if isinstance(resume, Resume) else find_resume(root, config, None if foreign else resume)
     same = found if found is not None and found.same_run else None
     if config.name is not None and same is None and not place.rank:
@@ -235,7 +235,7 @@ def train_native(
         try:
             with quiet_lightning(), place.applied(), lightnings_exits(session.guard):
                 trainer = _trainer(
-                    **settings,
+                    **(settings | {"strategy": strategy}),
                     callbacks=[*callbacks, _OfRun(recording, state, started)],
                     logger=[*loggers, own],
                     default_root_dir=session.folder,
@@ -245,7 +245,8 @@ def train_native(
                 refuse_strategy(trainer)
                 leave_signals(trainer)
                 seed_generators(config.seed + trainer.global_rank)
-                trainer.fit(model, **loaders.arguments(), ckpt_path=foreign, weights_only=True)  # type: ignore[arg-type]
+                with splitting(model, strategy, config.precision):
+                    trainer.fit(model, **loaders.arguments(), ckpt_path=foreign, weights_only=True)  # type: ignore[arg-type]
             if config.load_best_at_end and not session.guard.request.reason:
                 recording.wait()
                 announce(load_best(Run(session.folder), inner(model), config, writes=session.writes))

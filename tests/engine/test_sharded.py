@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import darkit
-from darkit.engine.checkpoints import sharded
+from darkit.engine.callbacks import StepCheckpoint
+from darkit.engine.checkpoints import sharded, writer
 from darkit.engine.checkpoints.checkpoint import read_checkpoint, read_run_checkpoint
 from darkit.engine.checkpoints.difference import differences
 from darkit.errors import DarkitError
@@ -25,6 +29,8 @@ from darkit.runs.verify import find_problem
 from tests.children import Zygote
 from tests.engine.ranks import on_ranks, start_ranks
 from tests.faults.parts import temporary_files, wait_until
+
+WIDE = 256  # more elements than the state of any random generator has
 
 
 class Block(nn.Module):
@@ -120,7 +126,48 @@ def cases(ranks: int) -> dict[str, Any]:
         train("nan", ranks, Spoiled(), max_step=6, save_step_interval=1)
     except DarkitError as error:
         failure = str(error)
-    return {"part": part.to_local().detach().clone(), "whole": list(part.shape), "failure": failure}
+    return {
+        "part": part.to_local().detach().clone(),
+        "whole": list(part.shape),
+        "failure": failure,
+        "largest": largest_in_a_save(ranks),
+    }
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that any operation of this thread returns."""
+
+    def __init__(self, found: list[int]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = function(*args, **(kwargs or {}))
+        for value in tree_leaves(returned):
+            if isinstance(value, Tensor):
+                self.found.append(value.to_local().numel() if isinstance(value, DTensor) else value.numel())
+        return returned
+
+
+def largest_in_a_save(ranks: int) -> int:
+    """Train a wide layer and return the number of elements of the largest tensor of a save, in both threads."""
+    found: list[int] = []
+
+    def watched(function: Any) -> Any:
+        def call(*arguments: Any, **settings: Any) -> Any:
+            with Largest(found):
+                return function(*arguments, **settings)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(StepCheckpoint, "save", watched(StepCheckpoint.save))
+        patched.setattr(writer, "write_sharded", watched(writer.write_sharded))
+        several = {"device": "cpu", "device_num": ranks, "strategy": "fsdp", "batch_size": 4}
+        model = nn.Sequential(nn.Linear(WIDE, WIDE), nn.Linear(WIDE, 1))
+        data = torch.ones(8, WIDE), torch.ones(8, 1)
+        darkit.fit(model, data, loss=F.mse_loss, name="wide", max_step=2, save_step_interval=1, **several)
+    return max(found)
 
 
 def assert_close(found: Any, expected: Any, most: float) -> None:
@@ -181,6 +228,10 @@ def test_each_process_writes_a_part_of_every_tensor(runs: Path) -> None:
     assert max(part.numel() for rank in parts for part in rank.values()) < largest
     rest = torch.load(folder / "state.pth", weights_only=True)
     assert [key for key, value in rest["state_dict"].items() if value is not None] == ["seen"]
+
+
+def test_no_process_has_more_than_its_part_of_a_tensor_while_it_saves(trained: tuple[Path, list[Any]]) -> None:
+    assert [returned["largest"] for returned in trained[1]] == [WIDE * WIDE // 2] * 2
 
 
 def test_a_resumed_training_ends_as_one_that_went_straight_through(runs: Path) -> None:

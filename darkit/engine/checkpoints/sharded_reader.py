@@ -99,7 +99,9 @@ class _Reader(StorageReader):
             raise ValueError("its index lists larger tensors than its files hold")
 
     def _add(self, name: str, entry: Any) -> None:
-        path, kind, shape, parts = (entry.get(key) for key in ("path", "dtype", "shape", "parts"))
+        known: dict[str, Any] = entry if isinstance(entry, dict) else {}
+        found: list[Any] = [known.get(key) for key in ("path", "dtype", "shape", "parts")]
+        path, kind, shape, parts = found
         dtype = getattr(torch, kind, None) if isinstance(kind, str) else None
         sound = isinstance(path, list) and path and all(isinstance(key, str | int) for key in path)
         if not sound or not isinstance(dtype, torch.dtype) or not _is_size(shape) or not isinstance(parts, list):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parameter import is_lazy
 
@@ -64,6 +65,8 @@ def bare(model: nn.Module) -> nn.Module:
 
 def class_path(cls: type) -> str:
     """Return the import path of a class, such as ``darkit.models.gpt.GPT``."""
+    if issubclass(cls, FSDPModule):  # the class that fully_shard derives from a module's own
+        cls = next(base for base in cls.__mro__ if not issubclass(base, FSDPModule))
     return f"{cls.__module__}.{cls.__qualname__}"
 
 

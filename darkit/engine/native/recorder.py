@@ -21,6 +21,7 @@ from darkit.engine.log.tensorboard import TensorBoardSink
 from darkit.engine.native.logger import RowLogger
 from darkit.engine.native.recording import Recording
 from darkit.engine.native.settings import recorded_settings, settings_of
+from darkit.engine.native.sharded import ShardedStrategy
 from darkit.engine.native.state import KEY
 from darkit.engine.resume import Resume, find_resume
 from darkit.engine.session import DEFAULT_SERIES, Session
@@ -300,7 +301,7 @@ def refuse_strategy(trainer: lightning.Trainer) -> None:
             "Training with copies of this process (strategies *_spawn, *_fork and *_notebook) is not supported: use "
             "strategy='ddp' in a script."
         )
-    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
+    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy, ShardedStrategy):
         raise ConfigError(
             f"The strategy {type(trainer.strategy).__name__} is not supported: its processes may each hold a part of "
             "the model. Use one device, or strategy='ddp'."

@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from darkit.engine.callbacks.base import is_last, log_values
 from darkit.engine.callbacks.guard import LossGuard
 from darkit.engine.callbacks.stop import StopOnRequest
-from darkit.engine.checkpoints.savable import check_savable
+from darkit.engine.checkpoints.writer import CheckpointWriter, ShardedWriter
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.data.workers import deferred_worker_deaths
@@ -43,6 +43,7 @@ from darkit.engine.log.values import number_of
 from darkit.engine.native.data import announce_repeats, has_state, with_used_state
 from darkit.engine.native.plain import inner
 from darkit.engine.native.settings import planned_steps, why_stopped
+from darkit.engine.native.sharded import make_writer
 from darkit.engine.native.state import KEY, Moments, loader_states, validation_states, versions
 from darkit.engine.session import Session
 from darkit.errors import ConfigError, NonFiniteLossError, ReproductionWarning
@@ -99,6 +100,7 @@ class Recording:
         self._stop = StopOnRequest(session.guard)
         self._guard = LossGuard(config.nan_policy, session.stream)
         self._best: float | None = None
+        self._writer: CheckpointWriter | None = None
 
     def attach(self, trainer: lightning.Trainer, module: lightning.LightningModule, *, unchanged: bool = True) -> None:
         """Attach to the trainer's loops, in ``on_fit_start``.
@@ -135,6 +137,9 @@ class Recording:
         for undo in reversed(self._undo):
             undo()
         self._undo = []
+        if isinstance(self._writer, ShardedWriter):
+            writer, self._writer = self._writer, None
+            writer.close()
 
     def on_train_start(self, trainer: lightning.Trainer) -> None:
         """Check what can be checked before the first step.
@@ -152,9 +157,7 @@ class Recording:
             )
         self.moments.val = validation_states(trainer.val_dataloaders)
         self.moments.record(trainer, epoch_ended=False)
-        content = self.moments.collect(trainer)  # in all processes
-        if trainer.is_global_zero:
-            check_savable(content)
+        self._writer = make_writer(trainer, self.session, self.moments.collect(trainer))
         self._stop.begin(trainer.global_step)
         announce_repeats(trainer)
 
@@ -209,8 +212,8 @@ class Recording:
 
     def wait(self) -> None:
         """Wait until everything is on the disk."""
-        if self.session.writer is not None:
-            self.session.writer.wait()
+        if self._writer is not None:
+            self._writer.wait()
 
     def _watched(self, trainer: lightning.Trainer, loader: Any) -> Any:
         """Return the loader to train on, with its position restored."""
@@ -359,8 +362,8 @@ class Recording:
         if self.session.stream is not None:
             self.session.stream.flush()
         content = self.moments.collect(trainer, interrupted=interrupted)
-        if self.session.writer is not None:
-            self.session.writer.save(step, content, self._metrics)
+        if self._writer is not None:
+            self._writer.save(step, content, self._metrics)
         self._saved, self._versions = step, versions(trainer.lightning_module)
 
     def _save_after(self, trainer: lightning.Trainer, error: BaseException) -> None:

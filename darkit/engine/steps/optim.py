@@ -174,7 +174,7 @@ def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
             f"{found}, not {settings}."
         )
     try:
-        optimizer.load_state_dict(_split(optimizer, _with_frozen(optimizer, saved)))
+        optimizer.load_state_dict(split_state(optimizer, _with_frozen(optimizer, saved)))
     except (ValueError, KeyError) as error:
         raise CheckpointMismatchError(
             f"The checkpoint's optimizer state does not fit this {type(optimizer).__name__}: {error}."
@@ -199,7 +199,7 @@ def _with_frozen(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, An
     return {**saved, "state": state, "param_groups": groups}
 
 
-def _split(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+def split_state(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
     """Return a saved state whose tensors are split over processes as the parameters are."""
     numbered = {
         number: one

@@ -63,17 +63,11 @@ def refuse_strategy(config: TrainerConfig, optimizer: Any = None) -> None:
             f"optimizer= as a callable of the parameters, such as torch.optim.{type(optimizer).__name__}."
         )
     if optimizer is None:
-        _refuse_optimizer(optimizer_class(config.optimizer))
+        refuse_optimizer(optimizer_class(config.optimizer))
 
 
-def refuse_sharding(config: TrainerConfig) -> None:
-    """Refuse strategies that split a model, for Lightning's own loop. Raises `ConfigError`."""
-    refuse_strategy(config)
-    if config.strategy == SHARDED:
-        raise ConfigError(f"strategy='fsdp' is not possible with Lightning's own loop. {_ADVICE}.")
-
-
-def _refuse_optimizer(cls: type[Optimizer]) -> None:
+def refuse_optimizer(cls: type[Optimizer]) -> None:
+    """Refuse an optimizer that does more with a weight than with each of its elements. Raises `ConfigError`."""
     known = [optimizer_class(name) for name in _ELEMENTWISE]
     if not issubclass(cls, tuple(known)):
         raise ConfigError(
@@ -112,10 +106,10 @@ class Whole(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, compute: Callable[..., Any], *arguments: Any) -> Any:
+    def forward(self, compute: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
         """Compute something with all parameters that belong to no block, and the first process's buffers."""
         _share_buffers(self.module)
-        return compute(*arguments)
+        return compute(*arguments, **settings)
 
 
 class ShardedAdapter(Adapter):
@@ -135,7 +129,7 @@ class ShardedAdapter(Adapter):
 
     def configure_optimizers(self) -> Optimizer:
         made = super().configure_optimizers()
-        _refuse_optimizer(type(made))
+        refuse_optimizer(type(made))
         return made
 
     def _computed(self, whole: Whole, compute: Callable[..., Any], *arguments: Any) -> Any:
