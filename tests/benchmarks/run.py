@@ -83,6 +83,14 @@ def checkpoints() -> None:
         table(f"Checkpoint: {column}", found, unit, base, digits=2)
 
 
+def fsdp() -> None:
+    """The cost of a checkpoint in two processes that each hold a part of the model, or all of it."""
+    rows = {name: json.loads(answer_of("fsdp.py", name)) for name in ("ddp", "fsdp")}
+    for column, unit in (("memory", "MB more in one process"), ("stall", "ms"), ("durable", "s")):
+        found = {name: [row[column]] for name, row in rows.items()}
+        table(f"Two processes, a state of {rows['ddp']['state']:.0f} MB: {column}", found, unit, "ddp", digits=1)
+
+
 def generation() -> None:
     """The speed of generating text."""
     contenders = ["darkit", "transformers", "transformers_loop", "darkit_transformers"]
@@ -127,6 +135,7 @@ SUITES: dict[str, Callable[..., None]] = {
     "steps": steps,
     "loop": loop,
     "checkpoints": checkpoints,
+    "fsdp": fsdp,
     "generation": generation,
     "preparation": preparation,
     "collectives": collectives,

@@ -121,8 +121,8 @@ def cases(ranks: int) -> dict[str, Any]:
     best = Words()
     train("best", ranks, best, max_step=6, keep_best=1, keep_last=1, load_best_at_end=True, lr=1.0)
     part = best.blocks[0].wide.weight
-    failure = ""
-    try:
+    largest, failure = largest_in_a_save(ranks), ""
+    try:  # the last one: no other may follow a failure in these processes
         train("nan", ranks, Spoiled(), max_step=6, save_step_interval=1)
     except DarkitError as error:
         failure = str(error)
@@ -130,7 +130,7 @@ def cases(ranks: int) -> dict[str, Any]:
         "part": part.to_local().detach().clone(),
         "whole": list(part.shape),
         "failure": failure,
-        "largest": largest_in_a_save(ranks),
+        "largest": largest,
     }
 
 

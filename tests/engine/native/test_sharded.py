@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
 import darkit
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
@@ -65,16 +65,16 @@ class ByHand(Split):
         self.automatic_optimization = False
 
 
-def loader(ranks: int) -> DataLoader[Any]:
+def samples() -> TensorDataset:
     x = torch.randn(24, 4, generator=torch.Generator().manual_seed(1))
-    return DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4 // ranks)
+    return TensorDataset(x, x.sum(1, keepdim=True))
 
 
 def train(name: str, ranks: int, model: nn.Module, **settings: Any) -> Run:
-    several = {"device_num": ranks, "strategy": "fsdp"} if ranks > 1 else {}
+    several = {"device_num": ranks, "strategy": "fsdp", "batch_size": 4 // ranks}
     given = {"max_step": 5, "save_step_interval": 2, "gradient_accumulation_steps": 2, "gradient_clip": 0.5}
     return darkit.fit(
-        model, loader(ranks), loader(ranks), name=name, device="cpu", tensorboard=False, **(several | given | settings)
+        model, samples(), samples(), name=name, device="cpu", tensorboard=False, **(several | given | settings)
     )
 
 
