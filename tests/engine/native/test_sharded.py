@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import darkit
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
@@ -71,10 +71,16 @@ def samples() -> TensorDataset:
 
 
 def train(name: str, ranks: int, model: nn.Module, **settings: Any) -> Run:
-    several = {"device_num": ranks, "strategy": "fsdp", "batch_size": 4 // ranks}
+    several = {"device_num": ranks, "strategy": "fsdp"}
     given = {"max_step": 5, "save_step_interval": 2, "gradient_accumulation_steps": 2, "gradient_clip": 0.5}
     return darkit.fit(
-        model, samples(), samples(), name=name, device="cpu", tensorboard=False, **(several | given | settings)
+        model,
+        darkit.dataloader(samples(), batch_size=4 // ranks, shuffle=True),
+        DataLoader(samples(), batch_size=4 // ranks),
+        name=name,
+        device="cpu",
+        tensorboard=False,
+        **(several | given | settings),
     )
 
 
