@@ -227,8 +227,8 @@ def train_run(
         return native(
             PlainModule(model, compute, config, optimizer=optimizer, scheduler=scheduler, values=config_values(model))
         )
-    refuse_strategy(config, optimizer)
     place = find_place(config)
+    refuse_strategy(config, place.size, optimizer)
     found = resume if isinstance(resume, Resume) else find_resume(root, config, resume)
     same = found if found is not None and found.same_run else None
     if config.name is not None and session is None and same is None and not place.rank:

@@ -98,7 +98,7 @@ def strategy_for(
     Raises:
         ConfigError: The strategy is not supported, or the module or a callback needs whole weights.
     """
-    refuse_strategy(config)
+    refuse_strategy(config, processes)
     if config.strategy != SHARDED:
         return config.strategy
     name = type(model).__name__

@@ -30,11 +30,12 @@ _LISTS = (nn.ModuleList, nn.Sequential)
 _ADVICE = "Use strategy='ddp', whose processes have the whole model"
 
 
-def refuse_strategy(config: TrainerConfig, optimizer: Any = None) -> None:
+def refuse_strategy(config: TrainerConfig, processes: int, optimizer: Any = None) -> None:
     """Refuse strategies that split a model in other ways, and settings that need the whole model in each process.
 
     Args:
         config: The settings.
+        processes: The number of processes of the training.
         optimizer: The user's optimizer or a callable of the parameters, or None.
 
     Raises:
@@ -48,6 +49,11 @@ def refuse_strategy(config: TrainerConfig, optimizer: Any = None) -> None:
                 "darkit does not save. Use strategy='fsdp', or 'ddp'."
             )
         return
+    if processes == 1:
+        raise ConfigError(
+            "strategy='fsdp' splits a model over several processes, but this training has one: leave strategy out. "
+            "Checkpoints in parts are read in either case."
+        )
     whole = [key for key in ("ema_decay", "compile") if getattr(config, key)]
     if whole:
         raise ConfigError(f"{whole[0]} is not possible with strategy='fsdp'. {_ADVICE}, or leave {whole[0]} out.")

@@ -39,6 +39,7 @@ def test_blocks_are_the_children_of_the_outermost_lists_unless_they_share_weight
         ({"strategy": "deepspeed_stage_3"}, "strategy='deepspeed_stage_3' is not supported"),
         ({"strategy": "fsdp_cpu_offload"}, "strategy='fsdp_cpu_offload' is not supported"),
         ({"strategy": "xla"}, "strategy='xla' is not supported"),
+        ({"device_num": 1}, "splits a model over several processes, but this training has one"),
         ({"ema_decay": 0.9}, "ema_decay is not possible with strategy='fsdp'"),
         ({"compile": True}, "compile is not possible with strategy='fsdp'"),
         ({"precision": "16-mixed"}, "needs a precision of .*, not '16-mixed'"),
@@ -50,7 +51,7 @@ def test_blocks_are_the_children_of_the_outermost_lists_unless_they_share_weight
 )
 def test_what_is_not_possible_is_refused_and_leaves_nothing(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        train(made(), xy(), name="a", device_num=2, **({"strategy": "fsdp"} | settings))
+        train(made(), xy(), name="a", **({"device_num": 2, "strategy": "fsdp"} | settings))
     assert run_names() == []
 
 
@@ -58,7 +59,7 @@ def test_an_optimizer_of_the_whole_parameters_is_refused() -> None:
     model = made()
     with pytest.raises(ConfigError, match=r"give optimizer= as a callable of the parameters, such as torch.optim.SGD"):
         train(model, xy(), name="a", device_num=2, strategy="fsdp", optimizer=torch.optim.SGD(model.parameters()))
-    refuse_strategy(TrainerConfig(strategy="fsdp"), torch.optim.SGD)
+    refuse_strategy(TrainerConfig(strategy="fsdp"), 2, torch.optim.SGD)
 
 
 @pytest.mark.parametrize(
