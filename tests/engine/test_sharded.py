@@ -304,13 +304,23 @@ def test_a_process_killed_in_a_save_costs_nothing_that_was_saved(
     assert list(differences(read_run_checkpoint(runs / "straight")[1], read_run_checkpoint(run)[1])) == []
 
 
-def test_one_process_resumes_what_two_began(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def going_on(ranks: int) -> None:
+    train("begun", ranks, resume=True, resume_overrides=True)
+
+
+def test_what_two_began_resumes_on_one_and_what_one_began_on_two(
+    runs: Path, zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DARWIN_KIT_HOME", str(tmp_path))
     train("one", 1, max_step=7)
     copy = tmp_path / "base" / "two"
     shutil.copytree(runs / "two", copy)
     run = train("two", 1, resume="two:iter-3-ckpt", resume_overrides=True)
     assert run.checkpoints()[-1].path.name == "iter-7-ckpt.pth"
-    weights = [read_run_checkpoint(tmp_path / "base" / name)[1]["state_dict"] for name in ("one", "two")]
-    for key, value in weights[0].items():
-        torch.testing.assert_close(weights[1][key], value, rtol=1e-4, atol=1e-5)
+    train("begun", 1, max_step=3)
+    on_ranks(zygote, tmp_path, going_on)
+    found = [read_run_checkpoint(tmp_path / "base" / name) for name in ("one", "two", "begun")]
+    assert found[2][0].path.name == "iter-7-ckpt"
+    for key in ("state_dict", "optimizer_state_dict"):
+        assert_close(found[1][1][key], found[0][1][key], 5e-5)
+        assert_close(found[2][1][key], found[0][1][key], 5e-5)
