@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 import darkit
+from darkit.engine.metrics.exchange import averaged
 from darkit.errors import NonFiniteLossError
 from tests.engine.parts import xy
 from tests.engine.ranks import Noting, Numbered, weights_of
@@ -196,6 +200,18 @@ def trainings(ranks: int = 1) -> dict[str, Any]:
         monitor="wrong",
         **common,
     )
+    for step in (3, 6):
+        found["resumed"] = train(
+            embedding(),
+            data,
+            data,
+            "resumed",
+            batch_size=1,
+            gradient_accumulation_steps=half,
+            max_step=step,
+            resume="auto",
+            **common,
+        )
     draws = Draws()
     train(Drawing(), Numbered(12), None, "drawn", ranks=ranks, batch_size=half, callbacks=[draws])
     found["drawn"] = draws.drawn
@@ -240,6 +256,33 @@ def validations(ranks: int = 1) -> dict[str, Any]:
     found["metered"] = train(Metered(), data, val, "metered", **(common | {"lr": 0.0}))
     found["normed"] = train(Normed(), xy(24), xy(20), "normed", loss=F.mse_loss, **(common | {"max_step": 3}))
     return found
+
+
+class AskOnce(lightning.Callback):
+    """Sends this process a signal in the fifth step, if it is the last of several."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 5 and trainer.global_rank == trainer.world_size - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stopped(ranks: int) -> dict[str, Any]:
+    """Train until one process is asked to stop."""
+    model = Noting()
+    train(model, Numbered(24), None, "stopped", ranks, batch_size=2, max_step=1000, callbacks=[AskOnce()])
+    return {"batches": len(model.ids)}
+
+
+def uneven_rows(ranks: int) -> dict[str, Any]:
+    """Average rows of which each process has other values."""
+    del ranks
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    device = torch.device("cpu")
+    own = {"both": (torch.tensor(float(rank)), 1.0 + 2 * rank), "count": (4, 1.0), f"of_{rank}": (7.0, 2.0)}
+    unlike = averaged({1: own, 2 + rank: {"both": (1.0, 1.0)}}, device)
+    alike = averaged({1: {"both": own["both"], "nothing": (math.nan, 0.0), "count": (4, 1.0)}}, device)
+    return {"unlike": unlike, "alike": alike}
 
 
 def not_finite(ranks: int) -> dict[str, Any]:

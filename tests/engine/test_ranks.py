@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,30 @@ def test_running_statistics_are_those_that_are_saved(validated: Both) -> None:
     x, y = xy(20)
     expected = F.mse_loss(saved.eval()(x), y).item()
     assert run.log()["val_loss"].to_list()[-1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_processes_resume_exactly_however_many_targets_the_step_before_had(trained: Both) -> None:
+    _, _, two = trained
+    assert torch.equal(two[0]["resumed"]["weights"]["weight"], two[0]["accumulated"]["weights"]["weight"])
+
+
+def test_a_signal_to_one_process_stops_all_after_the_next_step(zygote: Zygote, home: Path) -> None:
+    assert [found["batches"] for found in on_ranks(zygote, home, oracles.stopped)] == [6, 6]
+    run = Run(home / "base" / "stopped")
+    assert run.status == "stopped"
+    assert run.checkpoints()[-1].step == 6
+    assert run.log()["step"].to_list()[-1] == 6
+
+
+def test_rows_of_which_processes_have_other_values_are_averaged_over_those_that_have_them(
+    zygote: Zygote, home: Path
+) -> None:
+    for rank, found in enumerate(on_ranks(zygote, home, oracles.uneven_rows)):
+        assert found["unlike"][1] == {"both": 0.75, "count": 8.0, "of_0": 7.0, "of_1": 7.0}
+        assert found["unlike"][2 + rank] == {"both": 1.0}
+        alike = found["alike"][1]
+        assert (alike["both"], alike["count"]) == (0.75, 8.0)
+        assert math.isnan(alike["nothing"])
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_all_after_the_same_step(zygote: Zygote, home: Path) -> None:
