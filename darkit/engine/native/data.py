@@ -17,8 +17,10 @@ from darkit.engine.data.feed import Feed
 from darkit.engine.data.fingerprint import describe_data
 from darkit.engine.data.fits import small_batch
 from darkit.engine.data.loaders import Loaders, make_loaders, make_validation
+from darkit.engine.data.ranks import divide, ends_together, refuse_repeated
 from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.log.progress import announce
+from darkit.engine.processes import process_group
 from darkit.errors import DataError
 
 
@@ -67,8 +69,13 @@ class NativeData:
         return {"train_dataloaders": self._train, "val_dataloaders": self._val}
 
     def adopted(self, loader: Any) -> StatefulLoader | None:
-        """Return a loader with a position for one that Lightning prepared; None for one that has its own state."""
+        """Return a loader with a position for one that Lightning prepared; None for one that has its own state.
+
+        Raises:
+            DataError: Several processes would read the same, or may not end together, in a loader with its own state.
+        """
         if has_state(loader):
+            _divide(loader, *process_group())
             return None
         made = StatefulLoader(adopt(loader, self.config) if isinstance(loader, DataLoader) else Feed(loader))
         self._made.append(made)
@@ -97,6 +104,19 @@ class NativeData:
             loader.close()
         if self.loaders is not None:
             self.loaders.close()
+
+
+def _divide(loader: Any, rank: int, size: int) -> None:
+    """Select the part of a process in a loader with its own state. Raises `DataError`."""
+    if size == 1:
+        return
+    refuse_repeated(loader, rank, size)
+    if not ends_together(loader):
+        raise DataError(
+            f"The processes may get different numbers of batches from the {type(loader).__name__}, and would wait for "
+            "each other: set even_ranks = True on its dataset if they do not, or give the dataset itself."
+        )
+    divide(loader, rank, size)
 
 
 class UnsizedLoader:

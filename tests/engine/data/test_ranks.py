@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,17 @@ from torch.utils.data import (
     RandomSampler,
     get_worker_info,
 )
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 import darkit
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.feed import Feed
 from darkit.engine.data.loaders import make_loaders
-from darkit.engine.data.ranks import ends_together, refuse_repeated
+from darkit.engine.data.ranks import Agreement, ends_together, refuse_repeated
+from darkit.engine.native.data import NativeData
 from darkit.errors import DataError
 from tests.children import Zygote
+from tests.engine.native.modules import Base
 from tests.engine.parts import Numbers, Stream
 from tests.engine.ranks import Noting, Numbered, on_ranks
 from tests.engine.resuming import OwnSampler, weighted
@@ -210,11 +212,19 @@ def case(ranks: int) -> dict[str, Any]:
                 ids |= steps.ids
                 torch.distributed.barrier()  # until the first has written the last checkpoint
             found[name] = {"ids": ids}
-    try:
-        shuffled = rows(25, 5).shuffle(seed=torch.distributed.get_rank())
-        darkit.fit(Noting(), shuffled, name="shuffled", device_num=ranks, **SETTINGS)
-    except DataError as error:
-        found["error"] = str(error)
+    rank = torch.distributed.get_rank()
+    native = NativeData(None, None, TrainerConfig(device="cpu"))
+    refused = {
+        "shuffled": lambda: Agreement(DataLoader(rows(25, 5).shuffle(seed=rank))),
+        "stateful": lambda: native.adopted(StatefulDataLoader(Stream())),
+        "uneven": lambda: native.adopted(StatefulDataLoader(Divided())),
+        "fit": lambda: darkit.fit(Base(), Stream(), device_num=ranks, device="cpu", max_step=2),
+    }
+    for name, call in refused.items():
+        try:
+            call()
+        except DataError as error:
+            found[name] = str(error)
     return found
 
 
@@ -230,4 +240,7 @@ def test_streams_of_unequal_length_end_together_on_all_processes_and_resume(zygo
         if kind != "workers":
             assert joined([one[f"{kind}-broken"] for one in found]) == steps
     for one in found:
-        assert re.search("another seed, so that some samples would come twice and others never", one["error"])
+        assert "another seed, so that some samples would come twice and others never" in one["shuffled"]
+        for name in ("stateful", "fit"):
+            assert "Stream is an iterable dataset and would give each of the 2 processes the same" in one[name]
+        assert "may get different numbers of batches from the StatefulDataLoader" in one["uneven"]
