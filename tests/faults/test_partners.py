@@ -35,15 +35,15 @@ def run_in(home: Path) -> Run:
         ("raise:1:7", "Process 1 of 2 failed: ValueError: this process fails"),
         ("raise:0:7", "ValueError: this process fails"),
         ("exit:1:7", "Process 1 of 2 was killed or ended without an error"),
-        ("nan:1:7", "Process 1 of 2 failed: NonFiniteLossError"),
+        ("nan:1:7", "NonFiniteLossError"),  # the gradients are shared: either process may see it first
     ],
 )
 def test_the_run_says_which_process_failed_and_why(several: Several, home: Path, fault: str, reason: str) -> None:
     child = several.alone(TWO | {"nan_policy": "stop"}, FAULT=fault)
     child.wait()
     details = run_in(home).details
-    assert (details.state, finished(run_in(home).path)) == ("crashed", {5})
-    assert details.reason.startswith(reason)
+    assert (details.state, finished(run_in(home).path)) == ("crashed", {5}), child.output
+    assert reason in details.reason
     if "raise:1" in fault:
         assert 'raise ValueError("this process fails")' in details.traceback, "the traceback of the process that failed"
     wait_until(lambda: not _lives(child.pid), "the end of every process of the group")
