@@ -37,9 +37,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
     read = listing._read
 
-    def seen(folder: Path) -> tuple[Listed, str]:
+    def seen(folder: Path, *, copied: bool = False) -> tuple[Listed, str]:
         opened.append(folder.name)
-        return read(folder)
+        return read(folder, copied=copied)
 
     monkeypatch.setattr(listing, "_read", seen)
     return opened
@@ -90,6 +90,7 @@ def test_a_change_of_any_file_that_is_read_is_seen_though_size_and_time_are_as_b
 
 
 def test_a_run_that_is_resumed_moved_or_gone_is_not_shown_as_before(root: Path) -> None:
+    RunLock(root / "run-3").release()  # so that taking it again creates no file
     list_facts(root)
     lock = RunLock(root / "run-3")
     status = files.read_json(root / "run-3" / files.STATUS)

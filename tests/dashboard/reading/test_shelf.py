@@ -77,6 +77,27 @@ def test_a_second_start_opens_only_what_runs_and_shows_the_same(
     assert second == first == without_cache(root, monkeypatch)
 
 
+@pytest.mark.parametrize("file", [files.STATUS, files.RUN, files.TRAINER_CONFIG, files.NOTES, files.LOG])
+def test_what_changed_while_no_server_ran_is_read_again(file: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_notes(root / "run-1", Notes(("0.25",)))
+    before = rows(fresh(root))
+    path = root / "run-1" / file
+    loss = (root / "run-1" / files.LOG).read_text().splitlines()[-1].split(",")[4]
+    text = path.read_text()
+    for old, new in {
+        "finished": "stopped!",
+        "demo.MLP": "demo.CNN",
+        "0.001": "0.002",
+        "0.25": "0.75",
+        loss: "9",
+    }.items():
+        text = text.replace(old, new)
+    path.write_text(text)  # in place
+    after = rows(fresh(root))
+    assert after == without_cache(root, monkeypatch)
+    assert after["rows"] != before["rows"]
+
+
 def test_only_what_changed_is_sent(root: Path) -> None:
     library = fresh(root)
     first = rows(library)
