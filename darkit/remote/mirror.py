@@ -175,8 +175,6 @@ class Mirror:
             logger.warning("%s of run %r is too large to be copied.", name, folder.name)
             return True
         data = store.read(posixpath.join(self._path, folder.name, name), 0, item.size + 1) if item.size else b""
-        if len(data) != item.size:  # it is being replaced
-            return False
         if not _is_object(data) and known.doubtful.get(name) != data:  # it may be half written; or it is so for good
             known.doubtful[name] = data
             return False

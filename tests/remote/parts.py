@@ -74,7 +74,7 @@ class SshServer:
     port: int
     breaks: Callable[[int], bool]
     served: int = 0
-    forbidden: str = "-"
+    forbidden: str = "\0"
     silent: bool = False
 
 
