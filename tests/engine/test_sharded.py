@@ -59,6 +59,7 @@ class Words(nn.Module):
         self.head = nn.Linear(5, 7, bias=False)
         self.head.weight = self.embedding.weight
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+        self.register_buffer("drift", torch.zeros(()))  # with dropout: what this process has seen, as a running mean
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens)
@@ -70,7 +71,9 @@ class Words(nn.Module):
         tokens, labels = batch
         if self.training:
             self.seen += 1
-        hidden = self.blocks[1](self.blocks[0](self.embedding(tokens)))
+            if self.config["dropout"]:
+                self.drift.lerp_(tokens.float().mean(), 0.5)
+        hidden = self.blocks[1](self.blocks[0](self.embedding(tokens) + self.drift))
         loss = F.cross_entropy(self.head(hidden).flatten(0, 1), labels.flatten())
         return {"loss": loss}
 
@@ -227,7 +230,7 @@ def test_each_process_writes_a_part_of_every_tensor(runs: Path) -> None:
     largest = 15 * 5
     assert max(part.numel() for rank in parts for part in rank.values()) < largest
     rest = torch.load(folder / "state.pth", weights_only=True)
-    assert [key for key, value in rest["state_dict"].items() if value is not None] == ["seen"]
+    assert [key for key, value in rest["state_dict"].items() if value is not None] == ["seen", "drift"]
 
 
 def test_no_process_has_more_than_its_part_of_a_tensor_while_it_saves(trained: tuple[Path, list[Any]]) -> None:

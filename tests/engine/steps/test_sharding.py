@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ import torch
 from torch import nn
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.steps.sharding import _refuse_parameters, find_blocks, refuse_strategy
-from darkit.errors import ConfigError, ModelError
+from darkit.engine.steps.sharding import ShardedAdapter, _refuse_parameters, find_blocks, refuse_strategy
+from darkit.errors import BatchError, ConfigError, ModelError
 from tests.engine.parts import made, run_names, train, xy
 
 
@@ -60,6 +61,15 @@ def test_an_optimizer_of_the_whole_parameters_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"give optimizer= as a callable of the parameters, such as torch.optim.SGD"):
         train(model, xy(), name="a", device_num=2, strategy="fsdp", optimizer=torch.optim.SGD(model.parameters()))
     refuse_strategy(TrainerConfig(strategy="fsdp"), 2, torch.optim.SGD)
+
+
+def test_a_block_whose_parameters_are_used_without_it_is_explained() -> None:
+    def fail(*arguments: Any) -> None:
+        raise BatchError("Linear failed on a batch: got mixed torch.Tensor and DTensor")
+
+    adapter: Any = SimpleNamespace(module=nn.Linear(1, 1))
+    with pytest.raises(ModelError, match="Linear uses the parameters of a block without calling the block"):
+        ShardedAdapter._computed(adapter, fail, fail)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
