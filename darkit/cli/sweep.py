@@ -42,6 +42,11 @@ settings of the sweep:
   sweep.min_step=N        hyperband, halving: step of the first rung
   sweep.jobs=1            trials that train at once
   sweep.seed=0            of the sampler
+
+examples:
+  darkit sweep trainer.lr=1e-3,1e-2 model.config.hidden_size=32,64    all four, or as many as sweep.trials says
+  darkit sweep trainer.lr='interval(1e-4,1e-1,log)' sweep.trials=50 sweep.pruner=hyperband sweep.jobs=4
+  darkit sweep gpt --resume                                            continue the sweep called gpt
 """
 
 

@@ -89,10 +89,8 @@ class Suggestions:
         if self._sequence is None:
             self._sequence = self._study(self._sampler(0))
         asked = len(self._sequence.get_trials(deepcopy=False))
-        for position in range(asked, number + 1):
+        for _ in range(asked, number + 1):
             self._sequence.ask(self.distributions)
-            if not position:
-                self._sequence.tell(0, 0.0)  # the sequence begins after the first trial
         made = self._sequence.get_trials(deepcopy=False)[number]
         return Suggestion(dict(made.params), {})
 

@@ -191,7 +191,8 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(
 
 
 def test_help_and_names(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "darkit sweep KEY=VALUE ..." in done(capsys, "sweep", "--help")
+    told = done(capsys, "sweep", "--help")
+    assert told.index("darkit sweep KEY=VALUE ...") < told.index("examples:\n  darkit sweep")
     assert done(capsys, "sweep").startswith("No sweeps yet in ")
     with SweepFolder("s").locked():
         assert "The sweep 's' is running already." in refused(capsys, "sweep", *SMALL, "trainer.lr=1,2", "name=s")
