@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 import darkit
+from darkit.engine.callbacks import StepLog
 from darkit.engine.metrics.exchange import averaged
 from darkit.errors import NonFiniteLossError
 from tests.engine.parts import xy
@@ -256,6 +258,31 @@ def validations(ranks: int = 1) -> dict[str, Any]:
     found["metered"] = train(Metered(), data, val, "metered", **(common | {"lr": 0.0}))
     found["normed"] = train(Normed(), xy(24), xy(20), "normed", loss=F.mse_loss, **(common | {"max_step": 3}))
     return found
+
+
+def stock(ranks: int, folder: str) -> dict[str, Any]:
+    """Log with darkit's callback in a stock trainer; more rows than a block has."""
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = started(nn.Linear(4, 1))
+
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> dict[str, Tensor]:
+            loss = F.mse_loss(self.layer(batch[0]), batch[1])
+            losses.append(loss.item())
+            return {"loss": loss}
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    losses: list[float] = []
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = lightning.Trainer(
+        accelerator="cpu", devices=ranks, strategy="ddp", max_steps=40, callbacks=[StepLog(Path(folder))], **quiet
+    )
+    trainer.fit(Module(), DataLoader(TensorDataset(*xy(16)), batch_size=2))
+    return {"losses": losses}
 
 
 class AskOnce(lightning.Callback):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.runs import Run
+from darkit.runs.log import read_log
 from tests.benchmarks import collectives
 from tests.children import Zygote
 from tests.engine import oracles
@@ -145,6 +146,14 @@ def test_running_statistics_are_those_that_are_saved(validated: Both) -> None:
 def test_two_processes_resume_exactly_however_many_targets_the_step_before_had(trained: Both) -> None:
     _, _, two = trained
     assert torch.equal(two[0]["resumed"]["weights"]["weight"], two[0]["accumulated"]["weights"]["weight"])
+
+
+def test_in_a_stock_trainer_the_log_has_the_mean_loss_too(zygote: Zygote, home: Path, tmp_path: Path) -> None:
+    found = on_ranks(zygote, home, oracles.stock, folder=str(tmp_path))
+    means = [sum(pair) / 2 for pair in zip(found[0]["losses"], found[1]["losses"], strict=True)]
+    rows = read_log(tmp_path / "train_log.csv")
+    assert rows["step"].to_list() == list(range(1, 41))
+    assert rows["train_loss"].to_list() == pytest.approx(means, rel=1e-6)
 
 
 def test_a_signal_to_one_process_stops_all_after_the_next_step(zygote: Zygote, home: Path) -> None:
