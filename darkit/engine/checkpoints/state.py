@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 
 from darkit.engine.checkpoints.boundary import Boundary
@@ -15,6 +14,7 @@ from darkit.engine.checkpoints.shards import split
 from darkit.engine.checkpoints.weights import bare, class_path
 from darkit.engine.device import generator_states, seeded_states
 from darkit.engine.lightning import batches_taken
+from darkit.engine.metrics.exchange import gathered
 from darkit.engine.metrics.gathering import collect_metrics
 from darkit.engine.steps.adapter import Adapter, bare_module
 from darkit.engine.steps.averages import averages_of
@@ -38,8 +38,8 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
         the state of the data).
         With averaged weights, ``state_dict`` has the averages and ``raw_state_dict`` the weights to resume from.
         ``metrics`` has the states of torchmetrics objects, if the module has any.
-        With several processes, ``ranks`` has their ``rng``, ``position`` and ``metrics``, in order, and ``weight``
-        what the weights of the next step are relative to.
+        With several processes, ``ranks`` has their ``rng``, ``position`` and ``metrics``, in order, in the first
+        process, which writes; and ``weight`` what the weights of the next step are relative to.
     """
     module = bare(bare_module(pl_module))
     optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
@@ -70,9 +70,7 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
     if agreement is not None and agreement.weight is not None:
         state["weight"] = agreement.weight
     if trainer.world_size > 1:
-        ranks: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(ranks, mine)
-        state["ranks"] = ranks
+        state["ranks"] = gathered(mine)
     return state
 
 

@@ -74,6 +74,18 @@ def averaged(rows: Mapping[int, Own], device: torch.device) -> dict[int, dict[st
     return {step: {name: _mean(name, next(found), next(found)) for name in names} for step, names in layout.items()}
 
 
+def gathered(value: Any) -> list[Any]:
+    """Return the values of all processes in the first one, in order; elsewhere only its own. All must call it.
+
+    Sending every value to every process would cost the square of their number.
+    """
+    everyones: list[Any] | None = (
+        [None] * torch.distributed.get_world_size() if not torch.distributed.get_rank() else None
+    )
+    torch.distributed.gather_object(value, everyones)
+    return [value] if everyones is None else everyones
+
+
 def _merged(rows: Mapping[int, Own]) -> dict[int, dict[str, Any]]:
     """Average values of which the processes have different ones."""
     mine = {

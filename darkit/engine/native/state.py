@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning
-import torch
 from torch import nn
 
 from darkit.engine.checkpoints.boundary import Boundary
@@ -26,6 +25,7 @@ from darkit.engine.lightning_results import (
     restore_logged_metrics,
     restore_results,
 )
+from darkit.engine.metrics.exchange import gathered
 from darkit.engine.metrics.gathering import collect_metrics, metrics_of, restore_metrics
 from darkit.engine.native.data import flat_loaders
 
@@ -140,10 +140,7 @@ class Moments:
             "metrics": moment.metrics,
             "logged": moment.logged,
         }
-        ranks: list[Any] = [mine]
-        if trainer.world_size > 1:
-            ranks = [None] * trainer.world_size
-            torch.distributed.all_gather_object(ranks, mine)
+        ranks = gathered(mine) if trainer.world_size > 1 else [mine]
         own = {**self._facts, "progress": moment.progress, "rate": self.rate, "ranks": ranks}
         facts = {"model_class": class_path(type(bare(self.module))), "current_step": moment.step}
         return _readable(content) | facts | {"global_step": moment.step, "rng": mine["rng"], KEY: own}
