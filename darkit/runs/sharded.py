@@ -24,6 +24,7 @@ from darkit.runs.safe import UnreadableError, open_regular
 INDEX = "index.json"
 STATE = "state.pth"
 LONGEST_INDEX = 2**28  # bytes
+MOST_PARTS = 2**22  # entries of an index and all of their parts: a thousand processes with four thousand tensors
 _PART = re.compile(r"state\.pth|index\.json|shard-(0|[1-9][0-9]{0,6})\.pth")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE = 2**20  # bytes
@@ -78,6 +79,22 @@ def find_damage(folder: Path, manifest: Mapping[str, Any]) -> str:
         except UnreadableError as error:
             return f"its file {name} cannot be read ({error.reason})"
     return problem
+
+
+def list_shards(manifest: Mapping[str, Any], digest: str) -> list[str]:
+    """Return the names of the files with parts of tensors that a manifest lists.
+
+    Args:
+        manifest: The manifest.
+        digest: Its ``sha256`` when the files were compared with it.
+
+    Raises:
+        ValueError: It is another one now, or cannot be trusted.
+    """
+    parts, problem = _listed(manifest)
+    if problem or manifest.get("sha256") != digest:
+        raise ValueError(problem or "its manifest was replaced while it was read")
+    return [name for name in parts if name not in (INDEX, STATE)]
 
 
 def remove_folder(folder: Path) -> None:

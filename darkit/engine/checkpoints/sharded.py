@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from darkit.engine.checkpoints.digest import DigestedFile
 from darkit.engine.checkpoints.savable import refuse_unreadable
 from darkit.engine.checkpoints.shards import Split
-from darkit.errors import DarkitError, StorageError
+from darkit.errors import CheckpointUnreadableError, DarkitError, StorageError
 from darkit.runs import files, sharded
 from darkit.runs.checkpoints import folder_path, manifest_path
 from darkit.runs.files import open_atomically
@@ -197,7 +197,15 @@ def _write(path: Path, content: Mapping[Any, Any]) -> tuple[int, str]:
 
 
 def _write_index(path: Path, index: Mapping[str, Any]) -> tuple[int, str]:
+    """Write the index durably; return its size and sha256. Raises `CheckpointUnreadableError` if it is too large."""
+    written = json.dumps(index, separators=(",", ":")).encode()
+    parts = len(index["tensors"]) + sum(len(entry["parts"]) for entry in index["tensors"])
+    if parts > sharded.MOST_PARTS or len(written) > sharded.LONGEST_INDEX:
+        raise CheckpointUnreadableError(
+            f"The checkpoint would have {parts:,} parts of tensors, more than can be read again: split the model over "
+            "fewer processes."
+        )
     with open_atomically(path) as file, DigestedFile(file) as digested:
-        digested.write(json.dumps(index, separators=(",", ":")).encode())
+        digested.write(written)
         sha256 = digested.finish()
     return digested.size, sha256

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
-from itertools import combinations, pairwise
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,18 +28,16 @@ from torch.distributed.checkpoint.storage import StorageReader
 
 from darkit.engine.checkpoints.shards import put
 from darkit.errors import CheckpointCorruptError
-from darkit.runs import sharded
-from darkit.runs.checkpoints import Checkpoint
-from darkit.runs.safe import UnreadableError, read_object
-
-_MOST_PARTS = 2**20  # of one tensor
+from darkit.runs import files, sharded
+from darkit.runs.checkpoints import Checkpoint, manifest_path
+from darkit.runs.safe import UnreadableError, open_regular, read_object
 
 
 def read_sharded(checkpoint: Checkpoint, device: Any = "cpu") -> Any:
     """Read a checkpoint that is a folder, with every tensor whole; its bytes were compared with its manifest.
 
     The content is that of a checkpoint file. No pickle is read but by ``torch.load(weights_only=True)``, and no tensor
-    is made that the parts in the files do not fill.
+    is made that the parts in the files do not fill. Files that the manifest does not list are never opened.
 
     Args:
         checkpoint: The checkpoint.
@@ -49,10 +48,12 @@ def read_sharded(checkpoint: Checkpoint, device: Any = "cpu") -> Any:
     """
     folder = checkpoint.path
     try:
+        shards = sharded.list_shards(files.read_json(manifest_path(folder)), checkpoint.sha256)
         index = read_object(folder / sharded.INDEX, sharded.LONGEST_INDEX)
-        content = torch.load(folder / sharded.STATE, map_location=device, weights_only=True)
-        reader = _Reader(folder, index, checkpoint.size)
-        wholes = {name: torch.empty(shape, dtype=dtype, device=device) for name, (shape, dtype) in reader.forms.items()}
+        reader = _Reader(folder, index, shards, checkpoint.size)
+        with _checked(folder / sharded.STATE) as name:
+            content = torch.load(name, map_location=device, weights_only=True)
+        wholes = {name: torch.zeros(shape, dtype=dtype, device=device) for name, (shape, dtype) in reader.forms.items()}
         if wholes:
             with warnings.catch_warnings():  # one process is meant
                 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -66,12 +67,22 @@ def read_sharded(checkpoint: Checkpoint, device: Any = "cpu") -> Any:
     return content
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a part is: a file and the key in it; and its size in each dimension."""
+
+    file: str
+    key: Any
+    sizes: list[int]
+
+
 class _Reader(StorageReader):
     """The parts of tensors in the files of a folder.
 
     Args:
         folder: The folder.
         index: The content of its index.
+        shards: The names of the files with parts that its manifest lists; no others are opened.
         size: Size in bytes of all its files; larger tensors are refused.
 
     Attributes:
@@ -82,16 +93,19 @@ class _Reader(StorageReader):
         ValueError: The index is not valid, or parts of a tensor are missing.
     """
 
-    def __init__(self, folder: Path, index: Mapping[str, Any], size: int) -> None:
+    def __init__(self, folder: Path, index: Mapping[str, Any], shards: Collection[str], size: int) -> None:
         self._folder = folder
+        self._shards = frozenset(shards)
         self._files: dict[str, Any] = {}
-        self._places: dict[tuple[str, tuple[int, ...]], tuple[str, int]] = {}
+        self._places: dict[tuple[str, tuple[int, ...]], _Place] = {}
         self._about: dict[str, Any] = {}
         self.forms: dict[str, tuple[list[int], torch.dtype]] = {}
         self.paths: dict[str, list[Any]] = {}
         entries = index.get("tensors")
         if not isinstance(entries, list):
             raise ValueError("its index lists no tensors")
+        if _count_parts(entries) > sharded.MOST_PARTS:
+            raise ValueError(f"its index lists more than {sharded.MOST_PARTS:,} parts")
         for number, entry in enumerate(entries):
             self._add(str(number), entry)
         total = sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.forms.values())
@@ -111,9 +125,12 @@ class _Reader(StorageReader):
             file, key, offset, sizes = part
             if not (_is_size(offset) and _is_size(sizes) and len(offset) == len(sizes) == len(shape)):
                 raise ValueError("its index has a part that does not fit its tensor")
+            if file not in self._shards:
+                raise ValueError(f"its index names a file {str(file)[:40]!r}, which its manifest does not list")
             chunks.append((offset, sizes))
-            self._places[name, tuple(offset)] = (str(file), key)
-        _refuse_gaps(path, shape, chunks)
+            self._places[name, tuple(offset)] = _Place(file, key, sizes)
+        if not _is_filled(shape, chunks):
+            raise ValueError(f"its parts do not make up the tensor {'.'.join(map(str, path))}")
         self.paths[name], self.forms[name] = path, (shape, dtype)
         metadata = [ChunkStorageMetadata(torch.Size(offset), torch.Size(sizes)) for offset, sizes in chunks]
         self._about[name] = TensorStorageMetadata(TensorProperties(dtype=dtype), torch.Size(shape), metadata)
@@ -153,35 +170,53 @@ class _Reader(StorageReader):
 
     def _part(self, name: str, offset: tuple[int, ...]) -> Tensor:
         """Return one part, from a file that is mapped into memory rather than read."""
-        file, key = self._places[name, offset]
-        if file not in self._files:
-            if file != sharded.shard_name(int(file.removeprefix("shard-").removesuffix(".pth"))):
-                raise ValueError(f"its index names a file {file!r}")
-            path = self._folder / file
-            if path.is_symlink():
-                raise ValueError(f"its file {file} is a link")
-            self._files[file] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        found = self._files[file][key]
-        chunk = next(chunk for chunk in self._about[name].chunks if tuple(chunk.offsets) == offset)
-        if not isinstance(found, Tensor) or found.shape != chunk.sizes or found.dtype != self.forms[name][1]:
-            raise ValueError(f"its file {file} does not hold what its index says")
+        place = self._places[name, offset]
+        if place.file not in self._files:
+            with _checked(self._folder / place.file) as file:
+                self._files[place.file] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        found = self._files[place.file][place.key]
+        if not isinstance(found, Tensor) or list(found.shape) != place.sizes or found.dtype != self.forms[name][1]:
+            raise ValueError(f"its file {place.file} does not hold what its index says")
         return found
+
+
+@contextmanager
+def _checked(path: Path) -> Iterator[str]:
+    """Yield a name for torch to open a file by, which is a regular one: on Linux, of the very file that was checked.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UnreadableError: It is a link, a pipe or a device.
+    """
+    with open_regular(path) as descriptor:
+        opened = Path(f"/proc/self/fd/{descriptor}")
+        yield str(opened if opened.exists() else path)
 
 
 def _is_size(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**48 for item in value)
 
 
-def _refuse_gaps(path: list[Any], shape: list[int], chunks: list[tuple[list[int], list[int]]]) -> None:
-    """Refuse parts that do not fill a tensor exactly: what is missing would be whatever was in memory."""
-    inside = all(
-        start + length <= most
-        for offset, sizes in chunks
-        for start, length, most in zip(offset, sizes, shape, strict=True)
-    )
-    filled = sum(math.prod(sizes) for _, sizes in chunks) == math.prod(shape)
-    ordered = sorted(chunks)
-    close = combinations(ordered, 2) if len(shape) > 1 and len(chunks) < 100 else pairwise(ordered)
-    overlap = any(all(a < b + m and b < a + n for a, n, b, m in zip(*one, *other, strict=True)) for one, other in close)
-    if not inside or not filled or overlap or len(chunks) > _MOST_PARTS:
-        raise ValueError(f"its parts do not make up the tensor {'.'.join(map(str, path))}")
+def _count_parts(entries: list[Any]) -> int:
+    """Return the number of entries and of all their parts together."""
+    listed = (entry.get("parts") for entry in entries if isinstance(entry, dict))
+    return len(entries) + sum(len(parts) for parts in listed if isinstance(parts, list))
+
+
+def _is_filled(shape: list[int], chunks: list[tuple[list[int], list[int]]]) -> bool:
+    """Return whether parts fill a tensor, each element once. They must be the cells of a grid, as those of a mesh are.
+
+    That is exact: where the segments of each dimension follow each other from its beginning to its end, and there are
+    as many different parts as the grid has cells, each cell is one of them.
+    """
+    segments = [{(offset[dim], sizes[dim]) for offset, sizes in chunks} for dim in range(len(shape))]
+    for found, most in zip(segments, shape, strict=True):
+        end = 0
+        for start, length in sorted(found):
+            if start != end or not length:
+                return False
+            end += length
+        if end != most:
+            return False
+    different = {tuple(offset) for offset, _ in chunks}
+    return len(different) == len(chunks) == math.prod(map(len, segments))
