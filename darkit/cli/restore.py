@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = restore(root, arguments.name, new=arguments.new, deletion=arguments.deletion)
     more = len(others) - 1
     rest = f" {more} other deletion{'s' if more > 1 else ''} of that name remain in the trash." if more > 0 else ""
-    say(f"Restored {arguments.new or found.name}, deleted {_moment(found)}.{rest}")
+    say(f"Restored {found.name if arguments.new is None else arguments.new}, deleted {_moment(found)}.{rest}")
     return 0
 
 

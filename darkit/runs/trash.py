@@ -2,6 +2,7 @@
 
 Each deletion has a folder of its own, ``.trash/<local time>-<count>/<name>``. Earlier versions had ``.trash/<name>``,
 which is read too. A trash inside the root serves roots on another file system than the home.
+A trash that is a link is refused: a home may have come from others, and what is deleted for good must lie in it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -75,8 +77,8 @@ def move_held(folder: Path) -> Path:
 
 
 def list_trash(root: Path) -> list[Deleted]:
-    """Return the runs in the trash of a root, latest deletion first."""
-    found = [deleted for trash in trashes(root) for entry in _folders(trash) for deleted in _deleted(entry)]
+    """Return the runs in the trash of a root, latest deletion first. Raises `StorageError` where a trash is a link."""
+    found = [deleted for trash in trashes(root) for entry in _entries(trash) for deleted in _deleted(entry)]
     return sorted(found, key=lambda deleted: (deleted.time, deleted.deletion), reverse=True)
 
 
@@ -90,6 +92,7 @@ def restore(root: Path, name: str, *, new: str | None = None, deletion: str | No
         deletion: Which deletion of that name; by default the latest.
 
     Raises:
+        NameInvalidError: The new name is not a name.
         RunNotFoundError: The trash has no such run; the text lists what it has.
         RunExistsError: The name is taken.
         StorageError: The file system refused.
@@ -103,9 +106,10 @@ def restore(root: Path, name: str, *, new: str | None = None, deletion: str | No
     if chosen is None:
         existing = listing([one.deletion for one in versions])
         raise RunNotFoundError(f"The run {name!r} has no deletion {deletion!r} in the trash. Available: {existing}.")
-    refuse_existing(root, new or name)
+    wanted = name if new is None else new
+    refuse_existing(root, wanted)
     with held(chosen.folder):
-        target = place(chosen.folder, root, new or name)
+        target = place(chosen.folder, root, wanted)
         record_name(target)
     with suppress(OSError):  # of an earlier version, there is no such folder
         chosen.folder.parent.rmdir()
@@ -118,10 +122,11 @@ def delete_for_good(deleted: Iterable[Deleted]) -> None:
     Each is first moved aside, so that no part of a run can be restored.
 
     Raises:
-        StorageError: The file system refused.
+        StorageError: The file system refused, or the trash is a link.
     """
     for one in deleted:
         trash = one.folder.parent if one.folder.parent.name == TRASH else one.folder.parent.parent
+        _refuse_link(trash)
         aside = trash / f"{_ENDING}{os.urandom(6).hex()}"
         with files.storage_errors(f"delete {one.folder}"):
             try:
@@ -136,7 +141,7 @@ def delete_for_good(deleted: Iterable[Deleted]) -> None:
 def remove_leftovers(root: Path) -> None:
     """Delete what an interrupted `delete_for_good` left. Raises `StorageError`."""
     for trash in trashes(root):
-        for entry in _folders(trash):
+        for entry in _entries(trash):
             if entry.name.startswith(_ENDING):
                 with files.storage_errors(f"delete {entry}"):
                     _remove_all(entry)
@@ -148,6 +153,7 @@ def trashes(root: Path) -> Sequence[Path]:
 
 
 def _move(folder: Path, trash: Path) -> Path:
+    _refuse_link(trash)
     trash.mkdir(exist_ok=True)
     moment, count = time.strftime(_FORM), 0
     while True:
@@ -173,6 +179,8 @@ def _deleted(entry: Path) -> list[Deleted]:
     if _DELETION.fullmatch(entry.name) and not (entry / files.RUN).exists():
         moment = _moment(entry.name.rpartition("-")[0])
         return [Deleted(folder.name, entry.name, moment, folder) for folder in inside]
+    if not _is_file(entry / files.RUN):  # any other folder, which nobody deleted with darkit
+        return []
     before = _BEFORE.fullmatch(entry.name)
     name = before[1] if before else entry.name
     return [Deleted(name, entry.name, entry.lstat().st_ctime, entry)] if is_name(name) else []
@@ -183,6 +191,29 @@ def _moment(text: str) -> float:
         return time.mktime(time.strptime(text, _FORM))
     except (ValueError, OverflowError):
         return 0.0
+
+
+def _entries(trash: Path) -> list[Path]:
+    """Return the folders in a trash. Raises `StorageError` where it is a link."""
+    _refuse_link(trash)
+    return _folders(trash)
+
+
+def _refuse_link(trash: Path) -> None:
+    try:
+        mode = trash.lstat().st_mode
+    except OSError:  # it does not exist yet, or cannot be read either
+        return
+    if not stat.S_ISDIR(mode):
+        what = "a link, which is not followed" if stat.S_ISLNK(mode) else "not a folder"
+        raise StorageError(errno.ENOTDIR, f"The trash {trash} is {what}. Move it away, then repeat the command.")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _folders(folder: Path) -> list[Path]:

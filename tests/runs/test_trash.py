@@ -9,7 +9,7 @@ import pytest
 from darkit.errors import NameInvalidError, RunExistsError, RunLockedError, RunNotFoundError, StorageError
 from darkit.runs import files
 from darkit.runs.lock import RunLock
-from darkit.runs.trash import delete_for_good, list_trash, move_to_trash, remove_leftovers, restore
+from darkit.runs.trash import Deleted, delete_for_good, list_trash, move_to_trash, remove_leftovers, restore
 
 
 def make(root: Path, name: str) -> Path:
@@ -166,3 +166,61 @@ def test_a_missing_run_and_a_link_are_refused(home: Path, tmp_path: Path) -> Non
     with pytest.raises(NameInvalidError):
         move_to_trash(root, "link")
     assert (root / "link").is_symlink()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_trash_that_is_a_link_is_refused_and_nothing_outside_is_touched(
+    home: Path, tmp_path: Path, inside: bool
+) -> None:
+    root, outside = home / "base", tmp_path / "outside"
+    make(root, "one")
+    make(outside, "precious")
+    make(outside / "20261124-153012-1", "old")
+    make(outside, ".ending-abc")
+    link = (root if inside else home) / ".trash"
+    link.symlink_to(outside)
+    before = sorted(outside.rglob("*"))
+    asked = [lambda: list_trash(root), lambda: remove_leftovers(root), lambda: restore(root, "precious")]
+    asked += [] if inside else [lambda: move_to_trash(root, "one")]
+    deleted = Deleted("precious", "precious", 0.0, link / "precious")
+    for ask in (*asked, lambda: delete_for_good([deleted])):
+        with pytest.raises(StorageError, match="is a link, which is not followed"):
+            ask()
+    assert sorted(outside.rglob("*")) == before
+    assert (root / "one" / files.RUN).is_file()
+
+
+def test_links_in_the_trash_and_folders_that_are_no_runs_are_no_deleted_runs(home: Path, tmp_path: Path) -> None:
+    root, trash, outside = home / "base", home / ".trash", tmp_path / "outside"
+    root.mkdir(parents=True)
+    make(outside, "precious")
+    (trash / "20261124-153012-1").mkdir(parents=True)
+    (trash / "20261124-153012-1" / "new").symlink_to(outside / "precious")
+    (trash / "20261124-153012-2").symlink_to(outside)
+    (trash / "old").symlink_to(outside / "precious")
+    (trash / "photos").mkdir()
+    (trash / "photos" / "file").touch()
+    (trash / "linked").mkdir()
+    (trash / "linked" / files.RUN).symlink_to(outside / "precious" / files.RUN)
+    (trash / ".ending-abc").symlink_to(outside)
+    assert list_trash(root) == []
+    delete_for_good(list_trash(root))
+    remove_leftovers(root)
+    assert (outside / "precious" / files.RUN).is_file()
+    assert (trash / "photos" / "file").exists()
+
+
+def test_a_trash_that_is_a_file_is_refused(home: Path) -> None:
+    make(home / "base", "one")
+    (home / ".trash").touch()
+    with pytest.raises(StorageError, match="is not a folder"):
+        move_to_trash(home / "base", "one")
+
+
+def test_an_empty_new_name_is_not_taken_for_none(home: Path) -> None:
+    root = home / "base"
+    make(root, "one")
+    move_to_trash(root, "one")
+    with pytest.raises(NameInvalidError):
+        restore(root, "one", new="")
+    assert [one.name for one in list_trash(root)] == ["one"]
