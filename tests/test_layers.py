@@ -47,6 +47,7 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
             "device",
             "log",
             "lightning_results",
+            "lightning_loaders",
             "data",
             "stop",
             "metrics",

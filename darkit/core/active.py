@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from darkit.core.loop_checkpoint import loop_checkpoint, loop_values, restore_loop
-from darkit.core.loop_rows import LoopRows, metrics_of, whole_step
+from darkit.core.loop_rows import LoopRows, check_step, metrics_of, whole_step
 from darkit.core.loop_start import LoopStart, open_loop, record_model
 from darkit.engine.data.workers import may_follow_worker_death
 from darkit.engine.processes import agree_to_stop, process_group
@@ -346,8 +346,7 @@ class ActiveRun:
         self._end(None)
 
     def _begin_row(self, rows: LoopRows, step: int) -> dict[str, Any]:
-        if step < max(self._first, self._step):
-            raise LogError(self._why_not(step))
+        check_step(self.name, step, self._first, self._step)
         if not self._begun:
             self._begin_loop()
         if step > rows.step:
@@ -364,17 +363,6 @@ class ActiveRun:
         self._begun, self._content = True, {}
         if self._can_stop():  # a loop that logs its steps can be stopped between them
             self._session.guard.install()
-
-    def _why_not(self, step: int) -> str:
-        if step < self._first:
-            return (
-                f"The run {self.name!r} resumes after step {self._first - 1}, so its loop must start at step "
-                f"{self._first}, not {step}: run.restore(...) returns the step to start after."
-            )
-        return (
-            f"log(step={step}) is before step {self._step}: steps must not decrease. Use one count of steps for all "
-            "values, and log another count as a column."
-        )
 
     def _follow(self, step: int | None) -> None:
         """Count a step in a process that does not write."""

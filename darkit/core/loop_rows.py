@@ -147,6 +147,20 @@ def whole_step(step: Any, error: type[ConfigError] | type[LogError]) -> int:
     return found
 
 
+def check_step(name: str, step: int, first: int, last: int) -> None:
+    """Raise `LogError` for a step of a run's loop before the one that it resumes at, or before the last one."""
+    if step < first:
+        raise LogError(
+            f"The run {name!r} resumes after step {first - 1}, so its loop must start at step {first}, not {step}: "
+            "run.restore(...) returns the step to start after."
+        )
+    if step < last:
+        raise LogError(
+            f"log(step={step}) is before step {last}: steps must not decrease. Use one count of steps for all values, "
+            "and log another count as a column."
+        )
+
+
 def _converted(values: Mapping[str, Any], media: dict[str, Encoded]) -> dict[str, Any]:
     """Return the values of a row, and add the others to the media."""
     found: dict[str, Any] = {}

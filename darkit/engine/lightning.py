@@ -1,7 +1,8 @@
 """The parts of Lightning that darkit uses although they are private, experimental or undocumented.
 
-No other file but `darkit.engine.lightning_results` touches these parts. ``tests/engine/test_lightning.py`` checks each
-by name, and ``pyproject.toml`` bounds Lightning to the versions that it passes with.
+No other files but `darkit.engine.lightning_loaders` and `darkit.engine.lightning_results` touch these parts.
+``tests/engine/test_lightning.py`` checks each by name, and ``pyproject.toml`` bounds Lightning to the versions that it
+passes with.
 """
 
 from __future__ import annotations
@@ -210,29 +211,6 @@ def signature_once(trainer: lightning.Trainer) -> Callable[[], None]:
     return lambda: loop.__dict__.pop("_build_kwargs", None)
 
 
-def replace_training_loaders(trainer: lightning.Trainer, replace: Callable[[Any], Any]) -> Callable[[], None]:
-    """Have each training loader replaced once Lightning has prepared it; return what undoes this.
-
-    The strategy gets a chance to change loaders by ``process_dataloader``; which stage it is called for only the
-    trainer knows.
-    """
-    strategy: Any = trainer.strategy
-    original = strategy.process_dataloader
-
-    def process(loader: Any) -> Any:
-        made = original(loader)
-        return replace(made) if trainer.training else made
-
-    strategy.process_dataloader = process
-    return lambda: strategy.__dict__.pop("process_dataloader", None)
-
-
-def training_loaders(trainer: lightning.Trainer) -> list[Any]:
-    """Return the training loaders that a trainer has from an earlier ``fit``."""
-    combined = trainer.fit_loop._combined_loader
-    return [] if combined is None else list(combined.flattened)
-
-
 def restore_from(trainer: lightning.Trainer, content: Mapping[str, Any], path: str) -> Callable[[], None]:
     """Have ``fit`` restore a checkpoint that is in memory already; return what undoes this.
 
@@ -286,12 +264,6 @@ def is_at_batch_end(trainer: lightning.Trainer) -> bool:
     return bool(progress.completed != progress.processed)
 
 
-def ends_within_epoch(trainer: lightning.Trainer, batch: int) -> bool:
-    """Return whether, after a batch, a training loader may have no batches left although the epoch has not ended."""
-    combined, most = trainer.fit_loop._combined_loader, trainer.fit_loop.max_batches
-    return combined is not None and combined._mode == "max_size" and batch < most
-
-
 def finish_batch(trainer: lightning.Trainer) -> None:
     """Count what a batch logged whose optimizer steps are done, after an error in a later hook."""
     loop, logged = trainer.fit_loop.epoch_loop, trainer._logger_connector
@@ -317,11 +289,6 @@ def validate(trainer: lightning.Trainer) -> None:
 def epoch_has_ended(trainer: lightning.Trainer) -> bool:
     """Return whether the batch just done was the last one of its epoch."""
     return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
-
-
-def batches_ahead(trainer: lightning.Trainer) -> int:
-    """Return the number of batches that Lightning has fetched before they are used, for data without a length."""
-    return len(getattr(trainer.fit_loop._data_fetcher, "batches", ()))
 
 
 def logged_step(trainer: lightning.Trainer) -> int:

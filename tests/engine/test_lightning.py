@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from darkit.engine import lightning as used
+from darkit.engine import lightning_loaders as loaders
 from darkit.engine import lightning_results as kept
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*dataloader_iter")
@@ -29,6 +30,7 @@ PATHS = [
     "fit_loop._restarting",
     "fit_loop._data_fetcher",
     "fit_loop._combined_loader",
+    "fit_loop._combined_loader_states_to_load",
     "fit_loop.max_batches",
     "fit_loop.on_advance_start",
     "fit_loop.on_advance_end",
@@ -319,7 +321,7 @@ def test_a_checkpoint_within_an_epoch_is_resumed_after_its_batch() -> None:
 def test_training_loaders_are_replaced_and_validation_loaders_are_not() -> None:
     asked: list[Any] = []
     trainer = make_trainer(max_epochs=1)
-    undo = used.replace_training_loaders(trainer, lambda loader: asked.append(loader) or [7])
+    undo = loaders.replace_training_loaders(trainer, lambda loader: asked.append(loader) or [7])
     module = Logging()
     module.validation_step = lambda batch, batch_idx: None  # type: ignore[method-assign]
     trainer.fit(module, [1, 2], [3])

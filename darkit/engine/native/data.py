@@ -187,7 +187,8 @@ def _validation(data: Any, config: TrainerConfig) -> Any:
 
 def _whole(loader: Any, config: TrainerConfig) -> Any:
     """Keep Lightning from dividing validation data over processes: its sampler repeats samples to make them even."""
-    return WholeLoader(loader) if config.device_num > 1 else loader
+    several = config.process_count() > 1 or config.strategy != TrainerConfig.strategy  # ddp divides for one too
+    return WholeLoader(loader) if several else loader
 
 
 class WholeLoader:

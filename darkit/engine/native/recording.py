@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -18,10 +17,8 @@ from darkit.engine.callbacks.guard import LossGuard
 from darkit.engine.callbacks.stop import StopOnRequest
 from darkit.engine.checkpoints.writer import CheckpointWriter, ShardedWriter
 from darkit.engine.config import TrainerConfig
-from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.data.workers import deferred_worker_deaths
 from darkit.engine.lightning import (
-    batches_ahead,
     call_at,
     epoch_has_ended,
     finish_batch,
@@ -29,28 +26,26 @@ from darkit.engine.lightning import (
     is_at_batch_end,
     logged_step,
     note_outputs,
-    replace_training_loaders,
     resume_averaging,
     signature_once,
     start_exactly,
-    training_loaders,
     validate,
 )
+from darkit.engine.lightning_loaders import replace_training_loaders, training_loaders
 from darkit.engine.lightning_results import log_faster, log_media, logs_its_own_way
 from darkit.engine.log.media import Encoded, encode, media_of, split
 from darkit.engine.log.progress import announce
 from darkit.engine.log.values import number_of
-from darkit.engine.native.data import announce_repeats, has_state, with_used_state
+from darkit.engine.native.data import announce_repeats, has_state
 from darkit.engine.native.plain import inner
 from darkit.engine.native.settings import planned_steps, why_stopped
 from darkit.engine.native.sharded import make_writer
-from darkit.engine.native.state import KEY, Moments, loader_states, validation_states, versions
+from darkit.engine.native.state import KEY, MakeLoader, Moments, validation_states, versions
 from darkit.engine.session import Session
-from darkit.errors import ConfigError, NonFiniteLossError, ReproductionWarning
+from darkit.errors import ConfigError, NonFiniteLossError
 from darkit.runs.best import is_better
 
 logger = logging.getLogger(__name__)
-MakeLoader = Callable[[Any], StatefulLoader | None]
 
 
 class Recording:
@@ -220,32 +215,7 @@ class Recording:
         if self._reloads:
             self.moments.train.clear()
             self._reloads = False
-        made = loader if isinstance(loader, StatefulLoader) else self._adopt(loader)
-        states = loader_states(self._state, trainer.global_rank) if KEY in self._state else []
-        state, generators = states[len(self.moments.train)] if len(self.moments.train) < len(states) else (None, None)
-        if made is not None:
-            made.is_marked = True
-            made.feed.share(trainer.global_rank, trainer.world_size, even=True)
-            if made is not loader:
-                made.begin_at(trainer.current_epoch)
-            if state is not None:
-                made.load_state_dict(state, generators)
-            self.moments.train.append(made)
-            return made
-        if has_state(loader):
-            loader = with_used_state(loader, lambda: batches_ahead(trainer))
-            if state is not None:
-                loader.load_state_dict(state)
-            self.moments.train.append(loader)
-        elif self._state:
-            warnings.warn(
-                f"The training loader {type(loader).__name__} cannot resume within an epoch, so the resumed training "
-                "is not an exact continuation: the rest of the epoch has other batches. Use darkit.dataloader(dataset, "
-                "...), or a loader with state_dict and load_state_dict.",
-                ReproductionWarning,
-                stacklevel=2,
-            )
-        return loader
+        return self.moments.watch(trainer, loader, self._adopt, self._state)
 
     def _restore(self, trainer: lightning.Trainer) -> None:
         """Restore what Lightning does not, once, before the first epoch."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ from darkit.engine.checkpoints.weights import bare, class_path
 from darkit.engine.data.loader_state import LoaderState
 from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.device import generator_states, restore_generators
-from darkit.engine.lightning import batches_ahead, dump, ends_within_epoch, progress_of
+from darkit.engine.lightning import dump, progress_of
+from darkit.engine.lightning_loaders import batches_ahead, ends_within_epoch, keep_positions
 from darkit.engine.lightning_results import (
     describe_results,
     epoch_results,
@@ -27,9 +29,11 @@ from darkit.engine.lightning_results import (
 )
 from darkit.engine.metrics.exchange import gathered
 from darkit.engine.metrics.gathering import collect_metrics, metrics_of, restore_metrics
-from darkit.engine.native.data import flat_loaders
+from darkit.engine.native.data import WholeLoader, flat_loaders, has_state, with_used_state
+from darkit.errors import ReproductionWarning
 
 logger = logging.getLogger(__name__)
+MakeLoader = Callable[[Any], StatefulLoader | None]
 KEY = "darkit"  # of darkit's part in a checkpoint of Lightning's
 _HPARAMS = ("hyper_parameters", "datamodule_hyper_parameters")
 _HPARAMS_TYPES = ("hparams_type", "datamodule_hparams_type")
@@ -77,6 +81,44 @@ class Moments:
         self.rate: Any = None
         self._boundary = Boundary()
         self._metrics = metrics_of(module)
+
+    def watch(self, trainer: lightning.Trainer, loader: Any, adopt: MakeLoader, content: Mapping[str, Any]) -> Any:
+        """Return the loader to train on for one that Lightning has prepared, with its position restored.
+
+        Args:
+            trainer: The trainer.
+            loader: The loader.
+            adopt: Returns one with a position for a loader that has none, or None to leave that as it is.
+            content: The checkpoint to resume from, or empty.
+        """
+        if KEY in content:
+            keep_positions(trainer)
+        made = loader if isinstance(loader, StatefulLoader) else adopt(loader)
+        states = loader_states(content, trainer.global_rank) if KEY in content else []
+        state, generators = states[len(self.train)] if len(self.train) < len(states) else (None, None)
+        if made is not None:
+            made.is_marked = True
+            made.feed.share(trainer.global_rank, trainer.world_size, even=True)
+            if made is not loader:
+                made.begin_at(trainer.current_epoch)
+            if state is not None:
+                made.load_state_dict(state, generators)
+            self.train.append(made)
+            return made
+        if has_state(loader):
+            loader = with_used_state(loader, lambda: batches_ahead(trainer))
+            if state is not None:
+                loader.load_state_dict(state)
+            self.train.append(loader)
+        elif content:
+            warnings.warn(
+                f"The training loader {type(loader).__name__} cannot resume within an epoch, so the resumed training "
+                "is not an exact continuation: the rest of the epoch has other batches. Use darkit.dataloader(dataset, "
+                "...), or a loader with state_dict and load_state_dict.",
+                ReproductionWarning,
+                stacklevel=2,
+            )
+        return loader
 
     def record(self, trainer: lightning.Trainer, *, epoch_ended: bool, owes: bool = False) -> None:
         """Record the moment after a step.
@@ -179,10 +221,8 @@ class _Passes:
 
 def validation_states(loaders: Any) -> list[LoaderState | _Passes]:
     """Return what saves and restores the state of each validation loader."""
-    return [
-        _Passes(loader) if isinstance(loader, StatefulLoader) else LoaderState(loader)
-        for loader in flat_loaders(loaders)
-    ]
+    found = [loader.loader if isinstance(loader, WholeLoader) else loader for loader in flat_loaders(loaders)]
+    return [_Passes(loader) if isinstance(loader, StatefulLoader) else LoaderState(loader) for loader in found]
 
 
 def loader_states(content: Mapping[str, Any], rank: int) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
