@@ -1,0 +1,66 @@
+"""What two processes of a training agree on before it: both are here, with a real store between them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from torch.distributed import TCPStore
+
+from darkit.engine import meeting
+from darkit.engine.config import TrainerConfig
+from darkit.engine.meeting import Meeting, agree_on_run
+from darkit.errors import ConfigError
+
+
+@pytest.fixture
+def two() -> list[Meeting]:
+    """The meetings of process 0 and 1, which nothing watches."""
+    patience = timedelta(seconds=20)
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=patience)
+    client = TCPStore("127.0.0.1", server.port, is_master=False, timeout=patience)
+    found = [Meeting(store, rank, 2) for rank, store in enumerate((server, client))]
+    for one in found:
+        one.start(watch=False)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"seed": 2, "lr": 0.1}, "need the same settings, but seed is 1 in process 0 and 2 in process 1"),
+        ({"seed": 1}, "need the same settings, but lr is 0.1 in process 0 and None in process 1"),
+    ],
+    ids=["another", "missing"],
+)
+def test_settings_that_differ_between_processes_are_refused_by_name(
+    other: dict[str, float], said: str, two: list[Meeting]
+) -> None:
+    same = {"seed": 1, "lr": 0.1}
+    two[0].agree_on("settings", same, "settings")
+    two[1].agree_on("settings", dict(reversed(same.items())), "settings")
+    with pytest.raises(ConfigError, match=said):
+        two[1].agree_on("settings", other, "settings")
+
+
+def test_a_process_that_finds_the_run_at_another_step_is_refused(
+    two: list[Meeting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meeting, "_current", two[0])
+    agree_on_run(TrainerConfig(name="run"), 6)
+    monkeypatch.setattr(meeting, "_current", two[1])
+    said = "Process 0 trains the run 'run' from step 6, but process 1 finds 'run' at step 4: .* need the same"
+    with pytest.raises(ConfigError, match=said):
+        agree_on_run(TrainerConfig(name="run"), 4)
+
+
+def test_a_process_without_a_name_takes_that_of_the_first_and_agrees_once(
+    two: list[Meeting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meeting, "_current", two[0])
+    agree_on_run(TrainerConfig(name="run"), 6)
+    config = TrainerConfig()
+    monkeypatch.setattr(meeting, "_current", two[1])
+    agree_on_run(config, 6)
+    assert config.name == "run"
+    agree_on_run(TrainerConfig(name="another"), 0)  # the training has begun
