@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,10 +12,10 @@ from typing import Any
 from darkit.cli.errors import INTERRUPTED, UNEXPECTED, USAGE_ERROR, print_error, show_warnings
 from darkit.cli.parsers import Subparsers
 from darkit.errors import ConfigError, DarkitError, SweepError
-from darkit.runs import base
 from darkit.runs.inert import inert
 from darkit.sweep.folder import JOURNAL, TRIALS, Definition, SweepFolder, list_sweeps, sweeps_root
 from darkit.sweep.settings import SweepSettings
+from darkit.sweep.space import Dimension
 
 _SEEDS = "seeds"
 _PRELOAD = ("darkit.cli.warm",)
@@ -94,7 +93,11 @@ def _main(words: list[str], only_seeds: bool) -> int:
     if others[1:] not in ([], ["--resume"]):
         raise ConfigError(f"{others[1]!r} is not a setting of a sweep: write it as key=value.")
     definition = folder.read()
-    return _run(folder, definition, definition.settings) if others[1:] else _show(folder, definition)
+    if not others[1:]:
+        return _show(folder, definition)
+    found = _facts([*definition.words, *_first(definition.space)])
+    facts = {**definition.facts, "config": found["digest"]}
+    return _run(folder, replace(definition, facts=facts), definition.settings)
 
 
 def run_sweep(words: Sequence[str], *, only_seeds: bool = False) -> int:
@@ -119,8 +122,7 @@ def run_sweep(words: Sequence[str], *, only_seeds: bool = False) -> int:
         )
     if space and only_seeds:
         raise ConfigError(f"{space[0].key} has several values: write darkit sweep instead of darkit train.")
-    check = [*flags, *fixed, *own, *(f"{dimension.key}={dimension.first}" for dimension in space)]
-    facts = _facts(check)
+    facts = _facts([*flags, *fixed, *own, *_first(space)])
     settings = SweepSettings(**facts.pop("sweep"))
     settings.check()
     check_sampler(settings, space)
@@ -138,6 +140,7 @@ def run_sweep(words: Sequence[str], *, only_seeds: bool = False) -> int:
             "direction": facts["direction"],
             "max_step": trainer["max_step"],
             "interval": _interval(facts["objective"], trainer),
+            "config": facts["digest"],
         },
     )
     return _run(SweepFolder(definition.name), definition, settings)
@@ -149,7 +152,7 @@ def _run(folder: SweepFolder, definition: Definition, wanted: SweepSettings) -> 
     from darkit.cli.trial import train_trial
     from darkit.sweep.journal import Journal
     from darkit.sweep.pool import Pool
-    from darkit.sweep.progress import Progress
+    from darkit.sweep.progress import Progress, has_begun
     from darkit.sweep.rungs import make_plan
     from darkit.sweep.sampling import trials_of
     from darkit.sweep.scheduler import Scheduler
@@ -157,21 +160,16 @@ def _run(folder: SweepFolder, definition: Definition, wanted: SweepSettings) -> 
     trials = trials_of(wanted, definition.space)
     facts = definition.facts
     plan = make_plan(wanted, trials, facts["max_step"], facts["interval"])
-    with folder.locked():
+    with folder.locked(), folder.removed_if_unused() as begun:
         if folder.exists:
             definition = _continued(folder, definition)
         else:
             folder.write(definition)
         journal = Journal(folder.path / JOURNAL, definition.name, definition.direction)
+        begun.append(lambda: has_begun(journal.trials()))
         progress = Progress(folder, definition, trials, tell_trials(trials))
         with Pool(train_trial, _PRELOAD, wanted.jobs) as pool:
-            scheduler = Scheduler(folder, definition, plan, journal, pool, progress)
-            try:
-                scheduler.run()
-            except DarkitError:
-                if not any((base() / name).exists() for trial in journal.trials() for name in trial.user_attrs["runs"]):
-                    shutil.rmtree(folder.path)
-                raise
+            Scheduler(folder, definition, plan, journal, pool, progress).run()
         report(definition, progress, journal.trials())
         if pool.stopped:
             print(f"The sweep {definition.name!r} was stopped; the same command continues it.", file=sys.stderr)
@@ -184,7 +182,14 @@ def _run(folder: SweepFolder, definition: Definition, wanted: SweepSettings) -> 
 def _continued(folder: SweepFolder, definition: Definition) -> Definition:
     """Return the recorded definition of a sweep, which must be the one given but for what may change."""
     before = folder.read()
-    if changed := before.differs_from(definition):
+    changed = before.differs_from(definition)
+    if changed and {*changed.split(", ")} <= definition.facts.keys():
+        raise ConfigError(
+            f"The sweep {folder.name!r} was begun with another config ({changed}): a config file has changed, or the "
+            "command was given in another directory. Continue it there with the files as they were, or give another "
+            "name=."
+        )
+    if changed:
         raise ConfigError(
             f"The sweep {folder.name!r} exists already with other settings ({changed}). Give another name=, or "
             f"continue it with darkit sweep {shlex.quote(folder.name)} --resume."
@@ -200,6 +205,11 @@ def _continued(folder: SweepFolder, definition: Definition) -> Definition:
     if settings != before.settings:
         folder.write(continued)
     return continued
+
+
+def _first(space: Sequence[Dimension]) -> list[str]:
+    """Return the overrides with which a search space is checked."""
+    return [f"{dimension.key}={dimension.first}" for dimension in space]
 
 
 def _facts(words: Sequence[str]) -> dict[str, Any]:

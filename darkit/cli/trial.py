@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import sys
@@ -50,6 +52,7 @@ def compose(answers: Any, words: Sequence[str], folder: str, environment: Mappin
         found.update(
             trainer=trainer,
             sweep=sweep,
+            digest=_digest(settings),
             name=settings.name,
             model=str(HydraConfig.get().runtime.choices.get("model") or "run"),
             objective=objective_name(sweep["objective"], trainer),
@@ -66,6 +69,14 @@ def compose(answers: Any, words: Sequence[str], folder: str, environment: Mappin
         answers.send(str(error))
     finally:
         answers.close()
+
+
+def _digest(settings: DictConfig) -> str:
+    """Return a digest of a composed config, as it is before its interpolations, without what the sweep compares."""
+    content = cast(dict[str, Any], OmegaConf.to_container(settings, resolve=False))
+    content.pop("sweep", None)
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def train_trial(request: Request) -> None:

@@ -7,7 +7,8 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,8 @@ class Definition:
         space: The search space.
         settings: Of sampler and pruner; ``jobs`` is the number with which the sweep was begun.
         seeds: Seeds of each configuration; empty without ``seeds=``.
-        facts: What the config composed into when the sweep was begun: the objective, its direction, the steps.
+        facts: What the config composed into when the sweep was begun: the objective, its direction, the steps, and
+            a digest of the whole.
     """
 
     name: str
@@ -81,6 +83,9 @@ class Definition:
                 del values[name]
         changed = [f"sweep.{key}" for key, value in mine["settings"].items() if theirs["settings"][key] != value]
         changed += [key for key in ("words", "space", "seeds") if mine[key] != theirs[key]]
+        if not changed:  # the same words mean something else where a config file has changed
+            both = [key for key in mine["facts"] if key in theirs["facts"]]
+            changed = [key for key in both if mine["facts"][key] != theirs["facts"][key]]
         return ", ".join(changed)
 
 
@@ -152,20 +157,23 @@ class SweepFolder:
         finally:
             lock.release()
 
-    def remove_if_unused(self) -> None:
-        """Remove the folder of a sweep that recorded nothing."""
-        if self.exists:
-            return
-        for path in (self.path / files.LOCK, self.path / OUTPUT):
-            try:
-                path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
-            except OSError:
-                return
-        for folder in (self.path, self.path.parent):
-            try:
-                folder.rmdir()
-            except OSError:
-                return
+    @contextmanager
+    def removed_if_unused(self) -> Iterator[list[Callable[[], bool]]]:
+        """Remove what the block has written if an error ends it before the first run; the lock must be held.
+
+        Only a sweep that is new is removed. One that existed has results, also if its runs are not there at the moment.
+
+        Yields:
+            A list for functions that tell whether a run has begun.
+        """
+        is_new = all(path.name == files.LOCK for path in self.path.iterdir())
+        questions: list[Callable[[], bool]] = []
+        try:
+            yield questions
+        except Exception:
+            if is_new and not any(has_begun() for has_begun in questions):
+                shutil.rmtree(self.path, ignore_errors=True)  # what is reported is the error
+            raise
 
     def write_table(self, name: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Write a table as CSV, atomically. Raises `StorageError`."""

@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import connection
+from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Self
 
 import psutil
+
+from darkit.errors import SweepError
 
 _POLL = 0.1  # seconds
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -83,10 +85,22 @@ class Pool:
         return frozenset(self._children)
 
     def start(self, request: Request) -> None:
-        """Start a child."""
+        """Start a child; one that starts while a signal comes is asked to stop at once.
+
+        Raises:
+            SweepError: The server that starts it has ended.
+        """
         child = self._context.Process(target=self._target, args=(request,), name=request.run)
-        self._children[request.run] = child
-        child.start()
+        try:
+            child.start()
+        except (EOFError, ConnectionError) as error:
+            raise SweepError(
+                f"The process of the run {request.run!r} could not be started: the server of the sweep has ended. Run "
+                "the same command again."
+            ) from error
+        self._children[request.run] = child  # not before: the signal's handler needs its number
+        if self.stopped:
+            self._ask(signal.SIGTERM)
 
     def wait(self) -> list[tuple[str, int]]:
         """Wait until a child has ended or a signal came; return the runs whose children ended, and their exit codes."""
@@ -109,6 +123,7 @@ class Pool:
         Raises:
             EOFError: It sent nothing.
         """
+        _start_server()
         receiving, sending = self._context.Pipe(duplex=False)
         child = self._context.Process(target=target, args=(sending, *arguments))
         child.start()
@@ -120,6 +135,7 @@ class Pool:
                 child.join()
 
     def __enter__(self) -> Self:
+        _start_server()
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 if signal.getsignal(number) != signal.SIG_IGN:
@@ -147,6 +163,16 @@ class Pool:
             child.asked = True  # type: ignore[attr-defined]
             with suppress(psutil.NoSuchProcess):
                 psutil.Process(child.pid).send_signal(number)
+
+
+def _start_server() -> None:
+    """Start the server with SIGINT blocked, until it has left the group that Ctrl-C reaches (`darkit.cli.warm`)."""
+    resource_tracker.ensure_running()  # it unblocks the signal itself
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _survives(child: BaseProcess) -> bool:

@@ -153,6 +153,14 @@ def has_reached(run: Run, step: int | None) -> bool:
     return found is not None and found.step >= step
 
 
+def has_begun(trials: Sequence[FrozenTrial]) -> bool:
+    """Return whether a trial has ended, or a run of one exists."""
+    return any(
+        trial.state.is_finished() or any((base() / name).exists() for name in trial.user_attrs[RUNS])
+        for trial in trials
+    )
+
+
 def has_diverged(run: Run) -> bool:
     """Return whether the loss of a run became infinite or NaN."""
     details = run.details

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from darkit.cli.main import main
+from darkit.errors import StorageError
 from darkit.runs import Run, load
 from darkit.runs.lock import is_locked
 from darkit.sweep.folder import SweepFolder
@@ -158,6 +159,32 @@ def test_a_trial_that_fails_does_not_end_the_sweep_and_is_tried_again(
     (tmp_path / "mended").touch()
     main(words)
     assert {row["model.size"]: row["state"] for row in table(home, "s")}["2"] == "finished"
+
+
+def test_a_sweep_without_its_runs_or_with_other_config_files_is_kept_as_it_is(
+    home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs/model").mkdir(parents=True)
+    config = tmp_path / "configs/model/odd.yaml"
+    config.write_text("_target_: torch.nn.Linear\nin_features: 12\nout_features: 12\nbias: true\n")
+    monkeypatch.chdir(tmp_path)
+    words = ["sweep", "model=odd", "data=regression", *SMALL[1:], "trainer.lr=0.1,0.2", "name=s"]
+    done(capsys, *words, "sweep.trials=1")
+    best = (home / "sweeps" / "s" / "best.json").read_bytes()
+    config.write_text(config.read_text().replace("true", "false"))
+    for command in ([*words, "sweep.trials=1"], ["sweep", "s", "--resume"]):
+        said = refused(capsys, *command)
+        assert "'s' was begun with another config (config): a config file has changed" in said
+        assert said.rstrip().endswith("or give another name=.")
+    config.write_text(config.read_text().replace("false", "true"))
+    (home / "base").rename(home / "unmounted")
+
+    def full(self: object) -> None:
+        raise StorageError("The disk is full.")
+
+    monkeypatch.setattr("darkit.sweep.scheduler.Scheduler.run", full)
+    assert "The disk is full." in refused(capsys, *words, "sweep.trials=2")
+    assert (home / "sweeps" / "s" / "best.json").read_bytes() == best
 
 
 @pytest.mark.parametrize(

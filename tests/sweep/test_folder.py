@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from darkit.errors import NameInvalidError, SweepError
+from darkit.errors import NameInvalidError, StorageError, SweepError
 from darkit.sweep.folder import DEFINITION, Definition, SweepFolder, list_sweeps
 from darkit.sweep.settings import SweepSettings
 from darkit.sweep.space import split_space
@@ -46,6 +47,26 @@ def test_what_makes_another_sweep(home: Path) -> None:
     assert same.differs_from(WHAT) == ""
     other = replace(WHAT, settings=replace(WHAT.settings, sampler="random"), seeds=(0,), words=())
     assert WHAT.differs_from(other) == "sweep.sampler, words, seeds"
+    elsewhere = replace(WHAT, facts={**WHAT.facts, "max_step": 20})
+    assert WHAT.differs_from(elsewhere) == "max_step", "the same words, but another config file"
+
+
+def test_an_error_removes_a_new_sweep_without_runs_and_no_other(home: Path) -> None:
+    folder = SweepFolder("s")
+
+    def fail(*questions: Callable[[], bool]) -> None:
+        with pytest.raises(StorageError), folder.locked(), folder.removed_if_unused() as begun:
+            begun.extend(questions)
+            if not folder.exists:
+                folder.write(WHAT)
+            raise StorageError("The disk is full.")
+
+    fail()
+    assert not folder.path.exists()
+    fail(lambda: True)
+    assert folder.exists, "a run has begun"
+    fail(lambda: False)
+    assert folder.exists, "its runs are not there, but it is not new"
 
 
 def test_a_sweep_has_one_process(home: Path) -> None:
