@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -166,6 +167,7 @@ def _run(folder: SweepFolder, definition: Definition, wanted: SweepSettings) -> 
         else:
             folder.write(definition)
         journal = Journal(folder.path / JOURNAL, definition.name, definition.direction)
+        journal.check(definition.space, definition.seeds)
         begun.append(lambda: has_begun(journal.trials()))
         progress = Progress(folder, definition, trials, tell_trials(trials))
         with Pool(train_trial, _PRELOAD, wanted.jobs) as pool:
@@ -267,12 +269,15 @@ def _show(folder: SweepFolder, definition: Definition) -> int:
     from darkit.sweep.progress import Progress
     from darkit.sweep.sampling import trials_of
 
-    try:
-        with folder.locked():
-            trials = Journal(folder.path / JOURNAL, definition.name, definition.direction).trials()
-    except SweepError:
-        print(f"{definition.name}: running; its trials so far are in {folder.path / TRIALS}")
-        return 0
+    with ExitStack() as held:
+        try:
+            held.enter_context(folder.locked())
+        except SweepError:
+            print(f"{definition.name}: running; its trials so far are in {folder.path / TRIALS}")
+            return 0
+        journal = Journal(folder.path / JOURNAL, definition.name, definition.direction)
+        journal.check(definition.space, definition.seeds)
+    trials = journal.trials()
     progress = Progress(folder, definition, trials_of(definition.settings, definition.space))
     done = sum(trial.state.is_finished() for trial in trials)
     print(f"{definition.name}: {done} of {progress.trials} trials done")

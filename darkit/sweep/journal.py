@@ -12,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkit.errors import SweepError
 from darkit.runs import files
+from darkit.runs.names import is_name
+from darkit.sweep.naming import run_prefix
 from darkit.sweep.sampling import Suggestion, optuna_direction, quiet_optuna
+from darkit.sweep.space import Dimension, text_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -26,10 +30,16 @@ REASON = "reason"  # why a trial has no objective
 class Journal:
     """The trials of one sweep.
 
+    The file is not sealed: `check` refuses trials that this sweep cannot have suggested.
+
     Args:
         path: The journal, which is made if it is missing.
         name: The name of Optuna's study.
         direction: ``min`` or ``max``.
+
+    Raises:
+        SweepError: The file is damaged.
+        StorageError: It cannot be opened.
     """
 
     def __init__(self, path: Path, name: str, direction: str) -> None:
@@ -39,7 +49,12 @@ class Journal:
         _repair(path)
         with quiet_optuna(), files.storage_errors(f"open {path}"):
             lock = JournalFileOpenLock(str(path))
-            self._storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+            try:
+                self._storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+            except OSError:
+                raise
+            except Exception as error:  # Optuna replays it as it is: a damaged line may fail in any way
+                raise _damaged(path, "a line cannot be read") from error
             try:
                 self._study = optuna.load_study(study_name=name, storage=self._storage)
             except KeyError:  # it is new
@@ -47,6 +62,35 @@ class Journal:
                     study_name=name, storage=self._storage, direction=optuna_direction(direction)
                 )
         self._id = self._storage.get_study_id_from_name(name)
+        self._path, self._name = path, name
+
+    def check(self, space: Sequence[Dimension], seeds: Sequence[int] = ()) -> None:
+        """Check that all trials are ones of this sweep, since their values become overrides and their names folders.
+
+        Args:
+            space: The search space.
+            seeds: The seeds of each trial.
+
+        Raises:
+            SweepError: A trial has other settings, a value that the space does not have, or a strange run.
+        """
+        with quiet_optuna():
+            expected = {dimension.key: dimension.distribution() for dimension in space}
+        for trial in self.trials():
+            values, runs = trial.user_attrs.get(VALUES), trial.user_attrs.get(RUNS)
+            if trial.distributions != expected or trial.params.keys() != expected.keys():
+                raise _damaged(self._path, f"trial {trial.number} has another search space")
+            if values != {key: text_of(value) for key, value in trial.params.items()}:
+                raise _damaged(self._path, f"trial {trial.number} has other values than Optuna suggested")
+            for key, distribution in expected.items():
+                if not distribution._contains(distribution.to_internal_repr(trial.params[key])):
+                    raise _damaged(self._path, f"trial {trial.number} has a value of {key} outside the search space")
+            if not isinstance(runs, list) or len(runs) != max(1, len(seeds)):
+                raise _damaged(self._path, f"trial {trial.number} does not have {max(1, len(seeds))} runs")
+            if strange := [run for run in runs if not _is_run_of(run, self._name)]:
+                raise _damaged(
+                    self._path, f"trial {trial.number} has the run {strange[0]!r}, which is not of the sweep"
+                )
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials by number."""
@@ -120,9 +164,21 @@ def as_seen(trials: Sequence[FrozenTrial], finished: int) -> list[FrozenTrial]:
     return seen
 
 
+def _is_run_of(run: object, sweep: str) -> bool:
+    return isinstance(run, str) and is_name(run) and run.startswith(run_prefix(sweep))
+
+
+def _damaged(path: Path, what: str) -> SweepError:
+    return SweepError(
+        f"The sweep cannot be read: {path} is damaged ({what}). Give the whole command with another name=."
+    )
+
+
 def _repair(path: Path) -> None:
     """Remove what a killed sweep left: the lock of the journal, and a line that was written in part."""
     with files.storage_errors(f"open {path}"):
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise _damaged(path, "it is not a plain file")
         Path(f"{path}.lock").unlink(missing_ok=True)
         if not path.exists():
             return

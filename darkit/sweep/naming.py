@@ -36,6 +36,11 @@ def short_value(text: str) -> str:
         return _UNSAFE.sub("-", text).strip("-.")[:_LONGEST_VALUE] or "empty"
 
 
+def run_prefix(sweep: str) -> str:
+    """Return what the names of all runs of a sweep begin with."""
+    return sweep[: LONGEST_NAME - 2 * _ROOM]
+
+
 def trial_name(prefix: str, values: Mapping[str, str], number: int, is_taken: Callable[[str], bool]) -> str:
     """Return an unused name for a trial.
 
@@ -47,7 +52,7 @@ def trial_name(prefix: str, values: Mapping[str, str], number: int, is_taken: Ca
     """
     stem = "-".join([prefix, *(f"{key}={short_value(value)}" for key, value in values.items())])
     if len(stem) > LONGEST_NAME - _ROOM or len(stem.encode()) > 200:
-        stem = f"{prefix[: LONGEST_NAME - 2 * _ROOM]}-trial={number}"
+        stem = f"{run_prefix(prefix)}-trial={number}"
     name, count = stem, 1
     while is_taken(name):
         count += 1

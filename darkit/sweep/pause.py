@@ -83,11 +83,12 @@ class PauseBelowMedian(_Pause):
             study = optuna.create_study(
                 direction=optuna_direction(self.direction), pruner=optuna.pruners.MedianPruner()
             )
-            for values in self.others:
+            finite = [{at: value for at, value in values.items() if math.isfinite(value)} for values in self.others]
+            for values in filter(None, finite):
                 study.add_trial(create_trial(value=values[max(values)], intermediate_values=dict(values)))
             self._trial = study.ask()
         for step, value in values_by_step(Run(Path(trainer.default_root_dir)), self.objective).items():
-            if step <= trainer.global_step:
+            if step <= trainer.global_step and math.isfinite(value):
                 self._trial.report(value, step)
 
     def on_step(self, trainer: Trainer, pl_module: Any, outputs: dict[str, Any], step: int) -> None:

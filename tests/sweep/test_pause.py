@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning
@@ -68,7 +69,7 @@ def test_a_promoted_trial_equals_one_that_was_never_paused(home: object) -> None
 def test_a_trial_below_the_median_is_paused_at_an_evaluation_and_can_be_trained_on(home: object) -> None:
     whole = fit("whole")
     values = load("whole").log().select("step", "val_loss").drop_nulls().rows()
-    others = [{step: value * 0.5 for step, value in values} for _ in range(5)]
+    others = [{step: value * 0.5 for step, value in values} | {24: math.nan} for _ in range(5)]
     fit("pruned", PauseBelowMedian(others, "val_loss", "min", "s"))
     run = load("pruned")
     assert (run.status, run.details.step) == ("stopped", 4)
