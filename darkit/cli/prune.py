@@ -24,7 +24,8 @@ _EXAMPLES = """\
   darkit prune --older-than 30d --project P         only the runs of a project
 
 An age is a number and s, min, h, d or w, counted from what a run last saved or logged. Running runs, and runs tagged
-'keep', are never touched. Checkpoints are deleted for good, runs move to the trash.
+'keep', are never touched. Checkpoints are deleted for good, runs move to the trash. The checkpoints that stay are read
+whole before: in place of a damaged one, an earlier one stays.
 """
 
 
@@ -64,6 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 1 if changed else 0
     for one in changed:
         say(f"{inert(one.folder.name)}: kept, {inert(one.kept)}")
+    for one in [] if arguments.dry_run else went:
+        if staying := set(one.damaged) - {gone.name for gone in one.checkpoints}:
+            names = ", ".join(sorted(staying))
+            say(f"{inert(one.folder.name)}: damaged and kept: {names}; good ones stay in their place")
     say(f"{'Would go' if arguments.dry_run else 'Done'}: {_total(went, policy)}.")
     return 1 if changed else 0
 
@@ -100,7 +105,8 @@ def _policy(arguments: argparse.Namespace) -> Policy:
 
 
 def _sentence(one: Plan, policy: Policy) -> str:
-    what = "the whole run" if policy.whole_runs else ", ".join(checkpoint.name for checkpoint in one.checkpoints)
+    marked = [f"{gone.name} (damaged)" if gone.problem else gone.name for gone in one.checkpoints]
+    what = "the whole run" if policy.whole_runs else ", ".join(marked)
     return f"{inert(one.folder.name)}: {what}, {decimal(one.bytes)}"
 
 
@@ -123,6 +129,7 @@ def _as_json(plans: list[Plan], *, dry: bool) -> dict[str, Any]:
                 "name": one.folder.name,
                 "checkpoints": [checkpoint.name for checkpoint in one.checkpoints],
                 "bytes": one.bytes,
+                "damaged": list(one.damaged),
             }
             for one in going
         ],

@@ -1,13 +1,14 @@
 """Which checkpoints and runs are old enough to go, and their removal.
 
 A run is touched only if it has ended, nothing was saved or logged in it for the given time, and its tags lack `KEEP`.
+Before anything is deleted, the checkpoints that stay are read whole: a damaged one takes no place of a good one.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from darkit.errors import RunLockedError
@@ -22,6 +23,7 @@ from darkit.runs.safe import finite_number
 from darkit.runs.sweeps import sweep_of
 from darkit.runs.trash import move_held
 from darkit.runs.usage import measure
+from darkit.runs.verify import find_problem
 
 KEEP = "keep"  # the tag of runs that are never pruned, in any case
 _MONITOR = "val_loss"
@@ -54,16 +56,18 @@ class Plan:
         checkpoints: The checkpoints to delete; none of a run that goes as a whole.
         bytes: What they, or the whole run, take.
         kept: Why nothing goes, or empty.
+        damaged: The names of checkpoints that are known to be damaged, whether they go or stay.
     """
 
     folder: Path
     checkpoints: tuple[Checkpoint, ...] = ()
     bytes: int = 0
     kept: str = ""
+    damaged: tuple[str, ...] = ()
 
 
 def plan(run: Run, policy: Policy) -> Plan:
-    """Decide what goes of a run. Reads only.
+    """Decide what goes of a run. Reads only, and of checkpoints no more than their sizes.
 
     Raises:
         ConfigError: The policy keeps a number of checkpoints that is out of range.
@@ -73,7 +77,7 @@ def plan(run: Run, policy: Policy) -> Plan:
     return _decide(run, policy)
 
 
-def _decide(run: Run, policy: Policy) -> Plan:
+def _decide(run: Run, policy: Policy, *, thorough: bool = False) -> Plan:
     folder = run.path
     notes = read_notes(folder)
     if notes.problem:
@@ -87,24 +91,46 @@ def _decide(run: Run, policy: Policy) -> Plan:
         if sweep := sweep_of(folder):
             return Plan(folder, kept=f"it belongs to the sweep {sweep!r}")
         return Plan(folder, bytes=measure(folder).total)
-    superseded = _retention(run, policy).superseded(checkpoints)
+    if not checkpoints:
+        return Plan(folder, kept="it has no checkpoints")
+    retention = _retention(run, policy)
+    if thorough:
+        checkpoints = _examined(checkpoints, retention)
+    damaged = tuple(checkpoint.name for checkpoint in checkpoints if checkpoint.problem)
+    if len(damaged) == len(checkpoints):
+        return Plan(folder, kept="all of its checkpoints are damaged", damaged=damaged)
+    superseded = retention.superseded(checkpoints)
     if not superseded:
-        return Plan(folder, kept="it has no other checkpoints" if checkpoints else "it has no checkpoints")
-    return Plan(folder, tuple(superseded), sum(checkpoint.size for checkpoint in superseded))
+        return Plan(folder, kept="it has no other checkpoints", damaged=damaged)
+    return Plan(folder, tuple(superseded), sum(checkpoint.size for checkpoint in superseded), damaged=damaged)
+
+
+def _examined(checkpoints: list[Checkpoint], retention: Retention) -> list[Checkpoint]:
+    """Read those that would stay, and others in place of the damaged ones, until all that stay are good."""
+    found = {checkpoint.step: checkpoint for checkpoint in checkpoints}
+    good: set[int] = set()
+    while True:
+        going = {checkpoint.step for checkpoint in retention.superseded(found.values())}
+        unread = [one for step, one in found.items() if step not in going | good and not one.problem]
+        if not unread:
+            return list(found.values())
+        for one in unread:
+            found[one.step] = replace(one, problem=find_problem(one))
+        good |= {one.step for one in unread if not found[one.step].problem}
 
 
 def carry_out(planned: Plan, policy: Policy) -> Plan:
     """Do what was planned for a run, as far as it is still right, and return what was done.
 
     The run may have changed since it was planned, so the decision is made again under the run's lock, and no checkpoint
-    goes that was not planned.
+    goes that was not planned. The checkpoints that stay are read whole: where one is damaged, another stays instead.
 
     Raises:
         StorageError: The file system refused.
     """
     try:
         with held(planned.folder):
-            now = _decide(Run(planned.folder), policy)
+            now = _decide(Run(planned.folder), policy, thorough=True)
             if now.kept:
                 return now
             if policy.whole_runs:
@@ -112,9 +138,11 @@ def carry_out(planned: Plan, policy: Policy) -> Plan:
                 return now
             steps = {checkpoint.step for checkpoint in planned.checkpoints}
             going = tuple(checkpoint for checkpoint in now.checkpoints if checkpoint.step in steps)
+            if not going:
+                return Plan(planned.folder, kept="its other checkpoints are damaged", damaged=now.damaged)
             for checkpoint in going:
                 remove_files(checkpoint.path)
-            return Plan(planned.folder, going, sum(checkpoint.size for checkpoint in going))
+            return Plan(planned.folder, going, sum(checkpoint.size for checkpoint in going), damaged=now.damaged)
     except RunLockedError:
         return Plan(planned.folder, kept=_RUNNING)
 

@@ -113,7 +113,7 @@ def test_prune_shows_asks_and_then_deletes_what_it_showed(
     monkeypatch.setenv("DARWIN_KIT_HOME", str(runs.parent))
     found = json.loads(done(capsys, *words, "--yes", "--json"))
     assert found["bytes"] == size
-    assert found["runs"] == [{"name": "numbers", "checkpoints": ["iter-2-ckpt"], "bytes": size}]
+    assert found["runs"] == [{"name": "numbers", "checkpoints": ["iter-2-ckpt"], "bytes": size, "damaged": []}]
     assert found["kept"] == [{"name": "text", "reason": "it is younger"}]
     assert (steps("numbers"), steps("text")) == ([4], [2, 4])
     assert "--json asks no questions" in refused(capsys, *words, "--json")
@@ -121,6 +121,17 @@ def test_prune_shows_asks_and_then_deletes_what_it_showed(
     assert "leave out" in refused(capsys, *words, "--runs", "--keep-best", "1")
     assert done(capsys, *words, "--runs", "--yes").splitlines()[-1].startswith("Done: 1 run to the trash")
     assert names(runs) == {"text"}
+    first, last = (checkpoint.path for checkpoint in load("text").checkpoints())
+    good = last.read_bytes()
+    last.write_bytes(bytes([good[0] ^ 1]) + good[1:])
+    age(runs / "text")
+    assert main([*words, "--yes"]) == 1
+    assert "text: kept, its other checkpoints are damaged\n" in capsys.readouterr().out
+    last.write_bytes(good)
+    first.write_bytes(good[:-1])
+    age(runs / "text")
+    assert done(capsys, *words, "--yes").startswith("text: iter-2-ckpt (damaged), ")
+    assert steps("text") == [4]
 
 
 def test_runs_move_to_projects_by_which_they_are_pruned_and_trials_stay_with_their_sweep(

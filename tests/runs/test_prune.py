@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,17 @@ DAY = 86400.0
 OLD = Policy(30 * DAY)
 
 
+def _archive() -> bytes:
+    """The smallest archive without compression, of 100 bytes."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("a", b"")
+    return content.getvalue()
+
+
+GOOD = _archive()
+
+
 def make(root: Path, name: str, losses: dict[int, float | None], *, days: float = 40, **trainer: Any) -> Run:
     """A finished run with checkpoints of these steps and losses, that has rested for some days."""
     folder = root / name
@@ -30,9 +44,11 @@ def make(root: Path, name: str, losses: dict[int, float | None], *, days: float 
     (folder / files.LOG).write_text("step,val_loss\n")
     for step, loss in losses.items():
         path = checkpoint_path(folder, step)
-        path.write_bytes(b"x" * 100)
+        path.write_bytes(GOOD)
         metrics = {} if loss is None else {trainer.get("monitor", "val_loss"): loss}
-        files.write_json(manifest_path(path), {"size": 100, "sha256": "0", "metrics": metrics})
+        files.write_json(
+            manifest_path(path), {"size": 100, "sha256": hashlib.sha256(GOOD).hexdigest(), "metrics": metrics}
+        )
     for path in folder.iterdir():
         os.utime(path, (then, then))
     return Run(folder)
@@ -96,7 +112,7 @@ def test_a_run_that_changes_after_it_was_planned_is_decided_again(home: Path) ->
     assert checkpoint_steps(run.path) == [1, 2]
     young = plan(make(root, "b", losses), replace(OLD, keep_last=1))
     path = checkpoint_path(young.folder, 3)
-    path.write_bytes(b"")
+    path.write_bytes(GOOD)
     os.utime(path, (1, 1))
     done = carry_out(young, OLD)
     assert [checkpoint.step for checkpoint in done.checkpoints] == [1]  # 2 became superseded too, but nobody agreed
@@ -137,3 +153,46 @@ def test_a_checkpoint_that_is_a_folder_goes_whole(home: Path) -> None:
     assert checkpoint_steps(run.path) == [2, 3, 4]
     carry_out(planned, OLD)
     assert {path.name for path in run.path.glob("iter-*")} == {"iter-4-ckpt.pth", "iter-4-ckpt.json"}
+
+
+def damage(run: Run, *steps: int) -> None:
+    """Flip one bit of checkpoints, which changes neither their sizes nor their times."""
+    for step in steps:
+        path = checkpoint_path(run.path, step)
+        times = path.stat()
+        path.write_bytes(bytes([GOOD[0] ^ 1]) + GOOD[1:])
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_damaged_checkpoint_takes_no_place_of_a_good_one(home: Path) -> None:
+    root, losses = home / "base", {2: 1.0, 4: 2.0, 6: 3.0}
+    last = make(root, "last", losses)
+    damage(last, 6)
+    planned = plan(last, OLD)
+    assert [checkpoint.step for checkpoint in planned.checkpoints] == [2, 4]
+    done = carry_out(planned, OLD)
+    assert ([checkpoint.step for checkpoint in done.checkpoints], done.bytes) == ([2], 100)
+    assert done.damaged == ("iter-6-ckpt",)
+    assert checkpoint_steps(last.path) == [4, 6]  # 6 goes with the next plan at the earliest: it was not shown
+    two = make(root, "two", losses)
+    damage(two, 4, 6)
+    assert left(two, OLD) == [2, 6]
+    best = make(root, "best", {2: 1.0, 4: 2.0, 6: 3.0, 8: 4.0})
+    damage(best, 2)
+    assert left(best, replace(OLD, keep_best=1)) == [2, 4, 8]
+    every = make(root, "every", losses)
+    damage(every, 2, 4, 6)
+    kept = carry_out(plan(every, OLD), OLD)
+    assert kept.kept == "all of its checkpoints are damaged"
+    assert checkpoint_steps(every.path) == [2, 4, 6]
+    short = make(root, "short", losses)
+    for step in losses:
+        checkpoint_path(short.path, step).write_bytes(GOOD[:-1])
+        os.utime(checkpoint_path(short.path, step), (1, 1))
+    assert plan(short, OLD).kept == "all of its checkpoints are damaged"
+    enough = make(root, "enough", losses)
+    damage(enough, 4, 6)
+    assert carry_out(plan(enough, replace(OLD, keep_last=2)), replace(OLD, keep_last=2)).kept == (
+        "its other checkpoints are damaged"
+    )
+    assert checkpoint_steps(enough.path) == [2, 4, 6]
