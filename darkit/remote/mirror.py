@@ -58,6 +58,10 @@ class _Run:
     doubtful: dict[str, bytes] = field(default_factory=dict)  # small files that are no JSON
 
 
+class _NoSpaceError(Exception):
+    """A small file does not fit into what the copies of a home may take."""
+
+
 class Mirror:
     """The copy of one home.
 
@@ -115,6 +119,8 @@ class Mirror:
                 continue
             except PermissionError:
                 left_out.append(f"{item.name}, which must not be read")
+            except _NoSpaceError:
+                left_out.append(f"changes of {item.name}, for which {LARGEST / 2**30:g} GiB are too few")
         self._remember()
         self.problem = "Left out: " + ", ".join(dict.fromkeys(left_out)) if left_out else ""
 
@@ -137,21 +143,20 @@ class Mirror:
             self._forget(item.name)
             return []
         target = self.base / item.name
-        fresh = not target.is_dir()
-        folder = self._new / item.name if fresh else target
-        folder.mkdir(parents=True, exist_ok=True)
-        present = [self._copy_small(store, folder, known, name, listed.get(name)) for name in SMALL]
-        complete = all(present)
-        left_out = [
-            f"the end of {name} of {item.name}"
-            for name in LOGS
-            if name in listed and not self._extend(store, folder, known, listed[name])
-        ]
-        if fresh:
-            if not complete:  # it changed meanwhile, and comes with the next pass
-                shutil.rmtree(folder)
-                return []
-            folder.rename(target)
+        if target.is_dir():
+            complete, left_out = self._copy(store, target, known, listed)
+        else:
+            before, folder = self._size, self._new / item.name
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                complete, left_out = self._copy(store, folder, known, listed)
+                if not complete:  # it changed meanwhile, and comes with the next pass
+                    return []
+                folder.rename(target)
+            finally:
+                if folder.exists():
+                    self._size = before
+                    shutil.rmtree(folder, ignore_errors=True)
         alive = files.read_json(target / files.STATUS).get("state") in ALIVE
         aged = now - known.looked >= _COARSE
         old = item.modified is not None and time.time() - item.modified > _OLD
@@ -160,10 +165,21 @@ class Mirror:
         self._seen[item.name] = now
         return left_out
 
+    def _copy(self, store: Store, folder: Path, known: _Run, listed: dict[str, Item]) -> tuple[bool, list[str]]:
+        """Copy what changed of one run; return whether its small files are the present ones, and what is left out."""
+        present = [self._copy_small(store, folder, known, name, listed.get(name)) for name in SMALL]
+        left_out = [
+            f"the end of {name} of {folder.name}"
+            for name in LOGS
+            if name in listed and not self._extend(store, folder, known, listed[name])
+        ]
+        return all(present), left_out
+
     def _copy_small(self, store: Store, folder: Path, known: _Run, name: str, item: Item | None) -> bool:
         """Copy one small file as a whole; return whether the copy is the present file."""
         target = folder / name
         if item is None:
+            self._count(-_size(target))
             target.unlink(missing_ok=True)
             known.files.pop(name, None)
             return True
@@ -179,6 +195,10 @@ class Mirror:
             known.doubtful[name] = data
             return False
         known.doubtful.pop(name, None)
+        more = len(data) - _size(target)
+        if more > 0 and not self._has_space(more):
+            raise _NoSpaceError
+        self._count(more)
         _place(target, data)
         if seen is None or seen.stamp != stamp:
             known.files[name] = _File(stamp, now)
@@ -204,7 +224,7 @@ class Mirror:
                 break
             _append(path, data)
             size += len(data)
-            self._size = (self._size or 0) + len(data)
+            self._count(len(data))
         if seen is None or seen.stamp != stamp:
             known.files[item.name] = _File(stamp, time.monotonic())
         elif time.monotonic() - seen.since >= _COARSE:
@@ -236,7 +256,7 @@ class Mirror:
             size += len(data)
         if not size:
             beside.touch()
-        self._size = (self._size or 0) + size - _size(path)
+        self._count(size - _size(path))
         os.replace(beside, path)
         return True
 
@@ -248,13 +268,16 @@ class Mirror:
     def _has_space(self, more: int) -> bool:
         return (self._size or 0) + more <= LARGEST
 
+    def _count(self, more: int) -> None:
+        self._size = max(0, (self._size or 0) + more)
+
     def _forget(self, name: str) -> None:
         """Remove the copy of a run that is no longer there."""
         self._runs.pop(name, None)
         self._seen.pop(name, None)
         folder = self.base / name
         if folder.is_dir():
-            self._size = max(0, (self._size or 0) - size_of(folder))
+            self._count(-size_of(folder))
             aside = self._new / f"gone-{os.urandom(6).hex()}"  # no reader sees a part of it
             aside.parent.mkdir(exist_ok=True)
             folder.rename(aside)

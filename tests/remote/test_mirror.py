@@ -188,3 +188,35 @@ def test_a_run_that_must_not_be_read_hides_no_other(there: Path, copy: Mirror) -
     copy.bring_up_to_date(Forbidding())
     assert {path.name for path in copy.base.iterdir()} == {"two"}
     assert copy.problem == "Left out: one, which must not be read"
+
+
+def test_small_files_count_and_one_that_does_not_fit_leaves_the_last_copy(
+    there: Path, copy: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held() -> int:
+        return sum(path.stat().st_size for path in copy.base.rglob("*") if path.is_file())
+
+    config, notes = there / "base" / "one" / files.MODEL_CONFIG, there / "base" / "one" / files.NOTES
+    files.write_json(there / "base" / "one" / files.STATUS, {"state": "running"})
+    monkeypatch.setattr(module, "LARGEST", 2**21)  # a log takes one more mebibyte while it is copied
+    copy.bring_up_to_date(BreakingStore())
+    assert copy._size == held()
+    files.write_json(notes, {"note": "x" * 2**20})
+    copy.bring_up_to_date(BreakingStore())
+    assert (copy.problem, copy._size) == ("", held())
+    files.write_json(config, {"width": "y" * 2**20})
+    make_run(there, "two")
+    files.write_json(there / "base" / "two" / files.NOTES, {"note": "z" * 2**20})
+    copy.bring_up_to_date(BreakingStore())
+    assert "changes of one, for which" in copy.problem
+    assert "changes of two, for which" in copy.problem
+    assert Run(copy.base / "one").config == {"width": 3}
+    assert {path.name for path in copy.base.iterdir()} == {"one"}
+    assert copy._size == held() <= module.LARGEST
+    notes.unlink()
+    copy.bring_up_to_date(BreakingStore())  # one file smaller, then one larger
+    copy.bring_up_to_date(BreakingStore())
+    assert copy._size == held() <= module.LARGEST
+    with pytest.raises(ConnectionResetError):
+        copy.bring_up_to_date(BreakingStore(10))
+    assert copy._size == held()
