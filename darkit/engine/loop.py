@@ -96,13 +96,19 @@ class ValidationBatches:
 
 
 class _Restore(Callback):
-    """Restore the states of the callbacks once all of them are set up."""
+    """Restore the states of the callbacks once all of them are set up, and then empty the checkpoint's content.
 
-    def __init__(self, state: Mapping[str, Any]) -> None:
+    When the training starts, model, optimizer and data have what they need of it, and a training may last for days.
+    """
+
+    def __init__(self, state: dict[str, Any]) -> None:
         self.state = state
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         restore_callbacks(trainer, self.state)
+
+    def on_train_start(self, *arguments: Any) -> None:
+        self.state.clear()
 
 
 class _Progress(Callback):
@@ -209,10 +215,13 @@ def make_callbacks(
     tokenizer: Any,
     evaluate: StepEvaluate | None,
     own: Sequence[Callback],
-    state: Mapping[str, Any],
+    state: dict[str, Any],
     description: ModelDescription | None = None,
 ) -> list[Callback]:
-    """Compose the callbacks in the order of a step: evaluate, the user's own, log, guard, require, stop, save."""
+    """Compose the callbacks in the order of a step: evaluate, the user's own, log, guard, require, stop, save.
+
+    ``state`` is the content of the checkpoint to resume from, or empty; it is emptied when the training starts.
+    """
     stream = session.stream
     guard = LossGuard(config.nan_policy, stream)
 

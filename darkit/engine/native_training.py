@@ -201,6 +201,7 @@ def train_native(
         refuse_other_loops(found.run.name, state)  # type: ignore[union-attr]
     elif found is not None and found.content:
         load_weights(inner(model), found.content)
+        found.release()
     if same is not None and same.has_nothing_to_do(last):
         announce(f"Run {same.run.name!r} is complete at step {same.step}; nothing to do.")
         load_weights(inner(model), same.content)
@@ -219,7 +220,7 @@ def train_native(
         sinks = lambda: _sinks(session, config, shows_bar)  # noqa: E731
         session.begin(last, columns, sinks, retention_of(config), console=config.console)
         session.guard.install()
-        recording = Recording(session, config, state=state, adopt=loaders.adopted)
+        recording = Recording(session, config, state=dict(state), adopt=loaders.adopted)
         recording.validates_last = isinstance(model, PlainModule)
         own = RowLogger(lambda: Run(session.folder), lambda values, step: recording.log(trainer, values, step))
 
@@ -231,6 +232,8 @@ def train_native(
             session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes)
             if session.writes:
                 write_exports(session.folder, inner(model), record, tokenizer, described)
+            if same is not None:
+                same.release()
 
         try:
             with quiet_lightning(), place.applied(), lightnings_exits(session.guard):

@@ -85,6 +85,10 @@ class Resume:
         """Return whether the run has all its steps, which is a mistake unless ``"auto"`` was given."""
         return max_step is not None and self.automatic and self.same_run and self.step >= max_step
 
+    def release(self) -> None:
+        """Let go of the content once it is restored, for all who hold it: a training may last for days."""
+        self.content.clear()
+
     def set_aside_later(self) -> None:
         """Move checkpoints of later steps into a separate folder when the same run resumes from an earlier one.
 

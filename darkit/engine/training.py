@@ -262,6 +262,8 @@ def train_run(
         if config.precision == "64-true" and same is not None:
             model.double()  # as Lightning will: going through float32 would lose half of every weight
         load_weights(model, found.content if same is None else raw_weights(found.content))
+        if same is None:
+            found.release()
     if same is not None and (complete := _why_complete(same, config)):
         loaders.close()
         announce(complete)

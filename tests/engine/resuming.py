@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning
 import numpy
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, WeightedRandomSampler
 
 import darkit
+from darkit.engine import resume
 from darkit.engine.checkpoints.checkpoint import read_checkpoint
 from darkit.engine.checkpoints.difference import differences
 from darkit.runs.checkpoints import find_checkpoint
@@ -237,3 +243,38 @@ def assert_same(run: darkit.Run, other: darkit.Run, step: int = STEPS) -> None:
     assert list(differences(one, two)) == []
     logs = [which.log().drop("time").to_dicts() for which in (run, other)]
     assert logs[0] == logs[1]
+
+
+class Held(lightning.Callback):
+    """Counts, after every step, the weights and optimizer state that are in memory beside those that are trained.
+
+    Only what was read from a checkpoint in its block counts. An optimizer may go on with the very tensors that were
+    read.
+
+    Attributes:
+        read: Weak references to what was read.
+        left: The count after each step.
+    """
+
+    def __init__(self) -> None:
+        self.read: list[weakref.ref[Tensor]] = []
+        self.left: list[int] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        original = resume.read_run_checkpoint
+
+        def read(*arguments: Any) -> Any:
+            checkpoint, content = original(*arguments)
+            states = [value for key, value in content.items() if key.endswith(("state_dict", "optimizer_states"))]
+            self.read += [weakref.ref(value) for value in tree_leaves(states) if isinstance(value, Tensor)]
+            return checkpoint, content
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(resume, "read_run_checkpoint", read)
+            yield
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+        gc.collect()
+        trained = {id(value) for one in trainer.optimizers for value in tree_leaves(list(one.state.values()))}
+        self.left.append(sum(tensor() is not None and id(tensor()) not in trained for tensor in self.read))

@@ -33,6 +33,7 @@ from tests.engine.resuming import (
     Continuing,
     Dropping,
     Epochs,
+    Held,
     OwnSampler,
     Shuffled,
     assert_same,
@@ -269,3 +270,13 @@ def test_another_tokenizer_than_the_runs_is_refused_and_the_runs_kept() -> None:
         train(MLP(), xy(), name="run", max_step=6, tokenizer=other, resume=True, resume_overrides=True).details.step
         == 6
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.5}, {"name": "other"}])
+def test_no_second_copy_of_the_weights_is_held_while_a_resumed_run_trains(options: dict[str, Any]) -> None:
+    train(Dropping(), xy(), name="run", max_step=3, **{key: options[key] for key in options if key != "name"})
+    held = Held()
+    with held.watching():
+        train(Dropping(), xy(), max_step=6, callbacks=[held], **({"name": "run"} | options), resume="run:latest")
+    assert len(held.read) > 10
+    assert set(held.left) == {0}

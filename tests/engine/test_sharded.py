@@ -28,6 +28,7 @@ from darkit.runs.checkpoints import find_checkpoint, list_checkpoints
 from darkit.runs.verify import find_problem
 from tests.children import Zygote
 from tests.engine.ranks import on_ranks, start_ranks
+from tests.engine.resuming import Held
 from tests.faults.parts import temporary_files, wait_until
 
 WIDE = 256  # more elements than the state of any random generator has
@@ -120,7 +121,9 @@ def cases(ranks: int) -> dict[str, Any]:
     train("straight", ranks, other, max_step=8)
     train("broken", ranks, Words(0.3), max_step=6)
     logging.disable(logging.CRITICAL)
-    train("broken", ranks, Words(0.3), resume="broken:iter-3-ckpt", max_step=8)
+    held = Held()
+    with held.watching():
+        train("broken", ranks, Words(0.3), resume="broken:iter-3-ckpt", max_step=8, callbacks=[held])
     best = Words()
     train("best", ranks, best, max_step=6, keep_best=1, keep_last=1, load_best_at_end=True, lr=1.0)
     part = best.blocks[0].wide.weight
@@ -134,6 +137,7 @@ def cases(ranks: int) -> dict[str, Any]:
         "whole": list(part.shape),
         "failure": failure,
         "largest": largest,
+        "held": held.left if held.read else ["nothing was read"],
     }
 
 
@@ -235,6 +239,10 @@ def test_each_process_writes_a_part_of_every_tensor(runs: Path) -> None:
 
 def test_no_process_has_more_than_its_part_of_a_tensor_while_it_saves(trained: tuple[Path, list[Any]]) -> None:
     assert [returned["largest"] for returned in trained[1]] == [WIDE * WIDE // 2] * 2
+
+
+def test_no_process_holds_the_checkpoint_that_it_resumed_from(trained: tuple[Path, list[Any]]) -> None:
+    assert [set(returned["held"]) for returned in trained[1]] == [{0}, {0}]
 
 
 def test_a_resumed_training_ends_as_one_that_went_straight_through(runs: Path) -> None:

@@ -184,6 +184,7 @@ class RunRecorder(lightning.Callback):
         if session is None or recording is None:
             return
         recording.on_train_start(trainer)
+        self._forget_checkpoint()
         description = describe_model(bare(pl_module))
         seed = os.environ.get("PL_GLOBAL_SEED")  # of Lightning's seed_everything
         known = TrainerConfig(seed=int(seed)) if seed else None
@@ -212,6 +213,11 @@ class RunRecorder(lightning.Callback):
         """End the run."""
         if stage == "fit":
             self._end(None, trainer)
+
+    def _forget_checkpoint(self) -> None:
+        """Let go of the content that the trainer restored: a training may last for days."""
+        self._restored()
+        self._restored, self._found, self._given = lambda: None, None, None
 
     def _open(self, trainer: lightning.Trainer, module: lightning.LightningModule, state: Mapping[str, Any]) -> Session:
         rank, own = trainer.global_rank, self._run

@@ -52,7 +52,7 @@ class Adapter(LightningModule):
         feed: The training data.
         optimizer: The user's optimizer or a callable of the parameters, or None.
         scheduler: The user's schedule in any form of `make_schedule`, or None.
-        resume: The checkpoint's content to resume from, or None.
+        resume: The checkpoint's content to resume from, or None; empty once the training has started.
         changed: Names of the settings that differ from those of the checkpoint.
 
     Attributes:

@@ -30,6 +30,7 @@ from tests.engine.native.modules import (
     val_loader,
     weights,
 )
+from tests.engine.resuming import Held
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -103,7 +104,11 @@ def test_it_goes_on_exactly(kind: str, way: str) -> None:
         train(kind, RunRecorder("run", save_step_interval=4), Fail(2 if kind.startswith("manual") else 10))
     assert darkit.load("run").status == "crashed"
     if way == "auto":
-        module = train(kind, RunRecorder("run", save_step_interval=4, resume="auto"))
+        held = Held()
+        with held.watching():
+            module = train(kind, RunRecorder("run", save_step_interval=4, resume="auto"), held)
+        assert held.read
+        assert set(held.left) == {0}, "a second copy of the weights is held"
     else:
         recorder = RunRecorder("run", save_step_interval=4)
         assert recorder.latest is not None

@@ -21,6 +21,7 @@ from darkit.errors import ConfigError, RunNotFoundError
 from darkit.runs import Run
 from darkit.runs.requests import request_stop
 from tests.engine.native.modules import KINDS, Base, same, samples, train_loader, train_run, val_loader, weights
+from tests.engine.resuming import Held
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 HOOKS = ("on_train_batch_start", "on_before_backward", "on_train_batch_end", "on_validation_batch_end")
@@ -75,8 +76,12 @@ def test_an_error_anywhere_costs_nothing(kind: str, number: int) -> None:
     straight = train_run(kind, "straight", max_epochs=EPOCHS)
     with breaking(kind, Break(hook, call, fail)), pytest.raises(RuntimeError, match="broke"):
         train_run(kind, "run", max_epochs=EPOCHS)
-    module, run = train_run(kind, "run", max_epochs=EPOCHS, resume="auto")
+    held = Held()
+    with breaking(kind, held), held.watching():
+        module, run = train_run(kind, "run", max_epochs=EPOCHS, resume="auto")
     check(kind, run, module, straight)
+    assert held.read
+    assert set(held.left) == {0}, "a second copy of the weights is held"
 
 
 @pytest.mark.parametrize("number", range(20))
