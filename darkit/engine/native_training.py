@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -29,10 +30,12 @@ from darkit.engine.native.recorder import refuse_other_loops, refuse_strategy
 from darkit.engine.native.recording import Recording
 from darkit.engine.native.settings import recorded_settings
 from darkit.engine.native.sharded import splitting, strategy_for
+from darkit.engine.native.state import other_processes
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
 from darkit.engine.session import DEFAULT_SERIES, Session
-from darkit.errors import ConfigError, listing
+from darkit.engine.together import all_went_well
+from darkit.errors import ConfigError, ReproductionWarning, listing
 from darkit.runs import Run
 from darkit.runs.names import refuse_existing
 
@@ -199,6 +202,8 @@ def train_native(
     state = same.content if same is not None else {}
     if state:
         refuse_other_loops(found.run.name, state)  # type: ignore[union-attr]
+        if lost := other_processes(state, place.size):  # with resume_overrides
+            warnings.warn(f"{lost}, so the resumed training is not an exact continuation.", ReproductionWarning, 2)
     elif found is not None and found.content:
         load_weights(inner(model), found.content)
         found.release()
@@ -228,6 +233,8 @@ def train_native(
             facts = loaders.facts()
             if state and same is not None and session.writes:
                 warn_of_other_data(same.run, facts)
+            if place.size > 1:  # Lightning's handler, installed since, communicates within whatever it interrupts
+                session.guard.install()
             record = recorded_settings(config, settings, _unused(model, loaders, config, last))
             session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes)
             if session.writes:
@@ -250,8 +257,8 @@ def train_native(
                 seed_generators(config.seed + trainer.global_rank)
                 with splitting(model, strategy, config.precision):
                     trainer.fit(model, **loaders.arguments(), ckpt_path=foreign, weights_only=True)  # type: ignore[arg-type]
-            if config.load_best_at_end and not session.guard.request.reason:
-                recording.wait()
+                loads_best = config.load_best_at_end and all_went_well(trainer, session.guard.request, recording.wait)
+            if loads_best:
                 announce(load_best(Run(session.folder), inner(model), config, writes=session.writes))
         finally:
             recording.detach()

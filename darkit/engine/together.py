@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
+from lightning import Trainer
+
 from darkit.engine.config import TrainerConfig
 from darkit.engine.launchers import find_launched, number
 from darkit.engine.log.progress import speaking
@@ -15,6 +17,7 @@ from darkit.engine.processes import (
     TRAINING,
     FixedEnvironment,
     Place,
+    agree_to_stop,
     find_place,
     has_group,
     joined_at,
@@ -22,7 +25,7 @@ from darkit.engine.processes import (
     lose_partners,
     started_by_launcher,
 )
-from darkit.engine.stop import StopTraining
+from darkit.engine.stop import StopRequest, StopTraining
 from darkit.engine.stores import Store, open_store, share, store_of_group
 from darkit.runs.configs import public_values
 
@@ -105,13 +108,34 @@ def meet_in_loop(*, watch: bool = False) -> Meeting | None:
     return _start(store, rank, size, hosts=hosts, watch=watch)
 
 
-@contextmanager
-def meeting_of_loop() -> Iterator[Meeting | None]:
-    """Meet the other processes of a hand-written loop while a block opens its run, whose session then has the meeting.
+def all_went_well(trainer: Trainer, request: StopRequest, written: Callable[[], None] | None) -> bool:
+    """Return whether no process of a training that has ended was asked to stop; then all is on the disk.
 
-    The loop has its own collectives, with their own limits of time: no process of it is ended.
+    All processes must call it: a request may have come to one of them after the last step.
+
+    Args:
+        trainer: The trainer.
+        request: The request to stop this process.
+        written: Waits until everything that this process writes is on the disk, or None if it writes nothing.
     """
-    meeting = meet_in_loop()
+    asked, several = bool(request.reason), trainer.world_size > 1
+    if agree_to_stop(asked) if several else asked:
+        request.ask("Stopped with another process of this training.")
+        return False
+    if written is not None:
+        written()
+    trainer.strategy.barrier()
+    return True
+
+
+@contextmanager
+def meeting_of_loop(*, watch: bool = False) -> Iterator[Meeting | None]:
+    """Meet the other processes of a loop while a block opens its run, whose session then has the meeting.
+
+    A hand-written loop has its own collectives, with their own limits of time: no process of it is ended. ``watch`` is
+    as for `meet_in_loop`.
+    """
+    meeting = meet_in_loop(watch=watch)
     set_current(meeting if meeting is not None else current())
     try:
         yield meeting

@@ -52,7 +52,7 @@ from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.averages import averages_of, raw_weights
 from darkit.engine.steps.loss import finds_own_loss, make_step
 from darkit.engine.steps.sharding import SHARDED, ShardedAdapter, refuse_strategy
-from darkit.engine.together import joined
+from darkit.engine.together import all_went_well, joined
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
 from darkit.runs.configs import public_values
@@ -317,6 +317,8 @@ def train_run(
                 seed_generators(config.seed + trainer.global_rank)
                 restore(trainer, adapter, state)
                 run_loop(trainer, adapter, config, session.guard, few_shapes=has_few_shapes(loaders))
+                written = session.writer.wait if session.writer is not None else None
+                loads_best = config.load_best_at_end and all_went_well(trainer, session.guard.request, written)
             if adapter.data_ended:
                 session.end_reason = f"The training data ended at step {session.step} of {config.max_step}."
             else:
@@ -325,8 +327,8 @@ def train_run(
                 announce(session.end_reason)
             if (averages := averages_of(trainer)) is not None:
                 averages.copy_to_module()
-            if config.load_best_at_end and not session.guard.request.reason:
-                _load_best(trainer, session, model, config)
+            if loads_best:
+                announce(load_best(Run(session.folder), model, config, writes=session.writes))
         finally:
             if session.forked:
                 keep(loaders, validation)
@@ -359,16 +361,6 @@ def _why_complete(same: Resume, config: TrainerConfig) -> str:
             f"Run {same.run.name!r} has ended. {early} To resume it, give a larger early_stop_patience, or 0."
         )
     return early and f"Run {same.run.name!r} has ended. {early}"
-
-
-def _load_best(trainer: lightning.Trainer, session: Session, model: nn.Module, config: TrainerConfig) -> None:
-    """Load the best checkpoint's weights into the model once all checkpoints are on the disk."""
-    if session.writer is not None:
-        session.writer.wait()
-    trainer.strategy.barrier()
-    message = load_best(Run(session.folder), model, config, writes=session.writes)
-    if session.writes:
-        announce(message)
 
 
 def column_names(log_fieldnames: Any) -> list[str] | None:

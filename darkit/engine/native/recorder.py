@@ -22,10 +22,10 @@ from darkit.engine.native.logger import RowLogger
 from darkit.engine.native.recording import Recording
 from darkit.engine.native.settings import recorded_settings, settings_of
 from darkit.engine.native.sharded import ShardedStrategy
-from darkit.engine.native.state import KEY
+from darkit.engine.native.state import KEY, other_processes
 from darkit.engine.resume import Resume, find_resume
 from darkit.engine.session import DEFAULT_SERIES, Session
-from darkit.engine.together import meet_in_loop
+from darkit.engine.together import meeting_of_loop
 from darkit.errors import ConfigError
 from darkit.runs import Run, base, files
 from darkit.runs.checkpoints import latest_checkpoint
@@ -156,16 +156,19 @@ class RunRecorder(lightning.Callback):
 
         Raises:
             RunExistsError: A run of that name exists.
+            ConfigError: The checkpoint is of another number of processes, or the processes find different ones.
+            ProcessFailedError: Another process failed.
         """
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             announce("fast_dev_run: nothing is recorded.")
             return
         state = self._given or {}
-        self.session = session = self._open(trainer, pl_module, state)
-        session.meeting = meet_in_loop(watch=True)
-        if session.meeting is not None:
-            session.meeting.attach(session.end, session.guard.request)
-            own_children(trainer)
+        refuse_other_processes(trainer, state)
+        with meeting_of_loop(watch=True) as meeting:
+            if meeting is not None:
+                own_children(trainer)
+            self.session = session = self._open(trainer, pl_module, state)
+        session.meeting = meeting
         self._run = Run(session.folder)
         self.config.log_step_interval = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
         session.begin(
@@ -232,8 +235,6 @@ class RunRecorder(lightning.Callback):
             announce(_whence(state))
         if own is not None and trainer.global_step and not state:  # the same trainer goes on
             return Session.reopen(own.path, trainer.global_step, keep_log=True, rank=rank)
-        if trainer.world_size > 1:
-            return self._open_together(trainer, module)
         return Session.create(base(), self.config, type(bare(module)).__name__, rank)
 
     def _run_of(self, state: Mapping[str, Any]) -> Resume | None:
@@ -243,21 +244,6 @@ class RunRecorder(lightning.Callback):
             return None
         found = find_resume(base(), self.config, f"{name}:{state['current_step']}")
         return found if found is not None and found.content[KEY]["id"] == state[KEY]["id"] else None
-
-    def _open_together(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> Session:
-        """Open the run in several processes: the first one chooses the name, or fails for all."""
-        session, problem = None, ""
-        if trainer.is_global_zero:
-            try:
-                session = Session.create(base(), self.config, type(bare(module)).__name__)
-            except Exception as error:
-                problem = str(error)
-                trainer.strategy.broadcast((None, problem))
-                raise
-        self.config.name, problem = trainer.strategy.broadcast((self.config.name, problem))
-        if problem:
-            raise ConfigError(problem)
-        return session or Session(run_path(base(), str(self.config.name)), created=False, writes=False)
 
     def _sinks(self) -> list[Sink]:
         session = self.session
@@ -287,6 +273,12 @@ def refuse_other_loops(name: str, content: Mapping[str, Any]) -> None:
             f"The run {name!r} was not trained by Lightning's own loop, which therefore cannot resume it. Its weights "
             "are in its checkpoints under 'state_dict'."
         )
+
+
+def refuse_other_processes(trainer: lightning.Trainer, content: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that another number of processes made. Raises `ConfigError`."""
+    if KEY in content and (lost := other_processes(content, trainer.world_size)):
+        raise ConfigError(f"{lost}: resume on as many as before.")
 
 
 def _whence(state: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ from darkit.engine.lightning_results import log_faster, log_media, logs_its_own_
 from darkit.engine.log.media import Encoded, encode, media_of, split
 from darkit.engine.log.progress import announce
 from darkit.engine.log.values import number_of
+from darkit.engine.native.best import BestStep
 from darkit.engine.native.data import announce_repeats, has_state
 from darkit.engine.native.plain import inner
 from darkit.engine.native.settings import planned_steps, why_stopped
@@ -43,7 +44,6 @@ from darkit.engine.native.sharded import make_writer
 from darkit.engine.native.state import KEY, MakeLoader, Moments, validation_states, versions
 from darkit.engine.session import Session
 from darkit.errors import ConfigError, NonFiniteLossError
-from darkit.runs.best import is_better
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Recording:
         self._direct_steps = self._versions = 0
         self._stop = StopOnRequest(session.guard)
         self._guard = LossGuard(config.nan_policy, session.stream)
-        self._best: float | None = None
+        self._best = BestStep(config)
         self._writer: CheckpointWriter | None = None
 
     def attach(self, trainer: lightning.Trainer, module: lightning.LightningModule, *, unchanged: bool = True) -> None:
@@ -117,6 +117,7 @@ class Recording:
             call_at(loop, "on_advance_end", lambda: self._after_epoch(trainer)),
             replace_training_loaders(trainer, lambda loader: self._watched(trainer, loader)),
             log_media(module, self._add_medium),
+            self._best.watch(trainer),
             call_at(trainer.strategy, "on_train_end", lambda: self.on_train_end(trainer)),
         ]
         if KEY in self._state:
@@ -283,14 +284,16 @@ class Recording:
         """Log a step, and save it when due."""
         step = self._step
         self.moments.record(trainer, epoch_ended=epoch_ended)
-        due = step // self.config.log_step_interval > before // self.config.log_step_interval
-        if due or self._is_told or self._media or is_last(trainer, step):
+        every, interval = self.config.save_step_interval, self.config.log_step_interval
+        due = step // interval > before // interval or is_last(trainer, step)
+        logs = due or self._is_told or bool(self._media)
+        if logs:
             self._write_row(trainer, step)
         else:
             self.pending = {}
-        every = self.config.save_step_interval
+        is_best = self._best.is_new(trainer, self._metrics if logs else {}, due=due or epoch_ended)
         ends = trainer.should_stop or (not epoch_ended and is_last(trainer, step))
-        if (every and step // every > before // every) or self._is_best() or ends:
+        if (every and step // every > before // every) or is_best or ends:
             self._save(trainer)
 
     def _check_loss(self, trainer: lightning.Trainer, step: int) -> None:
@@ -318,13 +321,6 @@ class Recording:
                 self.session.stream.put_media(step, self._media)
         self._media = {}
         self._metrics = {key: float(value) for key, value in numbers.items() if value is not None}
-
-    def _is_best(self) -> bool:
-        value = self._metrics.get(self.config.monitor) if self.config.load_best_at_end else None
-        if value is None or not is_better(value, self._best, self.config.best_mode):
-            return False
-        self._best = value
-        return True
 
     def _save(self, trainer: lightning.Trainer, *, interrupted: bool = False) -> None:
         step = self._step

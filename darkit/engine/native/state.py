@@ -233,6 +233,18 @@ def loader_states(content: Mapping[str, Any], rank: int) -> list[tuple[dict[str,
     return [(position, generators) for position in mine["loaders"]]
 
 
+def other_processes(content: Mapping[str, Any], processes: int) -> str:
+    """Return what a resume on that number of processes would lose, as a clause; empty if nothing."""
+    ranks = len(content[KEY]["ranks"])
+    if ranks == processes:
+        return ""
+    was, now = ("one process" if number == 1 else f"{number} processes" for number in (ranks, processes))
+    return (
+        f"The checkpoint has the places in the data and the random generators of {was}, which Lightning's own loop "
+        f"cannot divide over {now}"
+    )
+
+
 def versions(module: lightning.LightningModule) -> int:
     """Return a number that grows when weights are changed."""
     return sum(parameter._version for parameter in module.parameters())
