@@ -47,8 +47,9 @@ def add_parser(commands: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a row for each run."""
     show_warnings()
-    root, place, copied = (base(), str(base()), False) if arguments.home is None else _other(arguments.home)
-    found = list_facts(root, copied=copied)
+    own = (base(), str(base()), False, None)
+    root, place, copied, seen = own if arguments.home is None else _other(arguments.home)
+    found = list_facts(root, copied=copied, seen=seen)
     if arguments.project is not None:
         found = _of_project(found, check_project(arguments.project))
     if arguments.json:
@@ -63,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _other(text: str) -> tuple[Path, str, bool]:
-    """Return the folder of the runs of another home, its address, and whether it is a copy; warn if that is old."""
+def _other(text: str) -> tuple[Path, str, bool, float | None]:
+    """Return the runs' folder of another home, its address, whether it is a copy, and of when; warn if it is old."""
     from darkit.remote.homes import look_once
 
     root, state, copied = look_once(text)
@@ -74,7 +75,7 @@ def _other(text: str) -> tuple[Path, str, bool]:
         problem = f"{state.address} is not reachable: {inert(state.problem)}. It is shown as it was {moment}."
     if problem:
         warnings.warn(problem, stacklevel=2)
-    return root, state.address if copied else str(root), copied
+    return root, state.address if copied else str(root), copied, state.seen
 
 
 def _of_project(found: Sequence[Listed], project: str) -> list[Listed]:

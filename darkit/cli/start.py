@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from darkit.cli.parsers import Subparsers, add_command
-from darkit.remote.address import absolute, is_other
+from darkit.remote.address import absolute, is_other, refuse_empty
 from darkit.runs import home
 from darkit.runs.archive import refuse_archive
 from darkit.runs.home import expanded
@@ -61,13 +61,17 @@ def chosen_homes(given: Sequence[str]) -> tuple[Path, list[str]]:
 
     The first one that is given is the reader's own, unless it is elsewhere or has a label. A relative folder among the
     others becomes absolute, since a server in the background may run in another folder.
+
+    Raises:
+        ConfigError: One of them is empty.
     """
+    for text in given:
+        refuse_empty(text)
     own = bool(given) and not is_other(given[0])
     return (expanded(given[0]).absolute() if own else home()), [absolute(text) for text in given[own:]]
 
 
 def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {value}")
-    return value
+    if not text.isascii() or not text.isdecimal() or len(text) > 5 or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
+    return int(text)

@@ -15,6 +15,7 @@ from darkit.runs.names import is_name
 from darkit.runs.roots import check_label
 
 _LABELLED = re.compile(r"([^/=:]+)=(.+)", re.DOTALL)
+_PASSWORD = re.compile(r"(://[^/@:]*:).*@", re.DOTALL)
 _SCHEMES = ("ssh", "sftp", "s3", "file")
 _FORMS = "Homes elsewhere are ssh://host/path, ssh://user@host:22/path, s3://bucket/path and file:///path"
 
@@ -80,14 +81,14 @@ def _parse(text: str) -> tuple[Address, bool]:
     try:
         parts = urlsplit(place)
         port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"{inert(place)!r} is not an address: {error}.") from error
+    except ValueError:  # its text may contain a part of a password
+        raise ConfigError(f"{_shown(place)!r} is not an address: its machine or port is wrong. {_FORMS}.") from None
     if parts.scheme not in _SCHEMES:
         raise ConfigError(f"Homes cannot be read from {parts.scheme}://. {_FORMS}.")
     _refuse_odd(place, parts)
     path = unquote(parts.path)
     if not path.strip("/"):
-        raise ConfigError(f"The address {place} lacks the folder of the darkit home. {_FORMS}.")
+        raise ConfigError(f"The address {_shown(place)} lacks the folder of the darkit home. {_FORMS}.")
     if parts.scheme == "file":
         return Address(place, label or _label(Path(path).name), "file", path.rstrip("/")), bool(label)
     if parts.scheme == "s3":
@@ -102,17 +103,30 @@ def _parse(text: str) -> tuple[Address, bool]:
 
 def _refuse_odd(place: str, parts: SplitResult) -> None:
     if parts.password is not None:
-        shown = place.replace(f":{parts.password}@", ":...@")
-        raise ConfigError(f"The address {shown} has a password, which others can see. Use a key, with ssh-agent.")
+        raise ConfigError(
+            f"The address {_shown(place)} has a password, which others can see. Use a key, with ssh-agent."
+        )
     if parts.query or parts.fragment:
-        raise ConfigError(f"The address {place} has a query or a fragment. {_FORMS}.")
+        raise ConfigError(f"The address {_shown(place)} has a query or a fragment. {_FORMS}.")
     local = parts.scheme == "file"
     wrong_host = bool(parts.netloc) if local else not parts.hostname
     if wrong_host or not unquote(place).isprintable():
-        raise ConfigError(f"{inert(place)!r} is not an address. {_FORMS}.")
+        raise ConfigError(f"{_shown(place)!r} is not an address. {_FORMS}.")
+
+
+def _shown(place: str) -> str:
+    """Return an address for a message, without what may be a password."""
+    return inert(_PASSWORD.sub(r"\1...@", place))
+
+
+def refuse_empty(text: str) -> None:
+    """Refuse an empty home, which would be the working directory. Raises `ConfigError`."""
+    if not text.strip():
+        raise ConfigError(f"A home is empty ({text!r}): is a variable not set? Write '.' for the working directory.")
 
 
 def _local(place: str, label: str) -> Address:
+    refuse_empty(place)
     path = expanded(place).absolute()
     if not path.is_dir():
         raise ConfigError(f"The home {path} is not a folder. {_FORMS}.")

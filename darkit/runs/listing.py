@@ -66,15 +66,16 @@ _TYPES = tuple(
     kind if kind in (str, int) else (float, int) if kind is float else (*get_args(kind), int)
     for kind in get_type_hints(Listed).values()
 )
-_KIND = f"list 1 {' '.join(_FIELDS)}"  # another number when the values of a field change their meaning
+_KIND = f"list 2 {' '.join(_FIELDS)}"  # another number when the values of a field change their meaning
 
 
-def list_facts(root: Path, *, copied: bool = False) -> list[Listed]:
+def list_facts(root: Path, *, copied: bool = False, seen: float | None = None) -> list[Listed]:
     """Return the facts of all runs, newest first; warn of logs that cannot be read.
 
     Args:
         root: The folder of the runs.
         copied: Whether they are copies of runs elsewhere, whose processes and locks cannot be seen here.
+        seen: When the copies were last up to date, in Unix seconds.
 
     Raises:
         StorageError: The root exists and cannot be read.
@@ -91,7 +92,7 @@ def list_facts(root: Path, *, copied: bool = False) -> list[Listed]:
         if listed is None:
             if not _is_run(root / name):
                 continue
-            listed, lasts = _read(root / name, copied=copied)
+            listed, lasts = _read(root / name, copied=copied, seen=seen)
             if index and lasts != CHANGING and is_settled(signature, began):
                 changed[name] = (signature, [lasts == UNLOCKED, *astuple(listed)[1:]])
         found.append(listed)
@@ -125,10 +126,10 @@ def facts_of(folder: Path) -> Listed:
     return _read(folder)[0]
 
 
-def _read(folder: Path, *, copied: bool = False) -> tuple[Listed, str]:
+def _read(folder: Path, *, copied: bool = False, seen: float | None = None) -> tuple[Listed, str]:
     """Return the facts of one run, and how long they stay true while no file changes, as `examine_status`."""
     info = files.read_json(folder / files.RUN)
-    status, lasts = examine_copy(folder) if copied else examine_status(folder)
+    status, lasts = examine_copy(folder, seen) if copied else examine_status(folder)
     try:
         last, problem = last_values(folder / files.LOG), ""
     except StorageError as error:

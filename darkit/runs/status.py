@@ -34,6 +34,7 @@ CHANGING = "changing"
 HEARTBEAT = 5.0  # seconds between two writes of the file
 LOOK = 1.0  # seconds between calls of the watches
 SILENCE = 30.0  # seconds without a heartbeat after which a trainer counts as dead or hung
+LONG_SILENCE = 600.0  # the same by the clocks of two machines, which may differ
 STALL = 60.0  # a run counts as stalled after at least so many seconds without progress
 _STALL_FACTOR = 10  # and at least so many times its longest pause so far
 _UNREADABLE = "The run has no readable status.json."
@@ -111,9 +112,29 @@ def examine_status(folder: Path) -> tuple[Status, str]:
     return status, CHANGING
 
 
-def examine_copy(folder: Path) -> tuple[Status, str]:
-    """Return the last known status of a copied run, and how long it stays true, as `examine_status` does."""
-    return _read(folder) or Status(reason=_UNREADABLE), SETTLED
+def examine_copy(folder: Path, seen: float | None = None) -> tuple[Status, str]:
+    """Return the status of a copied run, and how long it stays true, as `examine_status` does.
+
+    Args:
+        folder: The copy.
+        seen: When the copy was last up to date, in Unix seconds; None takes the status as it is. A run whose heartbeat
+            was `LONG_SILENCE` older by then has crashed.
+    """
+    status = _read(folder) or Status(reason=_UNREADABLE)
+    if status.state not in ALIVE:
+        return status, SETTLED
+    silence = (seen or 0.0) - status.heartbeat
+    if status.heartbeat > 0 and silence > LONG_SILENCE:
+        reason = f"The process on {status.host} sent no heartbeat for {_duration(silence)}."
+        status = replace(status, state=CRASHED, step=_last_step(folder, status.step), reason=reason)
+    return status, CHANGING
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3_600)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 60:.0f} minutes"
 
 
 def _last_step(folder: Path, step: int) -> int:

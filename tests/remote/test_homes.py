@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from darkit.cli.main import main
+from darkit.cli.start import chosen_homes
 from darkit.errors import ConfigError
 from darkit.remote import homes as module
 from darkit.remote.address import parse_addresses
@@ -184,3 +185,52 @@ def test_the_runs_of_another_home_are_listed_once_and_an_old_copy_is_said(
     assert main(["runs", "--home", "ssh://other/darkit"]) == 2
     assert "The home ssh://other/darkit cannot be read: Connection refused." in capsys.readouterr().err
     assert snapshot(there) == before
+
+
+def test_a_copied_run_whose_heartbeat_is_old_is_listed_as_crashed_but_not_for_a_lost_connection(
+    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def listed() -> tuple[str, str]:
+        assert main(["runs", "--home", address_of(there), "--json"]) == 0
+        (row,) = json.loads(capsys.readouterr().out)
+        return row["state"], row["reason"]
+
+    def beat(ago: float) -> None:
+        values = {"state": "running", "host": "box", "step": 3, "heartbeat": time.time() - ago}
+        files.write_json(there / "base" / "one" / files.STATUS, values)
+
+    monkeypatch.setattr(module, "connect", lambda _: BreakingStore())
+    beat(60)  # the clocks may differ
+    assert listed() == ("running", "")
+    (state,) = module.cache_folder().glob("*/state.json")
+    beat(11 * 86_400)
+    assert listed() == ("crashed", "The process on box sent no heartbeat for 11 days.")
+    beat(3_600 * 5)
+    assert listed()[1].endswith("for 5 hours.")
+    values = files.read_json(state)
+    files.write_json(state, {**values, "seen": values["seen"] - 3_600 * 5})
+
+    def refuse(address: Any) -> Store:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(module, "connect", refuse)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert listed() == ("running", "")  # it was alive when the home was last read
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_home_is_refused(text: str, there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "--home", text]) == 2
+    assert "A home is empty" in capsys.readouterr().err
+    for given in ([text], [str(there), text]):
+        with pytest.raises(ConfigError, match="A home is empty"):
+            chosen_homes(given)
+
+
+def test_a_port_that_is_no_number_is_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["start", "--port", "abc"])
+    error = capsys.readouterr().err
+    assert "a port is a number from 0 to 65535, not 'abc'" in error
+    assert "_port" not in error

@@ -37,9 +37,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
     read = listing._read
 
-    def seen(folder: Path, *, copied: bool = False) -> tuple[Listed, str]:
+    def seen(folder: Path, **options: Any) -> tuple[Listed, str]:
         opened.append(folder.name)
-        return read(folder, copied=copied)
+        return read(folder, **options)
 
     monkeypatch.setattr(listing, "_read", seen)
     return opened
