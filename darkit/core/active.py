@@ -165,9 +165,12 @@ class ActiveRun:
             self._session.guard.install()
         self._reads_stop = True
         request = self._session.guard.request
-        if process_group()[1] > 1 and agree_to_stop(bool(request.reason)):
+        if process_group()[1] == 1:
+            return bool(request.reason)
+        agreed = agree_to_stop(bool(request.reason))
+        if agreed:
             request.ask("Stopped with another process of this training.")
-        return bool(request.reason)
+        return agreed  # a request that came since is agreed on at the next step
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Log values of a step, without waiting for a disk or an accelerator.
