@@ -229,7 +229,7 @@ def _facts(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _seeds(value: str) -> int:
-    if not value.isdigit() or not 0 < int(value) <= 1000:
+    if not (value.isascii() and value.isdigit() and len(value) < 9) or not 0 < int(value) <= 1000:
         raise ConfigError(f"seeds must be a whole number from 1 to 1000, the number of seeds, not {value!r}.")
     return int(value)
 

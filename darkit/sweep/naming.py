@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from darkit.runs.names import LONGEST_NAME, check_name
 
@@ -24,6 +24,15 @@ def short_keys(keys: Sequence[str]) -> dict[str, str]:
             len(parts),
         )
         found[key] = ".".join(parts[-size:])
+    return found
+
+
+def columns(keys: Sequence[str], taken: Collection[str]) -> dict[str, str]:
+    """Return the column of each key in a table that has others: its short key, or its whole one where that is taken."""
+    found = {}
+    for key, short in short_keys(keys).items():
+        whole = key.lstrip("+~")
+        found[key] = short if short not in taken else whole if whole not in taken else f"{whole}="
     return found
 
 

@@ -15,7 +15,7 @@ from darkit.runs.lock import is_locked
 from darkit.runs.status import CRASHED, FINISHED, STOPPED
 from darkit.sweep.folder import BEST, RUNGS, TRIALS, Definition, SweepFolder
 from darkit.sweep.journal import RUNS, VALUES
-from darkit.sweep.naming import short_keys
+from darkit.sweep.naming import columns
 from darkit.sweep.rungs import Bracket
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ PRUNED = "by the pruner"  # and how it ends if it is not to go on
 _NOT_FINITE = "The loss is not finite"  # how the reason of a run that diverged begins
 _PATIENCE = 120.0  # seconds for a run that a killed sweep left to save and to stop
 _ERROR = "Error: "
+COLUMNS = ("state", "objective", "step", "runs", "reason", "trial")  # of a trial's row, beside its settings
 
 
 @dataclass
@@ -81,7 +82,8 @@ class Progress:
             row = self.row(trial)
             values = [trial.user_attrs[VALUES][key] for key in keys]
             rows.append([trial.number, row["state"], row["objective"], row["step"], row["runs"], *values])
-        header = ["trial", "state", self.definition.objective, "step", "runs", *keys]
+        header = ["trial", "state", self.definition.objective, "step", "runs"]
+        header += [f"{key}=" if key in header else key for key in keys]
         self.folder.write_table(TRIALS, header, rows)
         best = best_trial(trials, self.definition.direction)
         if best is not None:
@@ -110,7 +112,6 @@ class Progress:
     def _row(self, trial: FrozenTrial) -> dict[str, str]:
         steps = trial.intermediate_values
         known = trial.value if trial.value is not None else (steps[max(steps)] if steps else None)
-        short = short_keys([dimension.key for dimension in self.definition.space])
         reached = [Run(base() / name).details.step for name in trial.user_attrs[RUNS]]
         row = {
             "state": self.state(trial),
@@ -119,7 +120,8 @@ class Progress:
             "runs": " ".join(trial.user_attrs[RUNS]),
             "reason": self.failed.get(trial.number, ""),
         }
-        return row | {short[key]: text for key, text in trial.user_attrs[VALUES].items()}
+        names = columns([dimension.key for dimension in self.definition.space], COLUMNS)
+        return row | {names[key]: text for key, text in trial.user_attrs[VALUES].items()}
 
     def state(self, trial: FrozenTrial) -> str:
         """Return the state of a trial in a word."""

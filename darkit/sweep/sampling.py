@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _LEARNING = ("tpe", "cmaes")  # samplers that look at results
 _USUAL_TRIALS = 20
+_MOST_COMBINATIONS = 100_000  # that a grid lists
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class Suggestions:
         check_sampler(settings, space)
         self.settings, self.direction = settings, direction
         self.distributions = {dimension.key: dimension.distribution() for dimension in space}
-        self.grid = {dimension.key: list(dimension.values or ()) for dimension in space}
+        self.grid = {}
+        if settings.sampler == "grid":
+            self.grid = {dimension.key: list(dimension.values or ()) for dimension in space}
         self._sequence: Any = None
 
     @property
@@ -117,8 +120,7 @@ class Suggestions:
 
 def trials_of(settings: SweepSettings, space: Sequence[Dimension]) -> int:
     """Return the number of trials: the one asked for, but not more than there are combinations without repeating."""
-    sizes = [len(dimension.values) if dimension.values is not None else 0 for dimension in space]
-    combinations = prod(sizes)  # 0 with an interval
+    combinations = prod(dimension.size for dimension in space)  # 0 with an interval
     if not space:
         return 1
     if settings.sampler == "grid":
@@ -132,11 +134,17 @@ def check_sampler(settings: SweepSettings, space: Sequence[Dimension]) -> None:
         raise ConfigError("A sweep needs Optuna: pip install 'darkit[sweep]'.")
     if settings.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
         raise ConfigError("sweep.sampler=cmaes needs the package cmaes: pip install cmaes.")
-    endless = next((dimension.key for dimension in space if dimension.values is None), "")
+    endless = next((dimension.key for dimension in space if not dimension.size), "")
     if settings.sampler == "grid" and endless:
         raise ConfigError(
             f"sweep.sampler=grid tries all combinations, but {endless} is an interval: give choices or a range, or "
             "another sampler."
+        )
+    combinations = prod(dimension.size for dimension in space)
+    if settings.sampler == "grid" and combinations > _MOST_COMBINATIONS:
+        raise ConfigError(
+            f"sweep.sampler=grid tries all combinations, here {combinations}, and takes {_MOST_COMBINATIONS} at most: "
+            "give fewer values, or another sampler."
         )
 
 

@@ -6,6 +6,7 @@ continuous; ``tag(log, interval(...))`` and ``int(interval(1,64))`` mean what th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 _TAGS = ("log", "int")
+_LONGEST_RANGE = 100_000  # numbers
+_LARGEST = 2**53  # whole numbers up to here are exact as floats, which Optuna keeps them as
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,20 @@ class Dimension:
     log: bool = False
 
     @property
+    def size(self) -> int:
+        """Number of values; 0 for an interval."""
+        if self.kind == "choice":
+            return len(self.choices)
+        return 0 if self.step is None else round((self.high - self.low) / self.step) + 1
+
+    @property
     def values(self) -> tuple[Any, ...] | None:
         """All values, or None for an interval."""
         if self.kind == "choice":
             return self.choices
         if self.step is None:
             return None
-        count = round((self.high - self.low) / self.step) + 1
-        found = (self.low + number * self.step for number in range(count))
+        found = (self.low + number * self.step for number in range(self.size))
         return tuple(int(value) if self.kind == "int" else min(value, self.high) for value in found)
 
     @property
@@ -131,9 +140,11 @@ def _dimension(override: Any) -> Dimension:
         raise ConfigError(f"{key} is a glob, which a sweep does not take: list the choices, such as {key}=a,b.")
     if unknown := sorted({*sweep.tags} - {*_TAGS}):
         raise ConfigError(f"{key} has the unknown tag {unknown[0]!r}. Available: {', '.join(_TAGS)}.")
+    if getattr(sweep, "shuffle", False):
+        raise ConfigError(f"{key} is shuffled, with which a sweep cannot be continued: leave out shuffle(...).")
     if isinstance(sweep, IntervalSweep):
         return _number(key, sweep)
-    if isinstance(sweep, RangeSweep) and not sweep.shuffle:
+    if isinstance(sweep, RangeSweep):
         return _range(key, sweep)
     choices = tuple(dict.fromkeys(override.sweep_string_iterator()))
     if "log" in sweep.tags:
@@ -144,27 +155,49 @@ def _dimension(override: Any) -> Dimension:
 def _number(key: str, sweep: Any) -> Dimension:
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
     whole = (isinstance(low, int) and isinstance(high, int)) or "int" in sweep.tags
+    _check_numbers(key, low, high)
     if not low < high:
         raise ConfigError(f"{key} has the interval from {low} to {high}: the first number must be the smaller one.")
     if log and low <= 0:
         raise ConfigError(f"{key} has a logarithmic interval from {low}: it must begin above 0.")
-    return Dimension(
-        key, "int" if whole else "float", low=low, high=high, step=1 if whole and not log else None, log=log
-    )
+    if whole:
+        least, most = math.ceil(low), math.floor(high)
+        _check_numbers(key, least, most)
+        if least > most:
+            raise ConfigError(f"{key} has the interval from {low} to {high}, which has no whole number.")
+        return Dimension(key, "int", low=least, high=most, step=None if log else 1, log=log)
+    return Dimension(key, "float", low=low, high=high, log=log)
 
 
 def _range(key: str, sweep: Any) -> Dimension:
+    if "log" in sweep.tags:
+        raise ConfigError(f"{key} has the tag log, which only an interval takes.")
+    start, stop, step = sweep.start, sweep.stop, sweep.step
+    _check_numbers(key, start, stop, step)
+    if step == 0:
+        raise ConfigError(f"{key} has a range with steps of 0: the step must be another number.")
+    if (stop - start) / step > _LONGEST_RANGE:
+        raise ConfigError(
+            f"{key} has a range of more than {_LONGEST_RANGE} numbers. Give a larger step, or an interval such as "
+            f"interval({start},{stop})."
+        )
     values = list(sweep.range())
     if not values:
         raise ConfigError(f"{key} has an empty range.")
-    if len(values) == 1 or "log" in sweep.tags:
-        if "log" in sweep.tags:
-            raise ConfigError(f"{key} has the tag log, which only an interval takes.")
+    if len(values) == 1:
         return Dimension(key, "choice", choices=(text_of(values[0]),))
     whole = all(isinstance(value, int) for value in values)
     return Dimension(
         key, "int" if whole else "float", low=min(values), high=max(values), step=abs(values[1] - values[0])
     )
+
+
+def _check_numbers(key: str, *numbers: float) -> None:
+    for number in numbers:
+        if not abs(number) < math.inf:  # NaN is refused too
+            raise ConfigError(f"{key} has the number {number} in its search space: it must be finite.")
+        if isinstance(number, int) and abs(number) > _LARGEST:
+            raise ConfigError(f"{key} has the number {number} in its search space: whole ones must be below 2**53.")
 
 
 def as_records(space: Iterable[Dimension]) -> list[dict[str, Any]]:

@@ -192,6 +192,7 @@ def test_a_sweep_without_its_runs_or_with_other_config_files_is_kept_as_it_is(
     [
         ((), "There is nothing to sweep: give a setting several values"),
         (("trainer.lr=1,2", "resume=x"), "A sweep names and resumes its runs itself: leave out resume=."),
+        (("seeds=²",), "seeds must be a whole number from 1 to 1000"),
         (("seeds=0",), "seeds must be a whole number from 1 to 1000"),
         (("seeds=2", "trainer.seed=1,2"), "are the same: give one of them"),
         (("trainer.lr=interval(1,2)", "sweep.sampler=grid"), "but trainer.lr is an interval"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkit.runs.names import check_name
-from darkit.sweep.naming import short_keys, short_value, trial_name
+from darkit.sweep.naming import columns, short_keys, short_value, trial_name
 
 
 def test_a_run_is_named_by_what_differs() -> None:
@@ -22,6 +22,16 @@ def test_a_key_is_as_short_as_it_can_be_told_from_the_others() -> None:
         "data.size": "data.size",
         "+optimizer": "optimizer",
         "data": "data",
+    }
+
+
+def test_a_setting_that_is_called_like_a_column_has_another_column() -> None:
+    keys = ["data.state", "+model.config.step", "runs", "trainer.lr"]
+    assert columns(keys, ["state", "step", "runs"]) == {
+        "data.state": "data.state",
+        "+model.config.step": "model.config.step",
+        "runs": "runs=",
+        "trainer.lr": "lr",
     }
 
 
