@@ -152,7 +152,7 @@ def _run(folder: SweepFolder, definition: Definition, wanted: SweepSettings) -> 
     from darkit.cli.sweep_report import report, tell_trials
     from darkit.cli.trial import train_trial
     from darkit.sweep.journal import Journal
-    from darkit.sweep.pool import Pool
+    from darkit.sweep.pool import Pool, cuda_devices
     from darkit.sweep.progress import Progress, has_begun
     from darkit.sweep.rungs import make_plan
     from darkit.sweep.sampling import trials_of
@@ -170,7 +170,7 @@ def _run(folder: SweepFolder, definition: Definition, wanted: SweepSettings) -> 
         journal.check(definition.space, definition.seeds)
         begun.append(lambda: has_begun(journal.trials()))
         progress = Progress(folder, definition, trials, tell_trials(trials))
-        with Pool(train_trial, _PRELOAD, wanted.jobs) as pool:
+        with Pool(train_trial, _PRELOAD, wanted.jobs, cuda_devices(os.environ)) as pool:
             Scheduler(folder, definition, plan, journal, pool, progress).run()
         report(definition, progress, journal.trials())
         if pool.stopped:
@@ -236,6 +236,8 @@ def _seeds(value: str) -> int:
 
 def _check_trainer(settings: SweepSettings, trainer: Mapping[str, Any], keys: Sequence[str], has_seeds: bool) -> None:
     """Check that the trainer's settings go with the sweep's. Raises `ConfigError`."""
+    from darkit.sweep.objective import objective_name
+
     if trainer["device_num"] != 1:
         raise ConfigError(
             f"A sweep trains each run in one process: trainer.device_num must be 1, not {trainer['device_num']}."
@@ -244,6 +246,12 @@ def _check_trainer(settings: SweepSettings, trainer: Mapping[str, Any], keys: Se
         raise ConfigError("seeds= and a search over trainer.seed= are the same: give one of them.")
     if settings.pruner == "median" and has_seeds:
         raise ConfigError("sweep.pruner=median compares single runs: leave out seeds=, or take hyperband or halving.")
+    objective = objective_name(settings.objective, trainer)
+    if settings.pruner == "median" and objective.startswith("val_") and not trainer["eval_step_interval"]:
+        raise ConfigError(
+            f"sweep.pruner=median compares {objective} at evaluations, and trainer.eval_step_interval=0 makes none: "
+            "give an interval, or sweep.objective=train_loss."
+        )
     if settings.pruner in ("hyperband", "halving"):
         if trainer["max_epoch"] is not None:
             raise ConfigError(

@@ -6,13 +6,14 @@ A child whose sweep is killed stops by itself (`darkit.cli.trial`).
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -22,6 +23,7 @@ import psutil
 
 from darkit.errors import SweepError
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 _POLL = 0.1  # seconds
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -60,14 +62,19 @@ class Pool:
         target: What a child calls with its request: a function of a module.
         preload: Modules that the server imports once for all children.
         size: Number of children at once.
+        devices: The CUDA devices, as ``CUDA_VISIBLE_DEVICES`` names them, which several children share out.
 
     Attributes:
         stopped: The signal that the sweep was asked to stop by, or 0.
     """
 
-    def __init__(self, target: Callable[[Request], None], preload: Sequence[str], size: int) -> None:
+    def __init__(
+        self, target: Callable[[Request], None], preload: Sequence[str], size: int, devices: Sequence[str] = ()
+    ) -> None:
         self._target = target
         self._size = size
+        self._devices = devices if size > 1 and len(devices) > 1 else ()
+        self._taken: dict[str, str] = {}  # the device of each run
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([*preload])
         self._children: dict[str, BaseProcess] = {}
@@ -90,6 +97,10 @@ class Pool:
         Raises:
             SweepError: The server that starts it has ended.
         """
+        if self._devices:
+            taken = list(self._taken.values())
+            device = self._taken[request.run] = min(self._devices, key=taken.count)
+            request = replace(request, environment={**request.environment, VISIBLE: device})
         child = self._context.Process(target=self._target, args=(request,), name=request.run)
         try:
             child.start()
@@ -114,6 +125,7 @@ class Pool:
                     ended.append((run, child.exitcode or 0))
                     child.close()
                     del self._children[run]
+                    self._taken.pop(run, None)
             if ended or not self._children or asked != self.stopped:
                 return ended
 
@@ -163,6 +175,22 @@ class Pool:
             child.asked = True  # type: ignore[attr-defined]
             with suppress(psutil.NoSuchProcess):
                 psutil.Process(child.pid).send_signal(number)
+
+
+def cuda_devices(environment: Mapping[str, str]) -> list[str]:
+    """Return the CUDA devices that a process may use, without torch; empty where nothing tells them."""
+    if VISIBLE in environment:
+        return list(itertools.takewhile(lambda name: name not in ("", "-1"), environment[VISIBLE].split(",")))
+    try:
+        import pynvml
+    except ImportError:
+        return []
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]  # CUDA may number them in another order
+    except pynvml.NVMLError:  # no driver on this machine
+        return []
 
 
 def _start_server() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from darkit.errors import SweepError
-from darkit.sweep.pool import Pool, Request
+from darkit.sweep.pool import Pool, Request, cuda_devices
 
 LEAVES = """
 import os, signal, sys
@@ -80,6 +80,29 @@ def test_a_child_that_cannot_start_is_one_sentence_and_is_not_waited_for() -> No
     with pytest.raises(SweepError, match=r"The process of the run 'r' could not be started"):
         pool.start(request("r"))
     assert pool.wait() == []
+
+
+def test_several_children_share_out_the_devices() -> None:
+    pool, found = Pool(print, (), 3, ["0", "1"]), []  # type: ignore[arg-type]
+
+    class Context:
+        def Process(self, args: tuple[Request], **more: Any) -> Any:
+            found.append(args[0].environment.get("CUDA_VISIBLE_DEVICES"))
+            return Starting(Pool(print, (), 1))  # type: ignore[arg-type]
+
+    pool._context = Context()  # type: ignore[assignment]
+    for run in "abc":
+        pool.start(request(run))
+    pool._children["b"].process.kill()  # type: ignore[attr-defined]
+    assert pool.wait() == [("b", -signal.SIGKILL)]
+    pool.start(request("d"))
+    assert found == ["0", "1", "0", "1"], "the one that has become free"
+    pool._handle(signal.SIGTERM, None)
+    while pool.running:
+        pool.wait()
+    assert Pool(print, (), 1, ["0", "1"])._devices == (), "one job has all devices to choose from"  # type: ignore[arg-type]
+    assert cuda_devices({"CUDA_VISIBLE_DEVICES": "3,GPU-a,-1,5"}) == ["3", "GPU-a"]
+    assert cuda_devices({"CUDA_VISIBLE_DEVICES": ""}) == []
 
 
 def test_the_server_leaves_the_group_before_it_imports_torch() -> None:
