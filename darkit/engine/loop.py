@@ -24,7 +24,7 @@ from darkit.engine.callbacks import (
     StepLog,
     StopOnRequest,
 )
-from darkit.engine.callbacks.base import EveryStepCallback, log_values, over_processes
+from darkit.engine.callbacks.base import ComparingCallback, is_compared, log_values, over_processes
 from darkit.engine.checkpoints.state import of_rank, restore_callbacks
 from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import TrainerConfig
@@ -132,11 +132,12 @@ class _Progress(Callback):
         self.session.signs += 1
 
 
-class _StepSchedule(EveryStepCallback):
+class _StepSchedule(ComparingCallback):
     """Pass the values of a step to a schedule that needs a metric, before they are logged and saved."""
 
-    def __init__(self, validates: bool) -> None:
+    def __init__(self, validates: bool, every: int) -> None:
         self.validates = validates
+        self.every = every
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
@@ -148,7 +149,11 @@ class _StepSchedule(EveryStepCallback):
     def on_step(self, trainer: Trainer, pl_module: Any, outputs: Any, step: int) -> None:
         if self._waits:
             monitor = pl_module.schedule.monitor
-            values = over_processes(trainer, pl_module, log_values(trainer, outputs), monitor, step)
+            values: Mapping[str, Any] = log_values(trainer, outputs)
+            if not monitor.startswith("val_") or is_compared(trainer, monitor, step, self.every):
+                values = over_processes(trainer, pl_module, values, monitor)
+            else:
+                values = {}
             pl_module.schedule.after_values(step, values)
 
 
@@ -231,7 +236,7 @@ def make_callbacks(
         if stream is not None:
             stream.flush()
 
-    schedule = _StepSchedule(evaluate is not None or may_add_metrics(own))
+    schedule = _StepSchedule(evaluate is not None or may_add_metrics(own), config.eval_step_interval)
     averages = [EmaWeights(_averages(model, config, state))] if config.ema_decay else []
     watch = (config.monitor, config.best_mode, config.eval_step_interval)
     early = [EarlyStop(config.early_stop_patience, *watch)] if config.early_stop_patience else []
@@ -240,7 +245,8 @@ def make_callbacks(
     best = [SaveBest(save, *watch)] if config.load_best_at_end else []
     wanted = []
     if config.keep_best:
-        wanted.append(RequireMetric(config.monitor, evaluates=evaluate is not None, others=may_add_metrics(own)))
+        known = {"evaluates": evaluate is not None, "others": may_add_metrics(own)}
+        wanted.append(RequireMetric(config.monitor, **known, every=config.eval_step_interval))
     return [
         *([ExportConfigs(session.folder, config, tokenizer, description)] if session.writes else []),
         _Progress(session, (*averages, schedule, *early, log, guard, *best, save)),

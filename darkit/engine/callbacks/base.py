@@ -10,7 +10,7 @@ from torch import Tensor
 
 from darkit.engine.log.values import number_of
 from darkit.engine.metrics.denominators import Weight
-from darkit.engine.metrics.exchange import averaged
+from darkit.engine.metrics.exchange import agreed
 from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.agreement import Agreement
 
@@ -22,10 +22,13 @@ class StepCallback(Callback):
     early (see `darkit.engine.steps.adapter.Adapter`): then ``trainer.global_step`` has not moved.
     """
 
+    evaluated: int | None = None
+    """The last step that an evaluation followed, of a callback that evaluates."""
     _last_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_step = trainer.global_step
+        self.evaluated = None if self.evaluated is None else -1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -57,6 +60,14 @@ class EveryStepCallback(StepCallback):
             self.on_step(trainer, pl_module, outputs, step)
         except Exception as late:
             exception.add_note(f"After step {step}, {type(self).__name__} failed too: {late}")
+
+
+class ComparingCallback(EveryStepCallback):
+    """Compares values of a metric, which several processes do together: not after an error in one of them."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if trainer.world_size == 1:
+            super().on_exception(trainer, pl_module, exception)
 
 
 def is_last(trainer: Trainer, step: int) -> bool:
@@ -110,18 +121,36 @@ def own_values(pl_module: LightningModule, values: Mapping[str, Any]) -> dict[st
     return {"train_loss": (values["train_loss"], 1.0)} if "train_loss" in values else {}
 
 
-def over_processes(
-    trainer: Trainer, pl_module: LightningModule, values: Mapping[str, Any], name: str, step: int
-) -> Mapping[str, Any]:
-    """Return the values of a step with one that is the same in all processes, so that they decide the same.
+def is_compared(trainer: Trainer, name: str, step: int, every: int) -> bool:
+    """Return whether a metric is read at a step: the same in all processes.
 
-    All processes must call it. Values of a validation are the same already, as is the loss of `darkit.fit`.
+    One process reads a ``val_`` metric wherever it is. Several cannot know where a callback of the user's adds one in
+    another process, so they look for it after an evaluation, and without evaluations every so many steps.
     """
-    is_common = name.startswith("val_") or (name == "train_loss" and agreement_of(pl_module) is not None)
-    if trainer.world_size == 1 or is_common:
+    if not name.startswith("val_"):
+        return is_due(trainer, step, every)
+    if trainer.world_size == 1:
+        return True
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    last = [one.evaluated for one in callbacks if isinstance(one, StepCallback) and one.evaluated is not None]
+    return step in last if last else is_due(trainer, step, every)
+
+
+def over_processes(
+    trainer: Trainer, pl_module: LightningModule, values: Mapping[str, Any], name: str
+) -> Mapping[str, Any]:
+    """Return the values of a step with one that is the same, or missing, in all processes.
+
+    So they decide the same. All processes must call it, at steps that they all know (`is_compared`). What the training
+    step returns is averaged over the processes that have it. Everything else counts as the first process has it: what a
+    callback adds, and the values of a validation, which a callback may have replaced. The loss of `darkit.fit` is the
+    same already.
+    """
+    if trainer.world_size == 1 or (name == "train_loss" and agreement_of(pl_module) is not None):
         return values
-    own = {name: own_values(pl_module, values).get(name, (values[name], 1.0))} if name in values else {}
-    return {**values, **averaged({step: own}, pl_module.device)[step]}
+    rest = {key: value for key, value in values.items() if key != name}
+    found = agreed(name, values.get(name), own_values(pl_module, values).get(name), pl_module.device)
+    return rest if found is None else {**rest, name: found}
 
 
 def check_interval(name: str, value: Any, least: int) -> int:

@@ -49,9 +49,11 @@ class StepEvaluate(StepCallback):
         self.every = check_interval("every", every, 0)
         self.iters = check_interval("iters", iters, 0)
         self.compute = compute
+        self.evaluated = -1
 
     def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         if is_due(trainer, step, self.every):
+            self.evaluated = step
             # even a loader that does not shuffle draws a seed for its workers
             with kept_generators(), evaluated_weights(trainer):
                 outputs.update(self.evaluate(trainer, pl_module))

@@ -8,13 +8,13 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from darkit.engine.callbacks.base import EveryStepCallback, check_interval, is_due, log_values, over_processes
+from darkit.engine.callbacks.base import ComparingCallback, check_interval, is_compared, log_values, over_processes
 from darkit.engine.metrics.gathering import require_metric
 from darkit.errors import ConfigError
 from darkit.runs.best import is_better
 
 
-class BestCallback(EveryStepCallback):
+class BestCallback(ComparingCallback):
     """Keep the best value of a metric and call `on_value` with every new one; a non-finite value is never the best.
 
     A validation metric counts at every evaluation; a training metric every so many steps, because reading it waits for
@@ -23,7 +23,8 @@ class BestCallback(EveryStepCallback):
     Args:
         monitor: The metric, by its name in the log.
         mode: ``min`` or ``max``: whether a smaller or a larger value is better.
-        every: Steps between values of a training metric; 0 reads the last step only.
+        every: Steps between values of a training metric; 0 reads the last step only. With several processes and no
+            evaluation also between those of a ``val_`` metric.
 
     Attributes:
         best: The best value, or None.
@@ -70,9 +71,9 @@ class BestCallback(EveryStepCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Any], step: int
     ) -> float | None:
         validation = self.monitor.startswith("val_")
-        if not validation and not is_due(trainer, step, self.every):
+        if not is_compared(trainer, self.monitor, step, self.every):
             return None
-        values = over_processes(trainer, pl_module, log_values(trainer, outputs), self.monitor, step)
+        values = over_processes(trainer, pl_module, log_values(trainer, outputs), self.monitor)
         if self.monitor not in values:
             if validation or self.best_step == 0:
                 require_metric(self.monitor, values, step, now=not validation)

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 
-from darkit.engine.callbacks.base import StepCallback, log_values
+from darkit.engine.callbacks.base import StepCallback, is_compared, log_values, over_processes
 from darkit.engine.metrics.gathering import require_metric
 
 
@@ -19,17 +19,22 @@ class RequireMetric(StepCallback):
         name: The metric, such as ``val_loss``.
         evaluates: Whether the training evaluates.
         others: Whether a user's callbacks may add metrics.
+        every: As for `darkit.engine.callbacks.monitor.BestCallback`.
     """
 
-    def __init__(self, name: str, *, evaluates: bool = True, others: bool = False) -> None:
+    def __init__(self, name: str, *, evaluates: bool = True, others: bool = False, every: int = 1) -> None:
         self.name = name
         self.evaluates = evaluates
         self.others = others
+        self.every = every
         self._seen: set[str] = set()
 
     def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         """Check the step's metrics until the metric was found. Raises `ConfigError`."""
-        if self.name not in self._seen:
-            self._seen |= log_values(trainer, outputs).keys()
-            if self.name.startswith("val_") or not self.others:
-                require_metric(self.name, self._seen, step, now=not (self.evaluates or self.others))
+        validation = self.name.startswith("val_")
+        if self.name in self._seen or (self.others and not validation):
+            return
+        if validation and not is_compared(trainer, self.name, step, self.every):
+            return
+        self._seen |= over_processes(trainer, pl_module, log_values(trainer, outputs), self.name).keys()
+        require_metric(self.name, self._seen, step, now=not (self.evaluates or self.others))

@@ -28,16 +28,18 @@ Weight = float | Tensor
 class _Mean:
     """A mean over ``weight`` items, or the sum of ``terms`` such means.
 
-    ``divided`` marks the quotient of a sum, which may be divided again.
+    ``divided`` marks the quotient of a sum, which may be divided again; ``safe`` a mean whose gradient over no items is
+    zero, not nan.
     """
 
     weight: Weight
     divided: bool = False
     terms: int = 1
+    safe: bool = False
 
     def averaged(self) -> _Mean:
         """Return the mean of the terms."""
-        return _Mean(self.weight * self.terms) if self.terms > 1 else self
+        return _Mean(self.weight * self.terms, safe=self.safe) if self.terms > 1 else self
 
 
 # a sum over a batch; a value of the model's weights alone; a nonlinear function of a mean or a sum
@@ -57,6 +59,11 @@ class Denominators(TorchFunctionMode):
         """Return the denominator of a value, or None if unknown."""
         found = self._of(value)
         return found.weight if isinstance(found, _Mean) else None
+
+    def is_safe(self, value: Any) -> bool:
+        """Return whether a value is a mean whose gradient over no items is zero and not nan."""
+        found = self._of(value)
+        return isinstance(found, _Mean) and found.safe
 
     def is_sum(self, value: Any) -> bool:
         """Return whether a value is a sum over the batch."""
@@ -150,7 +157,8 @@ def _loss(func: Any, seen: Denominators, args: Any, kwargs: Any, result: Any) ->
     tensors = [value for value in given.values() if isinstance(value, Tensor)]
     target = given.get("target")
     if func in _OF_CLASSES and isinstance(target, Tensor) and not target.is_floating_point():
-        return _Mean(seen._count(target, given.get("ignore_index", -100), given.get("weight")))
+        weight = given.get("weight")
+        return _Mean(seen._count(target, given.get("ignore_index", -100), weight), safe=weight is None)
     if func is F.ctc_loss:
         return _Mean(float(given["log_probs"].shape[1] if given["log_probs"].ndim == 3 else 1))
     if func in _OF_CLASSES or func in _OF_SAMPLES or reduction == "batchmean":
@@ -214,7 +222,8 @@ def _joined(found: list[Any]) -> Any:
         return None
     first = varying[0].weight
     same = all(_same(one.weight, first) for one in varying)
-    return _Mean(first, terms=sum(one.terms for one in varying)) if same else None
+    terms, safe = sum(one.terms for one in varying), all(one.safe for one in varying)
+    return _Mean(first, terms=terms, safe=safe) if same else None
 
 
 def _mul(seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:

@@ -74,6 +74,34 @@ def averaged(rows: Mapping[int, Own], device: torch.device) -> dict[int, dict[st
     return {step: {name: _mean(name, next(found), next(found)) for name in names} for step, names in layout.items()}
 
 
+def agreed(name: str, value: Any, own: tuple[Any, Weight] | None, device: torch.device) -> float | None:
+    """Return one value of a step, the same in all processes, by one message. All must call it.
+
+    Args:
+        name: Its name.
+        value: What this process has, or None.
+        own: The value with its weight, if the training step returned it: then it is averaged over the processes that
+            have it. Otherwise the first process's counts.
+        device: Where the processes exchange it.
+
+    Returns:
+        The value; None if no process has one that counts.
+    """
+    nothing = (0.0, 0.0, 0.0, 0.0, 0.0)
+    if own is not None:
+        parts = (*_sum(name, *own), 1.0, 0.0, 0.0)
+    elif value is not None and not torch.distributed.get_rank():
+        parts = (0.0, 0.0, 0.0, value, 1.0)
+    else:
+        parts = nothing
+    sums = _together(parts, device)
+    torch.distributed.all_reduce(sums)
+    total, weight, averaging, first, has_first = sums.tolist()
+    if averaging:
+        return float(_mean(name, total, weight))
+    return first if has_first else None
+
+
 def gathered(value: Any) -> list[Any]:
     """Return the values of all processes in the first one, in order; elsewhere only its own. All must call it.
 

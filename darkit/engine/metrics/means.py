@@ -45,10 +45,12 @@ class Weighed:
     Attributes:
         values: Numbers by name, ``loss`` among them.
         weights: Weight of each value in a mean.
+        safe: Whether the gradient of a loss over no items is surely zero, and not nan.
     """
 
     values: dict[str, Any]
     weights: dict[str, Weight]
+    safe: bool = False
 
     def uncounted(self) -> Weighed:
         """Return the same values with a weight of 0."""
@@ -86,7 +88,7 @@ class Weigher:
                 if (name == "loss" or is_sum or seen.is_nonlinear(value)) and self._is_worth_warning(name):
                     self._warn(name, is_sum, batch)
             weights[name] = weight
-        return Weighed(values, weights)
+        return Weighed(values, weights, seen.is_safe(values.get("loss")))
 
     def _usual(self, batch: Any) -> Weight:
         targets = count_targets(batch, self.model)

@@ -14,11 +14,14 @@ from typing import Any
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from darkit.engine.metrics.means import Means
 from darkit.errors import LossError
 
 _COMPARED = 8  # batches
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
+_SENT = (torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64, *_FLOATS)  # by gloo and nccl
 _MOST_BYTES = 1 << 16  # of a tensor
 
 
@@ -110,10 +113,34 @@ def share_buffers(module: nn.Module) -> None:
     """Give every process the first one's buffers, such as running statistics, which the checkpoints have."""
     for buffer in module.buffers():
         if type(buffer) is Tensor and buffer.layout is torch.strided:
-            whole = buffer.contiguous()
-            torch.distributed.broadcast(whole, 0)
-            if whole is not buffer:
-                buffer.copy_(whole)
+            found = of_first(buffer)
+            if found.data_ptr() != buffer.data_ptr():
+                buffer.copy_(found)
+
+
+@torch.no_grad()
+def keep_from_ddp(module: nn.Module, device: torch.device) -> None:
+    """Share what DDP cannot send, such as integers of 16 bits, once instead of it, before it wraps a module."""
+    kept = {
+        name: value
+        for name, value in (*module.named_parameters(), *module.named_buffers())
+        if type(value) in (Tensor, nn.Parameter) and value.dtype not in _SENT
+    }
+    for value in kept.values():
+        value.copy_(of_first(value.detach().to(device)))
+    if kept:
+        ddp: Any = DistributedDataParallel
+        ddp._set_params_and_buffers_to_ignore_for_model(module, list(kept))
+
+
+def of_first(value: Tensor) -> Tensor:
+    """Return the first process's value of a dense tensor, in its own memory if it can. All processes must call it.
+
+    It travels as bytes: gloo sends no integers of 16 bits, for example.
+    """
+    sent = value.detach().resolve_conj().resolve_neg().reshape(-1).contiguous()
+    torch.distributed.broadcast(sent.view(torch.uint8), 0)
+    return sent.view_as(value)
 
 
 def _digest(batch: Any) -> int:

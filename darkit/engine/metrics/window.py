@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from darkit.engine.metrics.denominators import Weight
@@ -25,11 +25,14 @@ class Window:
 
     Attributes:
         weights: Weights of the values of the last step that was closed, by name, over its batches.
+        empty: Whether the last batch's loss is over no items, so that its gradients may be nan: see
+            `backward_of_nothing`. On an accelerator a tensor, unless its gradients are surely zero then.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.weights: dict[str, Weight] = {}
+        self.empty: bool | Tensor = False
         self._first: Weight | None = None
         self._shares: Weight = 0.0
         self._means = Means()
@@ -52,14 +55,16 @@ class Window:
         """
         loss, weight = weighed.values["loss"], weighed.weights["loss"]
         self._batches += 1
+        self.empty = not isinstance(weight, Tensor) and weight == 0
         self._means.add(weighed)
         if self._first is None and not (first is None and not isinstance(weight, Tensor) and weight == 0):
             self._first = weight if first is None else first(weight)
-        if not isinstance(weight, Tensor) and weight == 0:
+        if self.empty:
             return None if first is None else 0.0 * torch.nan_to_num(loss)  # other processes wait for gradients
         share = weight / _positive(self._first)
         self._shares = self._shares + share
         if isinstance(weight, Tensor):
+            self.empty = False if weighed.safe else weight <= 0
             loss = torch.where(weight > 0, loss, 0.0)
         part: Tensor = loss / self.size * share
         return part
@@ -82,6 +87,38 @@ class Window:
         self.weights = self._means.weights()
         self._first, self._shares, self._means, self._batches = None, 0.0, Means(), 0
         return divisor, means
+
+
+def backward_of_nothing(
+    call: Callable[[Tensor], Any], parameters: Iterable[nn.Parameter], empty: bool | Tensor, part: Tensor
+) -> None:
+    """Do the backward pass of a batch that may count nothing, and give the parameters zeros if so.
+
+    The gradient of a loss such as ``(x * mask).sum() / mask.sum()`` over no items is 0/0, whatever it is multiplied by.
+    The pass itself is needed: it is what other processes wait for. Which parameters get a gradient stays the same.
+
+    Args:
+        call: Does the pass.
+        parameters: The parameters that get gradients.
+        empty: `Window.empty`.
+        part: The batch's share of the loss.
+    """
+
+    def zeroed(gradient: Tensor) -> Tensor:
+        if not isinstance(empty, Tensor):
+            return torch.zeros_like(gradient)
+        where = empty.to(gradient.device)
+        if gradient.layout is torch.strided:
+            return torch.where(where, 0.0, gradient)
+        values = torch.where(where, 0.0, gradient._values())
+        return torch.sparse_coo_tensor(gradient._indices(), values, gradient.shape, check_invariants=False)
+
+    hooks = [one.register_hook(zeroed) for one in parameters if one.requires_grad]  # type: ignore[no-untyped-call]
+    try:
+        call(part)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def divide_gradients(optimizer: Optimizer, divisor: Weight) -> None:

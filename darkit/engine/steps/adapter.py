@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -21,8 +22,8 @@ from darkit.engine.lightning import Batches, data_ended, step_progress
 from darkit.engine.log.progress import announce
 from darkit.engine.metrics.denominators import Weight
 from darkit.engine.metrics.means import Weigher
-from darkit.engine.metrics.merging import share_buffers
-from darkit.engine.metrics.window import Window, divide_gradients
+from darkit.engine.metrics.merging import keep_from_ddp, share_buffers
+from darkit.engine.metrics.window import Window, backward_of_nothing, divide_gradients
 from darkit.engine.steps.agreement import Agreement, Report
 from darkit.engine.steps.loss import Step
 from darkit.engine.steps.optim import MakeOptimizer, make_optimizer, restore_optimizer
@@ -141,6 +142,8 @@ class Adapter(LightningModule):
         """Prepare the agreement of several processes, before the strategy wraps this module."""
         if self.trainer.world_size > 1:
             self.agreement = Agreement(self.trainer, self, self.config.precision, (self._resume or {}).get("weight"))
+            if isinstance(self.trainer.strategy, DDPStrategy):
+                keep_from_ddp(self, self.trainer.strategy.root_device)
 
     def on_train_start(self) -> None:
         """Decide how many steps a call may do, and find the callbacks of each step."""
@@ -244,12 +247,15 @@ class Adapter(LightningModule):
             if self.feed.is_filler(index):
                 weighed = weighed.uncounted()
             part = self._window.add(weighed, None if together is None else together.reference)
+            backward = self._backward
+            if self._window.empty is not False:
+                backward = partial(backward_of_nothing, backward, self._parameters_of_a_pass(), self._window.empty)
             is_last = len(self._window) == self._window.size
             if together is not None and part is not None:
                 report = Report(*self._window.loss(), self._window.has_further()) if is_last else None
-                together.backward(self._backward, part, report)
+                together.backward(backward, part, report)
             elif part is not None:
-                self._backward(part)
+                backward(part)
             if not is_last:
                 return {}
             divisor, outputs = self._window.close()
@@ -268,6 +274,10 @@ class Adapter(LightningModule):
             self.__dict__["outputs"] = outputs
             self.settled = True
         return outputs
+
+    def _parameters_of_a_pass(self) -> Iterable[nn.Parameter]:
+        """Return the parameters that get gradients in a backward pass."""
+        return self.module.parameters()
 
     def _compute_first(self, batch: Any, index: int) -> dict[str, Any]:
         """Compute the first batch, and refuse a model that steps an optimizer itself meanwhile.

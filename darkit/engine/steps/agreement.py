@@ -142,7 +142,10 @@ class Agreement:
         self.weight = _if_positive(total / size, before * self._world)
         self._reference = self.weight / self._world
         self._end_block(asked, seconds, further, on_host)
-        loss = torch.as_tensor((high + low) / _positive(total / (before * self._world)), dtype=found.dtype)
+        count = total / (before * self._world)
+        # a mean over no items is nan, as in one process
+        mean = (high + low) / count if isinstance(count, Tensor) or count else math.nan
+        loss = torch.as_tensor(mean, dtype=found.dtype)
         return total / size / self._world / before, loss
 
     def _end_block(self, asked: Any, seconds: Any, further: Any, on_host: bool) -> None:

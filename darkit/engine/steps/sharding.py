@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 
 from darkit.engine.config import TrainerConfig
+from darkit.engine.metrics.merging import of_first
 from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.optim import optimizer_class
 from darkit.errors import BatchError, ConfigError, ModelError, listing
@@ -138,6 +138,13 @@ class ShardedAdapter(Adapter):
         refuse_optimizer(type(made))
         return made
 
+    def _parameters_of_a_pass(self) -> Iterator[nn.Parameter]:
+        """Return the whole parameters that exist while something is computed, which torch keeps for itself."""
+        for part in () if self.whole is None else self.whole.modules():
+            if isinstance(part, FSDPModule):
+                for group in part._get_fsdp_state()._fsdp_param_groups:
+                    yield from (one.unsharded_param for one in group.fsdp_params if hasattr(one, "_unsharded_param"))
+
     def _computed(self, whole: Whole, compute: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return whole(compute, *arguments)
@@ -230,9 +237,7 @@ def _refuse_parameters(module: nn.Module) -> None:
 def _share_parameters(module: nn.Module, device: str) -> None:
     """Give all processes the parameters and buffers of the first one, as data-parallel training does."""
     for value in (*module.parameters(), *module.buffers()):
-        moved = value.detach().to(device)
-        dist.broadcast(moved, 0)
-        value.copy_(moved)
+        value.copy_(of_first(value.detach().to(device)))
 
 
 @torch.no_grad()
@@ -242,8 +247,7 @@ def _share_buffers(module: nn.Module) -> None:
     for buffer in module.buffers():
         kinds.setdefault(buffer.dtype, []).append(buffer)
     for buffers in kinds.values():
-        flat = torch.cat([buffer.detach().reshape(-1) for buffer in buffers])
-        dist.broadcast(flat, 0)
+        flat = of_first(torch.cat([buffer.detach().reshape(-1) for buffer in buffers]))
         parts = torch.split(flat, [buffer.numel() for buffer in buffers])
         for buffer, part in zip(buffers, parts, strict=True):
             buffer.copy_(part.view_as(buffer))
