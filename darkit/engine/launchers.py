@@ -75,9 +75,11 @@ def is_torchrun() -> bool:
 
 
 def slurm_launched() -> Launched | None:
-    """Return what srun has started, if there are variables of SLURM and no person types in its job."""
+    """Return what srun has started, if there are variables of SLURM and no person types in this process."""
     size = _positive("SLURM_STEP_NUM_TASKS", number("SLURM_NTASKS"))
-    if size < 1 or os.environ.get("SLURM_JOB_NAME") in _INTERACTIVE:
+    # an srun inside of an interactive job is a step like any other, unless it has started the shell itself
+    is_step = _is_slurm_step() and number("SLURM_STEP_NUM_TASKS") > 1 and "SLURM_PTY_PORT" not in os.environ
+    if size < 1 or (os.environ.get("SLURM_JOB_NAME") in _INTERACTIVE and not is_step):
         return None
     nodes = _positive("SLURM_STEP_NUM_NODES", _positive("SLURM_NNODES", 1))
     rank = number("SLURM_PROCID")

@@ -34,7 +34,7 @@ from darkit.runs.forks import forget_in_child
 
 logger = logging.getLogger(__name__)
 LOOK = 1.0  # seconds between two looks at the store
-SILENCE = 15  # looks without a sign of life after which a process on another machine counts as dead
+SILENCE = 60  # looks without a sign of life after which a process elsewhere counts as dead: the GIL may be held long
 GRACE = 5.0  # seconds that a process has to end by itself after another one has failed
 PATIENCE = 300.0  # seconds that a process waits for the others at the beginning
 _LAST_WORDS = 10.0  # seconds that a blocked process has to write its status

@@ -23,6 +23,7 @@ from darkit.engine.lightning import REFUSALS, leave_signals, on_error, restore_f
 from darkit.engine.log.progress import announce
 from darkit.engine.log.rows import Sink
 from darkit.engine.loop import lightnings_exits, make_sinks, quiet_lightning, retention_of
+from darkit.engine.meeting import current
 from darkit.engine.native.data import NativeData
 from darkit.engine.native.logger import RowLogger
 from darkit.engine.native.plain import PlainModule, inner
@@ -33,6 +34,7 @@ from darkit.engine.native.sharded import splitting, strategy_for
 from darkit.engine.native.state import other_processes
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
+from darkit.engine.same_data import agree_on_data
 from darkit.engine.session import DEFAULT_SERIES, Session
 from darkit.engine.together import all_went_well
 from darkit.errors import ConfigError, ReproductionWarning, listing
@@ -195,6 +197,8 @@ def train_native(
         refuse_existing(root, config.name)
     resolve_device(config)
     loaders = NativeData(data, val_data, config)
+    by_lightning = bool((arguments or {}).get("use_distributed_sampler", True))
+    agree_on_data(loaders.divided(by_lightning=by_lightning), current())
     described = describe_model(inner(model), loaders.sample)
     settings = _settings(model, config, callbacks, arguments or {})
     last = settings["max_steps"] if settings["max_steps"] > 0 else None

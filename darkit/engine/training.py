@@ -25,6 +25,7 @@ from darkit.engine.data.exactness import has_few_shapes, warn_of_inexactness
 from darkit.engine.data.fingerprint import describe_data
 from darkit.engine.data.fits import check_fits, refuse_uninitialized, small_batch
 from darkit.engine.data.loaders import make_loaders
+from darkit.engine.data.shards import ordered_datasets
 from darkit.engine.description.describe import config_values, describe_model
 from darkit.engine.device import resolve_device, seed_generators
 from darkit.engine.elastic import keep_steps, set_global_batch
@@ -42,11 +43,13 @@ from darkit.engine.loop import (
     retention_of,
     run_loop,
 )
+from darkit.engine.meeting import current
 from darkit.engine.metrics.gathering import Metrics
 from darkit.engine.native.plain import PlainModule
 from darkit.engine.native_training import ARGUMENTS, refuse_beside, refuse_settings, train_native, trains_itself
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
+from darkit.engine.same_data import agree_on_data, prepare_once
 from darkit.engine.session import DEFAULT_SERIES, Session
 from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.averages import averages_of, raw_weights
@@ -235,8 +238,10 @@ def train_run(
         refuse_existing(root, config.name)
     resolve_device(config)
     refuse_uninitialized(model)
-    loaders = make_loaders(data, val_data, config)
+    meeting = current()
+    loaders = make_loaders(data, val_data, config, functools.partial(prepare_once, place=place, meeting=meeting))
     loaders.train.share(place.rank, place.size)
+    agree_on_data(ordered_datasets(loaders), meeting)
     kept = keep_steps(same, config, loaders.train, model, place.size, allowed=resume_overrides)
     set_global_batch(config, loaders.train, place.size)
     limit_steps(config, loaders.train)

@@ -1,16 +1,18 @@
-"""What two processes of a training agree on before it: both are here, with a real store between them."""
+"""What two processes of a training agree on before it, with a real store between them, and how each watches the other."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 import pytest
-from torch.distributed import TCPStore
+from torch.distributed import HashStore, TCPStore
 
 from darkit.engine import meeting
 from darkit.engine.config import TrainerConfig
 from darkit.engine.meeting import Meeting, agree_on_run
-from darkit.errors import ConfigError
+from darkit.errors import ConfigError, ProcessFailedError
+
+ELSEWHERE = "otherhost another-boot 4242 1.0"  # a process of another machine, where its id means something else
 
 
 @pytest.fixture
@@ -64,3 +66,24 @@ def test_a_process_without_a_name_takes_that_of_the_first_and_agrees_once(
     agree_on_run(config, 6)
     assert config.name == "run"
     agree_on_run(TrainerConfig(name="another"), 0)  # the training has begun
+
+
+def test_a_process_on_another_machine_is_dead_after_a_long_silence_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert meeting.SILENCE * meeting.LOOK >= 60, "a process that holds the GIL for long is not dead"
+    monkeypatch.setattr(meeting, "LOOK", 0.002)
+    monkeypatch.setattr(meeting, "SILENCE", 20)
+    store = HashStore()
+    store.set("here/1", ELSEWHERE)
+    here = Meeting(store, 0, 2)
+    for beat in range(3):  # silent for almost too long, again and again
+        store.set("beat/1", f"{ELSEWHERE} {beat}")
+        for _ in range(20):
+            here._look(counts=True)
+        here.raise_failure()
+    here.release()
+    here.start()
+    with pytest.raises(
+        ProcessFailedError, match=r"^Process 1 of 2 gave no sign of life for 0.04 s \(pid 4242 on other"
+    ):
+        here.arrive("end", patience=30)
+    here.leave()

@@ -139,6 +139,7 @@ LAUNCHED: dict[str, tuple[dict[str, str], tuple[int, ...], str]] = {
         (2, 2, 2, 1),
         "node07:19711",
     ),
+    "srun in a shell of salloc": (STEP | {"SLURM_JOB_NAME": "interactive"}, (1, 2, 1, 0), "127.0.0.1:19711"),
     "the second step": (STEP | {"SLURM_STEP_ID": "1"}, (1, 2, 1, 0), "127.0.0.1:19812"),
     "submitit": (
         {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_GLOBALID": "1"}
@@ -171,7 +172,8 @@ def test_what_a_launcher_started_is_taken_when_the_numbers_are_left_out(
     [
         {"SLURM_STEP_ID": "4294967291", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"},  # the batch script itself
         {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # a shell of salloc
-        STEP | {"SLURM_JOB_NAME": "interactive"},
+        STEP | {"SLURM_JOB_NAME": "bash", "SLURM_PTY_PORT": "40123"},  # a shell of srun --pty
+        {"SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "4", "SLURM_JOB_NAME": "interactive"},  # of salloc
         STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
     ],
 )

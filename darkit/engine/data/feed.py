@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from darkit.engine.data.loader_state import LoaderState
 from darkit.engine.data.order import BatchOrder, PlacedBatches, PlacedSampler
-from darkit.engine.data.ranks import Agreement, divide, ends_together, is_hugging_face, refuse_repeated
+from darkit.engine.data.ranks import Agreement, divide, ends_together, is_hugging_face, refuse_ranked, refuse_repeated
 from darkit.engine.data.samples import collating
 from darkit.engine.data.workers import begin, end, shield_workers, unshield_workers
 from darkit.engine.device import generator_states, restore_generators
@@ -34,9 +34,9 @@ class Feed:
     Data that darkit does not order uses a separate state of torch's generator, so reading it again draws the same
     numbers whatever the model draws.
 
-    Datasets and samplers with ``set_rank(rank, world_size)`` or ``set_epoch(epoch)`` get these calls, and a Hugging
-    Face stream is split by rank. With several processes an epoch of such data ends when the first of them has no batch
-    left; see `darkit.engine.data.ranks`.
+    Iterable datasets and samplers with ``set_rank(rank, world_size)`` or ``set_epoch(epoch)`` get these calls, and a
+    Hugging Face stream is split by rank. With several processes an epoch of such data ends when the first of them has
+    no batch left; see `darkit.engine.data.ranks`.
 
     Args:
         loader: A DataLoader or any iterable of batches.
@@ -102,6 +102,7 @@ class Feed:
         if self._placed is not None:
             self._placed.rank, self._placed.world = rank, world_size
         if self.order is not None:
+            refuse_ranked(self.loader.dataset, world_size)
             self.order.even = even
             return
         if (rank, world_size) == self._place:

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from darkit.engine.data.loaders import Loaders
 from darkit.engine.data.samples import describe, describe_parts
+from darkit.engine.device import kept_generators, seed_generators
 from darkit.runs.tasks import TASKS
 
 _MOST_SAMPLES = 64
+_COMPARED = 8  # samples, of which each process reads every one twice
 
 
 def describe_data(loaders: Loaders) -> dict[str, Any]:
@@ -41,6 +43,25 @@ def describe_data(loaders: Loaders) -> dict[str, Any]:
             first = first or {"sample": describe(sample), "sample_parts": describe_parts(sample)}
             add_to_digest(digest, sample)
     return facts | {"kind": type(dataset).__name__, "samples": length, **first, "fingerprint": digest.hexdigest()}
+
+
+def digest_of_samples(dataset: Any) -> str | None:
+    """Return a digest of up to 8 evenly spaced samples, among them the first and the last.
+
+    Returns:
+        A sha256; None if a sample is another one each time that it is read, from a generator of its own.
+    """
+    last = len(dataset) - 1
+    places = sorted({last * part // (_COMPARED - 1) for part in range(_COMPARED)})
+    found = set()
+    with kept_generators():
+        for _ in range(2):
+            seed_generators(0)
+            digest = hashlib.sha256()
+            for index in places:
+                add_to_digest(digest, dataset[index])
+            found.add(digest.hexdigest())
+    return found.pop() if len(found) == 1 else None
 
 
 def add_to_digest(digest: Any, value: Any) -> None:

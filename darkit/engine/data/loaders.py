@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sized
+import operator
+from collections.abc import Callable, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -59,18 +60,25 @@ class Loaders:
         self.val = None
 
 
-def make_loaders(data: Any, val_data: Any, config: TrainerConfig) -> Loaders:
+def make_loaders(
+    data: Any,
+    val_data: Any,
+    config: TrainerConfig,
+    prepare: Callable[[LightningDataModule], None] = operator.methodcaller("prepare_data"),
+) -> Loaders:
     """Make the loaders of a run.
 
     Args:
         data: As in `darkit.fit`. A dataset's own ``collate_fn`` is used.
         val_data: The same except for a LightningDataModule and a dict with ``train``, or None.
         config: Batch size, workers, seed and device.
+        prepare: Calls ``prepare_data`` of a LightningDataModule where it must be called.
 
     Raises:
         DataError: The data is empty or of an unknown kind.
     """
     if isinstance(data, LightningDataModule):
+        prepare(data)
         return _from_module(data, val_data, config)
     if isinstance(data, Mapping) and not (holds_arrays(data) and "train" not in data):
         if "train" not in data:
@@ -108,7 +116,6 @@ def _val_of(data: Mapping[Any, Any]) -> Any:
 
 
 def _from_module(data: LightningDataModule, val_data: Any, config: TrainerConfig) -> Loaders:
-    data.prepare_data()
     data.setup("fit")
     train = data.train_dataloader()
     if isinstance(train, CombinedLoader | Mapping | list | tuple):

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import BatchSampler, ChainDataset, DataLoader, IterableDataset, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
+from darkit.engine.data.order import SeededDataset
 from darkit.errors import DataError
 
 _KEPT = ("collate_fn", "pin_memory", "timeout", "worker_init_fn")  # of a loader that is made again
@@ -51,6 +52,16 @@ def refuse_repeated(loader: Any, rank: int, world_size: int) -> None:
             f"{type(samplers[-1]).__name__} would give each of the {world_size} processes all of the training data. "
             "Use a DistributedSampler, a sampler with a method set_rank(rank, world_size) that selects the part of a "
             "process, or give the dataset itself, which darkit divides."
+        )
+
+
+def refuse_ranked(dataset: Any, world_size: int) -> None:
+    """Refuse a map-style dataset that selects the part of a process itself. Raises `DataError`."""
+    if world_size > 1 and _has_set_rank(dataset):
+        dataset = dataset.dataset if isinstance(dataset, SeededDataset) else dataset
+        raise DataError(
+            f"{type(dataset).__name__} has a method set_rank, but map-style data in darkit's order is divided over the "
+            f"{world_size} processes without it: remove set_rank, or give a DataLoader with a DistributedSampler."
         )
 
 

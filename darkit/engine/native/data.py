@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from darkit.engine.config import TrainerConfig
@@ -18,6 +18,7 @@ from darkit.engine.data.fingerprint import describe_data
 from darkit.engine.data.fits import small_batch
 from darkit.engine.data.loaders import Loaders, make_loaders, make_validation
 from darkit.engine.data.ranks import divide, ends_together, refuse_repeated
+from darkit.engine.data.shards import ordered_datasets, shards_of
 from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.log.progress import announce
 from darkit.engine.processes import process_group
@@ -81,6 +82,23 @@ class NativeData:
         self._made.append(made)
         return made
 
+    def divided(self, *, by_lightning: bool = True) -> dict[str, Any]:
+        """Return the map-style datasets that are divided over the processes, by purpose.
+
+        Args:
+            by_lightning: Whether Lightning gives plain loaders a `DistributedSampler`.
+        """
+        if self.loaders is not None:
+            return ordered_datasets(self.loaders)
+        if self._module is not None:
+            return {}
+        found = {}
+        for purpose, data in (("training", self._train), ("validation", self._val)):
+            for number, loader in enumerate(flat_loaders(data)):
+                dataset = _ordered(loader, by_lightning)
+                found[purpose if not number else f"{purpose} {number + 1}"] = dataset
+        return found
+
     def sample(self) -> Any:
         """Return a small batch, if the data can be read before the training."""
         if self.loaders is not None:
@@ -104,6 +122,18 @@ class NativeData:
             loader.close()
         if self.loaders is not None:
             self.loaders.close()
+
+
+def _ordered(loader: Any, by_lightning: bool) -> Any:
+    """Return the dataset of a loader that is in darkit's order, or that Lightning divides; else None."""
+    if isinstance(loader, StatefulLoader):
+        return loader.feed.loader.dataset if loader.feed.order is not None else None
+    if isinstance(loader, WholeLoader):
+        return _ordered(loader.loader, by_lightning)
+    if not by_lightning or not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return None
+    plain = shards_of(loader) is not None or isinstance(loader.sampler, SequentialSampler | RandomSampler)
+    return loader.dataset if plain else None
 
 
 def _divide(loader: Any, rank: int, size: int) -> None:
