@@ -18,7 +18,7 @@ from darkit.engine.data.fingerprint import describe_data
 from darkit.engine.data.fits import small_batch
 from darkit.engine.data.loaders import Loaders, make_loaders, make_validation
 from darkit.engine.data.ranks import divide, ends_together, refuse_repeated
-from darkit.engine.data.shards import ordered_datasets, shards_of
+from darkit.engine.data.shards import shards_of
 from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.log.progress import announce
 from darkit.engine.processes import process_group
@@ -88,15 +88,12 @@ class NativeData:
         Args:
             by_lightning: Whether Lightning gives plain loaders a `DistributedSampler`.
         """
-        if self.loaders is not None:
-            return ordered_datasets(self.loaders)
         if self._module is not None:
             return {}
         found = {}
         for purpose, data in (("training", self._train), ("validation", self._val)):
             for number, loader in enumerate(flat_loaders(data)):
-                dataset = _ordered(loader, by_lightning)
-                found[purpose if not number else f"{purpose} {number + 1}"] = dataset
+                found[f"{purpose} {number + 1}" if number else purpose] = _ordered(loader, by_lightning)
         return found
 
     def sample(self) -> Any:
@@ -130,10 +127,11 @@ def _ordered(loader: Any, by_lightning: bool) -> Any:
         return loader.feed.loader.dataset if loader.feed.order is not None else None
     if isinstance(loader, WholeLoader):
         return _ordered(loader.loader, by_lightning)
+    if shards_of(loader) is not None:
+        return loader.dataset
     if not by_lightning or not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return None
-    plain = shards_of(loader) is not None or isinstance(loader.sampler, SequentialSampler | RandomSampler)
-    return loader.dataset if plain else None
+    return loader.dataset if isinstance(loader.sampler, SequentialSampler | RandomSampler) else None
 
 
 def _divide(loader: Any, rank: int, size: int) -> None:
