@@ -1,4 +1,4 @@
-"""What two processes of a training agree on before it, and how one watches the other, with a real store between them."""
+"""What two processes of a training agree on before it, with a real store, and how one watches the other."""
 
 from __future__ import annotations
 
