@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader
 from torch.utils.data.distributed import DistributedSampler
@@ -17,9 +17,6 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.data.adopt import known_order, ordered_feed
 from darkit.engine.data.order import BatchOrder, PlacedSampler
 from darkit.engine.data.ranks import kept_settings
-
-if TYPE_CHECKING:
-    from darkit.engine.data.loaders import Loaders
 
 
 class Shards(PlacedSampler):
@@ -87,7 +84,7 @@ def shards_of(batches: Any) -> Shards | None:
     return found if isinstance(found, Shards) else None
 
 
-def ordered_datasets(loaders: Loaders) -> dict[str, Any]:
+def ordered_datasets(loaders: Any) -> dict[str, Any]:
     """Return the datasets that darkit divides over the processes, by purpose; None for other data."""
     train = loaders.train.loader.dataset if loaders.train.order is not None else None
     return {"training": train, "validation": loaders.val.dataset if shards_of(loaders.val) is not None else None}
