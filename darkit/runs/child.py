@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import site
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 _PACKAGE_PARENT = Path(__file__).parents[2]
@@ -18,6 +19,20 @@ def python_module(module: str, *words: str) -> list[str]:
     working directory, such as a person's model, it adds to the path itself once its own imports are done.
     """
     return [sys.executable, "-P", "-m", module, *words]
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Let the Python processes that a library starts in a block import as with ``-P``."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from typing import Any, Self
 import psutil
 
 from darkit.errors import SweepError
+from darkit.runs.child import safe_path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _POLL = 0.1  # seconds
@@ -195,12 +196,13 @@ def cuda_devices(environment: Mapping[str, str]) -> list[str]:
 
 def _start_server() -> None:
     """Start the server with SIGINT blocked, until it has left the group that Ctrl-C reaches (`darkit.cli.warm`)."""
-    resource_tracker.ensure_running()  # it unblocks the signal itself
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with safe_path():
+        resource_tracker.ensure_running()  # it unblocks the signal itself
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _survives(child: BaseProcess) -> bool:

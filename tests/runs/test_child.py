@@ -48,9 +48,30 @@ def test_other_processes_begin_without_it_too(planted: Path, module: str) -> Non
     assert not planted.exists(), planted.read_text()
 
 
+def test_the_processes_of_a_sweep_begin_without_it_too(planted: Path, tmp_path: Path) -> None:
+    for name in ("multiprocessing", "selectors"):  # the server of multiprocessing imports them first
+        (planted.parent / "work" / f"{name}.py").write_text(f"open({str(planted)!r}, 'a').write({name!r})\n")
+    code = """
+import multiprocessing, os
+from darkit.sweep import pool
+if __name__ == "__main__":
+    pool._start_server()
+    child = multiprocessing.get_context("forkserver").Process(target=print, args=("here",))
+    child.start()
+    child.join()
+    assert "PYTHONSAFEPATH" not in os.environ
+    assert not child.exitcode
+"""
+    script = tmp_path / "darkit-command.py"  # as the command `darkit`, whose own folder is the first of its path
+    script.write_text(code)
+    done = subprocess.run([sys.executable, script], env=environment({}), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "here\n"), done.stderr
+    assert not planted.exists(), planted.read_text()
+
+
 def test_every_process_of_darkits_is_started_so() -> None:
     for path in PACKAGE.rglob("*.py"):
-        if path.name not in ("child.py", "report.py", "provenance.py") and "template" not in path.parts:
+        if path.name not in ("child.py", "report.py", "provenance.py", "trial.py") and "template" not in path.parts:
             assert not re.search(r"sys\.executable", path.read_text()), path
 
 

@@ -33,13 +33,13 @@ from darkit.engine.callbacks import (
     StepLog,
     StopOnRequest,
 )
-from darkit.engine.callbacks.base import EveryStepCallback, StepCallback
+from darkit.engine.callbacks.base import ComparingCallback, EveryStepCallback, StepCallback
 from darkit.engine.callbacks.monitor import BestCallback
 from darkit.engine.callbacks.record import RecordBatches
 from tests.engine.callbacks.stock import Foreign, stock_fit
 from tests.engine.parts import Stream, equal_weights, in_order, made, train, xy
 
-BASES = (StepCallback, EveryStepCallback, BestCallback)
+BASES = (StepCallback, EveryStepCallback, ComparingCallback, BestCallback)
 CALLBACKS: dict[str, Callable[[Path], lightning.Callback]] = {
     "EarlyStop": lambda folder: EarlyStop(100, "train_loss"),
     "EmaWeights": lambda folder: EmaWeights(0.9),
