@@ -238,10 +238,9 @@ def _check_trainer(settings: SweepSettings, trainer: Mapping[str, Any], keys: Se
     """Check that the trainer's settings go with the sweep's. Raises `ConfigError`."""
     from darkit.sweep.objective import objective_name
 
-    if trainer["device_num"] != 1:
-        raise ConfigError(
-            f"A sweep trains each run in one process: trainer.device_num must be 1, not {trainer['device_num']}."
-        )
+    for name in ("device_num", "num_nodes"):
+        if trainer[name] != 1:
+            raise ConfigError(f"A sweep trains each run in one process: trainer.{name} must be 1, not {trainer[name]}.")
     if has_seeds and "trainer.seed" in keys:
         raise ConfigError("seeds= and a search over trainer.seed= are the same: give one of them.")
     if settings.pruner == "median" and has_seeds:

@@ -205,6 +205,7 @@ def test_a_sweep_without_its_runs_or_with_other_config_files_is_kept_as_it_is(
         (("trainer.lr=1,2", "seeds=2", "sweep.pruner=median"), "compares single runs: leave out seeds="),
         (("trainer.lr=1,2", "trainer.eval_step_interval=0", "sweep.pruner=median"), "compares val_loss at evaluations"),
         (("trainer.lr=1,2", "trainer.device_num=2"), "trainer.device_num must be 1, not 2"),
+        (("trainer.lr=1,2", "trainer.num_nodes=2"), "trainer.num_nodes must be 1, not 2"),
         (("trainer.lr=1,2", "-m"), "'-m' is not a setting of a sweep"),
         (("trainer.lr=-1,-2",), "lr must be at least 0, not -1.0."),
         (("data.samples=-1,-2",), "The first trial of the sweep was refused. "),

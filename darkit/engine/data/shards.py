@@ -60,7 +60,7 @@ def divisible(loader: Any, config: TrainerConfig) -> Any:
 
     A `DistributedSampler`, which repeats samples to make the processes even, is replaced.
     """
-    if config.device_num == 1 or not isinstance(loader, DataLoader):
+    if config.process_count() == 1 or not isinstance(loader, DataLoader):
         return loader
     order = loader.batch_sampler
     if not isinstance(order, BatchOrder):

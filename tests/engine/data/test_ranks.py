@@ -24,6 +24,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.data.feed import Feed
 from darkit.engine.data.loaders import make_loaders
 from darkit.engine.data.ranks import Agreement, ends_together, refuse_repeated
+from darkit.engine.data.shards import divisible, shards_of
 from darkit.engine.native.data import NativeData
 from darkit.errors import DataError
 from tests.children import Zygote
@@ -244,3 +245,12 @@ def test_streams_of_unequal_length_end_together_on_all_processes_and_resume(zygo
         for name in ("stateful", "fit"):
             assert "Stream is an iterable dataset and would give each of the 2 processes the same" in one[name]
         assert "may get different numbers of batches from the StatefulDataLoader" in one["uneven"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "divided"), [({}, False), ({"device_num": 2}, True), ({"num_nodes": 2}, True)], ids=str
+)
+def test_a_validation_is_divided_over_devices_and_over_nodes(settings: dict[str, int], divided: bool) -> None:
+    loader = divisible(DataLoader(Numbered(12), batch_size=4), TrainerConfig(**settings))
+
+    assert (shards_of(loader) is not None) == divided
