@@ -29,7 +29,8 @@ from darkit.errors import ConfigError, ProcessFailedError
 
 _LAUNCHER = "DARKIT_LAUNCHER"  # the process that starts the others: its children belong to its training
 TRAINING = "DARKITTRAINING"  # the number of that training among those of its script
-_SET_BY_LIGHTNING = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", _LAUNCHER, TRAINING)
+_SEED = "PL_GLOBAL_SEED"  # of lightning.seed_everything; strategies for several processes would give it to each
+_SET_BY_LIGHTNING = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", _LAUNCHER, TRAINING, _SEED)
 _COPIES = re.compile(r"_(spawn|fork|notebook)(_|$)")
 _lost_partners = False
 _joined: Place | None = None
@@ -106,6 +107,8 @@ class Place:
         rank = lightnings_rank()
         set_lightnings_rank(self.rank)
         meeting = current()
+        if self.size > 1:
+            os.environ.pop(_SEED, None)
         if self.size > 1 and self.started == "here":
             os.environ["LOCAL_RANK"], os.environ["NODE_RANK"] = str(self.rank), "0"
             if not self.rank and meeting is not None:

@@ -114,7 +114,10 @@ def drawn(ranks: int) -> dict[str, Any]:
     return found
 
 
-def test_each_process_draws_its_own_random_numbers_and_new_ones_after_a_resume(zygote: Zygote, tmp_path: Path) -> None:
+def test_each_process_draws_its_own_random_numbers_and_new_ones_after_a_resume(
+    zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # as after lightning.seed_everything(0)
     homes = [tmp_path / "first", tmp_path / "second"]
     for home in homes:
         settings = SETTINGS | {"batch_size": 8, "max_step": 2, "name": "of-one"}
