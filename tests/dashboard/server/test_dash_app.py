@@ -101,6 +101,7 @@ def test_the_renderer_calls_callbacks_with_the_body_that_is_checked(
 
 def test_the_renderer_reads_the_address_again_after_its_private_event(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/")
+    expect(page.locator("#grid-box[data-filled]")).to_have_count(1)  # no request of the first page is cut off
     page.evaluate("history.pushState({}, '', '/run/mlp-0')")
     page.evaluate("window.dispatchEvent(new CustomEvent('_dashprivate_pushstate'))")
     expect(page.get_by_role("heading", name="mlp-0")).to_be_visible()
