@@ -83,7 +83,7 @@ class SweepJobs:
     def training(self, launcher: str) -> Iterator[bool]:
         """Register the job in this process while it trains; yield whether it may begin.
 
-        A job that SLURM runs belongs to SLURM, and goes on without its parent.
+        SLURM owns the jobs that it runs: they continue when the parent ends.
 
         Args:
             launcher: The launcher's ``_target_``.

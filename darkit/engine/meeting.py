@@ -76,7 +76,7 @@ class Meeting:
         forget_in_child(self)
 
     def forget(self) -> None:
-        """Be alone: a forked child, such as a data worker, is no process of the training."""
+        """Stop watching in a forked child, such as a data worker, which is not a process of the training."""
         self._over.set()
 
     def attach(self, end: Callable[[BaseException], object], request: StopRequest) -> None:

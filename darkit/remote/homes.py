@@ -143,7 +143,7 @@ class Copy:
             self.release()
 
     def attempt(self) -> bool:
-        """Make one pass, or note why there is none; return whether the home could be read."""
+        """Copy what is new, or record why the home cannot be read; return whether it could be read."""
         try:
             if not self._may_write():
                 self._read_state()

@@ -248,7 +248,7 @@ def assert_same(run: darkit.Run, other: darkit.Run, step: int = STEPS) -> None:
 class Held(lightning.Callback):
     """Counts, after every step, the weights and optimizer state that are in memory beside those that are trained.
 
-    Only what was read from a checkpoint in its block counts. An optimizer may go on with the very tensors that were
+    Only what was read from a checkpoint in its block counts. An optimizer may keep using the tensors that were
     read.
 
     Attributes:
