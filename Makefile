@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+MINIMAL := build/minimal
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check docs format tools chromium screenshots bench device soak start wheel release clean
+.PHONY: help train test check docs format tools chromium nginx screenshots bench leaderboard device soak start wheel release clean
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -14,8 +15,8 @@ help: ## List these targets
 train: $(VENV)/run ## Train the default run: a small GPT on English text (ARGS="trainer.max_step=100")
 	@$(BIN)/python -m darkit.train $(ARGS)
 
-test: $(VENV)/test tools chromium ## Run all tests (ARGS="tests/runs -k lock")
-	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+test: $(VENV)/test tools chromium nginx ## Run all tests (ARGS="tests/runs -k lock")
+	@$(BIN)/python -m pytest -q -n 2 --dist=worksteal $(ARGS)
 
 check: $(VENV)/test docs ## Check format, lint, types and the documentation's links
 	@$(BIN)/ruff format --check .
@@ -36,16 +37,22 @@ tools: ## Get Debian's strace, with which the tests let system calls fail, where
 chromium: ## Get Debian's Chromium, which the dashboard's tests drive, where it is missing and can be had
 	@sh tests/dashboard/get-chromium
 
+nginx: ## Get Debian's nginx, behind which a test looks at the dashboard, where it is missing and can be had
+	@sh tests/dashboard/get-nginx
+
 screenshots: $(VENV)/test chromium ## Make the pictures of the dashboard for the README
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.dashboard.screenshots
 
-bench: $(VENV)/bench ## Measure against the plain loop, Lightning and Hugging Face
+bench: $(VENV)/bench $(MINIMAL)/run ## Measure against the plain loop, Lightning and Hugging Face (ARGS=quick, ARGS="steps")
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+leaderboard: $(VENV)/test ## Train the built-in models and write docs/leaderboard.md
+	@$(BIN)/python tests/benchmarks/leaderboard.py
 
 device: $(VENV)/test ## Run the checks that need a GPU, and print a table
 	@$(BIN)/python -m tests.device
 
-soak: $(VENV)/test tools chromium ## Run the long tests
+soak: $(VENV)/test tools chromium nginx ## Run the long tests
 	@$(BIN)/python -m pytest -q -m soak $(ARGS)
 
 start: $(VENV)/run ## Show the dashboard
@@ -76,6 +83,12 @@ $(VENV)/run: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/test: $(VENV)/run
 	@echo "Installing what the tests need into $(VENV) ..."
 	@$(PIP) -e '.[test,dev]'
+	@$(PIP) --no-deps norse spikingjelly # whose torchvision, for data sets, needs a CUDA build of torch
+	@touch $@
+
+$(MINIMAL)/run: pyproject.toml constraints.txt # darkit as its users install it, without what the tests add
+	@$(PYTHON) -m venv $(MINIMAL)
+	@$(MINIMAL)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/bench: $(VENV)/test

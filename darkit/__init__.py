@@ -14,8 +14,10 @@ from darkit.runs import Run, load
 from darkit.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from darkit import dashboard
     from darkit.core.active import ActiveRun, start_run
     from darkit.core.run_logger import RunLogger
+    from darkit.dashboard.offline import compare
     from darkit.engine.config import TrainerConfig
     from darkit.engine.data.stateful import dataloader
     from darkit.engine.log.media import Audio, Histogram, Image, Table, Text
@@ -33,6 +35,8 @@ __all__ = [
     "Table",
     "Text",
     "TrainerConfig",
+    "compare",
+    "dashboard",
     "dataloader",
     "errors",
     "fit",
@@ -45,6 +49,7 @@ _LAZY = {
     "ActiveRun": "darkit.core.active",
     "RunLogger": "darkit.core.run_logger",
     "RunRecorder": "darkit.engine.native.recorder",
+    "compare": "darkit.dashboard.offline",
     "dataloader": "darkit.engine.data.stateful",
     "start_run": "darkit.core.active",
     **dict.fromkeys(("Audio", "Histogram", "Image", "Table", "Text"), "darkit.engine.log.media"),
@@ -56,6 +61,8 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
+    if name == "dashboard":  # a room that is also a function
+        return import_module("darkit.dashboard")
     raise AttributeError(f"module 'darkit' has no attribute {name!r}")
 
 

@@ -60,6 +60,21 @@ class ConfigError(DarkitError, ValueError):
     """An unknown setting, or a value of the wrong type or out of range."""
 
 
+class QueryError(ConfigError):
+    """A query that cannot be read, or that asks for what no run has.
+
+    Args:
+        sentence: What is wrong.
+        start: Where in the query it begins, in characters.
+        end: Where it ends.
+    """
+
+    def __init__(self, sentence: str = "", start: int = 0, end: int = 0) -> None:
+        super().__init__(sentence)
+        self.start = start
+        self.end = end
+
+
 class DataError(DarkitError, ValueError):
     """Data that cannot be trained on: empty, or of an unknown kind."""
 
@@ -85,7 +100,16 @@ class ProcessFailedError(DarkitError, RuntimeError):
 
 
 class NonFiniteLossError(DarkitError, ArithmeticError):
-    """The loss became NaN or infinite."""
+    """The loss became NaN or infinite.
+
+    Args:
+        sentence: What happened.
+        step: The step of which the loss or a weight is not finite, or None if it is unknown.
+    """
+
+    def __init__(self, sentence: str = "", step: int | None = None) -> None:
+        super().__init__(sentence)
+        self.step = step
 
 
 class LogError(DarkitError, ValueError):

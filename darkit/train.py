@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from darkit.cli.loading import own_process
 from darkit.cli.main import train
 
 if __name__ == "__main__":
+    own_process()
     sys.exit(train(sys.argv[1:]))

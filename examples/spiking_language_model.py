@@ -31,8 +31,9 @@ def main():
     print(f"{run.name} is {run.status}: {run.path}")
     print(f"val_loss {last['val_loss'][0]:.3f}, unigram model {data.baselines['unigram model']:.3f}")
     for layer in range(2):
-        print(f"block {layer}: {last[f'firing_rate_{layer}'][0]:.1%} of its neurons fire at a token")
-    print(f"synaptic operations saved: {last['synops_saved'][0]:.1%}")
+        rate = last[f"firing_rate_blocks.{layer}.mixing_neurons"][0]
+        print(f"block {layer}: {rate:.1%} of the neurons before its mixing fire at a token")
+    print(f"energy saved: {1 - last['energy_nj'][0] / last['energy_dense_nj'][0]:.1%}")
     print("The import", end="")  # generated token by token, with a state of constant size
     for piece in Predicter.from_pretrained(run.name).predict("The import", max_new_tokens=60, top_k=40, seed=0):
         print(piece, end="", flush=True)

@@ -38,6 +38,15 @@ os._exit(code)
 DARKIT = "import sys; from darkit.cli.main import main; sys.argv[0] = 'darkit'; sys.exit(main())"
 
 
+def torchrun(zygote: Zygote, home: Path, *words: str, code: int = 0) -> str:
+    """Run a script in two warm processes by torchrun, which ends with this exit code; return what they said."""
+    options = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    warm = {"PYTHONPATH": str(CHECKOUT), "WARM_PYTHON": zygote.python, "PYTHON_EXEC": zygote.python}
+    child = zygote.start([*options, *words], home, OMP_NUM_THREADS="1", **warm)
+    assert child.wait() == code, child.output[-4000:]
+    return child.output
+
+
 class Child:
     """A process that runs one case."""
 
@@ -82,6 +91,7 @@ class Zygote:
         self.commands.mkdir()
         self.python = self._command("python", [], path)
         self.darkit = self._command("darkit", ["-c", DARKIT], path)
+        self._command("DarwinKit", ["-c", DARKIT], path)  # the same command
         self.path = path
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.zygote", path],
@@ -107,6 +117,14 @@ class Zygote:
         self.process.stdin.close()
         self.process.wait(timeout=LIMIT)
         self.process.stdout.close()
+
+    def preload(self, module: str) -> None:
+        """Import a module once for all later children."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{module}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "ready\n"
 
     def run(self, code: str, home: Path, **environment: str) -> Child:
         """Start a child that runs code."""

@@ -19,6 +19,7 @@ FIELDS = {field.name for field in fields(TrainerConfig)}
 NEEDS = {  # what must be chosen beside, to fit
     "data/regression": ["model=mymodel"],
     "data/digits": ["model=mlp"],
+    "data/events": ["model=csnn"],
     "data/table": ["model=mymodel"],
 }
 

@@ -183,7 +183,7 @@ def test_the_table_lists_the_smallest_accepted_values(page: str) -> None:
             TrainerConfig(**{name: int(least[1])})
             with pytest.raises(ConfigError, match=name):
                 TrainerConfig(**{name: int(least[1]) - 1})
-    assert checked == 18
+    assert checked == 25
 
 
 @pytest.mark.parametrize("page", GUIDES)

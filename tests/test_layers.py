@@ -7,7 +7,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,17 +27,29 @@ MAY_IMPORT = {  # room -> the rooms that it may import, besides itself
     "runs": {"errors"},
     "data": {"errors", "runs"},
     "engine": {"errors", "runs"},
-    "prediction": {"errors", "runs", "engine", "data"},
-    "core": {"errors", "runs", "engine", "prediction"},
+    "prediction": {"errors", "runs", "engine", "data", "models"},
+    "core": {"errors", "runs", "engine", "data", "prediction"},
+    "lm": {"errors", "runs", "data", "engine", "prediction", "core"},
     "remote": {"errors", "runs"},
     "dashboard": {"errors", "runs", "remote"},
     "integrations": {"errors", "runs", "engine", "prediction", "core"},
     "sweep": {"errors", "runs", "engine"},
+    "reproduction": {"errors", "runs", "engine"},
     "cli": {
         *("errors", "version", "runs", "engine", "data", "prediction", "core", "remote", "dashboard", "integrations"),
         "sweep",
+        "reproduction",
+        "lm",
     },
-    "darkit": {"errors", "version", "runs", "engine", "core", "cli"},  # darkit, darkit.train and darkit.__main__
+    "darkit": {
+        "errors",
+        "version",
+        "runs",
+        "engine",
+        "core",
+        "dashboard",
+        "cli",
+    },  # darkit, darkit.train and darkit.__main__
 }
 WINGS = {  # room -> its folders and ground files, each importing only those before it; "" are the room's other files
     "data": ["collate", "locks", "sources", "text", "objectives", ""],
@@ -46,8 +60,10 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
             "config",
             "device",
             "log",
+            "spiking",
             "lightning_results",
             "lightning_loaders",
+            "lightning_hooks",
             "data",
             "stop",
             "metrics",
@@ -59,9 +75,9 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
     ],
     "prediction": ["text", "", "exporting"],
     "integrations": ["importers", "exporters", "wandb", ""],
-    "dashboard": ["texts", "reading", "view", "charts", "pages", "server", ""],
+    "dashboard": ["texts", "reading", "view", "charts", "pages", "server", "terminal", ""],
 }
-ONLY_OUTSIDE = {"errors": set(), "version": set(), "runs": {"filelock", "platformdirs", "polars"}}
+ONLY_OUTSIDE = {"errors": set(), "version": set(), "runs": {"filelock", "numpy", "platformdirs", "polars"}}
 OF_LOGS = ("darkit.integrations.importers", "darkit.integrations.exporters")
 HEAVY = {"torch", "lightning", "pytorch_lightning", "transformers"}
 NEVER_OUTSIDE = {"dashboard": HEAVY, "remote": HEAVY}
@@ -120,16 +136,22 @@ def _walk(node: ast.AST, package: str, when: str) -> Iterator[tuple[str, str]]:
             yield from _walk(child, package, "later" if later else when)
 
 
-IMPORTS = [found for module in MODULES for found in imports_of(module)]
-OURS = [found for found in IMPORTS if found[1].partition(".")[0] == "darkit"]
+@cache
+def all_imports() -> list[Import]:
+    return [found for module in MODULES for found in imports_of(module)]
+
+
+@cache
+def our_imports() -> list[Import]:
+    return [found for found in all_imports() if found[1].partition(".")[0] == "darkit"]
 
 
 def test_the_walk_sees_imports_of_every_kind() -> None:
-    assert ("darkit", "darkit.errors", "once") in IMPORTS
-    assert ("darkit.runs.log", "darkit.runs.files", "once") in IMPORTS
-    assert ("darkit.runs.log", "polars", "types") in IMPORTS
-    assert ("darkit.runs.table", "polars", "later") in IMPORTS
-    assert ("darkit", "darkit.engine.training", "later") in IMPORTS
+    assert ("darkit", "darkit.errors", "once") in all_imports()
+    assert ("darkit.runs.log", "darkit.runs.files", "once") in all_imports()
+    assert ("darkit.runs.log", "polars", "types") in all_imports()
+    assert ("darkit.runs.table", "polars", "later") in all_imports()
+    assert ("darkit", "darkit.engine.training", "later") in all_imports()
 
 
 def test_every_room_is_in_the_table() -> None:
@@ -144,7 +166,7 @@ def test_the_table_has_no_cycles() -> None:
 def test_a_room_imports_only_those_below_it_and_not_even_late_or_for_types(room: str) -> None:
     upwards = [
         f"{module} imports {imported} ({when})"
-        for module, imported, when in OURS
+        for module, imported, when in our_imports()
         if room_of(module) == room and room_of(imported) not in MAY_IMPORT[room] | {room}
     ]
     assert not upwards
@@ -157,14 +179,14 @@ def test_a_folder_imports_only_those_before_it_in_its_room(room: str) -> None:
     assert folders <= set(place)
     assert not [
         f"{module} imports {imported} ({when})"
-        for module, imported, when in OURS
+        for module, imported, when in our_imports()
         if room_of(module) == room_of(imported) == room and place[wing_of(module)] < place[wing_of(imported)]
     ]
 
 
 def test_no_modules_import_each_other_in_a_circle_and_not_even_late_or_for_types() -> None:
     graph: dict[str, set[str]] = {module: set() for module in MODULES}
-    for module, imported, _ in OURS:
+    for module, imported, _ in our_imports():
         own = MODULES[module].name == "__init__.py" and imported.startswith(f"{module}.")  # a room's public names
         if imported in MODULES and imported != module and not own:
             graph[module].add(imported)
@@ -173,14 +195,14 @@ def test_no_modules_import_each_other_in_a_circle_and_not_even_late_or_for_types
 
 @pytest.mark.parametrize("room", [*ONLY_OUTSIDE, *NEVER_OUTSIDE])
 def test_what_must_be_light_uses_nothing_heavy(room: str) -> None:
-    outside = {imported.partition(".")[0] for module, imported, _ in IMPORTS if room_of(module) == room}
+    outside = {imported.partition(".")[0] for module, imported, _ in all_imports() if room_of(module) == room}
     outside -= {*sys.stdlib_module_names, "darkit"}
     assert not outside & NEVER_OUTSIDE.get(room, set())
     assert outside <= ONLY_OUTSIDE.get(room, outside)
 
 
 def test_logs_of_other_tools_are_read_and_written_with_runs_alone() -> None:
-    alone = [found for found in IMPORTS if found[0].startswith(OF_LOGS)]
+    alone = [found for found in all_imports() if found[0].startswith(OF_LOGS)]
     assert alone
     ours = {imported for _, imported, _ in alone if imported.partition(".")[0] == "darkit"}
     assert {room_of(imported) for imported in ours} == {"errors", "runs", "integrations"}
@@ -190,11 +212,15 @@ def test_logs_of_other_tools_are_read_and_written_with_runs_alone() -> None:
     assert not {imported.partition(".")[0] for _, imported, _ in alone} & {"torch", "lightning", "transformers"}
 
 
+EXTRAS = {"darkit.dashboard.terminal.app": "textual"}  # what a module needs that not everybody has
 LIGHT = [
     module
     for module in MODULES
-    if room_of(module) in ("errors", "version", "runs", "remote", "dashboard")
-    or module in ("darkit", "darkit.cli.main", "darkit.cli")
+    if (
+        room_of(module) in ("errors", "version", "runs", "remote", "dashboard")
+        or module in ("darkit", "darkit.cli.main", "darkit.cli")
+    )
+    and (module not in EXTRAS or find_spec(EXTRAS[module]) is not None)
 ]
 
 

@@ -193,7 +193,7 @@ def test_a_model_of_ones_own_needs_a_target_and_no_more(folder: Path, capsys: py
     assert run.log()["val_loss"].drop_nulls()[-1] < 0.45, "by the data's own loss"
     done(capsys, "predict", "theirs", f"[{list(range(12))}]")
     said = refused(capsys, "train", "model=thiers")
-    assert said.startswith("Unknown model 'thiers'. Did you mean 'theirs'? Available: theirs, gpt, lstm, ")
+    assert said.startswith("Unknown model 'thiers'. Did you mean 'theirs'? Available: theirs, csnn, gpt, lstm, ")
 
 
 def test_a_namesake_of_a_model_of_darkits_is_not_left_out_silently(

@@ -31,7 +31,10 @@ WRONG = [
     (("modl=gpt",), r"Unknown setting 'modl'\. Did you mean 'model'\? Available: model, .*"),
     (("model.config.num_head=5",), r"Unknown setting 'model\.config\.num_head'\. Did you mean 'num_heads'\? .*"),
     (("model=mymodel", "model.width=3"), r"Unknown setting 'model\.width'\. .*list, write \+model\.width=VALUE\."),
-    (("model=nope",), r"Unknown model 'nope'\. Available: gpt, lstm, mlp, mymodel, snn, spikebert, spikegpt\."),
+    (
+        ("model=nope",),
+        r"Unknown model 'nope'\. Available: csnn, gpt, lstm, mlp, mymodel, nirgraph, snn, spikebert and 2 more\.",
+    ),
     (("+experiment=nope",), r"Unknown experiment 'nope'\. Available: quick\."),
     (("optimizer=lion",), r"Unknown optimizer 'lion'\. Available: adam, adamw, sgd\."),
     (("trainer.optimizer=lion",), r"Unknown optimizer 'lion' in torch\.optim\. .*"),

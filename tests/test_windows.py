@@ -131,13 +131,17 @@ def test_the_dashboard_is_made_and_reads_a_log(trained: Path, home: Path) -> Non
     shown = on_windows(
         home,
         """
+        import threading
         import darkit
         from darkit.dashboard.reading.tail import LogTail
         from darkit.dashboard.server import serve
         from darkit.dashboard.server.app import create_app
         from darkit.dashboard.server.connections import most_connections
         run = darkit.load("run")
+        before = set(threading.enumerate())
         create_app(run.path.parent)
+        for thread in set(threading.enumerate()) - before:  # it makes the pages, and an end in the middle may fail
+            thread.join(60)
         print(most_connections() > 0, LogTail(run.path / "train_log.csv").refresh().column("step").tolist())
         """,
     )

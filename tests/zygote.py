@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import importlib
 import json
 import os
 import random
@@ -24,8 +25,12 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-import lightning  # noqa: F401 - what the children need is here before they are
+import hydra  # noqa: F401 - what the children need is here before they are
+import hypothesis  # noqa: F401
+import lightning  # noqa: F401
 import numpy
+import polars  # noqa: F401
+import pytest  # noqa: F401
 import torch
 
 import darkit.cli.main
@@ -116,6 +121,8 @@ def end(words: list[str]) -> None:
         trace: TracebackType | None = error.__traceback__
         while trace and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
+        sys.last_exc = sys.last_value = error  # type: ignore[attr-defined]
+        sys.last_type, sys.last_traceback = type(error), trace
         sys.excepthook(type(error), error.with_traceback(trace), trace)
         code = 1 if not isinstance(error, KeyboardInterrupt) else -signal.SIGINT
     threading._shutdown()  # type: ignore[attr-defined]
@@ -129,14 +136,25 @@ def end(words: list[str]) -> None:
 
 
 def serve(path: str) -> list[str]:
-    """Serve until standard input says something or ends; return, in each child, the words of its case."""
+    """Serve until standard input ends or says so; return, in each child, the words of its case.
+
+    A line of standard input names a module that later children need too.
+    """
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
     server.listen(100)
     gc.freeze()
     print("ready", flush=True)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a watcher
-    while server in select.select([server, sys.stdin], [], [])[0]:
+    while True:
+        if server not in select.select([server, sys.stdin], [], [])[0]:
+            module = sys.stdin.readline().strip()
+            if module in ("", "end"):
+                break
+            importlib.import_module(module)
+            gc.freeze()
+            print("ready", flush=True)
+            continue
         connection, _ = server.accept()
         if os.fork():
             connection.close()

@@ -12,18 +12,21 @@ from darkit.engine.config import AUTO, TrainerConfig
 from darkit.engine.launchers import has_lasting_name
 from darkit.errors import ConfigError
 from darkit.runs import Run, base, load
+from darkit.runs.checkpoints import checkpoint_steps
+from darkit.runs.lineage import find_parent
 from darkit.runs.names import run_path
 from darkit.sweep.settings import RESULT_SETTINGS
 
 SWEEP_FLAGS = ("-m", "--multirun")
-_OF_ONE_RUN = ("name", "resume", "trainer.name")  # overrides that a resumed run does not inherit
+_OF_ONE_RUN = ("name", "resume", "fork", "trainer.name")  # overrides that a resumed run does not inherit
+_OF_PARENT = ("project", "resume_overrides", "trainer.project")  # further ones that a fork does not
 
 
 def prepare(words: Sequence[str]) -> list[str]:
     """Return the arguments for Hydra.
 
-    Flags come first, because Hydra takes overrides only in one piece; then the overrides of a run to be resumed; then
-    those given, which win. Trainer settings under a name from another library are renamed.
+    Flags come first, because Hydra takes overrides only in one piece; then the overrides of a run to be resumed or
+    forked; then those given, which win. Trainer settings under a name from another library are renamed.
 
     Raises:
         ConfigError: The run to resume is not named, its overrides cannot be read, or a setting is given under two names
@@ -80,9 +83,20 @@ def resumed(words: Sequence[str]) -> Run | None:
     return load(name)
 
 
+def forked(words: Sequence[str]) -> Run | None:
+    """Find the run that is to be forked, or None."""
+    values = {key_of(word): unquoted(word.partition("=")[2]) for word in words if "=" in word}
+    wanted = values.get("fork", "")
+    return None if wanted.lower() in ("", "null") else find_parent(wanted)[0]
+
+
 def _earlier_overrides(given: Sequence[str]) -> list[str]:
+    own = {*map(key_of, given)}
     run = resumed(given)
-    return believed_overrides(run, given, {*_OF_ONE_RUN, *map(key_of, given)}) if run else []
+    if run is not None and ("fork" not in own or checkpoint_steps(run.path)):
+        return believed_overrides(run, given, {*_OF_ONE_RUN, *own})
+    parent = forked(given)
+    return believed_overrides(parent, given, {*_OF_ONE_RUN, *_OF_PARENT, *own}) if parent else []
 
 
 def _with_fields(words: Sequence[str]) -> list[str]:

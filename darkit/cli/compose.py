@@ -52,6 +52,7 @@ class TrainSettings:
     project: str | None = None
     resume: Any = None
     resume_overrides: bool = False
+    fork: Any = None
     loss: Any = None
     sweep: SweepSettings = field(default_factory=SweepSettings)
 

@@ -1,16 +1,18 @@
-"""``darkit eval``: evaluate a run's model on other data."""
+"""``darkit eval``: evaluate a run's model on other data, or each checkpoint of a training as it appears."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+import warnings
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from darkit.cli.errors import show_warnings
 from darkit.cli.parsers import Subparsers, add_command, output
+from darkit.cli.pipes import say
 from darkit.errors import ConfigError
 from darkit.runs import Run, files, load
 from darkit.runs.home import expanded
@@ -19,10 +21,15 @@ from darkit.runs.names import split_reference
 from darkit.runs.notes import OWN_DATA, Evaluation, add_evaluation
 from darkit.runs.safe import is_strange
 
+if TYPE_CHECKING:
+    from darkit.runs.checkpoints import Checkpoint
+
+_BATCH_SIZE = 16
 _EXAMPLES = """\
   darkit eval NAME                                   its own data, the validation part
   darkit eval NAME --data other-texts                a file, a folder or a pattern, as a whole
   darkit eval NAME --data digits seed=1              another choice of data=, with its settings
+  darkit eval NAME --watch                           each checkpoint of a training, as it appears
 """
 
 
@@ -37,8 +44,12 @@ def add_parser(commands: Subparsers) -> None:
         metavar=("DATA", "KEY=VALUE"),
         help="files, or a data= choice with its settings (default: the run's own data)",
     )
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples per batch (default: 16)")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="samples per batch (default: 16; with --watch that of the training)"
+    )
     parser.add_argument("--device", help="auto, cpu, cuda or mps (default: the accelerator if available)")
+    parser.add_argument("--watch", action="store_true", help="evaluate each checkpoint until the training has ended")
+    parser.add_argument("--into", metavar="RUN", help="with --watch: the run of the results (default: NAME-eval)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -48,11 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         StorageError: The result was printed, but cannot be saved in the notes.
     """
-    name, _ = split_reference(arguments.name)
+    name, checkpoint = split_reference(arguments.name)
     found = load(name)  # before the slow import of torch
+    _check(arguments, checkpoint)
     from darkit.cli.compose import compose_data
     from darkit.cli.instantiate import make_choice
-    from darkit.prediction.evaluation import measure_run
 
     if "" not in sys.path:
         sys.path.insert(0, "")  # the data may be in the working directory
@@ -62,16 +73,68 @@ def run(arguments: argparse.Namespace) -> int:
     if wanted is not None and settings.get("tokenizer", "") is None:
         settings.tokenizer = _tokenizer(found)
     described = " ".join([wanted or OWN_DATA, *changes])
+    if arguments.watch:
+        return _watch(found, arguments, settings, described)
+    from darkit.prediction.evaluation import measure_run
+
     evaluation = measure_run(
         arguments.name,
         make_choice(settings),
         described=described,
         device=arguments.device,
-        batch_size=arguments.batch_size,
+        batch_size=_BATCH_SIZE if arguments.batch_size is None else arguments.batch_size,
     )
     _show(arguments, evaluation)
     sys.stdout.flush()  # print the result before an error of the notes
     add_evaluation(found.path, evaluation)
+    return 0
+
+
+def _check(arguments: argparse.Namespace, checkpoint: str | None) -> None:
+    """Check that the arguments go together. Raises `ConfigError`."""
+    if arguments.into is not None and not arguments.watch:
+        raise ConfigError("--into is the run of --watch. Without --watch the result is in the notes of the run.")
+    if arguments.watch and checkpoint is not None:
+        raise ConfigError(
+            f"--watch evaluates all checkpoints: write {arguments.name.partition(':')[0]} without :{checkpoint}."
+        )
+
+
+def _watch(found: Run, arguments: argparse.Namespace, settings: Any, described: str) -> int:
+    """Evaluate each checkpoint of a training, until that has ended."""
+    from omegaconf import OmegaConf
+
+    from darkit.cli.instantiate import make_choice, make_loss
+    from darkit.cli.recorded import believed_loss
+    from darkit.core.watching import watch
+    from darkit.engine.device import seed_generators
+    from darkit.engine.log.values import number_of
+    from darkit.prediction.checkpoints import CheckpointEvaluator
+
+    seed = found.trainer_config.get("seed")
+    seed_generators(seed if isinstance(seed, int) and 0 <= seed < 2**63 else 0)  # data may draw, as in the training
+    choice = make_choice(settings)
+    recorded = believed_loss(found)
+    loss = make_loss(OmegaConf.create(recorded) if isinstance(recorded, dict) else recorded)
+    evaluator = CheckpointEvaluator(found, choice, loss=loss, device=arguments.device, batch_size=arguments.batch_size)
+    config = evaluator.config
+    used = {"device": config.device, "batch_size": config.batch_size, "eval_iters": config.eval_iters}
+
+    def tell(checkpoint: Checkpoint, values: dict[str, Any] | str) -> None:
+        if isinstance(values, str):
+            warnings.warn(f"{checkpoint.name} is not evaluated. {values}", stacklevel=2)
+            return
+        numbers = {key: float(number) for key, value in values.items() if (number := number_of(key, value)) is not None}
+        if arguments.json:
+            say(format_json({"checkpoint": checkpoint.name, "step": checkpoint.step, "metrics": numbers}, indent=None))
+        else:
+            say(f"{checkpoint.name}  " + "  ".join(f"{inert(key)} {value:.4f}" for key, value in numbers.items()))
+
+    into = arguments.into or f"{found.name}-eval"
+    try:
+        watch(found, evaluator.evaluate, into=into, config={"data": described, **used}, tell=tell)
+    finally:
+        evaluator.close()
     return 0
 
 

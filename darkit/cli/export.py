@@ -49,6 +49,12 @@ FORMATS = {
     "torch-export": Format(
         "the model, for torch.export.load", ".pt2", "darkit.prediction.exporting.traced", "export_program"
     ),
+    "nir": Format(
+        "a spiking model as a graph of the Neuromorphic Intermediate Representation",
+        ".nir",
+        "darkit.prediction.exporting.nir_file",
+        "export_nir",
+    ),
     "tensorboard": Format(
         "the log and the media, as event files of TensorBoard",
         "-tensorboard",

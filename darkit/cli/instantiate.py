@@ -13,8 +13,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from darkit.data import DataChoice
+from darkit.data.sources.choice import DataChoice
 from darkit.engine.description.parts import constructor_parameters
+from darkit.engine.device import seed_generators
+from darkit.engine.steps.loss import finds_own_loss
 from darkit.errors import ConfigError, DarkitError, ModelError, nearest
 from darkit.runs.moved import present_name
 
@@ -63,6 +65,26 @@ def make_loss(settings: Any) -> Callable[..., Any] | None:
     except Exception as error:  # whatever the import of a stranger's module raises
         raise ConfigError(f"Unknown loss {settings!r}: {_reason(error)}") from error
     return cast(Callable[..., Any], found() if isinstance(found, type) else found)
+
+
+def make_parts(settings: DictConfig, seed: int) -> tuple[DataChoice, nn.Module, Callable[..., Any] | None]:
+    """Make data, model and loss of a composed config, whose data then has its actual settings.
+
+    Raises:
+        ConfigError: One of them cannot be made so.
+        ModelError: The model is no module.
+    """
+    OmegaConf.to_container(settings, resolve=True)  # what does not fit is said before the work
+    seed_generators(seed)
+    choice = make_choice(settings.data)
+    for key, value in choice.settings.items():
+        OmegaConf.update(settings.data, key, value, force_add=True)
+    seed_generators(seed)  # whatever the data drew, the model starts from the same numbers
+    model = make_model(settings.model)
+    loss = make_loss(settings.loss)
+    if loss is None and not finds_own_loss(model):
+        loss = choice.loss_for(model)
+    return choice, model, loss
 
 
 def _make(settings: Any, group: str) -> Any:

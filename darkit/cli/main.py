@@ -8,30 +8,39 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from darkit.cli.errors import INTERRUPTED, USAGE_ERROR, print_error
+from darkit.cli.loading import loading, own_process
 from darkit.cli.pipes import tolerate_closed_output
 from darkit.errors import DarkitError, StorageError
 from darkit.version import __version__
 
 _COMMANDS = {  # loaded when they are called: all together take longer than most of them
     "sweep": "darkit.cli.sweep",
+    "find": "darkit.cli.find",
+    "profile": "darkit.cli.profile",
     "runs": "darkit.cli.runs",
+    "query": "darkit.cli.query",
     "show": "darkit.cli.show",
+    "compare": "darkit.cli.compare",
     "stop": "darkit.cli.stop",
     "predict": "darkit.cli.predict",
     "eval": "darkit.cli.evaluate",
     "data": "darkit.cli.data",
     "export": "darkit.cli.export",
     "import": "darkit.cli.import_",
+    "report": "darkit.cli.report",
     "verify": "darkit.cli.verify",
     "verify-resume": "darkit.cli.verify_resume",
+    "reproduce": "darkit.cli.reproduce",
     "new": "darkit.cli.new",
     "start": "darkit.cli.start",
     "stop-server": "darkit.cli.stop_server",
+    "top": "darkit.cli.top",
     "du": "darkit.cli.du",
     "prune": "darkit.cli.prune",
     "rm": "darkit.cli.rm",
     "restore": "darkit.cli.restore",
     "mv": "darkit.cli.mv",
+    "lm": "darkit.cli.lm",
 }
 _EXAMPLES = """\
 examples:
@@ -56,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 when the user can fix the error.
     """
+    if arguments is None:
+        own_process()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["train"]:
         return train(words[1:])
@@ -64,6 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with tolerate_closed_output():
             return sweep(words[1:])
+    if words[:2] == ["lm", "train"] and not {"-h", "--help"} & set(words):  # its options are those of many models
+        from darkit.cli.lm import train as lm_train
+
+        return lm_train(words[2:])
     code = 0
     try:
         with tolerate_closed_output():
@@ -81,7 +96,8 @@ def train(words: Sequence[str]) -> int:
 
         with tolerate_closed_output():
             return sweep(words, only_seeds=True)
-    from darkit.cli.train import main as train_once
+    with loading():
+        from darkit.cli.train import main as train_once
 
     return train_once(words)
 
@@ -114,8 +130,10 @@ def _parser(word: str = "") -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     commands.add_parser("train", help="train a run from composed configs", add_help=False)
-    for name in [word] if word in _COMMANDS else _COMMANDS:
-        import_module(_COMMANDS[name]).add_parser(commands)
+    with loading():
+        modules = [import_module(_COMMANDS[name]) for name in ([word] if word in _COMMANDS else _COMMANDS)]
+    for module in modules:
+        module.add_parser(commands)
     return parser
 
 

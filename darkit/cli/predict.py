@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkit.cli.errors import show_warnings
+from darkit.cli.loading import loading
 from darkit.cli.parsers import Subparsers, add_command
 from darkit.cli.recorded import read_composed
 from darkit.cli.terminal import text_for_output
@@ -71,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     found = load(arguments.name)  # before the slow import of torch
     if arguments.out is not None:
         check_output(arguments.out)
-    from darkit.core import Predicter
+    with loading():  # torch
+        from darkit.core import Predicter
     from darkit.runs.tasks import CLASSIFICATION, MASKED, REGRESSION
 
     if "" not in sys.path:

@@ -16,6 +16,7 @@ _WORDS = {  # words of a name-valued setting that are no names
     "name": ("", "null"),
     "trainer.name": ("", "null"),
     "resume": ("", "null", "true", "false", AUTO),
+    "fork": ("", "null"),
 }
 _PATHS = re.compile(r"(^|[._])(path|paths|file|files|folder|dir|root|home|tokenizer)$")
 _LIST = re.compile(r"\[[^\[\]{}()'\"$]*\]")

@@ -95,6 +95,22 @@ def believed_data(run: Run, *, elsewhere: bool) -> dict[str, Any]:
     return {"_target_": target, **values}
 
 
+def believed_loss(run: Run) -> Any:
+    """Return the setting ``loss`` of a run; of a run of another home only the name of a loss of torch.
+
+    Raises:
+        ConfigError: It is something that only a person may name.
+    """
+    composed, ours = _read(run)
+    loss = composed.get("loss")
+    if loss is None or ours or (isinstance(loss, str) and _LOSS.fullmatch(loss)):
+        return loss
+    raise ConfigError(
+        f"The run {run.name!r} was trained with loss={_shown(loss)}, which is not trusted in a run directory of "
+        "another darkit home."
+    )
+
+
 def believed_overrides(run: Run, given: Sequence[str], replaced: Iterable[str]) -> list[str]:
     """Return the overrides that a run was started with, without those given again.
 

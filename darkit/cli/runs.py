@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from darkit.runs.home import format_time
 from darkit.runs.inert import format_json, inert
 from darkit.runs.listing import Listed, list_facts
 from darkit.runs.names import check_project
+from darkit.runs.roots import Root
 from darkit.runs.status import FINISHED
 
 STATE_STYLES = {"running": "green", "finished": "blue", "stopped": "yellow", "crashed": "red", "stalled": "magenta"}
@@ -29,6 +31,8 @@ _RIGHT = ("step", "train loss", "val loss")
 _FIRST_TO_GO = ("model", "project", "started", "train loss", "step", "val loss")  # dropped first on a narrow terminal
 _EXAMPLES = """\
   darkit runs                 a table, newest first
+  darkit runs 'val_loss<0.3 state:finished'
+                              those that a query asks for
   darkit runs --project P     those of one project
   darkit runs --json          the same for programs
   darkit runs --home ssh://gpu-box/home/me/darkit
@@ -39,23 +43,36 @@ _EXAMPLES = """\
 def add_parser(commands: Subparsers) -> None:
     """Add the command."""
     parser = add_command(commands, "runs", run, "list the runs, newest first", _EXAMPLES)
+    parser.add_argument("query", nargs="*", metavar="QUERY", help="as above the table of the dashboard (docs/query.md)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--home", metavar="HOME", help="another home: a folder, or at ssh://, s3:// or file://")
     parser.add_argument("--project", metavar="P", help="list only the runs of this project")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a row for each run."""
+    """Print a row for each run.
+
+    Raises:
+        QueryError: The query cannot be read, or names what no run has.
+        RunNotFoundError: No run belongs to the project.
+    """
     show_warnings()
     own = (base(), str(base()), False, None)
     root, place, copied, seen = own if arguments.home is None else _other(arguments.home)
     found = list_facts(root, copied=copied, seen=seen)
     if arguments.project is not None:
         found = _of_project(found, check_project(arguments.project))
+    query = " ".join(arguments.query).strip()
+    if query:
+        names = _matching(root, query, copied=copied, seen=seen)
+        found = [one for one in found if one.name in names]
     if arguments.json:
         print("[" + ",\n ".join([format_json(one.as_json(root), indent=None) for one in found]) + "]")
         return 0
     console = output()
+    if not found and query:
+        console.print(f"No run in {place} matches {inert(query)!r}.", markup=False, soft_wrap=True)
+        return 0
     if not found:
         console.print(f"No runs yet in {place}. `darkit train` makes one.", markup=False, soft_wrap=True)
         return 0
@@ -76,6 +93,17 @@ def _other(text: str) -> tuple[Path, str, bool, float | None]:
     if problem:
         warnings.warn(problem, stacklevel=2)
     return root, state.address if copied else str(root), copied, state.seen
+
+
+def _matching(root: Path, query: str, *, copied: bool, seen: float | None) -> set[str]:
+    """Return the names of the runs that a query asks for. Raises `QueryError`."""
+    from darkit.dashboard.reading.asked import find
+    from darkit.dashboard.reading.cache import LogCache
+    from darkit.dashboard.reading.library import Library
+
+    since = None if seen is None else time.monotonic() - (time.time() - seen)
+    where = Root(root, writable=False, seen=lambda _: since) if copied else Root(root)
+    return {entry.name for entry in find(Library([where], LogCache()), query)}
 
 
 def _of_project(found: Sequence[Listed], project: str) -> list[Listed]:

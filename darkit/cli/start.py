@@ -19,6 +19,8 @@ _EXAMPLES = """\
   darkit start --host 0.0.0.0             for other machines, with a token in the printed address
   darkit start --home /mnt/lab/darkit --home ssh://gpu-box/home/me/darkit --home s3://bucket/darkit
                                           runs of several homes in one table; all but the first are only read
+  darkit start --allow-host hub.example.org
+                                          behind a proxy, such as JupyterHub's at .../proxy/8000/
   darkit stop-server                      end the one in the background
 """
 
@@ -34,6 +36,16 @@ def add_parser(commands: Subparsers) -> None:
         metavar="[LABEL=]HOME",
         help="the darkit home to show (default: DARWIN_KIT_HOME); each further one, and one at ssh://, s3:// or "
         "file://, is shown too and only read",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a host name by which a proxy reaches the page; may be repeated",
+    )
+    parser.add_argument(
+        "--base-path", default="", metavar="PATH", help="the path below which a proxy asks for the page, if it keeps it"
     )
     parser.add_argument("--daemon", action="store_true", help="serve from the background")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
@@ -51,9 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     where, others = chosen_homes(arguments.home or [])
     if arguments.daemon:
-        announce(start_in_background(where, arguments.host, arguments.port, others))
+        announce(
+            start_in_background(
+                where, arguments.host, arguments.port, others, arguments.allow_host, arguments.base_path
+            )
+        )
         return 0
-    return serve(where, arguments.host, arguments.port, announce, others)
+    return serve(where, arguments.host, arguments.port, announce, others, arguments.allow_host, arguments.base_path)
 
 
 def chosen_homes(given: Sequence[str]) -> tuple[Path, list[str]]:

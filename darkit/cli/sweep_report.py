@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from darkit.cli.final_report import darkit_command
 from darkit.cli.parsers import output
-from darkit.cli.report import darkit_command
 from darkit.runs import Run, base
 from darkit.runs.inert import inert
 from darkit.sweep.folder import TRIALS, Definition

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 from darkit.cli.arguments import is_sweep, prepare, refuse_sweep_settings, sweeps_names
 from darkit.cli.compose import OWN_CONFIGS, describe_error, run_composed
 from darkit.cli.errors import INTERRUPTED, UNEXPECTED, USAGE_ERROR, print_error, show_warnings
+from darkit.cli.final_report import final_report, resume_hint
 from darkit.cli.jobs import SweepJobs, describe_failures, exit_code
+from darkit.cli.loading import loading
 from darkit.cli.pipes import say, tolerate_closed_output
-from darkit.cli.report import final_report, resume_hint
 from darkit.cli.terminal import print_traceback
 from darkit.engine.config import TrainerConfig
 from darkit.errors import BatchError, ConfigError, DarkitError, ProcessFailedError, SweepError
@@ -28,18 +29,25 @@ from darkit.runs.home import home
 from darkit.runs.names import refuse_existing
 from darkit.sweep.objective import value_of
 
+Series = Mapping[str, Sequence[str]] | None
+
 
 def describe_failure(error: BaseException) -> str:
     """Return an unexpected error in one sentence."""
     return f"{type(error).__name__}: {error}"
 
 
-def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    callbacks: Sequence[Any] = (),
+    series: Series = None,
+) -> int:
     """Train what the arguments compose.
 
     Args:
         arguments: Hydra's overrides and flags; by default those of the process.
         callbacks: Lightning callbacks to train with besides darkit's own.
+        series: The curves to show, as in `darkit.fit`.
 
     Returns:
         The exit code: 0, or 2 when the user can fix the error.
@@ -48,7 +56,7 @@ def main(arguments: Sequence[str] | None = None, callbacks: Sequence[Any] = ()) 
     if "" not in sys.path:
         sys.path.insert(0, "")  # a model of the working directory's, as with python -m
     show_warnings()
-    task = _Task(SweepJobs(home()), is_sweep(given), callbacks)
+    task = _Task(SweepJobs(home()), is_sweep(given), callbacks, series)
     try:
         refuse_sweep_settings(given)
         prepared = prepare(given)
@@ -78,12 +86,14 @@ class _Task:
         jobs: Records what failed.
         sweeps: Whether a sweep was asked for.
         callbacks: Lightning callbacks to train with.
+        series: The curves to show, or None.
         number_names: Whether the jobs share a name, and each gets its number behind it.
     """
 
     jobs: SweepJobs
     sweeps: bool
     callbacks: Sequence[Any]
+    series: Series = None
     number_names: bool = False
 
     def __call__(self, settings: DictConfig) -> bool | float:
@@ -97,7 +107,7 @@ class _Task:
             if not allowed:
                 return False
             try:
-                run = _train(settings, self.number_names, self.callbacks)
+                run = _train(settings, self.number_names, self.callbacks, self.series)
                 if not self.sweeps:
                     return True
                 return value_of(run, settings.sweep.objective, settings.sweep.direction)
@@ -127,11 +137,12 @@ def _warn_of_namesake(choice: str | None, model: Any) -> None:
         )
 
 
-def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -> Run:
+def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any], series: Series) -> Run:
     """Train one job; with ``number_names``, the jobs of a sweep share a name and each gets its number behind it."""
     from hydra.core.hydra_config import HydraConfig
 
-    from darkit.engine.together import together
+    with loading():  # torch and Lightning
+        from darkit.engine.together import together
 
     trainer = cast(TrainerConfig, OmegaConf.to_object(settings.trainer))
     job = HydraConfig.get()
@@ -141,45 +152,37 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any]) -
     try:
         with together(trainer) as place:
             first = not place.rank
-            return _train_here(settings, trainer, first=first, callbacks=callbacks)
+            return _train_here(settings, trainer, first=first, callbacks=callbacks, series=series)
     except ProcessFailedError:
         if first:
             raise
         raise SystemExit(UNEXPECTED) from None  # the first process says why
 
 
-def _train_here(settings: DictConfig, trainer: TrainerConfig, *, first: bool, callbacks: Sequence[Any]) -> Run:
+def _train_here(
+    settings: DictConfig, trainer: TrainerConfig, *, first: bool, callbacks: Sequence[Any], series: Series
+) -> Run:
     """Train in this process, the first or another one of a training."""
     from hydra.core.hydra_config import HydraConfig
 
-    from darkit.cli.instantiate import make_choice, make_loss, make_model
-    from darkit.engine.device import seed_generators
-    from darkit.engine.resume import find_resume
-    from darkit.engine.steps.loss import finds_own_loss
-    from darkit.engine.training import train_run
+    with loading():
+        from darkit.cli.instantiate import make_parts
+        from darkit.engine.fork import find_start
+        from darkit.engine.training import train_run
 
     job = HydraConfig.get()
     resume = settings.resume if settings.resume is None or isinstance(settings.resume, bool) else str(settings.resume)
-    found = find_resume(base(), trainer, resume)  # before the work of making data and model
-    goes_on = found is not None and found.same_run
-    since = found.step if found is not None and goes_on else 0
-    if trainer.name is not None and not goes_on and first:
+    fork = settings.fork if settings.fork is None else str(settings.fork)
+    found = find_start(base(), trainer, resume, fork)  # before the work of making data and model
+    since = found.step if found is not None and found.restores else 0
+    if trainer.name is not None and first and not (found is not None and found.has_folder):
         refuse_existing(base(), trainer.name)
     overrides = list(job.overrides.task)
-    OmegaConf.to_container(settings, resolve=True)  # what does not fit is said before the work
-    seed_generators(trainer.seed)
-    choice = make_choice(settings.data)
-    for key, value in choice.settings.items():
-        OmegaConf.update(settings.data, key, value, force_add=True)
+    choice, model, loss = make_parts(settings, trainer.seed)
     resolved = cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
     composed = OmegaConf.create({"overrides": overrides, **resolved})
-    seed_generators(trainer.seed)  # whatever the data drew, the model starts from the same numbers
-    model = make_model(settings.model)
     if first:
         _warn_of_namesake(job.runtime.choices.get("model"), model)
-    loss = make_loss(settings.loss)
-    if loss is None and not finds_own_loss(model):
-        loss = choice.loss_for(model)
     started = time.monotonic()
     try:
         run = train_run(
@@ -191,6 +194,7 @@ def _train_here(settings: DictConfig, trainer: TrainerConfig, *, first: bool, ca
             loss=loss,
             tokenizer=choice.tokenizer,
             callbacks=callbacks,
+            series=series,
             resume=found,
             resume_overrides=settings.resume_overrides,
             composed=OmegaConf.to_yaml(composed),

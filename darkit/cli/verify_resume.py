@@ -127,11 +127,14 @@ class _Trial:
             raise ConfigError(f"The training failed with exit code {process.returncode} and said: {said[0]}")
 
     def kill_after(self, name: str, step: int) -> int | None:
-        """Train until a step is completed, then kill everything; return the step reached, or None if it finished."""
+        """Train until a step is completed, then kill everything; return the step reached, or None if it finished.
+
+        A training whose steps are faster than its saves lives until it has a checkpoint to resume from.
+        """
         process = self._start(name)
         while process.poll() is None:
             reached = self._step(name)
-            if reached >= step:
+            if reached >= step and self._has_checkpoint(name):
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 return reached
@@ -146,6 +149,11 @@ class _Trial:
 
         values = last_values(self.folder / "base" / name / files.LOG)
         return int(float(values.get("step") or 0))
+
+    def _has_checkpoint(self, name: str) -> bool:
+        from darkit.runs.checkpoints import list_checkpoints
+
+        return any(one.verified for one in list_checkpoints(self.folder / "base" / name))
 
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         resumed = (self.folder / "base" / name).exists()

@@ -49,7 +49,7 @@ class CsvLogger:
             MediaError: A medium cannot be logged.
             LogError: The row has another type, a tensor or array does not have one element, or a column is unknown.
         """
-        columns, media = split(_columns(row) | values)
+        columns, media = split(columns_of(row) | values)
         for name, value in columns.items():
             if isinstance(value, torch.Tensor | numpy.ndarray) and math.prod(value.shape) != 1:
                 raise LogError(f"{name} must be a single number, but its shape is {tuple(value.shape)}.")
@@ -60,7 +60,8 @@ class CsvLogger:
         self._put(columns, *([media] if media else []))
 
 
-def _columns(row: Any) -> dict[str, Any]:
+def columns_of(row: Any) -> dict[str, Any]:
+    """Return a row's values by column. Raises `LogError` for anything but a dataclass instance, a mapping or None."""
     if row is None:
         return {}
     if isinstance(row, Mapping):

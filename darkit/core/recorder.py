@@ -6,6 +6,7 @@ import atexit
 import copy
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,8 +17,10 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from darkit.engine.checkpoints.boundary import Boundary
 from darkit.engine.checkpoints.checkpoint import read_checkpoint, write_checkpoint
+from darkit.engine.checkpoints.lighter import with_optimizer
 from darkit.engine.checkpoints.snapshot import Snapshot
 from darkit.engine.checkpoints.weights import bare
+from darkit.engine.checkpoints.writer import CheckCopy
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.workers import may_follow_worker_death
 from darkit.engine.description.describe import describe_model
@@ -252,7 +255,9 @@ class RunRecorder:
             raise StopTraining
 
     def log(self, row: dict[str, Any], media: Mapping[str, Encoded] = NO_MEDIA) -> None:
-        """Append a row to the log, and its media to those of the run."""
+        """Append a row to the log, and its media to those of the run; a row without a time gets the current one."""
+        if row and "time" not in row and (self.columns is None or "time" in self.columns):
+            row = {**row, "time": time.time()}
         if self.folder is not None and self.is_over:
             self._append(self.folder, row, media)
             return
@@ -275,18 +280,20 @@ class RunRecorder:
         self._values.update(values)
         self._seen.update(values)
 
-    def save(self, step: int, content: Mapping[str, Any], *, wait: bool = True) -> Path:
+    def save(self, step: int, content: Mapping[str, Any], *, wait: bool = True, check: CheckCopy) -> Path:
         """Write a checkpoint; saving a step again after the end replaces only its weights and optimizer.
 
-        Unless the caller wants to ``wait`` until it is on the disk, a thread writes a copy of the content.
+        Unless the caller wants to ``wait`` until it is on the disk, a thread writes a copy of the content, after a
+        ``check`` of it.
         """
         if self.is_over and self.folder is not None:
+            check(content)
             return self._save_again(self.folder, step, content)
         session = self.open()
         if session.stream is not None:
             session.stream.flush()
         if session.writer is not None:
-            session.writer.save(step, content, self._metrics())
+            session.writer.save(step, content, self._metrics(), check)
             if wait:
                 session.writer.wait()
         self._saved = step
@@ -366,4 +373,5 @@ def _renewed(folder: Path, step: int, content: Mapping[str, Any]) -> Mapping[str
         before = read_checkpoint(find_checkpoint(folder, step))
     except (CheckpointNotFoundError, CheckpointCorruptError):
         return content
-    return before | {key: content[key] for key in ("state_dict", "optimizer_state_dict") if content[key] is not None}
+    new = {key: content[key] for key in ("state_dict", "optimizer_state_dict") if content[key] is not None}
+    return (with_optimizer(before) if "optimizer_state_dict" in new else before) | new

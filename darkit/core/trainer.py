@@ -15,9 +15,10 @@ import lightning
 from torch import nn
 from torch.optim import Optimizer
 
+from darkit.core.attributes import SETTINGS, TrainerAttributes, step_named
 from darkit.core.bridge import FollowSteps, OwnEvaluation, validation_metrics
-from darkit.core.logger import CsvLogger
 from darkit.core.loop_state import LoopState, state_of, whole_step
+from darkit.core.own_save import with_own
 from darkit.core.recorder import RunParts, RunRecorder
 from darkit.core.resume import ResumeState, find_resume_state
 from darkit.core.server import start_dashboard
@@ -35,13 +36,14 @@ from darkit.engine.steps.loss import make_step
 from darkit.engine.steps.optim import make_optimizer
 from darkit.engine.training import column_names, train_run
 from darkit.errors import ConfigError, ModelError
-from darkit.runs import Run, base
+from darkit.runs import Run
+from darkit.runs.log import DEFAULT_COLUMNS
 from darkit.runs.names import refuse_existing
 
 logger = logging.getLogger(__name__)
 
 
-class Trainer:
+class Trainer(TrainerAttributes):
     """Train a model into a run.
 
     Called as ``Trainer(model, config)`` or ``Trainer(model, tokenizer, config)``, by position or by keyword. Calling
@@ -79,6 +81,7 @@ class Trainer:
     """
 
     _registry: ClassVar[dict[str, type[Trainer]]] = {}
+    _builds_registered: ClassVar[bool] = True  # of a class itself, not of its subclasses
     _visual_series: Mapping[str, Sequence[str]] | None = None
     current_step: int = 0
     """The step just completed, counted from 0; a hand-written loop sets it."""
@@ -86,8 +89,9 @@ class Trainer:
     def __new__(cls, model: Any = None, *args: Any, **kwargs: Any) -> Self:
         """Build the subclass registered for the model's class when this class itself is called."""
         kind = type(bare(model) if isinstance(model, nn.Module) else model).__name__
-        chosen = Trainer._registry.get(kind, cls) if cls is Trainer else cls
-        return object.__new__(chosen)  # type: ignore[return-value]
+        found = Trainer._registry.get(kind, cls)
+        chosen = found if issubclass(found, cls) and "_builds_registered" in vars(cls) else cls
+        return object.__new__(chosen)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Record the run around a hand-written ``train``, inherited or not."""
@@ -109,13 +113,15 @@ class Trainer:
         resume_overrides: bool = False,
         enable_server: bool = False,
     ) -> None:
-        others = set(vars(self))
+        others = set(vars(self)) - {SETTINGS}
+        vars(self).setdefault(SETTINGS, {})
         self._engine: tuple[lightning.Trainer, lightning.LightningModule] | None = None
         self._resume_state: ResumeState | None = None
         if not isinstance(model, nn.Module):
             raise ModelError(f"model must be a torch.nn.Module, not {type(model).__name__}.")
-        self.tokenizer, self.config = _tokenizer_and_config(args, tokenizer, config)
-        self.config.validate()
+        given, self.config = tokenizer_and_config(args, tokenizer, config)
+        self.tokenizer = vars(self).get("tokenizer") if given is None else given
+        self._own_config().validate()
         columns = column_names(log_fieldnames)
         series = check_series(visual_series or self._visual_series or DEFAULT_SERIES)
         first = not own_rank(self.config)
@@ -124,7 +130,8 @@ class Trainer:
         self.model = model.to(resolve_device(self.config))
         self.optimizer: Any = None
         self._run_recorder = RunRecorder(self._run_parts, self._save, columns, series, resumes=bool(resume))
-        self.csv_logger = CsvLogger(self._run_recorder.log)
+        own_logger = type(self)._init_logger is not Trainer._init_logger
+        self._init_logger(list(DEFAULT_COLUMNS) if own_logger and columns is None else columns)
         self._loss = loss
         self._callbacks = callbacks
         self._resume, self._resume_overrides = resume, resume_overrides
@@ -144,23 +151,6 @@ class Trainer:
             raise ModelError(f"Only subclasses of Trainer can be registered for {name!r}, not {trainer!r}.")
         Trainer._registry[name] = trainer
 
-    @property
-    def root(self) -> Path:
-        """The folder of the runs; a subclass may override it."""
-        return base()
-
-    @property
-    def save_directory(self) -> Path:
-        """The run directory; created now, under a fresh name, for a run without a name."""
-        if self._run_recorder.folder is None and self.config.name is not None:
-            return Path(self.root) / self.config.name
-        return self._run_recorder.folder or self._run_recorder.open().folder
-
-    @property
-    def max_step(self) -> int:
-        """The step at which the run ends."""
-        return self.config.max_step
-
     def train(self, train_dataset: Any, val_dataset: Any = None) -> Run:
         """Train with the engine.
 
@@ -171,7 +161,7 @@ class Trainer:
         Returns:
             A handle on the run.
         """
-        recorder, config = self._run_recorder, copy.copy(self.config)
+        recorder, config = self._run_recorder, copy.copy(self._own_config())
         if recorder.folder is not None:
             config.name = recorder.folder.name
         own_validate = type(self).validate is not Trainer.validate
@@ -223,20 +213,25 @@ class Trainer:
             LossError: Neither the model nor ``loss=`` returns a loss.
         """
         compute = make_step(self.model, self._loss).evaluation
-        batches = (move_to_device(batch, self.config.device) for batch in val_dataloader)
-        means = evaluate(self.model, batches, compute, self.config.eval_iters)
+        batches = (move_to_device(batch, self.device) for batch in val_dataloader)
+        means = evaluate(self.model, batches, compute, self.eval_iters)
         return {key if key.startswith("val_") else f"val_{key}": value.item() for key, value in means.items()}
 
     def log(self, row: Any = None, /, **values: Any) -> None:
         """Append a row to the log, as ``csv_logger.log`` does."""
         self.csv_logger.log(row, **values)
 
-    def save_pretrained(self) -> Path:
+    def save_pretrained(self, check_poinent: str | None = None) -> Path:
         """Save the step just completed (0 if none), or after the end of the run its last step; return the file.
 
+        Args:
+            check_poinent: ``iter-400-ckpt`` saves as that step; None and ``complete`` mean the step just completed.
+
         Raises:
-            ConfigError: The run is over and the model does not have the weights of its last step.
+            ConfigError: Another name; or the run is over and the model does not have the weights of its last step.
         """
+        if (step := step_named(check_poinent)) is not None and not self._run_recorder.is_over:
+            return self._save(step)
         if self._run_recorder.is_over and self._run_recorder.step:
             other = [name for name in ("load_best_at_end", "ema_decay") if getattr(self.config, name)]
             if other and type(self).train is Trainer.train:
@@ -251,11 +246,12 @@ class Trainer:
 
     def _get_optimizer(self) -> Optimizer:
         """Return the optimizer; a subclass may override it."""
-        return make_optimizer(self.model, self.config, None)
+        # a hand-written loop may scale gradients and unscale them itself
+        return make_optimizer(self.model, self.config, None, fused=False)
 
     def _auto_save_pretrained(self) -> None:
         """Save when the completed step, ``current_step + 1``, is due by the config or is the last one."""
-        step, every = self.current_step + 1, self.config.save_step_interval
+        step, every = self.current_step + 1, self.save_step_interval
         if "current_step" not in vars(self):
             self._run_recorder.refuse_uncounted()
         if not self._run_recorder.is_over:
@@ -274,7 +270,7 @@ class Trainer:
 
     def _auto_validate(self, val_dataloader: Any) -> dict[str, float] | None:
         """Evaluate when the completed step is due by the config or is the last one, and log and return the numbers."""
-        step, every, columns = self.current_step + 1, self.config.eval_step_interval, self._run_recorder.columns
+        step, every, columns = self.current_step + 1, self.eval_step_interval, self._run_recorder.columns
         if val_dataloader is None or (step != self.max_step and (not every or step % every)):
             return None
         metrics = self._validation_metrics(val_dataloader)
@@ -308,7 +304,7 @@ class Trainer:
 
     def _run_parts(self) -> RunParts:
         kind = type(self).__name__
-        return RunParts(kind, Path(self.root), self.config, self.model, self.tokenizer, self.max_step)
+        return RunParts(kind, Path(self.root), self._own_config(), self.model, self.tokenizer, self.max_step)
 
     def _attach_engine(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._engine = (trainer, pl_module)
@@ -321,14 +317,16 @@ class Trainer:
         return validation_metrics(self.model, self.validate, batches)
 
     def _own_optimizer(self, parameters: Any) -> Optimizer:
-        self.optimizer = optimizer = self._get_optimizer()
-        return optimizer
+        is_default = type(self)._get_optimizer is Trainer._get_optimizer
+        made = make_optimizer(self.model, self.config, None) if is_default else self._get_optimizer()
+        self.optimizer = made
+        return made
 
     def _save(self, step: int, *, wait: bool = True, boundary: Boundary | None = None) -> Path:
-        self._guard.check_weights(self.model, step)
-        if self._engine is not None:
-            return self._run_recorder.save(step, collect_state(*self._engine), wait=wait)
-        return self._run_recorder.save(step, self._state_of_loop(step, boundary), wait=wait)
+        state = self._state_of_loop(step, boundary) if self._engine is None else collect_state(*self._engine)
+        if self._engine is None and boundary is None and type(self)._save_model is not Trainer._save_model:
+            state = with_own(self, self._run_recorder.folder or self._run_recorder.open().folder, step, state)
+        return self._run_recorder.save(step, state, wait=wait, check=self._guard.check_copy(self.model, step, state))
 
     def _state_of_loop(self, step: int, boundary: Boundary | None = None) -> dict[str, Any]:
         weights = bare(self.model).state_dict()
@@ -360,7 +358,9 @@ def _recorded(train: Callable[..., Any]) -> Callable[..., Any]:
             )
         first = self._run_recorder.folder is None
         if first and self._resume and self._resume_state is None:
-            state = find_resume_state(self._run_parts(), self._resume, self._resume_overrides, vars(self))
+            parts = self._run_parts()
+            state = find_resume_state(parts, self._resume, self._resume_overrides, vars(self))
+            self.config.name = parts.config.name
             self._is_new = state is None
             self._run_recorder.resume(*((None, {}) if state is None else (state.found, state.changes)))
             if state is not None and state.found.same_run:
@@ -382,7 +382,8 @@ def _recorded(train: Callable[..., Any]) -> Callable[..., Any]:
     return recorded
 
 
-def _tokenizer_and_config(args: tuple[Any, ...], tokenizer: Any, config: Any) -> tuple[Any, TrainerConfig]:
+def tokenizer_and_config(args: tuple[Any, ...], tokenizer: Any, config: Any) -> tuple[Any, TrainerConfig]:
+    """Return the tokenizer and the config of a trainer's arguments. Raises `ConfigError`."""
     if len(args) > 2:
         raise TypeError(f"Trainer takes (model, config) or (model, tokenizer, config), not {len(args) + 1} arguments.")
     if len(args) == 2:

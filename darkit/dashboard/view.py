@@ -16,9 +16,11 @@ from darkit.runs.safe import finite_number
 AXES = ("step", "epoch", "relative", "wall")
 SOURCES = ("log", "system")
 MOST_RUNS = 200
-MOST_CHARTS = 100
+MOST_CHARTS = 2_000  # of a page, as many as a log can have columns
 _LONGEST_ADDRESS = 256_000
 _MOST_FIELDS = 2_000
+MOST_KEYS = 50  # by which runs are grouped
+_MOST_JOINED, _MOST_SERIES = 50, 100  # charts that a reader made, and series in each
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,15 @@ class View:
         robust: Whether outliers are left out of the scale of y (never of the data).
         low: Start of the shown range of x, or None.
         high: Its end, or None.
-        group: The config key, or ``tags``, that groups the runs, or empty.
+        group: The keys that group the runs: config keys, what every run has, and ``*`` for all that differ but seeds.
         unfold: The groups whose runs are shown one by one.
         dark: Whether the page is dark.
         language: ``en`` or ``zh``.
         offset: The reader's offset from UTC, in minutes.
         source: ``log``, or ``system`` for machine usage.
+        x: The column that is the x-axis, or empty for ``axis``.
+        joined: Series that share one chart.
+        apart: Families of series, such as ``rate_*``, of which each has a chart of its own.
     """
 
     axis: str = "step"
@@ -46,12 +51,15 @@ class View:
     robust: bool = False
     low: float | None = None
     high: float | None = None
-    group: str = ""
+    group: tuple[str, ...] = ()
     unfold: tuple[str, ...] = ()
     dark: bool = False
     language: str = "en"
     offset: int = 0
     source: str = "log"
+    x: str = ""
+    joined: tuple[tuple[str, ...], ...] = ()
+    apart: tuple[str, ...] = ()
 
 
 def read_view(values: object) -> View:
@@ -68,13 +76,21 @@ def read_view(values: object) -> View:
         robust=values.get("robust") is True,
         low=low,
         high=high,
-        group=read_text(values, "group"),
+        group=tuple(read_texts(values.get("group", []), MOST_KEYS)),
         unfold=tuple(read_texts(values.get("unfold", []), MOST_RUNS)),
         dark=values.get("dark") is True,
         language=_choice(values, "language", ("en", "zh")),
-        offset=int(max(-1500, min(1500, _optional_number(values, "offset") or 0))),
+        offset=read_offset(values),
         source=_choice(values, "source", SOURCES),
+        x=read_text(values, "x"),
+        joined=_read_joined(values.get("joined", [])),
+        apart=tuple(read_texts(values.get("apart", []), MOST_RUNS)),
     )
+
+
+def read_offset(values: Mapping[str, Any]) -> int:
+    """Return the reader's offset from UTC in minutes: at most a day. Raises `ConfigError`."""
+    return int(max(-1439, min(1439, _optional_number(values, "offset") or 0)))
 
 
 def read_names(values: object) -> list[str]:
@@ -90,6 +106,12 @@ def read_texts(values: object, most: int) -> list[str]:
         if not isinstance(value, str) or len(value) > 1000:
             raise ConfigError("Expected strings of at most 1000 characters.")
     return [readable(value) for value in values]
+
+
+def _read_joined(values: object) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) > _MOST_JOINED:
+        raise ConfigError(f"joined must be a list of at most {_MOST_JOINED} lists of series.")
+    return tuple(tuple(dict.fromkeys(read_texts(one, _MOST_SERIES))) for one in values)
 
 
 def _choice(values: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str:
@@ -135,19 +157,28 @@ def read_address(href: str) -> tuple[str, dict[str, Any]]:
     runs = list(dict.fromkeys(query.get("run", [])))
     return unquote(parts.path, errors="replace"), {
         "runs": runs[:MOST_RUNS],
-        "left_out": max(0, len(runs) - MOST_RUNS),
+        "left_out": max(0, len(runs) - MOST_RUNS) + _count(one("more", "0")),
         "axis": axis if axis in AXES else "step",
         "smooth": _weight(one("smooth", "0")),
         "log": one("log") == "1",
         "robust": one("robust") == "1",
-        "group": one("group"),
+        "group": [key for key in query.get("group", []) if key],
+        "x": one("x"),
         "all": one("all") == "1",
         "keys": query.get("key", []),
         "metric": one("metric"),
+        "against": one("against"),
+        "metric_against": one("value"),
+        "log_x": one("logx") == "1",
+        "log_y": one("logy") == "1",
         "tab": one("tab", "charts"),
         "search": one("q"),
         "archived": one("archived") == "1",
         "project": one("project"),
+        "by": query.get("by", []),
+        "spread": "ci" if one("spread") == "ci" else "std",
+        "measured": one("measured"),
+        "at": "last" if one("at") == "last" else "best",
         "language": one("lang"),
     }
 
@@ -158,3 +189,7 @@ def _weight(text: str) -> float:
     except ValueError:
         return 0.0
     return min(0.99, max(0.0, value)) if math.isfinite(value) else 0.0
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0

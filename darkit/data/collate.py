@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
+from torch.utils.data._utils.collate import default_collate_fn_map  # documented there as the way to extend it
 
 from darkit.errors import DataError
 
@@ -89,3 +91,45 @@ class Pad:
         wanted = fixed or longest
         rounded = -(-wanted // self.multiple_of) * self.multiple_of
         return max(wanted, min(rounded, self.most)) if self.most is not None else rounded
+
+
+class SampleRows(Sequence[Any]):
+    """The samples of a batch, which is made already: torch's default collation returns it as it is.
+
+    Args:
+        batch: A list or a dict of tensors, each with one row per sample.
+    """
+
+    def __init__(self, batch: list[Tensor] | dict[str, Tensor]) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return len(next(iter(self.batch.values())) if isinstance(self.batch, dict) else self.batch[0])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if isinstance(self.batch, dict):
+            return _DictRow((name, rows[index]) for name, rows in self.batch.items())
+        return _TupleRow(rows[index] for rows in self.batch)
+
+
+class _Row:
+    """A sample of `SampleRows`."""
+
+
+class _TupleRow(_Row, tuple[Tensor, ...]):
+    __slots__ = ()
+
+
+class _DictRow(_Row, dict[str, Tensor]):
+    pass
+
+
+def _collate_rows(samples: Sequence[Any], **settings: Any) -> Any:
+    if isinstance(samples, SampleRows):
+        return samples.batch
+    return default_collate([dict(row) if isinstance(row, dict) else tuple(row) for row in samples])
+
+
+default_collate_fn_map[_Row] = _collate_rows

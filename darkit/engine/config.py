@@ -26,6 +26,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # annotation -> the types t
     "int | None": ((int, type(None)), "a whole number or None"),
     "float": ((int, float), "a number"),
     "bool": ((bool,), "true or false"),
+    "bool | str": ((bool, str), "true, false or 'auto'"),
     "str": ((str,), "text"),
     "str | None": ((str, type(None)), "text"),
 }
@@ -40,11 +41,13 @@ class _Limits:
     at_most: float = math.inf
     below: float = math.inf
     one_of: tuple[str, ...] = ()
+    or_bool: bool = False
 
     def check(self, name: str, value: Any) -> None:
         """Raise `ConfigError` unless the value of that field is within the limits."""
-        if self.one_of and value not in self.one_of:
-            raise ConfigError(f"{name} must be one of {', '.join(self.one_of)}, not {value!r}.")
+        if self.one_of and value not in self.one_of and not (self.or_bool and isinstance(value, bool)):
+            choices = (*self.one_of, *(("true", "false") if self.or_bool else ()))
+            raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
         if not isinstance(value, int | float):
             return
         if value < self.at_least:
@@ -66,8 +69,9 @@ class TrainerConfig:
     """The settings of a training.
 
     A subclass may add fields, and may set a new default with or without an annotation (``lr = 1e-3``), with or
-    without ``@dataclass``. The constructor also accepts names that other libraries use, such as ``max_steps`` and
-    ``learning_rate`` (`darkit.engine.aliases`). A number may be a scalar of NumPy or torch.
+    without ``@dataclass``. A property computes a field, such as ``betas`` from fields of the subclass. The constructor
+    also accepts names that other libraries use, such as ``max_steps`` and ``learning_rate``
+    (`darkit.engine.aliases`). A number may be a scalar of NumPy or torch.
 
     Raises:
         ConfigError: A value is of the wrong type or out of its range.
@@ -104,6 +108,9 @@ class TrainerConfig:
     """Peak learning rate, at least 0."""
     optimizer: str = "adamw"
     """Class of `torch.optim`, in any case: ``adamw``, ``adam``, ``sgd``, ``RMSprop``, ..."""
+    fused: bool | str = _limited("auto", one_of=("auto",), or_bool=True)
+    """Whether `optimizer` updates all weights in one fused kernel, which is faster and rounds differently: ``true``,
+    ``false``, or ``auto``: where torch has one for its class, device and precision. A resumed run keeps its kernel."""
     weight_decay: float = _limited(0.0, at_least=0)
     """Weight decay as the optimizer defines it, at least 0."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -129,6 +136,9 @@ class TrainerConfig:
     `keep_best`, the last one and those without a value of `monitor`."""
     keep_best: int = _limited(0, at_least=0)
     """Number of best checkpoints kept in addition, at least 0."""
+    keep_optimizer: str = _limited("all", one_of=("all", "last"))
+    """Which checkpoints keep the state of the optimizer, two thirds of their bytes with Adam: ``all``, or only the
+    ``last`` one. The run can be resumed only from those; the others start new runs, predict and are evaluated."""
     monitor: str = "val_loss"
     """Metric that decides which checkpoint is best."""
     mode: str = _limited("auto", one_of=("auto", "min", "max"))
@@ -150,8 +160,29 @@ class TrainerConfig:
     """Whether torch must use deterministic algorithms only."""
     compile: bool = False
     """Whether to compile the model with `torch.compile`."""
+    reset_state: bool = True
+    """Whether the hidden state of snntorch's and spikingjelly's neurons is reset before every batch; otherwise it goes
+    on from batch to batch and is saved."""
+    raster_samples: int = _limited(1, at_least=0)
+    """Samples of the first validation batch whose spikes a spiking model's receipt draws, at least 0."""
+    mac_energy: float = _limited(4.6, at_least=0)
+    """Picojoules of a multiplication with an addition in a spiking model's receipt, at least 0."""
+    ac_energy: float = _limited(0.9, at_least=0)
+    """Picojoules of an addition alone in a spiking model's receipt, at least 0."""
+    peak_flops: float = _limited(0.0, at_least=0)
+    """Floating-point operations per second that one device can do at most in this precision, for the shown utilization
+    (MFU); 0 takes the data sheets of known GPUs."""
     nan_policy: str = _limited("stop", one_of=("stop", "warn"))
     """Reaction to a loss that is NaN or infinite: ``stop`` the run, or ``warn`` once and continue."""
+    spike_policy: str = _limited("none", one_of=("none", "rewind"))
+    """Reaction to a loss far above the recent ones: ``none``, or ``rewind`` to the last checkpoint before it and skip
+    the batches since then."""
+    spike_threshold: float = _limited(10.0, at_least=1)
+    """Robust z-score above which a loss is a spike, at least 1."""
+    spike_window: int = _limited(64, at_least=4)
+    """Losses before it that a loss is compared with, at least 4."""
+    spike_limit: int = _limited(10, at_least=1)
+    """Largest number of rewinds, at least 1; later spikes are only reported."""
 
     project: str | None = None
     """Project that the run belongs to, named as a run is; None for none. A resumed run keeps its project."""
@@ -162,11 +193,14 @@ class TrainerConfig:
         return best_mode(vars(self), self.monitor)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Make ``lr = 1e-3`` in a subclass the new default of that field."""
+        """Make ``lr = 1e-3`` in a subclass the new default of that field, and a property of its name its value."""
         super().__init_subclass__(**kwargs)
-        known = {field.name: field.type for field in dataclasses.fields(TrainerConfig)}
+        known = {field.name: field for field in dataclasses.fields(TrainerConfig)}
         own = inspect.get_annotations(cls)
-        missing = {name: known[name] for name in cls.__dict__ if name in known and name not in own}
+        missing = {name: known[name].type for name in cls.__dict__ if name in known and name not in own}
+        for name in missing:
+            if isinstance(value := cls.__dict__[name], property):
+                setattr(cls, name, dataclasses.field(default=value, init=False, metadata=known[name].metadata))
         if missing:
             cls.__annotations__ = own | missing
 
@@ -183,6 +217,11 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         self.validate()
 
+    def _is_computed(self, name: str) -> bool:
+        """Return whether a field is a property without a setter."""
+        made = getattr(type(self), name, None)
+        return isinstance(made, property) and made.fset is None
+
     def process_count(self) -> int:
         """Return the number of processes that train together."""
         return self.device_num * self.num_nodes
@@ -192,11 +231,11 @@ class TrainerConfig:
         for field in dataclasses.fields(TrainerConfig):
             given = getattr(self, field.name)
             value = plain_number(given)
-            if value is not given:
-                setattr(self, field.name, value)
             if field.name == "betas":
-                self.betas = _check_betas(value)
-            else:
+                value = _check_betas(value)
+            if value is not given and not self._is_computed(field.name):
+                setattr(self, field.name, value)
+            if field.name != "betas":
                 _check_kind(field.name, str(field.type), value)
                 field.metadata.get("limits", _Limits()).check(field.name, value)
         if self.name is not None:
@@ -221,6 +260,8 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     overrides = with_fields(overrides, known)
     changed = copy.copy(config) if overrides else config
     for key, value in overrides.items():
+        if changed._is_computed(key):
+            raise ConfigError(f"{key} is computed by {type(config).__name__}, so it cannot be set to {value!r}.")
         setattr(changed, key, value)
     changed.validate()
     return changed
@@ -244,7 +285,7 @@ def _accept_aliases(cls: type[TrainerConfig]) -> None:
 
 def _check_kind(name: str, kind: str, value: Any) -> None:
     types, described = _KINDS[kind]
-    if not issubclass(type(value), types) or (isinstance(value, bool) and kind != "bool"):
+    if not issubclass(type(value), types) or (isinstance(value, bool) and bool not in types):
         raise ConfigError(f"{name} must be {described}, not {value!r}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} must be finite, not {value!r}.")

@@ -15,6 +15,16 @@ from torch import Tensor, nn
 from darkit.engine.config import TrainerConfig
 from darkit.errors import DeviceWarning
 
+_process_seed: list[int] = []
+PEAKS = {  # operations a second without sparsity: NVIDIA's data sheets
+    "H200": {"bf16": 989e12, "16": 989e12, "32": 67e12},
+    "H100": {"bf16": 989e12, "16": 989e12, "32": 67e12},
+    "A100": {"bf16": 312e12, "16": 312e12, "32": 19.5e12},
+    "L40S": {"bf16": 362e12, "16": 362e12, "32": 91.6e12},
+    "RTX 4090": {"bf16": 165.2e12, "16": 165.2e12, "32": 82.6e12},
+    "V100": {"16": 125e12, "32": 15.7e12},
+}
+
 
 def resolve_device(config: TrainerConfig) -> str:
     """Set ``config.device`` to the device in use, and return it.
@@ -64,8 +74,15 @@ def map_floats(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     return type(value)(map_floats(function, item) for item in value) if type(value) in (list, tuple) else value
 
 
+def process_seed() -> int:
+    """Return what torch's generators began with in this process, before darkit seeded them for a training."""
+    return (_process_seed or [torch.initial_seed()])[0]
+
+
 def seed_generators(seed: int) -> None:
     """Seed the generators of python, numpy and torch (on every device)."""
+    if not _process_seed:
+        _process_seed.append(torch.initial_seed())
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -107,6 +124,18 @@ def kept_generators() -> Iterator[None]:
         restore_generators(states)
 
 
+@contextmanager
+def usual_types(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Compute in a block as outside of a precision's context: with this default type, and without autocast."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def widest_float(device: torch.device) -> torch.dtype:
     """Return float64, or float32 on a device without it."""
     return torch.float32 if device.type == "mps" else torch.float64
@@ -121,3 +150,21 @@ def restore_generators(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"].cpu())
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+
+
+def known_peak(device: str, precision: str, given: float = 0.0) -> tuple[float | None, str]:
+    """Return the operations per second that a device can do at most, and where the number comes from.
+
+    Args:
+        device: The type of the device.
+        precision: The precision of the training.
+        given: What the config says, or 0: then it is what the data sheet of a known GPU says, or None.
+    """
+    if given:
+        return given, "peak_flops"
+    kind = precision.partition("-")[0]
+    name = torch.cuda.get_device_name() if device == "cuda" else ""
+    for known, peaks in PEAKS.items():
+        if known in name and kind in peaks:
+            return peaks[kind], f"data sheet of {known}"
+    return None, ""

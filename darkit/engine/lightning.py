@@ -1,6 +1,7 @@
 """The parts of Lightning that darkit uses although they are private, experimental or undocumented.
 
-No other files but `darkit.engine.lightning_loaders` and `darkit.engine.lightning_results` touch these parts.
+No other files but `darkit.engine.lightning_loaders`, `darkit.engine.lightning_results` and
+`darkit.engine.lightning_hooks` touch these parts.
 ``tests/engine/test_lightning.py`` checks each by name, and ``pyproject.toml`` bounds Lightning to the versions that it
 passes with.
 """

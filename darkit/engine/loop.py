@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from darkit.engine.callbacks import (
     LossGuard,
     RequireMetric,
     SaveBest,
+    SpikingReceipt,
     StepCheckpoint,
     StepEvaluate,
     StepLog,
@@ -28,9 +30,7 @@ from darkit.engine.callbacks.base import ComparingCallback, is_compared, log_val
 from darkit.engine.checkpoints.state import of_rank, restore_callbacks
 from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import TrainerConfig
-from darkit.engine.data.loader_state import LoaderState
-from darkit.engine.data.samples import collating
-from darkit.engine.data.workers import begin, end, may_follow_worker_death
+from darkit.engine.data.workers import may_follow_worker_death
 from darkit.engine.description.describe import ModelDescription
 from darkit.engine.lightning import REFUSALS, cause_of_exit, is_sigterm, leave_signals, start_from
 from darkit.engine.log.progress import Display, announce
@@ -40,6 +40,7 @@ from darkit.engine.metrics.denominators import unobserved
 from darkit.engine.metrics.gathering import restore_metrics
 from darkit.engine.processes import Place
 from darkit.engine.session import Session
+from darkit.engine.spiking.neurons import find_neurons
 from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.averages import Averages
 from darkit.engine.steps.sharding import is_known, make_strategy
@@ -47,52 +48,12 @@ from darkit.engine.stop import SignalGuard
 from darkit.errors import ConfigError
 from darkit.runs import files
 from darkit.runs.retention import Retention
+from darkit.runs.run import Run
+from darkit.runs.work import WORK, Work
 
 logger = logging.getLogger(__name__)
 _MODES_MATTER = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 _LIGHTNINGS_SETTINGS = ("device", "device_num", "num_nodes", "strategy", "precision")
-
-
-class ValidationBatches:
-    """Validation batches; each counts as progress of the session.
-
-    A pass leaves no trace: the state of the data, such as a sampler's generator, is restored. So an evaluation does not
-    depend on the number of evaluations before it, which a resumed run cannot know.
-
-    Args:
-        batches: A re-iterable of batches.
-        session: The session whose ``signs`` are counted.
-    """
-
-    def __init__(self, batches: Any, session: Session) -> None:
-        self.batches = batches
-        self.session = session
-        self._state = LoaderState(batches)
-
-    def __iter__(self) -> Iterator[Any]:
-        before = self._state.state(everything=True)
-        batches = begin(self.batches)
-        try:
-            with collating("validation"):
-                for batch in batches:
-                    self.session.signs += 1
-                    yield batch
-        finally:
-            end(batches)
-            self._state.restore(before)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    @property
-    def batch_sampler(self) -> Any:
-        """The batch sampler of the loader, if it has one; it may be divided over several processes."""
-        return getattr(self.batches, "batch_sampler", None)
-
-    def close(self) -> None:
-        """Release the data, so that its worker processes end."""
-        self.batches = ()
-        self._state = LoaderState(())
 
 
 class _Restore(Callback):
@@ -127,8 +88,8 @@ class _Progress(Callback):
         for callback in self.savers:
             callback.on_exception(*arguments)
 
-    def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
-        self.session.step = trainer.global_step
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *arguments: Any) -> None:
+        self.session.step = pl_module.steps
         self.session.signs += 1
 
 
@@ -162,7 +123,7 @@ def retention_of(config: TrainerConfig) -> Retention:
     best = config.keep_best
     if config.load_best_at_end and config.keep_last is not None:
         best = max(1, best)
-    return Retention(config.keep_last, best, config.monitor, config.best_mode)
+    return Retention(config.keep_last, best, config.monitor, config.best_mode, config.keep_optimizer)
 
 
 def make_sinks(session: Session, config: TrainerConfig) -> list[Sink]:
@@ -228,7 +189,7 @@ def make_callbacks(
     ``state`` is the content of the checkpoint to resume from, or empty; it is emptied when the training starts.
     """
     stream = session.stream
-    guard = LossGuard(config.nan_policy, stream)
+    guard = LossGuard(config.nan_policy, stream, session.writer.wait if session.writer is not None else lambda: None)
 
     def before_save(step: int) -> None:
         guard.check_step(model, step)
@@ -241,7 +202,13 @@ def make_callbacks(
     watch = (config.monitor, config.best_mode, config.eval_step_interval)
     early = [EarlyStop(config.early_stop_patience, *watch)] if config.early_stop_patience else []
     log = StepLog(stream, config.log_step_interval)
-    save = StepCheckpoint(session.folder, config.save_step_interval, writer=session.writer, before=before_save)
+    save = StepCheckpoint(
+        session.folder,
+        config.save_step_interval,
+        writer=session.writer,
+        before=before_save,
+        check=partial(guard.check_copy, model),
+    )
     best = [SaveBest(save, *watch)] if config.load_best_at_end else []
     wanted = []
     if config.keep_best:
@@ -253,6 +220,7 @@ def make_callbacks(
         *averages,
         *([evaluate] if evaluate else []),
         *own,
+        *_receipts(model, config, own),
         schedule,
         *early,
         log,
@@ -268,6 +236,15 @@ def make_callbacks(
 def may_add_metrics(callbacks: Sequence[Callback]) -> bool:
     """Return whether any callback that is not darkit's may add metrics to a step."""
     return any(not type(callback).__module__.startswith("darkit.") for callback in callbacks)
+
+
+def _receipts(model: nn.Module, config: TrainerConfig, own: Sequence[Callback]) -> list[Callback]:
+    """Return what measures a spiking model, unless there is one among the user's callbacks."""
+    if not find_neurons(model) or any(isinstance(callback, SpikingReceipt) for callback in own):
+        return []
+    every = config.log_step_interval * -(-config.eval_step_interval // config.log_step_interval)
+    samples = range(config.raster_samples)
+    return [SpikingReceipt(every, samples, mac_energy=config.mac_energy, ac_energy=config.ac_energy)]
 
 
 def _averages(model: nn.Module, config: TrainerConfig, state: Mapping[str, Any]) -> Averages:
@@ -298,8 +275,19 @@ def restore(trainer: Trainer, adapter: Adapter, state: Mapping[str, Any]) -> Non
         )
     start_from(trainer, state["current_step"], epoch, taken)
     restore_metrics(adapter.module, mine.get("metrics") or {})
+    if adapter.compute.states is not None:
+        adapter.compute.states.restore(mine.get("neuron_states") or {})
     if state.get("precision"):
         trainer.precision_plugin.load_state_dict(state["precision"])
+
+
+def record_work(session: Session, work: Work) -> None:
+    """Record in ``run.json`` what a step computes, unless it is there already."""
+    info = Run(session.folder).info if session.writes else {}
+    found = dict(vars(work))
+    if session.writes and info.get(WORK) != found:
+        session.check()
+        files.write_json(session.folder / files.RUN, info | {WORK: found})
 
 
 def begin_training(module: nn.Module) -> None:

@@ -19,6 +19,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.description.describe import describe_model
 from darkit.engine.description.exports import write_exports
 from darkit.engine.device import resolve_device, seed_generators
+from darkit.engine.fork import adopt_checkpoints, find_start, lineage_of, refuse_restored
 from darkit.engine.lightning import REFUSALS, leave_signals, on_error, restore_from
 from darkit.engine.log.progress import announce
 from darkit.engine.log.rows import Sink
@@ -33,13 +34,13 @@ from darkit.engine.native.settings import recorded_settings
 from darkit.engine.native.sharded import splitting, strategy_for
 from darkit.engine.native.state import other_processes
 from darkit.engine.processes import find_place
-from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
+from darkit.engine.resume import Resume, check_settings, warn_of_other_data
 from darkit.engine.same_data import agree_on_data
 from darkit.engine.session import DEFAULT_SERIES, Session
 from darkit.engine.together import all_went_well
 from darkit.errors import ConfigError, ReproductionWarning, listing
 from darkit.runs import Run
-from darkit.runs.names import refuse_existing
+from darkit.runs.names import refuse_existing, run_path
 
 ARGUMENTS = frozenset(
     {
@@ -50,12 +51,16 @@ ARGUMENTS = frozenset(
     }
 )
 """Arguments of `lightning.Trainer` that `fit` passes on for a LightningModule."""
-_MODULES_OWN = ("lr", "optimizer", "weight_decay", "betas", "scheduler", "warmup_step", "loss", "metrics")
+_MODULES_OWN = ("lr", "optimizer", "fused", "weight_decay", "betas", "scheduler", "warmup_step", "loss", "metrics")
 _CALLBACKS = {
     "ema_decay": "EMAWeightAveraging",
     "early_stop_patience": "EarlyStopping",
 }
 _PER_EPOCH = "eval_step_interval"
+_OF_OUR_LOOP = (
+    *("gradient_accumulation_steps", "global_batch_size", "ema_decay", "early_stop_patience", "spike_policy"),
+    "compile",
+)
 
 
 def trains_itself(model: nn.Module) -> bool:
@@ -98,6 +103,8 @@ def refuse_settings(model: nn.Module, config: TrainerConfig, objects: Sequence[s
             "global_batch_size is not for a LightningModule, whose loop counts batches: give batch_size and "
             "gradient_accumulation_steps."
         )
+    if "spike_policy" in given:
+        raise ConfigError("spike_policy is not for a LightningModule, whose loop darkit does not rewind: leave it out.")
     if "compile" in given:
         raise ConfigError("compile=True is not for a LightningModule: give torch.compile(model).")
 
@@ -139,7 +146,7 @@ class _OfRun(lightning.Callback):
 def refuse_beside(callback: str, config: TrainerConfig) -> None:
     """Refuse settings of darkit's own loop beside a callback that needs Lightning's. Raises `ConfigError`."""
     default = TrainerConfig()
-    for setting in ("gradient_accumulation_steps", "global_batch_size", "ema_decay", "early_stop_patience", "compile"):
+    for setting in _OF_OUR_LOOP:
         if getattr(config, setting) != getattr(default, setting):
             raise ConfigError(
                 f"{setting} is not possible beside the callback {callback}, for which Lightning's own loop trains: "
@@ -162,6 +169,7 @@ def train_native(
     arguments: Mapping[str, Any] | None = None,
     resume: bool | str | Resume | None = None,
     resume_overrides: bool = False,
+    fork: str | None = None,
     composed: str = "",
 ) -> Run:
     """Train a LightningModule with Lightning's own loop into a run below ``root``.
@@ -181,6 +189,7 @@ def train_native(
         arguments: Further arguments of `lightning.Trainer`; see `ARGUMENTS`.
         resume: As for `darkit.fit`; or the path of a ``.ckpt`` file that Lightning wrote.
         resume_overrides: As for `darkit.fit`.
+        fork: As for `darkit.fit`.
         composed: The composed config as YAML, or empty.
 
     Raises:
@@ -191,9 +200,11 @@ def train_native(
         raise ConfigError(f"There is no checkpoint {foreign}.")
     place = find_place(config)
     strategy = strategy_for(model, config, callbacks, place.size)
-    found = resume if isinstance(resume, Resume) else find_resume(root, config, None if foreign else resume)
-    same = found if found is not None and found.same_run else None
-    if config.name is not None and same is None and not place.rank:
+    if foreign is not None and fork:
+        raise ConfigError(f"fork={fork!r} and resume={foreign!r} both say what to start from: give one of them.")
+    found = resume if isinstance(resume, Resume) else find_start(root, config, None if foreign else resume, fork)
+    same = found if found is not None and found.restores else None
+    if config.name is not None and not place.rank and not (found and found.has_folder):
         refuse_existing(root, config.name)
     resolve_device(config)
     loaders = NativeData(data, val_data, config)
@@ -203,6 +214,9 @@ def train_native(
     settings = _settings(model, config, callbacks, arguments or {})
     last = settings["max_steps"] if settings["max_steps"] > 0 else None
     changes = check_settings(same, config, described.values, tokenizer, resume_overrides, max_step=last) if same else {}
+    refuse_restored(same, changes, allowed=resume_overrides)
+    if "fused" in changes:
+        raise ConfigError("fused cannot change at a resume beside callbacks for which Lightning's own loop trains.")
     state = same.content if same is not None else {}
     if state:
         refuse_other_loops(found.run.name, state)  # type: ignore[union-attr]
@@ -235,13 +249,15 @@ def train_native(
 
         def started() -> None:
             facts = loaders.facts()
-            if state and same is not None and session.writes:
-                warn_of_other_data(same.run, facts)
+            others = warn_of_other_data(same.run, facts) if state and same is not None and session.writes else {}
+            differing = {**changes, **others}
             if place.size > 1:  # Lightning's handler, installed since, communicates within whatever it interrupts
                 session.guard.install()
             record = recorded_settings(config, settings, _unused(model, loaders, config, last))
-            session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes)
+            lineage = lineage_of(found, differing) if session.writes else {}
+            session.describe(described, config, series or DEFAULT_SERIES, facts, composed, differing, lineage)
             if session.writes:
+                adopt_checkpoints(found, session.folder, session.run_id, config)
                 write_exports(session.folder, inner(model), record, tokenizer, described)
             if same is not None:
                 same.release()
@@ -274,9 +290,9 @@ def train_native(
 
 
 def _open(root: Path, config: TrainerConfig, model: nn.Module, same: Resume | None, rank: int) -> Session:
-    if same is not None:
-        return Session.reopen(same.run.path, same.step, rank=rank)
-    return Session.create(root, config, type(inner(model)).__name__, rank)
+    if same is not None and same.has_folder:
+        return Session.reopen(run_path(root, config.name), same.step, rank=rank)
+    return Session.create(root, config, type(inner(model)).__name__, rank, after=same.step if same is not None else 0)
 
 
 def _settings(

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
+from darkit.engine.checkpoints.lighter import refuse_without_optimizer
 from darkit.engine.config import AUTO, TrainerConfig
 from darkit.engine.description.exports import tokenizer_digest
+from darkit.engine.steps.fused import recorded_fused
 from darkit.engine.stores import launch_name
 from darkit.errors import CheckpointNotFoundError, ConfigError, ReproductionWarning, RunLockedError
 from darkit.runs import Run, files, load
@@ -26,6 +28,7 @@ _MATHEMATICS = (
     "batch_size",
     "lr",
     "optimizer",
+    "fused",
     "weight_decay",
     "betas",
     "scheduler",
@@ -38,11 +41,14 @@ _MATHEMATICS = (
     "device_num",
     "num_nodes",
     "seed",
+    "reset_state",
     "tokenizer",
 )
 _CUTS = ("device_num", "num_nodes", "batch_size", "gradient_accumulation_steps", "global_batch_size")
 _DRAWN = ("sample", "sample_parts", "fingerprint")
 _EXPECTED_TO_DIFFER = ("name", "project", "max_step", "max_epoch", "device")
+_NEVER_THE_SAME = ("name", "project")  # of a fork and its parent
+_FORKABLE = ("lr", "weight_decay", "betas", "scheduler", "warmup_step", "gradient_clip", "ema_decay")
 Changes = Mapping[str, tuple[Any, Any]]
 
 
@@ -57,6 +63,8 @@ class Resume:
         same_run: Whether that run is resumed; otherwise a new run starts from its weights.
         known: The steps of all checkpoints that existed when this one was chosen.
         automatic: Whether ``"auto"`` was given, so that a complete run is no mistake.
+        fork: Whether a new run continues from everything in the checkpoint, as `darkit.engine.fork` describes.
+        again: Whether the fork's folder exists, because it was killed before it had a checkpoint.
     """
 
     run: Run
@@ -65,10 +73,22 @@ class Resume:
     same_run: bool
     known: frozenset[int] = frozenset()
     automatic: bool = False
+    fork: bool = False
+    again: bool = False
+
+    @property
+    def restores(self) -> bool:
+        """Whether the training restores all of the checkpoint, and not only its weights."""
+        return self.same_run or self.fork
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether the run directory exists."""
+        return self.same_run or self.again
 
     @property
     def step(self) -> int:
-        """The last step before the resumed training, in the same run."""
+        """The last step before the resumed training, in the same run or the parent."""
         return self.checkpoint.step if self.checkpoint is not None else 0
 
     def describe(self, changes: Changes) -> str:
@@ -77,6 +97,9 @@ class Resume:
             text = f"Run {self.run.name!r} has no checkpoint yet; starting from step 0."
         elif self.same_run:
             text = f"Resuming run {self.run.name!r} from step {self.step}."
+        elif self.fork:
+            text = f"Forking {self.run.name}:{self.checkpoint.name}; the next step is {self.step + 1}."
+            text += "" if changes else " No setting differs from the parent's."
         else:
             text = f"Starting a new run from the weights of {self.run.name}:{self.checkpoint.name}."
         return text + (f" Changed: {_listed(changes)}." if changes else "")
@@ -115,8 +138,8 @@ class Resume:
             files.sync_folder(self.run.path)
 
 
-def warn_of_other_data(run: Run, facts: Mapping[str, Any]) -> None:
-    """Warn when the recorded facts of the data differ from those of the run.
+def warn_of_other_data(run: Run, facts: Mapping[str, Any]) -> Changes:
+    """Warn when the recorded facts of the data differ from those of the run, and return those that do.
 
     Samples are not compared: a dataset may draw them at random.
     """
@@ -130,6 +153,7 @@ def warn_of_other_data(run: Run, facts: Mapping[str, Any]) -> None:
             ReproductionWarning,
             stacklevel=2,
         )
+    return {f"data.{key}": (known[key], facts[key]) for key in changed}
 
 
 def _new_folder(run: Path) -> Path:
@@ -170,12 +194,17 @@ def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) ->
         folder = run_path(root, name)
         if not folder.exists():
             return None
-        _refuse_imported(Run(folder))
+        refuse_imported(Run(folder))
         files.refuse_linked_run(folder)
         if not list_checkpoints(folder):
+            if parent := Run(folder).fork:
+                begun = f"{parent.get('parent')}:{parent.get('checkpoint')}"
+                raise ConfigError(
+                    f"The run {name!r} is a fork without a checkpoint of its own. Give fork={begun!r} too."
+                )
             return Resume(Run(folder), None, {}, same_run=True)
     run = load(name, root=root)
-    _refuse_imported(run)
+    refuse_imported(run)
     same_run = config.name in (None, name)
     if same_run:
         files.refuse_linked_run(run.path)
@@ -187,11 +216,12 @@ def find_resume(root: Path, config: TrainerConfig, resume: bool | str | None) ->
             error.add_note(f"To start it again from step 0, set resume to 'auto' and name to {name!r}.")
         raise
     if same_run:
+        refuse_without_optimizer(run.name, checkpoint, content)
         config.name = name
     return Resume(run, checkpoint, content, same_run, known, automatic=resume == AUTO)
 
 
-def _refuse_imported(run: Run) -> None:
+def refuse_imported(run: Run) -> None:
     """Raise `ConfigError` for a run that was trained elsewhere; its next import would replace what is added here."""
     if run.origin:
         raise ConfigError(
@@ -237,8 +267,9 @@ def check_settings(
     changes = {
         key: pair
         for key, pair in _changes(found.run.trainer_config, public_values(config)).items()
-        if key not in _EXPECTED_TO_DIFFER
+        if key not in (_NEVER_THE_SAME if found.fork else _EXPECTED_TO_DIFFER)
     }
+    changes = _with_kernel(changes, found, config)
     changes |= {f"model.{key}": pair for key, pair in _changes(found.run.model_config, model_config).items()}
     digests = tokenizer_digest(found.run.path / files.TOKENIZER), tokenizer_digest(tokenizer)
     if None not in digests and digests[0] != digests[1]:
@@ -246,17 +277,42 @@ def check_settings(
     serious = {key: pair for key, pair in changes.items() if key in _MATHEMATICS or key.startswith("model.")}
     if keeps_steps:
         serious = {key: pair for key, pair in serious.items() if key not in _CUTS}
-    if serious and not allowed and found.checkpoint is not None:
+    if found.fork and not allowed:
+        _refuse_inexact_fork(found, serious)
+    elif serious and not allowed and found.checkpoint is not None:
         raise ConfigError(
             f"The run {found.run.name!r} was trained with other settings: {_listed(serious)}. Give the "
             "earlier values, or resume_overrides=true to resume with the new ones."
         )
     if max_step is not None and found.step >= max_step and not found.automatic:
         raise ConfigError(
-            f"The run {found.run.name!r} is at step {found.step} already. To resume it, max_step must be larger than "
-            f"that, not {max_step}."
+            f"The run {found.run.name!r} is at step {found.step} {'there' if found.fork else 'already'}. "
+            f"To {'fork' if found.fork else 'resume'} it, max_step must be larger than that, not {max_step}."
         )
     return changes
+
+
+def _refuse_inexact_fork(found: Resume, serious: Changes) -> None:
+    """Refuse changes with which a fork has no exact beginning. Raises `ConfigError`.
+
+    Weights decide whether the model may be another one.
+    """
+    refused = {key: pair for key, pair in serious.items() if key not in _FORKABLE and not key.startswith("model.")}
+    if refused:
+        raise ConfigError(
+            f"A fork of {found.run.name!r} cannot begin exactly at its step {found.step} with {_listed(refused)}: they "
+            "change the order of the data or what the restored state means. Give the earlier values, or "
+            "resume_overrides=true to fork with the new ones."
+        )
+
+
+def _with_kernel(changes: Changes, found: Resume, config: TrainerConfig) -> dict[str, tuple[Any, Any]]:
+    """Return changes in which ``fused`` is compared with what the run has used and not with its setting."""
+    rest = {key: pair for key, pair in changes.items() if key != "fused"}
+    used = recorded_fused(found.content)
+    if used is None or "optimizer" in rest or config.fused in ("auto", used):
+        return rest
+    return rest | {"fused": (used, config.fused)}
 
 
 def _refuse_unknown_settings(run: Run) -> None:

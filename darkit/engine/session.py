@@ -16,13 +16,14 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.data.workers import is_worker_death
 from darkit.engine.description.describe import ModelDescription
 from darkit.engine.description.scripts import refuse_in_script
+from darkit.engine.device import process_seed
 from darkit.engine.log.console import Console
 from darkit.engine.log.rows import RowStream, Sink
 from darkit.engine.log.system import SystemLog
 from darkit.engine.meeting import Meeting, agree_on_run, current
 from darkit.engine.resume import Changes
 from darkit.engine.steps.loss import is_out_of_memory
-from darkit.engine.stop import SignalGuard, StopRequest, StopTraining
+from darkit.engine.stop import Rewind, SignalGuard, StopRequest, StopTraining
 from darkit.errors import (
     ConfigError,
     NonFiniteLossError,
@@ -31,8 +32,9 @@ from darkit.errors import (
     StorageError,
     first_error,
 )
-from darkit.runs import files, seal, status
-from darkit.runs.checkpoints import list_checkpoints
+from darkit.runs import configs, files, seal, status
+from darkit.runs.checkpoints import checkpoint_steps
+from darkit.runs.code import CODE_SEAL, seal_code
 from darkit.runs.forks import forget_in_child
 from darkit.runs.lock import RunLock
 from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_values
@@ -76,17 +78,16 @@ class Session:
         end_reason: Why a training that ended well ended before its last planned step, in one sentence, or empty.
     """
 
-    def __init__(self, folder: Path, *, created: bool, writes: bool) -> None:
+    def __init__(self, folder: Path, *, created: bool, writes: bool, after: int = 0) -> None:
         self.folder = folder
         self.run_id = uuid.uuid4().hex
-        self.step = 0
+        self.step = self._first_step = after
         self.signs = 0
         self.end_reason = ""
         self.guard = SignalGuard(StopRequest())
         self.stream: RowStream | None = None
         self.writer: CheckpointWriter | None = None
         self.max_step: int | None = None
-        self._first_step = 0
         self._keeps_log = False
         self._created = created
         self._recorded = False
@@ -115,7 +116,7 @@ class Session:
             self._lock.check()
 
     @classmethod
-    def create(cls, root: Path, config: TrainerConfig, model_name: str, rank: int = 0) -> Self:
+    def create(cls, root: Path, config: TrainerConfig, model_name: str, rank: int = 0, *, after: int = 0) -> Self:
         """Create a run's folder under ``config.name``, or under a generated name that is then set there.
 
         Args:
@@ -123,6 +124,7 @@ class Session:
             config: The trainer's config.
             model_name: The start of a generated name.
             rank: The rank of this process; only rank 0 writes.
+            after: The step after which the run begins; of a fork that of its parent's checkpoint.
 
         Raises:
             NameInvalidError: The name is not valid.
@@ -132,18 +134,18 @@ class Session:
         """
         refuse_in_script()
         if rank:
-            agree_on_run(config, 0)
+            agree_on_run(config, after)
             if config.name is None:
                 raise ConfigError("Several processes that train together need a name= for their run.")
-            return cls(run_path(root, config.name), created=False, writes=False)
+            return cls(run_path(root, config.name), created=False, writes=False, after=after)
         if config.name is None:
             folder = create_fresh(root, model_name)
             config.name = folder.name
         else:
             folder = create_named(root, config.name)
-        agree_on_run(config, 0)
+        agree_on_run(config, after)
         try:
-            return cls(folder, created=True, writes=True)
+            return cls(folder, created=True, writes=True, after=after)
         except StorageError:  # the file system cannot lock it
             remove_unused(folder)
             raise
@@ -163,11 +165,10 @@ class Session:
         """
         refuse_in_script()
         agree_on_run(TrainerConfig(name=folder.name), step)
-        session = cls(folder, created=False, writes=not rank)
+        session = cls(folder, created=False, writes=not rank, after=step)
         if session.writes:
             files.remove_leftovers(folder)
         session.run_id = Run(folder).info.get("id", session.run_id)
-        session.step = session._first_step = step
         session._keeps_log = keep_log
         return session
 
@@ -179,18 +180,20 @@ class Session:
         data: Mapping[str, Any],
         composed: str = "",
         changes: Changes | None = None,
+        lineage: Mapping[str, Any] | None = None,
     ) -> None:
         """Write ``run.json``, and ``config.yaml`` of a composed config, for a new run; add an entry for a resumed one.
 
         ``data`` has facts about the training data, ``composed`` is the composed config as YAML, or empty, and
-        ``changes`` are the settings of a resumed run that differ from before. ``model`` is None if it is not known, or
-        not known anew; ``config`` is None for a loop that seeds its generators itself.
+        ``changes`` are the settings of a resumed run that differ from before. ``lineage`` says what a fork began from.
+        ``model`` is None if it is not known, or not known anew; ``config`` is None for a loop that seeds its generators
+        itself.
         """
         if not self.writes:
             return
         self.check()
         project = (config.project if config is not None else None) or self.project
-        if not self._created and (self.step or self._keeps_log) and Run(self.folder).info:
+        if not self._created and not lineage and (self.step or self._keeps_log) and Run(self.folder).info:
             self._record_resume(changes or {}, model, project)
             return
         described = describe_environment()
@@ -202,10 +205,13 @@ class Session:
             **({"project": project} if project else {}),
             "model": (model or ModelDescription("", "none", "", {})).as_dict(),
             "series": {name: list(columns) for name, columns in check_series(series).items()},
-            **({"made_by": START_RUN} if config is None else {"seed": config.seed}),
+            **({"made_by": START_RUN} if config is None else configs.recorded_settings(config)),
             "data": dict(data),
+            "initial_seed": process_seed(),
+            **({"fork": dict(lineage)} if lineage else {}),
             **described,
         }
+        facts[CODE_SEAL] = seal_code(facts, environment)
         if composed:
             facts["composed_seal"] = seal.make(composed, purpose=files.COMPOSED_CONFIG)
         files.write_json(self.folder / files.ENVIRONMENT, environment)
@@ -222,9 +228,7 @@ class Session:
         environment["git"].pop("diff", None)
         packages = environment.pop("environment")["packages"]
         environment["packages"] = changed_packages(Run(self.folder).environment.get("packages"), packages)
-        described = (
-            {} if self._keeps_log or model is None else {"model": model.as_dict()}
-        )  # config.json too is rewritten then
+        described = {} if self._keeps_log or model is None else {"model": model.as_dict()}  # as config.json then
         pairs = {key: list(pair) for key, pair in changes.items()}
         entry = {"after_step": self.step, "time": time.time(), "changes": pairs, **environment}
         files.write_json(
@@ -326,7 +330,8 @@ class Session:
             for name, part in parts:
                 try:
                     if isinstance(part, status.StatusWriter):
-                        part.close(*self._outcome(failure))
+                        lost = failure.step if isinstance(failure, NonFiniteLossError) else None
+                        part.close(*self._outcome(failure), lost)
                         forget_stop(self.folder)
                     elif part is not None:
                         part.close()
@@ -347,7 +352,7 @@ class Session:
             self.guard.request.ask(f"Stopped by {request.get('by', 'a person')}.")
 
     def _outcome(self, error: BaseException | None) -> tuple[str, str, str]:
-        asked = self.guard.request.reason
+        asked = self.guard.request.reason or (str(error) if isinstance(error, Rewind) else "")
         if asked and (isinstance(error, _WAYS_OUT) or (error is None and self.step != self.max_step)):
             return status.STOPPED, asked, ""
         if error is None:
@@ -363,7 +368,8 @@ class Session:
             return
         try:
             self.check()
-            if not list_checkpoints(self.folder) and not last_values(self.folder / files.LOG):
+            last = max(checkpoint_steps(self.folder), default=-1)  # a fork has its parent's from the start
+            if last <= (self._first_step or -1) and not last_values(self.folder / files.LOG):
                 shutil.rmtree(self.folder)
         except RunReplacedError:  # the folder is now another run's
             return

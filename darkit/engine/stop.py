@@ -165,3 +165,17 @@ def requeue() -> bool:
 
 class StopTraining(BaseException):
     """Leave a hand-written loop at the end of a step after a request to stop, past any ``except Exception``."""
+
+
+class Rewind(StopTraining):
+    """Leave a training for an earlier checkpoint, from which it begins again.
+
+    Attributes:
+        found: What to resume from.
+        request: The request to stop, if one came meanwhile.
+    """
+
+    def __init__(self, reason: str, found: Any, request: StopRequest) -> None:
+        super().__init__(reason)
+        self.found = found
+        self.request = request

@@ -19,6 +19,7 @@ from darkit.errors import ConfigError, ProcessFailedError
 
 Store = Any  # torch.distributed.Store, which has no complete type
 _ANSWER = timedelta(seconds=10)  # within which the server answers
+_GROUPS = "default_pg/"  # torch's prefix of what the processes of a group tell each other
 _named = 0  # runs of this process that were named after their launch
 _open: dict[int, Store] = {}  # by port: the server ends with its last reference
 
@@ -65,6 +66,16 @@ def open_store(
         ) from error
     _open[store.port] = store
     return store, store.port, hosts
+
+
+def clear_groups(store: Store) -> None:
+    """Remove the process groups that an earlier attempt left in torchrun's store; only before one is made in this.
+
+    torchrun keeps one store through its restarts, and torch would connect to the addresses of processes that are gone.
+    """
+    for key in store.list_keys():
+        if key.startswith(_GROUPS):
+            store.delete_key(key)
 
 
 def store_of_group() -> Store:

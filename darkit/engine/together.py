@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from lightning import Trainer
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.launchers import find_launched, number
+from darkit.engine.launchers import find_launched, number, uses_agents_store
 from darkit.engine.log.progress import speaking
 from darkit.engine.meeting import PATIENCE, Meeting, current, set_current
 from darkit.engine.processes import (
@@ -26,7 +26,7 @@ from darkit.engine.processes import (
     started_by_launcher,
 )
 from darkit.engine.stop import StopRequest, StopTraining
-from darkit.engine.stores import Store, open_store, share, store_of_group
+from darkit.engine.stores import Store, clear_groups, open_store, share, store_of_group
 from darkit.runs.configs import public_values
 
 _OWN = ("name", "device")  # settings in which the processes of a training may differ
@@ -161,6 +161,8 @@ def _meet(place: Place) -> Meeting:
         store, port, hosts = open_store(
             address, port, place.rank, PATIENCE, lambda: is_child and not started_by_launcher()
         )
+        if not place.rank and uses_agents_store():
+            clear_groups(store)  # before this process says that it is here: the others wait for that
         if own and isinstance(environment, FixedEnvironment):
             environment.meet_at(port)
     return _start(store, place.rank, place.size, hosts=hosts)

@@ -26,19 +26,21 @@ from darkit.engine.data.fingerprint import describe_data
 from darkit.engine.data.fits import check_fits, refuse_uninitialized, small_batch
 from darkit.engine.data.loaders import make_loaders
 from darkit.engine.data.shards import ordered_datasets
+from darkit.engine.data.validation import ValidationBatches
 from darkit.engine.description.describe import config_values, describe_model
 from darkit.engine.device import resolve_device, seed_generators
 from darkit.engine.elastic import keep_steps, set_global_batch
 from darkit.engine.foreign import needing_lightning, refuse_callbacks, refuse_module, with_data_module
+from darkit.engine.fork import adopt_checkpoints, changed_since, find_start, lineage_of, refuse_other_loop
 from darkit.engine.log.loggers import LoggerSink, as_loggers
 from darkit.engine.log.progress import announce
 from darkit.engine.loop import (
-    ValidationBatches,
     make_callbacks,
     make_sinks,
     make_trainer,
     may_add_metrics,
     quiet_lightning,
+    record_work,
     restore,
     retention_of,
     run_loop,
@@ -48,9 +50,10 @@ from darkit.engine.metrics.gathering import Metrics
 from darkit.engine.native.plain import PlainModule
 from darkit.engine.native_training import ARGUMENTS, refuse_beside, refuse_settings, train_native, trains_itself
 from darkit.engine.processes import find_place
-from darkit.engine.resume import Resume, check_settings, find_resume, warn_of_other_data
+from darkit.engine.resume import Resume, check_settings, warn_of_other_data
 from darkit.engine.same_data import agree_on_data, prepare_once
 from darkit.engine.session import DEFAULT_SERIES, Session
+from darkit.engine.spikes import refuse_spike_policy, rewinding, spike_guard
 from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.averages import averages_of, raw_weights
 from darkit.engine.steps.loss import finds_own_loss, make_step
@@ -60,7 +63,7 @@ from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run, base
 from darkit.runs.configs import public_values
 from darkit.runs.forks import keep
-from darkit.runs.names import refuse_existing
+from darkit.runs.names import refuse_existing, run_path
 
 
 def fit(
@@ -82,6 +85,7 @@ def fit(
     logger: Any = None,
     resume: bool | str | None = None,
     resume_overrides: bool = False,
+    fork: str | None = None,
     **overrides: Any,
 ) -> Run:
     """Train a model into a run.
@@ -116,6 +120,9 @@ def fit(
             another ``name``, starts a new run from its weights. ``"auto"`` resumes the run called ``name`` if it
             exists, and starts it otherwise; a complete run is returned with its weights in the model.
         resume_overrides: Whether a run may resume with other settings that change its mathematics.
+        fork: ``"NAME"`` or ``"NAME:CHECKPOINT"``: start a new run that continues from everything in that checkpoint,
+            with the settings given here. What it began from and what differs is recorded; a killed fork continues with
+            ``resume="auto"`` too.
         **overrides: Fields of `TrainerConfig`; for such a LightningModule also arguments of `lightning.Trainer`, such
             as ``val_check_interval``.
 
@@ -156,6 +163,7 @@ def fit(
         callbacks=callbacks,
         resume=resume,
         resume_overrides=resume_overrides,
+        fork=fork,
         arguments=arguments,
         loggers=as_loggers(logger),
     )
@@ -163,6 +171,7 @@ def fit(
 
 @joined
 @with_data_module
+@rewinding
 def train_run(
     model: nn.Module,
     data: Any,
@@ -180,6 +189,7 @@ def train_run(
     callbacks: Sequence[lightning.Callback] = (),
     resume: bool | str | Resume | None = None,
     resume_overrides: bool = False,
+    fork: str | None = None,
     evaluate: Callable[..., StepEvaluate] = StepEvaluate,
     session: Session | None = None,
     started: Callable[[Session], None] | None = None,
@@ -210,6 +220,7 @@ def train_run(
         arguments=arguments,
         resume=resume,
         resume_overrides=resume_overrides,
+        fork=fork,
         composed=composed,
     )
     names = needing_lightning(callbacks)
@@ -224,7 +235,7 @@ def train_run(
         return native(model)
     refuse_module(model)
     refuse_shadows(config, [field.name for field in fields(TrainerConfig)])
-    compute = make_step(model, loss, Metrics(metrics))
+    compute = make_step(model, loss, Metrics(metrics), reset_state=config.reset_state)
     if names:
         refuse_beside(names[0], config)
         return native(
@@ -232,9 +243,11 @@ def train_run(
         )
     place = find_place(config)
     refuse_strategy(config, place.size, optimizer)
-    found = resume if isinstance(resume, Resume) else find_resume(root, config, resume)
-    same = found if found is not None and found.same_run else None
-    if config.name is not None and session is None and same is None and not place.rank:
+    refuse_spike_policy(config, place.size, callbacks, own_session=session is not None)
+    found = resume if isinstance(resume, Resume) else find_start(root, config, resume, fork)
+    refuse_other_loop(found)
+    same = found if found is not None and found.restores else None
+    if config.name is not None and session is None and not place.rank and not (found and found.has_folder):
         refuse_existing(root, config.name)
     resolve_device(config)
     refuse_uninitialized(model)
@@ -290,14 +303,20 @@ def train_run(
             optimizer=optimizer,
             scheduler=scheduler,
             resume=state or None,
-            changed=changes,
+            changed=changed_since(same, changes),
+            tell=functools.partial(record_work, session),
         )
         facts = describe_data(loaders)
         if state and same is not None and session.writes:
-            warn_of_other_data(same.run, facts)
+            changes = {**changes, **warn_of_other_data(same.run, facts)}
         if session.writes:
             warn_of_inexactness(loaders, config)
-        session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes)
+            if compute.states is not None:
+                announce(compute.states.describe())
+        lineage = lineage_of(found, changes) if session.writes else {}
+        session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes, lineage)
+        if session.writes:
+            adopt_checkpoints(found, session.folder, session.run_id, config)
         sinks = [LoggerSink(logger) for logger in loggers] if session.writes else []
         session.begin(
             config.max_step,
@@ -317,11 +336,14 @@ def train_run(
             evaluation = evaluate(validation, config.eval_step_interval, config.eval_iters, compute.evaluation)
         try:
             with quiet_lightning(), place.applied():
-                composition = make_callbacks(session, model, config, tokenizer, evaluation, callbacks, state, described)
+                further = [*callbacks, *spike_guard(session, config, adapter.feed)]
+                composition = make_callbacks(session, model, config, tokenizer, evaluation, further, state, described)
                 trainer = make_trainer(session, config, composition, place)
                 seed_generators(config.seed + trainer.global_rank)
                 restore(trainer, adapter, state)
                 run_loop(trainer, adapter, config, session.guard, few_shapes=has_few_shapes(loaders))
+                if compute.states is not None and config.reset_state:
+                    compute.states.reset()
                 written = session.writer.wait if session.writer is not None else None
                 loads_best = config.load_best_at_end and all_went_well(trainer, session.guard.request, written)
             if adapter.data_ended:
@@ -347,9 +369,9 @@ def train_run(
 
 def _open(root: Path, config: TrainerConfig, model: nn.Module, same: Resume | None, rank: int) -> Session:
     """Open the resumed run, or create a new one."""
-    if same is not None:
-        return Session.reopen(same.run.path, same.step, rank=rank)
-    return Session.create(root, config, type(bare(model)).__name__, rank)
+    if same is not None and same.has_folder:
+        return Session.reopen(run_path(root, config.name), same.step, rank=rank)
+    return Session.create(root, config, type(bare(model)).__name__, rank, after=same.step if same is not None else 0)
 
 
 def _why_complete(same: Resume, config: TrainerConfig) -> str:

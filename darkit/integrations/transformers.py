@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from darkit.core.active import ActiveRun, start_run
 from darkit.core.loop_control import (
@@ -23,6 +22,7 @@ from darkit.core.loop_control import (
     watch_signals,
 )
 from darkit.engine.processes import agree_to_stop, process_group
+from darkit.engine.steps.parts import is_split
 from darkit.engine.stop import SignalGuard, StopRequest
 from darkit.errors import ConfigError, LogError, RunExistsError
 from darkit.runs import Run, base, files, list_runs
@@ -252,7 +252,7 @@ class RunCallback(TrainerCallback, ExportableState):
             return None
         kind = str(getattr(args.distributed_state, "distributed_type", ""))
         spread = any(name in kind for name in ("FSDP", "DEEPSPEED", "MEGATRON", "TP"))
-        return None if spread or any(isinstance(value, DTensor) for value in model.parameters()) else model
+        return None if spread or any(is_split(value) for value in model.parameters()) else model
 
     def _is_asked(self, step: int) -> bool:
         """Return whether a stop is requested: the same in all processes."""

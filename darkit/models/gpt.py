@@ -10,6 +10,7 @@ Shapes: B batch, T time, C hidden size, V vocabulary, H query heads, G key and v
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_choice, check_flag, check_multiple, check_share, check_sizes
+from .functions import as_pairs, cross_entropy, has_own_backward, is_plain, rms_norm, split_rotated
+from .laid_out import LaidOut, side_by_side
 
 _NORMS = ("rms", "layer")
 _POSITIONS = ("rotary", "learned")
@@ -77,6 +80,7 @@ class Cache:
 
     Attributes:
         length: Number of tokens so far.
+        linear: The layers that compute the new tokens.
     """
 
     def __init__(self, config: GPTConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -84,6 +88,7 @@ class Cache:
         shape = (config.num_layers, 2, batch_size, config.kv_heads, config.context_length, size)
         self._store = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
+        self.linear = LaidOut()
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Add keys and values (B, G, T, D) of a layer of new tokens, and return those of all."""
@@ -145,10 +150,10 @@ class GPT(nn.Module):
             hidden = block(hidden, rotary, cache)
         if cache is not None:
             cache.length = end
-        logits: Tensor = self.head(self.norm(hidden))
+        logits: Tensor = _linear(cache)(self.norm(hidden), self.head)
         if targets is None:
             return logits
-        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return logits, cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def make_cache(self, batch_size: int = 1) -> Cache:
         """Return an empty cache for a batch of sequences."""
@@ -178,7 +183,9 @@ class _Block(nn.Module):
     def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
         attended: Tensor = self.dropout(self.attention(self.attention_norm(hidden), rotary, cache))
         hidden = hidden + attended
-        computed: Tensor = self.dropout(self.down(F.gelu(self.up(self.feed_forward_norm(hidden)))))
+        linear = _linear(cache)
+        wide = F.gelu(linear(self.feed_forward_norm(hidden), self.up))
+        computed: Tensor = self.dropout(linear(wide, self.down))
         return hidden + computed
 
 
@@ -196,10 +203,16 @@ class _Attention(nn.Module):
 
     def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
         batch, time, _ = hidden.shape
-        query = self.query(hidden).view(batch, time, self.heads, self.size).transpose(1, 2)
-        key, value = self.key_value(hidden).view(batch, time, 2, self.groups, self.size).permute(2, 0, 3, 1, 4)
-        if self.rotary:
-            query, key = _rotate(query, rotary), _rotate(key, rotary)
+        plain = cache is None and is_plain(self.query) and is_plain(self.key_value)
+        if plain and self.rotary and has_own_backward(hidden):
+            query, key, value = self._project_rotated(hidden, rotary)
+        else:
+            parts = self._project(hidden, plain, cache).view(batch, time, -1, self.size)
+            turned, value = torch.split(parts, [self.heads + self.groups, self.groups], dim=2)
+            if self.rotary:
+                turned = _rotate(turned, rotary)
+            query, key = torch.split(turned, [self.heads, self.groups], dim=2)
+            query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         seen = 0
         if cache is not None:
             seen = cache.length
@@ -216,12 +229,45 @@ class _Attention(nn.Module):
             is_causal=not seen,
             enable_gqa=self.groups != self.heads,
         )
-        joined: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, time, -1))
-        return joined
+        return _linear(cache)(mixed.transpose(1, 2).reshape(batch, time, -1), self.output)
+
+    def _project(self, hidden: Tensor, plain: bool, cache: Cache | None) -> Tensor:
+        """Return queries, keys and values side by side, as one product where joining the weights pays."""
+        if plain:
+            return F.linear(hidden, torch.cat((self.query.weight, self.key_value.weight)))
+        return _linear(cache)(hidden, self.query, self.key_value)
+
+    def _project_rotated(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, with the pairs of D side by side in the first two."""
+        key, value = self.key_value.weight.chunk(2)
+        weight = torch.cat((as_pairs(self.query.weight, self.size), as_pairs(key, self.size), value))
+        projected = torch.unflatten(F.linear(hidden, weight), -1, (-1, self.size))
+        cosines, sines = (table[:, : self.size // 2].to(hidden.dtype) for table in rotary)
+        return split_rotated(projected, self.heads, self.groups, torch.complex(cosines, sines))
+
+
+class _RMSNorm(nn.RMSNorm):
+    """The norm of torch, with the backward pass of `darkit.models.functions.rms_norm` where that is faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not has_own_backward(x):
+            return super().forward(x)
+        eps = self.eps or torch.finfo(x.dtype).eps
+        if torch.is_grad_enabled():
+            return rms_norm(x, self.weight, eps)
+        if x.numel() == x.shape[-1]:  # one new token, where a call costs more than what it computes
+            norm = float(torch.linalg.vector_norm(x))
+            return (x * self.weight).mul_(1 / math.sqrt(norm * norm / x.numel() + eps))
+        return super().forward(x)
+
+
+def _linear(cache: Cache | None) -> Callable[..., Tensor]:
+    """Return the function that calls linear layers, side by side."""
+    return side_by_side if cache is None else cache.linear
 
 
 def _norm(config: GPTConfig) -> nn.Module:
-    return nn.RMSNorm(config.hidden_size) if config.norm == "rms" else nn.LayerNorm(config.hidden_size)
+    return _RMSNorm(config.hidden_size) if config.norm == "rms" else nn.LayerNorm(config.hidden_size)
 
 
 def _rotary_tables(config: GPTConfig) -> tuple[Tensor, Tensor]:
@@ -233,8 +279,8 @@ def _rotary_tables(config: GPTConfig) -> tuple[Tensor, Tensor]:
 
 
 def _rotate(vectors: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate vectors (B, H, T, D) by their positions; the halves of D are the pairs."""
-    cosines, sines = (table.to(vectors.dtype) for table in rotary)
+    """Rotate vectors (B, T, H, D) by their positions; the halves of D are the pairs."""
+    cosines, sines = (table[:, None].to(vectors.dtype) for table in rotary)
     first, second = vectors.chunk(2, dim=-1)
     rotated: Tensor = vectors * cosines + torch.cat((-second, first), dim=-1) * sines
     return rotated

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_multiple, check_positive, check_share, check_sizes
-from .spiking import share_saved, snntorch
+from .spiking import snntorch
 
 _INIT_STD = 0.02  # BERT's
 
@@ -112,33 +112,6 @@ class SpikeBERT(nn.Module):
         Raises:
             ValueError: There are more tokens than the context length.
         """
-        return self._predict(input_ids, attention_mask, token_type_ids, labels, next_sentence_label)[0]
-
-    def training_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Compute the loss and the firing rates.
-
-        Args:
-            batch: What `forward` takes, with ``labels``.
-
-        Returns:
-            ``loss``; ``firing_rate_N``, the fraction of neurons of block N that fire per token and time step; and
-            ``synops_saved``; see `darkit.models.spiking.share_saved`.
-        """
-        found, rates = self._predict(**batch)
-        values = {"loss": found["loss"]}
-        values |= {f"firing_rate_{layer}": rate.mean() for layer, rate in enumerate(rates)}
-        values["synops_saved"] = self._share_saved(rates)
-        return values
-
-    def _predict(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        next_sentence_label: Tensor | None = None,
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the result of `forward`, and firing rates (layers, 4)."""
         time = input_ids.shape[1]
         if time > self.config.context_length:
             raise ValueError(f"{time} tokens do not fit into a context of {self.config.context_length}.")
@@ -146,10 +119,8 @@ class SpikeBERT(nn.Module):
         hidden = hidden + (self.types.weight[0] if token_type_ids is None else self.types(token_type_ids))
         mask = None if attention_mask is None else attention_mask.bool()[None, :, None, None, :]
         steps = hidden.expand(self.config.time_steps, *hidden.shape)
-        rates = []
         for block in self.blocks:
-            steps, found = block(steps, mask)
-            rates.append(found)
+            steps = block(steps, mask)
         hidden = self.norm(steps.mean(0))
         found = {
             "logits": self.head(self.transform_norm(F.gelu(self.transform(hidden)))),
@@ -164,17 +135,7 @@ class SpikeBERT(nn.Module):
             losses.append(0 * found["next_sentence_logits"].sum())
         if losses:
             found["loss"] = torch.stack(losses).sum()
-        return found, torch.stack(rates)
-
-    def _share_saved(self, rates: Tensor) -> Tensor:
-        """Count every time step; a dense model needs only one."""
-        config = self.config
-        size = config.hidden_size
-        sizes = (3 * size * size, size * size, size * config.feed_forward_size, config.feed_forward_size * size)
-        spiking = [
-            (config.time_steps * rate, count) for block in rates for rate, count in zip(block, sizes, strict=True)
-        ]
-        return share_saved(spiking, 2 * size * size + config.vocab_size * size)
+        return found
 
 
 class ElasticNeurons(nn.Module):
@@ -188,6 +149,9 @@ class ElasticNeurons(nn.Module):
         threshold: The initial threshold and amplitude.
     """
 
+    spike_time_axis = 0
+    """The axis of time in the spikes, for whatever measures them."""
+
     def __init__(self, beta: float, threshold: float) -> None:
         super().__init__()
         self.beta = beta
@@ -195,14 +159,14 @@ class ElasticNeurons(nn.Module):
         self.threshold = nn.Parameter(torch.tensor(float(threshold)))
         self.amplitude = nn.Parameter(torch.tensor(float(threshold)))
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Run the neurons over time.
 
         Args:
             inputs: The input currents (S, ...).
 
         Returns:
-            Spikes (S, ...), each -amplitude, 0 or amplitude, and the fraction that is not 0.
+            Spikes (S, ...), each -amplitude, 0 or amplitude.
         """
         threshold = self.threshold.abs()
         potential: Tensor | None = None
@@ -210,8 +174,7 @@ class ElasticNeurons(nn.Module):
         for step in inputs.unbind():
             potential = step if potential is None else self.beta * (potential - self.amplitude * spikes[-1]) + step
             spikes.append(self.surrogate(potential - threshold) - self.surrogate(-potential - threshold))
-        fired = torch.stack(spikes)
-        return self.amplitude * fired, fired.detach().abs().mean()
+        return self.amplitude * torch.stack(spikes)
 
 
 class _Block(nn.Module):
@@ -229,15 +192,16 @@ class _Block(nn.Module):
         self.up_norm = nn.LayerNorm(config.feed_forward_size)
         self.mixed_norm = nn.LayerNorm(size)
 
-    def forward(self, steps: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return steps (S, B, T, C) from those before, and the firing rates of the four groups of neurons (4)."""
+    def forward(self, steps: Tensor, mask: Tensor | None) -> Tensor:
+        """Return steps (S, B, T, C) from those before."""
         before_attention, before_output, before_up, before_down = self.neurons
-        spikes, first = before_attention(self.attention_norm(steps))
+        spikes = before_attention(self.attention_norm(steps))
         joined = self.query_key_value(spikes).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
         query, key, value = joined.unbind()
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(2, 3).flatten(-2)
-        spikes, second = before_output(self.mixed_norm(mixed))
+        spikes = before_output(self.mixed_norm(mixed))
         steps = steps + self.output(spikes)
-        spikes, third = before_up(self.feed_forward_norm(steps))
-        spikes, fourth = before_down(self.up_norm(self.up(spikes)))
-        return steps + self.down(spikes), torch.stack((first, second, third, fourth))
+        spikes = before_up(self.feed_forward_norm(steps))
+        spikes = before_down(self.up_norm(self.up(spikes)))
+        whole: Tensor = steps + self.down(spikes)
+        return whole

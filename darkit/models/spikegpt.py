@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_flag, check_positive, check_share, check_sizes
-from .spiking import LeakyNeurons, share_saved, snntorch
+from .functions import cross_entropy
+from .spiking import LeakyNeurons, SpikeLinear, snntorch
 
 _INIT_STD = 0.02
 _LARGEST_KEY = 30.0  # bound of the exponent, so that sums stay finite and above 0 in float32
@@ -126,51 +127,20 @@ class SpikeGPT(nn.Module):
         Returns:
             Logits (B, T, V), and with targets also the mean cross-entropy in nats.
         """
-        logits, _ = self._predict(tokens, cache)
+        hidden = self.embedding(tokens)
+        state = cache if cache is not None else self.make_cache(tokens.shape[0])
+        for layer, block in enumerate(self.blocks):
+            hidden, state.blocks[layer] = block(hidden, state.blocks[layer])
+        state.length += tokens.shape[1]
+        logits: Tensor = self.head(self.norm(hidden))
         if targets is None:
             return logits
-        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """Compute the loss and the firing rates.
-
-        Args:
-            batch: Ids (B, T) and the next ids (B, T).
-
-        Returns:
-            ``loss``; ``firing_rate_N``, the fraction of neurons of block N that fire per token; and ``synops_saved``;
-            see `darkit.models.spiking.share_saved`.
-        """
-        tokens, targets = batch
-        logits, rates = self._predict(tokens, None)
-        found = {"loss": F.cross_entropy(logits.flatten(0, 1), targets.flatten())}
-        found |= {f"firing_rate_{layer}": rate.mean() for layer, rate in enumerate(rates[:, ::2])}
-        found["synops_saved"] = self._share_saved(rates[:, 1::2])
-        return found
+        return logits, cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def make_cache(self, batch_size: int = 1) -> State:
         """Return an initial state for a batch of sequences."""
         weight = self.embedding.weight
         return State(self.config, batch_size, weight.device, weight.dtype)
-
-    def _predict(self, tokens: Tensor, cache: State | None) -> tuple[Tensor, Tensor]:
-        """Return logits and, per block, firing rates and fractions of inputs that are not 0 (layers, 4)."""
-        hidden = self.embedding(tokens)
-        state = cache if cache is not None else self.make_cache(tokens.shape[0])
-        rates = []
-        for layer, block in enumerate(self.blocks):
-            hidden, state.blocks[layer], found = block(hidden, state.blocks[layer])
-            rates.append(found)
-        state.length += tokens.shape[1]
-        return self.head(self.norm(hidden)), torch.stack(rates)
-
-    def _share_saved(self, active: Tensor) -> Tensor:
-        size, wide = self.config.hidden_size, self.config.feed_forward_size
-        spiking = []
-        for mixing, feeding in active:
-            spiking += [(mixing, 3 * size * size), (feeding, (wide + size) * size)]
-        dense = self.config.num_layers * (size * size + wide * size) + self.config.vocab_size * size
-        return share_saved(spiking, dense)
 
     def _initialize(self) -> None:
         """Initialize as GPT-2: normal weights, those of residual outputs scaled down by the depth."""
@@ -192,15 +162,13 @@ class _Block(nn.Module):
         self.feeding_neurons = LeakyNeurons(config.beta, config.threshold)
         self.feeding = _ChannelMixing(config, layer)
 
-    def forward(self, hidden: Tensor, state: _BlockState) -> tuple[Tensor, _BlockState, Tensor]:
+    def forward(self, hidden: Tensor, state: _BlockState) -> tuple[Tensor, _BlockState]:
         spikes, before, mixing = _fire(self.mixing_norm(hidden), self.mixing_neurons, state.mixing)
-        rates = [_share_active(spikes), _share_active(torch.maximum(spikes, before))]
         mixed, sums = self.mixing(spikes, before, state.sums)
         hidden = hidden + mixed
         spikes, before, feeding = _fire(self.feeding_norm(hidden), self.feeding_neurons, state.feeding)
-        rates += [_share_active(spikes), _share_active(torch.maximum(spikes, before))]
         hidden = hidden + self.feeding(spikes, before)
-        return hidden, _BlockState(mixing, sums.detach(), feeding), torch.stack(rates)
+        return hidden, _BlockState(mixing, sums.detach(), feeding)
 
 
 def _fire(inputs: Tensor, neurons: nn.Module, state: _HalfState) -> tuple[Tensor, Tensor, _HalfState]:
@@ -208,10 +176,6 @@ def _fire(inputs: Tensor, neurons: nn.Module, state: _HalfState) -> tuple[Tensor
     spikes, potential = neurons(inputs, state.potential)
     before = torch.cat((state.spikes[:, None], spikes[:, :-1]), dim=1)
     return spikes, before, _HalfState(potential, spikes[:, -1].detach())
-
-
-def _share_active(spikes: Tensor) -> Tensor:
-    return spikes.detach().mean()
 
 
 class _TimeMixing(nn.Module):
@@ -226,9 +190,9 @@ class _TimeMixing(nn.Module):
         self.key_share = nn.Parameter(share.clone())
         self.value_share = nn.Parameter(share + 0.3 * depth)
         self.gate_share = nn.Parameter(share**0.5)
-        self.key = nn.Linear(size, size, bias=False)
-        self.value = nn.Linear(size, size, bias=False)
-        self.gate = nn.Linear(size, size, bias=False)
+        self.key = SpikeLinear(size, size, bias=False)
+        self.value = SpikeLinear(size, size, bias=False)
+        self.gate = SpikeLinear(size, size, bias=False)
         self.output = nn.Linear(size, size, bias=False)
 
     def forward(self, spikes: Tensor, before: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
@@ -246,9 +210,9 @@ class _ChannelMixing(nn.Module):
         share = (torch.arange(size) / max(1, size - 1)) ** (1 - layer / config.num_layers)
         self.up_share = nn.Parameter(share.clone())
         self.gate_share = nn.Parameter(share.clone())
-        self.up = nn.Linear(size, config.feed_forward_size, bias=False)
+        self.up = SpikeLinear(size, config.feed_forward_size, bias=False)
         self.down = nn.Linear(config.feed_forward_size, size, bias=False)
-        self.gate = nn.Linear(size, size, bias=False)
+        self.gate = SpikeLinear(size, size, bias=False)
 
     def forward(self, spikes: Tensor, before: Tensor) -> Tensor:
         wide = F.relu(self.up(torch.lerp(before, spikes, self.up_share))).square()
@@ -270,20 +234,35 @@ def mix_over_time(key: Tensor, value: Tensor, decay: Tensor, bonus: Tensor, sums
         The means (B, T, C), and the sums after these tokens (2, B, C).
     """
     weights = key.clamp(-_LARGEST_KEY, _LARGEST_KEY).exp()
-    both = torch.stack((weights * value, weights)).permute(3, 0, 1, 2)  # (C, 2, B, T)
-    past = sums.permute(2, 0, 1)  # (C, 2, B)
-    pieces = []
-    for first in range(0, key.shape[1], _CHUNK):
-        chunk = both[..., first : first + _CHUNK]
-        steps = torch.arange(chunk.shape[-1], device=key.device)
-        fading = torch.exp(-decay[:, None] * steps)  # (C, T)
-        between = steps[None, :] - steps[:, None] - 1  # steps from a token (rows) to a later one (columns)
-        reach = torch.exp(-decay[:, None, None] * between.clamp(min=0)) * (between >= 0)  # (C, T, T)
-        inside = torch.bmm(chunk.flatten(1, 2), reach).view_as(chunk)
-        pieces.append(inside + past[..., None] * fading[:, None, None])
-        ending = fading.flip(-1)  # decay to the end of the chunk
-        past = past * torch.exp(-decay * len(steps))[:, None, None] + (chunk * ending[:, None, None]).sum(-1)
-    numerator, denominator = (torch.cat(pieces, dim=-1) + both * bonus.clamp(-5, 5).exp()[:, None, None, None]).permute(
-        1, 2, 3, 0
-    )
-    return numerator / denominator, past.permute(1, 2, 0)
+    # (C, 2, B, T) in memory too, forwards and backwards: products of other layouts are copied channel by channel
+    both = torch.stack([part.permute(2, 0, 1) for part in (weights * value, weights)], dim=1)
+    past = sums.permute(2, 0, 1)[..., None]  # (C, 2, B, 1)
+    present = bonus.clamp(-5, 5).exp()
+    pieces, matrices = [], {}
+    for chunk in torch.split(both, _CHUNK, dim=-1):
+        size = chunk.shape[-1]
+        if size not in matrices:
+            matrices[size] = _fading(size, decay, present)
+        joined = torch.cat((past, chunk), dim=-1)
+        mixed = torch.bmm(joined.flatten(1, 2), matrices[size]).view_as(joined)
+        piece, past = torch.split(mixed, [size, 1], dim=-1)
+        pieces.append(piece)
+    numerator, denominator = torch.cat(pieces, dim=-1).unbind(1)
+    return (numerator / denominator).permute(1, 2, 0), past[..., 0].permute(1, 2, 0)
+
+
+def _fading(size: int, decay: Tensor, present: Tensor) -> Tensor:
+    """Return the weights of a chunk's sums: from what came before and each token, to each token and what is left.
+
+    Args:
+        size: Tokens of the chunk, T.
+        decay: Decrease of a log weight per token (C).
+        present: Weight of the current token itself (C).
+
+    Returns:
+        Weights (C, 1 + T, T + 1).
+    """
+    places = torch.arange(size + 1, device=decay.device)
+    between = places[None, :] - places[:, None]  # tokens between the one of a row and that of a column
+    fading = torch.exp(-decay[:, None, None] * between.clamp(min=0)) * (between >= 0)
+    return fading + present[:, None, None] * (between == -1)

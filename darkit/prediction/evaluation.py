@@ -86,8 +86,8 @@ def measure_run(
     model = predicter.model
     choice = data if isinstance(data, DataChoice) else DataChoice(data, loss=loss)
     samples = choice.train if choice.val is None else choice.val
-    _compare_tokenizers(run, choice.tokenizer)
-    _compare_labels(label_names(run, model), getattr(samples, "facts", {}).get("label_names"))
+    compare_tokenizers(run, choice.tokenizer)
+    compare_labels(label_names(run, model), getattr(samples, "facts", {}).get("label_names"))
     function = loss or (None if finds_own_loss(model) else choice.loss_for(model))
     config = TrainerConfig(batch_size=batch_size, device=predicter.device.partition(":")[0])
     seed_generators(config.seed)  # random samples are the same each time
@@ -127,7 +127,7 @@ def _with_accuracy(step: Compute, model: nn.Module) -> Compute:
     return compute
 
 
-def _compare_tokenizers(run: Run, data: Any) -> None:
+def compare_tokenizers(run: Run, data: Any) -> None:
     """Raise `DataError` if the data has another tokenizer than the run."""
     mine, theirs = tokenizer_digest(run.path / files.TOKENIZER), tokenizer_digest(data)
     if None not in (mine, theirs) and mine != theirs:
@@ -137,7 +137,7 @@ def _compare_tokenizers(run: Run, data: Any) -> None:
         )
 
 
-def _compare_labels(run: list[str], data: list[str] | None) -> None:
+def compare_labels(run: list[str], data: list[str] | None) -> None:
     """Raise `DataError` if the data has other labels than the run."""
     if run and data and list(run) != list(data):
         raise DataError(f"The labels of this data are {', '.join(data)}, but the model predicts {', '.join(run)}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -22,14 +21,15 @@ from darkit.errors import ConfigError, ModelError
 from darkit.prediction.classification import label_texts
 from darkit.prediction.rebuild import build_model
 from darkit.prediction.tasks import label_names, task_of
-from darkit.prediction.text.generate import stream_text
+from darkit.prediction.text.generate import stream_texts
 from darkit.prediction.text.masked import fill_masks
 from darkit.prediction.text.seq2seq import stream_target
-from darkit.runs import Run, base, load
-from darkit.runs.checkpoints import Checkpoint, find_checkpoint
-from darkit.runs.names import split_reference
+from darkit.runs import Run, base, files, load
+from darkit.runs.checkpoints import COMPLETE, Checkpoint, find_checkpoint
+from darkit.runs.names import run_path, split_reference
 from darkit.runs.tasks import CLASSIFICATION, MASKED, REGRESSION, SEQ2SEQ
 
+_EXTERNAL = "external_config.json"  # of a run of DarwinKit's, which has no run.json
 _LOADED: WeakKeyDictionary[nn.Module, Checkpoint] = WeakKeyDictionary()
 """The checkpoint of each loaded model; `Predicter.get_model` may be overridden and returns only the model."""
 
@@ -51,6 +51,7 @@ class Predicter:
 
     checkpoint: Checkpoint | None = None
     _registry: ClassVar[dict[str, type[Predicter]]] = {}
+    _builds_registered: ClassVar[bool] = True  # of a class itself, not of its subclasses
 
     def __init__(self, name: str, model: nn.Module, device: str = "cpu") -> None:
         self.name = name
@@ -93,14 +94,14 @@ class Predicter:
         """
         reference, wanted = cls._refer(name, checkpoint)
         chosen: type[Any] = cls
-        if cls is Predicter:
-            class_name = cls._run(reference).model_class.rpartition(".")[2]
-            chosen = Predicter._registry.get(class_name, cls)
+        if "_builds_registered" in vars(cls):
+            found = Predicter._registry.get(str(cls.get_external_config_json(reference).get("model_class")), cls)
+            chosen = found if issubclass(found, cls) else cls
         if model is None:
             model = chosen.get_model(reference, wanted)
         else:
             cls._load(reference, wanted, model)
-        predicter = chosen(reference, model, _resolve(device))
+        predicter = chosen._make(reference, model, _resolve(device))
         predicter.checkpoint = _LOADED.get(model)
         return predicter  # type: ignore[no-any-return]
 
@@ -108,6 +109,18 @@ class Predicter:
     def get_root(cls) -> Path:
         """Return the root of the runs; a subclass may override it."""
         return base()
+
+    @classmethod
+    def get_save_directory(cls, name: str) -> Path:
+        """Return the run directory, whether it exists or not."""
+        return run_path(Path(cls.get_root()), cls._refer(name, None)[0])
+
+    @classmethod
+    def get_external_config_json(cls, name: str) -> dict[str, Any]:
+        """Return the name of the model's class, its curves, and what the run forked, by DarwinKit's names."""
+        run = cls._run(name)
+        own = {"model_class": run.model_class.rpartition(".")[2], "series": run.series, "fork": run.fork or None}
+        return own if run.info else files.read_json(run.path / _EXTERNAL)
 
     @classmethod
     def get_checkpoint(cls, name: str, checkpoint: str | int | None = None) -> Path:
@@ -187,14 +200,31 @@ class Predicter:
         found = self._predict_texts(input if several else [input], settings)
         return found if several else found[0]
 
+    def _predict(self, ctx: Any) -> Any:
+        """Return the likeliest token (1) after a text's tokens (1, time); a subclass may override it.
+
+        `darkit.lm.main.Predicter` generates text with it.
+        """
+        outputs = self.model(ctx)
+        logits = getattr(outputs, "logits", outputs)
+        return logits.reshape(-1, logits.shape[-1])[-1:].argmax(1)
+
     def _predict_texts(self, texts: list[str], settings: dict[str, Any]) -> list[Any]:
         with undisturbed(self.model):
             if self.task == MASKED:
                 return [fill_masks(self.model, self.tokenizer, text, **settings) for text in texts]
             if self.task in (CLASSIFICATION, REGRESSION):
                 return list(label_texts(self.model, self.tokenizer, texts, self.task, self.label_names, **settings))
-        stream: Callable[..., Iterator[str]] = stream_target if self.task == SEQ2SEQ else stream_text
-        return [kept(self.model, stream(self.model, self.tokenizer, text, **settings)) for text in texts]
+        if self.task == SEQ2SEQ:
+            streams = [stream_target(self.model, self.tokenizer, text, **settings) for text in texts]
+        else:
+            streams = stream_texts(self.model, self.tokenizer, texts, **settings)
+        return [kept(self.model, stream) for stream in streams]
+
+    @classmethod
+    def _make(cls, name: str, model: nn.Module, device: str) -> Self:
+        """Call the constructor."""
+        return cls(name, model, device)
 
     @classmethod
     def _run(cls, name: str) -> Run:
@@ -202,8 +232,9 @@ class Predicter:
 
     @classmethod
     def _refer(cls, name: str, checkpoint: str | int | None) -> tuple[str, str | int | None]:
-        reference, wanted = split_reference(name)
-        return reference, checkpoint if checkpoint is not None else wanted
+        reference, found = split_reference(name)
+        wanted = checkpoint if checkpoint is not None else found
+        return reference, None if wanted == COMPLETE else wanted
 
     @classmethod
     def _load(cls, name: str, checkpoint: str | int | None, model: nn.Module, *, own_types: bool = True) -> None:

@@ -111,7 +111,11 @@ class SshStore:
             **options,
         )
         self._in_time = partial(sync, self._system.loop, timeout=PATIENCE)
-        self._files: Any = self._in_time(self._system.client.start_sftp_client)
+        try:
+            self._files: Any = self._in_time(self._system.client.start_sftp_client)
+        except BaseException:
+            self.close()
+            raise
 
     def list(self, path: str) -> list[Item]:
         """Return what is in a folder."""

@@ -28,13 +28,21 @@ def best_mode(trainer: Mapping[str, Any], *names: str) -> str:
         trainer: The trainer's config, for its `monitor` and `mode`.
         names: What the metric is called: its column, and its series where that has another name.
     """
+    return known_mode(trainer, *names) or "min"
+
+
+def known_mode(trainer: Mapping[str, Any], *names: str) -> str | None:
+    """Return ``max`` or ``min`` as `best_mode`; None where nothing says that a high or a low value is better.
+
+    Of a learning rate or a firing rate no value is the best.
+    """
     mode = trainer.get("mode")
     if mode in ("min", "max") and trainer.get("monitor") in names:
         return str(mode)
     words = {word for name in names for word in _BREAKS.split(name.replace("mAP", "map"))}
     words = {word.lower() for word in words}
     words |= {word.rstrip("0123456789") for word in words}
-    return "max" if words & _HIGHER and not words & _LOWER else "min"
+    return "min" if words & _LOWER else "max" if words & _HIGHER else None
 
 
 def is_better(value: float, than: float | None, mode: str) -> bool:

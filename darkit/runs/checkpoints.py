@@ -23,7 +23,13 @@ from darkit.runs.inert import inert
 from darkit.runs.lock import is_locked
 
 logger = logging.getLogger(__name__)
+WITHOUT_OPTIMIZER = "without_optimizer"
+"""Entry of a manifest: size and sha256 of the file without the state of the optimizer, before it takes its place."""
+COMPLETE = "complete"
+"""DarwinKit's name of the checkpoint of a complete training: the last one."""
+_SHORT = re.compile(r"iter-[0-9]{1,19}")
 _NAME = re.compile(r"iter-(0|[1-9][0-9]*)-ckpt(\.pth)?")
+_DIGITS = 16  # of a step: beyond, numbers in JSON are no longer exact
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Checkpoint:
         metrics: The values logged at the same step.
         problem: Why it cannot be trusted, or empty.
         is_folder: Whether it is a folder, with the parts of a model that several processes held.
+        has_optimizer: Whether a training can be resumed from it exactly; with ``keep_optimizer="last"``, older ones
+            have only weights.
     """
 
     step: int
@@ -47,6 +55,7 @@ class Checkpoint:
     metrics: dict[str, float] = field(default_factory=dict)
     problem: str = ""
     is_folder: bool = False
+    has_optimizer: bool = True
 
     def __fspath__(self) -> str:
         """Return the path, so that, of a file, ``torch.load(checkpoint)`` and ``open(checkpoint, "rb")`` work."""
@@ -103,6 +112,12 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted({int(match[1]) for match in map(_NAME.fullmatch, names) if match})
 
 
+def step_of(name: str) -> int | None:
+    """Return the step of the checkpoint that has a name, or None for a name of another form."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match and len(match[1]) < _DIGITS else None
+
+
 def candidates(folder: Path) -> list[Checkpoint]:
     """Return the checkpoints that a training can resume from, best first.
 
@@ -137,8 +152,8 @@ def find_checkpoint(folder: Path, wanted: str | int | None = None) -> Checkpoint
 
     Args:
         folder: The run directory.
-        wanted: ``iter-400-ckpt``, with or without ``.pth``; ``400``; or None or ``latest`` for the highest step that
-            can be trusted.
+        wanted: ``iter-400-ckpt``, with or without ``.pth``; ``iter-400``; ``400``; or None or ``latest`` for the
+            highest step that can be trusted.
 
     Raises:
         CheckpointNotFoundError: There is none of that name; the text lists what there is.
@@ -149,6 +164,8 @@ def find_checkpoint(folder: Path, wanted: str | int | None = None) -> Checkpoint
             raise CheckpointNotFoundError(f"The run {folder.name!r} has no checkpoint yet.")
         return latest
     text = str(wanted).removesuffix(".pth")
+    if _SHORT.fullmatch(text):
+        text = text.removeprefix("iter-")
     name = f"iter-{int(text)}-ckpt" if text.isascii() and text.isdecimal() and len(text) < 20 else text
     existing = list_checkpoints(folder)
     for checkpoint in existing:
@@ -183,10 +200,15 @@ def describe_checkpoint(path: Path, step: int = 0) -> Checkpoint | None:
         return Checkpoint(step, path, size, str(digest), _metrics(manifest), problem, is_folder=True)
     if not stat.S_ISREG(found.st_mode):
         return None
-    size, digest = found.st_size, manifest.get("sha256")
-    expected = manifest.get("size", size)
+    size, lighter = found.st_size, manifest.get(WITHOUT_OPTIMIZER)
+    if isinstance(lighter, dict) and lighter.get("size") == size:
+        described, has_optimizer = lighter, False
+    else:
+        described, has_optimizer = manifest, True
+    digest, expected = described.get("sha256"), described.get("size", size)
     problem = "" if size == expected else f"it has {size} bytes where its manifest says {inert(expected)[:40]}"
-    return Checkpoint(step, path, size, digest if isinstance(digest, str) else "", _metrics(manifest), problem)
+    digest = digest if isinstance(digest, str) else ""
+    return Checkpoint(step, path, size, digest, _metrics(manifest), problem, has_optimizer=has_optimizer)
 
 
 def _metrics(manifest: dict[str, Any]) -> dict[str, float]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import site
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 _PACKAGE_PARENT = Path(__file__).parents[2]
 
 
-def python_module(module: str, *words: str) -> list[str]:
+def python_module(module: str, *words: str, flags: Sequence[str] = ()) -> list[str]:
     """Return the command that runs a module as ``python -m`` does, but not from the working directory.
 
     ``-P`` keeps an ``http.py`` there from being imported in place of the library's. What a process needs from the
-    working directory, such as a person's model, it adds to the path itself once its own imports are done.
+    working directory, such as a person's model, it adds to the path itself once its own imports are done. ``flags`` are
+    further options of the interpreter.
     """
-    return [sys.executable, "-P", "-m", module, *words]
+    return [sys.executable, *flags, "-P", "-m", module, *words]
 
 
 @contextmanager

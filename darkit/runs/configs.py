@@ -49,6 +49,20 @@ def attributes_of(config: Any) -> dict[Any, Any]:
     return {name: value for name, value in values.items() if not name.startswith("_")}
 
 
+def recorded_settings(config: Any) -> dict[str, Any]:
+    """Return what ``run.json`` records of a trainer's config: its seed, and which settings are not as by default.
+
+    The values of all settings are in ``trainer_config.json``.
+    """
+    given = []
+    for field in dataclasses.fields(config):
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        if default is dataclasses.MISSING or plain(getattr(config, field.name)) != plain(default):
+            given.append(field.name)
+    return {"seed": config.seed, "settings_given": given}
+
+
 def plain(value: Any) -> Any:
     """Turn a value into one that JSON can hold; what has no such form becomes its text."""
     if isinstance(value, enum.Enum):

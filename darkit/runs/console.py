@@ -71,5 +71,33 @@ def read_console(folder: Path, limit: int = HEAD + TAIL + 2 * _SLACK) -> str:
     return data.decode("utf-8", "replace")
 
 
+def follow_console(folder: Path, after: int, limit: int) -> tuple[str, int, bool]:
+    """Return the whole lines that a run printed after a place in its ``console.log``.
+
+    Args:
+        folder: The run directory.
+        after: The place, as this function returned it last; 0 at first.
+        limit: The most bytes; of more the end is returned.
+
+    Returns:
+        The text, the place after it, and whether it continues what was returned before: not where lines are left out
+        in between, or when the file was cut.
+    """
+    try:
+        with open_regular(folder / files.CONSOLE) as descriptor:
+            size = os.fstat(descriptor).st_size
+            continues = 0 <= size - after <= limit
+            start = after if continues else max(0, size - limit)
+            data = read_at(descriptor, limit, start)
+    except FileNotFoundError:
+        return "", 0, after == 0
+    except (UnreadableError, OSError) as error:
+        logger.warning("Cannot read the console of %s: %s", folder, error)
+        return "", 0, after == 0
+    whole = _whole_lines(data)
+    first = 0 if continues or not start else whole.find(b"\n") + 1
+    return whole[first:].decode("utf-8", "replace"), start + len(whole), continues
+
+
 def _whole_lines(data: bytes) -> bytes:
     return data[: data.rfind(b"\n") + 1]

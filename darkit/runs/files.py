@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -35,11 +35,12 @@ NOTES = "notes.json"
 SYSTEM_LOG = "system_log.csv"
 MEDIA = "media"
 CONSOLE = "console.log"
+EXCEPTION = "exception.log"
 LOCK = ".lock"
 NOTES_LOCK = ".notes.lock"
 _OWN = frozenset(
     {MODEL_CONFIG, TRAINER_CONFIG, TOKENIZER, TOKENIZER_FOLDER, COMPOSED_CONFIG, RUN, MODEL_SOURCE, STATUS, LOG}
-    | {ENVIRONMENT, TENSORBOARD, STOP, NOTES, NOTES_LOCK, SYSTEM_LOG, LOCK, MEDIA, CONSOLE}
+    | {ENVIRONMENT, TENSORBOARD, STOP, NOTES, NOTES_LOCK, SYSTEM_LOG, LOCK, MEDIA, CONSOLE, EXCEPTION}
 )
 _CHECKPOINT = "iter-"  # the prefix of checkpoints and their manifests
 _BLOCK = 4096  # bytes; file systems allocate space in blocks of this size, or larger
@@ -47,7 +48,9 @@ _OLD = 3600.0  # seconds; no write of a small file takes longer
 
 
 @contextmanager
-def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[bytes]]:
+def open_atomically(
+    path: Path, *, stale: Path | None = None, prepare: Callable[[], None] = lambda: None
+) -> Iterator[IO[bytes]]:
     """Open a temporary file, for writing and reading, that replaces ``path`` unless the block raises.
 
     The file is synchronised before it is renamed, and the folder before this returns. After an error, ``path`` is
@@ -56,6 +59,7 @@ def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[byt
     Args:
         path: The file.
         stale: A file that describes the old content of ``path``; it is deleted durably before the rename.
+        prepare: Called before the rename, when the new content is durable; if it raises, the old content stays.
 
     Raises:
         StorageError: The file system failed, for example because it is full.
@@ -70,6 +74,7 @@ def open_atomically(path: Path, *, stale: Path | None = None) -> Iterator[IO[byt
             if stale is not None and stale.exists():
                 stale.unlink()
                 sync_folder(path.parent)
+            prepare()
             os.replace(temporary, path)
             sync_folder(path.parent)
         except BaseException:
@@ -106,8 +111,13 @@ def refuse_linked_run(folder: Path) -> None:
         StorageError: One of the files, or a file in one of the folders, is a link, a pipe or a device.
     """
     for path in sorted(folder.iterdir()):
-        if path.name in _OWN or path.name.startswith(_CHECKPOINT):
+        if is_own(path.name):
             refuse_links(path)
+
+
+def is_own(name: str) -> bool:
+    """Return whether a file or folder of this name in a run directory is darkit's own."""
+    return name in _OWN or name.startswith(_CHECKPOINT)
 
 
 def remove_leftovers(folder: Path) -> None:

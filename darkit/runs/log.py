@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkit.errors import LogError, StorageError, nearest
 from darkit.runs import files
-from darkit.runs.records import check_column, format_header, format_value, parse_fields, parse_header, parse_row
+from darkit.runs.records import check_column, format_header, format_rows, parse_fields, parse_header, parse_row
 from darkit.runs.safe import UnreadableError, open_for_writing, open_regular
 from darkit.runs.table import read_table
 
@@ -82,11 +82,11 @@ class CsvLog:
             LogError: A row does not fit the columns; nothing was written.
             StorageError: The file system refused; the log is as long as before.
         """
-        new = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in self._known]
-        self.check(new)
-        self._add_columns(new)
-        lines = [",".join([format_value(row.get(column)) for column in self.columns]) + "\n" for row in rows]
-        self._write("".join(lines).encode("utf-8", "backslashreplace"))
+        if not self._known.issuperset(set().union(*rows)):
+            new = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in self._known]
+            self.check(new)
+            self._add_columns(new)
+        self._write(format_rows(rows, self.columns).encode("utf-8", "backslashreplace"))
 
     def cut_after(self, step: int) -> None:
         """Drop the rows of later steps, by a rewrite beside and a replace: a resumed run writes them again."""

@@ -21,7 +21,9 @@ LONGEST_TAG = 60  # characters
 MOST_TAGS = 30
 LONGEST_NOTE = 20_000  # characters
 MOST_EVALUATIONS = 200
+MOST_COLOURS = 64
 OWN_DATA = "the run's own data"  # what an evaluation on that is called
+_LONGEST_FILE = 2**20  # bytes
 _LARGEST = 1e300  # a whole number in JSON may be larger than a float holds
 _LONGEST_WORD = 500  # characters of what an evaluation is called
 
@@ -53,6 +55,7 @@ class Notes:
         archived: Whether the run is put away: kept, but not shown by default.
         evaluations: How it was evaluated after its training, the newest last.
         project: The project that a person moved it to, empty for none; None if it was not moved (`project_of`).
+        colour: The place of the colour of its curves that a person chose; None if nobody did.
         problem: Why the file cannot be read, or empty; it is not written.
         revision: How often the words were changed until they were read; None for words that were not read.
     """
@@ -62,6 +65,7 @@ class Notes:
     archived: bool = False
     evaluations: tuple[Evaluation, ...] = ()
     project: str | None = field(default=None, compare=False)
+    colour: int | None = None
     problem: str = ""
     revision: int | None = field(default=None, compare=False)
 
@@ -69,19 +73,20 @@ class Notes:
 def read_notes(folder: Path) -> Notes:
     """Read a run's notes; what is missing or has another form than it should counts as empty."""
     try:
-        values = read_object(folder / files.NOTES, 2**20)
+        values = read_object(folder / files.NOTES, _LONGEST_FILE)
     except FileNotFoundError:
         return Notes(revision=0)
     except (OSError, UnreadableError) as error:
         return Notes(problem=str(error))
     tags, note, revision = values.get("tags"), values.get("note"), values.get("revision")
-    project = values.get("project")
+    project, colour = values.get("project"), values.get("colour")
     return Notes(
         tags=_clean_tags(tags) if isinstance(tags, list) else (),
         note=note[:LONGEST_NOTE] if isinstance(note, str) else "",
         archived=values.get("archived") is True,
         evaluations=_read_evaluations(values.get("evaluations")),
         project=project if isinstance(project, str) and (not project or is_name(project)) else None,
+        colour=colour if type(colour) is int and 0 <= colour < MOST_COLOURS else None,
         revision=revision if type(revision) is int and revision >= 0 else 0,
     )
 
@@ -193,6 +198,19 @@ def set_project(folder: Path, project: str) -> None:
         _write(folder, replace(_readable(folder), project=project))
 
 
+def set_colour(folder: Path, colour: int | None) -> None:
+    """Choose the colour of a run's curves, by its place in the palette, or leave it to the run's name with None.
+
+    Raises:
+        ConfigError: The colour is unknown, or the notes cannot be read and would be lost.
+        StorageError: The file system refused.
+    """
+    if colour is not None and not 0 <= colour < MOST_COLOURS:
+        raise ConfigError(f"The colour of a run is a number from 0 to {MOST_COLOURS - 1}, not {colour}.")
+    with one_writer(folder):
+        _write(folder, replace(_readable(folder), colour=colour))
+
+
 def project_of(info: Mapping[str, Any], notes: Notes) -> str:
     """Return the project of a run, or empty text.
 
@@ -216,11 +234,21 @@ def _readable(folder: Path) -> Notes:
 
 
 def _write(folder: Path, notes: Notes) -> None:
-    values = asdict(notes)
+    """Write notes in place of those there, of which what another version wrote, or a longer note, is kept."""
+    try:
+        there = read_object(folder / files.NOTES, _LONGEST_FILE)
+    except FileNotFoundError:
+        there = {}
+    values = {**asdict(notes), "tags": list(notes.tags)}
     del values["problem"]
-    if notes.project is None:
-        del values["project"]
-    files.write_json(folder / files.NOTES, {**values, "tags": list(notes.tags)})
+    for name in ("project", "colour"):
+        if values[name] is None:
+            del values[name]
+    note = there.get("note")
+    if isinstance(note, str) and len(note) > LONGEST_NOTE and notes.note == note[:LONGEST_NOTE]:
+        values["note"] = note
+    others = {name: value for name, value in there.items() if name not in Notes.__dataclass_fields__}
+    files.write_json(folder / files.NOTES, {**others, **values})
 
 
 def _read_evaluations(values: Any) -> tuple[Evaluation, ...]:

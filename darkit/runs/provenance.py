@@ -25,9 +25,10 @@ def describe_environment(folder: Path | None = None) -> dict[str, Any]:
         folder: Whose git repository counts; by default the working directory.
 
     Returns:
-        ``versions``, ``git`` (commit, diff and the names of imported files that it does not track, or empty outside a
-        repository), ``command`` and ``host``; and ``environment``, which has a file of its own: ``packages`` (the
-        versions of all that is installed), ``files`` (the content of those untracked files) and ``left_out``.
+        ``versions``, ``git`` (the repository's folder, commit, diff and the names of imported files that it does not
+        track, or empty outside a repository), ``command``, the working ``folder`` and ``host``; and ``environment``,
+        which has a file of its own: ``packages`` (the versions of all that is installed), ``files`` (the content of
+        those untracked files) and ``left_out``.
     """
     git, untracked = _git(folder or Path())
     packages = installed_packages()
@@ -39,8 +40,16 @@ def describe_environment(folder: Path | None = None) -> dict[str, Any]:
         },
         "git": git,
         "command": [sys.executable, *sys.orig_argv[1:]],
+        "folder": _absolute(folder or Path()),
         "host": {"name": socket.gethostname(), "system": platform.platform()},
     }
+
+
+def _absolute(folder: Path) -> str:
+    try:
+        return str(folder.absolute())
+    except FileNotFoundError:  # the working directory was deleted
+        return ""
 
 
 def _git(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -53,13 +62,13 @@ def _git(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     names = [*untracked["files"], *untracked["left_out"]]
     listed = {"untracked": names} if names else {}
     if not commit:
-        return ({"commit": "", "diff": "", **listed} if names else {}), untracked
+        return ({"top": top, "commit": "", "diff": "", **listed} if names else {}), untracked
     diff = _ask_git(folder, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
     if diff is None:
         diff = "[git could not tell]\n"
     if len(diff) > _LONGEST_DIFF:
         diff = f"{diff[:_LONGEST_DIFF]}\n[{len(diff) - _LONGEST_DIFF} more characters left out]"
-    return {"commit": commit.strip(), "diff": diff, **listed}, untracked
+    return {"top": top, "commit": commit.strip(), "diff": diff, **listed}, untracked
 
 
 def _ask_git(folder: Path, *arguments: str) -> str | None:

@@ -26,6 +26,7 @@ class Retention:
         best: How many of the best besides.
         monitor: The metric by which they are the best.
         mode: ``min`` or ``max``: whether a small or a large value is good.
+        optimizer: Which of them keep the state of the optimizer: ``all``, or only the ``last`` one.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -35,6 +36,7 @@ class Retention:
     best: int = 0
     monitor: str = "val_loss"
     mode: str = "min"
+    optimizer: str = "all"
 
     def __post_init__(self) -> None:
         if self.last is not None and self.last < 1:
@@ -43,6 +45,8 @@ class Retention:
             raise ConfigError(f"keep_best must be at least 0, not {self.best}.")
         if self.mode not in ("min", "max"):
             raise ConfigError(f"mode must be one of min, max, not {self.mode!r}.")
+        if self.optimizer not in ("all", "last"):
+            raise ConfigError(f"keep_optimizer must be one of all, last, not {self.optimizer!r}.")
 
     def superseded(self, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
         """Return those that are not kept, lowest step first."""
@@ -56,6 +60,16 @@ class Retention:
         if self.best and (self.last is None or not ranked):
             kept |= {checkpoint.step for checkpoint in whole if self.monitor not in checkpoint.metrics}
         return [checkpoint for checkpoint in ordered if checkpoint.step not in kept]
+
+    def too_heavy(self, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+        """Return those that lose the state of the optimizer, lowest step first: verified files before the highest step.
+
+        The highest step counts only if it is verified; otherwise all stay as they are.
+        """
+        ordered = sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
+        if self.optimizer == "all" or not ordered or not ordered[-1].verified:
+            return []
+        return [one for one in ordered[:-1] if one.verified and one.has_optimizer and not one.is_folder]
 
     def ranked(self, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
         """Return those with a finite score, best first; of equal ones the lowest step first."""

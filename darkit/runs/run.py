@@ -10,6 +10,7 @@ from darkit.errors import RunNotFoundError, StorageError, nearest
 from darkit.runs import files
 from darkit.runs.checkpoints import Checkpoint, latest_checkpoint, list_checkpoints
 from darkit.runs.home import base
+from darkit.runs.html import run_html
 from darkit.runs.inert import inert
 from darkit.runs.log import read_log
 from darkit.runs.names import is_name, run_path, split_reference
@@ -36,6 +37,14 @@ class Run:
     def __repr__(self) -> str:
         details = self.details
         return f"Run({self.name!r}, {inert(details.state)}, step {details.step}, {str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: state, last and best values, and a small chart."""
+        try:
+            log, problem = self.log(), ""
+        except StorageError as error:
+            log, problem = None, str(error)
+        return run_html(self.name, self.details, log, self.series, self.trainer_config, problem)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and other.path == self.path
@@ -101,6 +110,11 @@ class Run:
         """Which log an imported run was made of: its kind, path and digest; empty for a run of darkit's own."""
         origin = self.info.get("origin")
         return origin if isinstance(origin, dict) else {}
+
+    @property
+    def fork(self) -> dict[str, Any]:
+        """Of a fork the run, checkpoint and digest it began from, and its changes; see `darkit.runs.lineage`."""
+        return as_dict(self.info.get("fork"))
 
     @property
     def created(self) -> float:

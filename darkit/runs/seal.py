@@ -18,9 +18,12 @@ _KEY = "seal.key"
 _LENGTH = 32  # bytes
 
 
-def make(text: str, *, purpose: str = "") -> str:
-    """Return the seal of a text for a purpose; empty where no key can be kept. The first call makes the key."""
-    key = _read() or _create()
+def make(text: str, *, purpose: str = "", new_home: bool = True) -> str:
+    """Return the seal of a text for a purpose; empty where no key can be kept.
+
+    The first call makes the key, and the home for it; without ``new_home`` only in a home that exists.
+    """
+    key = _read() or (_create() if new_home or home().is_dir() else b"")
     return _digest(key, purpose, text) if key else ""
 
 

@@ -27,7 +27,7 @@ LONGEST_INDEX = 2**28  # bytes
 MOST_PARTS = 2**22  # entries of an index and all of their parts: a thousand processes with four thousand tensors
 _PART = re.compile(r"state\.pth|index\.json|shard-(0|[1-9][0-9]{0,6})\.pth")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PIECE = 2**20  # bytes
+_PIECE = 2**24  # bytes
 Parts = Mapping[str, tuple[int, str]]
 """Size in bytes and sha256 of each file, by its name."""
 
@@ -67,12 +67,12 @@ def describe_folder(folder: Path, manifest: Mapping[str, Any]) -> tuple[int, str
     return total, ""
 
 
-def find_damage(folder: Path, manifest: Mapping[str, Any]) -> str:
+def find_folder_damage(folder: Path, manifest: Mapping[str, Any]) -> str:
     """Read all files and compare them with the manifest; return what differs, or empty text."""
     parts, problem = _listed(manifest)
     for name, (_, digest) in parts.items():
         try:
-            if _sha256(folder / name) != digest:
+            if sha256_of(folder / name) != digest:
                 return f"the sha256 of its file {name} is not the one in its manifest"
         except FileNotFoundError:
             return f"its file {name} is missing"
@@ -109,6 +109,24 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(away)
 
 
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal sha256 of a regular file.
+
+    It is read in large pieces: a thread beside one that holds the interpreter's lock needs that lock once per piece.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UnreadableError: It is not a regular file.
+        OSError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as descriptor, open(descriptor, "rb", buffering=0, closefd=False) as file:
+        buffer = memoryview(bytearray(min(_PIECE, os.fstat(descriptor).st_size or 1)))
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
+
+
 def _listed(manifest: Mapping[str, Any]) -> tuple[dict[str, tuple[int, str]], str]:
     """Return the files that a manifest lists, or why it cannot be trusted."""
     if not manifest:
@@ -133,11 +151,3 @@ def _listed(manifest: Mapping[str, Any]) -> tuple[dict[str, tuple[int, str]], st
 def _digest(parts: Parts) -> str:
     text = "".join(f"{digest} {size} {name}\n" for name, (size, digest) in sorted(parts.items()))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open_regular(path) as descriptor:
-        while piece := os.read(descriptor, _PIECE):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -56,6 +56,7 @@ class Status:
         pid: The process that trains, for information only.
         reason: Why it ended or stalled, in one sentence; empty while it is running.
         traceback: The exception's traceback when it crashed; else empty.
+        diverged: The step of which the loss or a weight was not finite and ended the run, or None.
     """
 
     state: str = CRASHED
@@ -67,6 +68,7 @@ class Status:
     pid: int = 0
     reason: str = ""
     traceback: str = ""
+    diverged: int | None = None
 
 
 _KINDS = {name: int | float if kind is float else kind for name, kind in get_type_hints(Status).items()}
@@ -242,11 +244,11 @@ class StatusWriter:
         self._thread = threading.Thread(target=self._work, name="darkit-status", daemon=True)
         self._thread.start()
 
-    def close(self, state: str, reason: str = "", traceback: str = "") -> None:
+    def close(self, state: str, reason: str = "", traceback: str = "", diverged: int | None = None) -> None:
         """Write the final status. Raises `StorageError`."""
         self._ended.set()
         self._thread.join()
-        self._write(state, reason, traceback)
+        self._write(state, reason, traceback, diverged)
 
     def _work(self) -> None:
         written, last = time.monotonic(), (RUNNING, self.max_step)
@@ -285,7 +287,7 @@ class StatusWriter:
             return STALLED, f"No progress for {still:.0f} s."
         return RUNNING, ""
 
-    def _write(self, state: str, reason: str = "", traceback: str = "") -> None:
+    def _write(self, state: str, reason: str = "", traceback: str = "", diverged: int | None = None) -> None:
         status = Status(
             state=state,
             step=self._progress(),
@@ -296,6 +298,7 @@ class StatusWriter:
             pid=os.getpid(),
             reason=reason,
             traceback=traceback,
+            diverged=diverged,
         )
         self._check()
         try:

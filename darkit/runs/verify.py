@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickletools
 import struct
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from darkit.runs import files
 from darkit.runs.checkpoints import Checkpoint, manifest_path
-from darkit.runs.sharded import INDEX, find_damage
+from darkit.runs.safe import UnreadableError
+from darkit.runs.sharded import INDEX, find_folder_damage, sha256_of
 
 # What torch lets a pickle call although a few bytes then fill any memory, as in bytearray(2**40).
 _GREEDY = {"builtins bytearray": "builtins.bytearray", "__builtin__ bytearray": "builtins.bytearray"}
@@ -28,31 +29,49 @@ def find_problem(checkpoint: Checkpoint) -> str:
     Size and sha256 are compared with the manifest; of a file without one, the CRC of every entry of the archive is
     checked.
     """
-    if checkpoint.problem:
-        return checkpoint.problem
-    try:
-        if checkpoint.is_folder:
-            return _find_folder_problem(checkpoint.path)
-        if checkpoint.sha256:
-            with checkpoint.path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != checkpoint.sha256:
-                return "its sha256 is not the one in its manifest"
+    return find_damage(checkpoint) or find_form_problem(checkpoint)
+
+
+def find_damage(checkpoint: Checkpoint, sha256: Callable[[Path], str] = sha256_of) -> str:
+    """Compare the bytes of a checkpoint with its manifest and say what differs, or nothing; without one, nothing.
+
+    ``sha256`` is called with the path of a file and returns its digest.
+    """
+    return checkpoint.problem or _problem_of_reading(lambda: _find_damage(checkpoint, sha256))
+
+
+def find_form_problem(checkpoint: Checkpoint) -> str:
+    """Say why the archives of a checkpoint must not be loaded, or nothing. Only without a manifest all is read."""
+    return checkpoint.problem or _problem_of_reading(lambda: _find_form_problem(checkpoint))
+
+
+def _find_damage(checkpoint: Checkpoint, sha256: Callable[[Path], str]) -> str:
+    if checkpoint.is_folder:
+        damage = find_folder_damage(checkpoint.path, files.read_json(manifest_path(checkpoint.path)))
+        return damage if checkpoint.path.is_dir() or not damage else "it is gone"
+    differs = checkpoint.sha256 and sha256(checkpoint.path) != checkpoint.sha256
+    return "its sha256 is not the one in its manifest" if differs else ""
+
+
+def _find_form_problem(checkpoint: Checkpoint) -> str:
+    if not checkpoint.is_folder:
         return find_archive_problem(checkpoint.path, read=not checkpoint.sha256)
-    except FileNotFoundError:
-        return "it is gone"
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
-
-
-def _find_folder_problem(folder: Path) -> str:
-    manifest = files.read_json(manifest_path(folder))
-    if damage := find_damage(folder, manifest):
-        return damage if folder.is_dir() else "it is gone"
-    for name in manifest["files"]:
-        if name != INDEX and (problem := find_archive_problem(folder / name)):
+    listed = files.read_json(manifest_path(checkpoint.path)).get("files")
+    for name in listed if isinstance(listed, dict) else ():
+        if name != INDEX and (problem := find_archive_problem(checkpoint.path / name)):
             return f"its file {name} cannot be trusted: {problem}"
     return ""
+
+
+def _problem_of_reading(find: Callable[[], str]) -> str:
+    try:
+        return find()
+    except FileNotFoundError:
+        return "it is gone"
+    except UnreadableError as error:
+        return f"it cannot be read ({error.reason})"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
 
 
 def find_archive_problem(path: Path, *, read: bool = False) -> str:

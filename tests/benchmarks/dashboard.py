@@ -17,10 +17,26 @@ from pathlib import Path
 
 from dashboard_live import bench_bytes, bench_live, bench_memory
 from dashboard_load import bench_clients, bench_training
+from dashboard_size import bench_load, bench_scroll, bench_trackio, bench_wide
 from dashboard_start import bench_compare, bench_million, bench_table
 from playwright.sync_api import sync_playwright
 
-NAMES = ("million", "table", "compare", "live", "bytes", "training", "clients", "memory")
+NAMES = (
+    *(
+        "million",
+        "table",
+        "scroll",
+        "compare",
+        "wide",
+        "trackio",
+        "load",
+        "live",
+        "bytes",
+        "training",
+        "clients",
+        "memory",
+    ),
+)
 
 
 def main() -> int:
@@ -42,7 +58,11 @@ def main() -> int:
         benches: dict[str, Callable[[], list[str]]] = {
             "million": lambda: bench_million(browser, work),
             "table": lambda: bench_table(browser, work),
+            "scroll": lambda: bench_scroll(browser, work),
             "compare": lambda: bench_compare(browser, work),
+            "wide": lambda: bench_wide(browser, work),
+            "trackio": lambda: bench_trackio(browser, work),
+            "load": lambda: bench_load(browser, work),
             "live": lambda: bench_live(browser, work, chosen.seconds),
             "bytes": lambda: bench_bytes(browser, work),
             "training": lambda: bench_training(browser, work),

@@ -96,9 +96,9 @@ class Writer:
 
 
 @contextmanager
-def darkit_server(home: Path) -> Iterator[str]:
+def darkit_server(home: Path, *options: str) -> Iterator[str]:
     """A server of its own process; gives its address as soon as it is told."""
-    command = [sys.executable, "-m", "darkit.cli.main", "start", "--port", "0", "--home", str(home)]
+    command = [sys.executable, "-m", "darkit.cli.main", "start", "--port", "0", "--home", str(home), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -1,9 +1,10 @@
-"""Tokens per second of a language model: ``python tests/benchmarks/generation.py CONTENDER small|medium``.
+"""Tokens per second of a language model: ``python tests/benchmarks/generation.py CONTENDER small|medium [TEXTS]``.
 
 Each contender runs in a process of its own, with one thread, a cache and the likeliest token each time; its model has
 the same vocabulary, context, layers, heads and hidden size. ``darkit`` is what ``Predicter.predict`` does, text
 included; ``transformers`` is ``generate`` of its GPT-2, and ``transformers_loop`` the same model in the shortest loop
-that one can write by hand, tokens only. ``darkit_transformers`` is darkit with that model.
+that one can write by hand, tokens only. ``darkit_transformers`` is darkit with that model. Several texts are continued
+together.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import nn
 VOCABULARY = 2048
 CONTEXT = 512
 PROMPT = "The import statement finds a module, and binds it to a name in the scope where the statement is. " * 2
-NEW = 256
+NEW, NEW_OF_SEVERAL = 256, 64
 SIZES = {"small": (4, 4, 192), "medium": (8, 8, 512)}  # layers, heads, hidden size
 
 
@@ -53,28 +54,30 @@ def tokenizer() -> Any:
     return train_bpe(embedded_documents(), VOCABULARY, special_tokens=())
 
 
-def stream(model: nn.Module) -> Callable[[], Any]:
+def stream(model: nn.Module, texts: int, new: int) -> Callable[[], Any]:
     """Goes on with darkit."""
-    from darkit.prediction.text.generate import stream_text
+    from darkit.prediction.text.generate import stream_texts
 
     words = tokenizer()
-    return lambda: list(stream_text(model, words, PROMPT, max_new_tokens=NEW, temperature=0))
+    return lambda: [
+        list(pieces) for pieces in stream_texts(model, words, [PROMPT] * texts, max_new_tokens=new, temperature=0)
+    ]
 
 
-def generate(model: Any) -> Callable[[], Any]:
+def generate(model: Any, texts: int, new: int) -> Callable[[], Any]:
     """Goes on with transformers."""
-    ids = torch.tensor([tokenizer().encode(PROMPT).ids])
-    settings = {"max_new_tokens": NEW, "do_sample": False, "use_cache": True, "pad_token_id": 0}
+    ids = torch.tensor([tokenizer().encode(PROMPT).ids] * texts)
+    settings = {"max_new_tokens": new, "do_sample": False, "use_cache": True, "pad_token_id": 0}
     return lambda: model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
 
 
-def loop(model: Any) -> Callable[[], Any]:
+def loop(model: Any, texts: int, new: int) -> Callable[[], Any]:
     """Goes on with transformers' model by hand."""
-    ids = torch.tensor([tokenizer().encode(PROMPT).ids])
+    ids = torch.tensor([tokenizer().encode(PROMPT).ids] * texts)
 
     def run() -> None:
         tokens, cache = ids, None
-        for _ in range(NEW):
+        for _ in range(new):
             with torch.inference_mode():
                 output = model(tokens, past_key_values=cache, use_cache=True)
             cache, tokens = output.past_key_values, output.logits[:, -1:].argmax(-1)
@@ -82,26 +85,29 @@ def loop(model: Any) -> Callable[[], Any]:
     return run
 
 
-CONTENDERS: dict[str, Callable[[str], Callable[[], Any]]] = {
-    "darkit": lambda size: stream(gpt(size)),
-    "darkit_transformers": lambda size: stream(gpt2(size)),
-    "transformers": lambda size: generate(gpt2(size)),
-    "transformers_loop": lambda size: loop(gpt2(size)),
+CONTENDERS: dict[str, tuple[Callable[[str], Any], Callable[[Any, int, int], Callable[[], Any]]]] = {
+    "darkit": (gpt, stream),
+    "darkit_transformers": (gpt2, stream),
+    "transformers": (gpt2, generate),
+    "transformers_loop": (gpt2, loop),
 }
 
 
-def main(contender: str, size: str) -> None:
-    """Print tokens per second, the fastest of three texts."""
+def main(contender: str, size: str, texts: str = "1") -> None:
+    """Print tokens per second, the fastest of three times."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    run = CONTENDERS[contender](size)
+    make, continue_texts = CONTENDERS[contender]
+    count = int(texts)
+    new = NEW if count == 1 else NEW_OF_SEVERAL
+    run = continue_texts(make(size), count, new)
     run()
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - started)
-    print(NEW / min(seconds))
+    print(count * new / min(seconds))
 
 
 if __name__ == "__main__":

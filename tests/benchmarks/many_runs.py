@@ -1,7 +1,7 @@
 # ruff: noqa: E501
 """Ten thousand runs: the time of `darkit runs`, of `darkit show` and of the dashboard's table, and what an idle page costs.
 
-Run it as `python tests/benchmarks/many_runs.py [--runs 10000] [--home DIR]`; it prints one table.
+Run it as `python tests/benchmarks/many_runs.py [--runs 10000] [--home DIR] [--idle 60]`; it prints one table.
 
 The runs are copies of a few genuine ones (`darkit.fit` on a tiny model, 200 steps), each with a name, an id, a state and a
 start of its own; one in 500 says `running`, as if its process on this host had been killed.
@@ -29,7 +29,6 @@ from darkit.runs import files
 
 ROWS = 200
 ROUNDS = 5
-IDLE = 60  # seconds
 STATES = ("finished", "finished", "finished", "stopped", "crashed")
 
 
@@ -116,7 +115,7 @@ def bench_list(home: Path, cache: Path) -> list[str]:
     ]
 
 
-def bench_page(browser: Browser, home: Path, count: int, cache: Path) -> list[str]:
+def bench_page(browser: Browser, home: Path, count: int, cache: Path, idle: float) -> list[str]:
     """The table of the dashboard: after a start with and without the index, at a second visit, and idle."""
     filled = f"() => document.querySelector('#grid-box')?.dataset.filled === '{count}' && document.querySelector('.ag-row') !== null"
     shutil.rmtree(cache, ignore_errors=True)
@@ -136,7 +135,7 @@ def bench_page(browser: Browser, home: Path, count: int, cache: Path) -> list[st
         server = psutil.Process(pid_of(home))
         time.sleep(5)
         before, begin = server.cpu_times(), time.perf_counter()
-        time.sleep(IDLE)
+        time.sleep(idle)
         after, seconds = server.cpu_times(), time.perf_counter() - begin
         used = (after.user + after.system - before.user - before.system) / seconds
         memory = memory_of(server.pid)
@@ -145,7 +144,7 @@ def bench_page(browser: Browser, home: Path, count: int, cache: Path) -> list[st
         f"start of the dashboard to table filled, without its index|{first[0]:.2f} s|",
         f"start of the dashboard to table filled|{statistics.median(started):.2f} s|at most 5 s",
         f"the same, a second visit|{statistics.median(second[1:]):.2f} s|at most 1.5 s",
-        f"processor with the page open and idle, {IDLE} s|{100 * used:.1f} % of one core|under 3 %",
+        f"processor with the page open and idle, {idle:g} s|{100 * used:.1f} % of one core|under 3 %",
         f"memory of the server|{memory:.0f} MiB|under 500 MiB",
     ]
 
@@ -154,6 +153,7 @@ def main() -> int:
     """Make the runs, measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--idle", type=float, default=60, help="how many seconds the idle page is watched")
     parser.add_argument("--home", type=Path, help="a home that was made by an earlier call, or is to be kept")
     chosen = parser.parse_args()
     program = shutil.which("chromium")
@@ -172,7 +172,7 @@ def main() -> int:
         lines = bench_list(home, Path(folder, "cache"))
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-            lines += bench_page(browser, home, count, Path(folder, "cache"))
+            lines += bench_page(browser, home, count, Path(folder, "cache"), chosen.idle)
             browser.close()
         for line in lines:
             print("| " + line.replace("|", " | ") + " |")

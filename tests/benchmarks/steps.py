@@ -1,12 +1,15 @@
-"""What a training costs per step, by contender: ``python tests/benchmarks/steps.py CONTENDER [tiny|slow]``.
+"""What a training costs per step, by contender: ``python tests/benchmarks/steps.py CONTENDER [KIND [STEPS]]``.
 
-Each contender trains the same model on the same data in a process of its own, with one thread. The model's forward pass
-notes the time, so that only steps are measured, from the 200th to the last. Prints microseconds per step.
+Each contender trains the same model on the same data in a process of its own. The model's forward pass notes the time,
+so that only steps are measured, after some to get warm. Prints microseconds per step. Kinds: ``tiny``; ``slow``, 10 ms
+a step; ``slower``, some 100 ms a step on two threads; ``evaluation``, each step followed by one of 100 batches;
+``memory``, as tiny without saves, which prints the peak memory of the process in MB.
 """
 
 from __future__ import annotations
 
 import contextlib
+import resource
 import sys
 import tempfile
 import time
@@ -16,28 +19,33 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-STEPS = {"tiny": 4200, "slow": 700}
-WARM = 200
+STEPS = {"tiny": 2600, "slow": 400, "slower": 90, "evaluation": 70, "memory": 2000}
+WARM = {"tiny": 200, "slow": 100, "slower": 10, "evaluation": 10, "memory": 10}
+THREADS = {"slower": 2}
+PRODUCTS = 24  # of matrices, in a step of some 100 ms
 SAVE_EVERY = 1000
 BATCH = 4
 times: list[float] = []
 
 
 class Model(nn.Module):
-    """The integration guide's model; ``slow`` computes for 10 ms more."""
+    """The integration guide's model; ``slow`` and ``slower`` compute more."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.fc1 = nn.Linear(12, 12)
         self.fc2 = nn.Linear(12, 12)
-        self.slow = kind == "slow"
+        self.kind = kind
 
     def forward(self, inputs: Tensor) -> Tensor:
-        times.append(time.perf_counter())
-        if self.slow:
-            busy_wait(0.010)
+        if self.training:
+            times.append(time.perf_counter())
+            if self.kind == "slow":
+                busy_wait(0.010)
+            elif self.kind == "slower":
+                multiply()
         return self.fc2(torch.relu(self.fc1(inputs)))
 
 
@@ -49,20 +57,64 @@ def busy_wait(seconds: float) -> None:
         block = torch.tanh(block @ block)
 
 
+def multiply() -> None:
+    """Compute a fixed amount on all threads, so that whatever takes a core from them is seen."""
+    block = torch.ones(512, 512)
+    for _ in range(PRODUCTS):
+        block = torch.tanh(block @ block)
+
+
+class Samples(Dataset[tuple[Tensor, Tensor]]):
+    """The same data as a Dataset of someone's own."""
+
+    def __init__(self, kind: str) -> None:
+        self.inputs, self.targets = data(kind).tensors
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.inputs[index], self.targets[index]
+
+
 def data(kind: str) -> TensorDataset:
     """Make enough data for all steps in one epoch."""
     inputs = torch.randn(STEPS[kind] * BATCH, 12)
     return TensorDataset(inputs, inputs.roll(1, 1))
 
 
-def plain(kind: str, folder: Path) -> None:
-    """A loop without anything."""
+def validation(kind: str) -> TensorDataset | None:
+    """Make 100 batches to evaluate on."""
+    return TensorDataset(*(part[: 100 * BATCH] for part in data("tiny").tensors)) if kind == "evaluation" else None
+
+
+def plain(kind: str, folder: Path, dataset: Dataset[tuple[Tensor, Tensor]] | None = None) -> None:
+    """A loop without anything, but for the evaluations of that kind."""
     model = Model(kind)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for inputs, targets in DataLoader(data(kind), batch_size=BATCH):
+    held_out = validation(kind)
+    for inputs, targets in DataLoader(dataset or data(kind), batch_size=BATCH):
         optimizer.zero_grad()
         F.mse_loss(model(inputs), targets).backward()
         optimizer.step()
+        if held_out is not None:
+            mean_loss(model, held_out)
+
+
+def mean_loss(model: Model, held_out: TensorDataset) -> float:
+    """Evaluate, as one does by hand."""
+    model.eval()
+    total = 0.0
+    with torch.no_grad():
+        for inputs, targets in DataLoader(held_out, batch_size=BATCH):
+            total += F.mse_loss(model(inputs), targets).item() * len(inputs)
+    model.train()
+    return total / len(held_out)
+
+
+def plain_samples(kind: str, folder: Path) -> None:
+    """The same with a Dataset of samples."""
+    plain(kind, folder, Samples(kind))
 
 
 def lightning_module(kind: str, log: bool) -> object:
@@ -142,7 +194,7 @@ def hugging_face(kind: str, folder: Path) -> None:
     Trainer(model=Wrapped(), args=arguments, train_dataset=data(kind), data_collator=collate).train()
 
 
-def darkit_full(kind: str, folder: Path) -> None:
+def darkit_full(kind: str, folder: Path, dataset: Dataset[tuple[Tensor, Tensor]] | None = None) -> None:
     """darkit with everything on: a CSV row and a TensorBoard event at every step, checkpoints, a progress bar."""
     import os
 
@@ -151,16 +203,23 @@ def darkit_full(kind: str, folder: Path) -> None:
     os.environ["DARWIN_KIT_HOME"] = str(folder)
     darkit.fit(
         Model(kind),
-        data(kind),
+        dataset or data(kind),
+        validation(kind),
         loss=F.mse_loss,
         device="cpu",
         optimizer="adam",
         batch_size=BATCH,
         max_step=STEPS[kind],
-        save_step_interval=SAVE_EVERY,
+        save_step_interval=0 if kind == "memory" else SAVE_EVERY,
         log_step_interval=1,
+        eval_step_interval=1 if kind == "evaluation" else 0,
         tensorboard=True,
     )
+
+
+def darkit_samples(kind: str, folder: Path) -> None:
+    """The same with a Dataset of samples."""
+    darkit_full(kind, folder, Samples(kind))
 
 
 def darkit_module(kind: str, folder: Path) -> None:
@@ -183,22 +242,29 @@ def darkit_module(kind: str, folder: Path) -> None:
 
 CONTENDERS: dict[str, Callable[[str, Path], None]] = {
     "plain": plain,
+    "plain_samples": plain_samples,
     "lightning_barebones": lightning_barebones,
     "hugging_face": hugging_face,
     "lightning_full": lightning_full,
     "darkit_full": darkit_full,
+    "darkit_samples": darkit_samples,
     "darkit_module": darkit_module,
 }
 
 
-def main(contender: str, kind: str = "tiny") -> None:
-    """Run one contender and print its time per step."""
-    torch.set_num_threads(1)
+def main(contender: str, kind: str = "tiny", steps: str = "") -> None:
+    """Run one contender and print its time per step, or its memory."""
+    if steps:
+        STEPS[kind] = int(steps)
+    torch.set_num_threads(THREADS.get(kind, 1))
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         CONTENDERS[contender](kind, Path(folder))
-    steps = times[WARM : STEPS[kind]]
-    print((steps[-1] - steps[0]) / (len(steps) - 1) * 1e6)
+    if kind == "memory":
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+        return
+    measured = times[WARM[kind] : STEPS[kind]]
+    print((measured[-1] - measured[0]) / (len(measured) - 1) * 1e6)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 
 from darkit.cli.arguments import is_sweep, prepare, sweeps_names
 from darkit.errors import ConfigError
+from darkit.runs import load
+from tests.cli.parts import NUMBERS, done
 
 
 def test_flags_come_first_and_settings_keep_their_order() -> None:
@@ -80,3 +84,25 @@ def test_one_trainer_setting_under_two_names_with_different_values_is_refused() 
     for words in (["trainer.max_steps=3", "trainer.max_step=4"], ["trainer.grad_clip=1", "trainer.max_grad_norm=2"]):
         with pytest.raises(ConfigError, match="are the same setting"):
             prepare(words)
+
+
+def test_a_fork_takes_its_parents_settings_but_not_what_names_the_parent(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (*NUMBERS, "trainer.save_step_interval=1", "trainer.log_step_interval=1", "resume_overrides=true")
+    done(capsys, *words, "name=parent", "project=old")
+    assert prepare(["fork=parent:iter-2", "trainer.lr=3e-4"]) == [
+        *(word for word in words[1:] if not word.startswith("resume_")),
+        "fork='parent:iter-2'",
+        "trainer.lr=3e-4",
+    ]
+    done(capsys, "train", "fork=parent:iter-2", "trainer.lr=3e-4", "name=child", "resume=auto")
+    child = load("child")
+    assert child.fork["parent"] == "parent"
+    assert child.fork["changes"] == {"lr": [0.002, 0.0003]}
+    assert child.log()["step"].to_list() == [3, 4]
+    done(capsys, "rm", "parent")
+    assert prepare(["fork=parent:iter-2", "name=child", "resume=auto"])[:-3] == prepare(["resume=child"])[:-1]
+    done(capsys, "train", "resume=child", "trainer.max_step=6")
+    assert load("child").log()["step"].to_list() == [3, 4, 5, 6]
+    assert load("child").fork == child.fork

@@ -33,7 +33,8 @@ def test_darkits_configs_are_beside_the_package_in_a_checkout() -> None:
 
 def test_a_config_has_every_part_and_the_trainer_every_field() -> None:
     values = compose()
-    assert set(values) == {"model", "data", "trainer", "name", "project", "resume", "resume_overrides", "loss", "sweep"}
+    parts = {"model", "data", "trainer", "name", "project", "fork", "resume", "resume_overrides", "loss", "sweep"}
+    assert set(values) == parts
     assert values["trainer"]["nan_policy"] == "stop", "which no YAML names"
 
 
@@ -78,6 +79,7 @@ def test_own_configs_add_to_darkits_and_come_first(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path.parent)
     with pytest.raises(
         ConfigError,
-        match=r"^Unknown model 'theirs'\. Available: gpt, lstm, mlp, mymodel, snn, spikebert, spikegpt\.$",
+        match=r"^Unknown model 'theirs'\. Available: "
+        r"csnn, gpt, lstm, mlp, mymodel, nirgraph, snn, spikebert and 2 more\.$",
     ):
         compose("model=theirs")

@@ -151,3 +151,20 @@ def test_notes_that_cannot_be_read_are_kept(capsys: pytest.CaptureFixture[str]) 
     assert "loss" in told.out, "the result is shown before"
     assert "stay as they are" in told.err
     assert path.read_text() == "{half"
+
+
+def test_watching_gives_a_run_with_the_losses_that_the_training_logged(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.loads(line) for line in done(capsys, "eval", "text", "--watch", "--json").splitlines()]
+    logged = darkit.load("text").log().select("step", "val_loss").drop_nulls().rows()
+    assert [(one["step"], one["metrics"]["val_loss"]) for one in lines] == logged
+    assert darkit.load("text-eval").log().select("step", "val_loss").rows() == logged
+    assert done(capsys, "eval", "text", "--watch") == ""
+    assert (
+        done(capsys, "eval", "numbers", "--watch", "--into", "other")
+        .splitlines()[0]
+        .startswith("iter-2-ckpt  val_loss ")
+    )
+    assert refused(capsys, "eval", "text:iter-2", "--watch").endswith("write text without :iter-2.")
+    assert refused(capsys, "eval", "text", "--into", "other").startswith("--into is the run of --watch.")

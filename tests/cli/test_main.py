@@ -53,7 +53,7 @@ def test_the_help_of_train_shows_examples_choices_and_settings(capsys: pytest.Ca
     assert ended.value.code == 0
     out = capsys.readouterr().out
     assert out.index("examples:\n  darkit train") < out.index("Choices (group=option):") < out.index("Settings:")
-    assert "model: gpt, lstm, mlp, mymodel, snn, spikebert, spikegpt" in out
+    assert "model: csnn, gpt, lstm, mlp, mymodel, nirgraph, snn, spikebert, spikegpt, srnn" in out
     assert "  max_step: 400" in out
 
 

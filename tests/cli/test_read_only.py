@@ -11,7 +11,7 @@ import pytest
 
 import darkit
 from darkit.cli.main import main
-from darkit.dashboard.server.serve import FOLDER
+from darkit.dashboard.server.place import FOLDER
 from darkit.errors import StorageError
 from tests.cli.parts import refused
 from tests.engine.parts import made, train, xy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -127,3 +128,52 @@ def test_untracked_code_and_the_number_of_packages_are_shown(runs: Path, capsys:
     assert "environment.json" not in done(capsys, "show", "numbers")
     (runs / "numbers" / files.ENVIRONMENT).unlink()  # as of a run from before
     assert "environment.json" not in done(capsys, "show", "numbers")
+
+
+def test_a_fork_shows_what_it_began_from_and_what_differs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = runs / "numbers"
+    info = json.loads((folder / "run.json").read_text())
+    ancestors = [{"parent": "first", "parent_id": "0", "checkpoint": "iter-3-ckpt"}]
+    info["fork"] = {"parent": "old\x1b[2J", "checkpoint": "iter-2-ckpt", "sha256": "ab" * 32, "ancestors": ancestors}
+    info["fork"]["changes"] = {"lr": [0.001, 0.0003], "nonsense": 3}
+    (folder / "run.json").write_text(json.dumps(info))
+    out = done(capsys, "show", "numbers")
+    assert r"old\x1b[2J:iter-2-ckpt (sha256 abababababab)" in out
+    assert ["differs from parent", "lr 0.001 -> 0.0003"] in [line.rstrip().split("  ", 1) for line in out.splitlines()]
+    assert "first:iter-3-ckpt" in out
+    assert json.loads(done(capsys, "show", "numbers", "--json"))["fork"]["changes"]["lr"] == [0.001, 0.0003]
+    info["fork"] |= {"parent": "text", "parent_id": load("text").info["id"]}
+    (folder / "run.json").write_text(json.dumps(info))
+    assert "numbers (from iter-2-ckpt)" in done(capsys, "show", "text")
+    assert json.loads(done(capsys, "show", "text", "--json"))["forks"] == [
+        {"name": "numbers", "checkpoint": "iter-2-ckpt"}
+    ]
+    info["fork"]["parent_id"] = "of another run"
+    (folder / "run.json").write_text(json.dumps(info))
+    assert "numbers" not in done(capsys, "show", "text")
+    info["fork"] = ["no", "fork"]
+    (folder / "run.json").write_text(json.dumps(info))
+    assert "differs from parent" not in done(capsys, "show", "numbers")
+
+
+def test_what_a_step_computes_is_shown_with_the_pace_of_the_log(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = runs / "numbers"
+    info = json.loads((folder / "run.json").read_text())
+    work = {"parameters": 1234, "trained": 1000, "samples": 4, "tokens": 8, "flops": 10**6, "peak": 1e9}
+    (folder / "run.json").write_text(json.dumps(info | {"work": work | {"peak_source": "given\x1b[2J"}}))
+    (folder / "train_log.csv").write_text("step,time\n1,10.0\n2,10.5\n3,11.0\n")
+    out = done(capsys, "show", "numbers")
+    for text in ("1,234, of which 1,000 are trained", "8 samples/s, 16 tokens/s", "1e+06 per step, 2e+06 per second"):
+        assert text in out
+    assert r"0.2% of 1e+09 per second (given\x1b[2J)" in out
+
+
+def test_the_graph_of_a_model_has_shapes_parameters_and_edges(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = " ".join(done(capsys, "show", "numbers", "--graph").split())
+    assert page.startswith("numbers batches of 2")
+    assert re.search(r"\(model\) \w+ 2x\d+ 2x\d+ [\d,]+", page)
+    assert "Linear" in page
+    (runs / "numbers" / "config.json").write_text("{")
+    said = refused(capsys, "show", "numbers", "--graph")
+    assert said.startswith("The graph of 'numbers' cannot be drawn: ")
+    assert "--format" not in said

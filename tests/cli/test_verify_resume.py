@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from darkit.cli.main import main
+from darkit.core import Predicter
 from darkit.runs import load
 from darkit.runs.lock import is_locked
 from tests.children import Zygote
 from tests.cli.parts import refused
+from tests.engine.spiking import tutorials
 from tests.faults.parts import wait_until
 
 SMALL = ("data.samples=64", "data.val_samples=8", "trainer.batch_size=4", "trainer.eval_step_interval=20")
@@ -94,6 +97,26 @@ KINDS = {
     "compiled": ["data=sampled", "data.workers=0", "trainer.compile=true", "trainer.max_step=40"],
 }
 
+TUTORIALS = {  # of the spiking libraries: the network, its data, its loss
+    "snntorch 5": ("tutorials.FeedForward", "currents", "torch.nn.functional.cross_entropy"),
+    "snntorch 6": ("tutorials.Convolutional", "pictures", "tests.engine.spiking.tutorials.rate_loss"),
+    "snntorch 7": ("tutorials.Convolutional", "movies", "tests.engine.spiking.tutorials.rate_loss"),
+    "spikingjelly LIF": ("jelly.Lif", "currents", "torch.nn.functional.cross_entropy"),
+    "spikingjelly CSNN": ("jelly.Csnn", "pictures", "torch.nn.functional.cross_entropy"),
+    "norse": ("norses.Recurrent", "currents", "torch.nn.functional.cross_entropy"),
+}
+SPIKING_DATA = """
+import pkgutil
+
+from darkit.data.sources.choice import DataChoice
+from tests.engine.spiking import tutorials
+
+
+def made(kind: str = "", loss: str = ""):
+    data = getattr(tutorials, kind)()
+    return DataChoice(data, data, loss=pkgutil.resolve_name(loss))
+"""
+
 
 @pytest.fixture
 def warm(zygote: Zygote, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -144,6 +167,34 @@ def test_a_run_of_ones_own_that_goes_on_exactly_is_equal(
     assert [run.status for run in runs] == ["finished", "finished"]
     assert len(runs[1].info["continued"]) >= 1
     assert not home.exists(), "the person's own runs are let alone"
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_a_tutorial_of_a_spiking_library_is_equal_and_predicts_by_name(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, kind, loss = TUTORIALS[name]
+    for group, text in (
+        ("model", f"_target_: tests.engine.spiking.{network}\n" + ("channels: 2\n" if name == "snntorch 7" else "")),
+        ("data", f"_target_: spiking_data.made\nkind: {kind}\nloss: {loss}\n"),
+    ):
+        (tmp_path / "configs" / group).mkdir(parents=True)
+        (tmp_path / "configs" / group / "theirs.yaml").write_text(text)
+    (tmp_path / "spiking_data.py").write_text(SPIKING_DATA)
+    monkeypatch.chdir(tmp_path)
+    kept = tmp_path / "kept"
+    words = ["verify-resume", "model=theirs", "data=theirs", "trainer.batch_size=8", "trainer.eval_step_interval=100"]
+    words += ["trainer.max_step=120", "trainer.save_step_interval=25"]
+    code = main([*words, "--kills", "1", "--seed", "2", "--keep", str(kept)])
+    out, err = capfd.readouterr()
+    assert code == 0, out + err
+    assert "EQUAL: after 1 kill" in out
+    samples = getattr(tutorials, kind)()[0][:3]
+    monkeypatch.setenv("DARWIN_KIT_HOME", str(kept))
+    answers = [Predicter.from_pretrained(run, "cpu").predict(samples) for run in ("straight", "broken")]
+    assert torch.equal(*answers)
 
 
 @pytest.mark.usefixtures("warm")

@@ -96,6 +96,11 @@ def saved(name: str = "hand") -> list[int]:
     return [checkpoint.step for checkpoint in darkit.load(name).checkpoints()]
 
 
+def rows(name: str) -> list[dict[str, Any]]:
+    """The rows of a run's log, without their times."""
+    return [{key: value for key, value in row.items() if key != "time"} for row in darkit.load(name).log().to_dicts()]
+
+
 class Logging(Loop):
     """Logs every step as the guide does: a row whose step counts from 0, and a loss that is a tensor."""
 

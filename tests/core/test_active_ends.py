@@ -16,7 +16,7 @@ import pytest
 
 import darkit
 from darkit.engine.stop import StopTraining
-from tests.children import CHECKOUT, Child, Zygote
+from tests.children import Child, Zygote, torchrun
 
 LOOP = """
 import darkit, os, sys, time, torch
@@ -285,32 +285,18 @@ os._exit(0)  # torch's own threads end some processes with SIGABRT
 """
 
 
-def torchrun(tmp_path: Path, *words: str) -> str:
-    script = tmp_path / "ranks.py"
-    script.write_text(RANKS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script), *words]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)},
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.mark.parametrize("when", [pytest.param("early", marks=pytest.mark.soak), "late"])
 def test_of_several_processes_only_the_first_writes_and_all_resume_and_stop_at_the_same_step(
-    when: str, tmp_path: Path
+    when: str, zygote: Zygote, home: Path, tmp_path: Path
 ) -> None:
-    said = torchrun(tmp_path, when, "run")
+    script = tmp_path / "ranks.py"
+    script.write_text(RANKS)
+    said = torchrun(zygote, home, str(script), when, "run")
     run = darkit.load("mine")
     assert (run.status, run.details.step) == ("finished", 5)
     assert run.log()["rank"].to_list() == [0] * 5
     assert {" ".join(line.split()[2:]) for line in said.splitlines() if line.startswith("process")}.__len__() == 1
-    said = torchrun(tmp_path, when, "stop")
+    said = torchrun(zygote, home, str(script), when, "stop")
     assert "process 0 at 8" in said
     assert "process 1 at 8" in said
     assert (darkit.load("mine").status, darkit.load("mine").details.step) == ("stopped", 8)

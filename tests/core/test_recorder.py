@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import Tensor
 
 import darkit
 from darkit.core import Trainer
+from tests.children import Zygote
 from tests.core.parts import Logging, Loop, LoopConfig, loop, net, samples, saved
 
 CHECKOUT = Path(__file__).parents[2]
@@ -171,9 +170,9 @@ for step in range(3):
         ("if step == 2: raise KeyboardInterrupt", "stopped", "Interrupted from the keyboard."),
     ],
 )
-def test_the_exit_of_a_script_ends_its_run(ending: str, state: str, reason: str) -> None:
+def test_the_exit_of_a_script_ends_its_run(ending: str, state: str, reason: str, zygote: Zygote, home: Path) -> None:
     program = textwrap.dedent(SCRIPT).format(ending=ending)
-    subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120, check=False, cwd=CHECKOUT)
+    zygote.run(program, home).wait()
     run = darkit.load("script")
     assert (run.status, run.details.reason) == (state, reason)
     assert run.log()["step"].to_list() == [0, 1, 2]

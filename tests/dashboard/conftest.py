@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from darkit.dashboard.server.access import Access
 from darkit.dashboard.server.app import create_app
 from darkit.dashboard.server.serve import server_of
 from darkit.remote.homes import Homes
@@ -24,6 +25,7 @@ from tests.dashboard.parts import make_run
 SPIKE = 1234  # the step at which one of the runs jumps
 PATIENCE = 20_000  # milliseconds; two test processes share two cores
 expect.set_options(timeout=PATIENCE)
+_opened: list[tuple[BrowserContext, str]] = []  # the pages of the running test, with their addresses
 
 
 @dataclass
@@ -36,9 +38,11 @@ class Served:
 
 
 @contextmanager
-def served(roots: Path | Sequence[Root], token: str | None = None, homes: Homes | None = None) -> Iterator[Served]:
+def served(
+    roots: Path | Sequence[Root], token: str | None = None, homes: Homes | None = None, access: Access | None = None
+) -> Iterator[Served]:
     """Serve one root, or several, from a thread of this process."""
-    server = server_of(create_app(roots, token=token, homes=homes))
+    server = server_of(create_app(roots, token=token, homes=homes, access=access or Access()))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
@@ -47,7 +51,11 @@ def served(roots: Path | Sequence[Root], token: str | None = None, homes: Homes 
         assert time.monotonic() < deadline, "the server did not start in time"
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield Served(roots if isinstance(roots, Path) else roots[0].path, f"http://127.0.0.1:{port}", port)
+    one = Served(roots if isinstance(roots, Path) else roots[0].path, f"http://127.0.0.1:{port}", port)
+    yield one
+    for context, address in _opened:
+        if address.startswith(one.address):  # a page that asks a server which is gone reports an error
+            context.close()
     server.should_exit = True
     thread.join(10)
 
@@ -109,11 +117,10 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Open pages and fail the test for what no page may do: errors, dialogs, and requests to elsewhere."""
-    contexts: list[BrowserContext] = []
     wrong: list[str] = []
 
     def watch(page: Page, address: str) -> None:
-        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("pageerror", lambda error: wrong.append(f"error: {error.stack or error}"))
         page.on("console", lambda said: wrong.append(f"console: {said.text}") if said.type == "error" else None)
         page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda asked: _check_request(asked.url, address, wrong))
@@ -124,15 +131,16 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         options = {"locale": "en-US", **more}
         context = browser.new_context(viewport=size, color_scheme=scheme, accept_downloads=downloads, **options)
         context.set_default_timeout(PATIENCE)
-        contexts.append(context)
+        _opened.append((context, address))
         page = context.new_page()
         watch(page, address)
         page.goto(address)
         return page
 
     yield open_one
-    for context in contexts:
+    for context, _ in _opened:
         context.close()
+    _opened.clear()
     assert not wrong, "\n".join(wrong)
 
 
@@ -140,3 +148,12 @@ def _check_request(url: str, address: str, wrong: list[str]) -> None:
     origin = "/".join(address.split("/")[:3])
     if not url.startswith((origin + "/", "data:", "blob:", "file:")):
         wrong.append(f"request to elsewhere: {url}")
+
+
+@pytest.fixture
+def browser_page(browser: Browser) -> Iterator[Page]:
+    """A page that may report errors: of requests that fail, or of one that is answered with 404."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, locale="en-US")
+    context.set_default_timeout(PATIENCE)
+    yield context.new_page()
+    context.close()

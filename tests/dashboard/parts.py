@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from darkit.runs import files
 
 STARTED = 1_760_000_000.0
+T = TypeVar("T")
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a thread of its own: this one has a loop already where a browser was driven before."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, asyncio.wait_for(coroutine, 60)).result()
 
 
 def make_run(
@@ -39,7 +49,7 @@ def make_run(
         "model": {"class": "demo.MLP", "config_kind": "dataclass", "config_class": "demo.Config"},
         "series": series or {"train_loss": ["step", "train_loss"], "val_loss": ["step", "val_loss"]},
         "seed": seed,
-        "data": {"kind": "tensors"},
+        "data": {"kind": "tensors", "sample": "(float32[2], float32[1])"},
         "versions": {"python": "3.11", "torch": "2.13"},
         "git": {"commit": "0" * 40, "diff": "-old\n+new"},
         "command": ["python", "train.py", "a b"],
@@ -66,6 +76,14 @@ def write_log(
     lines = [",".join(columns)]
     lines += [row(step, loss_at(step, rows, seed, losses)) for step in range(1, rows + 1)]
     (folder / files.LOG).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def add_columns(folder: Path, columns: dict[str, Callable[[int], object]]) -> None:
+    """Add columns to a log, each a function of the step."""
+    head, *lines = (folder / files.LOG).read_text().splitlines()
+    more = [[str(value(int(line.split(",")[0]))) for value in columns.values()] for line in lines]
+    lines = [",".join([line, *values]) for line, values in zip(lines, more, strict=True)]
+    (folder / files.LOG).write_text("\n".join([",".join([head, *columns]), *lines]) + "\n")
 
 
 def row(step: int, loss: float) -> str:

@@ -6,7 +6,8 @@ from playwright.sync_api import Page, expect
 
 
 def drawn(page: Page, charts: int) -> None:
-    expect(page.locator(".plot[data-drawn]:not(.parallel)")).to_have_count(charts)
+    """Wait until so many charts are drawn; further down there may be others."""
+    expect(page.locator(".plot[data-drawn]:not(.parallel)").nth(charts - 1)).to_be_attached()
 
 
 def trace(page: Page, chart: str, run: str, kind: str = "raw") -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""Makes the pictures of the README: real runs, the dashboard, a real browser. `make screenshots` runs it."""
+"""Makes the pictures of the README and of docs/dashboard.md, of real runs in a browser. `make screenshots` runs it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
-from playwright.sync_api import sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, Locator, sync_playwright
 from torch import nn
 
 import darkit
@@ -20,6 +22,7 @@ from darkit.runs.notes import Notes, write_notes
 from tests.dashboard.conftest import served
 
 PICTURES = Path(__file__).parents[2] / "docs"
+_COLOURS = 256
 
 
 class Curve(nn.Module):
@@ -72,6 +75,78 @@ def fit(name: str, width: int, seed: int, lr: float) -> None:
     )
 
 
+def record_layers() -> None:
+    """Record a run of six layers, of which one stops firing, with an image of the spikes."""
+    rng = np.random.default_rng(0)
+    with darkit.start_run("layers", config={"layers": 6, "lr": 1e-3}) as run:
+        for step in range(1, 301):
+            rates = np.array([0.34, 0.3, 0.26, 0.22, 0.18, 0.14]) + rng.normal(0, 0.006, 6)
+            rates[3] *= np.exp(-max(0, step - 120) / 8)
+            row = {
+                "train_loss": 2 * np.exp(-step / 90) + 0.1 + rng.normal(0, 0.02),
+                "val_acc": 0.93 - np.exp(-step / 60),
+            }
+            row |= {f"firing_rate_{layer}": max(0.0, rate) for layer, rate in enumerate(rates)}
+            if step % 100 == 0:
+                fired = rng.random((48, 120)) < np.repeat(rates, 8)[:, None]
+                row["spikes"] = darkit.Image((255 * fired).astype("uint8"), caption=f"step {step}")
+            run.log(row, step=step)
+
+
+def take_all(browser: Browser, address: str, names: list[str]) -> None:
+    """Take a picture of everything that the page of the dashboard describes."""
+    chosen = "compare?" + "&".join(f"run={name}" for name in names)
+    page = browser.new_page(viewport={"width": 1400, "height": 860}, color_scheme="light", locale="en-US")
+    page.set_default_timeout(90_000)  # the machine may be busy
+
+    def show(path: str, charts: int, height: int = 860) -> None:
+        page.set_viewport_size({"width": 1400, "height": height})
+        page.goto(f"{address}/{path}")
+        if charts:
+            page.wait_for_function(f"() => document.querySelectorAll('.plot[data-drawn]').length >= {charts}")
+        else:
+            page.locator(".ag-row, .medium-image").first.wait_for()
+        page.mouse.move(700, 20)  # no curve stands out
+        page.wait_for_timeout(1000)
+
+    def card(heading: str) -> Locator:
+        found = page.locator("section.card", has_text=heading).first
+        found.scroll_into_view_if_needed()
+        page.wait_for_timeout(1500)
+        return found
+
+    show("?" + "&".join(f"run={name}" for name in names[2:5]), 2)
+    save("runs", page.screenshot())
+    show("?by=model.width&side=0", 0, 380)
+    save("groups", page.screenshot())
+    page.keyboard.press("Control+k")
+    page.keyboard.type("seed1")
+    page.wait_for_timeout(500)
+    save("palette", page.screenshot())
+    show(f"{chosen}&smooth=0.9&log=1", 3)
+    save("compare", page.screenshot())
+    show(f"{chosen}&group=model.width", 2)
+    save("statistics", card("More than noise?").screenshot())
+    save("parallel", card("Config keys and a metric").screenshot())
+    show("run/layers", 2, 620)
+    save("run", page.screenshot())
+    show("run/layers?tab=media", 0)
+    save("media", page.locator("[role=tabpanel]:visible").screenshot())
+    show("run/curve-64-too-fast", 2, 305)  # without the paths of this machine
+    save("crash", page.screenshot())
+    phone = browser.new_page(viewport={"width": 390, "height": 700}, color_scheme="dark", locale="en-US")
+    phone.goto(address + "/")
+    phone.locator(".ag-row").first.wait_for()
+    phone.wait_for_timeout(1000)
+    save("phone", phone.screenshot())
+
+
+def save(name: str, picture: bytes) -> None:
+    """Write a picture with few colours, which these pages do with, as a third of the bytes."""
+    few = Image.open(io.BytesIO(picture)).convert("RGB").quantize(_COLOURS, kmeans=2, dither=Image.Dither.NONE)
+    few.save(PICTURES / f"dashboard-{name}.png", optimize=True)
+
+
 def main() -> int:
     program = shutil.which("chromium")
     if program is None:
@@ -82,18 +157,10 @@ def main() -> int:
         os.environ["DARWIN_KIT_HOME"] = str(home)
         with contextlib.redirect_stderr(io.StringIO()):  # a line per step
             names = train(home)
+            record_layers()
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1400, "height": 860}, color_scheme="light", locale="en-US")
         with served(home / "base") as dashboard:
-            page.goto(dashboard.address + "/")
-            page.locator(".ag-row").first.wait_for()
-            page.wait_for_timeout(500)
-            page.screenshot(path=PICTURES / "dashboard-runs.png")
-            chosen = "&".join(f"run={name}" for name in names)
-            page.goto(f"{dashboard.address}/compare?{chosen}&smooth=0.9&log=1")
-            page.wait_for_function("() => document.querySelectorAll('.plot[data-drawn]').length >= 3")
-            page.wait_for_timeout(500)
-            page.screenshot(path=PICTURES / "dashboard-compare.png")
+            take_all(browser, dashboard.address, names)
         browser.close()
     return 0
 

@@ -99,7 +99,7 @@ def test_a_wrong_home_and_a_server_that_shows_other_homes_are_refused_before_any
     assert not home.exists()
     (tmp_path / "lab").mkdir()
     place = server.Place("http://127.0.0.1:9/", "key", "", (str(tmp_path / "other"),))
-    lock = server._ServerLock(home)
+    lock = server.ServerLock(home)
     assert lock.acquire()
     with lock:
         lock.publish(place)

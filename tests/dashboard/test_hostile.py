@@ -19,6 +19,7 @@ from darkit.dashboard.pages.compare import compare_page
 from darkit.dashboard.pages.run import run_page
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.library import Library
+from darkit.dashboard.server.agents import RunDetails, run_details
 from darkit.dashboard.server.api import table_rows
 from darkit.dashboard.view import View, read_address, read_view
 from darkit.errors import ConfigError
@@ -94,13 +95,15 @@ def everything(library: Library, names: list[str], language: str = "en") -> None
     sent(json.loads(table_rows(library, {"since": 0, "columns": ["model.a"]})))
     shown = charts.chosen(names, "log")
     _, state = read_address("/compare?" + "&".join(f"run={name}" for name in names))
-    for view in (View(), View(axis="wall", smooth=0.5), View(group="model.a", log=True), View(source="system")):
+    for view in (View(), View(axis="wall", smooth=0.5), View(group=("model.a",), log=True), View(source="system")):
         json.loads(charts.draw(names, view, None))
         cursors = {title: {name: [0, 1] for name in names} for run in shown for title in run.series}
         sent(charts.news(names, view, cursors))
         for title in cursors:
             "".join(chart_csv(title, charts.chosen(names, view.source), view)).encode()
     comparison_page(charts, names, View())
+    for name in names:
+        sent(RunDetails.model_validate(run_details(library, name)).model_dump(mode="json"))
     sent(as_plain(compare_page(language, names, shown, state)))
     sent(parallel(charts, names, ["model.a"], "train_loss", False))
     for run in shown:
@@ -129,7 +132,7 @@ def test_invalid_unicode_is_replaced(home: Path) -> None:
     library = Library(root, LogCache())
     everything(library, ["odd"])
     assert library.entries()[1][0].row["state"] == "?"
-    assert read_view({"group": odd}).group == "?"
+    assert read_view({"group": [odd]}).group == ("?",)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

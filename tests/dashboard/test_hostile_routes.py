@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from darkit.runs import files
+from darkit.runs import files, media
 from tests.cli.hostile import (
     KINDS,
     PLANTED,
@@ -29,7 +30,8 @@ from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import make_run
 from tests.dashboard.server.test_security import ask
 
-ROUTES = ("charts", "news", "parallel", "csv", "page")
+ROUTES = ("charts", "news", "parallel", "scatter", "csv", "page", "media")
+INDEX = f"{files.MEDIA}/{media.INDEX}"
 NAMES = (
     *STRUCTURED[:5],
     files.LOG,
@@ -37,9 +39,12 @@ NAMES = (
     files.MODEL_SOURCE,
     files.TOKENIZER,
     files.LOCK,
+    files.CONSOLE,
+    INDEX,
     "iter-5-ckpt.json",
 )
 DELETES = "delete-now"
+TEXT = f"{hashlib.sha256(b'words').hexdigest()}.txt"
 
 
 class Hostile:
@@ -61,6 +66,7 @@ class Hostile:
         write_structure(folder / files.COMPOSED_CONFIG, {"overrides": ["a=b"], "data": {"_target_": "x"}})
         (folder / "iter-5-ckpt.pth").write_bytes(b"1")
         write_structure(folder / "iter-5-ckpt.json", {"size": 1, "sha256": "0" * 64, "metrics": {"a": 1}})
+        media.MediaStore(folder).add("text", "t", 1, b"words", "txt", time=1)
         return folder
 
 
@@ -80,9 +86,19 @@ def requests(one: Served, names: list[str], name: str) -> Iterator[tuple[str, st
         yield (
             "POST",
             f"/api/{route}",
-            {**view, "cursors": {}, "keys": ["model.width"], "metric": "a", "chart": "train_loss"},
+            {
+                **view,
+                "cursors": {},
+                "keys": ["model.width"],
+                "key": "model.width",
+                "metric": "a",
+                "chart": "train_loss",
+            },
         )
     yield "POST", "/api/charts", {"view": {"source": "system"}, "runs": names}
+    yield "POST", "/api/medium", {"run": name, "file": TEXT}
+    for route in ("distribution", "console", "colour"):
+        yield "POST", f"/api/{route}", {"run": name, "key": "t", "colour": 1}
     yield "GET", f"/run/{name}", None
     address = f"{one.address}/compare?" + "&".join(f"run={quote(other)}" for other in names)
     for href in (f"{one.address}/", f"{one.address}/run/{name}", address):

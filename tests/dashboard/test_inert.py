@@ -141,7 +141,7 @@ def test_no_payload_does_anything_anywhere(dashboard: Served, open_page: Open) -
         box = card.locator(".plot").bounding_box()
         assert box is not None
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        expect(card.locator(".hoverlayer text").first).to_be_attached()
+        expect(page.locator(".hover-box .hover-row").first).to_be_attached()
     page.locator("#config-grid").scroll_into_view_if_needed()
     assert_inert(page)
     for name in names[::10]:
@@ -175,7 +175,7 @@ def test_payloads_are_text_in_dialogs_messages_and_the_list_of_columns(dashboard
     assert_inert(page)
     page.keyboard.press("Escape")
     for name in names[:2]:
-        page.locator("#search").fill(name)
+        page.locator("#search").fill('"' + name.replace('"', '""') + '"')
         row = page.locator(".ag-row input[type=checkbox]")
         expect(row).to_have_count(1)
         row.check()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 
 from darkit.dashboard.server.app import build, create_app
 from darkit.dashboard.server.dash_app import CheckedCallbacks, callback_problem
-from tests.dashboard.parts import make_run
+from tests.dashboard.parts import finish, make_run
 
 SUITES = "/_dash-component-suites/"
 PATHS = [
@@ -44,7 +42,8 @@ PATHS = [
     "*",
     "/\u2028",
 ]
-POSTS = ["runs", "charts", "news", "parallel", "csv", "page", "predict", "shutdown"]
+POSTS = ["runs", "charts", "news", "parallel", "scatter", "csv", "page", "predict", "shutdown"]
+POSTS += ["media", "medium", "distribution", "console", "colour", "views", "events", "notes", "homes", "bundle"]
 ODD = [
     None,
     5,
@@ -111,8 +110,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
     def once(method: str, path: str, body: object = None, query: bytes = b"") -> int:
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         coroutine: Awaitable[int] = answered(method, path, data, query)
-        with ThreadPoolExecutor(1) as thread:  # this one has a loop already where a browser was driven before
-            return thread.submit(asyncio.run, asyncio.wait_for(coroutine, 30)).result()
+        return finish(coroutine)
 
     return once
 
@@ -144,7 +142,10 @@ values = st.recursive(
     max_leaves=6,
 )
 fields = st.sampled_from(
-    ["runs", "view", "charts", "cursors", "keys", "metric", "chart", "since", "columns", "key", "name", "checkpoint"]
+    [
+        *("runs", "view", "charts", "cursors", "keys", "metric", "chart", "since", "columns", "key", "name"),
+        *("checkpoint", "run", "file", "after", "before", "colour", "flipped", "address", "query", "offset"),
+    ]
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import darkit.dashboard
-from darkit.dashboard.charts.figures import PALETTE
+from darkit.dashboard.charts.colours import PALETTE
 from darkit.dashboard.texts import LANGUAGES
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import make_run
@@ -35,6 +35,7 @@ def test_every_page_speaks_the_browsers_language_in_its_colours_and_nothing_is_c
     page.goto(runs.address + "/compare?run=mlp-0&run=mlp-1&run=mlp-2&run=mlp-3&run=mlp-4")
     drawn(page, 2)
     expect(page.get_by_role("heading", name=words["configs"], exact=True)).to_be_visible()
+    page.locator("#parallel").scroll_into_view_if_needed()  # it is drawn near the screen
     expect(page.locator("#parallel[data-drawn]")).to_have_count(1)
     assert_nothing_cut_off(page)
     page.goto(runs.address + "/run/broken-off")
@@ -49,6 +50,15 @@ def test_every_page_speaks_the_browsers_language_in_its_colours_and_nothing_is_c
     assert brightness(page) < 100 if dark else brightness(page) > 200
 
 
+def test_an_address_without_a_page_shows_one_that_says_so(runs: Served, browser_page: Page) -> None:
+    answer = browser_page.goto(runs.address + "/nonsense/x")
+    assert answer is not None
+    assert answer.status == 404
+    expect(browser_page.get_by_text("Page not found.")).to_be_visible()
+    browser_page.get_by_role("link", name="Show all runs").click()
+    expect(browser_page.locator(".ag-row")).not_to_have_count(0)
+
+
 def test_every_page_has_a_title_of_its_own(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/run/mlp-1")
     expect(page).to_have_title("mlp-1 · darkit")
@@ -58,7 +68,7 @@ def test_every_page_has_a_title_of_its_own(runs: Served, open_page: Open) -> Non
 
 def test_the_language_is_switched_and_stays(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/")
-    page.get_by_role("button", name="Language: zh").click()
+    page.get_by_role("button", name="中文").click()
     expect(page.get_by_role("heading", name="运行")).to_be_visible()
     page.goto(runs.address + "/run/mlp-0")
     expect(page.locator("#run-state")).to_have_text("已完成")
@@ -111,8 +121,23 @@ def test_every_text_is_said_somewhere() -> None:
     room = Path(darkit.dashboard.__file__).parent
     code = "".join(path.read_text() for path in room.rglob("*.py") if path.parent.name != "texts")
     code += "".join(path.read_text() for path in room.glob("assets/*.js"))
-    made = ("state_", "col_", "tab_", "machine_", "axis_", "grid_")
-    assert [key for key in LANGUAGES["en"] if f'"{key}"' not in code and not key.startswith(made)] == []
+    made = (
+        "state_",
+        "size_",
+        "media_",
+        "log_",
+        "col_",
+        "tab_",
+        "machine_",
+        "axis_",
+        "grid_",
+        "event_",
+        "contrast_",
+        "spiking_",
+    )
+    assert [
+        key for key in LANGUAGES["en"] if f'"{key}"' not in code and f"'{key}'" not in code and not key.startswith(made)
+    ] == []
 
 
 def luminance(colour: str) -> float:
@@ -131,7 +156,7 @@ def test_every_curve_stands_out_from_the_ground_in_dark_and_light(ground: str) -
 
 def test_tables_filter_in_the_language_of_the_page(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/", locale="zh-CN")
-    head = page.locator('.ag-header-cell[col-id="model"]')
+    head = page.locator('.ag-header-cell[col-id="name"]')
     head.hover()
     head.locator(".ag-header-cell-filter-button").click()
     expect(page.locator(".ag-filter")).to_contain_text("包含")

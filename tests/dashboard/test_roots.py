@@ -39,7 +39,7 @@ def test_runs_of_two_homes_with_one_name_are_listed_opened_and_compared(tmp_path
         page.get_by_role("button", name="Compare 2").click()
         drawn(page, 2)
         assert set(parse_qs(urlsplit(page.url).query)["run"]) == {"same", "big box/same"}
-        page.locator(".chip-link[aria-label='big box/same']").click()
+        page.locator(".chip-link[aria-label='Open big box/same']").click()
         expect(page.get_by_role("heading", name="big box/same")).to_be_visible()
         drawn(page, 2)
         assert urlsplit(page.url).path == "/run/big%20box/same"

@@ -14,7 +14,7 @@ from darkit.dashboard.reading.library import Library
 from darkit.runs import files
 from darkit.runs.notes import OWN_DATA, Evaluation, Notes, add_evaluation, read_notes, write_notes
 from tests.dashboard.conftest import Served
-from tests.dashboard.parts import make_run
+from tests.dashboard.parts import STARTED, make_run, row
 from tests.dashboard.screen import drawn
 from tests.runs.parts import wait_until
 
@@ -44,19 +44,31 @@ def test_the_run_page_tells_reason_traceback_commands_checkpoints_and_source(run
     assert "tab=machine" in page.url
 
 
-def test_the_console_is_shown_as_text_and_goes_on(dashboard: Served, open_page: Open) -> None:
+def test_the_console_is_followed_searched_and_shown_as_text(dashboard: Served, open_page: Open) -> None:
     folder = make_run(dashboard.root, "talks", 20, state="running")
     page = open_page(dashboard.address + "/run/talks?tab=console")
-    expect(page.get_by_role("tabpanel")).to_contain_text("No output was recorded.")
-    lines = [f"line {number} of many\n" for number in range(10_000)]
-    (folder / files.CONSOLE).write_text("".join(lines) + "<b>the end</b> \x1b[31m\n")
-    page.reload()
     shown = page.get_by_role("tabpanel").locator("pre").first
-    expect(shown).to_contain_text("<b>the end</b>")
-    expect(shown).to_contain_text("line 9999 of many")
+    expect(shown).to_have_text("No output was recorded.")
+    lines = [f"line {number} of many\n" for number in range(40_000)]
+    (folder / files.CONSOLE).write_text("".join(lines) + "<b>the end</b> \x1b[31m\n")
+    expect(shown).to_contain_text("<b>the end</b>")  # without a reload
+    expect(shown).to_contain_text("line 39999 of many")
     expect(shown).not_to_contain_text("line 1 of many")
     expect(page.get_by_role("tabpanel")).to_contain_text("darkit show talks --console")
     assert not page.locator("#console-box b").count()
+    at_end = """() => { const one = document.querySelector('.console-text');
+        return one.scrollHeight - one.scrollTop - one.clientHeight < 9; }"""
+    page.wait_for_function(at_end)
+    with (folder / files.CONSOLE).open("a") as out:
+        out.write("Traceback: it failed\nhalf a li")
+    expect(shown).to_contain_text("it failed")
+    expect(shown).not_to_contain_text("half a li")
+    page.wait_for_function(at_end)
+    page.get_by_placeholder("Search the console").fill("TRACEBACK")
+    expect(shown).to_have_text("Traceback: it failed")
+    expect(page.locator(".chart-count")).to_contain_text("1 of ")
+    page.get_by_role("button", name="Follow").click()
+    expect(page.get_by_role("button", name="Follow")).to_have_attribute("aria-pressed", "false")
 
 
 def test_commands_match_how_a_run_was_started_and_the_input_of_its_model(home: Path) -> None:
@@ -100,6 +112,10 @@ def test_a_run_is_deleted_from_its_own_page_which_leads_to_the_others_then(dashb
 def test_the_open_tab_is_on_the_screen_of_a_phone(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/run/mlp-0?tab=notes", wide=False)
     expect(page.get_by_role("tab", name="Notes")).to_be_in_viewport(ratio=0.9)
+    page.set_viewport_size({"width": 390, "height": 200})
+    page.reload()
+    page.wait_for_function("() => document.querySelector('.tabs-list')?.scrollLeft > 0")
+    assert page.evaluate("window.scrollY") == 0  # the page stays where it begins
 
 
 def test_an_undecodable_address_names_no_run(runs: Served, open_page: Open) -> None:
@@ -131,13 +147,11 @@ def test_saving_the_notes_of_a_run_keeps_concurrent_changes(dashboard: Served, o
     expect(page.get_by_text("Saved.")).to_be_visible()
     assert read_notes(folder) == Notes(("shown",), "mine")
     write_notes(folder, Notes(("shown", "theirs"), "their words"))
-    page.locator("#own-tags").fill("new")
-    page.locator("#own-tags").press("Enter")
     page.locator("#own-note").fill("mine again")
-    page.locator("#own-save").click()
     expect(page.get_by_text("was changed elsewhere")).to_be_visible()
     page.locator("#own-note").fill("mine")
-    page.locator("#own-save").click()
+    page.locator("#own-tags").fill("new")
+    page.locator("#own-tags").press("Enter")
     wait_until(lambda: set(read_notes(folder).tags) == {"shown", "theirs", "new"})
     assert read_notes(folder).note == "their words"
 
@@ -176,3 +190,70 @@ def test_moving_a_run_directory_is_reported_on_its_open_page(dashboard: Served, 
         expect(page.locator(".plot[data-drawn]")).not_to_have_count(0)
     alone.reload()
     expect(alone.get_by_text("No run is named one")).to_be_visible()
+
+
+def test_the_run_page_has_a_strip_of_what_matters_and_the_last_frame_of_its_traceback(
+    dashboard: Served, open_page: Open
+) -> None:
+    traceback = (
+        "Traceback (most recent call last):\n"
+        '  File "train.py", line 3, in <module>\n    run()\n'
+        '  File "net.py", line 9, in run\n    raise ValueError("boom")\n'
+        "ValueError: boom\n"
+    )
+    losses = {30: 0.125, 60: 0.0625}
+    folder = make_run(
+        dashboard.root, "one", 60, state="crashed", reason="ValueError: boom", traceback=traceback, losses=losses
+    )
+    (folder / "iter-50-ckpt.pth").write_bytes(b"x")
+    page = open_page(dashboard.address + "/run/one")
+    strip = page.locator("#run-progress")
+    expect(strip.locator(".tile", has_text="Step").first).to_contain_text("60 / 60")
+    tile = strip.locator(".tile", has_text="train_loss")
+    expect(tile.locator("b")).to_have_text("0.0625")
+    expect(tile).to_contain_text("best 0.0625 · step 60")
+    expect(strip.locator(".tile", has_text="Last checkpoint")).to_contain_text("step 50")
+    frame = page.locator("#run-ending pre").first
+    expect(frame).to_be_visible()
+    expect(frame).to_contain_text('File "net.py", line 9, in run')
+    expect(frame).not_to_contain_text("train.py")
+    with (folder / files.LOG).open("a") as log:
+        log.write(row(61, 0.03125) + "\n")
+    expect(tile).to_contain_text("best 0.03125 · step 61")
+
+
+def test_what_differs_from_the_parent_stands_out_defaults_are_dimmed_and_the_lineage_is_a_tree(
+    dashboard: Served, open_page: Open
+) -> None:
+    make_run(dashboard.root, "parent", 20)
+    folder = make_run(dashboard.root, "child", 20)
+    info = files.read_json(folder / files.RUN)
+    grandparent = {"parent": "<b>gone</b>", "parent_id": "x", "checkpoint": "iter-10-ckpt"}
+    changes = {"lr": [0.1, 0.001], "model.width": [32, 64], "data.kind": ["text", "tensors"]}
+    fork = {
+        "parent": "parent",
+        "checkpoint": "iter-20-ckpt",
+        "step": 20,
+        "changes": changes,
+        "ancestors": [grandparent],
+    }
+    resumed = [{"time": STARTED + 50, "after_step": 12}]
+    files.write_json(folder / files.RUN, {**info, "fork": fork, "settings_given": ["lr", "name"], "continued": resumed})
+    page = open_page(dashboard.address + "/run/child?tab=config")
+    differing = page.locator("tr.differs")
+    expect(differing).to_have_count(2)
+    expect(differing.nth(0)).to_contain_text("parent: 32")
+    expect(differing.nth(1)).to_contain_text("parent: 0.1")
+    expect(page.locator("tr.default th")).to_have_text(["device", "seed"])
+    page.get_by_role("tab", name="Overview").click()
+    tree = page.locator(".tree").first
+    expect(tree.locator("> li")).to_contain_text("<b>gone</b> · iter-10-ckpt")
+    expect(tree.locator("li li li li")).to_contain_text("resumed after step 12")
+    expect(tree).to_contain_text("lr 0.1 → 0.001")
+    tree.get_by_role("link", name="parent").click()
+    expect(page.get_by_role("heading", name="parent")).to_be_visible()
+    page.get_by_role("tab", name="Overview").click()
+    expect(page.locator(".tree .forks li")).to_have_text(["child · iter-20-ckpt"])
+    page.get_by_role("tab", name="Prompt").click()
+    expect(page.locator("#prompt")).to_have_value("[[0.5, 0.5]]")  # numbers in, as its model takes them
+    expect(page.locator("#prompt-temperature")).to_have_count(0)

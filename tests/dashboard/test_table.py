@@ -19,11 +19,11 @@ Open = Callable[..., Page]
 
 
 def test_the_table_shows_state_step_and_the_last_and_best_of_each_series(runs: Served, open_page: Open) -> None:
-    page = open_page(runs.address + "/")
+    page = open_page(runs.address + "/?col=state&col=name&col=best:train_loss&col=last:train_loss&col=progress")
     row = page.locator('.ag-row[row-id="mlp-0"]')
     expect(row.first).to_contain_text("finished")
     text = " ".join(page.locator('.ag-row[row-id="mlp-0"]').all_inner_texts())
-    assert "6,000 / 6,000" in text
+    assert "6,000" in text
     best = min(loss_at(step, 6000, 0) for step in range(1, 6001))
     assert f"{best:.5g}" in text
     assert f"{loss_at(6000, 6000, 0):.5g}" in text
@@ -36,18 +36,18 @@ def test_sorting_searching_and_columns_are_in_the_address_and_come_back_with_it(
     expect(page.locator("#run-count")).to_have_text("6 of 7")
     page.locator('.ag-header-cell[col-id="name"]').click()
     page.locator("#columns").click()
-    page.locator("#columns").fill("model.width")
-    page.get_by_role("option", name="model.width").click()
-    page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('config:model.width') !== null")
+    page.locator("#columns").fill("model.act")
+    page.get_by_role("option", name="model.act").click()
+    page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('config:model.act') !== null")
     query = parse_qs(urlsplit(page.url).query)
     assert query["q"] == ["mlp-"]
     assert query["sort"] == ["name.asc"]
-    assert "config:model.width" in query["col"]
+    assert "config:model.act" in query["col"]
     page.reload()
     expect(page.locator("#search")).to_have_value("mlp-")
     expect(page.locator("#run-count")).to_have_text("6 of 7")
     expect(page.locator('.ag-header-cell[col-id="name"]')).to_have_attribute("aria-sort", "ascending")
-    page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('config:model.width') !== null")
+    page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('config:model.act') !== null")
 
 
 def test_runs_without_a_value_come_last_whichever_way_is_sorted_and_numbers_in_names_count(
@@ -74,7 +74,7 @@ def test_columns_that_were_moved_stay_where_they_are_when_more_are_chosen_and_af
     page = open_page(runs.address + "/?col=name&col=progress&col=model")
     expect(page.locator("#grid-box[data-filled='7']")).to_have_count(1)
     order = """() => dash_ag_grid.getApi('grid').getAllDisplayedColumns().map((one) => one.getColId())
-        .filter((id) => !id.startsWith('ag-Grid'))"""
+        .filter((id) => !id.startsWith('ag-Grid') && id !== 'eye')"""
     page.evaluate("() => dash_ag_grid.getApi('grid').moveColumns(['model'], 2)")
     page.wait_for_url("**col=name&col=model&col=progress**")
     page.locator("#columns").click()
@@ -92,7 +92,7 @@ def test_runs_are_filtered_by_project_and_the_column_is_there_only_if_a_run_has_
 ) -> None:
     for name in "abc":
         make_run(dashboard.root, name, 20)
-    page = open_page(dashboard.address + "/")
+    page = open_page(dashboard.address + "/?side=0")
     expect(page.locator("#run-count")).to_have_text("3")
     expect(page.locator("#project")).to_be_hidden()
     assert page.locator('.ag-header-cell[col-id="project"]').count() == 0
@@ -149,7 +149,7 @@ def test_chosen_runs_are_compared_and_a_click_on_a_name_opens_its_page(runs: Ser
 
 def test_tags_and_notes_are_written_and_shown(dashboard: Served, open_page: Open) -> None:
     folder = make_run(dashboard.root, "one", 20)
-    page = open_page(dashboard.address + "/")
+    page = open_page(dashboard.address + "/?side=0")
     page.locator('.ag-row[row-id="one"] input[type=checkbox]').click()
     page.get_by_role("button", name="Tags and note").click()
     page.locator("#notes-tags").fill("good")
@@ -248,7 +248,7 @@ def tag(page: Page, names: list[str], *, add: str = "", remove: str = "") -> Non
 def test_a_shared_tag_is_taken_away_from_several_runs_and_their_own_stay(dashboard: Served, open_page: Open) -> None:
     for name, tags in {"a": ("both", "only-a"), "b": ("both",)}.items():
         write_notes(make_run(dashboard.root, name, 20), Notes(tags, note=f"note of {name}"))
-    page = open_page(dashboard.address + "/")
+    page = open_page(dashboard.address + "/?side=0")
     tag(page, ["a", "b"], add="new", remove="both")
     expect(page.locator(".tag", has_text="new")).to_have_count(2)
     assert set(read_notes(dashboard.root / "a").tags) == {"new", "only-a"}
@@ -258,7 +258,7 @@ def test_a_shared_tag_is_taken_away_from_several_runs_and_their_own_stay(dashboa
 def test_a_tag_is_renamed_in_all_runs(dashboard: Served, open_page: Open) -> None:
     for name, tags in {"a": ("old", "x"), "b": ("old",), "c": ("other",)}.items():
         write_notes(make_run(dashboard.root, name, 20), Notes(tags))
-    page = open_page(dashboard.address + "/")
+    page = open_page(dashboard.address + "/?side=0")
     page.locator('.ag-row[row-id="c"] input[type=checkbox]').check()
     page.get_by_role("button", name="Tags and note").click()
     page.get_by_text("Rename a tag in all runs").click()

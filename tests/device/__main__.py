@@ -22,6 +22,8 @@ def planned(device: str, count: int) -> Iterator[tuple[str, Callable[[], list[Ro
     yield "waits", lambda: checks.no_step_waits(device)
     yield "snapshots", lambda: checks.snapshots_are_pinned(device)
     yield "memory of a save", lambda: checks.memory_of_a_save(device)
+    yield "stall of a save", lambda: checks.stall_of_a_save(device)
+    yield "speed of gpt", lambda: checks.speed_of_gpt(device)
     for strategy in ("ddp", "fsdp"):
         yield strategy, lambda strategy=strategy: checks.several_processes(strategy, count)
 

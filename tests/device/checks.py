@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,27 @@ from torch import nn
 
 import darkit
 from darkit.engine.checkpoints.snapshot import Snapshot
+from tests.benchmarks.gpt import Plain, Sizes, gpt
 from tests.device.models import Wide, data
 
 ROOT = Path(__file__).parents[2]
 _WARM_UP, _COUNTED = 5, 40  # steps
+_WINDOWS = 16  # of a batch
+_MEDIUM = Sizes(vocabulary=16384, context=512, layers=8, heads=8, hidden=512)
+_LANGUAGE_MODELS: dict[str, Callable[[Sizes], nn.Module]] = {"gpt": gpt, "plain": Plain}
+_CASES: dict[str, dict[str, Any]] = {
+    "32-true": {"precision": "32-true"},
+    "bf16-mixed": {"precision": "bf16-mixed"},
+    "everything on": {
+        "precision": "bf16-mixed",
+        "tensorboard": True,
+        "console": True,
+        "gradient_clip": 1.0,
+        "ema_decay": 0.99,
+        "scheduler": "cosine",
+        "warmup_step": 3,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,7 @@ def resumes_exactly(device: str, precision: str) -> list[Row]:
 
 
 class _CountWaits(lightning.Callback):
-    """Count, on the training thread, the calls that wait for the device, in the steps after the first ones."""
+    """Count, on the training thread, the calls that wait for the device, in the middle steps of a training."""
 
     def __init__(self) -> None:
         self.waits: list[str] = []
@@ -75,12 +93,14 @@ class _CountWaits(lightning.Callback):
         self._seen: Any = None
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
-        if index == _WARM_UP:
+        if trainer.global_step == _WARM_UP:
             self._seen = warnings.catch_warnings()
             self._seen.__enter__()
             warnings.simplefilter("always")
             warnings.showwarning = self._record
             torch.cuda.set_sync_debug_mode("warn")
+        if trainer.global_step == _WARM_UP + _COUNTED:
+            self.close()
 
     def _record(self, message: Any, category: Any, filename: str, line: int, *rest: Any) -> None:
         if "synchroniz" in str(message) and threading.get_ident() == self._thread:
@@ -100,17 +120,17 @@ class _CountWaits(lightning.Callback):
 def no_step_waits(device: str) -> list[Row]:
     """A step that logs does not wait for the device: torch names each call that would."""
     rows = []
-    for precision in ("32-true", "bf16-mixed"):
+    for name, settings in _CASES.items():
         count = _CountWaits()
+        steps = _WARM_UP + _COUNTED + 2  # the last step also saves
         with tempfile.TemporaryDirectory() as folder, darkit_home(folder):
             try:
-                steps = _WARM_UP + _COUNTED
-                trained(folder, device, precision=precision, max_step=steps, callbacks=[count], log_step_interval=1)
+                trained(folder, device, max_step=steps, callbacks=[count], log_step_interval=1, **settings)
             finally:
                 count.close()
         places = ", ".join(sorted(set(count.waits)))
         value = f"{len(count.waits) / _COUNTED:.2f}{f' ({places})' if places else ''}"
-        rows.append(Row(f"waits per step, {precision}", value, "0", not count.waits))
+        rows.append(Row(f"waits per step, {name}", value, "0", not count.waits))
     return rows
 
 
@@ -197,6 +217,114 @@ def memory_of_a_save(device: str) -> list[Row]:
         Row("device memory of a save", f"{grown / state:.3f}x the state", "<= 0.01x", grown <= state / 100),
         Row("host memory of saves", f"{host / state:.2f}x the state", "<= 1.1x", host <= 1.1 * state),
     ]
+
+
+class _Durations(lightning.Callback):
+    """Measure each step to its end on the device, in seconds, from step 1 on.
+
+    Some steps before each save it waits until the last one is on the disk, which the save would do otherwise.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.steps: list[float] = []
+        self._every = every
+        self._last = 0.0
+
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        runs = Path(os.environ["DARWIN_KIT_HOME"], "base")
+        while len(self.steps) % self._every == self._every // 2 and any(runs.glob("*/.*.tmp-*")):
+            time.sleep(0.01)
+        torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self._last:
+            self.steps.append(now - self._last)
+        self._last = now
+
+
+def stall_of_a_save(device: str) -> list[Row]:
+    """A save of `darkit.fit` holds the training up no longer than a stream needs to copy the same bytes."""
+    every = 20
+    durations = _Durations(every)
+    model = Wide(4096, 8)
+    samples = data(4096, 64)
+    with tempfile.TemporaryDirectory() as folder, darkit_home(folder):
+        darkit.fit(
+            model,
+            samples,
+            device=device,
+            batch_size=8,
+            max_step=5 * every + 2,
+            save_step_interval=every,
+            keep_last=1,
+            tensorboard=False,
+            callbacks=[durations],
+        )
+    usual = statistics.median(durations.steps)
+    stalls = [
+        durations.steps[index] - usual for index in range(2 * every - 1, 5 * every, every)
+    ]  # from the second save
+    weights = [parameter.detach() for parameter in model.parameters() for _ in range(3)]  # as many bytes as with Adam
+    targets = [torch.empty(value.shape, dtype=value.dtype, pin_memory=True) for value in weights]
+    stream = torch.cuda.Stream(device)
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    with torch.cuda.stream(stream):
+        for target, value in zip(targets, weights, strict=True):
+            target.copy_(value, non_blocking=True)
+    stream.synchronize()
+    bare = time.perf_counter() - started
+    stall = statistics.median(stalls)
+    return [
+        Row(
+            "stall of a save against a bare stream copy",
+            f"{stall / bare:.2f}x of {bare * 1e3:.0f} ms",
+            "<= 1.2x",
+            stall <= 1.2 * bare,
+        )
+    ]
+
+
+def speed_of_gpt(device: str, sizes: Sizes = _MEDIUM, *, steps: int = 20, compiled: bool = True) -> list[Row]:
+    """The built-in gpt trains in bfloat16 as fast as a GPT as training scripts write it, both compiled."""
+    trainings = {name: _training(make(sizes), sizes, device, compiled) for name, make in _LANGUAGE_MODELS.items()}
+    rounds: dict[str, list[float]] = {name: [] for name in trainings}
+    for training in trainings.values():
+        training(3)  # compiles
+    for _ in range(3):
+        for name, training in trainings.items():
+            seconds = training(steps)
+            rounds[name].append(steps * _WINDOWS * sizes.context / seconds)
+    ours, plain = (statistics.median(rounds[name]) for name in ("gpt", "plain"))
+    value = f"{ours / plain:.2f}x of {plain:.3g}"
+    return [Row("gpt, bf16, tokens/s against a plain GPT", value, ">= 1x", ours >= plain)]
+
+
+def _training(model: nn.Module, sizes: Sizes, device: str, compiled: bool) -> Callable[[int], float]:
+    """Return a function that trains a model for some steps and returns the seconds they took on the device."""
+    model.to(device)
+    step = torch.compile(model) if compiled else model
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    tokens = torch.randint(sizes.vocabulary, (_WINDOWS, sizes.context + 1), device=device)
+    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    def train(steps: int) -> float:
+        _synchronize(device)
+        started = time.perf_counter()
+        for _ in range(steps):
+            with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+                loss = step(inputs, targets)[1]
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        _synchronize(device)
+        return time.perf_counter() - started
+
+    return train
+
+
+def _synchronize(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def several_processes(strategy: str, count: int, precision: str = "32-true") -> list[Row]:

@@ -320,3 +320,14 @@ def not_finite(ranks: int) -> dict[str, Any]:
     except NonFiniteLossError as error:
         return {"said": str(error), "batches": len(model.ids)}
     return {}
+
+
+def forked(ranks: int, strategy: str = "ddp") -> dict[str, Any]:
+    """Train a run, and a fork of it from the middle of an epoch."""
+    settings: dict[str, Any] = {"max_step": 6, "batch_size": 2, "save_step_interval": 1, "lr": 0.01}
+    for name, fork in (("parent", None), ("child", "parent:3")):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 1))
+        processes = {"device": "cpu", "device_num": ranks, "strategy": strategy}
+        darkit.fit(model, xy(24), loss=F.mse_loss, name=name, fork=fork, tensorboard=False, **processes, **settings)
+    return {}

@@ -33,23 +33,40 @@ LEAST = {
     "keep_best": 0,
     "early_stop_patience": 0,
     "log_step_interval": 1,
+    "raster_samples": 0,
     "seed": 0,
+    "spike_window": 4,
+    "spike_limit": 1,
 }
-NOT_NEGATIVE = ("lr", "weight_decay", "gradient_clip", "ema_decay")
+NOT_NEGATIVE = ("lr", "weight_decay", "gradient_clip", "ema_decay", "mac_energy", "ac_energy", "peak_flops")
 CHOICES = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
     "scheduler": ("constant", "linear", "cosine"),
+    "keep_optimizer": ("all", "last"),
     "mode": ("auto", "min", "max"),
     "nan_policy": ("stop", "warn"),
+    "spike_policy": ("none", "rewind"),
 }
-FLAGS = ("load_best_at_end", "tensorboard", "console", "deterministic", "compile")
+FLAGS = ("load_best_at_end", "tensorboard", "console", "deterministic", "compile", "reset_state")
 MAYBE = ("keep_last", "max_epoch", "global_batch_size")
 TEXTS = ("strategy", "optimizer", "monitor")
 
 
 def test_these_tests_know_every_field() -> None:
-    assert set(FIELDS) == {"name", "project", "betas", *MAYBE, *LEAST, *NOT_NEGATIVE, *CHOICES, *FLAGS, *TEXTS}
+    assert set(FIELDS) == {
+        "name",
+        "project",
+        "betas",
+        "fused",
+        "spike_threshold",
+        *MAYBE,
+        *LEAST,
+        *NOT_NEGATIVE,
+        *CHOICES,
+        *FLAGS,
+        *TEXTS,
+    }
 
 
 @pytest.mark.parametrize(("field", "least"), LEAST.items())

@@ -37,7 +37,7 @@ def test_a_data_worker_that_leaves_is_told_as_a_worker_that_died(leaving: BaseEx
                 raise leaving
             return super().__getitem__(index)
 
-    with pytest.raises((RuntimeError, OSError)):
+    with pytest.raises((RuntimeError, OSError, EOFError)):  # whichever torch meets first
         train(made(), Leaves(), name="left", num_workers=1, max_step=20)
     details = darkit.load("left").details
     assert details.state == "crashed"

@@ -51,7 +51,7 @@ def test_a_module_that_overrides_only_what_is_honoured_trains_with_what_is_given
     run = train(ours, in_order(), optimizer="sgd", lr=0.1, max_step=4)
     assert run.config == {"width": 1}
     assert "root" in run.log().columns
-    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, fused=True)
     for x, y in in_order():
         optimizer.zero_grad()
         F.mse_loss(theirs(x), y).backward()

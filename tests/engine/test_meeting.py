@@ -10,6 +10,7 @@ from torch.distributed import HashStore, TCPStore
 from darkit.engine import meeting
 from darkit.engine.config import TrainerConfig
 from darkit.engine.meeting import Meeting, agree_on_run
+from darkit.engine.stores import clear_groups
 from darkit.errors import ConfigError, ProcessFailedError
 
 ELSEWHERE = "otherhost another-boot 4242 1.0"  # a process of another machine, where its id means something else
@@ -87,3 +88,11 @@ def test_a_process_on_another_machine_is_dead_after_a_long_silence_only(monkeypa
     ):
         here.arrive("end", patience=30)
     here.leave()
+
+
+def test_a_restart_forgets_the_addresses_of_the_first_attempt_and_nothing_else() -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for key in ("default_pg/0//cpu//0/0", "default_pg/0//cpu//0/1", "darkit/launch", "torchelastic/role"):
+        store.set(key, "value")
+    clear_groups(store)
+    assert sorted(key for key in store.list_keys() if "/" in key) == ["darkit/launch", "torchelastic/role"]

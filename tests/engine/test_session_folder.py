@@ -17,9 +17,10 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.session import Session
 from darkit.errors import ConfigError, RunReplacedError, StorageError
 from darkit.runs import base, files
-from darkit.runs.checkpoints import checkpoint_path
+from darkit.runs.checkpoints import checkpoint_path, manifest_path
 from darkit.runs.lock import is_locked
 from darkit.runs.status import read_status
+from tests.children import LIMIT
 from tests.engine.parts import made, run_names, train, xy
 
 
@@ -45,6 +46,10 @@ def test_a_deleted_run_ends_in_one_sentence_and_writes_nothing_into_its_successo
 
     def replace() -> None:
         folder = base() / "a"
+        deadline = time.monotonic() + LIMIT
+        while not manifest_path(checkpoint_path(folder, 2)).exists():  # no write is between its check and its rename
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
         folder.rename(tmp_path / "moved")
         if "deleted" in how:
             shutil.rmtree(tmp_path / "moved", ignore_errors=True)

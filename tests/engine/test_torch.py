@@ -52,6 +52,7 @@ NAMES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("loop.py, metrics/denominators.py", LINE, ("_compiled_call_impl",)),
     ("loop.py", nn.modules.batchnorm, ("_BatchNorm",)),
     ("loop.py", nn.modules.dropout, ("_DropoutNd",)),
+    ("checkpoints/archive.py", torch.serialization, ("_save",)),
     ("checkpoints/boundary.py, metrics/undisturbed.py", torch.zeros(1), ("_version",)),
     ("checkpoints/boundary.py, steps/averages.py", torch, ("_foreach_copy_", "_foreach_lerp_")),
     ("metrics/denominators.py", overrides, ("_get_current_function_mode", "_pop_mode_temporarily")),

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import darkit
 from darkit.errors import BatchError, ConfigError, LossError, ModelError
@@ -241,6 +241,24 @@ def test_other_number_formats_train(precision: str) -> None:
     assert run.status == "finished"
     assert not all(torch.equal(value.float(), before[key]) for key, value in model.state_dict().items())
     assert all(torch.isfinite(torch.tensor(run.log()["train_loss"].to_list())))
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_is_made_with_the_types_that_it_has_outside_of_a_training(precision: str, workers: int) -> None:
+    class Typed(Dataset[tuple[Tensor, Tensor]]):
+        """Samples that say with which types they were made."""
+
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            made = {torch.rand(1).dtype, (torch.ones(1, 1) @ torch.ones(1, 1)).dtype}
+            assert made == {torch.float32}
+            return torch.rand(4), torch.rand(1)
+
+    settings: dict[str, Any] = {"max_step": 6, "eval_step_interval": 2, "num_workers": workers}
+    assert train(made(), Typed(), Typed(), precision=precision, **settings).status == "finished"
 
 
 def test_what_a_run_sets_for_the_process_is_undone() -> None:

@@ -37,9 +37,12 @@ def begin(zygote: Zygote, home: Path, **environment: str):  # type: ignore[no-un
     return child, run
 
 
-def test_sigterm_at_twenty_moments_stops_at_a_step_and_goes_on_from_there(zygote: Zygote, home: Path) -> None:
-    chosen = random.Random(20)
-    for _ in range(20):
+@pytest.mark.parametrize("moments", [6, pytest.param(40, marks=pytest.mark.soak)])
+def test_sigterm_at_random_moments_stops_at_a_step_and_goes_on_from_there(
+    zygote: Zygote, home: Path, moments: int
+) -> None:
+    chosen = random.Random(moments)
+    for _ in range(moments):
         child, run = begin(zygote, home)
         time.sleep(chosen.uniform(0, 0.03))  # the random moment is the point
         child.send(signal.SIGTERM)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import textwrap
 import time
 from collections.abc import Iterator
@@ -24,7 +21,7 @@ from darkit.errors import ConfigError
 from darkit.integrations.accelerate import RunTracker, should_stop
 from darkit.runs.media import read_media
 from darkit.runs.requests import request_stop
-from tests.children import CHECKOUT
+from tests.children import Zygote, torchrun
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +118,9 @@ def test_settings_of_other_trackers_and_a_run_before_its_start_are_refused(home:
     accelerator.end_training()
 
 
-def test_in_two_processes_the_main_one_writes_and_both_see_the_request(home: Path, tmp_path: Path) -> None:
+def test_in_two_processes_the_main_one_writes_and_both_see_the_request(
+    zygote: Zygote, home: Path, tmp_path: Path
+) -> None:
     code = """
     import time, darkit
     from accelerate import Accelerator
@@ -141,13 +140,8 @@ def test_in_two_processes_the_main_one_writes_and_both_see_the_request(home: Pat
     """
     path = tmp_path / "script.py"
     path.write_text(textwrap.dedent(code))
-    words = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(path)]
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
-    done = subprocess.run(
-        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    ends = sorted(line for line in done.stdout.splitlines() if line.startswith("rank "))
+    output = torchrun(zygote, home, str(path))
+    ends = sorted(line for line in output.splitlines() if line.startswith("rank "))
     assert [end.rpartition(" ")[0] for end in ends] == ["rank 0 ended at", "rank 1 ended at"]
     last = {int(end.rpartition(" ")[2]) for end in ends}
     assert len(last) == 1

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from collections.abc import Callable
@@ -26,7 +23,7 @@ from darkit.errors import ConfigError, ModelError, RunExistsError
 from darkit.integrations.transformers import RunCallback
 from darkit.runs.notes import read_notes
 from darkit.runs.requests import request_stop
-from tests.children import CHECKOUT, Child, Zygote
+from tests.children import CHECKOUT, Child, Zygote, torchrun
 from tests.integrations.trainers import rows, trainer
 
 TIMES = ("runtime", "per_second")  # values that differ from training to training
@@ -244,6 +241,14 @@ def test_an_error_that_the_program_survives_ends_the_run_at_the_next_training(ho
 
 # Processes of their own
 
+
+@pytest.fixture(scope="module")
+def warm(zygote: Zygote) -> Zygote:
+    """What starts processes that need not load transformers either."""
+    zygote.preload("transformers.trainer")
+    return zygote
+
+
 SCRIPT = """
 import sys, time
 from pathlib import Path
@@ -273,17 +278,18 @@ def wait_for_step(home: Path, step: int, child: Child) -> None:
 
 
 def test_a_killed_training_is_crashed_and_its_resume_is_what_would_have_followed(
-    zygote: Zygote, home: Path, tmp_path: Path
+    warm: Zygote, home: Path, tmp_path: Path
 ) -> None:
-    assert script(zygote, home, tmp_path / "out", steps=16).wait() == 0
+    assert script(warm, home, tmp_path / "out", steps=16).wait() == 0
     whole = logged()
     (home / "base").rename(home / "whole")
     for step in (3, 9):
-        child = script(zygote, home, tmp_path / "killed", steps=16, pause=0.2)
+        hold = f"[At({step + 1}, lambda: time.sleep(600))]"  # it cannot end before it is killed
+        child = script(warm, home, tmp_path / "killed", steps=16, more=hold)
         wait_for_step(home, step, child)
         child.kill_group()
         assert darkit.load("mine").status == "crashed"
-    child = script(zygote, home, tmp_path / "killed", steps=16)
+    child = script(warm, home, tmp_path / "killed", steps=16)
     assert child.wait() == 0, child.output
     found = logged()
     assert found.keys() == whole.keys()
@@ -294,9 +300,9 @@ def test_a_killed_training_is_crashed_and_its_resume_is_what_would_have_followed
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_process_after_a_saved_step(
-    zygote: Zygote, home: Path, tmp_path: Path, number: signal.Signals
+    warm: Zygote, home: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    child = script(zygote, home, tmp_path / "out", steps=900, pause=0.05)
+    child = script(warm, home, tmp_path / "out", steps=900, pause=0.05)
     wait_for_step(home, 2, child)
     child.send(number)
     assert child.wait() == 128 + number, child.output
@@ -307,18 +313,16 @@ def test_a_signal_ends_the_process_after_a_saved_step(
     assert "after the training" not in child.output
 
 
-def test_an_error_is_in_the_status_with_its_traceback(home: Path, tmp_path: Path) -> None:
+def test_an_error_is_in_the_status_with_its_traceback(warm: Zygote, home: Path, tmp_path: Path) -> None:
     path = tmp_path / "script.py"
     path.write_text(textwrap.dedent(SCRIPT.format(out=str(tmp_path / "out"), steps=9, pause=0, more="[At(3, fail)]")))
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}  # only the end of an interpreter sets sys.last_value
-    done = subprocess.run([sys.executable, str(path)], env=environment, check=False, capture_output=True, timeout=200)
-    assert done.returncode == 1
+    assert warm.start([str(path)], home, PYTHONPATH=str(CHECKOUT)).wait() == 1
     details = darkit.load("mine").details
     assert (details.state, details.reason) == ("crashed", "ValueError: of the user")
     assert "in fail" in details.traceback
 
 
-def test_of_two_processes_the_first_writes_and_both_stop(home: Path, tmp_path: Path) -> None:
+def test_of_two_processes_the_first_writes_and_both_stop(warm: Zygote, home: Path, tmp_path: Path) -> None:
     code = """
     import os, signal, sys
     from pathlib import Path
@@ -335,13 +339,9 @@ def test_of_two_processes_the_first_writes_and_both_stop(home: Path, tmp_path: P
     """
     path = tmp_path / "script.py"
     path.write_text(textwrap.dedent(code))
-    words = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(path), str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
-    done = subprocess.run(
-        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
-    ends = sorted(line for line in done.stdout.splitlines() if line.startswith("rank "))
-    assert ends == ["rank 0 ended at 20", "rank 1 ended at 20"], done.stderr[-3000:]
+    output = torchrun(warm, home, str(path), str(tmp_path / "out"), code=1)
+    ends = sorted(line for line in output.splitlines() if line.startswith("rank "))
+    assert ends == ["rank 0 ended at 20", "rank 1 ended at 20"], output[-3000:]
     run = darkit.load("mine")
     assert (run.details.state, run.details.reason) == ("stopped", "Stopped with another process of this training.")
     assert run.details.step == 20

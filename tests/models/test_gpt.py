@@ -59,6 +59,22 @@ def test_a_later_token_changes_no_earlier_logits_and_an_earlier_one_changes_all_
     assert ((after[5:] - before[5:]).abs().amax(dim=1) > 1e-4).all()
 
 
+def test_compilers_see_the_whole_model() -> None:
+    model, sequence = small(), tokens(2, 9)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(sequence, sequence), model(sequence, sequence))
+    exported = torch.export.export(model, (sequence,)).module()
+    torch.testing.assert_close(exported(sequence), model(sequence))
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+def test_the_norm_of_one_token_is_torchs(size: float) -> None:
+    norm = small().norm
+    hidden = size * torch.randn(1, 1, 16, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        torch.testing.assert_close(norm(hidden), F.rms_norm(hidden, (16,), norm.weight))
+
+
 @pytest.mark.parametrize("positions", ["rotary", "learned"])
 def test_the_order_of_the_tokens_before_matters(positions: str) -> None:
     model, sequence = small(positions=positions, num_layers=1), tokens(1, 6)

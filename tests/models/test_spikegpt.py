@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import darkit
+from darkit.engine.spiking.receipt import measure
 from darkit.models.gpt import GPT, GPTConfig
 from darkit.models.spikegpt import SpikeGPT, SpikeGPTConfig, mix_over_time
 from tests.cli.parts import done
@@ -77,7 +78,7 @@ def test_every_parameter_learns_and_the_neurons_are_binary() -> None:
     for block in model.blocks:
         for neurons in (block.mixing_neurons, block.feeding_neurons):
             neurons.register_forward_hook(lambda module, given, output: spikes.append(output[0]))
-    model.training_step((tokens(), tokens()))["loss"].backward()
+    model(tokens(), tokens())[1].backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
     assert all(set(part.unique().tolist()) <= {0.0, 1.0} for part in spikes)
     assert len(spikes) == 4
@@ -103,24 +104,34 @@ def test_extreme_keys_stay_finite() -> None:
     assert torch.isfinite(left).all()
 
 
-def test_targets_of_minus_100_are_left_out_and_the_step_has_the_same_loss() -> None:
+def test_targets_of_minus_100_are_left_out() -> None:
     model = made().eval()
     ids, targets = tokens(), tokens()
     targets[:, 5:] = -100
     logits, loss = model(ids, targets)
     wanted = torch.nn.functional.cross_entropy(logits[:, :5].flatten(0, 1), targets[:, :5].flatten())
     assert loss.item() == pytest.approx(wanted.item())
-    assert model.training_step((ids, targets))["loss"].item() == pytest.approx(loss.item())
 
 
 def test_silent_neurons_save_all_but_the_dense_matrices() -> None:
-    model = made(threshold=1e6)
-    found = model.training_step((tokens(), tokens()))
+    model = made(threshold=1e6).eval()
+    with torch.no_grad():
+        _, silent = measure(model, lambda: model(tokens()))
     size, wide = 16, 56
-    dense = 2 * (size * size + wide * size) + 50 * size
-    spiking = 2 * (3 * size * size + (wide + size) * size)
-    assert found["firing_rate_0"].item() == found["firing_rate_1"].item() == 0
-    assert found["synops_saved"].item() == pytest.approx(spiking / (spiking + dense))
+    assert silent is not None
+    assert [row["firing rate"] for row in silent.layers] == [0] * 4
+    assert [row["dead"] for row in silent.layers] == [1] * 4
+    each = silent.synapses["blocks.1.mixing.key"]
+    assert (each.accumulated, each.dense) == (0, tokens().numel() * size * size)
+    each = silent.synapses["blocks.0.feeding.down"]
+    assert each.dense == tokens().numel() * size * wide
+    model = made(threshold=0.3).eval()
+    with torch.no_grad():
+        _, busy = measure(model, lambda: model(tokens()))
+    assert busy is not None
+    each = busy.synapses["blocks.1.mixing.key"]
+    assert 0 < each.accumulated < each.dense
+    assert each.multiplied == 0
 
 
 def test_a_training_on_text_logs_rates_and_learns_and_goes_on_exactly(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,9 +143,9 @@ def test_a_training_on_text_logs_rates_and_learns_and_goes_on_exactly(capsys: py
     straight, again = (darkit.load(name) for name in ("straight", "again"))
     log = straight.log()
     assert log["train_loss"][-1] < log["train_loss"][0] - 1
-    for column in ("firing_rate_0", "firing_rate_1", "synops_saved"):
-        assert log[column].is_between(0, 1).all()
-        assert log[f"val_{column}"].drop_nulls().len() == 1
+    for column in ("firing_rate", "firing_rate_blocks.0.mixing_neurons", "dead_blocks.1.feeding_neurons"):
+        assert log[column].drop_nulls().is_between(0, 1).to_list() == [True]
+    assert 0 < log["synops"].drop_nulls()[-1] < log["synops_dense"].drop_nulls()[-1]
     assert again.status == "finished"
     done(capsys, "train", "resume=straight:iter-15-ckpt", *text, *steps)
     assert straight.log()["train_loss"].to_list() == log["train_loss"].to_list()

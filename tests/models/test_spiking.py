@@ -1,4 +1,4 @@
-"""Leaky neurons in parallel are snntorch's one by one; silent synapses save work."""
+"""Leaky neurons in parallel are snntorch's one by one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from darkit.models import spiking
-from darkit.models.spiking import LeakyNeurons, share_saved
+from darkit.models.spiking import LeakyNeurons
 
 
 def one_by_one(inputs: Tensor, beta: float, threshold: float) -> Tensor:
@@ -49,14 +49,22 @@ def test_going_on_from_what_is_left_is_as_in_one_piece() -> None:
     assert set(whole.unique().tolist()) == {0.0, 1.0}
 
 
-def test_what_is_saved_is_the_share_of_silent_synapses() -> None:
-    half, quarter = torch.tensor(0.5), torch.tensor(0.25)
-    assert share_saved([(half, 100)], 0).item() == 0.5
-    assert share_saved([(half, 100), (quarter, 200)], 100).item() == pytest.approx(1 - (50 + 50 + 100) / 400)
-    assert share_saved([(torch.tensor(1.0), 10)], 30).item() == 0
-
-
 def test_without_snntorch_the_command_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "snntorch", None)
     with pytest.raises(ImportError, match=r"need snntorch: pip install 'darkit\[snn\]'"):
         spiking.snntorch()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_arrays_and_tensors_run_the_neurons_to_the_same_bits(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randn(40, 2, 30, generator=generator, dtype=dtype) * 2
+    rows[7, 0, :2] = torch.tensor([float("nan"), float("inf")])
+    potential = torch.randn(2, 30, generator=generator, dtype=dtype)
+    before, found = potential.clone(), []
+    for run in (spiking._run_tensors, spiking._run_arrays):
+        above, spikes = torch.empty_like(rows), torch.empty_like(rows)
+        left = run(rows, potential, 0.9, 0.7, above, spikes)
+        found.append(torch.cat([above.flatten(), spikes.flatten(), left.flatten()]))
+    assert torch.equal(*(values.nan_to_num(12345.0) for values in found))
+    assert torch.equal(potential, before)

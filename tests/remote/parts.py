@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ class SshServer:
         served: The bytes served so far.
         forbidden: Part of the paths that must not be read.
         silent: Whether it answers no more.
+        connections: All that were made to it.
     """
 
     port: int
@@ -76,6 +77,7 @@ class SshServer:
     served: int = 0
     forbidden: str = "\0"
     silent: bool = False
+    connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
 
 
 @contextmanager
@@ -108,12 +110,17 @@ def ssh_server(folder: Path, dot_ssh: Path, port: int = 0) -> Iterator[SshServer
                 raise asyncssh.SFTPConnectionLost("broken off")
             return data
 
+    class Server(asyncssh.SSHServer):
+        def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+            shown.connections.append(conn)
+
     loop, ready, ended = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
 
     async def work() -> None:
         server = await asyncssh.listen(
             "127.0.0.1",
             port,
+            server_factory=Server,
             server_host_keys=[host_key],
             authorized_client_keys=str(dot_ssh.parent / "authorized"),
             sftp_factory=Files,
@@ -123,6 +130,9 @@ def ssh_server(folder: Path, dot_ssh: Path, port: int = 0) -> Iterator[SshServer
         await ended.wait()
         server.close()
         await server.wait_closed()
+        for connection in shown.connections:  # also of a client that gave up in the middle of its greeting
+            connection.abort()
+            await connection.wait_closed()
 
     def run() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:  # it ends what connections leave

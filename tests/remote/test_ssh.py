@@ -15,6 +15,7 @@ from darkit.remote.homes import Copy, Homes
 from darkit.remote.store import connect
 from darkit.runs import Run, files, list_runs
 from tests.remote.parts import SshServer, make_run, snapshot, ssh_server
+from tests.runs.parts import wait_until
 
 
 @pytest.fixture
@@ -126,6 +127,15 @@ def test_a_run_that_must_not_be_read_hides_no_other_and_a_silent_machine_is_not_
         copy.disconnect()
         assert not copy.attempt()
         assert copy.state.problem == "No answer within 0.5 s"
+
+
+def test_a_connection_whose_files_do_not_come_in_time_is_closed(
+    server: SshServer, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "PATIENCE", 1e-6)
+    with box(server) as copy:
+        assert not copy.attempt()
+    wait_until(lambda: len(server.connections) == 1 and server.connections[0].is_closed())
 
 
 def test_after_a_restart_the_last_state_is_shown_with_its_age(server: SshServer, there: Path) -> None:

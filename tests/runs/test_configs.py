@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from darkit.runs import files
-from darkit.runs.configs import plain, public_values
+from darkit.runs.configs import plain, public_values, recorded_settings
 from tests.runs.parts import line_of, python
 
 
@@ -189,3 +189,18 @@ def test_a_set_looks_the_same_in_every_process() -> None:
         with python(script) as process:
             seen.add(line_of(process))
     assert seen == {"['adam', 'lion', 'muon', 'rmsprop', 'sgd']"}
+
+
+@dataclass
+class _Trainer:
+    name: str
+    seed: int = 0
+    lr: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+    layers: list[int] = field(default_factory=list)
+
+
+def test_only_settings_that_are_not_as_by_default_are_recorded_as_given() -> None:
+    assert recorded_settings(_Trainer("a")) == {"seed": 0, "settings_given": ["name"]}
+    given = _Trainer("a", seed=3, betas=(0.9, 0.5), layers=[1])
+    assert recorded_settings(given) == {"seed": 3, "settings_given": ["name", "seed", "betas", "layers"]}

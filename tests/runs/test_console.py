@@ -10,7 +10,7 @@ import pytest
 
 from darkit.errors import StorageError
 from darkit.runs import console, files
-from darkit.runs.console import ConsoleLog, read_console
+from darkit.runs.console import ConsoleLog, follow_console, read_console
 
 
 def test_text_is_appended(tmp_path: Path) -> None:
@@ -73,3 +73,16 @@ def test_a_console_that_is_no_file_is_neither_read_nor_written(
 def test_bytes_that_are_no_text_are_replaced(tmp_path: Path) -> None:
     (tmp_path / files.CONSOLE).write_bytes(b"\xff\xfe\x00 text")
     assert read_console(tmp_path) == "��\x00 text"
+
+
+def test_whole_lines_are_followed_and_a_file_that_was_cut_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / files.CONSOLE
+    assert follow_console(tmp_path, 0, 100) == ("", 0, True)
+    path.write_text("one\ntwo\nhal")
+    assert follow_console(tmp_path, 0, 100) == ("one\ntwo\n", 8, True)
+    path.write_text("one\ntwo\nhalf\n")
+    assert follow_console(tmp_path, 8, 100) == ("half\n", 13, True)
+    assert follow_console(tmp_path, 13, 100) == ("", 13, True)
+    assert follow_console(tmp_path, 0, 9) == ("half\n", 13, False)  # more than so many bytes: whole lines of the end
+    path.write_text("new\n")
+    assert follow_console(tmp_path, 13, 100) == ("new\n", 4, False)

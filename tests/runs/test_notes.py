@@ -181,3 +181,15 @@ def test_a_project_is_checked_as_names_are(tmp_path: Path, project: str) -> None
         set_project(tmp_path, project)
     files.write_json(tmp_path / files.NOTES, {"project": project})
     assert project_of({"project": project}, read_notes(tmp_path)) == ""
+
+
+def test_what_another_version_wrote_and_a_longer_note_survive_a_change(tmp_path: Path) -> None:
+    there = {"note": "n" * (LONGEST_NOTE + 5), "tags": ["a"], "stars": 4}
+    (tmp_path / files.NOTES).write_text(json.dumps(there))
+    before = read_notes(tmp_path)
+    merge_notes(tmp_path, before, replace(before, tags=("a", "b")))
+    set_project(tmp_path, "other")
+    found = json.loads((tmp_path / files.NOTES).read_text())
+    assert (found["note"], found["stars"], found["tags"]) == (there["note"], 4, ["a", "b"])
+    merge_notes(tmp_path, read_notes(tmp_path), replace(read_notes(tmp_path), note="short"))
+    assert read_notes(tmp_path).note == "short"

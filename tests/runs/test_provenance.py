@@ -41,7 +41,9 @@ def test_versions_command_and_host_are_told() -> None:
 
 
 def test_a_clean_repository_is_its_commit(repository: Path) -> None:
-    assert describe_environment(repository)["git"] == {"commit": git(repository, "rev-parse", "HEAD"), "diff": ""}
+    facts = describe_environment(repository)
+    assert facts["git"] == {"top": str(repository), "commit": git(repository, "rev-parse", "HEAD"), "diff": ""}
+    assert facts["folder"] == str(repository)
 
 
 def test_the_working_folder_is_the_default(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

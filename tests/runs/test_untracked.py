@@ -68,7 +68,7 @@ def test_before_the_first_commit_everything_is_untracked(tmp_path: Path, importe
     git(repository, "init", "-q")
     imported("known.py")
     found = describe_environment(repository)
-    assert found["git"] == {"commit": "", "diff": "", "untracked": ["known.py"]}
+    assert found["git"] == {"top": str(repository), "commit": "", "diff": "", "untracked": ["known.py"]}
     assert found["environment"]["files"] == {"known.py": "width = 4\n"}
 
 

@@ -155,4 +155,4 @@ def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     checkpoint = found(tmp_path)
     path.unlink()
     path.symlink_to(path.name)
-    assert find_problem(checkpoint) == "it cannot be read (Too many levels of symbolic links)"
+    assert find_problem(checkpoint) == "it cannot be read (it is a link (Too many levels of symbolic links))"

@@ -1,6 +1,16 @@
 "use strict";
 /* Shared by all pages: the address as the only state, requests to the server, texts, and small parts of a page. */
 window.darkit = (() => {
+  /* The path at which this server is reached, with "/" at its end: behind a proxy there may be more before our pages. */
+  const base = new URL(document.querySelector("meta[name=root]").content, location.href).pathname;
+  const icon = document.querySelector("link[rel=icon]");
+  icon.href = icon.href; // a relative one would follow the address to other pages
+  const config = document.getElementById("_dash-config");
+  config.textContent = JSON.stringify({...JSON.parse(config.textContent), requests_pathname_prefix: base});
+
+  const url = (path) => base + path.slice(1); // of a path of ours
+  const path = (pathname = location.pathname) => `/${pathname.startsWith(base) ? pathname.slice(base.length) : pathname.slice(1)}`;
+
   const parameters = () => new URLSearchParams(location.search);
 
   /* Changes the address without a new page: null removes a parameter, a list repeats it. */
@@ -14,29 +24,40 @@ window.darkit = (() => {
     const text = query.toString();
     const address = location.pathname + (text ? `?${text}` : "") + location.hash;
     if (address !== location.pathname + location.search + location.hash) history.replaceState(history.state, "", address);
+    remembered.forEach((act) => act());
   }
+  const remembered = []; // called after the address has changed
+  const leaving = []; // called before another page is shown; one that fails keeps this page
 
-  function go(address) {
-    if (address.startsWith("/run/")) show(address);
-    else grid().then(() => show(address)); // the other pages have tables
-  }
-
-  function show(address) {
-    history.pushState({}, "", address);
+  /* Shows a page of ours, once the server responds: otherwise this one stays, with everything that is on it. */
+  async function go(wanted) {
+    try {
+      await Promise.all(leaving.map((act) => act()));
+      await ask("/api/homes", {});
+      if (!wanted.startsWith("/run/")) await grid(); // the other pages have tables
+    } catch (error) {
+      notify(error instanceof TypeError ? say("server_gone") : error.message, "red");
+      return;
+    }
+    history.pushState({}, "", url(darkit.asLeft(wanted)));
     window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
     window.scrollTo(0, 0);
   }
 
-  const runAddress = (name) => `/run/${name.split("/").map(encodeURIComponent).join("/")}`; // label/name of another home
+  const runPath = (name) => `/run/${name.split("/").map(encodeURIComponent).join("/")}`; // label/name of another home
+  const runAddress = (name) => url(runPath(name));
 
-  async function ask(path, body, signal) {
+  const notify = (message, color) => dash_clientside.set_props("notify", {sendNotifications: [{action: "show", message, color}]});
+
+  async function ask(path, body, signal, keepalive = false) {
     let answer;
     try {
-      answer = await fetch(path, {
+      answer = await fetch(url(path), {
         method: "POST",
         headers: {"content-type": "application/json"},
         body: JSON.stringify(body),
         signal,
+        keepalive,
         cache: "no-store",
       });
     } catch (error) {
@@ -54,10 +75,33 @@ window.darkit = (() => {
     return answer;
   }
 
+  let missed = false; // whether the page of this address could not be loaded
   function reachable(yes) {
     const warning = document.getElementById("offline");
     if (warning) warning.hidden = yes;
+    if (!yes || !missed) return;
+    missed = false;
+    dash_clientside.set_props("address", {data: ownAddress()});
   }
+
+  /* Dash tells nobody that a call failed: what a person did would be lost in silence, and a page would stay away. */
+  const fetched = window.fetch;
+  window.fetch = async (...call) => {
+    try {
+      return await fetched(...call);
+    } catch (error) {
+      if (error.name !== "AbortError" && String(call[0]?.url ?? call[0]).includes("_dash-update-component")) {
+        reachable(false);
+        if (String(call[1]?.body).includes('"output":"page.children"')) missed = true;
+        else if (dash_clientside.callback_context !== null) notify(say("not_done"), "red");
+      }
+      throw error;
+    }
+  };
+
+  let turn = 0;
+  /* The address of the page for the server; never the same twice, so that Dash asks again. */
+  const ownAddress = () => `${path()}${location.search}#${++turn}`;
 
   let words = {element: null, texts: {}};
   function say(key, values = {}) {
@@ -92,7 +136,7 @@ window.darkit = (() => {
     try {
       await act();
     } catch (error) {
-      dash_clientside.set_props("notify", {sendNotifications: [{action: "show", message: error.message, color: "red"}]});
+      notify(error.message, "red");
     }
   }
 
@@ -103,8 +147,10 @@ window.darkit = (() => {
     let timer = 0;
     let ended = false;
     let busy = false;
+    let again = false; // whether a turn was asked for during the one before
     async function turn() {
       clearTimeout(timer);
+      again = busy;
       if (ended || busy || document.hidden) return;
       busy = true;
       let wait = 3000;
@@ -114,7 +160,7 @@ window.darkit = (() => {
         if (error.name === "AbortError") ended = true;
       }
       busy = false;
-      if (!ended && !document.hidden) timer = setTimeout(turn, wait);
+      if (!ended && !document.hidden) timer = setTimeout(turn, again ? 0 : wait);
     }
     document.addEventListener("visibilitychange", turn);
     turn();
@@ -129,16 +175,29 @@ window.darkit = (() => {
   }
 
   const knownStates = new Set(["running", "stalled", "finished", "stopped", "crashed", "broken", "unknown"]);
-  function stateBadge(state) {
+  /* The state of a run, and the step from which on its loss is not finite, if there is one. */
+  function stateBadge(state, lost = null) {
     const known = knownStates.has(state);
-    const badge = element("span", `state state-${known ? state : "unknown"}`);
+    const badge = element("span", `state state-${lost !== null ? "diverged" : known ? state : "unknown"}`);
     badge.append(element("span", "state-dot"), known ? say(`state_${state}`) : state);
+    if (lost !== null) badge.append(element("span", "lost", say("diverged_at", {step: count(lost)})));
     return badge;
   }
 
-  const number = (value, digits = 5) =>
-    value === null || value === undefined ? "" : Number(value.toPrecision(digits)).toString().replace("e+", "e");
-  const count = (value) => value.toLocaleString("en-US");
+  /* Writes a number as `number_text` of the server does. */
+  function number(value, digits = 5) {
+    if (typeof value !== "number") return value ?? "";
+    const size = Math.abs(value);
+    if (size < 1e9 && Number.isInteger(value)) return String(value);
+    if (size < 1e-3 || size >= 1e6) {
+      const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
+      return `${short(mantissa)}e${Number(exponent)}`;
+    }
+    return short(value.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(size)))));
+  }
+  const short = (text) => (text.includes(".") ? text.replace(/\.?0+$/, "") : text);
+  const separated = new Intl.NumberFormat("en-US"); // once: toLocaleString makes one for every number
+  const count = (value) => separated.format(value);
   const rate = (value) => (value >= 1000 ? count(Number(value.toPrecision(3))) : number(value, 3));
 
   function duration(seconds) {
@@ -161,6 +220,15 @@ window.darkit = (() => {
     return `${day} ${two(date.getHours())}:${two(date.getMinutes())}`;
   }
 
+  /* Lets the links of a page's layout lead to where this server is reached. */
+  function mendLinks() {
+    for (const link of document.querySelectorAll("a.inner-link:not([data-mended])")) {
+      const href = link.getAttribute("href");
+      link.dataset.mended = "";
+      if (base !== "/" && !href.startsWith(base)) link.setAttribute("href", url(href));
+    }
+  }
+
   /* Shows the times and durations of a page's layout in the reader's time zone and language. */
   function showTimes() {
     for (const place of document.querySelectorAll("[data-moment]")) place.textContent = moment(Number(place.dataset.moment));
@@ -173,9 +241,13 @@ window.darkit = (() => {
     const address = document.querySelector("meta[name=grid]")?.content;
     gridLoading ??= address
       ? new Promise((resolve, reject) => {
-          const script = element("script", "", "", {src: address});
+          const script = element("script", "", "", {src: url(address)});
           script.onload = resolve;
-          script.onerror = reject;
+          script.onerror = () => {
+            gridLoading = null;
+            script.remove();
+            reject(new TypeError("The script of the tables could not be loaded."));
+          };
           document.head.append(script);
         })
       : Promise.resolve();
@@ -195,7 +267,7 @@ window.darkit = (() => {
         return;
       }
       const present = document.getElementById("plotly-script");
-      const script = present || element("script", "", "", {src: document.querySelector("meta[name=plotly]").content});
+      const script = present || element("script", "", "", {src: url(document.querySelector("meta[name=plotly]").content)});
       script.onload = ready;
       script.onerror = reject;
       if (!present) document.head.append(script);
@@ -203,13 +275,45 @@ window.darkit = (() => {
     return plotlyLoading;
   }
 
+  let wholeLoading = null;
+  /* Loads the whole plotly, which draws what the pages' own does not. The pages keep their own. */
+  function wholePlotly() {
+    wholeLoading ??= plotly().then((own) => new Promise((resolve, reject) => {
+      const script = element("script", "", "", {src: url(document.querySelector("meta[name=plotly-whole]").content)});
+      script.onload = () => {
+        const whole = window.Plotly;
+        window.Plotly = own;
+        whole.register({moduleType: "locale", name: "darkit", dictionary: {}, format: dates});
+        resolve(whole);
+      };
+      script.onerror = () => {
+        wholeLoading = null;
+        script.remove();
+        reject(new TypeError(say("server_gone")));
+      };
+      document.head.append(script);
+    }));
+    return wholeLoading;
+  }
+
   /* Links between our own pages need no new document. */
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("a.inner-link");
     if (link && event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey) {
       event.preventDefault();
-      go(link.getAttribute("href"));
+      const href = link.getAttribute("href");
+      go(href.startsWith(base) ? path(href) : href);
       return;
+    }
+    const undo = event.target.closest?.("button.undo");
+    if (undo) {
+      dash_clientside.set_props("undo", {data: undo.dataset.undo});
+      undo.disabled = true;
+    }
+    const deleted = event.target.closest?.("button.restore");
+    if (deleted) {
+      dash_clientside.set_props("restore", {data: deleted.dataset.restore});
+      deleted.disabled = true;
     }
     const button = event.target.closest?.("button.copy");
     if (button) copy(button);
@@ -217,8 +321,7 @@ window.darkit = (() => {
     if (switcher) chooseLanguage(switcher.dataset.language);
   });
 
-  async function copy(button) {
-    const text = button.closest(".code-block").querySelector("pre").textContent;
+  async function copyText(text) {
     try {
       await navigator.clipboard.writeText(text);
     } catch {
@@ -229,6 +332,10 @@ window.darkit = (() => {
       document.execCommand("copy");
       field.remove();
     }
+  }
+
+  async function copy(button) {
+    await copyText(button.closest(".code-block").querySelector("pre").textContent);
     const before = button.textContent;
     button.textContent = button.dataset.copied;
     setTimeout(() => (button.textContent = before), 1500);
@@ -242,8 +349,9 @@ window.darkit = (() => {
   }
 
   return {
-    parameters, remember, go, runAddress, ask, say, language, dark, element, download, attempt, fileName, repeat, stateBadge,
-    number, count, rate, duration, moment, plotly, grid, pages: [showTimes],
+    parameters, remember, remembered, leaving, go, url, path, ownAddress, runPath, runAddress, ask, say, language, dark, element,
+    download, copyText, notify, attempt, fileName, repeat, knownStates, stateBadge, number, count, rate, duration, moment, plotly, wholePlotly, grid,
+    pages: [mendLinks, showTimes],
   };
 })();
 
@@ -259,8 +367,9 @@ window.dash_clientside.darkit = {
     });
     return window.dash_clientside.no_update;
   },
+  address: () => darkit.ownAddress(),
   openDialog: (clicks) => (clicks ? true : window.dash_clientside.no_update),
-  sameName: (typed, names) => !(names && names.length === 1 && names[0] === typed),
+  sameName: (typed, names) => !names?.length || typed !== (names.length === 1 ? names[0] : String(names.length)),
   follow_tab(tab) {
     darkit.remember({tab: tab === "charts" ? null : tab});
     requestAnimationFrame(() => darkit.pages.forEach((page) => page()));

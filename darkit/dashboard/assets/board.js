@@ -45,10 +45,11 @@
       this.root = root;
       this.source = root.dataset.source;
       this.runs = JSON.parse(root.dataset.runs);
-      this.grid = root.querySelector(".chart-grid");
+      this.grid = root.querySelector(".chart-sections");
       this.chips = root.querySelector(".chips");
       this.message = root.querySelector(".board-message");
       this.cards = new Map();
+      this.sections = new Map();
       this.states = {};
       this.groups = [];
       this.abort = new AbortController();
@@ -69,23 +70,7 @@
     }
 
     view() {
-      const query = darkit.parameters();
-      const edge = (key) => (query.has(key) && Number.isFinite(Number(query.get(key))) ? Number(query.get(key)) : null);
-      const own = this.source === "log";
-      return {
-        axis: own ? query.get("axis") || "step" : "wall",
-        log: own && query.get("log") === "1",
-        smooth: own ? Number(query.get("smooth")) || 0 : 0,
-        robust: own && query.get("robust") === "1",
-        low: own ? edge("low") : null,
-        high: own ? edge("high") : null,
-        group: own ? query.get("group") || "" : "",
-        unfold: own ? query.getAll("unfold") : [],
-        dark: darkit.dark(),
-        language: darkit.language(),
-        offset: -new Date().getTimezoneOffset(),
-        source: this.source,
-      };
+      return darkit.viewOf(this.source, darkit.dark(), darkit.language());
     }
 
     get zoomed() {
@@ -96,45 +81,69 @@
     /* Requests the figures of the named charts; null requests the list of all and the first figures. */
     async load(titles) {
       const started = (this.asked = (this.asked || 0) + 1);
-      const body = {runs: this.runs, view: this.view(), charts: titles};
-      const answer = await (await darkit.ask("/api/charts", body, this.abort.signal)).json();
+      const {runs} = this;
+      const body = {runs, view: this.view(), charts: titles};
+      const early = titles === null ? await darkit.askedEarly(body) : null;
+      const answer = early || await (await darkit.ask("/api/charts", body, this.abort.signal)).json();
       await darkit.plotly();
-      if (this.abort.signal.aborted) return;
-      this.list(answer.charts);
+      if (this.abort.signal.aborted || this.runs !== runs) return;
+      // runs that were all moved or deleted: their curves stay until the page is reloaded
+      if (this.cards.size && runs.length && !Object.keys(answer.runs).length) return;
+      this.list(answer.charts, answer.left_out);
       this.states = answer.runs;
       this.groups = answer.groups;
+      if (titles === null) this.saved = this.savedKeys();
       darkit.showChips(this);
       const due = Object.keys(answer.figures).map((title) => this.cards.get(title)).filter(Boolean);
       for (const card of due) card.stale = false; // so that none is requested again while it waits for its turn
+      for (const card of due) this.decode(answer.figures[card.id]);
       for (const card of due) {
         if (card !== due[0]) await new Promise((done) => setTimeout(done)); // the browser shows the one before
+        const scrolled = darkit.isScrolling();
+        if (scrolled) {
+          for (const one of due) darkit.sketch(one.plot, answer.figures[one.id]);
+          await darkit.scrolled();
+        }
         if (this.abort.signal.aborted) return;
         if ((card.asked || 0) > started) continue;
+        if (scrolled && !card.visible) { // it was only passed
+          card.stale = true;
+          continue;
+        }
         card.asked = started;
         card.cursors = answer.cursors;
         this.draw(card, answer.figures[card.id]);
       }
     }
 
-    list(charts) {
-      this.message.hidden = charts.length > 0;
+    list(charts, leftOut) {
+      const key = JSON.stringify([charts, leftOut]);
+      if (key === this.listed) return;
+      this.listed = key;
+      this.message.hidden = charts.length > 0 && !leftOut;
+      if (leftOut) this.message.textContent = say("charts_left_out", {count: darkit.count(leftOut), most: darkit.count(charts.length)});
       if (!charts.length) this.message.textContent = say(this.source === "log" ? "no_series" : "no_machine");
-      for (const {id, title} of charts) if (!this.cards.has(id)) this.addCard(id, title);
+      for (const chart of charts) Object.assign(this.cards.get(chart.id) || this.addCard(chart), chart);
       const ids = new Set(charts.map((chart) => chart.id));
       for (const [id, card] of this.cards) {
         if (ids.has(id)) continue;
         card.box.remove();
         this.cards.delete(id);
       }
+      const order = new Map(charts.map((chart, place) => [chart.id, place]));
+      this.cards = new Map([...this.cards].sort(([first], [second]) => order.get(first) - order.get(second)));
+      darkit.arrange(this);
     }
 
-    addCard(id, title) {
+    addCard(chart) {
+      const {id, title} = chart;
       const box = element("section", "card chart-card");
       const head = element("div", "chart-head");
       const heading = element("h2", "chart-title", title, {title});
       const enlarge = element("button", "icon-button", "⤢", {"aria-label": say("enlarge"), title: say("enlarge")});
       const plot = element("div", "plot", "", {role: "img", "aria-label": title});
-      const card = {id, title, box, plot, stale: true, visible: false, cursors: {}};
+      const legend = element("div", "chart-legend");
+      const card = {...chart, box, plot, legend, stale: true, visible: false, cursors: {}};
       box.classList.toggle("large", darkit.parameters().getAll("large").includes(id));
       enlarge.onclick = () => {
         const others = darkit.parameters().getAll("large").filter((one) => one !== id);
@@ -142,25 +151,34 @@
         if (plot.data) card.drawn = Plotly.Plots.resize(plot);
       };
       head.append(heading, darkit.chartMenu(this, card), enlarge);
-      box.append(head, plot);
+      box.append(head, legend, plot);
       box.dataset.chart = id;
-      this.grid.append(box);
+      if (this.source === "log") darkit.makeMovable(this, card, heading);
       this.cards.set(id, card);
       this.watcher.observe(box);
+      return card;
     }
 
-    draw(card, figure) {
+    decode(figure) {
       const hidden = new Set(darkit.parameters().getAll("hide"));
       for (const trace of figure.data) {
         for (const key of ["x", "y", "customdata"]) if (trace[key]) trace[key] = decode(trace[key]);
         if (hidden.has(trace.meta.run)) trace.visible = false;
       }
+    }
+
+    draw(card, figure) {
+      darkit.removeSketch(card.plot);
       const range = this.source === "log" ? zoomOfY(card.id) : null;
       if (range) Object.assign(figure.layout.yaxis, {range, autorange: false, dtick: undefined});
+      Object.assign(figure.layout, {hovermode: false}); // hover.js shows the values
       const first = !card.plot.data;
       this.paint(card, figure);
+      if (this.standsOut) card.drawn.then(() => darkit.fade(this, card));
       card.plot.dataset.drawn = String(Number(card.plot.dataset.drawn || 0) + 1);
+      darkit.showLegend(card);
       if (!first) return;
+      darkit.watchPointer(this, card);
       card.plot.on("plotly_relayout", (change) => this.zoom(card, change));
       card.plot.on("plotly_doubleclick", () => this.showAll());
     }
@@ -243,29 +261,43 @@
         const card = this.cards.get(title);
         if (card && !this.append(card, pieces)) redraw.add(title);
       }
-      if (answer.count > this.cards.size) await this.load([...redraw, ...this.cards.keys()]);
-      else if (redraw.size) await this.load([...redraw]);
-      if (this.savedMore() && !view.group) await this.load([...this.cards.values()].filter((card) => card.visible).map((card) => card.id));
+      if (answer.count > this.cards.size || redraw.size) await this.load([...redraw]);
+      if (!view.group.length && this.savedOthers()) await this.refresh();
       const alive = Object.values(answer.runs).some((run) => run.state === "running" || run.state === "stalled");
       const changed = Object.keys(answer.cursors).length > 0;
-      if (view.group && changed) return 2000;
+      if (view.group.length && changed) return 2000;
       return changed ? 400 : alive ? 500 : 3000;
     }
 
-    /* Returns, at most every ten seconds, whether there are checkpoints without a mark. */
-    savedMore() {
-      const saved = Object.values(this.states).reduce((sum, run) => sum + (run.saved || 0), 0);
-      const before = this.saved ?? saved;
-      if (this.source !== "log" || this.zoomed || Date.now() < (this.nextMarks || 0)) return false;
-      this.saved = saved;
-      if (saved > before) this.nextMarks = Date.now() + 10000;
-      return saved > before;
+    /* Returns, at most every ten seconds while it trains, whether checkpoints came or went since their marks were drawn. */
+    savedOthers() {
+      if (this.source !== "log" || this.zoomed) return false;
+      const saved = this.savedKeys();
+      const alive = Object.values(this.states).some((run) => run.state === "running" || run.state === "stalled");
+      // of runs that were moved or deleted nothing is known any more: their curves stay as they are
+      const others = Object.keys(saved).some((run) => saved[run] !== this.saved?.[run]);
+      if (!others || (alive && Date.now() < (this.nextMarks || 0))) return false;
+      this.saved = {...this.saved, ...saved};
+      this.nextMarks = Date.now() + 10000;
+      return true;
+    }
+
+    savedKeys() {
+      return Object.fromEntries(Object.entries(this.states).map(([run, state]) => [run, state.saved]));
+    }
+
+    /* Shows other runs in the same charts. */
+    show(runs) {
+      if (runs.join("\n") === this.runs.join("\n")) return;
+      this.runs = runs;
+      this.root.dataset.runs = JSON.stringify(runs);
+      (this.cards.size ? this.refresh() : this.load(null)).catch(() => {});
     }
 
     /* Adds new points to their traces; false if the whole chart must be requested again. */
     append(card, pieces) {
-      for (const [run, kind, x, y] of pieces) {
-        const trace = card.plot.data?.find((one) => one.meta.run === run && one.meta.kind === kind);
+      for (const [run, kind, x, y, series] of pieces) {
+        const trace = card.plot.data?.find(({meta}) => meta.run === run && meta.kind === kind && meta.series === series);
         if (!trace || kind === "odd" || trace.x.length < 2 || trace.x.length > MOST_GROWN) return false;
         trace.x = joined(trace.x, decode(x));
         trace.y = joined(trace.y, decode(y));
@@ -288,15 +320,19 @@
     }
   }
 
-  darkit.pages.push(() => {
+  /* Starts the boards that are new on the page, and ends those that are gone. */
+  function mendBoards() {
     for (const [root, board] of boards) if (!root.isConnected) board.end();
     for (const root of document.querySelectorAll(".chart-board")) {
       if (!boards.has(root)) boards.set(root, new Board(root));
     }
     for (const board of boards.values()) board.showReset();
     showWeight();
-  });
-
+  }
+  darkit.pages.push(mendBoards);
+  darkit.mendBoards = mendBoards;
+  darkit.boardOf = (root) => boards.get(root);
+  darkit.decode = decode;
   darkit.logBoard = () => [...boards.values()].find((one) => one.source === "log" && one.root.isConnected);
 
   function eachBoard(act) {
@@ -321,18 +357,19 @@
 
   let viewTimer = 0;
   Object.assign(dash_clientside.darkit, {
-    follow_view(axis, smooth, log, robust, group) {
+    follow_view(axis, smooth, log, robust, group, x) {
       const before = darkit.parameters();
       const changes = {
         axis: axis === "step" ? null : axis,
         smooth: smooth ? smooth : null,
         log: log ? "1" : null,
         robust: robust ? "1" : null,
-        group: group || null,
+        group: group || [],
+        x: x || null,
       };
-      if ((before.get("axis") || "step") !== axis) Object.assign(changes, {low: null, high: null});
+      if ((before.get("axis") || "step") !== axis || (before.get("x") || "") !== (x || "")) Object.assign(changes, {low: null, high: null});
       if ((before.get("log") === "1") !== log || (before.get("robust") === "1") !== robust) changes.y = null;
-      if ((before.get("group") || "") !== (group || "")) changes.unfold = null;
+      if (before.getAll("group").join("\n") !== (group || []).join("\n")) changes.unfold = null;
       const address = location.search;
       showWeight(smooth || 0);
       darkit.remember(changes);

@@ -3,18 +3,9 @@
 (() => {
   const {say} = darkit;
 
-  function here() {
-    if (!location.pathname.startsWith("/run/")) return null;
-    try {
-      return decodeURIComponent(location.pathname.slice(5));
-    } catch { // an address edited by hand
-      return null;
-    }
-  }
-
   let watch = null;
   darkit.pages.push(() => {
-    const name = here();
+    const name = darkit.runOfAddress();
     if (watch?.name !== name) {
       watch?.loop.end();
       watch = name === null ? null : {name, loop: darkit.repeat(() => look(name))};
@@ -22,7 +13,8 @@
     if (name === null) return;
     dash_clientside.set_props("selection", {data: [name]});
     const tab = document.querySelector(".tabs-list [aria-selected=true]"); // on a phone it may be off the screen
-    tab?.scrollIntoView({inline: "center", block: "nearest"});
+    const list = tab?.parentElement; // which alone is scrolled, not the page
+    if (list) list.scrollLeft += tab.getBoundingClientRect().left - list.getBoundingClientRect().left - (list.clientWidth - tab.offsetWidth) / 2;
   });
 
   /* Requests the state of the run while no chart on the screen does. */
@@ -51,28 +43,39 @@
 
   let last = "";
   document.addEventListener("darkit-states", ({detail}) => {
-    const name = here();
+    const name = darkit.runOfAddress();
     const box = document.getElementById("run-state");
     const run = detail[name];
     if (!box || !run) return;
-    if (box.textContent !== say(`state_${run.state}`)) box.replaceChildren(darkit.stateBadge(run.state));
+    const shown = `${run.state} ${run.diverged}`;
+    if (box.dataset.shown !== shown) {
+      box.dataset.shown = shown;
+      box.replaceChildren(darkit.stateBadge(run.state, run.diverged));
+    }
     if (document.getElementById("stop").hidden === alive(run.state)) {
       dash_clientside.set_props("stop", {hidden: !alive(run.state)});
       dash_clientside.set_props("delete", {hidden: alive(run.state)});
     }
     const progress = document.getElementById("run-progress");
     const done = run.max_step ? Math.min(1, run.step / run.max_step) : 0;
+    progress.querySelector(".progress").hidden = !run.max_step;
     progress.querySelector(".progress-fill").style.width = `${100 * done}%`;
     progress.querySelector(".progress-text").textContent = run.max_step
       ? `${darkit.count(run.step)} / ${darkit.count(run.max_step)}`
       : darkit.count(run.step);
     progress.querySelector(".pace").textContent = pace(run);
-    const key = JSON.stringify([name, run.state, run.saved]);
+    const key = JSON.stringify([name, run.state, run.saved, run.diverged]);
     if (last && JSON.parse(last)[0] === name && last !== key) {
       dash_clientside.set_props("changed", {data: {name, state: run.state, saved: run.saved}});
     }
     last = key;
   });
+
+  /* How a text is generated; a model that takes numbers has no such settings. */
+  function sampling() {
+    const [tokens, temperature] = ["prompt-tokens", "prompt-temperature"].map((id) => document.getElementById(id));
+    return tokens ? {tokens: Number(tokens.value) || 100, temperature: Number(temperature.value)} : {};
+  }
 
   let asking = null;
   async function send() {
@@ -85,10 +88,9 @@
     answer.textContent = say("prompt_wait");
     try {
       const body = {
-        name: here(),
+        name: darkit.runOfAddress(),
         prompt,
-        tokens: Number(document.getElementById("prompt-tokens").value) || 100,
-        temperature: Number(document.getElementById("prompt-temperature").value),
+        ...sampling(),
         checkpoint: checkpoint.startsWith("iter-") ? checkpoint : null,
       };
       const reader = (await darkit.ask("/api/predict", body, asking.signal)).body.getReader();

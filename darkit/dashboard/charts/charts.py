@@ -6,42 +6,43 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from darkit.dashboard.charts.curves import EMPTY, Curve, band_of, curve_of, odd_of, position_of
-from darkit.dashboard.charts.downsample import MOST_POINTS, memory_of, pick
-from darkit.dashboard.charts.figures import GroupBand, Line, chart_figure, inert, numbers, odd_words, robust_scale
+from darkit.dashboard.charts.colours import DASHES, PALETTE, places_of
+from darkit.dashboard.charts.curves import EMPTY, Curve, band_of, curve_of, odd_of
+from darkit.dashboard.charts.downsample import MOST_POINTS, memory_of, pick, spacing_of
+from darkit.dashboard.charts.figures import GroupBand, Line, chart_figure, numbers, odd_words, robust_scale
+from darkit.dashboard.charts.groups import placed_groups
+from darkit.dashboard.charts.marks import (
+    checkpoint_marks,
+    positions_of,
+    saved_key,
+    session_marks,
+    with_lost_step,
+)
+from darkit.dashboard.charts.panels import Panel, panels_of
+from darkit.dashboard.charts.shown import Shown
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.reading.machine import measure
-from darkit.dashboard.reading.rows import pace, usable_series
+from darkit.dashboard.reading.series import evaluated_series, lost_at, usable_series
+from darkit.dashboard.reading.sessions import pace, resumptions
 from darkit.dashboard.reading.tail import Table
 from darkit.dashboard.texts import text
 from darkit.dashboard.view import MOST_CHARTS, View
 from darkit.errors import DarkitError
-from darkit.runs.checkpoints import checkpoint_steps
 from darkit.runs.status import ALIVE
 
 _MARKED_RUNS = 20
-_MARKS = 60  # checkpoints per curve on the screen; a zoom shows the others
 _LEAST_NEW = 4
 _MOST_NEW = 120  # points per curve and update
 _CACHED = 64 * 2**20  # bytes of answers
 _MOST_TOGETHER = 20_000  # points of all curves of a chart: more cost the browser time and show nothing
-_FEWEST = 500  # points per curve, however many curves there are
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A run whose curves are shown. Its index among the selected ones is its colour."""
-
-    index: int
-    facts: Facts
-    table: Table
-    series: Mapping[str, list[str]]
+_FEWEST = 100  # points per curve, however many curves there are
+_SELDOM = 4  # a series with a value in at most one of so many rows is not smoothed
+_POSITIONS = ("time", "step")  # of the log of the machine
 
 
 class Charts:
@@ -55,24 +56,28 @@ class Charts:
 
     def chosen(self, names: Sequence[str], source: str) -> list[Shown]:
         """Read the selected runs, without those that no longer exist."""
-        found = []
-        for index, name in enumerate(names):
+        found: dict[str, Facts] = {}
+        for name in names:
             try:
-                found.append((index, self._library.facts(name)))
+                found[name] = self._library.facts(name)
             except DarkitError:  # deleted; the page sees that it is missing
                 continue
-        tables = self._library.logs((facts for _, facts in found), source)
+        chosen = {name: facts.notes.colour for name, facts in found.items() if facts.notes.colour is not None}
+        places = dict(zip(names, places_of(names, chosen), strict=True))
+        tables = self._library.logs(found.values(), source)
         return [
-            Shown(index, facts, table, _series(facts, table, source))
-            for (index, facts), table in zip(found, tables, strict=True)
+            _shown(places[name], facts, table, source)
+            for (name, facts), table in zip(found.items(), tables, strict=True)
         ]
 
     def draw(self, names: Sequence[str], view: View, wanted: Sequence[str] | None) -> bytes:
         """Return figures as JSON: of the wanted charts, or, for None, of the first two, with the list of all."""
         shown = self.chosen(names, view.source)
         key = json.dumps([names, view.__dict__, wanted])
+        marked = _is_marked(shown, view)
         state = [
-            (run.index, run.table.generation, run.table.rows, run.facts.state, run.facts.notes.tags) for run in shown
+            (run.index, run.table.generation, run.table.rows, run.facts, saved_key(run) if marked else 0)
+            for run in shown
         ]
         with self._lock:
             known = self._answers.get(key)
@@ -89,59 +94,86 @@ class Charts:
         return answer
 
     def _draw(self, shown: Sequence[Shown], view: View, wanted: Sequence[str] | None) -> dict[str, Any]:
-        titles = titles_of(shown)[:MOST_CHARTS]
-        drawn = titles[:2] if wanted is None else [title for title in titles if title in set(wanted)]
+        every = panels_of(shown, view)
+        panels = every[:MOST_CHARTS]
+        drawn = panels[:2] if wanted is None else [panel for panel in panels if panel.id in set(wanted)]
         return {
-            "charts": [{"id": title, "title": heading(title, view)} for title in titles],
-            "figures": {title: self.figure(title, shown, view) for title in drawn},
+            "charts": [
+                {
+                    "id": panel.id,
+                    "title": heading(panel, view),
+                    "section": readable(panel.section),
+                    "members": list(panel.members),
+                    "family": panel.family,
+                }
+                for panel in panels
+            ],
+            "left_out": len(every) - len(panels),
+            "figures": {panel.id: self.figure(panel, shown, view) for panel in drawn},
             "cursors": {run.facts.name: [run.table.generation, run.table.rows] for run in shown},
-            "runs": {run.facts.name: state_of(run) for run in shown},
+            "runs": {run.facts.name: state_of(run, marked=_is_marked(shown, view)) for run in shown},
             "groups": [
                 {"label": label, "index": index, "runs": [run.facts.name for run in members]}
-                for index, (label, members) in enumerate(groups_of(shown, view))
+                for index, label, members in placed_groups(shown, view)
             ],
         }
 
-    def figure(self, title: str, shown: Sequence[Shown], view: View) -> dict[str, Any]:
-        """Draw one series of the selected runs."""
+    def figure(self, panel: Panel, shown: Sequence[Shown], view: View) -> dict[str, Any]:
+        """Draw the series of a chart of the selected runs."""
         lines, bands, scales = [], [], []
-        with_series = [run for run in shown if title in run.series]
-        marked = len(with_series) <= _MARKED_RUNS and view.source == "log"
-        groups = groups_of(with_series, view)
-        colours = {label: index for index, (label, _) in enumerate(groups_of(shown, view))}
-        single: Sequence[tuple[str | None, Shown]] = (
+        with_series = [run for run in shown if not run.series.keys().isdisjoint(panel.members)]
+        marked = _is_marked(with_series, view)
+        groups = placed_groups(shown, view)
+        single: Sequence[tuple[int | None, Shown]] = (
             [(None, run) for run in with_series]
             if not view.group
-            else [(label, run) for label, members in groups if label in view.unfold for run in members]
+            else [(index, run) for index, label, members in groups if label in view.unfold for run in members]
         )
-        most = points_each(len(single) * (2 if view.smooth else 1))
-        for label, run in single:
-            raw = _curve(run, title, view)
-            smoothed = raw.smoothed(view.smooth).within(view.low, view.high) if view.smooth else None
-            raw = raw.within(view.low, view.high)
+        drawn = [(index, run, title) for index, run in single for title in panel.members if title in run.series]
+        most = points_each(len(drawn) * (2 if view.smooth else 1))
+        spacing = _spacing(panel, with_series, view)
+        seen: set[str] = set()
+        for index, run, title in drawn:
+            raw = curve(run, title, view)
+            smooths = view.smooth and not _is_sparse(run, raw)
+            smoothed = raw.smoothed(view.smooth, spacing).within(view.low, view.high) if smooths else None
+            raw = with_lost_step(run, title, raw.within(view.low, view.high), view)
             scales.append(raw.y)
+            first = marked and run.facts.name not in seen  # a run is marked once, however many of its series there are
+            seen.add(run.facts.name)
             lines.append(
                 Line(
                     run.facts.name,
-                    run.index if label is None else colours[label],
+                    _place(panel, title, run.index if index is None else index, alone=len(shown) == 1),
                     raw.thinned(most),
                     smoothed.thinned(most) if smoothed is not None else None,
-                    checkpoint_marks(run, run.series[title][0], view) if marked else (),
-                    faint=label is not None,
+                    checkpoint_marks(run, run.series[title][0], view) if first else (),
+                    session_marks(run, run.series[title][0], view) if first else (),
+                    faint=index is not None,
+                    name=_name(panel, title, run.facts.name, alone=len(shown) == 1),
+                    series=title,
                 )
             )
-        for label, members in groups:
-            curves = [_curve(run, title, view).smoothed(view.smooth).within(view.low, view.high) for run in members]
-            band = band_of(curves)
-            scales.extend([band.mean])
-            odd = EMPTY if label in view.unfold else odd_of(curves)  # an unfolded run has its own marks
-            bands.append(GroupBand(label, colours[label], len(members), band, odd))
+        for index, label, runs in groups:
+            for title in panel.members:
+                members = [run for run in runs if title in run.series]
+                if not members:
+                    continue
+                raws = [(run, curve(run, title, view)) for run in members]
+                curves = [
+                    (raw if _is_sparse(run, raw) else raw.smoothed(view.smooth, spacing)).within(view.low, view.high)
+                    for run, raw in raws
+                ]
+                band = band_of(curves)
+                scales.append(band.mean)
+                odd = EMPTY if label in view.unfold else odd_of(curves)  # an unfolded run has its own marks
+                place = _place(panel, title, index, alone=len(groups) == 1)
+                name = _name(panel, title, label, alone=False)
+                bands.append(GroupBand(label, place, len(members), band, odd, name, title))
         scale = robust_scale(scales, view.log) if view.robust else None
-        own = {run.series[title][0] for run in with_series}
-        x_title = text(view.language, f"axis_{view.axis}") if view.axis != "step" or own <= {"step"} else ", ".join(own)
-        if view.source == "system" and measure(title, view.language).percent:
+        if view.source == "system" and measure(panel.id, view.language).percent:
             scale = (0.0, 102.0)
-        return chart_figure(heading(title, view), lines, bands, view, scale, x_title)
+        return chart_figure(heading(panel, view), lines, bands, view, scale, _x_title(panel, with_series, view))
 
     def news(
         self, names: Sequence[str], view: View, cursors: Mapping[str, Mapping[str, Sequence[int]]]
@@ -154,41 +186,40 @@ class Charts:
             cursors: For each chart and run the generation and the number of rows shown.
 
         Returns:
-            ``runs``: the state of each; ``append``: for each chart ``[run, kind, x, y]`` pieces; ``redraw``: the charts
-            that cannot be continued; ``cursors``: the new ones.
+            ``runs``: the state of each; ``append``: for each chart ``[run, kind, x, y, series]`` pieces; ``redraw``:
+            the charts that cannot be continued; ``cursors``: the new ones.
         """
         shown = self.chosen(names, view.source)
+        panels = {panel.id: panel for panel in panels_of(shown, view)}
         append: dict[str, list[Any]] = {}
         redraw: list[str] = []
         after: dict[str, dict[str, list[int]]] = {}
-        for title, seen in cursors.items():
-            pieces: list[Any] = []
-            for run in shown:
-                if title not in run.series or run.facts.name not in seen:
-                    continue
-                generation, rows = seen[run.facts.name]
-                if generation == run.table.generation and rows == run.table.rows:
-                    continue
-                after.setdefault(title, {})[run.facts.name] = [run.table.generation, run.table.rows]
-                if generation != run.table.generation or rows > run.table.rows or view.group or rows == 0:
-                    redraw.append(title)
-                    break
-                pieces.extend(new_pieces(run, title, view, rows))
-            else:
-                if pieces:
-                    append[title] = pieces
+        for id, seen in cursors.items():
+            panel = panels.get(id)
+            grown = [run for run in shown if panel is not None and _has_grown(run, panel, seen)]
+            if panel is None or not grown:
+                continue
+            after[id] = {run.facts.name: [run.table.generation, run.table.rows] for run in grown}
+            if view.group or any(not _continues(run, seen) for run in grown):
+                redraw.append(id)
+                continue
+            spacing = _spacing(panel, shown, view)
+            pieces = [
+                piece
+                for run in grown
+                for title in panel.members
+                if title in run.series
+                for piece in new_pieces(run, title, view, seen[run.facts.name][1], spacing)
+            ]
+            if pieces:
+                append[id] = pieces
         return {
-            "runs": {run.facts.name: state_of(run) for run in shown},
-            "count": len(titles_of(shown)[:MOST_CHARTS]),
-            "append": {title: pieces for title, pieces in append.items() if title not in redraw},
+            "runs": {run.facts.name: state_of(run, marked=_is_marked(shown, view)) for run in shown},
+            "count": min(MOST_CHARTS, len(panels)),
+            "append": append,
             "redraw": redraw,
             "cursors": after,
         }
-
-
-def titles_of(shown: Sequence[Shown]) -> list[str]:
-    """Return the series of all runs, each once."""
-    return list(dict.fromkeys(name for run in shown for name in run.series))
 
 
 def points_each(curves: int) -> int:
@@ -196,41 +227,49 @@ def points_each(curves: int) -> int:
     return max(_FEWEST, min(MOST_POINTS, _MOST_TOGETHER // max(1, curves)))
 
 
-def heading(title: str, view: View) -> str:
+def heading(panel: Panel, view: View) -> str:
     """Return the title of a chart."""
-    return measure(readable(title), view.language).title if view.source == "system" else readable(title)
+    return measure(readable(panel.id), view.language).title if view.source == "system" else readable(panel.id)
 
 
-def new_pieces(run: Shown, title: str, view: View, first: int) -> list[list[Any]]:
+def new_pieces(run: Shown, title: str, view: View, first: int, spacing: float | None = None) -> list[list[Any]]:
     """Return the points of a curve since row ``first``, thinned as much as the rest of it."""
+    if title in run.evaluated:
+        return []
     total = run.table.rows
-    new = _curve(run, title, view, first)
+    new = curve(run, title, view, first)
     most = int(max(_LEAST_NEW, min(_MOST_NEW, 2 * len(new.x) * MOST_POINTS / max(1, total))))
-    pieces = [_piece(run, "raw", new, most)]
-    if view.smooth:
-        back = max(0, first - memory_of(view.smooth) * max(1, first // max(1, _points(run, run.series[title]))))
-        whole = _curve(run, title, view, back).smoothed(view.smooth)
-        count = len(new.x)
-        start = len(whole.x) - count
-        pieces.append(
-            _piece(run, "smooth", Curve(whole.x[start:], whole.y[start:], new.odd_x[:0], new.odd_y[:0]), most)
-        )
+    pieces = [_piece(run, title, "raw", new, most)]
+    points = _points(run, run.series[title]) if view.smooth else 0
+    if points * _SELDOM > total:
+        back = max(0, first - memory_of(view.smooth) * max(1, first // max(1, points)))
+        whole = curve(run, title, view, back).smoothed(view.smooth, spacing)
+        start = len(whole.x) - len(new.x)
+        smoothed = Curve(whole.x[start:], whole.y[start:], new.odd_x[:0], new.odd_y[:0])
+        pieces.append(_piece(run, title, "smooth", smoothed, most))
     if len(new.odd_x):
         thin = new.thinned(_LEAST_NEW)
-        pieces.append([run.facts.name, "odd", numbers(thin.odd_x), odd_words(thin.odd_y)])
+        pieces.append([run.facts.name, "odd", numbers(thin.odd_x), odd_words(thin.odd_y), title])
     return [piece for piece in pieces if piece[2]["bdata"]]
 
 
-def state_of(run: Shown) -> dict[str, Any]:
-    """Return what the page shows of a run beside its name."""
+def _is_marked(shown: Sequence[Shown], view: View) -> bool:
+    """Return whether charts have marks of checkpoints: not if they overlap."""
+    return len(shown) <= _MARKED_RUNS and view.source == "log"
+
+
+def state_of(run: Shown, *, marked: bool = False) -> dict[str, Any]:
+    """Return what the page shows of a run beside its name; if ``marked``, with the key of its checkpoints."""
     status = run.facts.status
     rate, left = pace(run.facts, run.table)
     alive = run.facts.state in ALIVE
+    lost = lost_at(run.facts, run.table)
     return {
         "state": run.facts.state,
         "rate": rate if alive else None,
         "eta": left,
-        "saved": len(checkpoint_steps(run.facts.folder)) if alive else None,
+        "saved": saved_key(run) if marked or alive else None,
+        "diverged": lost[1] if lost else None,
         "step": status.step,
         "max_step": status.max_step,
         "index": run.index,
@@ -241,69 +280,82 @@ def state_of(run: Shown) -> dict[str, Any]:
     }
 
 
-def groups_of(shown: Sequence[Shown], view: View) -> list[tuple[str, list[Shown]]]:
-    """Group runs by the value of the view's group key; no groups without one."""
-    if not view.group:
-        return []
-    groups: dict[str, list[Shown]] = {}
-    for run in shown:
-        if view.group == "tags":
-            label = ", ".join(sorted(run.facts.notes.tags)) or "–"
-        else:
-            label = str(run.facts.config_values().get(view.group, "–"))
-        groups.setdefault(readable(label), []).append(run)
-    return sorted(groups.items(), key=lambda item: _natural(item[0]))
-
-
-def checkpoint_marks(run: Shown, column: str, view: View) -> tuple[tuple[float, str], ...]:
-    """Return the positions of a run's checkpoints on the x-axis; of very many some, with the first and the last."""
-    saved = checkpoint_steps(run.facts.folder)
-    if not saved:
-        return ()
-    steps = np.array([float(step) for step in saved])
-    own, x = run.table.column("step"), position_of(run.table, column, view)
-    if own is None or x is None:
-        return ()
-    known = np.isfinite(own) & np.isfinite(x)
-    if not known.any():
-        return ()
-    places = np.interp(steps, own[known], x[known]) if view.axis != "step" or column != "step" else steps
-    low = view.low if view.low is not None else -np.inf
-    high = view.high if view.high is not None else np.inf
-    seen = np.flatnonzero((low <= places) & (places <= high))
-    if len(seen) > _MARKS:
-        seen = seen[np.linspace(0, len(seen) - 1, _MARKS).astype(int)]
-    return tuple((float(places[index]), f"iter-{saved[index]}-ckpt") for index in seen)
-
-
-def _curve(run: Shown, title: str, view: View, first: int = 0) -> Curve:
-    curve = curve_of(run.table, run.series[title], view, first)
+def curve(run: Shown, title: str, view: View, first: int = 0) -> Curve:
+    """Return a series of a run, from a row of its log on."""
+    if title in run.evaluated:
+        steps, values = run.evaluated[title]
+        x = steps if view.axis == "step" and not view.x else positions_of(run, steps.tolist(), "step", view)
+        finite = np.isfinite(values)
+        return EMPTY if x is None else Curve(x[finite], values[finite], x[~finite], values[~finite])
+    found = curve_of(run.table, run.series[title], view, first, run.resumed)
     divisor = measure(title, view.language).divisor if view.source == "system" else 1.0
-    return curve if divisor == 1 else Curve(curve.x, curve.y / divisor, curve.odd_x, curve.odd_y)
+    return found if divisor == 1 else Curve(found.x, found.y / divisor, found.odd_x, found.odd_y, found.at)
 
 
-def _series(facts: Facts, table: Table, source: str) -> dict[str, list[str]]:
-    if source == "log":
-        return usable_series(facts.series, table)
-    return {name: ["step", name] for name in table.columns if name not in ("time", "step")}
+def _shown(index: int, facts: Facts, table: Table, source: str) -> Shown:
+    if source != "log":
+        return Shown(index, facts, table, {name: ["step", name] for name in table.columns if name not in _POSITIONS})
+    own = usable_series(facts.series, table)
+    evaluated = {name: values for name, values in evaluated_series(facts).items() if name not in own}
+    series = own | {name: ["step", name] for name in evaluated}
+    return Shown(index, facts, table, series, resumptions(facts), evaluated)
 
 
-def _piece(run: Shown, kind: str, curve: Curve, most: int) -> list[Any]:
-    if not len(curve.x):
-        return [run.facts.name, kind, {"bdata": ""}, {"bdata": ""}]
-    chosen = pick(curve.x, curve.y, most)
-    if chosen[-1] != len(curve.x) - 1:
-        chosen = np.append(chosen, len(curve.x) - 1)
-    return [run.facts.name, kind, numbers(curve.x[chosen]), numbers(curve.y[chosen])]
+def _has_grown(run: Shown, panel: Panel, seen: Mapping[str, Sequence[int]]) -> bool:
+    known = seen.get(run.facts.name)
+    now = [run.table.generation, run.table.rows]
+    return known is not None and list(known) != now and not run.series.keys().isdisjoint(panel.members)
+
+
+def _continues(run: Shown, seen: Mapping[str, Sequence[int]]) -> bool:
+    """Return whether the points that a page shows of a run are still its first ones."""
+    generation, rows = seen[run.facts.name]
+    return generation == run.table.generation and 0 < rows <= run.table.rows
+
+
+def _place(panel: Panel, title: str, index: int, *, alone: bool) -> int:
+    """Return the place of a curve: its run's; beside other series the dash is its own, and alone the colour too."""
+    if len(panel.members) == 1:
+        return index
+    order = panel.members.index(title)
+    return order if alone else index % len(PALETTE) + len(PALETTE) * (order % len(DASHES))
+
+
+def _name(panel: Panel, title: str, name: str, *, alone: bool) -> str:
+    if len(panel.members) == 1:
+        return name
+    return readable(title) if alone else f"{name} · {readable(title)}"
+
+
+def _x_title(panel: Panel, shown: Sequence[Shown], view: View) -> str:
+    if view.x:
+        return view.x
+    own = {run.series[title][0] for run in shown for title in panel.members if title in run.series}
+    return text(view.language, f"axis_{view.axis}") if view.axis != "step" or own <= {"step"} else ", ".join(own)
+
+
+def _spacing(panel: Panel, shown: Sequence[Shown], view: View) -> float | None:
+    """Return over how many steps the weight of smoothing counts in a chart: the widest usual distance of its curves."""
+    if not view.smooth:
+        return None
+    curves = [(run, curve(run, title, view)) for run in shown for title in panel.members if title in run.series]
+    return max((spacing_of(one.steps) for run, one in curves if not _is_sparse(run, one)), default=None)
+
+
+def _is_sparse(run: Shown, points: Curve) -> bool:
+    """Return whether a curve has few values, such as those of evaluations, which are no noise to be smoothed."""
+    return len(points.x) * _SELDOM <= run.table.rows
+
+
+def _piece(run: Shown, title: str, kind: str, points: Curve, most: int) -> list[Any]:
+    if not len(points.x):
+        return [run.facts.name, kind, {"bdata": ""}, {"bdata": ""}, title]
+    chosen = pick(points.x, points.y, most)
+    if chosen[-1] != len(points.x) - 1:
+        chosen = np.append(chosen, len(points.x) - 1)
+    return [run.facts.name, kind, numbers(points.x[chosen]), numbers(points.y[chosen]), title]
 
 
 def _points(run: Shown, columns: Sequence[str]) -> int:
     column = run.table.column(columns[1])
     return int(np.isfinite(column).sum()) if column is not None else 1
-
-
-def _natural(label: str) -> tuple[int, float, str]:
-    try:
-        return 0, float(label), label
-    except ValueError:
-        return 1, 0.0, inert(label)

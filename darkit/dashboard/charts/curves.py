@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from darkit.dashboard.charts.downsample import MOST_POINTS, pick, smooth
+from darkit.dashboard.charts.downsample import MOST_POINTS, pick, smooth, spacing_of
 from darkit.dashboard.reading.columns import Numbers
+from darkit.dashboard.reading.sessions import Resumption, active_clock
 from darkit.dashboard.reading.tail import Table
 from darkit.dashboard.view import View
 
@@ -25,12 +26,19 @@ class Curve:
         y: Finite values (points,).
         odd_x: Positions of NaN and infinite values (marks,).
         odd_y: These values (marks,).
+        at: The steps of the points (points,), by which smoothing weighs them; None where they are the positions.
     """
 
     x: Numbers
     y: Numbers
     odd_x: Numbers
     odd_y: Numbers
+    at: Numbers | None = None
+
+    @property
+    def steps(self) -> Numbers:
+        """The steps of the points (points,)."""
+        return self.x if self.at is None else self.at
 
     def within(self, low: float | None, high: float | None) -> Curve:
         """Return the part between two positions, and one more point on each side so that lines reach the edge."""
@@ -45,9 +53,10 @@ class Curve:
         marks = (self.odd_x >= low) & (self.odd_x <= high)
         return Curve(self.x[part], self.y[part], self.odd_x[marks], self.odd_y[marks])
 
-    def smoothed(self, weight: float) -> Curve:
-        """Return the same curve, smoothed over all its points."""
-        return Curve(self.x, smooth(self.y, weight), self.odd_x, self.odd_y)
+    def smoothed(self, weight: float, spacing: float | None = None) -> Curve:
+        """Return the same curve, smoothed over all its points; the weight is that of one of its steps, or `spacing`."""
+        spacing = spacing_of(self.steps) if spacing is None else spacing
+        return Curve(self.x, smooth(self.y, weight, self.steps, spacing), self.odd_x, self.odd_y)
 
     def thinned(self, most: int = MOST_POINTS) -> Curve:
         """Return at most ``most`` points that look like all of them."""
@@ -61,22 +70,33 @@ class Curve:
 EMPTY = Curve(*(np.empty(0) for _ in range(4)))
 
 
-def curve_of(table: Table, columns: Sequence[str], view: View, first: int = 0) -> Curve:
+def curve_of(
+    table: Table, columns: Sequence[str], view: View, first: int = 0, resumed: Sequence[Resumption] = ()
+) -> Curve:
     """Return the curve of a series, given by its x and y column, from a row on; empty if the log lacks them."""
     y = table.column(columns[1], first)
-    x = position_of(table, columns[0], view, first)
+    x = position_of(table, columns[0], view, first, resumed)
     if x is None or y is None:
         return EMPTY
+    position = view.x or (columns[0] if view.axis == "step" else view.axis)
     known = np.isfinite(x)
     shown = known & np.isfinite(y)
+    at = None if position == "step" else table.column("step", first)
     if shown.all():
-        return Curve(x, y, np.empty(0), np.empty(0))
+        return Curve(x, y, np.empty(0), np.empty(0), at)
     odd = table.odd(columns[1], first) & known
-    return Curve(x[shown], y[shown], x[odd], y[odd])
+    return Curve(x[shown], y[shown], x[odd], y[odd], at[shown] if at is not None else None)
 
 
-def position_of(table: Table, column: str, view: View, first: int = 0) -> Numbers | None:
-    """Return x of every row from ``first`` on, as the view asks, or None if the log lacks the column."""
+def position_of(
+    table: Table, column: str, view: View, first: int = 0, resumed: Sequence[Resumption] = ()
+) -> Numbers | None:
+    """Return x of every row from ``first`` on, as the view asks, or None if the log lacks the column.
+
+    Seconds since the start do not count the pauses before a run was ``resumed``.
+    """
+    if view.x:
+        return table.column(view.x, first)
     if view.axis in ("relative", "wall"):
         clock = table.column(_TIME, first if view.axis == "wall" else 0)
         if clock is None or not len(clock):
@@ -84,6 +104,7 @@ def position_of(table: Table, column: str, view: View, first: int = 0) -> Number
         if view.axis == "wall":
             wall: Numbers = clock * 1000 + view.offset * 60_000
             return wall
+        clock = active_clock(clock, resumed)
         known = clock[np.isfinite(clock)]
         since: Numbers = clock - (known[0] if len(known) else 0.0)
         return since[first:]

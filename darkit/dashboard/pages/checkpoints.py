@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from darkit.dashboard.pages.parts import card, code_block
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.texts import text
+from darkit.dashboard.texts.numbers import number_text
 from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path
 
 
@@ -25,7 +26,7 @@ def checkpoints_card(facts: Facts, language: str) -> Component:
     rows = []
     for checkpoint in reversed(found):
         verified, word, kind = _verification(checkpoint, language)
-        metrics = ", ".join(f"{name} {value:.5g}" for name, value in checkpoint.metrics.items())
+        metrics = ", ".join(f"{name} {number_text(value)}" for name, value in checkpoint.metrics.items())
         rows.append(
             html.Tr(
                 [
@@ -42,7 +43,7 @@ def checkpoints_card(facts: Facts, language: str) -> Component:
     table = html.Table([html.Thead(html.Tr(titles)), html.Tbody(rows)], className="values")
     return card(
         say("tab_checkpoints"),
-        html.Div(table, className="scroll-x"),
+        html.Div(table, className="scroll-x", tabIndex=0),
         html.P(say("ckpt_note"), className="muted"),
         code_block(f"darkit verify {shlex.quote(facts.folder.name)}", language),
     )

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from itertools import count
+from math import isfinite
 from typing import Any
 
 import dash_ag_grid as dag
 from dash import Dash, Input, Output, State, html
 from dash.development.base_component import Component
 
-from darkit.dashboard.charts.charts import Charts, Shown
-from darkit.dashboard.charts.compare import FEWEST_PARALLEL, config_rows, differing_keys, value_rows
+from darkit.dashboard.charts.charts import Charts
+from darkit.dashboard.charts.compare import ValueRow, value_rows
+from darkit.dashboard.charts.configs import MISSING, config_rows, differing_keys, shown_value
+from darkit.dashboard.charts.panels import columns_of, filled_titles
+from darkit.dashboard.charts.shown import Shown
+from darkit.dashboard.pages import keys, statistics
 from darkit.dashboard.pages.controls import chart_controls, follow
 from darkit.dashboard.pages.mantine import dmc
-from darkit.dashboard.pages.parts import card, chart_board, run_dot
+from darkit.dashboard.pages.media import media_board
+from darkit.dashboard.pages.parts import card, chart_board, run_dot, still
+from darkit.dashboard.reading.media import has_media
+from darkit.dashboard.reading.series import Value
 from darkit.dashboard.texts import grid_texts, text
+from darkit.dashboard.texts.numbers import number_text
 from darkit.dashboard.view import MOST_RUNS, read_address
 from darkit.runs.roots import is_address
 
-_MOST_AXES = 4
+_SHOWN_KEYS = 4  # config keys that differ, beside the values
 
 
 def compare_page(
@@ -28,7 +37,7 @@ def compare_page(
     """Return the page of the selected names, of which the runs ``shown`` exist."""
     found = {run.facts.name for run in shown}
     gone = [name for name in names if name not in found]
-    keys = differing_keys(shown)
+    differing = differing_keys(shown)
     return [
         html.Div(
             [
@@ -42,17 +51,24 @@ def compare_page(
         html.P(text(language, "compare_most", most=MOST_RUNS, count=state["left_out"]), className="warning")
         if state["left_out"]
         else None,
-        chart_controls(language, state, keys, groups=True),
+        chart_controls(language, state, differing, columns_of(shown), groups=True),
         chart_board(names, language),
+        html.Div(
+            card(text(language, "tab_media"), media_board(names, language)), className="media-section", hidden=True
+        )
+        if any(has_media(run.facts.folder) for run in shown)
+        else None,
         card(text(language, "values"), html.Div(values_table(shown, language), id="values-box")),
+        *statistics.statistics_card(shown, filled_titles(shown), language, state),
         card(text(language, "configs"), *_configs(shown, language, state["all"])),
-        _parallel(shown, keys, language, state),
+        *keys.key_cards(shown, differing, language, state),
     ]
 
 
 def add_callbacks(app: Dash, charts: Charts) -> None:
     """Add the callbacks of the cards below the charts."""
-    follow(app, "parallel", [Input("parallel-keys", "value"), Input("parallel-metric", "value")], "parallel-keys")
+    keys.add_callbacks(app)
+    statistics.add_callbacks(app, charts)
 
     @app.callback(
         Output("values-box", "children"),
@@ -84,26 +100,80 @@ def add_callbacks(app: Dash, charts: Charts) -> None:
 
 
 def values_table(shown: Sequence[Shown], language: str) -> Component:
-    """Return the last and best values of each series, the best of all runs highlighted."""
+    """Return the config keys that differ and the last and best values of each series, the best of all highlighted."""
     names, rows, best = value_rows(shown)
+    keys = differing_keys(shown)[:_SHOWN_KEYS]
+    ranked = [any(value is not None and value.ranked for value in column) for column in _columns(rows)]
+    words = [("last", "best_at_step") if one else ("last",) for one in ranked]
+    columns = count()  # from left to right, by which the page's script sorts
     head = html.Thead(
         [
             html.Tr(
-                [html.Th(text(language, "run"), rowSpan=2)]
-                + [html.Th(name, colSpan=2, className="number series-name") for name in names]
+                [_sorted_by(text(language, "run"), next(columns), rowSpan=2)]
+                + [
+                    _sorted_by(key.rpartition(".")[2], next(columns), rowSpan=2, className="number", title=key)
+                    for key in keys
+                ]
+                + [
+                    html.Th(name, colSpan=len(some), className="number series-name")
+                    for name, some in zip(names, words, strict=True)
+                ]
             ),
-            html.Tr([html.Th(text(language, word), className="number") for _ in names for word in ("last", "best")]),
+            html.Tr(
+                [_sorted_by(text(language, word), next(columns), className="number") for some in words for word in some]
+            ),
         ]
     )
     body = []
     for place, row in enumerate(rows):
-        cells = [html.Th([run_dot(row.shown.index), row.shown.facts.name], scope="row")]
-        for index, pair in enumerate(row.values):
-            is_best = best[index] == place
-            cells.append(html.Td(f"{pair[0]:.5g}" if pair else "", className="number"))
-            cells.append(html.Td(f"{pair[1]:.5g}" if pair else "", className="number best" if is_best else "number"))
+        config = row.shown.facts.config_values()
+        cells = [html.Th([_run_button(row, language), *_lost(row, language)], scope="row")]
+        cells += [html.Td(shown_value(config.get(key, MISSING)), className="number") for key in keys]
+        for index, value in enumerate(row.values):
+            odd = value is not None and not isfinite(value.last)
+            last = number_text(value.last) if value else ""
+            kind = "number bad" if odd else "number"
+            cells.append(html.Td(last, className=kind, **_sort_value(value.last if value else None)))
+            if ranked[index]:
+                cells.append(_best_cell(value, is_best=best[index] == place))
         body.append(html.Tr(cells))
-    return html.Div(html.Table([head, html.Tbody(body)], className="values numbers"), className="scroll-x")
+    table = html.Table([head, html.Tbody(body)], className="values numbers")
+    return still(html.Div(table, className="scroll-x", tabIndex=0))
+
+
+def _best_cell(value: Value | None, *, is_best: bool) -> Component:
+    """Return the best value of a run, with the step at which it was reached."""
+    said = [number_text(value.best) if value else ""]
+    if value and value.best_at is not None:
+        said.append(html.Span(f" @{value.best_at:,.0f}", className="at-step"))
+    kind = "number best" if is_best else "number"
+    return html.Td(said, className=kind, **_sort_value(value.best if value else None))
+
+
+def _run_button(row: ValueRow, language: str) -> Component:
+    """Return the name of a run, by a click on which the page's script lets its curves stand out."""
+    name, hint = row.shown.facts.name, text(language, "highlight_hint")
+    return html.Button([run_dot(row.shown.index), name], className="run-name", title=hint, **{"data-run": name})
+
+
+def _sorted_by(word: str, column: int, **attributes: Any) -> Component:
+    """Return the heading of a column, by a click on which the page's script sorts the rows."""
+    return html.Th(html.Button(word, className="sort", **{"data-column": str(column)}), **attributes)
+
+
+def _sort_value(value: float | None) -> dict[str, str]:
+    """Return by what a cell is sorted; without a finite number it comes last."""
+    return {"data-value": repr(value) if value is not None and isfinite(value) else ""}
+
+
+def _columns(rows: Sequence[ValueRow]) -> list[tuple[Value | None, ...]]:
+    return list(zip(*(row.values for row in rows), strict=True))
+
+
+def _lost(row: ValueRow, language: str) -> list[Component]:
+    if row.diverged is None:
+        return []
+    return [html.Span(text(language, "diverged_at", step=f"{row.diverged:,.0f}"), className="lost")]
 
 
 def config_rows_for(shown: Sequence[Shown], everything: bool) -> list[dict[str, str]]:
@@ -179,42 +249,3 @@ def _configs(shown: Sequence[Shown], language: str, everything: bool) -> list[Co
             hidden=not rows,
         ),
     ]
-
-
-def _parallel(shown: Sequence[Shown], keys: Sequence[str], language: str, state: Mapping[str, Any]) -> Component:
-    if len(shown) < FEWEST_PARALLEL:
-        return card(text(language, "parallel"), html.P(text(language, "parallel_few"), className="muted"))
-    metrics, _, _ = value_rows(shown)
-    chosen = [key for key in state["keys"] if key in keys] or list(keys[:_MOST_AXES])
-    metric = state["metric"] if state["metric"] in metrics else _first_metric(metrics)
-    return card(
-        text(language, "parallel"),
-        html.Div(
-            [
-                dmc.MultiSelect(
-                    id="parallel-keys",
-                    data=list(keys),
-                    value=chosen,
-                    label=text(language, "parallel_keys"),
-                    size="xs",
-                    searchable=True,
-                ),
-                dmc.Select(
-                    id="parallel-metric",
-                    data=metrics,
-                    value=metric,
-                    label=text(language, "parallel_metric"),
-                    size="xs",
-                    allowDeselect=False,
-                ),
-            ],
-            className="controls",
-        ),
-        html.Div(
-            id="parallel", className="plot parallel", **{"data-first": json.dumps(chosen), "data-metric": metric or ""}
-        ),
-    )
-
-
-def _first_metric(metrics: Sequence[str]) -> str | None:
-    return next((name for name in metrics if name.startswith("val")), metrics[0] if metrics else None)

@@ -9,12 +9,15 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, html
 from dash.development.base_component import Component
 
+from darkit.dashboard.charts.groups import ALL_BUT_SEED, OWN_KEYS
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.texts import text
 
 
-def chart_controls(language: str, state: Mapping[str, Any], group_keys: Sequence[str], *, groups: bool) -> Component:
-    """Return the controls of charts: axis, smoothing, scale, groups."""
+def chart_controls(
+    language: str, state: Mapping[str, Any], group_keys: Sequence[str], columns: Sequence[str], *, groups: bool
+) -> Component:
+    """Return the controls of charts: axis or column as x, smoothing, scale, groups."""
     say = partial(text, language)
     axes = [
         {"value": "step", "label": say("axis_step")},
@@ -22,20 +25,35 @@ def chart_controls(language: str, state: Mapping[str, Any], group_keys: Sequence
         {"value": "relative", "label": say("axis_short_relative")},
         {"value": "wall", "label": say("axis_short_wall")},
     ]
-    group = dmc.Select(
+    group = dmc.MultiSelect(
         id="group",
-        data=[{"value": "", "label": say("group_none")}, {"value": "tags", "label": say("tags")}]
-        + [{"value": key, "label": key} for key in group_keys],
+        data=[{"value": ALL_BUT_SEED, "label": say("group_all_but_seed")}]
+        + [{"value": key, "label": say(f"col_{key}")} for key in OWN_KEYS]
+        + [{"value": key, "label": key} for key in group_keys if key not in OWN_KEYS],
         value=state["group"],
+        placeholder="" if state["group"] else say("group"),
         searchable=True,
-        allowDeselect=False,
+        clearable=True,
         size="xs",
-        w=190,
+        className="by-choice",
+        comboboxProps={"width": 280, "position": "bottom-end"},
         **{"aria-label": say("group")},
+    )
+    column = dmc.Select(
+        id="x-column",
+        data=list(columns),
+        value=state["x"] if state["x"] in columns else None,
+        placeholder=say("x_hint"),
+        searchable=True,
+        clearable=True,
+        size="xs",
+        w=170,
+        **{"aria-label": say("x_column")},
     )
     return html.Div(
         [
             dmc.SegmentedControl(id="axis", data=axes, value=state["axis"], size="xs", **{"aria-label": say("axis")}),
+            html.Div(column, hidden=not columns),
             html.Div(
                 [
                     html.Label(say("smooth"), className="control-label"),
@@ -71,6 +89,7 @@ def add_callbacks(app: Dash) -> None:
         (name, "checked" if name in ("log", "robust") else "value")
         for name in ("axis", "smooth", "log", "robust", "group")
     ]
+    values.append(("x-column", "value"))
     follow(app, "view", [Input(*value) for value in values], "axis")
 
 

@@ -10,6 +10,7 @@ from dash.development.base_component import Component
 from darkit.dashboard.pages.parts import card, moment
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.texts import text
+from darkit.dashboard.texts.numbers import number_text
 from darkit.runs.notes import OWN_DATA
 
 
@@ -31,14 +32,11 @@ def evaluations(facts: Facts, language: str) -> list[Component]:
             [
                 html.Td(readable(evaluation.data.replace(OWN_DATA, say("eval_own"), 1)), className="long"),
                 html.Td(readable(evaluation.checkpoint), className="short"),
-                *(
-                    html.Td(f"{evaluation.metrics[name]:.4g}" if name in evaluation.metrics else "", className="number")
-                    for name in metrics
-                ),
+                *(html.Td(number_text(evaluation.metrics.get(name)), className="number") for name in metrics),
                 html.Td(moment(evaluation.time), className="when"),
             ]
         )
         for evaluation in found
     ]
     table = html.Table([html.Thead(html.Tr(titles)), html.Tbody(rows)], className="values")
-    return [card(say("evaluations"), html.Div(table, className="scroll-x"))]
+    return [card(say("evaluations"), html.Div(table, className="scroll-x", tabIndex=0))]

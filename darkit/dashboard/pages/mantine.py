@@ -17,8 +17,8 @@ _PACKAGE = "dash_mantine_components"
 _LIST = f"{_PACKAGE}._imports_"
 _USED = (
     "MantineProvider", "NotificationContainer", "ColorSchemeToggle", "SegmentedControl", "Slider", "Switch", "Select",
-    "MultiSelect", "TagsInput", "TextInput", "Textarea", "NumberInput", "Modal", "Tabs", "TabsList", "TabsTab",
-    "TabsPanel",
+    "MultiSelect", "TagsInput", "TextInput", "Textarea", "NumberInput", "Autocomplete", "Modal", "Tabs", "TabsList",
+    "TabsTab", "TabsPanel",
 )  # fmt: skip
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dash import html
 from dash.development.base_component import Component
 
-from darkit.dashboard.charts.figures import colour
+from darkit.dashboard.charts.colours import colour, dash
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.texts import text
+from darkit.dashboard.texts.numbers import number_text
 
 _YEAR_3000 = 32_503_680_000.0  # seconds since 1970
 
@@ -19,6 +20,25 @@ _YEAR_3000 = 32_503_680_000.0  # seconds since 1970
 def card(title: str, *children: Any) -> Component:
     """Return a titled block."""
     return html.Section([html.H2(title, className="card-title"), *children], className="card")
+
+
+def still(content: Component) -> Component:
+    """Return a part of a page that the page's script makes, because Dash takes a second for thousands of elements.
+
+    Args:
+        content: Elements of `dash.html` without ids, which no callback changes.
+    """
+    return html.Div(className="still", **{"data-tree": json.dumps(_tree(content), ensure_ascii=False)})
+
+
+def _tree(content: Any) -> Any:
+    """Return an element as its tag, its attributes and what is in it; text as it is."""
+    if not isinstance(content, Component):
+        return str(content)
+    parts = dict(content.to_plotly_json()["props"])
+    children = parts.pop("children", None)
+    inside = children if isinstance(children, list) else [children]
+    return [content.to_plotly_json()["type"].lower(), parts, [_tree(one) for one in inside if one is not None]]
 
 
 def dialog(name: str, title: str, language: str, children: Sequence[Any]) -> Component:
@@ -62,14 +82,6 @@ def facts_list(pairs: Sequence[tuple[str, Any]]) -> Component:
     return html.Dl([part for row in rows for part in row], className="facts")
 
 
-def values_table(values: Mapping[str, Any], language: str) -> Component:
-    """Return a table of flat config values."""
-    if not values:
-        return html.P(text(language, "no_config"), className="muted")
-    rows = [html.Tr([html.Th(key, scope="row"), html.Td(_shown(value))]) for key, value in values.items()]
-    return html.Div(html.Table(html.Tbody(rows), className="values"), className="scroll-x")
-
-
 def code_block(content: str, language: str, *, label: str = "", copy: bool = True, tall: bool = False) -> Component:
     """Return text in a fixed-width font with a button that copies it."""
     button = [copy_button(language)] if copy else []
@@ -110,11 +122,20 @@ def chart_board(names: Sequence[str], language: str, *, source: str = "log", id:
         [
             html.Div(className="chips", role="list"),
             html.Div(text(language, "loading"), className="board-message muted", role="status"),
-            html.Div(className="chart-grid"),
+            html.Div(className="chart-sections"),
         ],
         className="chart-board",
         id=id,
         **data,
+    )
+
+
+def menu(word: str, id: str, items: Sequence[Component]) -> Component:
+    """Return a button that opens a list of buttons; the page's script closes it."""
+    return html.Details(
+        [html.Summary(word, className="small-button"), html.Div(list(items), className="menu-items")],
+        id=id,
+        className="menu",
     )
 
 
@@ -129,11 +150,14 @@ def duration(seconds: float) -> Component | None:
 
 
 def run_dot(index: int) -> Component:
-    """Return a dot in the colour of the run at this index."""
-    return html.Span(className="run-dot", style={"background": colour(index)})
+    """Return a short line in the colour and with the dash of the curve of the run at this index."""
+    return html.Span(className=f"run-dot dash-{dash(index)}", style={"--curve": colour(index)})
 
 
-def _shown(value: Any) -> str:
+def shown_setting(value: Any) -> str:
+    """Return a config value as text."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float):
+        return number_text(value, 10)
     return "null" if value is None else str(value)

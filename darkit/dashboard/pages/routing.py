@@ -8,11 +8,12 @@ from dash import ClientsideFunction, Dash, Input, Output, ctx
 from dash.development.base_component import Component
 
 from darkit.dashboard.charts.charts import Charts
-from darkit.dashboard.pages import actions, compare, controls, notes, run, runs
+from darkit.dashboard.pages import actions, bulk, compare, controls, notes, run, runs
 from darkit.dashboard.pages.compare import compare_page
 from darkit.dashboard.pages.run import run_page
 from darkit.dashboard.pages.runs import runs_page
 from darkit.dashboard.pages.shell import lost, page
+from darkit.dashboard.pages.undo import Undos
 from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.texts import LANGUAGES, preferred, text
@@ -25,19 +26,24 @@ _LANGUAGE_COOKIE = "darkit_language"
 
 def add_callbacks(app: Dash, library: Library, charts: Charts) -> None:
     """Add the callback that shows the page of an address, and those of all pages."""
+    undos = Undos()
     runs.add_callbacks(app)
     compare.add_callbacks(app, charts)
     run.add_callbacks(app, charts)
     controls.add_callbacks(app)
-    notes.add_callbacks(app, library)
-    actions.add_callbacks(app, library)
+    notes.add_callbacks(app, library, undos)
+    actions.add_callbacks(app, library, undos)
+    bulk.add_callbacks(app, library, undos)
+    app.clientside_callback(ClientsideFunction("darkit", "address"), Output("address", "data"), Input("url", "href"))
     app.clientside_callback(
         ClientsideFunction("darkit", "mounted"), Output("mounted", "data"), Input("page", "children")
     )
 
-    @app.callback(Output("page", "children"), Input("url", "href"), Input("language", "data"))
-    def show(href: str | None, chosen: str | None) -> list[Component]:
-        path, state = read_address(href or "/")
+    @app.callback(
+        Output("page", "children"), Input("address", "data"), Input("language", "data"), prevent_initial_call=True
+    )
+    def show(address: str | None, chosen: str | None) -> list[Component]:
+        path, state = read_address(address or "/")  # below the address at which this server is reached
         language = _language(state["language"], chosen)
         content, wide = page_content(library, charts, path, state, language)
         return page(language, content, wide=wide)

@@ -27,7 +27,10 @@ def frame() -> Component:
         children=[
             dcc.Location(id="url", refresh=False),
             dcc.Store(id="selection", data=[]),
-            *(dcc.Store(id=name) for name in ("language", "mounted", "viewed", "changed", "grown")),
+            *(
+                dcc.Store(id=name)
+                for name in ("address", "language", "mounted", "viewed", "changed", "grown", "undo", "restore")
+            ),
             dmc.NotificationContainer(id="notify", position="bottom-right", autoClose=5000),
             html.Div(id="page"),
         ],
@@ -37,7 +40,7 @@ def frame() -> Component:
 def page(language: str, content: Any, *, wide: bool = False) -> list[Component]:
     """Return a whole page: the bar, the content and the texts of the page's scripts."""
     other = "zh" if language == "en" else "en"
-    bar = html.Header(
+    bar = html.Section(
         [
             html.A("darkit", href="/", className="brand inner-link"),
             html.Nav(html.A(text(language, "runs"), href="/", className="inner-link")),
@@ -47,8 +50,15 @@ def page(language: str, content: Any, *, wide: bool = False) -> list[Component]:
                 id="switch-language",
                 className="bar-button",
                 lang=other,
-                title=text(language, "language"),
-                **{"data-language": other, "aria-label": f"{text(language, 'language')}: {other}"},
+                title=text(other, "this_language"),
+                **{"data-language": other, "aria-label": text(other, "this_language")},
+            ),
+            html.Button(
+                html.Span(className="bell"),
+                id="notices",
+                className="bar-button",
+                hidden=True,
+                **{"aria-label": text(language, "notices"), "aria-pressed": "false"},
             ),
             dmc.ColorSchemeToggle(
                 lightIcon=html.Span("☀", className="icon"),
@@ -59,6 +69,7 @@ def page(language: str, content: Any, *, wide: bool = False) -> list[Component]:
             ),
         ],
         className="bar",
+        **{"aria-label": "darkit"},
     )
     words = json.dumps(LANGUAGES[language], ensure_ascii=False)
     return [
@@ -74,7 +85,7 @@ def lost(language: str, sentence: str) -> list[Component]:
     """Return what is shown instead of a page that does not exist."""
     return [
         html.Div(
-            [html.P(sentence), html.A(text(language, "to_runs"), href="/", className="inner-link")],
+            [html.H1(sentence), html.A(text(language, "to_runs"), href="/", className="inner-link")],
             className="card empty",
         )
     ]

@@ -76,11 +76,13 @@ class Rows:
         sealed: The parts of each sealed chunk, one per column.
         values: The numbers (columns, rows) of the open chunk; NaN for empty fields.
         odd: Whether a field (columns, rows) of the open chunk was NaN or infinity rather than empty.
+        filled: Whether any row has a number, NaN or infinity in a column (columns,).
     """
 
     sealed: Sequence[Sequence[_Part]]
     values: Numbers
     odd: Flags
+    filled: Flags
 
     @property
     def count(self) -> int:
@@ -121,6 +123,7 @@ class Columns:
         self._values: Numbers = np.empty((width, 0))
         self._odd: Flags = np.empty((width, 0), dtype=bool)
         self._used = 0
+        self._filled: Flags = np.zeros(width, dtype=bool)
 
     @property
     def count(self) -> int:
@@ -134,10 +137,12 @@ class Columns:
 
     def rows(self) -> Rows:
         """Return all current rows."""
-        return Rows(tuple(self._sealed), self._values[:, : self._used], self._odd[:, : self._used])
+        return Rows(tuple(self._sealed), self._values[:, : self._used], self._odd[:, : self._used], self._filled.copy())
 
     def append(self, values: Numbers, odd: Flags) -> None:
         """Add rows: numbers and flags, both (columns, rows)."""
+        for index in np.flatnonzero(~self._filled):
+            self._filled[index] = odd[index].any() or not np.isnan(values[index]).all()
         start, end = 0, values.shape[1]
         while start < end:
             if not self._used and end - start >= CHUNK:

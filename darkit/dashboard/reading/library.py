@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from darkit.dashboard.reading.cache import LogCache
-from darkit.dashboard.reading.entries import Entry
+from darkit.dashboard.reading.entries import Entry, Metric
 from darkit.dashboard.reading.facts import Facts, Signature, read_facts, signature
+from darkit.dashboard.reading.series import in_order
 from darkit.dashboard.reading.shelf import Shelf
 from darkit.dashboard.reading.tail import Table
-from darkit.errors import ConfigError, RunNotFoundError
+from darkit.errors import ConfigError, DarkitError, RunNotFoundError
 from darkit.runs import files
 from darkit.runs.roots import Root, check_roots, find_root
 from darkit.runs.status import ALIVE, Status, Watcher
 
 _FRESH = 0.4  # seconds during which one look at the folders serves all requests
+_NAMES = ("trainer.name", "trainer.project")  # config values that say which run it is, not how it was trained
+_HOUSEKEEPING = re.compile(  # how a run is saved, logged and placed, which is seldom what tells runs apart
+    r"trainer\.(tensorboard|console|device|device_num|num_nodes|num_workers|max_step|max_epoch|monitor|mode"
+    r"|(eval|save|log)_\w+|keep_\w+|load_best_at_end|raster_samples|\w+_energy|peak_flops)"
+)
+_MOST_DIFFERING = 12  # keys whose values the table has at hand
 _MOST_FACTS = 1_000  # runs whose small files are kept in memory
 
 
@@ -48,6 +57,8 @@ class Library:
         self._sorted: list[Entry] = []
         self._keys: tuple[int, dict[str, bool]] = (0, {})
         self._configs: dict[Path, Mapping[str, Any]] = {}
+        self._differing: tuple[dict[Path, Mapping[str, Any]], list[str], list[str]] = ({}, [], [])
+        self._metrics: tuple[tuple[tuple[Metric, ...], ...], list[tuple[str, bool, bool]]] = ((), [])
 
     @property
     def root(self) -> Path:
@@ -73,6 +84,14 @@ class Library:
         """
         return self._read(*self._find(address))
 
+    def existing(self, addresses: Iterable[str]) -> list[Facts]:
+        """Return the small files of the runs that exist."""
+        found = []
+        for address in addresses:
+            with suppress(DarkitError):  # deleted; the page sees that it is missing
+                found.append(self.facts(address))
+        return found
+
     def writable_folder(self, address: str) -> Path:
         """Return the folder of a run that a reader changes: its notes, a request to stop, its deletion.
 
@@ -86,6 +105,12 @@ class Library:
             raise ConfigError(f"The run {address!r} cannot be changed here: the home {root.label!r} is only read.")
         self._shelves[root.label].suspect(folder.name)
         return folder
+
+    def is_writable(self, address: str) -> bool:
+        """Return whether readers may change the run with this address: it is not in a home that is only read."""
+        with suppress(DarkitError):
+            return find_root(self.roots, address)[0].writable
+        return False
 
     def logs(self, all_facts: Iterable[Facts], source: str = "log") -> list[Table]:
         """Return the logs of runs, or with ``system`` those of machine usage."""
@@ -119,6 +144,34 @@ class Library:
                     self._configs, self._keys = configs, (version, config_keys(configs.values()))
                 self._keys = (version, self._keys[1])
             return self._keys[1]
+
+    def differing_keys(self) -> list[str]:
+        """Return the config keys that tell the runs of the last look apart; see `differing_keys`."""
+        return self._find_differing()[0]
+
+    def all_differing_keys(self) -> list[str]:
+        """Return every config key in which the runs of the last look differ, or that some lack, but their names."""
+        return self._find_differing()[1]
+
+    def _find_differing(self) -> tuple[list[str], list[str]]:
+        self.config_keys()
+        with self._lock:
+            if self._differing[0] is not self._configs:
+                found = _differing_values(list(self._configs.values()))
+                self._differing = (self._configs, differing_keys(found, len(self._configs)), list(found))
+            return self._differing[1:]
+
+    def metrics(self) -> list[tuple[str, bool, bool]]:
+        """Return every metric of the runs of the last look.
+
+        Each has its name, whether high or low values of it are better, and whether a run declares it. Those that a run
+        declares come first, the others in the order of `in_order`.
+        """
+        with self._lock:
+            kinds = tuple(dict.fromkeys(entry.metrics for entry in self._sorted))
+            if self._metrics[0] != kinds:
+                self._metrics = (kinds, merged_metrics(kinds))
+            return self._metrics[1]
 
     def _look(self) -> None:
         version = self._version + 1
@@ -165,3 +218,50 @@ def config_keys(configs: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
             numeric = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
             found[key] = numeric and found.get(key, True)
     return dict(sorted(found.items()))
+
+
+def differing_keys(found: Mapping[str, tuple[int, set[Any]]], runs: int) -> list[str]:
+    """Return the keys of flat configs that best tell runs apart, those that most runs have first.
+
+    After those come how runs are saved, logged and placed, then a seed, and last what some runs have and others lack.
+
+    Left out are keys that fewer than half of the runs have, and texts that are another one in each.
+
+    Args:
+        found: The keys in which the runs differ, each with how many runs have it and with its values.
+        runs: How many runs there are.
+    """
+    chosen = [
+        key
+        for key, (count, values) in found.items()
+        if 2 * count >= runs and not (len(values) == count > 3 and all(isinstance(value, str) for value in values))
+    ]
+    return sorted(chosen, key=lambda key: (len(found[key][1]) == 1, _rank(key), -found[key][0]))[:_MOST_DIFFERING]
+
+
+def _rank(key: str) -> int:
+    return 2 if key.endswith("seed") else 1 if _HOUSEKEEPING.fullmatch(key) else 0
+
+
+def _differing_values(configs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, set[Any]]]:
+    """Return the keys in which flat configs differ, or that some lack: how many have it, and its values."""
+    found: dict[str, tuple[int, set[Any]]] = {}
+    for config in configs:
+        for key, value in config.items():
+            count, values = found.get(key, (0, set()))
+            values.add(value)
+            found[key] = (count + 1, values)
+    return {
+        key: (count, values)
+        for key, (count, values) in found.items()
+        if (len(values) > 1 or count < len(configs)) and key not in _NAMES
+    }
+
+
+def merged_metrics(kinds: Iterable[Sequence[Metric]]) -> list[tuple[str, bool, bool]]:
+    """Merge the metrics of several runs, in their order; each with whether any run ranks it, and declares it."""
+    every = [metric for metrics in kinds for metric in metrics]
+    ranked = {metric.name for metric in every if metric.ranked}
+    declared = dict.fromkeys(metric.name for metric in every if metric.declared)
+    others = {metric.name for metric in every} - declared.keys()
+    return [(name, name in ranked, name in declared) for name in (*declared, *in_order(others))]

@@ -51,6 +51,11 @@ class Table:
         """How many rows there are."""
         return self.content.count
 
+    @property
+    def filled(self) -> list[str]:
+        """The columns with a number, NaN or infinity in any row."""
+        return [name for name, filled in zip(self.columns, self.content.filled, strict=True) if filled]
+
     def column(self, name: str, first: int = 0) -> Numbers | None:
         """The numbers of a column from a row on, NaN for a missing value; None for an unknown column."""
         return self.content.column(self.columns.index(name), first) if name in self.columns else None

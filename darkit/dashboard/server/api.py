@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,17 +16,30 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from darkit.dashboard.charts import export
 from darkit.dashboard.charts.charts import Charts
-from darkit.dashboard.charts.compare import parallel
+from darkit.dashboard.charts.colours import places_of
+from darkit.dashboard.charts.compare import parallel, scatter
+from darkit.dashboard.charts.distribution import distribution_figure
+from darkit.dashboard.charts.groups import ALL_BUT_SEED
+from darkit.dashboard.pages.notes import save_words
+from darkit.dashboard.reading.asked import asked
+from darkit.dashboard.reading.bundle import bundle
 from darkit.dashboard.reading.entries import Entry
+from darkit.dashboard.reading.events import Events
 from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.reading.library import Library
+from darkit.dashboard.reading.media import histograms_of, list_media, medium_content
 from darkit.dashboard.server.predict import Prompts
-from darkit.dashboard.view import read_names, read_text, read_texts, read_view
-from darkit.errors import ConfigError, DarkitError, RunNotFoundError
+from darkit.dashboard.view import MOST_CHARTS, read_names, read_offset, read_text, read_texts, read_view
+from darkit.errors import ConfigError, DarkitError, NotesChangedError, RunNotFoundError
 from darkit.remote.homes import Homes
 from darkit.runs.checkpoints import find_checkpoint
+from darkit.runs.console import follow_console
+from darkit.runs.notes import set_colour
+from darkit.runs.status import ALIVE
+from darkit.runs.views import read_views, save_view
 
-_MOST_COLUMNS = 100
+_MOST_COLUMNS = 100  # of config values, and of metrics beyond those that every row has
+_CONSOLE = 512 * 1024  # bytes of the end of a console that a page shows
 
 
 def add_routes(
@@ -34,6 +48,7 @@ def add_routes(
     charts: Charts,
     prompts: Prompts,
     stop: Callable[[str], bool],
+    events: Events,
     homes: Homes | None = None,
 ) -> None:
     """Add the routes below ``/api`` to a server; ``stop`` ends it if the given key is right."""
@@ -54,12 +69,19 @@ def add_routes(
         shown = [{**asdict(one), "address": readable(one.address), "problem": readable(one.problem)} for one in found]
         return JSONResponse({"now": time.time(), "homes": shown})
 
+    @server.post("/api/events")
+    async def happened(request: Request) -> JSONResponse:
+        since = (await request.json()).get("since")
+        await run_in_threadpool(events.look)
+        last, new = events.since(since if type(since) is int else None)
+        return JSONResponse({"last": last, "events": [asdict(event) for event in new]})
+
     @server.post("/api/charts")
     async def figures(request: Request) -> Response:
         body = await request.json()
         view, names = read_view(body.get("view")), read_names(body.get("runs"))
         wanted = body.get("charts")
-        titles = None if wanted is None else read_texts(wanted, 100)
+        titles = None if wanted is None else read_texts(wanted, MOST_CHARTS)
         return Response(await run_in_threadpool(charts.draw, names, view, titles), media_type="application/json")
 
     @server.post("/api/news")
@@ -74,7 +96,15 @@ def add_routes(
         body = await request.json()
         names, keys = read_names(body.get("runs")), read_texts(body.get("keys", []), 20)
         metric, dark = read_text(body, "metric"), body.get("dark") is True
-        return JSONResponse(await run_in_threadpool(parallel, charts, names, keys, metric, dark))
+        flipped = read_texts(body.get("flipped", []), 21)
+        return JSONResponse(await run_in_threadpool(parallel, charts, names, keys, metric, dark, flipped))
+
+    @server.post("/api/scatter")
+    async def points_of_runs(request: Request) -> JSONResponse:
+        body = await request.json()
+        names, key, metric = read_names(body.get("runs")), read_text(body, "key"), read_text(body, "metric")
+        how = {name: body.get(name) is True for name in ("log_x", "log_y", "dark")}
+        return JSONResponse(await run_in_threadpool(partial(scatter, charts, names, key, metric, **how)))
 
     @server.post("/api/csv")
     async def points(request: Request) -> StreamingResponse:
@@ -90,6 +120,73 @@ def add_routes(
         return Response(
             await run_in_threadpool(export.comparison_page, charts, names, view), media_type="text/html; charset=utf-8"
         )
+
+    @server.post("/api/notes")
+    async def notes(request: Request) -> JSONResponse:
+        body = await request.json()
+        try:
+            return JSONResponse(await run_in_threadpool(save_words, library, body))
+        except NotesChangedError as error:  # of two people who write; the request was right
+            return JSONResponse({"problem": str(error)})
+
+    @server.post("/api/media")
+    async def media(request: Request) -> JSONResponse:
+        body = await request.json()
+        names = read_names(body.get("runs"))
+        return JSONResponse(await run_in_threadpool(lambda: list_media(library.existing(names))))
+
+    @server.post("/api/medium")
+    async def medium(request: Request) -> Response:
+        body = await request.json()
+        facts, file = library.facts(read_text(body, "run")), read_text(body, "file")
+        content, kind = await run_in_threadpool(medium_content, facts.folder, file)
+        return Response(content, media_type=kind)
+
+    @server.post("/api/distribution")
+    async def distribution(request: Request) -> JSONResponse:
+        body = await request.json()
+        facts, key = library.facts(read_text(body, "run")), read_text(body, "key")
+        found = await run_in_threadpool(histograms_of, facts.folder, key)
+        index = facts.notes.colour
+        place = places_of([facts.name], {} if index is None else {facts.name: index})[0]
+        return JSONResponse(distribution_figure(found, facts.name, place, body.get("dark") is True))
+
+    @server.post("/api/console")
+    async def console(request: Request) -> JSONResponse:
+        body = await request.json()
+        facts, after = library.facts(read_text(body, "run")), body.get("after", 0)
+        if type(after) is not int or after < 0:
+            raise ConfigError("after must be a whole number of at least 0.")
+        printed, end, continues = await run_in_threadpool(follow_console, facts.folder, after, _CONSOLE)
+        alive = facts.state in ALIVE
+        return JSONResponse({"text": readable(printed), "end": end, "continues": continues, "alive": alive})
+
+    @server.post("/api/colour")
+    async def colour(request: Request) -> JSONResponse:
+        body = await request.json()
+        wanted = body.get("colour")
+        if wanted is not None and type(wanted) is not int:
+            raise ConfigError("colour must be a whole number or null.")
+        folder = library.writable_folder(read_text(body, "run"))
+        await run_in_threadpool(set_colour, folder, wanted)
+        return JSONResponse({"saved": True})
+
+    @server.post("/api/views")
+    async def views(request: Request) -> JSONResponse:
+        body = await request.json()
+        home = library.root.parent
+        if "name" not in body:
+            return JSONResponse(await run_in_threadpool(read_views, home))
+        name, address = read_text(body, "name"), body.get("address")
+        if address is not None and not isinstance(address, str):
+            raise ConfigError("address must be a string.")
+        return JSONResponse(await run_in_threadpool(save_view, home, name, address and readable(address)))
+
+    @server.post("/api/bundle")
+    async def logs(request: Request) -> StreamingResponse:
+        body = await request.json()
+        all_facts = [library.facts(name) for name in read_names(body.get("runs"))]
+        return StreamingResponse(await run_in_threadpool(bundle, all_facts), media_type="application/zip")
 
     @server.post("/api/predict")
     async def predict(request: Request) -> StreamingResponse:
@@ -116,29 +213,51 @@ def add_routes(
 
 
 def table_rows(library: Library, body: Mapping[str, Any]) -> bytes:
-    """Return as JSON the rows of the table that changed since a version, with the config values of some columns."""
+    """Return as JSON the rows of the table that changed since a version, with the values of some columns.
+
+    The column ``*`` stands for all config keys in which runs differ, by which those that repeat each other are grouped.
+    Where rows changed, or with ``ask``, also the addresses of those that the ``query`` asks for (`asked`).
+    """
     since = body.get("since")
     since = since if isinstance(since, int) else 0
     columns = read_texts(body.get("columns", []), _MOST_COLUMNS)
+    metrics = read_texts(body.get("metrics", []), _MOST_COLUMNS)
+    query, offset = read_text(body, "query").strip(), read_offset(body)
     version, membership, entries = library.changes()
     if since > version:  # a version of another server
         since = 0
-    rows = [row_text(entry, columns) for entry in entries if entry.version > since]
+    differing = library.differing_keys()
+    every = library.all_differing_keys() if ALL_BUT_SEED in columns else []
+    shown = [*dict.fromkeys([*columns, *differing, *every])]
+    rows = [row_text(entry, shown, metrics) for entry in entries if entry.version > since]
+    found: dict[str, Any] = {}
+    if query and (rows or not since or body.get("ask") is True):
+        found = asked(query, entries, library.config_keys(), [name for name, *_ in library.metrics()], offset)
     rest = {
         "version": version,
         "names": [entry.name for entry in entries] if since < membership or not since else None,
         "keys": library.config_keys() if rows else None,
+        "metrics": library.metrics() if rows else None,
+        "wide": any(entry.more for entry in entries) if rows else None,
         "left_out": library.left_out,
         "waiting": library.waiting,
+        "differing": differing if rows else None,
+        "every_differing": every if rows else None,
+        "query": query,
+        **found,
     }
     return f'{json.dumps(rest)[:-1]}, "rows": [{",".join(rows)}]}}'.encode()
 
 
-def row_text(entry: Entry, columns: Sequence[str]) -> str:
-    """Return a row with the config values of some columns, as JSON."""
+def row_text(entry: Entry, columns: Sequence[str], metrics: Sequence[str] = ()) -> str:
+    """Return a row as JSON, with the config values of some columns and the values of some metrics."""
     values = {key: entry.config[key] for key in columns if key in entry.config}
     config = json.dumps(values, ensure_ascii=False, allow_nan=False) if values else "{}"
-    return f'{entry.text[:-1]},"config":{config}}}'
+    text = f'{entry.text[:-1]},"config":{config}'
+    if metrics and entry.more:
+        every = json.loads(entry.more)
+        text += f',"more":{json.dumps({name: every[name] for name in metrics if name in every}, ensure_ascii=False)}'
+    return f"{text}}}"
 
 
 def read_cursors(values: object) -> dict[str, dict[str, list[int]]]:
@@ -147,8 +266,8 @@ def read_cursors(values: object) -> dict[str, dict[str, list[int]]]:
     Raises:
         ConfigError: They are malformed.
     """
-    if not isinstance(values, Mapping) or len(values) > 100:
-        raise ConfigError("cursors must be a JSON object of at most 100 charts.")
+    if not isinstance(values, Mapping) or len(values) > MOST_CHARTS:
+        raise ConfigError(f"cursors must be a JSON object of at most {MOST_CHARTS} charts.")
     for seen in values.values():
         if not isinstance(seen, Mapping):
             raise ConfigError("cursors must hold an object for each chart.")

@@ -19,17 +19,20 @@ from dash import html
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from darkit.dashboard.charts import plotly
-from darkit.dashboard.server.dash_app import SCRIPTS, is_script, make_dash, page_asked
-from darkit.dashboard.server.security import LOOPBACK, Guard, content_policy, is_page
+from darkit.dashboard.server.access import Access
+from darkit.dashboard.server.compression import Compressed
+from darkit.dashboard.server.dash_app import SCRIPTS, is_script, make_dash, page_asked, root_asked
+from darkit.dashboard.server.security import AGENTS, LOOPBACK, Guard, content_policy, is_page
 from darkit.dashboard.view import read_address
 from darkit.runs.roots import Root
 
 if TYPE_CHECKING:
     from darkit.dashboard.charts.charts import Charts
     from darkit.dashboard.reading.library import Library
+    from darkit.dashboard.server.webhooks import Notifier
     from darkit.remote.homes import Homes
 
 _ASSETS = "/assets/"
@@ -40,8 +43,10 @@ def create_app(
     *,
     homes: Homes | None = None,
     hosts: frozenset[str] = frozenset(LOOPBACK),
+    access: Access = Access(),  # noqa: B008 - it is frozen
     token: str | None = None,
     stop: Callable[[str], bool] = lambda key: False,
+    notifier: Notifier | None = None,
 ) -> ASGIApp:
     """Make the dashboard of one home or of several.
 
@@ -49,8 +54,10 @@ def create_app(
         roots: The folder of the runs, the ``base`` of a home, or several with their labels.
         homes: The homes besides the reader's own, which are only read; their roots come after the others.
         hosts: The host names that requests may use.
+        access: Further names, and the path, by which a proxy reaches the server.
         token: The token that a reader must present once, or None if only this machine can connect.
         stop: Ends the server if the given key is right.
+        notifier: Sends messages about the runs; whoever gives it closes it.
     """
     dash = make_dash()
     dash.layout = html.Div()
@@ -58,11 +65,20 @@ def create_app(
 
     @shell.get(plotly.ADDRESS)
     async def plotly_script() -> FileResponse:
-        cached = {"cache-control": "public, max-age=31536000, immutable"}
-        return FileResponse(plotly.SCRIPT, media_type="text/javascript", headers=cached)
+        return _script(plotly.SCRIPT)
 
-    front = _Front(shell, lambda path: is_script(dash, path), lambda: build(roots, stop, homes))
-    return Guard(front, hosts, content_policy(dash.csp_hashes()), token)
+    @shell.get(plotly.WHOLE_ADDRESS)
+    async def whole_plotly_script() -> FileResponse:
+        return _script(plotly.WHOLE_SCRIPT)
+
+    front = _Front(shell, lambda path: is_script(dash, path), lambda: build(roots, stop, homes, notifier))
+    return Guard(Compressed(front), hosts, content_policy(dash.csp_hashes(), access.frames), token, access)
+
+
+def _script(path: Path) -> FileResponse:
+    """Return a script whose address names its version."""
+    cached = {"cache-control": "public, max-age=31536000, immutable"}
+    return FileResponse(path, media_type="text/javascript", headers=cached)
 
 
 @dataclass(frozen=True)
@@ -74,24 +90,34 @@ class Built:
     charts: Charts
 
 
-def build(roots: Path | Sequence[Root], stop: Callable[[str], bool], homes: Homes | None = None) -> Built:
+def build(
+    roots: Path | Sequence[Root],
+    stop: Callable[[str], bool],
+    homes: Homes | None = None,
+    notifier: Notifier | None = None,
+) -> Built:
     """Import and make what answers the pages; see `create_app`."""
     from darkit.dashboard.charts.charts import Charts
     from darkit.dashboard.pages.routing import add_callbacks
     from darkit.dashboard.pages.shell import frame
     from darkit.dashboard.reading.cache import LogCache
+    from darkit.dashboard.reading.events import Events
     from darkit.dashboard.reading.library import Library
+    from darkit.dashboard.server.agents import agents_app
     from darkit.dashboard.server.api import add_routes
     from darkit.dashboard.server.dash_app import CheckedCallbacks
     from darkit.dashboard.server.predict import Prompts
 
     own = [Root(roots)] if isinstance(roots, Path) else list(roots)
     library = Library([*own, *(homes.roots if homes is not None else ())], LogCache())
-    charts = Charts(library)
+    charts, events = Charts(library), Events(library)
     dash = make_dash()
     dash.layout = frame
     add_callbacks(dash, library, charts)
-    add_routes(dash.server, library, charts, Prompts(), stop, homes)
+    add_routes(dash.server, library, charts, Prompts(), stop, events, homes)
+    dash.server.mount(AGENTS, agents_app(library))
+    if notifier is not None:
+        notifier.start(events)
     gc.freeze()
     gc.enable()
     return Built(CheckedCallbacks(dash), library, charts)
@@ -117,12 +143,16 @@ class _Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, page = scope["path"], scope.get("darkit_page")
         answering = self._shell
-        if page is not None and is_page(page):
+        if page is not None:
             page_asked.set(page)
+            root_asked.set("../" * (scope["darkit_raw_page"].count(b"/") - 1) or "./")
+            if not is_page(page):
+                await answering(scope, receive, _with_status(404, send))
+                return
             self._in_background(lambda: read_ahead(self._build_once(), page, scope["query_string"].decode("latin-1")))
         elif path.startswith(SCRIPTS):
             answering = self._shell if self._is_script(path) else PlainTextResponse("No such script.", 404)
-        elif not path.startswith((_ASSETS, plotly.ADDRESS)):
+        elif not path.startswith((_ASSETS, plotly.ADDRESS, plotly.WHOLE_ADDRESS)):
             built = self._built if self._built is not None else await run_in_threadpool(self._build_once)
             answering = built.app
         await answering(scope, receive, send)
@@ -140,6 +170,13 @@ class _Front:
                 act()
 
         Thread(target=run, daemon=True).start()
+
+
+def _with_status(status: int, send: Send) -> Send:
+    async def changed(message: Message) -> None:
+        await send({**message, "status": status} if message["type"] == "http.response.start" else message)
+
+    return changed
 
 
 def read_ahead(built: Built, page: str, query: str) -> None:

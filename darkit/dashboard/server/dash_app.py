@@ -7,6 +7,8 @@ A test in tests/dashboard/server/test_dash_app.py names each of these, so that i
 - ``registered_paths`` and ``callback_map``, against which they are checked;
 - the text of the script tags, in which the grid's is found (`_Dash.interpolate_index`), and that the renderer finds a
   component library whose script is loaded later (``darkit.grid`` in assets/app.js);
+- the element ``_dash-config`` with ``requests_pathname_prefix``, which assets/app.js changes before the renderer
+  reads it;
 - the event ``_dashprivate_pushstate``, after which the renderer reads the address again (``show`` in assets/app.js);
 - the attribute ``backend.websocket_capability`` (`make_dash`);
 - the environment variables that change its options (`_clean_environment`).
@@ -39,12 +41,15 @@ SCRIPTS = "/_dash-component-suites/"
 _CALLBACK = "/_dash-update-component"
 _ASSETS = Path(__file__).parents[1] / "assets"
 _GRID = re.compile(r'<script src="([^"]*/dash_ag_grid[^"]*)"></script>')
+_OWN_ADDRESS = re.compile(r'\b(src|href)="/(?!/)')
 _INDEX = f"""<!DOCTYPE html>
 <html>
 <head>
 {{%metas%}}
 <meta name="color-scheme" content="light dark">
 <meta name="plotly" content="{plotly.ADDRESS}">
+<meta name="plotly-whole" content="{plotly.WHOLE_ADDRESS}">
+<meta name="root" content="{{%root%}}">
 <title>{{%title%}}</title>
 <link rel="icon" href="/assets/icon.svg" type="image/svg+xml">
 {{%css%}}
@@ -60,6 +65,7 @@ _INDEX = f"""<!DOCTYPE html>
 </html>"""
 
 page_asked: ContextVar[str] = ContextVar("page_asked", default="/")  # the path of the page that is being answered
+root_asked: ContextVar[str] = ContextVar("root_asked", default="./")  # from there to the root of this server
 
 
 class _Dash(Dash):  # type: ignore[misc] # Dash has no types
@@ -74,7 +80,10 @@ class _Dash(Dash):  # type: ignore[misc] # Dash has no types
         if page.startswith("/run/") and grid is not None:
             parts["scripts"] = parts["scripts"].replace(grid[0], "")
             parts["metas"] += f'\n<meta name="grid" content="{grid[1]}">'
-        return str(super().interpolate_index(**parts))
+        # relative: behind a proxy, only the browser knows the path at which this server is reached
+        root = root_asked.get()
+        whole = str(super().interpolate_index(**parts)).replace("{%root%}", root)
+        return _OWN_ADDRESS.sub(rf'\1="{root}', whole)
 
 
 def make_dash() -> Dash:
@@ -171,12 +180,17 @@ _TYPES: Mapping[str, tuple[type, ...]] = {  # of a property, or of that of one c
     "opened": (bool,),
     "checked": (bool,),
     "href": (str,),
+    "address.data": (str,),
+    "undo.data": (str,),
+    "restore.data": (str,),
     "value": (str,),
     "data-language": (str,),
     "language.data": (str,),
     "changed.data": (dict,),
     "selection.data": (list,),
+    "group.value": (list,),
     "notes-tags.value": (list,),
+    "tags-away.value": (list,),
     "own-tags.value": (list,),
 }
 _REQUIRED = ("selection.data", "data-language")

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -16,16 +16,20 @@ from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from darkit.dashboard.server.access import Access
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_BODY = 2**20  # bytes
 PATIENCE = 20.0  # seconds until a body is complete
 COOKIE = "darkit_token"
+AGENTS = "/api/v1"
 _PAGES = ("/", "/compare")
 _RUN_PAGE = "/run/"
+_NO_PAGES = ("/api/", "/assets/", "/_", "/plotly-")
 _ELSEWHERE = {"0.0.0.0": (socket.AF_INET, "192.0.2.1"), "::": (socket.AF_INET6, "2001:db8::1")}  # noqa: S104
 _PROTECTION = {
     "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
+    "x-frame-options": "SAMEORIGIN",  # of browsers that do not know frame-ancestors
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -33,10 +37,11 @@ _PROTECTION = {
 }
 
 
-def content_policy(script_hashes: Iterable[str]) -> str:
+def content_policy(script_hashes: Iterable[str], frames: Iterable[str] = ()) -> str:
     """Return the Content-Security-Policy: our own scripts and those with the given hashes, nothing from other origins.
 
-    Styles may be inline, as the grid, the charts and the components set them so.
+    Styles may be inline, as the grid, the charts and the components set them so. Pages of our own origin may show ours
+    as a part of theirs, as those of a notebook do through a proxy, and pages of ``frames``.
     """
     return "; ".join(
         (
@@ -44,9 +49,10 @@ def content_policy(script_hashes: Iterable[str]) -> str:
             f"script-src 'self' {' '.join(script_hashes)}".strip(),
             "style-src 'self' 'unsafe-inline'",
             "img-src 'self' data: blob:",
+            "media-src blob:",
             "font-src 'self' data:",
             "connect-src 'self'",
-            "frame-ancestors 'none'",
+            " ".join(("frame-ancestors 'self'", *frames)),
             "base-uri 'none'",
             "form-action 'none'",
         )
@@ -89,11 +95,20 @@ class Guard:
         hosts: The host names that requests may use.
         policy: The Content-Security-Policy.
         token: The token that a reader must present once, or None if only this machine can connect.
+        access: Further names, and the path, by which a proxy reaches the server.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str], policy: str, token: str | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: frozenset[str],
+        policy: str,
+        token: str | None = None,
+        access: Access = Access(),  # noqa: B008 - it is frozen
+    ) -> None:
         self._app = app
-        self._hosts = hosts
+        self._hosts = hosts | frozenset(access.hosts)
+        self._access = access
         self._policy = policy
         self._token = token
 
@@ -104,6 +119,7 @@ class Guard:
         if scope["type"] != "http":
             return
         headers = Headers(scope=scope)
+        scope = self._access.below(scope, headers)
         refusal = self._refusal(scope, headers) or self._ask_for_token(scope, headers)
         protected = self._protecting(scope, send)
         body = None
@@ -125,8 +141,9 @@ class Guard:
                 await _refuse(400, "The request is not a JSON object.")(scope, receive, protected)
                 return
             scope, receive = {**scope, "darkit_body": value}, _replay(body, receive)
-        elif is_page(scope["path"]):
-            scope = {**scope, "path": "/", "raw_path": b"/", "darkit_page": scope["path"]}
+        elif is_page(scope["path"]) or _asks_for_page(scope, headers):
+            asked = {"darkit_page": scope["path"], "darkit_raw_page": scope.get("raw_path") or scope["path"].encode()}
+            scope = {**scope, "path": "/", "raw_path": b"/", **asked}
         await self._app(scope, receive, protected)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
@@ -138,10 +155,11 @@ class Guard:
         if "upgrade" in headers:
             return _refuse(403, "Protocol upgrades are not supported.")
         origins = headers.getlist("origin")
-        if any(origin_host(origin) != hosts[0].lower() for origin in origins) or len(origins) > 1:
+        if any(not self._is_own(origin, hosts[0]) for origin in origins) or len(origins) > 1:
             return _refuse(403, "Requests of other sites are refused.")
         site = headers.get("sec-fetch-site", "same-origin")
-        if site not in ("same-origin", "none") and not _is_navigation(scope, headers):
+        shown_in = ("document", "iframe") if self._access.frames else ("document",)
+        if site not in ("same-origin", "none") and not _is_navigation(scope, headers, shown_in):
             return _refuse(403, "Requests of other sites are refused.")
         if scope["method"] == "POST":
             if not origins:
@@ -153,16 +171,25 @@ class Guard:
                 return _refuse(413, "The request is too large.")
         return None
 
+    def _is_own(self, origin: str, host: str) -> bool:
+        """Return whether a page that asks is ours: a proxy may send another Host than the browser's."""
+        found = origin_host(origin)
+        return found == host.lower() or host_name(found) in self._access.hosts
+
     def _ask_for_token(self, scope: Scope, headers: Headers) -> Response | None:
         if self._token is None or scope["path"] == "/api/shutdown":  # has its own key
             return None
         if same_secret(_cookie(headers), self._token):
             return None
+        if scope["path"].startswith(AGENTS) and same_secret(_bearer(headers), self._token):
+            return None
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = query.pop("token", [""])[0]
         if scope["method"] == "GET" and is_page(scope["path"]) and same_secret(given, self._token):
             rest = urlencode(query, doseq=True)
-            answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
+            # relative, as a proxy may have more of the path before it
+            here = "./" + (scope.get("raw_path") or b"/").decode("latin-1").rpartition("/")[2]
+            answer = RedirectResponse(here + (f"?{rest}" if rest else ""), 303)
             answer.set_cookie(_cookie_name(headers), self._token, httponly=True, samesite="strict", max_age=30 * 86400)
             return answer
         return _refuse(401, "Open the address with the token that `darkit start` printed.")
@@ -189,6 +216,12 @@ def is_page(path: str) -> bool:
     return path in _PAGES or (path.startswith(_RUN_PAGE) and path.count("/", len(_RUN_PAGE)) <= 1)  # label/name
 
 
+def _asks_for_page(scope: Scope, headers: Headers) -> bool:
+    """Return whether a person opens an address that is none of ours, for which there is a page that says so."""
+    path = scope["path"]
+    return "text/html" in headers.get("accept", "") and not path.startswith(_NO_PAGES)
+
+
 def host_name(host: str) -> str:
     """Return the name in a Host header without its port, in lower case; empty if malformed."""
     try:
@@ -206,13 +239,13 @@ def origin_host(origin: str) -> str:
     return parts.netloc.lower() if parts.scheme in ("http", "https") and not parts.path else ""
 
 
-def _is_navigation(scope: Scope, headers: Headers) -> bool:
-    """Return whether a person follows a link from another site; the page itself holds no data of a run."""
+def _is_navigation(scope: Scope, headers: Headers, shown_in: Sequence[str]) -> bool:
+    """Return whether a person follows a link from another site, or a page there shows ours, which holds no data."""
     return (
         scope["method"] == "GET"
         and is_page(scope["path"])
         and headers.get("sec-fetch-mode") == "navigate"
-        and headers.get("sec-fetch-dest") == "document"
+        and headers.get("sec-fetch-dest") in shown_in
     )
 
 
@@ -227,6 +260,12 @@ def _cookie_name(headers: Headers) -> str:
 
 def _cookie(headers: Headers) -> str:
     return cookie_parser(headers.get("cookie", "")).get(_cookie_name(headers), "")
+
+
+def _bearer(headers: Headers) -> str:
+    """Return the token that a program sends; no page of another site can, as browsers ask for leave first."""
+    kind, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip() if kind.lower() == "bearer" else ""
 
 
 def same_secret(given: str, secret: str) -> bool:

@@ -9,57 +9,44 @@ import secrets
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from filelock import lock_descriptor
-
-from darkit.errors import DarkitError, ServerError, listing
-from darkit.runs import files
+from darkit.dashboard.server.place import FOLDER, WEBHOOKS, Place, ServerLock, folder_of, running
+from darkit.errors import DarkitError, ServerError
 from darkit.runs.child import environment, python_module
-from darkit.runs.safe import UnreadableError, read_object
 
 if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
 
+    from darkit.dashboard.server.access import Access
+    from darkit.dashboard.server.webhooks import Notifier
     from darkit.remote.homes import Homes
 
-FOLDER = ".dashboard"
 _PATIENCE = 20.0  # seconds until a server answers or ends
 _LONGEST_HEAD = 2**18  # bytes of a request before its body: an address can name 200 runs
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the dashboard of a home is served.
-
-    Attributes:
-        address: The address to open in a browser, without the token.
-        key: Ends the server; known to everyone who can read the home.
-        token: The token that a reader must present once; empty if only this machine can connect.
-        others: The addresses of the other homes that it shows.
-    """
-
-    address: str
-    key: str
-    token: str = ""
-    others: tuple[str, ...] = ()
-
-    @property
-    def link(self) -> str:
-        """The address to open in a browser, with the token if one is needed."""
-        return f"{self.address}?token={self.token}" if self.token else self.address
-
-
-def serve(home: Path, host: str, port: int, announce: Callable[[str], None], others: Sequence[str] = ()) -> int:
+def serve(
+    home: Path,
+    host: str,
+    port: int,
+    announce: Callable[[str], None],
+    others: Sequence[str] = (),
+    hosts: Sequence[str] = (),
+    base_path: str = "",
+    frames: Sequence[str] = (),
+) -> int:
     """Serve the dashboard of a home until it is stopped.
 
     Args:
@@ -68,19 +55,24 @@ def serve(home: Path, host: str, port: int, announce: Callable[[str], None], oth
         port: The port; 0 takes a free one.
         announce: Called with the address, including the token, as soon as it can be opened.
         others: Addresses of homes that are shown too and only read, see `darkit.remote.address`.
+        hosts: Further host names by which a proxy reaches the server.
+        base_path: The path below which a proxy asks for its pages, if it does not take the path away.
+        frames: Origins whose pages may show its own as a part of theirs.
 
     Returns:
         The exit code.
 
     Raises:
         ServerError: The port is taken, the host is not an address of this machine, or a server of this home runs and
-            shows other homes.
-        ConfigError: The address of another home is wrong.
+            shows other homes or is reached otherwise.
+        ConfigError: The address of another home, a host name, the path or ``webhooks.json`` is wrong.
     """
+    access = make_access(hosts, base_path, frames)
     homes = _homes(others)
-    lock = _ServerLock(home)
+    _notifier(home, "")
+    lock = ServerLock(home)
     if not lock.acquire():
-        announce(_running(home, others).link)
+        announce(running(home, others, access).link)
         return 0
     with lock:
         listening = _listen(host, port)
@@ -88,24 +80,35 @@ def serve(home: Path, host: str, port: int, announce: Callable[[str], None], oth
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         token = None if host in _LOOPBACK else secrets.token_urlsafe(32)
         key = secrets.token_urlsafe(32)
-        place = Place(address, key, token or "", tuple(others))
+        place = Place(address, key, token or "", tuple(others), access.hosts, access.base_path, access.frames)
         lock.publish(place)
         announce(place.link)
-        return _run(home, host, listening, token, key, homes)
+        return _run(home, host, listening, token, key, homes, access, _notifier(home, "" if token is None else address))
 
 
-def start_in_background(home: Path, host: str = "127.0.0.1", port: int = 8000, others: Sequence[str] = ()) -> str:
+def start_in_background(
+    home: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    others: Sequence[str] = (),
+    hosts: Sequence[str] = (),
+    base_path: str = "",
+    frames: Sequence[str] = (),
+) -> str:
     """Start a server in the background, unless the home has one, and return its address once it answers.
 
     Raises:
         ServerError: It did not start; the message says why.
-        ConfigError: The address of another home is wrong.
+        ConfigError: The address of another home, a host name, the path or ``webhooks.json`` is wrong.
     """
+    access = make_access(hosts, base_path, frames)
     _homes(others)
-    if not _ServerLock(home).free():
-        return _running(home, others).link
-    command = python_module("darkit.dashboard.server.serve", str(home), host, str(port), *others)
-    folder = _folder(home)
+    _notifier(home, "")
+    if not ServerLock(home).free():
+        return running(home, others, access).link
+    reached = json.dumps(asdict(access))
+    command = python_module("darkit.dashboard.server.serve", str(home), host, str(port), reached, *others)
+    folder = folder_of(home)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -121,6 +124,7 @@ def start_in_background(home: Path, host: str = "127.0.0.1", port: int = 8000, o
     if not address:
         log_lines = (folder / "server.log").read_text(errors="replace").strip().splitlines()
         raise ServerError(log_lines[-1] if log_lines else "The dashboard did not start.")
+    threading.Thread(target=process.wait, daemon=True).start()  # so that its end leaves nothing in a long process
     _wait_for(address)
     return address
 
@@ -133,10 +137,10 @@ def stop(home: Path) -> str | None:
     """
     if not (home / FOLDER).is_dir():
         return None
-    lock = _ServerLock(home)
+    lock = ServerLock(home)
     if lock.free():
         return None
-    place = _running(home)
+    place = running(home)
     body = json.dumps({"key": place.key}).encode()
     origin = place.address.rstrip("/")
     headers = {"content-type": "application/json", "origin": origin}
@@ -151,6 +155,13 @@ def stop(home: Path) -> str | None:
     raise ServerError(f"The dashboard at {place.address} does not stop.")
 
 
+def make_access(hosts: Sequence[str], base_path: str, frames: Sequence[str]) -> Access:
+    """Check by which names and path a proxy reaches the server. Raises `ConfigError`."""
+    from darkit.dashboard.server.access import make_access  # late, as all that imports the web server
+
+    return make_access(hosts, base_path, frames)
+
+
 def _homes(others: Sequence[str]) -> Homes | None:
     """Return the other homes; without any, nothing of what reads them is imported. Raises `ConfigError`."""
     if not others:
@@ -160,7 +171,36 @@ def _homes(others: Sequence[str]) -> Homes | None:
     return Homes(others)
 
 
-def _run(home: Path, host: str, listening: socket.socket, token: str | None, key: str, homes: Homes | None) -> int:
+def _notifier(home: Path, address: str) -> Notifier | None:
+    """Return what sends messages to the webhooks of a home; without any, nothing of it is imported.
+
+    Args:
+        home: The home.
+        address: The address of its pages, for links in the messages; empty if others cannot open it.
+
+    Raises:
+        ConfigError: ``webhooks.json`` is wrong.
+    """
+    if not os.path.lexists(home / WEBHOOKS):
+        return None
+    from darkit.dashboard.server.webhooks import Notifier, read_webhooks
+
+    def link(run: str) -> str:
+        return f"{address}run/{quote(run)}" if address else ""
+
+    return Notifier(read_webhooks(home), link)
+
+
+def _run(
+    home: Path,
+    host: str,
+    listening: socket.socket,
+    token: str | None,
+    key: str,
+    homes: Homes | None,
+    access: Access,
+    notifier: Notifier | None,
+) -> int:
     gc.disable()  # until `build` has made its many objects, all of which stay
     from darkit.dashboard.server.app import create_app
     from darkit.dashboard.server.connections import keep_log_short
@@ -173,7 +213,9 @@ def _run(home: Path, host: str, listening: socket.socket, token: str | None, key
         return False
 
     keep_log_short()
-    app = create_app(home / "base", homes=homes, hosts=own_hosts(host), token=token, stop=end)
+    app = create_app(
+        home / "base", homes=homes, hosts=own_hosts(host), access=access, token=token, stop=end, notifier=notifier
+    )
     server = server_of(app)
     if homes is not None:
         homes.start()
@@ -181,6 +223,8 @@ def _run(home: Path, host: str, listening: socket.socket, token: str | None, key
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
     finally:
+        if notifier is not None:
+            notifier.close()
         if homes is not None:
             homes.close()
     return 0
@@ -238,94 +282,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-class _ServerLock:
-    """The right to serve a home: a lock that is released however the server ends."""
-
-    def __init__(self, home: Path) -> None:
-        self._path = _folder(home) / "lock"
-        self._place = _folder(home) / "place.json"
-        self._descriptor: int | None = None
-
-    def acquire(self) -> bool:
-        """Acquire the lock if it is free, and return whether this process has it."""
-        if self._descriptor is None:
-            with _writing_to(self._path.parent.parent), ExitStack() as undo:
-                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-                undo.callback(os.close, descriptor)
-                if not lock_descriptor(descriptor, blocking=False):
-                    return False
-                undo.pop_all()
-            self._descriptor = descriptor
-        return True
-
-    def free(self) -> bool:
-        """Return whether no server of the home is running."""
-        if not self.acquire():
-            return False
-        self._release()
-        return True
-
-    def publish(self, place: Place) -> None:
-        """Write where the home is served, readable only by its owner."""
-        old = os.umask(0o077)
-        try:
-            files.write_json(self._place, asdict(place))
-        finally:
-            os.umask(old)
-
-    def _release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __enter__(self) -> _ServerLock:
-        self._place.unlink(missing_ok=True)  # left by a server that was killed
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(FileNotFoundError):
-            self._place.unlink()
-        self._release()
-
-
-def _folder(home: Path) -> Path:
-    folder = home / FOLDER
-    with _writing_to(home):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _writing_to(home: Path) -> AbstractContextManager[None]:
-    return files.storage_errors(f"write the dashboard's lock and address into the darkit home {home}")
-
-
-def _running(home: Path, others: Sequence[str] = ()) -> Place:
-    """Return the server that runs; raise `ServerError` where homes are asked for that it does not show."""
-    place = _published(home)
-    if not set(others) <= set(place.others):
-        shown = listing(list(place.others)) or "no other home"
-        raise ServerError(
-            f"A dashboard of {home} is running at {place.address} and shows {shown}. End it with `darkit stop-server`."
-        )
-    return place
-
-
-def _published(home: Path) -> Place:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            values = read_object(home / FOLDER / "place.json")
-            others = values.get("others")
-            shown = tuple(map(str, others)) if isinstance(others, list) else ()
-            return Place(str(values["address"]), str(values["key"]), str(values.get("token", "")), shown)
-        except PermissionError as error:
-            raise ServerError(f"Another user runs a dashboard of {home}.") from error
-        except (OSError, UnreadableError, KeyError) as error:
-            if time.monotonic() > deadline:
-                raise ServerError(f"A dashboard of {home} is running, but its address was not written.") from error
-        time.sleep(0.05)  # it has started, but not published its address yet
-
-
 def _wait_for(address: str) -> None:
     deadline = time.monotonic() + _PATIENCE
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -340,7 +296,7 @@ def _wait_for(address: str) -> None:
     raise ServerError(f"The dashboard at {address} does not answer.")
 
 
-def _main(home: str, host: str, port: str, *others: str) -> int:
+def _main(home: str, host: str, port: str, reached: str = "{}", *others: str) -> int:
     def announce(address: str) -> None:
         print(address, flush=True)
         devnull = os.open(os.devnull, os.O_WRONLY)
@@ -348,7 +304,7 @@ def _main(home: str, host: str, port: str, *others: str) -> int:
         os.close(devnull)
 
     try:
-        return serve(Path(home), host, int(port), announce, others)
+        return serve(Path(home), host, int(port), announce, others, **json.loads(reached))
     except DarkitError as error:
         print(error, file=sys.stderr)
         return 2

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from darkit.dashboard.texts.en import ENGLISH
+from darkit.dashboard.texts.en_model import ENGLISH_MODEL
 from darkit.dashboard.texts.zh import CHINESE
+from darkit.dashboard.texts.zh_comparison import CHINESE_COMPARISON
+from darkit.dashboard.texts.zh_model import CHINESE_MODEL
+from darkit.runs.comparison_words import WORDS
 
-LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
+LANGUAGES = {"en": {**ENGLISH, **ENGLISH_MODEL, **WORDS}, "zh": {**CHINESE, **CHINESE_MODEL, **CHINESE_COMPARISON}}
 
 
 def text(language: str, key: str, **values: object) -> str:
     """Return a text in a language (English if unknown), with its values filled in."""
-    found = LANGUAGES.get(language, ENGLISH)[key]
+    found = LANGUAGES.get(language, LANGUAGES["en"])[key]
     return found.format(**values) if values else found
 
 
 def grid_texts(language: str) -> dict[str, str]:
     """Return the texts of the grid itself, by its keys."""
-    words = LANGUAGES.get(language, ENGLISH)
+    words = LANGUAGES.get(language, LANGUAGES["en"])
     return {key.removeprefix("grid_"): said for key, said in words.items() if key.startswith("grid_")}
 
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
-import polars
-
 from darkit.errors import DataError, nearest
 
 TEXT_FIELD = "text"
@@ -128,6 +126,8 @@ def _read_csv(path: Path, fields: Sequence[str], documents: str) -> Iterator[tup
 
 
 def _read_parquet(path: Path, fields: Sequence[str], documents: str) -> Iterator[tuple[str, Values]]:
+    import polars
+
     try:
         table = polars.scan_parquet(path, glob=False)
         check_fields(path, fields, table.collect_schema().names())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from darkit.errors import DataError
@@ -159,6 +160,20 @@ class TokenStore:
         ]
         return pieces[0] if len(pieces) == 1 else numpy.concatenate([numpy.empty(0, self.facts.dtype), *pieces])
 
+    def windows(self, firsts: Sequence[int], size: int) -> NDArray[numpy.int64]:
+        """Return the ids of windows (windows, size), given their first places."""
+        room = self.facts.shard_tokens
+        found = numpy.empty((len(firsts), size), dtype=numpy.int64)
+        places: dict[int, list[int]] = {}  # of the windows in each file
+        for place, first in enumerate(firsts):
+            if first % room + size <= room:
+                places.setdefault(first // room, []).append(place)
+            else:
+                found[place] = self.tokens(first, first + size)
+        for number, rows in places.items():
+            found[rows] = gather_windows(self._mapped()[number], [firsts[row] - number * room for row in rows], size)
+        return found
+
     def document(self, index: int) -> NDArray[Any]:
         """Return the ids of a document."""
         if not 0 <= index < self.documents:
@@ -172,7 +187,8 @@ class TokenStore:
         if self._maps is None:
             names = (shard_name(self.part, number) for number in range(self.facts.files))
             dtype = numpy.dtype(self.facts.dtype).newbyteorder("<")
-            self._maps = [numpy.memmap(self.folder / name, dtype=dtype, mode="r") for name in names]
+            maps = (numpy.memmap(self.folder / name, dtype=dtype, mode="r") for name in names)
+            self._maps = [mapped.view(numpy.ndarray) for mapped in maps]  # slices of which cost less
         return self._maps
 
     def _check(self) -> None:
@@ -187,6 +203,12 @@ class TokenStore:
             if found != length:
                 described = "is missing" if found is None else f"has {found} bytes instead of {length}"
                 raise DataError(f"The prepared data in {self.folder} is damaged: {name} {described}.")
+
+
+def gather_windows(row: NDArray[Any], firsts: Sequence[int], size: int) -> NDArray[numpy.int64]:
+    """Return windows (windows, size) of a row of ids, given their first places."""
+    every = as_strided(row, (len(row) - size + 1, size), row.strides * 2, writeable=False)
+    return every[firsts].astype(numpy.int64)
 
 
 def shard_name(part: str, number: int) -> str:

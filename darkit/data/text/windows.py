@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from darkit.data.collate import IGNORED, Pad
+from darkit.data.collate import IGNORED, Pad, SampleRows
+from darkit.data.text.shards import gather_windows
 from darkit.errors import DataError
 
 
@@ -45,6 +46,10 @@ class TokenRow:
     def tokens(self, first: int, end: int) -> Any:
         """Return ids (end - first) as an array."""
         return self._row[first:end].numpy()
+
+    def windows(self, firsts: Sequence[int], size: int) -> NDArray[numpy.int64]:
+        """Return the ids of windows (windows, size), given their first places."""
+        return gather_windows(self._row.numpy(), firsts, size)
 
     def document(self, index: int) -> Any:
         """Return the ids of a document as an array."""
@@ -161,6 +166,15 @@ class TokenWindows(_Windows):
         sample = window_sample(window, self.named)
         return sample if self.pad is None else filled(sample, self.length, self.pad)
 
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
+        """Return the samples of a batch: all read together, which a loader collates without another copy."""
+        step = self.size - 1
+        full = (len(self.tokens) - 1) // step
+        if not indices or not all(0 <= index < full for index in indices):  # a padded window, or none
+            return [self[index] for index in indices]
+        windows = read_windows(self.tokens, [index * step for index in indices], self.size)
+        return SampleRows(window_batch(windows, self.named))
+
 
 class DocumentWindows(_Windows):
     """Windows that never cross the end of a document; long documents have several.
@@ -218,6 +232,13 @@ def window_sample(window: Tensor, named: bool) -> Any:
     return {"input_ids": window, "labels": window} if named else (window[:-1], window[1:])
 
 
+def window_batch(windows: NDArray[numpy.int64], named: bool) -> Any:
+    """Return windows (windows, time) as a batch whose rows are the `window_sample` of each."""
+    if named:
+        return {"input_ids": torch.from_numpy(windows), "labels": torch.from_numpy(windows.copy())}
+    return [torch.from_numpy(part.copy()) for part in (windows[:, :-1], windows[:, 1:])]
+
+
 def sample_room(length: int, added: int) -> int:
     """Return the number of text tokens in a sample with added special tokens. Raises `DataError` if none is left."""
     if length <= added:
@@ -230,6 +251,14 @@ def read_tokens(tokens: Any, first: int, end: int) -> Tensor:
     if isinstance(tokens, Tensor):
         return tokens[first:end].long()
     return torch.from_numpy(numpy.asarray(tokens.tokens(first, end)).astype(numpy.int64))
+
+
+def read_windows(tokens: Any, firsts: Sequence[int], size: int) -> NDArray[numpy.int64]:
+    """Read ids (windows, size) of a tensor or of a store, given the first places of the windows."""
+    if isinstance(tokens, Tensor):
+        return gather_windows(tokens.numpy(force=True), firsts, size)
+    windows: NDArray[numpy.int64] = tokens.windows(firsts, size)
+    return windows
 
 
 def filled(sample: Any, length: int, pad: int) -> Any:

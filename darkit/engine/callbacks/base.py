@@ -33,7 +33,7 @@ class StepCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
+        step = pl_module.steps if isinstance(pl_module, Adapter) else trainer.global_step
         if step != self._last_step:
             self._last_step = step
             self.on_step(trainer, pl_module, outputs, step)

@@ -13,12 +13,13 @@ from torch.optim import Optimizer
 
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due, log_values
 from darkit.engine.checkpoints.boundary import Boundary
-from darkit.engine.checkpoints.state import check_state, collect_state
+from darkit.engine.checkpoints.state import check_state, collect_state, neuron_states
 from darkit.engine.checkpoints.weights import bare
-from darkit.engine.checkpoints.writer import CheckpointWriter, ShardedWriter
+from darkit.engine.checkpoints.writer import CheckCopy, CheckpointWriter, ShardedWriter
 from darkit.engine.data.workers import deferred_worker_deaths
 from darkit.engine.steps.adapter import bare_module
 from darkit.engine.steps.sharding import is_sharded
+from darkit.engine.stop import Rewind
 from darkit.errors import NonFiniteLossError
 from darkit.runs.retention import Retention
 
@@ -40,12 +41,15 @@ class StepCheckpoint(StepCallback):
         retention: Which checkpoints to keep; by default all.
         writer: The writer to use, which the caller closes; None creates one.
         before: Called with the step before every save, to flush the log and check the step; an error prevents the save.
+        check: Called with the step and the content of its checkpoint; returns what checks the copy of that content, in
+            the thread that writes it. An error prevents the save.
 
     Attributes:
         wanted: A further step to save; an earlier callback sets it.
 
     Raises:
         StorageError: From the step after a save that could not be written, or at the end.
+        NonFiniteLossError: Likewise, after a save of weights that are not finite.
     """
 
     def __init__(
@@ -57,12 +61,14 @@ class StepCheckpoint(StepCallback):
         retention: Retention | None = None,
         writer: CheckpointWriter | None = None,
         before: Callable[[int], None] | None = None,
+        check: Callable[[int, Mapping[str, Any]], CheckCopy] | None = None,
     ) -> None:
         self.folder = folder
         self.every = check_interval("every", every, 0)
         self.run_id = run_id
         self.retention = retention
         self.before = before
+        self.check = check
         self.wanted = -1
         self._saved = self._tried = -1
         self._stepping_from = -1
@@ -103,7 +109,7 @@ class StepCheckpoint(StepCallback):
         if is_due(trainer, step, self.every) or trainer.should_stop or self.wanted == step:
             self.save(trainer, pl_module)
         if trainer.world_size == 1:  # several processes save nothing after an exception
-            self._boundary.record(bare(bare_module(pl_module)))
+            self._boundary.record(bare(bare_module(pl_module)), neuron_states(pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._saved >= 0 and trainer.global_step != self._saved:  # a step was made, and it is not saved
@@ -132,15 +138,16 @@ class StepCheckpoint(StepCallback):
         state = collect_state(trainer, pl_module, boundary)
         if self._writer is not None:
             metrics = {key: float(value) for key, value in log_values(trainer, self._values).items()}
+            checks = {} if self.check is None else {"check": self.check(step, state)}
             self._tried = -1  # an error from here on is that of the previous save
-            self._writer.save(step, state, metrics)
+            self._writer.save(step, state, metrics, **checks)
         self._saved = self._tried = step
 
     def _save_before(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save the step completed before an exception, unless the weights belong to no finite step."""
         step = trainer.global_step
         broken = step == self._stepping_from or not getattr(pl_module, "settled", True)
-        if self._saved < 0 or step == self._tried or broken or isinstance(exception, NonFiniteLossError):
+        if self._saved < 0 or step == self._tried or broken or isinstance(exception, NonFiniteLossError | Rewind):
             return
         if trainer.world_size > 1:
             exception.add_note(

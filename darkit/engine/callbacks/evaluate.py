@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.plugins import Precision
 from torch import Tensor, nn
 
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due
 from darkit.engine.data.shards import shards_of
 from darkit.engine.device import kept_generators, move_to_device
+from darkit.engine.metrics.denominators import ObservedLoss
 from darkit.engine.metrics.gathering import fresh_metrics
 from darkit.engine.metrics.means import Means, Weigher
 from darkit.engine.metrics.merging import Merging, share_buffers
@@ -36,6 +39,10 @@ class StepEvaluate(StepCallback):
         iters: Batches per evaluation; 0 uses all.
         compute: Returns ``{"loss": ..., ...}`` of a batch; by default the module's ``validation_step(batch, index)``,
             which must then return its loss.
+
+    Attributes:
+        observer: Another callback's: gets a function that computes the first batch of an evaluation, and that batch;
+            calls it and returns what it returns. Or None.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class StepEvaluate(StepCallback):
         self.iters = check_interval("iters", iters, 0)
         self.compute = compute
         self.evaluated = -1
+        self.observer: Callable[[Callable[[], dict[str, Any]], Any], dict[str, Any]] | None = None
 
     def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         if is_due(trainer, step, self.every):
@@ -75,13 +83,20 @@ class StepEvaluate(StepCallback):
                 evenly = is_sharded(trainer)
                 merging.divided = shards.divide(trainer.global_rank, world, self.iters, evenly=evenly)
                 step, of = shards.mine, shards.of
+        precision = trainer.precision_plugin
+        is_plain = type(precision) is Precision  # it neither converts a batch nor opens a context
         first: dict[str, int] = {}  # the number of the batch of each medium
 
         def compute(batch: Any, index: int) -> dict[str, Any]:
+            if index or self.observer is None:
+                return compute_one(batch, index)
+            return self.observer(lambda: compute_one(batch, index), batch)
+
+        def compute_one(batch: Any, index: int) -> dict[str, Any]:
             number = index * of + step
             if merging is not None:
                 merging.note(batch)
-            with trainer.precision_plugin.val_step_context():
+            with nullcontext() if is_plain else precision.val_step_context():
                 if isinstance(self.compute, Step):
                     values = self.compute(batch, number)
                     first.update({name: number for name in self.compute.media if name not in first})
@@ -97,10 +112,15 @@ class StepEvaluate(StepCallback):
                 return scalars(output)
 
         def prepare(batch: Any) -> Any:
-            return move_to_device(trainer.precision_plugin.convert_input(batch), pl_module.device)
+            if is_plain and device.type == "cpu":  # as in a training
+                return batch
+            return move_to_device(precision.convert_input(batch), device)
+
+        device = pl_module.device
 
         iters = len(range(step, self.iters, of)) if self.iters else 0
-        means: dict[str, Any] = dict(evaluate(module, map(prepare, self.batches), compute, iters, merging))
+        loss = self.compute.observed if isinstance(self.compute, Step) else None
+        means: dict[str, Any] = dict(evaluate(module, map(prepare, self.batches), compute, iters, merging, loss))
         if isinstance(self.compute, Step):
             media = self.compute.take_media()
             if merging is not None:
@@ -115,6 +135,7 @@ def evaluate(
     compute: Callable[[Any, int], dict[str, Any]],
     iters: int,
     merging: Merging | None = None,
+    loss: ObservedLoss | None = None,
 ) -> dict[str, Tensor]:
     """Average what ``compute`` returns over batches, with the module in evaluation mode and without gradients.
 
@@ -128,6 +149,7 @@ def evaluate(
         iters: Maximum number of batches; 0 uses all.
         merging: Combines the results with those of other processes, which have the first one's buffers meanwhile; None
             with one process.
+        loss: The loss in ``compute``, if its call is enough to observe; see `darkit.engine.metrics.denominators`.
 
     Returns:
         Mean by name, each a tensor without dimensions in double precision; for ``count`` the sum. A value is averaged
@@ -136,7 +158,7 @@ def evaluate(
     Raises:
         DataError: The loader has no batch.
     """
-    weigh = Weigher(module)
+    weigh = Weigher(module, loss)
     means = Means()
     seen = False
     with evaluating(module), fresh_metrics(module), torch.no_grad():

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning import LightningModule, Trainer
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from darkit.engine.callbacks.base import EveryStepCallback, agreement_of, log_values
+from darkit.engine.checkpoints.finite import is_finite, not_finite, saved_weights, trained_names
 from darkit.engine.log.rows import RowStream
-from darkit.engine.steps.parts import local_values, smallest_of_all
+from darkit.engine.steps.adapter import Adapter
+from darkit.engine.steps.parts import is_split, local_values, smallest_of_all
 from darkit.errors import ConfigError, NonFiniteLossError
 
 logger = logging.getLogger(__name__)
@@ -30,9 +33,12 @@ class LossGuard(EveryStepCallback):
     Args:
         policy: ``stop`` raises `NonFiniteLossError`; ``warn`` logs one warning.
         stream: The log whose thread reads tensors on an accelerator, or None.
+        saves: Waits for the saves on their way, of earlier steps, and raises what is wrong with them.
     """
 
-    def __init__(self, policy: str = "stop", stream: RowStream | None = None) -> None:
+    def __init__(
+        self, policy: str = "stop", stream: RowStream | None = None, saves: Callable[[], None] = lambda: None
+    ) -> None:
         if policy not in ("stop", "warn"):
             raise ConfigError(f"policy must be 'stop' or 'warn', not {policy!r}.")
         self.policy = policy
@@ -43,16 +49,19 @@ class LossGuard(EveryStepCallback):
         if stream is not None:
             stream.watches.append(self.check)
         self._stream = stream
+        self._saves = saves
 
     def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
-        loss = log_values(trainer, outputs).get("train_loss")
+        is_ours = isinstance(pl_module, Adapter)  # whose outputs have the loss of the whole step
+        loss = outputs.get("loss") if is_ours else log_values(trainer, outputs).get("train_loss")
         if not isinstance(loss, Tensor):
             return
         agreement = agreement_of(pl_module)
         if agreement is not None and self._stream is not None and self.check in self._stream.watches:
             self._stream.watches.remove(self.check)
-        if loss.device.type == "cpu" or (self._waits and agreement is None):
+        if loss.is_cpu or (self._waits and agreement is None):
             if not math.isfinite(value := loss.item()):
+                self._saves()  # weights that are not finite since an earlier step are the cause
                 self._report(step, f"The loss is not finite at step {step} ({value})")
             return
         if self._first_bad is None:
@@ -63,11 +72,39 @@ class LossGuard(EveryStepCallback):
             self.check()
 
     def check_step(self, module: nn.Module, step: int) -> None:
-        """Check the loss and the weights of a step before it is saved. Raises `NonFiniteLossError`."""
+        """Check the loss of a step before it is saved, and in several processes the weights, in all alike.
+
+        One process checks the weights in the copy, with `check_copy`.
+
+        Raises:
+            NonFiniteLossError: One is not finite and the policy is ``stop``.
+        """
         self.check()
         if self._bad_step == step and self.policy == "stop":
-            raise NonFiniteLossError(f"The loss is not finite at step {step}, so it is not saved.")
-        self.check_weights(module, step)
+            raise NonFiniteLossError(f"The loss is not finite at step {step}, so it is not saved.", step)
+        if dist.is_initialized():
+            self.check_weights(module, step)
+
+    def check_copy(
+        self, module: nn.Module, step: int, content: Mapping[str, Any]
+    ) -> Callable[[Mapping[str, Any]], None]:
+        """Return a check of the weights in the copy of a checkpoint's content, for the thread that writes it.
+
+        Weights that the content lacks are checked at once. The check raises `NonFiniteLossError` as `check_weights`
+        does.
+        """
+        if dist.is_initialized():  # `check_step` has done it
+            return lambda copied: None
+        names = trained_names(module)
+        saved = [name for name in names if name in saved_weights(content)]
+        if len(saved) < len(names):
+            self.check_weights(module, step)
+
+        def check(copied: Mapping[str, Any]) -> None:
+            if name := not_finite(saved, saved_weights(copied)):
+                self._report_weight(name, step)
+
+        return check
 
     def check(self) -> None:
         """Wait for the accelerator and report a bad step on it. Raises `NonFiniteLossError`."""
@@ -75,7 +112,7 @@ class LossGuard(EveryStepCallback):
             self._report(step, f"The loss is not finite at step {step}")
 
     def check_weights(self, module: nn.Module, step: int) -> None:
-        """Check the weights after a step: a finite loss with an infinite gradient spoils them too.
+        """Check the weights after a step at once: a finite loss with an infinite gradient spoils them too.
 
         Processes that each hold a part of the model come to the same result.
 
@@ -83,19 +120,23 @@ class LossGuard(EveryStepCallback):
             NonFiniteLossError: A weight is not finite and the policy is ``stop``.
         """
         trained = [(name, one) for name, one in module.named_parameters() if one.requires_grad]
-        found = (place for place, (_, one) in enumerate(trained) if not bool(torch.isfinite(local_values(one)).all()))
+        found = (place for place, (_, one) in enumerate(trained) if not is_finite(local_values(one).detach()))
         first = next(found, len(trained))
-        if any(isinstance(one, DTensor) for _, one in trained):
+        if any(is_split(one) for _, one in trained):
             first = smallest_of_all(first)
         if first < len(trained):
-            self._report(step, f"The weight {trained[first][0]!r} is not finite after step {step}")
+            self._report_weight(trained[first][0], step)
+
+    def _report_weight(self, name: str, step: int) -> None:
+        self._report(step, f"The weight {name!r} is not finite after step {step}")
 
     def _report(self, step: int, problem: str) -> None:
         self._bad_step = step
         if self.policy == "stop":
             raise NonFiniteLossError(
                 f"{problem}; checkpoints before it are kept. A smaller learning rate or gradient_clip may help; "
-                "nan_policy='warn' continues."
+                "nan_policy='warn' continues.",
+                step,
             )
         if not self._warned:
             self._warned = True

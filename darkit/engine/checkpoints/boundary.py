@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from darkit.engine.device import plain_states
+from darkit.engine.spiking.states import States
 
 _PYTHON: Any = getattr(random.getstate, "__self__", None)  # the generator behind the functions of `random`
 _LARGE = 1 << 24  # bytes; larger buffers are only checked for changes
@@ -26,6 +27,9 @@ class Boundary:
     By then the forward pass has drawn dropout masks and updated running means. Weights, optimizer and schedule change
     only in the optimizer step and need no copy. Buffers of more than 16 MiB are not copied: `buffers` raises if one has
     changed.
+
+    Attributes:
+        neuron_states: The hidden state of neurons at the end of the last step, if it is kept.
     """
 
     def __init__(self) -> None:
@@ -41,9 +45,16 @@ class Boundary:
         self._cuda: list[Tensor] = []
         self._numpy_bytes = b""
         self._numpy: Any = None
+        self.neuron_states: States = {}
 
-    def record(self, module: nn.Module) -> None:
-        """Record the current state; the module is the one that checkpoints contain."""
+    def record(self, module: nn.Module, neuron_states: States | None = None) -> None:
+        """Record the current state.
+
+        Args:
+            module: The one that checkpoints contain.
+            neuron_states: The hidden state of neurons that is kept from batch to batch, a copy.
+        """
+        self.neuron_states = neuron_states or {}
         self._record_python()
         self._torch = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state_all() if self._has_cuda else []

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 
-from darkit.engine.checkpoints.digest import DigestedFile
+from darkit.engine.checkpoints.archive import write_archive
+from darkit.engine.checkpoints.hashed import hashed
 from darkit.engine.checkpoints.savable import refuse_unreadable
-from darkit.engine.checkpoints.sharded_reader import read_sharded
 from darkit.engine.checkpoints.snapshot import with_arrays
 from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError
 from darkit.runs import files
@@ -24,7 +25,7 @@ from darkit.runs.checkpoints import (
     manifest_path,
     tell_skipped,
 )
-from darkit.runs.verify import find_problem
+from darkit.runs.verify import find_damage, find_form_problem
 
 logger = logging.getLogger(__name__)
 _ATTEMPTS = 100  # to read the latest checkpoint while a training deletes old ones
@@ -78,21 +79,14 @@ def write_file(
     refuse_unreadable(dict(content))
     manifest_file = manifest_path(path)
     # the old manifest must never describe the new file
-    with files.open_atomically(path, stale=manifest_file) as file, DigestedFile(file) as digested:
-        try:
-            torch.save(dict(content), cast(IO[bytes], digested))
-        except Exception:
-            if digested.error is not None:  # torch hides the file system's error behind its own
-                raise digested.error from None
-            raise
-        sha256 = digested.finish()
-    manifest = {"size": digested.size, "sha256": sha256, **facts, "time": time.time()}
+    size, sha256 = write_archive(path, content, stale=manifest_file)
+    manifest = {"size": size, "sha256": sha256, **facts, "time": time.time()}
     check()
     files.write_json(manifest_file, manifest)
 
 
 def read_checkpoint(checkpoint: Checkpoint, device: Any = "cpu") -> dict[str, Any]:
-    """Verify a checkpoint against its manifest, if it has one, and read it.
+    """Verify a checkpoint against its manifest, if it has one, and read it: a thread hashes while this one reads.
 
     Args:
         checkpoint: The checkpoint.
@@ -101,25 +95,47 @@ def read_checkpoint(checkpoint: Checkpoint, device: Any = "cpu") -> dict[str, An
     Raises:
         CheckpointCorruptError: The file does not match its manifest, or is not a checkpoint.
     """
-    problem = find_problem(checkpoint)
-    if problem:
-        raise CheckpointCorruptError(f"The checkpoint {checkpoint.path} is damaged: {problem}.")
+    if problem := find_form_problem(checkpoint):
+        raise _damaged(checkpoint, find_damage(checkpoint) or problem)
     try:
-        if checkpoint.is_folder:
-            content = read_sharded(checkpoint, device)
-        else:
-            content = torch.load(checkpoint.path, map_location=device, weights_only=True)
-    except CheckpointCorruptError:
-        raise
+        content, problem = _read_folder(checkpoint, device) if checkpoint.is_folder else _read_file(checkpoint, device)
     except Exception as error:
+        if problem := find_damage(checkpoint):
+            raise _damaged(checkpoint, problem) from error
+        if isinstance(error, CheckpointCorruptError):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointCorruptError(f"The checkpoint {checkpoint.path} cannot be read: {reason}") from error
+    if problem:
+        raise _damaged(checkpoint, problem)
     if not isinstance(content, dict) or "state_dict" not in content:
         raise CheckpointCorruptError(f"{checkpoint.path} is not a checkpoint: it has no 'state_dict'.")
     try:
         return with_arrays(content)
     except (LookupError, TypeError) as error:
         raise CheckpointCorruptError(f"The checkpoint {checkpoint.path} misplaces a NumPy array: {error}.") from error
+
+
+def _read_file(checkpoint: Checkpoint, device: Any) -> tuple[Any, str]:
+    """Return the content of a file, and how its bytes differ from its manifest."""
+    if not checkpoint.sha256:
+        return torch.load(checkpoint.path, map_location=device, weights_only=True), find_damage(checkpoint)
+    with hashed(checkpoint.path) as file:
+        content = torch.load(cast(IO[bytes], file), map_location=device, weights_only=True)
+        return content, find_damage(checkpoint, lambda path: file.sha256())
+
+
+def _read_folder(checkpoint: Checkpoint, device: Any) -> tuple[Any, str]:
+    """Return the content of a folder, and how its files differ from its manifest."""
+    from darkit.engine.checkpoints.sharded_reader import read_sharded  # slow to load, and most are files
+
+    with ThreadPoolExecutor(1, thread_name_prefix="darkit-verify") as threads:
+        damage = threads.submit(find_damage, checkpoint)
+        return read_sharded(checkpoint, device), damage.result()
+
+
+def _damaged(checkpoint: Checkpoint, problem: str) -> CheckpointCorruptError:
+    return CheckpointCorruptError(f"The checkpoint {checkpoint.path} is damaged: {problem}.")
 
 
 def read_run_checkpoint(folder: Path, wanted: str | int | None = None) -> tuple[Checkpoint, dict[str, Any]]:

@@ -14,7 +14,7 @@ from darkit.engine.checkpoints.checkpoint import read_checkpoint
 from darkit.engine.data.fingerprint import dense_parts
 from darkit.runs import Run
 
-_IGNORED_COLUMNS = ("time",)  # log columns that differ between any two runs
+IGNORED_COLUMNS = ("time",)  # log columns that differ between any two runs
 
 
 def first_difference(one: Run, other: Run, batches_of_one: Path, batches_of_other: Path) -> str:
@@ -82,7 +82,7 @@ def _read_batches(path: Path) -> dict[tuple[int, int], set[str]]:
 
 def _difference_of_logs(one: Run, other: Run) -> str:
     left, right = one.log(), other.log()
-    columns = [column for column in left.columns if column not in _IGNORED_COLUMNS]
+    columns = [column for column in left.columns if column not in IGNORED_COLUMNS]
     if left.height != right.height or set(left.columns) != set(right.columns):
         return f"the logs have {left.height} and {right.height} rows of {left.columns} and {right.columns}."
     for row_of_one, row_of_other in zip(left.to_dicts(), right.to_dicts(), strict=True):

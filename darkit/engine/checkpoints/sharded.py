@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 
+from darkit.engine.checkpoints.archive import write_archive
 from darkit.engine.checkpoints.digest import DigestedFile
 from darkit.engine.checkpoints.savable import refuse_unreadable
 from darkit.engine.checkpoints.shards import Split
@@ -141,7 +142,7 @@ class _Writer(StorageWriter):
         if plan.items:
             parts = {key: self._state.shards[item.index.fqn].local for key, item in enumerate(plan.items)}
             name = sharded.shard_name(self._rank)
-            size, digest = _write(self.temporary / name, parts)
+            size, digest = write_archive(self.temporary / name, parts)
             for key, item in enumerate(plan.items):
                 results.append(WriteResult(item.index, size, _Place(name, size, digest, key)))
         future.set_result(results)
@@ -152,7 +153,7 @@ class _Writer(StorageWriter):
         written = [result for of_rank in results for result in of_rank]
         parts = {result.storage_data.file: (result.storage_data.size, result.storage_data.sha256) for result in written}
         index = self._index(metadata, written)
-        parts[sharded.STATE] = _write(self.temporary / sharded.STATE, self._state.rest)
+        parts[sharded.STATE] = write_archive(self.temporary / sharded.STATE, self._state.rest)
         parts[sharded.INDEX] = _write_index(self.temporary / sharded.INDEX, index)
         manifest = sharded.make_manifest(parts, {**self._facts, "ranks": len(results), "time": time.time()})
         self._check()
@@ -181,19 +182,6 @@ class _Writer(StorageWriter):
             dtype = str(about.properties.dtype).removeprefix("torch.")
             tensors.append({"path": json.loads(name), "dtype": dtype, "shape": list(about.size), "parts": parts})
         return {"tensors": tensors}
-
-
-def _write(path: Path, content: Mapping[Any, Any]) -> tuple[int, str]:
-    """Write a file for `torch.load` durably; return its size and sha256."""
-    with open_atomically(path) as file, DigestedFile(file) as digested:
-        try:
-            torch.save(dict(content), cast(IO[bytes], digested))
-        except Exception:
-            if digested.error is not None:  # torch hides the file system's error behind its own
-                raise digested.error from None
-            raise
-        sha256 = digested.finish()
-    return digested.size, sha256
 
 
 def _write_index(path: Path, index: Mapping[str, Any]) -> tuple[int, str]:

@@ -6,15 +6,15 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
-from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
-from torch.distributed.tensor import DTensor
 
-from darkit.engine.steps.parts import local_part
+from darkit.engine.steps.parts import is_split, local_part
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.planner import WriteItem
 
 Path = tuple[Any, ...]
 """The keys and indices that lead to a tensor in nested state."""
@@ -36,6 +36,9 @@ class Shard:
 
     def __create_write_items__(self, fqn: str, whole: object) -> list[WriteItem]:
         """Describe what is to be written: nothing where this process has no element of the tensor."""
+        from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
+        from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
+
         if not self.local.numel():
             return []
         chunk = ChunkStorageMetadata(torch.Size(self.offset), self.local.shape)
@@ -62,7 +65,7 @@ def split(content: Mapping[str, Any]) -> Split:
     found = Split({})
 
     def taken(value: Any, path: Path) -> Any:
-        if isinstance(value, DTensor):
+        if is_split(value):
             local, offset = local_part(value)
             if not value.numel():
                 return local

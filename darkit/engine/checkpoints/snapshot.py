@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
-from collections.abc import Mapping
+import os
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy
@@ -13,6 +16,9 @@ from torch import Tensor
 
 _Key = tuple[Any, ...]
 _NUMBERS = tuple(map(numpy.dtype, ("bool", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16")))
+_WORTH_THREADS = 2**25  # bytes; a smaller copy is done before a thread has started
+_MOST_THREADS = 4  # which reach the bandwidth of most memories
+_PIECE = 2**23  # bytes
 _IMMUTABLE = frozenset((type(None), bool, int, float, complex, str, bytes))
 
 
@@ -64,6 +70,7 @@ class Snapshot:
 
     def __init__(self) -> None:
         self._buffers: dict[_Key, Tensor] = {}
+        self._pairs: list[tuple[Tensor, Tensor]] = []
         self._events: list[torch.cuda.Event] = []
 
     def copy(self, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +95,7 @@ class Snapshot:
             if isinstance(value, Tensor):
                 same = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
                 if value.numel() == 0 or same not in shared:
-                    shared[same] = used[path] = self._fill(path, value.detach())
+                    shared[same] = used[path] = self._buffer(path, value.detach())
                     devices.add(value.device)
                 return shared[same]
             if isinstance(value, Mapping):
@@ -101,7 +108,10 @@ class Snapshot:
                 return torch.from_numpy(value.copy())
             return value.item() if isinstance(value, numpy.generic) else copy.deepcopy(value)
 
+        self._pairs = []
         result = {key: copied(value, (key,)) for key, value in content.items()}
+        pairs, self._pairs = self._pairs, []
+        _copy_all(pairs)
         if arrays:
             result[ARRAYS] = arrays
         self._buffers = used
@@ -118,12 +128,56 @@ class Snapshot:
         for event in self._events:
             event.synchronize()
 
-    def _fill(self, path: _Key, value: Tensor) -> Tensor:
+    def _buffer(self, path: _Key, value: Tensor) -> Tensor:
+        """Return the buffer for a tensor, which is copied once all have one."""
         buffer = self._buffers.get(path)
         if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
             pinned = value.device.type == "cuda"
             buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=pinned)
-        return buffer.copy_(value, non_blocking=value.device.type == "cuda")  # `wait` knows CUDA events only
+        self._pairs.append((buffer, value))
+        return buffer
+
+
+def _copy_all(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    """Copy tensors into buffers; from host memory with the cores that torch's own threads leave free."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(_MOST_THREADS, cores // torch.get_num_threads())
+    ours = [pair for pair in pairs if pair[1].device.type == "cpu"]
+    for buffer, value in pairs:
+        if value.device.type != "cpu":  # on the current stream, which is this thread's
+            buffer.copy_(value, non_blocking=value.device.type == "cuda")  # `wait` knows CUDA events only
+    if threads < 2 or sum(value.nbytes for _, value in ours) < _WORTH_THREADS:
+        for buffer, value in ours:
+            buffer.copy_(value)
+        return
+    pieces = deque(_pieces(ours))
+
+    def work() -> None:
+        while True:
+            try:
+                buffer, value = pieces.popleft()
+            except IndexError:
+                return
+            buffer.copy_(value)
+
+    with ThreadPoolExecutor(threads - 1, thread_name_prefix="darkit-copy") as pool:
+        jobs = []
+        with suppress(RuntimeError):  # at interpreter exit no thread can start
+            jobs = [pool.submit(work) for _ in range(threads - 1)]
+        work()
+        for job in jobs:
+            job.result()
+
+
+def _pieces(pairs: list[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield pairs that together copy the same, large tensors in pieces where that is simple."""
+    for buffer, value in pairs:
+        if value.nbytes > _PIECE and value.is_contiguous() and buffer.is_contiguous():
+            count = _PIECE // value.element_size()
+            to, whole = buffer.view(-1), value.view(-1)
+            yield from ((to[start : start + count], whole[start : start + count]) for start in range(0, len(to), count))
+        else:
+            yield buffer, value
 
 
 def _like(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:

@@ -16,6 +16,7 @@ from darkit.engine.device import generator_states, seeded_states
 from darkit.engine.lightning import batches_taken
 from darkit.engine.metrics.exchange import gathered
 from darkit.engine.metrics.gathering import collect_metrics
+from darkit.engine.spiking.states import States
 from darkit.engine.steps.adapter import Adapter, bare_module
 from darkit.engine.steps.averages import averages_of
 from darkit.engine.steps.sharding import is_sharded
@@ -37,9 +38,10 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
         gradient scaler), ``callbacks`` (state by key), ``rng`` (all generators) and ``position`` (epoch, batches and
         the state of the data).
         With averaged weights, ``state_dict`` has the averages and ``raw_state_dict`` the weights to resume from.
-        ``metrics`` has the states of torchmetrics objects, if the module has any.
-        With several processes, ``ranks`` has their ``rng``, ``position`` and ``metrics``, in order, in the first
-        process, which writes; and ``weight`` what the weights of the next step are relative to.
+        ``metrics`` has the states of torchmetrics objects, if the module has any, and ``neuron_states`` the hidden
+        state of spiking neurons that is kept from batch to batch.
+        With several processes, ``ranks`` has their ``rng``, ``position``, ``metrics`` and ``neuron_states``, in order,
+        in the first process, which writes; and ``weight`` what the weights of the next step are relative to.
     """
     module = bare(bare_module(pl_module))
     optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
@@ -54,6 +56,8 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
     }
     if metrics := collect_metrics(module):
         mine["metrics"] = metrics
+    if neurons := neuron_states(pl_module) if boundary is None else boundary.neuron_states:
+        mine["neuron_states"] = neurons
     state = {
         "state_dict": weights[-1],
         **({"raw_state_dict": weights[0]} if averages is not None else {}),
@@ -72,6 +76,12 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
     if trainer.world_size > 1:
         state["ranks"] = gathered(mine)
     return state
+
+
+def neuron_states(pl_module: LightningModule) -> States:
+    """Return the hidden state of neurons that a resumed training needs."""
+    found = pl_module.compute.states if isinstance(pl_module, Adapter) else None
+    return {} if found is None else found.collect()
 
 
 def check_state(trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from torch.nn.parameter import is_lazy
 
-from darkit.engine.steps.parts import part_of
+from darkit.engine.steps.parts import is_split, part_of
 from darkit.errors import CheckpointMismatchError
 
 _MOST_KEYS = 3
@@ -46,17 +45,20 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], *, own_types: boo
         )
     if not own_types:
         _cast(model, found)
-    split = {key: part_of(found[key], value) for key, value in wanted.items() if isinstance(value, DTensor)}
+    split = {key: part_of(found[key], value) for key, value in wanted.items() if is_split(value)}
     if split:
         found = {**found, **split}
     model.load_state_dict(found, strict=True)
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """Return the module inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel`` wrappers."""
+    """Return the module inside wrappers: ``torch.compile``, ``DataParallel``, ``DistributedDataParallel``, Fabric."""
+    fabric = sys.modules.get("lightning.fabric")  # slow to import
     while True:
         inner = getattr(model, "_orig_mod", None)
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or (
+            fabric is not None and fabric.is_wrapped(model)
+        ):
             inner = model.module
         if inner is None:
             return model
@@ -65,8 +67,9 @@ def bare(model: nn.Module) -> nn.Module:
 
 def class_path(cls: type) -> str:
     """Return the import path of a class, such as ``darkit.models.gpt.GPT``."""
-    if issubclass(cls, FSDPModule):  # the class that fully_shard derives from a module's own
-        cls = next(base for base in cls.__mro__ if not issubclass(base, FSDPModule))
+    wrapper = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)  # slow to import
+    if wrapper is not None and issubclass(cls, wrapper):  # the class that fully_shard derives from a module's own
+        cls = next(base for base in cls.__mro__ if not issubclass(base, wrapper))
     return f"{cls.__module__}.{cls.__qualname__}"
 
 

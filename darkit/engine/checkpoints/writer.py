@@ -13,7 +13,8 @@ from typing import Any
 import torch.distributed as dist
 
 from darkit.engine.checkpoints.checkpoint import write_checkpoint
-from darkit.engine.checkpoints.sharded import write_sharded
+from darkit.engine.checkpoints.lighter import remove_optimizer
+from darkit.engine.checkpoints.priority import begin_background, hurrying
 from darkit.engine.checkpoints.shards import Shard, Split, split
 from darkit.engine.checkpoints.snapshot import Snapshot
 from darkit.errors import StorageError
@@ -23,7 +24,12 @@ from darkit.runs.retention import Retention, remove_files
 
 logger = logging.getLogger(__name__)
 _WORTH_WARNING = 0.1  # seconds
+CheckCopy = Callable[[Mapping[str, Any]], None]
 _SHARDS = "shards"  # beside the entries of a checkpoint, none of which has that name
+
+
+def _accept(copied: Mapping[str, Any]) -> None:
+    """Check nothing."""
 
 
 class BackgroundWriter:
@@ -81,7 +87,8 @@ class BackgroundWriter:
     def _start(self, work: Callable[[], None]) -> None:
         try:
             if self._thread is None:
-                self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="darkit-checkpoint")
+                name = "darkit-checkpoint"
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=begin_background)
             self._pending = self._thread.submit(work)
         except RuntimeError:  # at interpreter exit no thread can start
             self._pending = None
@@ -96,7 +103,8 @@ class BackgroundWriter:
         """Wait until all is written. Raises the thread's error."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending.result()
+            with hurrying():
+                pending.result()
 
     def close(self) -> None:
         """Wait and end the thread. Raises the thread's error."""
@@ -133,8 +141,12 @@ class CheckpointWriter(BackgroundWriter):
         self.retention = retention or Retention()
         self._warned = False
 
-    def save(self, step: int, content: Mapping[str, Any], metrics: Mapping[str, float]) -> Path:
+    def save(
+        self, step: int, content: Mapping[str, Any], metrics: Mapping[str, float], check: CheckCopy = _accept
+    ) -> Path:
         """Save a step in the background, as `write_checkpoint` does, and return the path of the checkpoint.
+
+        ``check`` is called in the thread with the copy of the content; if it raises, nothing is written.
 
         Raises:
             StorageError: The previous save failed.
@@ -142,6 +154,7 @@ class CheckpointWriter(BackgroundWriter):
 
         def write(copied: dict[str, Any]) -> None:
             self._check()
+            check(copied)
             try:
                 write_checkpoint(self.folder, step, copied, metrics=metrics, run_id=self.run_id, check=self._check)
             except StorageError:
@@ -153,11 +166,13 @@ class CheckpointWriter(BackgroundWriter):
         return checkpoint_path(self.folder, step)
 
     def _clean(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Delete the checkpoints that the one of this step supersedes."""
+        """Delete the checkpoints that the one of this step supersedes, or the state of their optimizer."""
         self._check()  # the folder may have been replaced during the write
         self._warn_of_missing_metric(step, metrics)
         for checkpoint in self.retention.superseded(list_checkpoints(self.folder)):
             remove_files(checkpoint.path)
+        for checkpoint in self.retention.too_heavy(list_checkpoints(self.folder)):
+            remove_optimizer(checkpoint)
 
     def _warn_of_missing_metric(self, step: int, metrics: Mapping[str, float]) -> None:
         wanted = self.retention
@@ -190,14 +205,18 @@ class ShardedWriter(CheckpointWriter):
         dist.broadcast_object_list(token, 0, group=self._group)
         self._token = token[0]
 
-    def save(self, step: int, content: Mapping[str, Any], metrics: Mapping[str, float]) -> Path:
+    def save(
+        self, step: int, content: Mapping[str, Any], metrics: Mapping[str, float], check: CheckCopy = _accept
+    ) -> Path:
         """Save a step in the background, as `write_sharded` does, and return the path of the checkpoint.
 
-        Only this process's parts are copied.
+        Only this process's parts are copied, so there is no ``check``: the caller has checked them in all processes.
 
         Raises:
             StorageError: The previous save failed, in this or another process.
         """
+        from darkit.engine.checkpoints.sharded import write_sharded  # slow to load, and most models are whole
+
         state = split(content)
         forms = {name: (shard.offset, shard.shape) for name, shard in state.shards.items()}
         rest = state.rest if self._is_first else {}

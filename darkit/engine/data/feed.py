@@ -14,6 +14,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from darkit.engine.data.batches import OwnBatches, own_batches
 from darkit.engine.data.loader_state import LoaderState
 from darkit.engine.data.order import BatchOrder, PlacedBatches, PlacedSampler
 from darkit.engine.data.ranks import Agreement, divide, ends_together, is_hugging_face, refuse_ranked, refuse_repeated
@@ -184,7 +185,7 @@ class Feed:
         resumed, self._resumed = self._resumed, None
         restored, self._restored = self._restored, None
         if self.order is not None:
-            batches = begin(self.loader)  # uses its own generator
+            batches = own_batches(self.loader) or begin(self.loader)  # which uses its own generator
         elif resumed is None:
             batches = self._begin()
         else:
@@ -199,6 +200,9 @@ class Feed:
         if self._must_agree and self._agreement is None:
             self._agreement = Agreement(self.loader)
         with collating("training"):
+            if isinstance(self._batches, OwnBatches):
+                yield from self._batches
+                return
             while True:
                 self._drawn += 1
                 try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from darkit.engine.device import seed_generators
@@ -47,7 +48,15 @@ class PlacedSampler(Sampler[list[int]]):
         return (self.seed * _EPOCHS * _EPOCHS + self.epoch * _EPOCHS + place) % 2**63
 
 
-class BatchOrder(PlacedSampler):
+class RowSampler(PlacedSampler):
+    """Batches whose indices are known without loading a sample."""
+
+    def rows(self) -> Iterator[Tensor]:
+        """Yield the indices of each batch as a tensor."""
+        raise NotImplementedError
+
+
+class BatchOrder(RowSampler):
     """Batches of a map-style dataset.
 
     The samples of an epoch are in a permutation given by (seed, epoch), or in their own order, and are cut into units:
@@ -86,15 +95,24 @@ class BatchOrder(PlacedSampler):
         self.even = False
 
     def __iter__(self) -> Iterator[list[int]]:
+        for number, rows in enumerate(self.rows(), self.first):
+            yield self._batch(rows.tolist(), number)
+
+    def rows(self) -> Iterator[Tensor]:
         if self.shuffle:
             generator = torch.Generator().manual_seed(self._seed(0))
             order = torch.randperm(self.length, generator=generator)
         else:
             order = torch.arange(self.length)
-        for number in range(self.first, len(self)):
+        unit, parts, whole = self.unit, self.parts(), self._full * self.parts()
+        groups = parts * self.world
+        for number in range(self.first, whole):
+            place, part = divmod(number, parts)
+            first, group = place * unit, part * self.world + self.rank
+            yield order[first + group : first + unit : groups] if group < unit else order[first : first + 1]
+        for number in range(max(self.first, whole), len(self)):
             first, size, group, groups = self._group(number)
-            mine = order[first + group : first + size : groups] if group < size else order[first : first + 1]
-            yield self._batch(mine.tolist(), number)
+            yield order[first + group : first + size : groups] if group < size else order[first : first + 1]
 
     def __len__(self) -> int:
         """Batches of a rank in a full epoch, independent of the start."""
@@ -223,11 +241,12 @@ class SeededDataset(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         return self.dataset[index]
 
-    def __getitems__(self, batch: Batch) -> list[Any]:
+    def __getitems__(self, batch: Batch) -> Sequence[Any]:
         """Load one batch."""
         seed_generators(batch.seed)
         if hasattr(self.dataset, "__getitems__"):
-            return list(self.dataset.__getitems__(list(batch)))
+            samples: Sequence[Any] = self.dataset.__getitems__(list(batch))
+            return samples
         try:
             return [self.dataset[index] for index in batch]
         except StopIteration as error:  # the loader would treat it as the end of the data

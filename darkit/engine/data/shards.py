@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.adopt import known_order, ordered_feed
-from darkit.engine.data.order import BatchOrder, PlacedSampler
+from darkit.engine.data.order import BatchOrder, RowSampler
 from darkit.engine.data.ranks import kept_settings
 
 
-class Shards(PlacedSampler):
+class Shards(RowSampler):
     """Every n-th batch of an order; all of them until `divide` is called.
 
     Args:
@@ -50,6 +51,9 @@ class Shards(PlacedSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         return islice(self.order, self.mine, None, self.of)
+
+    def rows(self) -> Iterator[Tensor]:
+        return islice(self.order.rows(), self.mine, None, self.of)
 
     def __len__(self) -> int:
         return len(range(self.mine, len(self.order), self.of))

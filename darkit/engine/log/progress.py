@@ -94,8 +94,7 @@ class Display:
         """Redraw or print a line, if it is time."""
         self._rate.measure()
         with self._ignoring_lost_terminal():
-            for row in rows:
-                self._add(row)
+            self._add(rows)
             since = time.monotonic() - self._drawn
             if self._bar is not None:
                 if since > _REDRAW:
@@ -125,13 +124,21 @@ class Display:
         except (OSError, ValueError):  # the terminal or file was closed
             self._console.quiet = True
 
-    def _add(self, row: Mapping[str, Any]) -> None:
-        self._row, self._pending = row, True
-        self._values.update(_losses(row))
+    def _add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         if self._notebook is not None:
-            self._notebook.add(row.get("step", self._progress()), _losses(row))
-        elif self._bar is None and self._printed is None:
+            for row in rows:
+                self._notebook.add(row.get("step", self._progress()), _losses([row]))
+        elif rows and self._bar is None and self._printed is None:
+            self._keep(rows[:1])
             self._print_line()
+            rows = rows[1:]
+        self._keep(rows)
+
+    def _keep(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Remember what the next drawing shows."""
+        if rows:
+            self._row, self._pending = rows[-1], True
+            self._values.update(_losses(rows))
 
     def _print_line(self) -> None:
         """Print without the console, whose layout takes longer than a step."""
@@ -189,8 +196,15 @@ def _shown(values: Mapping[str, float]) -> list[str]:
     return [f"{key} {value:.4g}" for key, value in values.items()]
 
 
-def _losses(row: Mapping[str, Any]) -> dict[str, float]:
-    return {key: row[key] for key in ("train_loss", "val_loss") if isinstance(row.get(key), float | int)}
+def _losses(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the latest losses of rows."""
+    found: dict[str, float] = {}
+    for key in ("train_loss", "val_loss"):
+        for row in reversed(rows):
+            if isinstance(row.get(key), float | int):
+                found[key] = row[key]
+                break
+    return found
 
 
 _speaks = True

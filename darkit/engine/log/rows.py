@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from types import NoneType
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +22,7 @@ from darkit.runs.log import CsvLog
 
 _INTERVAL = 0.25  # seconds between blocks
 _MOST_WAITING = 50_000  # rows; beyond that, the training waits for the sinks
+_PLAIN = frozenset({float, int, bool, str, NoneType})  # what the sinks take as it is
 
 
 class Sink(Protocol):
@@ -172,6 +175,8 @@ class RowStream:
 
 def _with_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Replace tensors by numbers, with one copy from each accelerator, in double precision if supported."""
+    if _PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, rows)))):
+        return rows
     remote: dict[torch.device, list[Tensor]] = {}
     for row in rows:
         for value in row.values():
@@ -182,7 +187,9 @@ def _with_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         widest = widest_float(device)
         copied = torch.stack([value.detach().reshape(()).to(widest) for value in values]).tolist()
         numbers |= {id(value): number for value, number in zip(values, copied, strict=True)}
-    return [{key: _number(value, numbers) for key, value in row.items()} for row in rows]
+    return [
+        row | {key: _number(value, numbers) for key, value in row.items() if type(value) not in _PLAIN} for row in rows
+    ]
 
 
 def _number(value: Any, numbers: dict[int, float]) -> Any:

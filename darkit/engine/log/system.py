@@ -17,16 +17,17 @@ from darkit.runs.log import CsvLog
 
 logger = logging.getLogger(__name__)
 INTERVAL = 10.0  # seconds
+_SHORTEST = 0.1  # seconds of all cores together over which their use is measured
 COLUMNS = ("time", "step", "cpu", "memory", "disk_free")
 
 
 class SystemLog:
     """Sample the machine when called, at most every ten seconds.
 
-    The columns: ``time`` (Unix seconds), ``step``, ``cpu`` (percent of all cores together), ``memory`` (percent of the
-    machine's), ``disk_free`` (bytes on the run's disk) and, for each NVIDIA accelerator, ``gpu<i>_use`` (percent),
-    ``gpu<i>_memory`` (bytes), ``gpu<i>_power`` (watts) and ``gpu<i>_temperature`` (degrees Celsius). Accelerators need
-    ``nvidia-ml-py``.
+    The columns: ``time`` (Unix seconds), ``step``, ``cpu`` (percent of all cores together; empty in a sample that comes
+    too early to measure it), ``memory`` (percent of the machine's), ``disk_free`` (bytes on the run's disk) and, for
+    each NVIDIA accelerator, ``gpu<i>_use`` (percent), ``gpu<i>_memory`` (bytes), ``gpu<i>_power`` (watts) and
+    ``gpu<i>_temperature`` (degrees Celsius). Accelerators need ``nvidia-ml-py``.
 
     Args:
         folder: The run directory.
@@ -40,7 +41,7 @@ class SystemLog:
         self._nvml = _open_nvml()
         self._next = time.monotonic()
         self._warned = False
-        psutil.cpu_percent()  # the next call measures since this one
+        self._cpu = _cpu_seconds()
 
     def __call__(self) -> None:
         """Write a sample if it is time; a failure is logged once and the row skipped."""
@@ -60,13 +61,34 @@ class SystemLog:
         row: dict[str, Any] = {
             "time": time.time(),
             "step": self._progress(),
-            "cpu": psutil.cpu_percent(),
+            "cpu": self._cpu_percent(),
             "memory": psutil.virtual_memory().percent,
             "disk_free": psutil.disk_usage(str(self._folder)).free,
         }
         if self._nvml is not None:
             row |= _sample_accelerators(self._nvml)
         return row
+
+    def _cpu_percent(self) -> float | None:
+        """Return the use of all cores since the last sample, or None if that was too short ago to measure it.
+
+        `psutil.cpu_percent` remembers the last call of each thread, so the first one of a thread is 0.
+        """
+        busy, total = _cpu_seconds()
+        passed = total - self._cpu[1]
+        if passed < _SHORTEST:
+            return None
+        used = busy - self._cpu[0]
+        self._cpu = busy, total
+        return round(min(100.0, max(0.0, 100 * used / passed)), 1)
+
+
+def _cpu_seconds() -> tuple[float, float]:
+    """Return the seconds that all cores together were busy, and all seconds, since the machine started."""
+    times = psutil.cpu_times()
+    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # they count as user time too
+    total = sum(times) - guests
+    return total - times.idle - getattr(times, "iowait", 0.0), total
 
 
 def _open_nvml() -> ModuleType | None:

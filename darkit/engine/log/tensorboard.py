@@ -1,8 +1,7 @@
-"""The log in TensorBoard's format: one event per row, written without TensorBoard's slow writer."""
+"""The log in TensorBoard's format: one event per row."""
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import time
@@ -11,14 +10,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
-
+from darkit.engine.log.events import file_version, scalars, session_start
 from darkit.runs.files import append_block, storage_errors
 from darkit.runs.safe import make_folder, open_for_writing
-
-_X_COLUMNS = ("step", "time")
 
 
 class TensorBoardSink:
@@ -34,36 +28,20 @@ class TensorBoardSink:
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
         self._path = folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._block = io.BytesIO()
-        self._writer = RecordWriter(self._block)
         self._descriptor: int | None = None
         with self._storage():
             folder.parent.mkdir(parents=True, exist_ok=True)
             make_folder(folder)
             self._descriptor = open_for_writing(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        start = file_version(time.time())
         if purge_step is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._add(Event(wall_time=time.time(), step=purge_step, session_log=start))
-        self._flush()
+            start += session_start(time.time(), purge_step)
+        self._append(start)
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append one event per row."""
-        for row in rows:
-            values = [
-                Summary.Value(tag=key, simple_value=value)
-                for key, value in row.items()
-                if key not in _X_COLUMNS and isinstance(value, float | int)
-            ]
-            step, wall = row.get("step"), row.get("time")
-            self._add(
-                Event(
-                    wall_time=wall if isinstance(wall, float | int) else time.time(),
-                    step=step if isinstance(step, int) else 0,
-                    summary=Summary(value=values),
-                )
-            )
-        self._flush()
+        """Append one event per row, all or none."""
+        if rows:
+            self._append(scalars(rows, time.time()))
 
     def close(self) -> None:
         """Close the event file; a second call does nothing."""
@@ -72,17 +50,10 @@ class TensorBoardSink:
             with self._storage():
                 os.close(descriptor)
 
-    def _flush(self) -> None:
-        """Write the events since the last call, all or none."""
-        data = self._block.getvalue()
-        self._block.seek(0)
-        self._block.truncate()
-        if data and self._descriptor is not None:
+    def _append(self, data: bytes) -> None:
+        if self._descriptor is not None:
             with self._storage():
                 append_block(self._descriptor, data)
 
     def _storage(self) -> AbstractContextManager[None]:
         return storage_errors(f"write the events {self._path}")
-
-    def _add(self, event: Event) -> None:
-        self._writer.write(event.SerializeToString())

@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -54,6 +54,11 @@ class Denominators(TorchFunctionMode):
         self._found: dict[int, tuple[Any, Any]] = {}  # by id; keeping the value keeps the id valid
         self._counts: dict[Any, Weight] = {}
         self._counted: list[tuple[Tensor, Tensor | None]] = []
+
+    def note(self, value: Any, kind: Any) -> None:
+        """Note what a value is, as a rule says; None if it is not known."""
+        if kind is not None:
+            self._found[id(value)] = (value, kind)
 
     def weight_of(self, value: Any) -> Weight | None:
         """Return the denominator of a value, or None if unknown."""
@@ -103,6 +108,43 @@ class Denominators(TorchFunctionMode):
         return self._counts[key]
 
 
+class ObservedLoss:
+    """A loss of torch's own, called with outputs and target, which alone show its denominator.
+
+    Only this call is observed, and not the computations of the model, which costs more than a small model itself.
+
+    Args:
+        loss: The loss; see `observed_loss`.
+
+    Attributes:
+        seen: What observes the next call; None if nothing does.
+    """
+
+    def __init__(self, loss: Callable[..., Any]) -> None:
+        self.seen: Denominators | None = None
+        self._loss = loss
+        self._rule = None if isinstance(loss, nn.Module) else _RULES[loss]
+
+    def __call__(self, outputs: Any, target: Any) -> Any:
+        """Compute the loss."""
+        if self.seen is None:
+            return self._loss(outputs, target)
+        if self._rule is None:  # its settings are arguments of the function that it calls
+            with self.seen:
+                return self._loss(outputs, target)
+        result = self._loss(outputs, target)
+        self.seen.note(result, self._rule(self.seen, (outputs, target), {}, result))
+        return result
+
+
+def observed_loss(loss: Any) -> ObservedLoss | None:
+    """Return a loss whose own call is enough to observe: a function or module of torch's, else None."""
+    if isinstance(loss, nn.Module):
+        return ObservedLoss(loss) if type(loss).__module__ == nn.modules.loss.__name__ else None
+    rule = _RULES.get(loss) if inspect.isfunction(loss) else None
+    return ObservedLoss(loss) if isinstance(rule, partial) and rule.func is _loss else None
+
+
 def unobserved(call: Callable[..., Any]) -> Callable[..., Any]:
     """Hide the observation from a compiled function, which would otherwise be compiled with and without it."""
 
@@ -145,8 +187,14 @@ def _is_one(value: Any) -> bool:
     return isinstance(value, Tensor) and value.numel() == 1
 
 
+@cache
+def _names(func: Any) -> tuple[str, ...]:
+    """Return the names of a function's parameters."""
+    return tuple(inspect.signature(func).parameters)
+
+
 def _loss(func: Any, seen: Denominators, args: Any, kwargs: Any, result: Any) -> Any:
-    given = inspect.signature(func).bind(*args, **kwargs).arguments
+    given = {**dict(zip(_names(func), args, strict=False)), **kwargs}
     reduction = given.get("reduction", "mean")
     if given.get("size_average") is not None or given.get("reduce") is not None:
         reduction = nn._reduction.legacy_get_string(given.get("size_average"), given.get("reduce"), emit_warning=False)
@@ -165,7 +213,9 @@ def _loss(func: Any, seen: Denominators, args: Any, kwargs: Any, result: Any) ->
         return _Mean(float(tensors[0].shape[0]))
     if func in _DIVIDED_BY_WEIGHTS and isinstance(given.get("weight"), Tensor):
         return _Mean(_light(given["weight"].sum()))
-    shape: Any = torch.broadcast_shapes(*(tensor.shape for tensor in tensors[:2]))  # type: ignore[no-untyped-call]
+    shape: Any = tensors[0].shape
+    if len(tensors) > 1 and tensors[1].shape != shape:
+        shape = torch.broadcast_shapes(shape, tensors[1].shape)  # type: ignore[no-untyped-call]
     return _Mean(float(math.prod(shape)))
 
 

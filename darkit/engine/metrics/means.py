@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from darkit.engine.data.samples import count_samples, count_targets
 from darkit.engine.device import widest_float
 from darkit.engine.log.values import number_of
-from darkit.engine.metrics.denominators import Denominators, Weight, can_be_observed
+from darkit.engine.metrics.denominators import Denominators, ObservedLoss, Weight, can_be_observed
 from darkit.engine.metrics.gathering import computed, is_metric
 from darkit.errors import LossError
 
@@ -58,10 +58,16 @@ class Weighed:
 
 
 class Weigher:
-    """Compute batches of a user's model and their weights."""
+    """Compute batches of a user's model and their weights.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: The model.
+        loss: The loss in these computations, if its call is enough to observe.
+    """
+
+    def __init__(self, model: nn.Module, loss: ObservedLoss | None = None) -> None:
         self.model = model
+        self._loss = loss
         self._unsure: Counter[str] = Counter()  # batches with a value that may be averaged wrongly
         self._observes: bool | None = None
 
@@ -71,11 +77,8 @@ class Weigher:
         Raises:
             LossError: ``count`` is not a number of at least 0.
         """
-        if self._observes is None:
-            self._observes = can_be_observed(self.model)
         seen = Denominators()
-        with seen if self._observes else nullcontext():
-            values = dict(compute())
+        values = dict(self._observed(compute, seen))
         counted = _counted(values)
         weights: dict[str, Weight] = {}
         usual: Weight | None = None
@@ -89,6 +92,18 @@ class Weigher:
                     self._warn(name, is_sum, batch)
             weights[name] = weight
         return Weighed(values, weights, seen.is_safe(values.get("loss")))
+
+    def _observed(self, compute: Callable[[], Mapping[str, Any]], seen: Denominators) -> Mapping[str, Any]:
+        if self._loss is not None:
+            self._loss.seen = seen
+            try:
+                return compute()
+            finally:
+                self._loss.seen = None
+        if self._observes is None:
+            self._observes = can_be_observed(self.model)
+        with seen if self._observes else nullcontext():
+            return compute()
 
     def _usual(self, batch: Any) -> Weight:
         targets = count_targets(batch, self.model)

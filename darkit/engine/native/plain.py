@@ -55,7 +55,7 @@ class PlainModule(lightning.LightningModule):
         self.compute = compute
         self.config = config
         self._given = (optimizer, scheduler)
-        self._weigh = Weigher(module)
+        self._weigh = Weigher(module, compute.evaluation.observed)
         self._means = Means()
         self._merging: Merging | None = None
         self.validated = -1
@@ -76,7 +76,7 @@ class PlainModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer, scheduler = self._given
-        made = make_optimizer(self.module, self.config, optimizer)
+        made = make_optimizer(self.module, self.config, optimizer, fused=False)
         schedule = make_schedule(made, self.config, scheduler)
         if schedule is None:
             return made

@@ -31,6 +31,7 @@ from darkit.engine.lightning import (
     start_exactly,
     validate,
 )
+from darkit.engine.lightning_hooks import quick_hooks
 from darkit.engine.lightning_loaders import replace_training_loaders, training_loaders
 from darkit.engine.lightning_results import log_faster, log_media, logs_its_own_way
 from darkit.engine.log.media import Encoded, encode, media_of, split
@@ -93,7 +94,7 @@ class Recording:
         self._reloads = self._owes = False
         self._direct_steps = self._versions = 0
         self._stop = StopOnRequest(session.guard)
-        self._guard = LossGuard(config.nan_policy, session.stream)
+        self._guard = LossGuard(config.nan_policy, session.stream, self.wait)
         self._best = BestStep(config)
         self._writer: CheckpointWriter | None = None
 
@@ -123,7 +124,7 @@ class Recording:
         if KEY in self._state:
             self._undo.append(call_at(loop, "on_advance_start", lambda: self._restore(trainer), before=True))
         if not unchanged:
-            self._undo.append(signature_once(trainer))
+            self._undo += [signature_once(trainer), quick_hooks(trainer, module)]
             if may_log_faster:
                 self._undo.append(log_faster(trainer, module))
         self.moments.train = [loader for loader in training_loaders(trainer) if has_state(loader)]
@@ -329,7 +330,8 @@ class Recording:
             self.session.stream.flush()
         content = self.moments.collect(trainer, interrupted=interrupted)
         if self._writer is not None:
-            self._writer.save(step, content, self._metrics)
+            check = self._guard.check_copy(trainer.lightning_module, step, content)
+            self._writer.save(step, content, self._metrics, check)
         self._saved, self._versions = step, versions(trainer.lightning_module)
 
     def _save_after(self, trainer: lightning.Trainer, error: BaseException) -> None:

@@ -12,7 +12,6 @@ from lightning.pytorch import callbacks as stock
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from darkit.engine.checkpoints.savable import check_savable
@@ -21,7 +20,7 @@ from darkit.engine.checkpoints.writer import CheckpointWriter, ShardedWriter
 from darkit.engine.config import TrainerConfig
 from darkit.engine.session import Session
 from darkit.engine.steps.optim import split_state
-from darkit.engine.steps.parts import part_of
+from darkit.engine.steps.parts import is_split, part_of
 from darkit.engine.steps.sharding import SHARDED, Whole, is_sharded, refuse_optimizer, refuse_strategy, shard
 from darkit.errors import ConfigError
 
@@ -72,7 +71,7 @@ class ShardedStrategy(ModelParallelStrategy):
         parts = {
             key: part_of(checkpoint["state_dict"][key], value)
             for key, value in module.state_dict().items()
-            if isinstance(value, DTensor) and key in checkpoint["state_dict"]
+            if is_split(value) and key in checkpoint["state_dict"]
         }
         module.load_state_dict({**checkpoint["state_dict"], **parts}, strict=strict)
 

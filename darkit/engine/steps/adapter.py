@@ -8,16 +8,16 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.feed import Feed
 from darkit.engine.data.workers import deferred_worker_deaths
-from darkit.engine.device import move_to_device
+from darkit.engine.device import move_to_device, usual_types
 from darkit.engine.lightning import Batches, data_ended, step_progress
 from darkit.engine.log.progress import announce
 from darkit.engine.metrics.denominators import Weight
@@ -25,10 +25,13 @@ from darkit.engine.metrics.means import Weigher
 from darkit.engine.metrics.merging import keep_from_ddp, share_buffers
 from darkit.engine.metrics.window import Window, backward_of_nothing, divide_gradients
 from darkit.engine.steps.agreement import Agreement, Report
+from darkit.engine.steps.first_step import FirstStep
+from darkit.engine.steps.fused import recorded_fused
 from darkit.engine.steps.loss import Step
-from darkit.engine.steps.optim import MakeOptimizer, make_optimizer, restore_optimizer
+from darkit.engine.steps.optim import MakeOptimizer, clear_gradients, make_optimizer, restore_optimizer
 from darkit.engine.steps.schedule import Schedule, make_schedule
-from darkit.errors import ConfigError, DataError, LossError
+from darkit.errors import ConfigError, DataError
+from darkit.runs.work import Work
 
 _STRETCH = 0.1  # seconds
 _PLAIN = frozenset((type(None), bool, int, str, list))  # never a parameter, a buffer or a module
@@ -55,6 +58,7 @@ class Adapter(LightningModule):
         scheduler: The user's schedule in any form of `make_schedule`, or None.
         resume: The checkpoint's content to resume from, or None; empty once the training has started.
         changed: Names of the settings that differ from those of the checkpoint.
+        tell: Gets what the first step computed, or None.
 
     Attributes:
         settled: False during an optimizer step, when weights, schedule and position belong to no step.
@@ -63,6 +67,7 @@ class Adapter(LightningModule):
         weights: With several processes, the weights of the last step's values in this one, by name, but for the loss,
             which is already that of all.
         data_ended: Whether the training ends because an epoch had no batch.
+        work: What the first step computed, or None before its end.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Adapter(LightningModule):
         scheduler: Any = None,
         resume: Mapping[str, Any] | None = None,
         changed: Collection[str] = (),
+        tell: Callable[[Work], None] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -87,14 +93,16 @@ class Adapter(LightningModule):
         self._given = (optimizer, scheduler)
         self._resume = resume
         self._changed = changed
+        self._tell = tell
         self._window = Window(config.gradient_accumulation_steps)
-        self._weigh = Weigher(module)
+        self._weigh = Weigher(module, step.observed)
         self.agreement: Agreement | None = None
         self.weights: dict[str, Weight] = {}
         self._stretching = False
         self.settled = True
         self.outputs: dict[str, Any] = {}
         self.data_ended = False
+        self.work: Work | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Skip `nn.Module`'s search for parameters for plain values.
@@ -116,7 +124,11 @@ class Adapter(LightningModule):
     def configure_optimizers(self) -> Optimizer:
         """Make the optimizer, and the schedule that this adapter steps itself."""
         optimizer, scheduler = self._given
-        made = make_optimizer(self.module, self.config, optimizer)
+        is_same = bool(self._resume) and "optimizer" not in self._changed
+        fused = recorded_fused(self._resume or {}) if is_same else None
+        if "strategy" in self._changed and self.config.strategy == "fsdp":  # it has no fused kernel
+            fused, self._changed = None, {*self._changed, "fused"}
+        made = make_optimizer(self.module, self.config, optimizer, fused=fused)
         self.schedule = make_schedule(made, self.config, scheduler)
         torchs = None if self.schedule is None else self.schedule.scheduler
         step = 0
@@ -134,6 +146,7 @@ class Adapter(LightningModule):
         schedule.check(self.config, step)
         if step:  # a resumed run may begin with the end of an epoch, and torch would warn of a step before the first
             schedule.scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]
+            schedule.reach_epoch(resumed.get("position", {}).get("epoch", 0))
         if not schedule.has_interval and not resumed and self.trainer.is_global_zero:
             name = type(schedule.scheduler).__name__
             announce(f"{name} is stepped after every step. (scheduler, 'epoch') steps it after every epoch.")
@@ -149,22 +162,31 @@ class Adapter(LightningModule):
         """Decide how many steps a call may do, and find the callbacks of each step."""
         trainer = self.trainer
         alone = isinstance(trainer.strategy, SingleDeviceStrategy)
-        self._stretching = alone and self.config.precision.endswith("-true")
-        self._compute: Callable[[Any, int], dict[str, Any]] = self._compute_first
+        is_direct = alone and self.config.precision.endswith("-true")
+        self._stretching = alone and self.config.precision == "32-true"  # others change what callbacks and data make
+        self._types = torch.get_default_dtype()
+        self._compute: Callable[[Any, int], dict[str, Any]] = self.compute
         self._starting = _overriding(trainer, "on_train_batch_start")
         self._ending = _overriding(trainer, "on_train_batch_end")
         optimizer: Any = self.optimizers()
         self._optimizer = optimizer
-        self._step: Callable[[], Any] = self._step_directly if self._stretching else optimizer.step
+        self._step: Callable[[], Any] = self._step_directly if is_direct else optimizer.step
+        self._clear_gradients: Callable[[], None] = partial(clear_gradients, optimizer.optimizer)
         self._before_step = _overriding(trainer, "on_before_optimizer_step")
         self._progress = step_progress(trainer)
         has_workers = self.feed.has_workers
         self._undivided: Callable[[], AbstractContextManager[None]] = (
             deferred_worker_deaths if has_workers else nullcontext
         )
-        self._moves = not (self._stretching and self.device.type == "cpu" and self.config.precision == "32-true")
+        self._moves = not (self._stretching and self.device.type == "cpu")
         has_hooks = _overriding(trainer, "on_before_backward") or _overriding(trainer, "on_after_backward")
-        self._backward = self.manual_backward if has_hooks or not self._stretching else Tensor.backward
+        self._backward: Callable[..., Any] = self.manual_backward if has_hooks or not is_direct else Tensor.backward
+        FirstStep(self, self._tell)
+
+    @property
+    def steps(self) -> int:
+        """The number of completed steps while it trains: ``trainer.global_step``, at a tenth of its cost."""
+        return self._progress.total.completed  # type: ignore[no-any-return]
 
     def on_train_end(self) -> None:
         """Leave the same module in every process: that of the first one, which is saved."""
@@ -197,7 +219,11 @@ class Adapter(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradients, which are unscaled by now."""
-        if self.config.gradient_clip:
+        if not self.config.gradient_clip:
+            return
+        if self.config.precision == "bf16-mixed":  # Lightning refuses fused optimizers, as if they unscaled gradients
+            self.trainer.precision_plugin.clip_grad_by_norm(optimizer, self.config.gradient_clip)
+        else:
             self.clip_gradients(optimizer, self.config.gradient_clip, "norm")
 
     def training_step(self, dataloader_iter: Batches) -> dict[str, Any]:
@@ -210,7 +236,8 @@ class Adapter(LightningModule):
         deadline = time.monotonic() + _STRETCH
         first = True
         while True:
-            batch, index, _ = next(dataloader_iter)
+            with nullcontext() if self._stretching else usual_types(self._types, self.device):
+                batch, index, _ = next(dataloader_iter)
             if self._moves:
                 batch = move_to_device(trainer.precision_plugin.convert_input(batch), self.device)
             if not first:
@@ -221,7 +248,7 @@ class Adapter(LightningModule):
             if (
                 not self._stretching
                 or dataloader_iter.done
-                or trainer.global_step >= trainer.max_steps
+                or self.steps >= trainer.max_steps
                 or (not self._window and (trainer.should_stop or time.monotonic() > deadline))
             ):
                 return outputs
@@ -235,7 +262,7 @@ class Adapter(LightningModule):
         index = self.feed.batches
         self.feed.batches += 1
         if not self._window:
-            self._optimizer.zero_grad()
+            self._clear_gradients()
             self._window.size = self.feed.batches_of_step(index) or self._window.size
         together = self.agreement
         if self._window.size == 1 and together is None:
@@ -269,7 +296,7 @@ class Adapter(LightningModule):
             self.settled = False
             self._step()
             if self.schedule is not None:
-                self.schedule.after_step(self.trainer.global_step)
+                self.schedule.after_step(self.steps)
             self.feed.mark()
             self.__dict__["outputs"] = outputs
             self.settled = True
@@ -278,29 +305,6 @@ class Adapter(LightningModule):
     def _parameters_of_a_pass(self) -> Iterable[nn.Parameter]:
         """Return the parameters that get gradients in a backward pass."""
         return self.module.parameters()
-
-    def _compute_first(self, batch: Any, index: int) -> dict[str, Any]:
-        """Compute the first batch, and refuse a model that steps an optimizer itself meanwhile.
-
-        Raises:
-            LossError: It does: that optimizer's state would not be saved, and the weights would be stepped twice.
-        """
-        name = type(self.module).__name__
-
-        def refuse(optimizer: Optimizer, *arguments: Any) -> None:
-            raise LossError(
-                f"{name} steps a {type(optimizer).__name__} itself while its loss is computed, and fit steps one too. "
-                "Return the loss and give optimizer=, or write the loop in the train method of a darkit.core.Trainer "
-                "subclass."
-            )
-
-        handle = register_optimizer_step_pre_hook(refuse)
-        try:
-            outputs = self.compute(batch, index)
-        finally:
-            handle.remove()
-        self._compute = self.compute
-        return outputs
 
     def _step_directly(self) -> None:
         """Step the optimizer as Lightning does on one device, without looking up the hooks each time."""

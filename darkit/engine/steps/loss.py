@@ -17,7 +17,6 @@ any shape with one element; a prediction that happens to have one element is not
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,10 @@ from darkit.engine.data.samples import describe
 from darkit.engine.data.workers import is_worker_death
 from darkit.engine.log.media import is_media
 from darkit.engine.log.values import number_of
+from darkit.engine.metrics.denominators import ObservedLoss, observed_loss
 from darkit.engine.metrics.gathering import Metrics, computed, is_metric, refuse_without_outputs, takes_model
+from darkit.engine.spiking.states import NeuronStates
+from darkit.engine.steps.methods import TARGETS, method_of, own_method, positional, takes_target
 from darkit.errors import BatchError, DarkitError, LossError, OutOfMemoryError
 from darkit.runs.log import DEFAULT_COLUMNS
 
@@ -49,7 +51,6 @@ _NO_MEMORY = (  # of the CPU (POSIX, Windows), MPS, CUDA's libraries
     "ALLOC_FAILED",
 )
 _MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
-_TARGETS = ("target", "targets", "label", "labels", "y", "y_true")
 
 
 class Step:
@@ -60,13 +61,27 @@ class Step:
         meant: Whether that output is explicitly a loss, so that one element of any shape is accepted.
         evaluates: Whether it is for evaluations only, which may have numbers without a loss.
 
+        states: The hidden state of the model's neurons; None if it has none.
+
     Attributes:
         evaluation: The step for evaluations, which may be this one.
         media: The first medium of each name since `take_media`.
+        observed: The loss in it, if the call of the loss is enough to observe the denominators of all values.
+        states: As given.
     """
 
-    def __init__(self, compute: Compute, *, meant: bool, evaluates: bool = False) -> None:
+    def __init__(
+        self,
+        compute: Compute,
+        *,
+        meant: bool,
+        evaluates: bool = False,
+        observed: ObservedLoss | None = None,
+        states: NeuronStates | None = None,
+    ) -> None:
         self.evaluation: Step = self
+        self.observed = observed
+        self.states = states
         self.media: dict[str, Any] = {}
         self._compute = compute
         self._meant = meant
@@ -97,6 +112,8 @@ class Step:
         )
 
     def _compute_values(self, batch: Any, index: int) -> dict[str, Any]:
+        if self.states is not None:
+            self.states.begin()
         try:
             output = self._compute(batch, index)
         except torch.OutOfMemoryError:
@@ -122,25 +139,33 @@ class Step:
             logger.warning("%r of the step is not logged: %s.", name, problem)
 
 
-def make_step(model: nn.Module, loss: Callable[..., Any] | None = None, metrics: Metrics | None = None) -> Step:
+def make_step(
+    model: nn.Module,
+    loss: Callable[..., Any] | None = None,
+    metrics: Metrics | None = None,
+    *,
+    reset_state: bool = True,
+) -> Step:
     """Return how this model computes a loss.
 
     Args:
         model: The user's module.
         loss: The user's loss, or None.
         metrics: Further values of outputs and target, or None.
+        reset_state: Whether the hidden state of neurons is reset before every batch; see
+            `darkit.engine.spiking.states`.
 
     Raises:
         LossError: ``loss`` is not callable, or metrics need outputs that the step does not return.
     """
     metrics = metrics or Metrics(None)
-    meant = True
+    meant, observed = True, None
     if loss is None:
-        name, own = _own_method(model)
+        name, own = own_method(model)
         if own is None:
             meant = False
             compute: Compute = lambda batch, _: _call_whole(model, batch, metrics)  # noqa: E731
-        elif name == "loss" and _takes_target(own):
+        elif name == "loss" and takes_target(own):
             compute = lambda batch, _: _loss_of_target(model, own, batch, metrics)  # noqa: E731
         else:
             refuse_without_outputs(metrics, f"the {name} of {type(model).__name__}")
@@ -151,13 +176,16 @@ def make_step(model: nn.Module, loss: Callable[..., Any] | None = None, metrics:
         refuse_without_outputs(metrics, "a loss of model and batch")
         compute = _with_metrics(model, lambda batch, _: loss(model, batch), metrics)
     else:
-        compute = lambda batch, _: _loss_of_target(model, loss, batch, metrics)  # noqa: E731
-    step = Step(compute, meant=meant)
-    validates = _own(model, "validation_step")
+        observed = None if metrics else observed_loss(loss)
+        called = observed or loss
+        compute = lambda batch, _: _loss_of_target(model, called, batch, metrics)  # noqa: E731
+    states = NeuronStates(model, reset_state) or None
+    step = Step(compute, meant=meant, observed=observed, states=states)
+    validates = method_of(model, "validation_step")
     if validates is not None:
         refuse_without_outputs(metrics, f"the validation_step of {type(model).__name__}")
         with_log = _with_metrics(model, _with_log(model, validates), metrics)
-        step.evaluation = Step(with_log, meant=True, evaluates=True)
+        step.evaluation = Step(with_log, meant=True, evaluates=True, states=states)
     return step
 
 
@@ -198,22 +226,7 @@ def call_model(model: nn.Module, batch: Any) -> Any:
 
 def finds_own_loss(model: nn.Module) -> bool:
     """Return whether the model has a ``training_step(batch)`` or ``loss(batch)`` method."""
-    return _own_method(model)[1] is not None
-
-
-def _own_method(model: nn.Module) -> tuple[str, Callable[..., Any] | None]:
-    found = ((name, _own(model, name)) for name in ("training_step", "loss"))
-    return next(((name, method) for name, method in found if method is not None), ("", None))
-
-
-def _own(model: nn.Module, name: str) -> Callable[..., Any] | None:
-    """Return a method of the model's class, unless it is inherited from LightningModule."""
-    import lightning  # slow to load, and a prediction needs no loss
-
-    function = getattr(type(model), name, None)
-    if not inspect.isfunction(function) or function is getattr(lightning.LightningModule, name, None):
-        return None
-    return getattr(model, name)  # type: ignore[no-any-return]
+    return own_method(model)[1] is not None
 
 
 def _with_log(model: nn.Module, method: Callable[..., Any]) -> Compute:
@@ -223,7 +236,7 @@ def _with_log(model: nn.Module, method: Callable[..., Any]) -> Compute:
     """
     import lightning
 
-    takes_two = len(_positional(method)) == 2
+    takes_two = len(positional(method)) == 2
     if not isinstance(model, lightning.LightningModule):
         return (lambda batch, index: method(batch, index)) if takes_two else (lambda batch, _: method(batch))
     logged: dict[str, Any] = {}
@@ -266,7 +279,7 @@ def _call_whole(model: nn.Module, batch: Any, metrics: Metrics) -> Any:
         return output
     target = list(batch.values() if isinstance(batch, Mapping) else batch)[-1] if _has_parts(batch) else None
     if isinstance(batch, Mapping):
-        target = next((batch[name] for name in _TARGETS if name in batch), target)
+        target = next((batch[name] for name in TARGETS if name in batch), target)
     return {"loss": _find(output, False), **metrics.compute(model, batch, _prediction(output), target)}
 
 
@@ -281,22 +294,6 @@ def _prediction(output: Any) -> Any:
 
 def _has_parts(batch: Any) -> bool:
     return isinstance(batch, Mapping | tuple | list) and len(batch) > 1
-
-
-def _positional(method: Callable[..., Any], *, all_of_them: bool = False) -> list[str]:
-    """Return the names of the positional parameters: the required ones, or all."""
-    return [
-        parameter.name
-        for parameter in inspect.signature(method).parameters.values()
-        if (all_of_them or parameter.default is parameter.empty)
-        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
-
-
-def _takes_target(method: Callable[..., Any]) -> bool:
-    """Return whether a method called ``loss`` takes outputs and target, and not a batch, or a batch and its index."""
-    names = _positional(method, all_of_them=True)
-    return len(names) > 1 and (len(_positional(method)) > 1 or names[1] in _TARGETS) and "batch" not in names[0]
 
 
 def _loss_of_target(model: nn.Module, loss: Callable[..., Any], batch: Any, metrics: Metrics) -> Any:

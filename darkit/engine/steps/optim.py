@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.steps.parts import part_of
+from darkit.engine.steps.fused import refuse_other_kernel, use_fused, with_kernel
+from darkit.engine.steps.parts import is_split, part_of
 from darkit.errors import CheckpointMismatchError, ConfigError, ModelError, nearest
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,13 @@ _CLOSURE = (
 MakeOptimizer = Callable[[Any], Optimizer]
 
 
-def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | MakeOptimizer | None) -> Optimizer:
+def make_optimizer(
+    model: nn.Module,
+    config: TrainerConfig,
+    given: Optimizer | MakeOptimizer | None,
+    *,
+    fused: bool | None = None,
+) -> Optimizer:
     """Return the optimizer of a run.
 
     Args:
@@ -39,13 +45,14 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
         config: Class, learning rate, weight decay and betas, if the class has them.
         given: The user's optimizer, or a callable of the parameters (such as a class or a `functools.partial`), or
             None for the config's.
+        fused: What ``fused='auto'`` in the config stands for; None uses the fused kernel where it is available.
 
     Raises:
-        ConfigError: The optimizer is unknown, not an optimizer, or not of this model.
+        ConfigError: The optimizer is unknown, not an optimizer, or not of this model, or lacks the kernel asked for.
         ModelError: The model has nothing to train.
     """
     if isinstance(given, Optimizer):
-        return _check_given(given, model)
+        return _check_given(given, model, config)
     parameters = [one for one in model.parameters() if one.is_floating_point() or one.is_complex()]
     if not any(parameter.requires_grad for parameter in parameters):
         raise ModelError(f"The model {type(model).__name__} has no parameter that requires a gradient.")
@@ -53,6 +60,8 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
         cls = optimizer_class(config.optimizer)
         known = inspect.signature(cls).parameters
         settings = {name: getattr(config, name) for name in _SETTINGS if name in known}
+        if use_fused(model, cls, parameters, config.fused, config.precision, fused):
+            settings["fused"] = True
         try:
             return cls(parameters, **settings)
         except (TypeError, ValueError) as error:
@@ -68,10 +77,10 @@ def make_optimizer(model: nn.Module, config: TrainerConfig, given: Optimizer | M
         )
     if not isinstance(made, Optimizer):
         raise ConfigError(f"optimizer= must be or make a torch optimizer, not {type(made).__name__}.")
-    return _check_given(made, model)
+    return _check_given(made, model, config)
 
 
-def _check_given(optimizer: Optimizer, model: nn.Module) -> Optimizer:
+def _check_given(optimizer: Optimizer, model: nn.Module, config: TrainerConfig) -> Optimizer:
     if needs_closure(type(optimizer)):
         raise ConfigError(_CLOSURE.format(type(optimizer).__name__))
     known = set(model.parameters())
@@ -80,6 +89,7 @@ def _check_given(optimizer: Optimizer, model: nn.Module) -> Optimizer:
             f"optimizer= holds no parameter of this {type(model).__name__}: make it of model.parameters(), or give a "
             "callable of the parameters."
         )
+    refuse_other_kernel(optimizer, config.fused)
     return optimizer
 
 
@@ -103,6 +113,16 @@ def optimizer_class(name: str) -> type[Optimizer]:
     if found is None:
         raise ConfigError(f"Unknown optimizer {name!r} in torch.optim. {nearest(name.lower(), classes)}.")
     return found
+
+
+def clear_gradients(optimizer: Optimizer) -> None:
+    """Do what `Optimizer.zero_grad` does, without its entry in torch's profiler, which costs more than the rest."""
+    if type(optimizer).zero_grad is not Optimizer.zero_grad or "zero_grad" in vars(optimizer):
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def learning_rate_factor(step: int, config: TrainerConfig) -> float:
@@ -129,8 +149,8 @@ def restore_optimizer(
 ) -> None:
     """Restore optimizer and schedule from a checkpoint.
 
-    Learning rate, weight decay and betas that were changed since keep their new values. An optimizer of another class,
-    which an override allows, starts without a state.
+    Learning rate, weight decay, betas and kernel that were changed since keep their new values. An optimizer of another
+    class, which an override allows, starts without a state.
 
     Args:
         optimizer: The optimizer, newly made with the config.
@@ -148,7 +168,7 @@ def restore_optimizer(
     if saved is None or "optimizer" in changed:
         logger.warning("The optimizer starts without a state: the checkpoint has none of its class.")
     else:
-        _load_optimizer(optimizer, saved)
+        _load_optimizer(optimizer, with_kernel(optimizer, saved) if "fused" in changed else saved)
         before = [_number(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
         for group, settings in zip(optimizer.param_groups, fresh, strict=True):
             group.update({name: value for name, value in settings.items() if name in changed and name != "lr"})
@@ -205,7 +225,7 @@ def split_state(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
         number: one
         for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True)
         for number, one in zip(group["params"], own["params"], strict=True)
-        if isinstance(one, DTensor)
+        if is_split(one)
     }
     if not numbered:
         return saved

@@ -86,6 +86,11 @@ class Schedule:
         else:
             self._step_with_value()
 
+    def reach_epoch(self, epoch: int) -> None:
+        """Step a schedule by epochs for those before this one that have ended, or were skipped, since it was saved."""
+        for ended in range(self._epochs, epoch):
+            self.after_epoch(ended)
+
     def check(self, config: TrainerConfig, step: int) -> None:
         """Compare the length of a schedule with the rest of the training.
 

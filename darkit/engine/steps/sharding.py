@@ -57,6 +57,11 @@ def refuse_strategy(config: TrainerConfig, processes: int, optimizer: Any = None
     whole = [key for key in ("ema_decay", "compile") if getattr(config, key)]
     if whole:
         raise ConfigError(f"{whole[0]} is not possible with strategy='fsdp'. {_ADVICE}, or leave {whole[0]} out.")
+    if config.keep_optimizer != "all":
+        raise ConfigError(
+            f"keep_optimizer={config.keep_optimizer!r} is not possible with strategy='fsdp', whose checkpoints are "
+            "folders of parts. Leave it out, or use keep_last."
+        )
     if config.precision not in _PRECISIONS:
         raise ConfigError(
             f"strategy='fsdp' needs a precision of {listing(list(_PRECISIONS))}, not {config.precision!r}."

@@ -11,9 +11,9 @@ from torch import nn
 from darkit.data.text.specials import special_ids
 from darkit.data.text.tokenizers import encode_batch, special_token
 from darkit.errors import ConfigError
-from darkit.prediction.text.decoding import Decoder, Stops
-from darkit.prediction.text.language import Reader, make_reader
-from darkit.prediction.text.sampling import Choice, Sampling, check_count
+from darkit.prediction.text.language import make_reader
+from darkit.prediction.text.sampling import Sampling, check_count
+from darkit.prediction.text.together import Text, Together, in_groups
 
 
 def stream_text(
@@ -55,15 +55,60 @@ def stream_text(
         ConfigError: A setting is out of range, or the prompt has no tokens.
     """
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, stop, seed)
-    reader = make_reader(model, _one_limit(context_length, ctx_len), use_cache=use_cache)
-    ids = encode_prompt(tokenizer, prompt)
-    if not ids:
-        raise ConfigError(f"The prompt {prompt!r} has no tokens.")
-    if reader.limit and len(ids) > reader.limit:
-        warnings.warn(
-            f"The prompt has {len(ids)} tokens; the model sees the last {reader.limit}.", UserWarning, stacklevel=2
-        )
-    return continue_tokens(reader, tokenizer, ids, sampling, _ends(model, tokenizer))
+    return _streams(model, tokenizer, [prompt], sampling, _one_limit(context_length, ctx_len), use_cache)[0]
+
+
+def stream_texts(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    context_length: int | None = None,
+    ctx_len: int | None = None,
+    use_cache: bool = True,
+    **sampling: Any,
+) -> list[Iterator[str]]:
+    """Continue several prompts, together where the model has a cache.
+
+    Args:
+        model: As for `stream_text`.
+        tokenizer: As for `stream_text`.
+        prompts: The texts to continue.
+        context_length: As for `stream_text`.
+        ctx_len: As for `stream_text`.
+        use_cache: As for `stream_text`.
+        **sampling: The settings of `darkit.prediction.text.sampling.Sampling`, the same for each.
+
+    Returns:
+        For each prompt what `stream_text` returns. Logits differ by rounding from those of the prompt alone.
+
+    Raises:
+        ConfigError: A setting is out of range, or a prompt has no tokens.
+    """
+    limit = _one_limit(context_length, ctx_len)
+    return _streams(model, tokenizer, prompts, Sampling(**sampling), limit, use_cache)
+
+
+def _streams(
+    model: nn.Module, tokenizer: Any, prompts: Sequence[str], sampling: Sampling, limit: int | None, use_cache: bool
+) -> list[Iterator[str]]:
+    reader = make_reader(model, limit, use_cache=use_cache)
+    ends = _ends(model, tokenizer)
+    texts = []
+    for prompt in prompts:
+        ids = encode_prompt(tokenizer, prompt)
+        if not ids:
+            raise ConfigError(f"The prompt {prompt!r} has no tokens.")
+        if reader.limit and len(ids) > reader.limit:
+            message = f"The prompt has {len(ids)} tokens; the model sees the last {reader.limit}."
+            warnings.warn(message, UserWarning, stacklevel=3)
+        texts.append(Text(tokenizer, ids, sampling, ends, reader.limit))
+    groups = in_groups(texts, sampling.max_new_tokens) if reader.several else [[text] for text in texts]
+    found: dict[Text, Iterator[str]] = {}
+    for group in groups:
+        streams = Together(make_reader(model, limit, use_cache=use_cache), group).streams()
+        found |= zip(group, streams, strict=True)
+    return [found[text] for text in texts]
 
 
 def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
@@ -77,29 +122,6 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
         if with_special[:1] == [first]:
             return [first, *ids]
     return ids
-
-
-def continue_tokens(
-    reader: Reader, tokenizer: Any, ids: list[int], sampling: Sampling, ends: set[int]
-) -> Iterator[str]:
-    """Append tokens to ``ids`` up to one of ``ends``, and yield their text in whole characters."""
-    choose, decoder, stops = Choice(sampling), Decoder(tokenizer, ids), Stops(sampling.stop)
-    if reader.limit:
-        del ids[: -reader.limit]
-    for _ in range(sampling.max_new_tokens):
-        token = choose(reader(ids))
-        if token in ends:
-            break
-        ids.append(token)
-        piece = stops.add(decoder.add(token))
-        if piece:
-            yield piece
-        if stops.reached:
-            return
-    rest = stops.add(decoder.rest())
-    rest += stops.rest()
-    if rest:
-        yield rest
 
 
 def _one_limit(context_length: int | None, ctx_len: int | None) -> int | None:

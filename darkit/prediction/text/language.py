@@ -24,12 +24,17 @@ _CACHES = ("cache", "past_key_values")  # names in transformers' models, the new
 
 
 class Reader:
-    """Reader of a growing text, without a cache.
+    """Reader of growing texts, without a cache.
 
     Args:
         model: The language model.
         limit: Maximum tokens that it sees, or None.
+
+    Attributes:
+        several: Whether it reads several texts at once, each as it would alone.
     """
+
+    several = False
 
     def __init__(self, model: nn.Module, limit: int | None) -> None:
         self.model = model
@@ -38,10 +43,17 @@ class Reader:
 
     def __call__(self, ids: Sequence[int]) -> Tensor:
         """Return the logits (vocabulary) of the next token; the ids start with those of the last call."""
-        return self._last(self._tensor(ids[-self.limit :] if self.limit else ids))
+        return self.read([ids])[0]
 
-    def _tensor(self, ids: Sequence[int]) -> Tensor:
-        return torch.tensor([ids], device=self.device)
+    def read(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Return the logits (rows, vocabulary) of the next tokens of texts of the same length, as for one."""
+        return self._last(self._windows(rows))
+
+    def _windows(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        return self._tensor([row[-self.limit :] for row in rows] if self.limit else rows)
+
+    def _tensor(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor(rows, device=self.device)
 
     def _last(self, tokens: Tensor, **settings: Any) -> Tensor:
         return self._logits(self._call(tokens, **settings), tokens)
@@ -57,23 +69,27 @@ class Reader:
                 f"A language model returns logits (batch, time, vocabulary), but {type(self.model).__name__} returned "
                 f"{describe(logits)} for {describe(tokens)}: it cannot generate text."
             )
-        return logits[0, -1]
+        return logits[:, -1]
 
 
 class CachedReader(Reader):
-    """Reader with the model's cache, as long as the text fits into it."""
+    """Reader with the model's cache, as long as the texts fit into it."""
 
-    def __init__(self, model: nn.Module, limit: int | None, cache: Any) -> None:
+    several = True
+
+    def __init__(self, model: nn.Module, limit: int | None) -> None:
         super().__init__(model, limit)
-        self._cache = cache
+        self._cache: Any = None
         self._seen = 0
 
-    def __call__(self, ids: Sequence[int]) -> Tensor:
-        if self.limit and len(ids) > self.limit:
+    def read(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        if self.limit and len(rows[0]) > self.limit:
             self._cache = None  # the first tokens leave the window, which changes the state of all others
-            return super().__call__(ids)
-        tokens = self._tensor(ids[self._seen :])
-        self._seen = len(ids)
+            return super().read(rows)
+        if not self._seen:
+            self._cache = self.model.make_cache(batch_size=len(rows))  # type: ignore[operator]
+        tokens = self._tensor([row[self._seen :] for row in rows])
+        self._seen = len(rows[0])
         return self._last(tokens, cache=self._cache)
 
 
@@ -82,19 +98,20 @@ class TransformersReader(Reader):
 
     def __init__(self, model: nn.Module, limit: int | None, name: str, use_cache: bool) -> None:
         super().__init__(model, limit)
+        self.several = use_cache
         self._name = name
         self._use_cache = use_cache
         self._past: Any = None
         self._seen = 0
 
-    def __call__(self, ids: Sequence[int]) -> Tensor:
-        if not self._use_cache or (self.limit and len(ids) > self.limit):
+    def read(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        if not self._use_cache or (self.limit and len(rows[0]) > self.limit):
             self._past = None
-            return self._last(self._tensor(ids[-self.limit :] if self.limit else ids), use_cache=False)
-        tokens = self._tensor(ids[self._seen :])
+            return self._last(self._windows(rows), use_cache=False)
+        tokens = self._tensor([row[self._seen :] for row in rows])
         output = self._call(tokens, **{self._name: self._past}, use_cache=True)
         self._past = getattr(output, self._name, None)
-        self._seen = len(ids) if self._past is not None else 0
+        self._seen = len(rows[0]) if self._past is not None else 0
         return self._logits(output, tokens)
 
 
@@ -114,7 +131,7 @@ def make_reader(model: nn.Module, context_length: int | None = None, *, use_cach
         own = getattr(cache, "limit", context_of(model))
         _check_limit(context_length, own)
         limit = context_length or own
-        return CachedReader(model, limit, cache) if use_cache else Reader(model, limit)
+        return CachedReader(model, limit) if use_cache else Reader(model, limit)
     own = context_of(model)
     names = parameter_names(model)
     name = next((name for name in _CACHES if name in names), None)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from darkit.data.text.tokenizers import encode_batch, needed_token, special_token
 from darkit.errors import ConfigError
-from darkit.prediction.text.generate import continue_tokens
 from darkit.prediction.text.language import Reader, context_of, parameter_names
 from darkit.prediction.text.sampling import Sampling
+from darkit.prediction.text.together import Text, Together
 
 
 class TargetReader(Reader):
@@ -25,7 +25,7 @@ class TargetReader(Reader):
 
     def __init__(self, model: nn.Module, source: Sequence[int]) -> None:
         super().__init__(model, None)
-        self._given: dict[str, Any] = {"input_ids": self._tensor(source)}
+        self._given: dict[str, Any] = {"input_ids": self._tensor([source])}
         names = parameter_names(model)
         if "attention_mask" in names:
             self._given["attention_mask"] = torch.ones_like(self._given["input_ids"])
@@ -34,8 +34,8 @@ class TargetReader(Reader):
                 self._given["encoder_outputs"] = model.get_encoder()(**self._given)  # type: ignore[operator]
             del self._given["input_ids"]
 
-    def __call__(self, ids: Sequence[int]) -> Tensor:
-        tokens = self._tensor(ids)
+    def read(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        tokens = self._tensor(rows)
         return self._logits(self._call(**self._given, decoder_input_ids=tokens), tokens)
 
 
@@ -61,7 +61,7 @@ def stream_target(model: nn.Module, tokenizer: Any, source: str, **settings: Any
         raise ConfigError(f"The text {source!r} has no tokens.")
     limit = context_of(model)
     reader = TargetReader(model, [*ids[: limit - 1 if limit else None], end])
-    return continue_tokens(reader, tokenizer, [_start(model, tokenizer, end)], sampling, {end})
+    return Together(reader, [Text(tokenizer, [_start(model, tokenizer, end)], sampling, {end})]).streams()[0]
 
 
 def _start(model: nn.Module, tokenizer: Any, end: int) -> int:

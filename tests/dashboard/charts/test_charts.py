@@ -43,10 +43,10 @@ def test_a_group_marks_the_nan_of_any_of_its_runs_until_it_is_unfolded_and_the_r
     for seed in range(3):
         make_run(home / "base", f"r{seed}", 100, seed=seed, losses={40 + seed: float("nan")} if seed else None)
     names = ["r0", "r1", "r2"]
-    folded = figure(charts, names, View(group="trainer.lr"), "train_loss")
+    folded = figure(charts, names, View(group=("trainer.lr",)), "train_loss")
     (marks,) = traces(folded, "odd")
     assert decoded(marks["x"]) == [41, 42]
-    unfolded = figure(charts, names, View(group="trainer.lr", unfold=("0.001",)), "train_loss")
+    unfolded = figure(charts, names, View(group=("trainer.lr",), unfold=("0.001",)), "train_loss")
     assert {trace["meta"]["run"]: decoded(trace["x"]) for trace in traces(unfolded, "odd")} == {"r1": [41], "r2": [42]}
 
 
@@ -54,7 +54,7 @@ def test_a_tag_that_is_written_meanwhile_makes_other_groups(home: Path, charts: 
     folders = [make_run(home / "base", name, 20) for name in ("a", "b")]
 
     def groups() -> list[str]:
-        return [group["label"] for group in json.loads(charts.draw(["a", "b"], View(group="tags"), None))["groups"]]
+        return [group["label"] for group in json.loads(charts.draw(["a", "b"], View(group=("tags",)), None))["groups"]]
 
     assert groups() == ["–"]
     write_notes(folders[0], Notes(("fast",)))
@@ -65,7 +65,7 @@ def test_a_band_below_zero_ends_a_decade_below_the_means_on_a_logarithmic_axis(h
     for name, loss in {"a": 0.001, "b": 2.0}.items():
         make_run(home / "base", name, 20, losses=dict.fromkeys(range(1, 21), loss))
     for log, lowest in ((False, 1.0005 - 2**0.5 * 0.9995), (True, 0.10005)):
-        shown = figure(charts, ["a", "b"], View(group="trainer.lr", log=log), "train_loss")
+        shown = figure(charts, ["a", "b"], View(group=("trainer.lr",), log=log), "train_loss")
         assert min(decoded(traces(shown, "band")[0]["y"])) == pytest.approx(lowest)
 
 

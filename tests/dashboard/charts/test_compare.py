@@ -203,15 +203,16 @@ def test_a_charts_points_are_exported_whole_and_its_picture_as_png_and_svg(runs:
 def test_a_comparison_is_saved_as_one_page_that_needs_no_server(runs: Served, open_page: Open, tmp_path: Path) -> None:
     page = open_page(runs.address + "/compare?run=mlp-0&run=mlp-1", downloads=True)
     drawn(page, 2)
+    charts = page.locator("[data-chart]").count()
     with page.expect_download() as coming:
         page.get_by_role("button", name="Save as HTML").click()
     saved = tmp_path / "comparison.html"
     coming.value.save_as(saved)
     page.context.set_offline(True)
     page.goto(saved.as_uri())
-    page.wait_for_function("() => document.querySelectorAll('.chart.js-plotly-plot').length === 2")
+    page.wait_for_function(f"() => document.querySelectorAll('.chart.js-plotly-plot').length === {charts}")
     expect(page.locator("table >> text=mlp-1").first).to_be_visible()
-    shown = page.evaluate("Math.max(...document.getElementById('chart-0')._fullData[1].y)")
+    shown = page.evaluate("Math.max(...document.getElementById('chart-1')._fullData[1].y)")
     assert shown == 40.0
 
 
@@ -223,6 +224,21 @@ def test_last_and_best_values_follow_the_logs(dashboard: Served, open_page: Open
     with (folder / files.LOG).open("a") as log:
         log.write(row(201, 0.015625) + "\n")
     expect(page.locator("#values-box .best", has_text="0.015625")).to_be_visible()
+    values = page.locator("#values-box")
+    for order in (["one", "two"], ["two", "one"]):  # by train_loss, whose best value is now that of the first
+        values.get_by_role("button", name="best @step").last.click()
+        expect(values.locator(".run-name")).to_have_text(order)
+    expect(values.locator("[aria-sort=descending]")).to_have_text("best @step")
+    with (folder / files.LOG).open("a") as log:
+        log.write(row(202, 0.0078125) + "\n")
+    expect(values.locator(".best", has_text="0.0078125")).to_be_visible()
+    expect(values.locator(".run-name")).to_have_text(["two", "one"])  # as before the rows came
+    values.get_by_role("button", name="two").click()
+    expect(values.get_by_role("button", name="two")).to_have_attribute("aria-pressed", "true")
+    pale = "document.querySelector('[data-chart=train_loss] .plot').data.filter((one) => one.opacity < 0.2)"
+    page.wait_for_function(f"() => {pale}.length && {pale}.every((one) => one.meta.run === 'one')")
+    page.reload()
+    expect(values.locator(".run-name")).to_have_text(["two", "one"])
 
 
 def test_more_runs_than_can_be_compared_are_said_to_be_left_out_and_the_address_may_be_long(

@@ -15,7 +15,7 @@ from darkit.dashboard.charts.curves import Curve, band_of, curve_of
 from darkit.dashboard.charts.downsample import memory_of, pick, smooth
 from darkit.dashboard.charts.figures import Line, chart_figure, inert, numbers, robust_scale
 from darkit.dashboard.charts.parallel import parallel_figure
-from darkit.dashboard.reading.rows import usable_series
+from darkit.dashboard.reading.series import usable_series
 from darkit.dashboard.reading.tail import LogTail, Table
 from darkit.dashboard.view import View
 
@@ -36,6 +36,20 @@ def test_smoothing_is_the_debiased_moving_average(y: np.ndarray, weight: float) 
         average = weight * average + (1 - weight) * value
         expected.append(average / (1 - weight**count))
     np.testing.assert_allclose(smooth(y, weight), expected, rtol=1e-9, atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.floats(0.01, 0.99), st.floats(0.5, 20))
+def test_smoothing_weighs_each_value_by_how_many_steps_ago_it_was(
+    data: st.DataObject, weight: float, spacing: float
+) -> None:
+    steps = np.array(sorted(data.draw(st.sets(st.integers(0, 500), min_size=2, max_size=60))), dtype=float)
+    y = np.array(data.draw(st.lists(st.floats(-1e3, 1e3), min_size=len(steps), max_size=len(steps))))
+    expected = []
+    for place in range(len(steps)):
+        weights = weight ** ((steps[place] - steps[: place + 1]) / spacing)
+        expected.append(float((weights * y[: place + 1]).sum() / weights.sum()))
+    np.testing.assert_allclose(smooth(y, weight, steps, spacing), expected, rtol=1e-7, atol=1e-6)
 
 
 @settings(max_examples=200, deadline=None)
@@ -70,7 +84,7 @@ def test_the_few_points_that_a_very_long_run_grows_by_hold_its_peak_and_both_end
 
 
 def test_many_curves_in_one_chart_have_fewer_points_each() -> None:
-    assert [points_each(count) for count in (0, 1, 10, 20, 200)] == [2000, 2000, 2000, 1000, 500]
+    assert [points_each(count) for count in (0, 1, 10, 20, 200)] == [2000, 2000, 2000, 1000, 100]
 
 
 def test_a_clock_that_stands_still_or_jumps_back_is_thinned_all_the_same() -> None:
@@ -107,10 +121,14 @@ def test_a_range_of_a_curve_reaches_its_edges(tmp_path: Path) -> None:
     assert between.x.tolist() == [20, 21]
 
 
-def test_series_that_are_not_well_formed_are_left_out_and_without_any_every_column_is_one(tmp_path: Path) -> None:
-    table = table_of(tmp_path, "step,epoch,time,loss,words\n1,0,1,2,hello\n")
-    assert usable_series({"a": ["step", "loss"], "b": 5, "c": ["step"], "d": [1, 2]}, table) == {"a": ["step", "loss"]}
-    assert usable_series({}, table) == {"loss": ["step", "loss"]}
+def test_series_that_are_not_well_formed_are_left_out_and_every_other_column_with_numbers_is_one(
+    tmp_path: Path,
+) -> None:
+    table = table_of(tmp_path, "step,epoch,time,lr,b10,b9,loss,words,val_x,none,odd\n1,0,1,2,3,4,5,hello,6,,NaN\n")
+    series = {"a": ["step", "loss"], "b": 5, "c": ["step"], "d": [1, 2]}
+    own = {name: ["step", name] for name in ("val_x", "b9", "b10", "odd", "lr")}
+    assert list(usable_series(series, table).items()) == [("a", ["step", "loss"]), *own.items()]
+    assert list(usable_series({}, table)) == ["val_x", "b9", "b10", "loss", "odd", "lr"]
 
 
 def test_a_group_is_mean_and_deviation_where_its_runs_are_known() -> None:
@@ -138,7 +156,7 @@ def test_outliers_leave_the_scale_and_stay_in_the_data() -> None:
     assert figure["layout"]["yaxis"]["range"][1] < 2
 
 
-@pytest.mark.parametrize(("highest", "ticks"), [(3, None), (100, "D2"), (1e6, None)])
+@pytest.mark.parametrize(("highest", "ticks"), [(1, "D2"), (3, None), (100, "D2"), (1e6, None)])
 def test_a_logarithmic_axis_has_no_more_ticks_than_can_be_read(highest: float, ticks: str | None) -> None:
     line = Line("a", 0, Curve(np.arange(3.0), np.array([-1, 1, highest]), np.empty(0), np.empty(0)))
     axis = chart_figure("loss", [line], [], View(log=True))["layout"]["yaxis"]

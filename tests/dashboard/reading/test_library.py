@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from darkit.dashboard.reading.cache import LogCache
-from darkit.dashboard.reading.library import Library, config_keys
+from darkit.dashboard.reading.library import Library, config_keys, differing_keys
 from darkit.dashboard.reading.rows import summary
 from darkit.errors import ConfigError, RunNotFoundError
 from darkit.runs import files, status
@@ -89,7 +89,7 @@ def test_the_last_rows_of_another_home_stay_while_it_cannot_be_read(tmp_path: Pa
 
 
 def _rate(library: Library, name: str = "resumed") -> float | None:
-    return summary(library.facts(name), LogCache().read_many([library.root / name / files.LOG])[0])["rate"]
+    return summary(library.facts(name), LogCache().read_many([library.root / name / files.LOG])[0])[0]["rate"]
 
 
 def test_the_group_of_a_run_is_in_its_row(library: Library) -> None:
@@ -99,3 +99,10 @@ def test_the_group_of_a_run_is_in_its_row(library: Library) -> None:
         files.write_json(folder / files.RUN, info if group is None else info | {"group": group})
     _, entries = library.entries()
     assert {entry.row["name"]: entry.row["group"] for entry in entries} == {"alone": "", "one": "sweep", "odd": ""}
+
+
+def test_keys_by_which_runs_are_saved_and_placed_come_after_those_that_change_them_and_the_seed() -> None:
+    placed = {key: (2, {1, 2}) for key in ("trainer.device_num", "trainer.max_step", "trainer.save_step_interval")}
+    of_one = {"model.width": (1, {8}), "model.depth": (1, {2})}
+    found = {**of_one, "trainer.seed": (2, {0, 1}), **placed, "trainer.lr": (2, {0.1, 0.2})}
+    assert differing_keys(found, 2) == ["trainer.lr", *placed, "trainer.seed", *of_one]

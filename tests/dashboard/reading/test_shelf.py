@@ -105,8 +105,13 @@ def test_only_what_changed_is_sent(root: Path) -> None:
         "version": first["version"],
         "names": None,
         "keys": None,
+        "metrics": None,
+        "wide": None,
         "left_out": 0,
         "waiting": 0,
+        "differing": None,
+        "every_differing": None,
+        "query": "",
         "rows": [],
     }
     with (root / "run-5" / files.LOG).open("a") as log:
@@ -164,7 +169,9 @@ def test_a_run_that_ended_just_now_is_cached_some_looks_later(
     "value",
     [
         *("5", "[]", "[{}, {}, []]", '[{"name": 5}, {}, []]', "{"),
-        *(("row", key, wrong) for key, wrong in (("step", "x"), ("tags", [1]), ("series", {"a": [1]}), ("note", None))),
+        *(("row", key, wrong) for key, wrong in (("step", "x"), ("tags", [1]), ("lost", 5), ("note", None))),
+        *(("series", "train_loss", wrong) for wrong in ([1], ["x", 1], [1, "NaN"])),
+        *(("metrics", 0, wrong) for wrong in (["train_loss", True, True], "train_loss")),
         *(("config", "model.a", wrong) for wrong in ({}, [1])),
         *(("tags", 0, wrong) for wrong in (None, 5)),
     ],
@@ -178,8 +185,8 @@ def test_a_cached_value_of_another_form_is_read_again(
         name, text = connection.execute("SELECT name, value FROM runs").fetchone()
         if not isinstance(value, str):
             part, key, wrong = value
-            parts = dict(zip(("row", "config", "tags"), json.loads(text), strict=True))
-            parts[part] = [wrong] if part == "tags" else {**parts[part], key: wrong}
+            parts = dict(zip(("row", "series", "metrics", "config", "tags"), json.loads(text), strict=True))
+            parts[part] = [wrong] if part in ("tags", "metrics") else {**parts[part], key: wrong}
             value = json.dumps(list(parts.values()))
         connection.execute("UPDATE runs SET value = ? WHERE name = ?", (value, name))
     connection.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from darkit.dashboard.server.serve import Place, _ServerLock
+from darkit.dashboard.server.place import Place, ServerLock
 from darkit.runs import files
 from tests.dashboard.parts import make_run
 
@@ -73,7 +73,7 @@ def test_where_a_killed_server_was_is_forgotten_when_the_next_one_begins(home: P
     place = home / ".dashboard" / "place.json"
     place.parent.mkdir(parents=True)
     files.write_json(place, {"address": "http://127.0.0.1:1/", "key": "old"})
-    with _ServerLock(home):
+    with ServerLock(home):
         assert not place.exists()
 
 

@@ -42,6 +42,16 @@ def test_every_stretch_is_as_in_one_row(tmp_path: Path, shard_tokens: int) -> No
             assert tokens.tokens(first, end).tolist() == JOINED[first:end]
 
 
+@pytest.mark.parametrize("shard_tokens", [1, 3, 4, 11, 100])
+def test_windows_are_as_in_one_row(tmp_path: Path, shard_tokens: int) -> None:
+    tokens = store(tmp_path, ROWS, shard_tokens=shard_tokens)
+    for size in (1, 3, 4, 11):
+        firsts = [*range(12 - size), 0]
+        found = tokens.windows(firsts, size)
+        assert found.dtype == numpy.int64
+        assert found.tolist() == [JOINED[first : first + size] for first in firsts]
+
+
 @pytest.mark.parametrize(("vocabulary", "dtype"), [(2**16, "uint16"), (2**16 + 1, "uint32")])
 def test_an_id_is_as_large_as_the_vocabulary_needs(tmp_path: Path, vocabulary: int, dtype: str) -> None:
     tokens = store(tmp_path, [[0, vocabulary - 1]], vocabulary)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, Subset
 
 from darkit.data import TokenWindows, unigram_cross_entropy
 from darkit.data.text.windows import DocumentWindows, Pieces, TokenRow
@@ -146,3 +149,62 @@ def test_a_row_in_memory_gives_its_documents_back() -> None:
     assert (row.documents, len(row), row.vocabulary) == (3, 3, 4)
     assert [row.document(index).tolist() for index in range(3)] == [[1, 2], [], [3]]
     assert (len(TokenRow([])), TokenRow([]).documents) == (0, 0)
+
+
+def parts_of(batch: Any) -> list[torch.Tensor]:
+    return list(batch.values()) if isinstance(batch, dict) else list(batch)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("pad", [None, 0])
+@pytest.mark.parametrize("kind", [torch.tensor, lambda ids: TokenRow([ids])])
+def test_a_batch_that_is_read_at_once_is_that_of_its_samples(kind: Any, pad: int | None, named: bool) -> None:
+    windows = TokenWindows(kind(list(range(1, 24))), 4, pad=pad, named=named)
+    places = [3, 0, 3, len(windows) - 1]  # the last one is padded, if any is
+    for dataset, indices in ((windows, places), (windows, places[:3]), (Subset(windows, places), [2, 1])):
+        (found,) = DataLoader(dataset, batch_sampler=[indices])
+        (wanted,) = DataLoader([dataset[index] for index in indices], batch_size=len(indices))
+        assert type(found) is type(wanted)
+        for one, other in zip(parts_of(found), parts_of(wanted), strict=True):
+            assert (one.dtype, one.is_contiguous()) == (torch.int64, True)
+            assert torch.equal(one, other)
+    inputs, targets = parts_of(found)
+    assert inputs.untyped_storage().data_ptr() != targets.untyped_storage().data_ptr(), "each can be changed alone"
+
+
+def test_the_samples_of_a_batch_are_those_of_the_dataset() -> None:
+    for named in (False, True):
+        windows = TokenWindows(torch.arange(20), 4, named=named)
+        rows = windows.__getitems__([2, 0, 1])
+        assert len(rows) == len(list(rows)) == len(rows[:]) == 3
+        for row, index in zip(rows, [2, 0, 1], strict=True):
+            assert isinstance(row, type(windows[index]))
+            for one, other in zip(parts_of(row), parts_of(windows[index]), strict=True):
+                assert torch.equal(one, other)
+        collated = torch.utils.data.default_collate(list(rows))
+        assert [torch.equal(*pair) for pair in zip(parts_of(collated), parts_of(rows.batch), strict=True)] == [True] * 2
+    for wrong in ([0, 4], [-1]):
+        with pytest.raises(IndexError):
+            TokenWindows(torch.arange(17), 4).__getitems__(wrong)
+
+
+class _Operations(TorchDispatchMode):
+    """Count the operations of torch in a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_operations_of_a_batch_do_not_grow_with_its_windows() -> None:
+    windows = TokenWindows(TokenRow([list(range(2000))]), 4)
+    counts = []
+    for size in (4, 64):
+        with _Operations() as operations:
+            assert torch.utils.data.default_collate(windows.__getitems__(list(range(size))))[0].shape == (size, 4)
+        counts.append(len(operations.names))
+    assert counts[0] == counts[1] <= 6

@@ -71,7 +71,7 @@ def test_log_step_interval_of_a_run_thins_its_log() -> None:
 def test_a_runs_losses_are_those_of_a_hand_written_loop() -> None:
     ours, theirs = made(), made()
     run = train(ours, in_order(), xy(), optimizer="sgd", lr=0.1, max_step=8, eval_step_interval=4)
-    losses = hand_loop(theirs, list(in_order()) * 2, torch.optim.SGD(theirs.parameters(), lr=0.1))
+    losses = hand_loop(theirs, list(in_order()) * 2, torch.optim.SGD(theirs.parameters(), lr=0.1, fused=True))
     log = run.log()
     assert log["train_loss"].to_list() == losses
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import io
+import os
 from typing import Any
 
 import numpy
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from darkit.engine.checkpoints import snapshot
 from darkit.engine.checkpoints.difference import differences
 from darkit.engine.checkpoints.snapshot import Snapshot
 
@@ -168,3 +170,35 @@ def test_only_copies_from_cuda_are_begun_without_waiting_for_their_end() -> None
     with Copies():
         Snapshot().copy({"weights": torch.ones(3), "more": [torch.ones(2)]})
     assert waits == [True, True]
+
+
+@pytest.mark.parametrize("cores", [1, 2, 64])
+def test_cores_that_are_free_copy_a_large_state_in_pieces(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    monkeypatch.setattr(snapshot, "_WORTH_THREADS", 1)
+    monkeypatch.setattr(snapshot, "_PIECE", 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(cores))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    names: set[str] = set()
+    started = snapshot.ThreadPoolExecutor.submit
+
+    def submit(self: Any, *arguments: Any) -> Any:
+        names.add(self._thread_name_prefix)
+        return started(self, *arguments)
+
+    monkeypatch.setattr(snapshot.ThreadPoolExecutor, "submit", submit)
+    content = {
+        "whole": torch.randn(1000),
+        "turned": torch.randn(30, 40).t(),
+        "part": torch.randn(100)[::2],
+        "half": torch.randn(33, 5).bfloat16(),
+        "number": torch.tensor(1.5),
+        "none": torch.empty(0),
+        "complex": torch.randn(40, dtype=torch.complex64),
+    }
+    maker = Snapshot()
+    for _ in range(2):
+        copied = maker.copy(content)
+        assert list(differences(content, copied)) == []
+        content["whole"].add_(1)
+        assert list(differences(content, copied))
+    assert names == ({"darkit-copy"} if cores > 1 else set())

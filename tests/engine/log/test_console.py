@@ -197,7 +197,7 @@ def test_a_forked_child_prints_and_is_not_recorded(zygote: Zygote, home: Path) -
     assert read_console(home / "base" / "mine") == "parent before\nparent after\n"
 
 
-def test_a_process_still_has_its_terminal(home: Path) -> None:
+def test_a_process_still_has_its_terminal(python: str, home: Path) -> None:
     code = """
         import darkit, sys
         from tqdm import tqdm
@@ -209,9 +209,7 @@ def test_a_process_still_has_its_terminal(home: Path) -> None:
     """
     parent, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stdin=terminal, stdout=terminal, stderr=terminal
-    )
+    process = subprocess.Popen([python, "-c", textwrap.dedent(code)], stdin=terminal, stdout=terminal, stderr=terminal)
     os.close(terminal)
     os.write(parent, b"typed\n")
     shown = b""

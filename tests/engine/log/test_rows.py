@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +16,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from darkit.engine.log.progress import Display
 from darkit.engine.log.rows import RowStream
+from darkit.engine.log.tensorboard import TensorBoardSink
 from darkit.errors import LogError, StorageError
 from darkit.runs.log import CsvLog, read_log
 
@@ -244,3 +250,37 @@ def test_every_sink_that_cannot_be_closed_is_named(log: CsvLog) -> None:
     with pytest.raises(StorageError, match="one is full") as caught:
         stream.close()
     assert [note for note in caught.value.__notes__ if "two is full" in note]
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor], ids=["numbers", "tensors"])
+def test_a_longer_block_takes_no_more_calls_in_python_and_one_write_for_each_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Callable[[float], Any]
+) -> None:
+    """The thread's Python keeps the training thread waiting: a regression of kind would multiply with the rows."""
+    monkeypatch.setattr("darkit.engine.log.rows._INTERVAL", 3600.0)
+    screen = Display(None, lambda: 0, Console(file=io.StringIO()))
+    stream = RowStream(CsvLog(tmp_path / "log.csv"), [TensorBoardSink(tmp_path), screen])
+
+    def calls_of_block(first: int, count: int) -> tuple[int, int, int]:
+        for step in range(first, first + count):
+            stream.put({"step": step, "epoch": 0, "time": 1e9 + step, "lr": 0.1, "train_loss": kind(step / 7)})
+        made = {"call": 0, "c_call": 0, "write": 0}
+
+        def note(frame: Any, event: str, argument: Any) -> None:
+            if event in made:
+                made[event] += 1
+                made["write"] += argument is os.write
+
+        sys.setprofile(note)
+        try:
+            stream.flush()
+        finally:
+            sys.setprofile(None)
+        return made["call"], made["c_call"], made["write"]
+
+    calls_of_block(200, 10)
+    short, long = calls_of_block(1000, 100), calls_of_block(2000, 300)
+    stream.close()
+    assert (short[2], long[2]) == (2, 2)
+    assert (long[0] - short[0]) / 200 <= (0.1 if kind is float else 3.1)
+    assert (long[1] - short[1]) / 200 <= (15 if kind is float else 30)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkit.engine.metrics.denominators import Denominators, can_be_observed, unobserved
+from darkit.engine.metrics.denominators import Denominators, can_be_observed, observed_loss, unobserved
 
 X = torch.linspace(-1, 1, 24).reshape(6, 4)
 LABELS = torch.tensor([0, 1, -100, 2, -100, 1])
@@ -231,3 +231,47 @@ def test_compiled_functions_are_observed_only_if_the_observation_is_hidden() -> 
     assert not can_be_observed(model)
     model[0]._compiled_call_impl = unobserved(model[0]._compiled_call_impl)
     assert can_be_observed(model)
+
+
+ONES = torch.ones(6, 3)
+LOSSES_OF_TORCH: list[tuple[Any, Tensor]] = [
+    (F.mse_loss, ONES),
+    (F.mse_loss, torch.ones(3)),  # which is broadcast
+    (F.l1_loss, ONES),
+    (F.smooth_l1_loss, ONES),
+    (F.huber_loss, ONES),
+    (F.cross_entropy, LABELS),
+    (F.cross_entropy, ONES / 3),
+    (F.nll_loss, LABELS),
+    (F.kl_div, ONES),
+    (F.binary_cross_entropy_with_logits, ONES),
+    (F.poisson_nll_loss, ONES),
+    (F.soft_margin_loss, ONES),
+    (F.multilabel_soft_margin_loss, ONES),
+    (nn.MSELoss(), ONES),
+    (nn.MSELoss(reduction="sum"), ONES),
+    (nn.CrossEntropyLoss(), LABELS),
+    (nn.CrossEntropyLoss(ignore_index=1), LABELS.clamp(min=0)),
+    (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]), label_smoothing=0.1), LABELS),
+    (nn.KLDivLoss(reduction="batchmean"), ONES),
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of shapes that are broadcast, and of a mean of kl_div
+@pytest.mark.parametrize(("loss", "target"), LOSSES_OF_TORCH)
+def test_a_loss_of_torch_shows_its_denominator_by_its_call_alone(loss: Any, target: Tensor) -> None:
+    alone = observed_loss(loss)
+    assert alone is not None
+    alone.seen = Denominators()
+    value = alone(logits(), target)
+    assert (alone.seen.weight_of(value), alone.seen.is_sum(value)) == seen(lambda: loss(logits(), target))
+
+
+def test_the_call_alone_shows_nothing_of_a_loss_of_ones_own() -> None:
+    class Own(nn.MSELoss):
+        pass
+
+    def own(outputs: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(outputs, target) * 3
+
+    assert [observed_loss(loss) for loss in (own, Own(), torch.mean, "mse", lambda a, b: (a - b).sum())] == [None] * 5

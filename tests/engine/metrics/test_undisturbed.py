@@ -174,7 +174,7 @@ class Stock(lightning.LightningModule):
         return F.mse_loss(self.module(batch[0]), batch[1])
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+        return torch.optim.SGD(self.parameters(), lr=0.1, fused=True)
 
 
 @pytest.mark.filterwarnings("ignore:::lightning")

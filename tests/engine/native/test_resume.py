@@ -83,8 +83,14 @@ def test_an_error_anywhere_costs_nothing(kind: str, number: int) -> None:
     assert not any(held.left), "a second copy of the weights is held"
 
 
-@pytest.mark.parametrize("number", range(20))
-def test_killed_at_twenty_places_it_goes_on_as_if_nothing_had_happened(number: int, home: Path) -> None:
+@pytest.mark.parametrize(
+    "number",
+    [
+        *range(len(KINDS)),
+        *(pytest.param(number, marks=pytest.mark.soak) for number in range(len(KINDS), 8 * len(KINDS))),
+    ],
+)
+def test_killed_at_any_place_it_goes_on_as_if_nothing_had_happened(number: int, home: Path) -> None:
     """What a kill leaves is what is on the disk at that moment: a copy of the run directory."""
     chance = random.Random(number)
     kind = list(KINDS)[number % len(KINDS)]

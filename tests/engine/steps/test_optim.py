@@ -265,7 +265,7 @@ def test_the_log_shows_the_rate_that_each_step_was_made_with() -> None:
 def test_a_scheduled_run_equals_a_hand_written_loop_bit_for_bit() -> None:
     ours, theirs = made(), made()
     train(ours, in_order(), lr=0.1, scheduler="cosine", warmup_step=2, max_step=8)
-    optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.1, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.1, weight_decay=0.0, fused=True)
     config = TrainerConfig(max_step=8, scheduler="cosine", warmup_step=2)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
     hand_loop(theirs, list(in_order()) * 2, optimizer, schedule=schedule)

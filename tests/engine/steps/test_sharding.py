@@ -43,6 +43,7 @@ def test_blocks_are_the_children_of_the_outermost_lists_unless_they_share_weight
         ({"device_num": 1}, "splits a model over several processes, but this training has one"),
         ({"ema_decay": 0.9}, "ema_decay is not possible with strategy='fsdp'"),
         ({"compile": True}, "compile is not possible with strategy='fsdp'"),
+        ({"keep_optimizer": "last"}, "keep_optimizer='last' is not possible with strategy='fsdp'"),
         ({"precision": "16-mixed"}, "needs a precision of .*, not '16-mixed'"),
         ({"precision": "64-true"}, "needs a precision of .*, not '64-true'"),
         ({"optimizer": "adafactor"}, "for which Adafactor is not known to be right"),

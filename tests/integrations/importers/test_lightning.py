@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +60,11 @@ for chosen in loggers.values():
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lightning")
     (folder / "script.py").write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "script.py"],
+        [python, "script.py"],
         cwd=folder, env=os.environ | {"HOME": str(folder)}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,11 @@ print("\\n" + json.dumps(trainer.state.log_history))
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+def written(python: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("transformers")
     (folder / "script.py").write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "script.py"],
+        [python, "script.py"],
         cwd=folder, env=os.environ | {"HOME": str(folder)}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,56 @@
+"""The modules of a run's model with shapes and parameters: ``darkit show NAME --graph``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from darkit.runs import Run
+from darkit.runs.inert import inert
+
+if TYPE_CHECKING:
+    from darkit.engine.description.graph import Node
+
+_COLUMNS = ("module", "class", "input", "output", "parameters", "from")
+_MOST_SOURCES = 4
+
+
+def print_graph(found: Run, console: Console) -> None:
+    """Print a row for each module of the model that an example input goes through.
+
+    Raises:
+        ConfigError: The model cannot be built, or nothing is known of its input.
+    """
+    from darkit.prediction.exporting.module_graph import graph_of
+
+    nodes = graph_of(found)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in _COLUMNS:
+        table.add_column(name, justify="right" if name == "parameters" else "left", overflow="fold")
+    for node in nodes:
+        table.add_row(*(Text(inert(cell)) for cell in _row(node)))
+    console.print(Text(found.name, "bold"), Text("batches of 2; x3 is a module that is called three times", "dim"))
+    console.print(table, soft_wrap=True)
+
+
+def _row(node: Node) -> list[str]:
+    depth = node.name.count(".") + 1 if node.name else 0
+    name = "  " * depth + (node.name.rpartition(".")[2] or "(model)")
+    times = f" x{node.calls}" if node.calls > 1 else ""
+    sources = node.sources if node.is_leaf else []
+    more = f", and {len(sources) - _MOST_SOURCES} more" if len(sources) > _MOST_SOURCES else ""
+    return [
+        name + times,
+        node.kind,
+        _shapes(node.inputs),
+        _shapes(node.outputs),
+        f"{node.parameters:,}" if node.parameters else "",
+        ", ".join(sources[:_MOST_SOURCES]) + more,
+    ]
+
+
+def _shapes(shapes: list[tuple[int, ...]]) -> str:
+    return ", ".join("x".join(map(str, shape)) or "1" for shape in shapes)

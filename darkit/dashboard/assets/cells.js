@@ -1,0 +1,133 @@
+"use strict";
+/* The cells of the table of runs. Loaded before the columns, which use them. */
+(() => {
+  const {say} = darkit;
+  const h = (...parts) => React.createElement(...parts);
+  const MOST_DIGITS = 8; // after the point, to which numbers are aligned
+  const TAIL = 10; // letters at the end of a name that are left out last
+  const SHORT = 24; // letters of a name of which nothing needs to be left out
+
+  const isLost = (data) => data.diverged !== null;
+  const lostWords = (data) => say("diverged", {metric: data.lost, step: darkit.count(data.diverged)});
+
+  const afterPoint = (text) => (text.includes(".") ? text.length - text.indexOf(".") - 1 : 0);
+  const digitsAfterPoint = (value) => (typeof value === "number" ? Math.min(MOST_DIGITS, afterPoint(darkit.number(value))) : 0);
+
+  /* Writes a number so that its point stands below those of the others, of which the longest has `most` digits after it. */
+  function aligned(value, most) {
+    const text = darkit.number(value);
+    if (typeof value !== "number" || !most) return text;
+    const missing = most - afterPoint(text);
+    const point = text.includes(".") ? "" : "\u2008"; // as wide as a point
+    return missing > 0 || point ? text + point + "\u2007".repeat(Math.max(0, missing)) : text; // as wide as a digit
+  }
+
+  /* Where the part of each name begins that tells it from the others of its sweep or project: that is never left out. */
+  function findTails(rows) {
+    const families = new Map();
+    for (const {name, group} of rows) {
+      if (!families.has(group)) families.set(group, []);
+      families.get(group).push(name);
+    }
+    const tails = new Map();
+    for (const [group, names] of families) {
+      const sorted = [...names].sort();
+      const [low, high] = [sorted[0], sorted.at(-1)];
+      let same = 0;
+      while (group && same < low.length && low[same] === high[same]) same += 1;
+      const cut = names.length > 1 ? Math.max(low.lastIndexOf("-", same - 1), low.lastIndexOf("_", same - 1)) + 1 : 0;
+      for (const name of names) tails.set(name, name.length <= SHORT ? 0 : cut || name.length - TAIL);
+    }
+    return tails;
+  }
+
+  function nameParts(name, tail) {
+    return [h("span", {className: "name-head", key: "head"}, name.slice(0, tail)), h("span", {className: "name-tail", key: "tail"}, name.slice(tail))];
+  }
+
+  /* How much a value differs from that of the baseline, in per cent; nothing without one. */
+  function difference(id, data, value) {
+    const {rows, columns} = darkit.table;
+    const baseline = columns.withBaseline ? darkit.table.baseline : null;
+    if (baseline === null || data.isBaseline || typeof value !== "number") return null;
+    const base = columns.value(id, rows.get(baseline));
+    if (typeof base !== "number" || base === 0) return null;
+    const share = (100 * (value - base)) / Math.abs(base);
+    const sign = share < 0 ? "−" : "+";
+    return h("span", {className: "difference", key: "difference"}, `${sign}${darkit.number(Math.abs(share), 3)}%`);
+  }
+
+  /* The mean of a group, its standard deviation or interval, and of how many runs. */
+  function spread(id, {stats}) {
+    const found = stats[id];
+    if (!found) return null;
+    const count = found.count === found.all ? String(found.count) : `${found.count}/${found.all}`;
+    const margin = found.std === null ? "" : ` ± ${darkit.number(darkit.groups.margin(found), 2)}`;
+    const hint = say(darkit.groups.withInterval() ? "spread_hint_ci" : "spread_hint", {count: found.count, all: found.all});
+    return h("span", {className: "spread", key: "spread", title: hint}, `${margin} (${count})`);
+  }
+
+  function metric(id, data, value, content) {
+    const more = [data.stats ? spread(id, data) : null, difference(id, data, value)].filter(Boolean);
+    return more.length ? h("span", null, content, ...more) : content;
+  }
+
+  const cells = {
+    state: ({data}) => {
+      if (data.state === null) return null; // of a group
+      const known = darkit.knownStates.has(data.state);
+      const word = known ? say(`state_${data.state}`) : data.state;
+      const kind = isLost(data) ? "diverged" : known ? data.state : "unknown";
+      const hint = [isLost(data) ? lostWords(data) : "", data.problem || data.reason || word].filter(Boolean).join("\n");
+      return h("span", {className: `state state-${kind}`, title: hint},
+        h("span", {className: "state-dot"}), word, isLost(data) ? h("span", {className: "lost"}, "NaN") : null,
+        data.problem && data.state !== "broken" ? " ⚠" : "");
+    },
+    name: ({data}) => {
+      if (data.members) {
+        const words = [data.isOpen ? "▾" : "▸", " ", data.label, h("span", {className: "muted", key: "count"}, ` (${data.members.length})`)];
+        return h("button", {className: "group-name", title: data.label, "aria-expanded": String(data.isOpen), onClick: () => darkit.table.toggleGroup(data.name)}, ...words);
+      }
+      if (!data.opens) return h("span", {className: "muted", title: data.problem}, data.name);
+      const tail = darkit.table.tails.get(data.name) ?? 0;
+      const inside = darkit.table.columns.withStatistics && !data.isBaseline ? " in-group" : "";
+      return h("a", {className: `inner-link run-link${inside}`, href: darkit.runAddress(data.name), title: data.name, "aria-label": data.name},
+        data.isBaseline ? h("span", {className: "tag", key: "baseline"}, say("is_baseline")) : null, ...nameParts(data.name, tail));
+    },
+    progress: ({data}) => {
+      if (data.step === null || data.state === "broken") return null;
+      const going = data.state === "running" && data.progress !== null;
+      const words = data.max_step && data.step !== data.max_step ? `${darkit.count(data.step)} / ${darkit.count(data.max_step)}` : darkit.count(data.step);
+      const bar = going ? h("div", {className: "progress"}, h("div", {className: "progress-fill", style: {width: `${100 * data.progress}%`}})) : null;
+      return h("div", {className: "cell-progress", title: words}, h("span", null, words), bar);
+    },
+    tags: ({data}) => h("span", {className: "cell-tags"}, ...data.tags.map((tag) => h("span", {className: "tag", key: tag}, tag))),
+    last: ({data, value, id, shown}) =>
+      typeof value === "string" ? h("span", {className: "bad", title: isLost(data) ? lostWords(data) : value}, value)
+        : metric(id, data, value, shown(value)),
+    best: ({data, value, id, shown}) =>
+      isLost(data) && value !== null ? h("span", {className: "muted", title: lostWords(data)}, darkit.number(value), " ⚠")
+        : metric(id, data, value, shown(value)),
+    step: (parts) => {
+      const at = darkit.table.columns.bestAt(parts.id, parts.data);
+      return h("span", null, cells.best(parts), at === null ? null : h("span", {className: "at-step", key: "at"}, ` @${darkit.count(at)}`));
+    },
+    /* A ticked run's curve, and a click that hides or shows it. */
+    eye: ({data}) => {
+      const eye = darkit.table.side?.eye(data.name);
+      if (!eye) return null;
+      const curve = eye.curve ? darkit.swatch(eye.curve.index) : null;
+      const line = curve ? h("span", {className: curve.className, style: {"--curve": curve.style.getPropertyValue("--curve")}}) : null;
+      return h("button", {
+        className: "eye", "aria-pressed": String(eye.on), title: say("hide_hint"), "aria-label": say("eye_of", {name: data.name}),
+        onClick: () => darkit.table.side.toggle(data.name),
+      }, line);
+    },
+  };
+  cells.eyeColumn = {
+    colId: "eye", headerName: "", width: 40, minWidth: 40, pinned: "left", resizable: false, sortable: false, filter: false, suppressMovable: true,
+    cellRenderer: cells.eye, headerClass: "quiet-header", cellClass: "eye-cell",
+  };
+
+  Object.assign(darkit, {cells, isLost, aligned, digitsAfterPoint, findTails});
+})();

@@ -1,0 +1,217 @@
+"use strict";
+/* The columns of the table of runs: what each shows, how it is sorted and filtered, and which are shown at first. */
+(() => {
+  const {say} = darkit;
+  const first = ["state", "name"];
+  const middle = ["progress", "eta", "duration", "rate", "started", "group", "tags", "project", "model", "device", "note", "problem"];
+  const shownAtFirst = new Set(["state", "name", "progress", "duration", "started", "group", "tags", "project"]);
+  const SHOWN_KEYS = 4; // config keys that differ, at first
+  const MAIN = /^(val|valid|validation|eval|test)(?![a-z])/i; // what the first metric to look at begins with
+  const DAY = 86400;
+  const narrow = () => window.innerWidth < 700;
+
+  window.dashAgGridFunctions = window.dashAgGridFunctions || {};
+  window.dashAgGridFunctions.darkitTheme = (quartz) => {
+    const look = {
+      fontFamily: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', sans-serif",
+      fontSize: 13, headerFontSize: 12.5, borderRadius: 8, wrapperBorderRadius: 10, spacing: 6,
+      accentColor: "#4c6ef5", headerColumnResizeHandleHeight: "35%", checkboxBorderRadius: 4, wrapperBorder: false, columnBorder: false, headerFontWeight: 600, cellHorizontalPadding: 9,
+    };
+    return quartz
+      .withParams({...look, backgroundColor: "#ffffff", foregroundColor: "#212529", headerBackgroundColor: "#f8f9fa"}, "light")
+      .withParams(
+        {...look, backgroundColor: "#25262b", foregroundColor: "#d5d7da", headerBackgroundColor: "#2c2e33",
+          borderColor: "#373a40", browserColorScheme: "dark"},
+        "dark",
+      );
+  };
+
+  /* Compares the start of a run, in seconds, with a chosen day: on that day counts as equal. */
+  function onDay(midnight, seconds) {
+    if (seconds === null || seconds === undefined) return -1;
+    const days = Math.floor((seconds - midnight.getTime() / 1000) / DAY);
+    return Math.sign(days);
+  }
+
+  const number = {type: "rightAligned", filter: "agNumberColumnFilter"};
+  const column = {
+    state: {width: 104, valueGetter: ({data}) => (data.state === null ? "" : say(`state_${data.state}`)), cellRenderer: darkit.cells.state, pinned: "left"},
+    name: {minWidth: 120, width: 190, cellRenderer: darkit.cells.name, pinned: "left", field: "name"},
+    project: {width: 110},
+    model: {width: 110},
+    progress: {...number, width: 116, valueGetter: ({data}) => data.step, cellRenderer: darkit.cells.progress},
+    eta: {...number, width: 104, valueFormatter: ({value}) => darkit.duration(value)},
+    rate: {...number, width: 90, valueFormatter: ({value}) => (value ? darkit.rate(value) : "")},
+    duration: {...number, width: 106, valueFormatter: ({value}) => darkit.duration(value)},
+    started: {
+      width: 140, filter: "agDateColumnFilter", filterParams: {comparator: onDay, inRangeInclusive: true},
+      valueFormatter: ({value}) => darkit.moment(value),
+    },
+    device: {width: 90},
+    group: {width: 130},
+    tags: {width: 150, valueGetter: ({data}) => data.tags.join(", "), cellRenderer: darkit.cells.tags},
+    note: {width: 220, tooltipField: "note"},
+    problem: {width: 260, tooltipField: "problem"},
+  };
+
+  const isEmpty = (value) => value === null || value === undefined || value === "";
+
+  /* Where a value stands whichever way is sorted: numbers and texts, NaN and infinities among numbers, nothing. */
+  const rank = (value, numeric, lost) => (isEmpty(value) ? 2 : (numeric && typeof value === "string") || lost ? 1 : 0);
+
+  /* Sorts numbers by value and texts alphabetically, with the numbers in them by value. */
+  function compared(a, b, nodeA, nodeB, descending, numeric, ofBest) {
+    const lost = (node) => Boolean(ofBest && node?.data && darkit.isLost(node.data));
+    const [one, other] = [rank(a, numeric, lost(nodeA)), rank(b, numeric, lost(nodeB))];
+    if (one !== other) return one < other !== descending ? -1 : 1;
+    if (isEmpty(a)) return 0;
+    if (typeof a === "number" && typeof b === "number") return a - b;
+    return String(a).localeCompare(String(b), darkit.language(), {numeric: true});
+  }
+  const order = (...parts) => compared(...parts.slice(0, 5), false, false);
+
+  /* What a table has columns for. */
+  class Columns {
+    metrics = []; // [name, whether high or low values are better, whether a run declares it]
+    keys = []; // of configs
+    differing = []; // those of them that tell the runs apart best
+    everyDiffering = []; // all in which runs differ; known where runs are grouped by all but the seed
+    numeric = new Set(); // keys of which all values are numbers
+    projects = [];
+    grouped = false;
+    longestTail = 0; // letters of the part of a name that is left out last
+    lost = false; // whether a run diverged
+    withStatistics = false; // whether there are groups, of which the spread is shown
+    withBaseline = false; // whether differences are shown
+    places = new Map(); // column -> digits after the point of its longest number, by which all are aligned
+
+    get all() {
+      const values = (metrics) =>
+        metrics.flatMap(([name, ranked]) => (ranked ? [`best:${name}`, `last:${name}`, `step:${name}`] : [`last:${name}`]));
+      const main = this.metrics.filter(([name]) => name === this.main); // beside the name, where no other column moves it away
+      const rest = this.metrics.filter(([name]) => name !== this.main);
+      const own = this.projects.length ? middle : middle.filter((id) => id !== "project");
+      const others = this.keys.filter((key) => !this.differing.includes(key));
+      const config = (keys) => keys.map((key) => `config:${key}`);
+      return [...first, ...values(main), ...config(this.differing), ...values(rest), ...own, ...config(others)];
+    }
+
+    /* The metric that is looked at first: one of an evaluation, one that high or low values of are better, or any. */
+    get main() {
+      const tests = [([name, ranked]) => ranked && MAIN.test(name), ([, ranked]) => ranked, () => true];
+      return tests.map((test) => this.metrics.find(test)).find(Boolean)?.[0] ?? null;
+    }
+
+    /* The columns of a table for which nobody chose any. */
+    get standard() {
+      if (narrow()) return ["name", ...(this.main ? [`last:${this.main}`] : []), "state", "progress"];
+      const some = new Set([...this.differing.slice(0, SHOWN_KEYS).map((key) => `config:${key}`), `best:${this.main}`, `last:${this.main}`]);
+      return this.all.filter((id) => some.has(id) || (shownAtFirst.has(id) && (id !== "group" || this.grouped)));
+    }
+
+    title(id) {
+      if (id.startsWith("config:")) return id.slice(7);
+      if (id.startsWith("last:")) return `${id.slice(5)} · ${say("last")}`;
+      if (id.startsWith("best:")) return `${id.slice(5)} · ${say("best")}`;
+      if (id.startsWith("step:")) return `${id.slice(5)} · ${say("best_at_step")}`;
+      return say(`col_${id}`);
+    }
+
+    /* The title of a column, of metrics of groups with what stands behind ±. */
+    heading(id) {
+      return darkit.groups.METRIC.test(id) ? this.title(id) + this.spread : this.title(id);
+    }
+
+    get spread() {
+      return this.withStatistics ? ` ± ${say(darkit.groups.withInterval() ? "spread_ci" : "spread_std")}` : "";
+    }
+
+    /* The step at which a run reached its best value; null where none is known, and for a group. */
+    bestAt(id, data) {
+      const values = data.stats ? null : data.series[id.slice(5)] ?? data.more?.[id.slice(5)];
+      return values?.[2] ?? null;
+    }
+
+    value(id, data) {
+      if (id.startsWith("config:")) return data.config[id.slice(7)];
+      if (data.stats) return data.stats[id]?.mean ?? null;
+      const values = data.series[id.slice(5)] ?? data.more?.[id.slice(5)];
+      return values?.[id.startsWith("last:") ? 0 : 1] ?? null;
+    }
+
+    /* Finds how many digits after the point the columns of numbers need; returns the columns that need more than before. */
+    measure(ids, rows) {
+      const grown = [];
+      for (const id of ids) {
+        if (!id.includes(":")) continue;
+        const before = this.places.get(id) ?? 0;
+        const most = rows.reduce((sum, data) => Math.max(sum, darkit.digitsAfterPoint(this.value(id, data))), before);
+        if (most > before) grown.push(id);
+        this.places.set(id, most);
+      }
+      return grown;
+    }
+
+    definition(id) {
+      const shared = {colId: id, headerName: this.heading(id), headerTooltip: this.heading(id), comparator: order};
+      if (id.startsWith("config:")) return {...shared, ...this.ofConfig(id)};
+      if (id.includes(":")) return {...shared, ...this.ofMetric(id)};
+      const pinned = (id === "name" || (id === "state" && !narrow())) ? "left" : null;
+      if (id === "note" || id === "problem") shared.tooltipField = id;
+      const width = (narrow() && {state: 96, name: 150, progress: 110}[id]) || this.widths(id) || column[id].width;
+      return {...shared, field: column[id].valueGetter ? undefined : id, ...column[id], pinned, width, minWidth: 60};
+    }
+
+    /* The widths that follow from what is shown: names that are told apart by their ends, and runs that diverged. */
+    widths(id) {
+      if (id === "name") return Math.max(190, Math.min(310, 48 + 7.8 * this.longestTail)) + (this.withStatistics ? 60 : 0);
+      return id === "state" && this.lost ? 138 : 0;
+    }
+
+    ofConfig(id) {
+      const name = id.slice(7);
+      const short = name.slice(name.indexOf(".") + 1);
+      const numeric = this.numeric.has(name);
+      const shown = ({value}) => (typeof value === "number" ? this.aligned(id, value) : value === undefined ? "" : String(value));
+      return {
+        headerName: short, width: Math.max(84, Math.min(240, 44 + 7.2 * short.length)),
+        ...(numeric ? number : {filter: true}),
+        valueGetter: ({data}) => data.config[name], valueFormatter: shown,
+      };
+    }
+
+    ofMetric(id) {
+      const kind = id.slice(0, 4);
+      return {
+        ...number, width: 104 + (this.withStatistics ? 76 : 0) + (this.withBaseline ? 60 : 0) + (kind === "step" ? 66 : 0),
+        headerName: say(kind === "step" ? "best_at_step" : kind) + this.spread,
+        comparator: (...parts) => compared(...parts.slice(0, 5), true, kind !== "last"),
+        valueGetter: ({data}) => this.value(id, data),
+        cellRenderer: darkit.cells[kind],
+        cellRendererParams: {id, shown: (value) => this.aligned(id, value)},
+      };
+    }
+
+    aligned(id, value) {
+      return darkit.aligned(value, this.places.get(id) ?? 0);
+    }
+
+    /* Puts the columns of a metric under one heading where there are those of several. */
+    definitions(ids) {
+      const alone = (one) => ({...one, headerName: one.headerTooltip, width: Math.max(one.width, 40 + 6.6 * one.headerTooltip.length)});
+      const made = narrow() ? [] : [{...darkit.cells.eyeColumn, headerName: say("eye")}];
+      const several = new Set(ids.filter((id) => darkit.groups.METRIC.test(id)).map((id) => id.slice(5))).size > 1;
+      for (const id of ids) {
+        const one = this.definition(id);
+        const name = several && darkit.groups.METRIC.test(id) ? id.slice(5) : null;
+        const before = made.at(-1);
+        if (name !== null && before?.groupId === `series:${name}`) before.children.push(one);
+        else if (name !== null) made.push({groupId: `series:${name}`, headerName: name, headerTooltip: name, marryChildren: false, children: [one]});
+        else made.push(darkit.groups.METRIC.test(id) ? alone(one) : one);
+      }
+      return made.map((one) => (one.children?.length === 1 ? alone(one.children[0]) : one));
+    }
+  }
+
+  darkit.Columns = Columns;
+})();

@@ -1,0 +1,1 @@
+"""The runs in a terminal: ``darkit top``."""

@@ -1,0 +1,110 @@
+"""The receipt of a spiking model: firing rates, silent neurons, synaptic operations, energy and rasters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+
+from darkit.engine.callbacks.base import StepCallback, check_interval, is_due
+from darkit.engine.callbacks.evaluate import StepEvaluate
+from darkit.engine.data.samples import count_samples
+from darkit.engine.device import kept_generators, move_to_device
+from darkit.engine.metrics.gathering import fresh_metrics
+from darkit.engine.metrics.undisturbed import evaluating
+from darkit.engine.spiking.neurons import find_neurons
+from darkit.engine.spiking.receipt import EnergyCosts, Receipt, measure
+from darkit.engine.steps.adapter import Adapter, bare_module
+from darkit.engine.steps.averages import evaluated_weights
+from darkit.engine.steps.sharding import is_sharded
+
+
+class SpikingReceipt(StepCallback):
+    """Add to a step's outputs what the spikes of a model with spiking neurons cost and save, as numbers and media.
+
+    Measured is the first batch of every evaluation, while that computes it. Without a `StepEvaluate`, the training
+    batch of a step is computed once more, in evaluation mode and without effect on the training; in a stock trainer
+    nothing is then measured, and neither are models without spiking neurons or in parts. Of several processes the first
+    one measures its own batch.
+
+    Args:
+        every: Steps between receipts without a `StepEvaluate`; 0 measures the last step only.
+        samples: The samples of the batch whose spikes are drawn.
+        mac_energy: Picojoules of a multiplication with an addition.
+        ac_energy: Picojoules of an addition alone.
+    """
+
+    def __init__(
+        self, every: int = 100, samples: Iterable[int] = (0,), *, mac_energy: float = 4.6, ac_energy: float = 0.9
+    ) -> None:
+        self.every = check_interval("every", every, 0)
+        self.samples = [check_interval("samples", sample, 0) for sample in samples]
+        usual = EnergyCosts()
+        changed = (mac_energy, ac_energy) != (usual.multiplied, usual.accumulated)
+        self.costs = EnergyCosts(mac_energy, ac_energy, "Set by mac_energy and ac_energy.") if changed else usual
+        self._receipt: Receipt | None = None
+        self._module: torch.nn.Module | None = None
+        self._evaluation: StepEvaluate | None = None
+        self._batch: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        module = bare_module(pl_module)
+        if not trainer.is_global_zero or is_sharded(trainer) or not find_neurons(module):
+            return
+        self._module = module
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        self._evaluation = next((one for one in callbacks if isinstance(one, StepEvaluate)), None)
+        if self._evaluation is not None:
+            self._evaluation.observer = self._observe
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._batch = batch
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._batch = None
+
+    def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
+        if self._module is None:
+            return
+        if self._evaluation is None and isinstance(pl_module, Adapter) and is_due(trainer, step, self.every):
+            self._measure_again(trainer, pl_module)
+        receipt, self._receipt = self._receipt, None
+        if receipt is not None:
+            found = {**receipt.values(self.costs), **receipt.media(self.costs)}
+            outputs.update({key: value for key, value in found.items() if key not in outputs})
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._evaluation is not None:
+            self._evaluation.observer = None
+        self._module = self._evaluation = self._receipt = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
+
+    def _observe(self, compute: Callable[[], dict[str, Any]], batch: Any) -> dict[str, Any]:
+        """Measure a batch of an evaluation."""
+        if self._module is None:
+            return compute()
+        values, self._receipt = measure(self._module, compute, self.samples, count_samples(batch))
+        return values
+
+    def _measure_again(self, trainer: Trainer, adapter: Adapter) -> None:
+        """Measure the last training batch."""
+        module, step = adapter.module, adapter.compute.evaluation
+        media = step.take_media()
+        batch = move_to_device(trainer.precision_plugin.convert_input(self._batch), adapter.device)
+        with (
+            kept_generators(),
+            evaluated_weights(trainer),
+            evaluating(module),
+            fresh_metrics(module),
+            torch.no_grad(),
+            trainer.precision_plugin.val_step_context(),
+        ):
+            _, self._receipt = measure(module, lambda: step(batch, 0), self.samples, count_samples(batch))
+        step.take_media()
+        step.media.update(media)

@@ -1,0 +1,103 @@
+"""Fused optimizer kernels: one pass over the weights in a step, instead of several operations for each parameter."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from darkit.engine.steps.parts import is_split
+from darkit.errors import ConfigError
+
+_DEVICES = ("cpu", "cuda", "mps")
+_WITHOUT_MPS = (torch.optim.Adagrad,)
+_SCALED = "16-mixed"
+
+
+def use_fused(
+    model: nn.Module,
+    cls: type[Optimizer],
+    parameters: Sequence[Tensor],
+    setting: bool | str,
+    precision: str,
+    recorded: bool | None = None,
+) -> bool:
+    """Return whether a run's optimizer uses its fused kernel.
+
+    The results of both kinds of kernels differ by rounding errors. So ``auto`` keeps what a resumed run has used.
+
+    Args:
+        model: The model.
+        cls: The class of the optimizer.
+        parameters: Its parameters, on their devices.
+        setting: `TrainerConfig.fused`.
+        precision: `TrainerConfig.precision`.
+        recorded: What the run has used so far, or None for a new run.
+
+    Raises:
+        ConfigError: The fused kernel is asked for, or was used so far, but is not available here.
+    """
+    if setting is False or (setting != True and recorded is False):  # noqa: E712 - "auto" is true
+        return False
+    problem = _why_not(model, cls, parameters, precision)
+    if setting is True and problem:
+        raise ConfigError(f"fused=true is not possible: {problem}. Use fused='auto'.")
+    if recorded and problem:
+        raise ConfigError(
+            f"The run was trained with a fused optimizer kernel, which is not possible here: {problem}. fused=false "
+            "with resume_overrides=true resumes without it, which is not an exact continuation."
+        )
+    return not problem
+
+
+def refuse_other_kernel(optimizer: Optimizer, setting: bool | str) -> None:
+    """Refuse a setting that contradicts the user's own optimizer, which is used as it is. Raises `ConfigError`."""
+    if isinstance(setting, bool) and any(bool(group.get("fused")) != setting for group in optimizer.param_groups):
+        raise ConfigError(
+            f"fused={str(setting).lower()} does not apply to the given {type(optimizer).__name__}: give its "
+            "constructor fused=, or leave fused='auto'."
+        )
+
+
+def recorded_fused(content: Mapping[str, Any]) -> bool | None:
+    """Return whether the optimizer in a checkpoint used its fused kernel; None if it has no optimizer with the choice.
+
+    Args:
+        content: The checkpoint, or empty.
+    """
+    saved = content.get("optimizer_state_dict")
+    groups = saved.get("param_groups", ()) if isinstance(saved, Mapping) else ()
+    found = [bool(group["fused"]) for group in groups if "fused" in group]
+    return all(found) if found else None
+
+
+def with_kernel(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved state whose groups use the kernel that an optimizer was made with."""
+    groups = [
+        {**group, "fused": own["fused"]} if "fused" in group and bool(group["fused"]) != bool(own["fused"]) else group
+        for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True)
+    ]
+    return {**saved, "param_groups": groups}
+
+
+def _why_not(model: nn.Module, cls: type[Optimizer], parameters: Iterable[Tensor], precision: str) -> str:
+    """Return why an optimizer's fused kernel cannot be used, or an empty text."""
+    if "fused" not in inspect.signature(cls).parameters:
+        return f"{cls.__name__} has none"
+    if precision == _SCALED:
+        return f"with precision={_SCALED!r} it would step with gradients that are still scaled"
+    for parameter in parameters:
+        device = parameter.device.type
+        if is_split(parameter):
+            return "the model is split over processes"
+        if not parameter.is_floating_point():
+            return f"a parameter is {str(parameter.dtype).removeprefix('torch.')}"
+        if device not in _DEVICES or (device == "mps" and cls in _WITHOUT_MPS):
+            return f"{cls.__name__} has none on {device!r}"
+    if any(getattr(part, "sparse", False) is True for part in model.modules()):
+        return "it takes no sparse gradients"
+    return ""

@@ -1,0 +1,5 @@
+"""The dashboard beside TensorBoard, in a real browser."""
+
+from frame import Suite
+
+SUITE = Suite(program="dashboard.py", short=("--seconds", "15", "--minutes", "1"))

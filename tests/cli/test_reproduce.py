@@ -1,0 +1,245 @@
+"""``darkit reproduce``: equal from what was recorded, and the name of whatever was planted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkit.cli.main import main
+from darkit.runs import load
+from tests.children import Zygote
+from tests.cli.parts import NUMBERS, refused
+
+MODEL = """import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.2), torch.nn.Linear(8, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+SCRIPT = """import os
+from pathlib import Path
+
+import torch
+from net import Net
+from untracked import samples
+
+import darkit
+
+x = samples() * float(Path("data/scale.txt").read_text())
+settings = {"max_step": 12, "save_step_interval": 4, "lr": 0.01, "batch_size": 8, "device": "cpu", "tensorboard": False}
+seed = int(os.environ.get("SEED", "0"))
+darkit.fit(Net(), (x, x.sum(1, keepdim=True)), loss=torch.nn.functional.mse_loss, name="one", seed=seed, **settings)
+raise SystemExit("after the training")
+"""
+UNTRACKED = """import torch
+
+
+def samples():
+    return torch.randn(32, 4, generator=torch.Generator().manual_seed(1))
+"""
+Reproduce = Callable[..., tuple[int, str]]
+
+
+def git(folder: Path, *words: str) -> None:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", "-C", str(folder), *identity, *words], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def trained(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with changes, untracked code and data, in whose folder ``work`` a run was trained."""
+    folder = tmp_path_factory.mktemp("trained") / "repository"
+    (folder / "work" / "data").mkdir(parents=True)
+    git(folder, "init", "-q")
+    (folder / "work" / "net.py").write_text(MODEL.replace("0.2", "0.7"))
+    (folder / "work" / "go.py").write_text(SCRIPT)
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "one")
+    (folder / "work" / "net.py").write_text(MODEL)
+    (folder / "work" / "untracked.py").write_text(UNTRACKED)
+    (folder / "work" / "data" / "scale.txt").write_text("2")
+    environment = os.environ | {"DARWIN_KIT_HOME": str(folder.parent / "home")}
+    done = subprocess.run(
+        [zygote.python, "go.py"], cwd=folder / "work", env=environment, capture_output=True, text=True, check=False
+    )
+    assert "after the training" in done.stderr, done.stderr
+    for name in ("net.py", "go.py", "untracked.py"):
+        (folder / "work" / name).write_text("raise RuntimeError('the code of today')")
+    return folder
+
+
+@pytest.fixture
+def reproduce(
+    trained: Path, zygote: Zygote, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Reproduce:
+    """Call the command on a copy of the run."""
+    shutil.copytree(trained.parent / "home", home)
+    monkeypatch.setattr(sys, "executable", zygote.python)
+
+    def call(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        code = main(["reproduce", "one", *words])
+        out, err = capsys.readouterr()
+        return code, out + err
+
+    return call
+
+
+def change(name: str, act: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a file of the run."""
+    path = load("one").path / name
+    content = json.loads(path.read_text())
+    act(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_run_comes_out_the_same_from_commit_diff_and_untracked_files(trained: Path, reproduce: Reproduce) -> None:
+    code, said = reproduce("--steps", "9")
+    assert code == 0, said
+    assert "EQUAL: 9 rows and 2 checkpoints of steps 1 to 9 are the same bit for bit." in said
+    assert "its changes, untracked work/untracked.py" in said
+    assert "not tracked by git, so as they are today: work/data/" in said
+    assert "environment:" not in said
+    listed = subprocess.run(["git", "worktree", "list"], cwd=trained, capture_output=True, text=True, check=True)
+    assert len(listed.stdout.splitlines()) == 1
+
+
+def test_steps_are_repeated_from_a_checkpoint(reproduce: Reproduce) -> None:
+    code, said = reproduce("--from", "iter-4", "--steps", "5")
+    assert code == 0, said
+    assert "EQUAL: 5 rows and 1 checkpoints of steps 5 to 9 are the same bit for bit." in said
+
+
+def test_a_changed_line_is_named_where_it_first_matters(reproduce: Reproduce) -> None:
+    old, new = "+        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.2)", "Dropout(0.3)"
+
+    def plant(info: dict[str, Any]) -> None:
+        assert old in info["git"]["diff"]
+        info["git"]["diff"] = info["git"]["diff"].replace(old, old.replace("Dropout(0.2)", new))
+
+    change("run.json", plant)
+    code, said = reproduce("--steps", "5")
+    assert code == 2
+    assert "was not recorded by this darkit home, or was changed since" in said
+    code, said = reproduce("--steps", "5", "--trust")
+    assert code == 1, said
+    assert "DIFFERENT: step 1 is the first that differs, in column train_loss: " in said
+    assert "The largest deviation is " in said
+
+
+def test_a_changed_package_is_named(reproduce: Reproduce) -> None:
+    change("environment.json", lambda content: content["packages"].update(torch="1.0", gone="2.0"))
+    code, said = reproduce("--steps", "1")
+    assert code == 0, said
+    assert "environment: torch 1.0 -> " in said
+    assert "environment: gone 2.0 -> None" in said
+
+
+def test_a_changed_seed_and_changed_data_are_named(
+    trained: Path, reproduce: Reproduce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEED", "1")
+    scale = trained / "work" / "data" / "scale.txt"
+    scale.write_text("3")
+    try:
+        code, said = reproduce("--steps", "2")
+    finally:
+        scale.write_text("2")
+    assert code == 1, said
+    assert "trainer.seed: 0 -> 1" in said
+    assert "data.fingerprint: " in said
+    assert "DIFFERENT: step 1" in said
+
+
+def test_what_was_not_recorded_is_refused_in_a_sentence(
+    reproduce: Reproduce, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refusal(act: Callable[[dict[str, Any]], Any], *words: str) -> str:
+        kept = (load("one").path / "run.json").read_text()
+        change("run.json", act)
+        said = refused(capsys, "reproduce", "one", "--trust", *words)
+        (load("one").path / "run.json").write_text(kept)
+        return said
+
+    assert "too large" in refusal(lambda info: info["git"].update(diff="x\n[7 more characters left out]"))
+    assert "in no git repository" in refusal(lambda info: info["git"].update(commit="1" * 40))
+    assert "cannot be applied" in refusal(lambda info: info["git"].update(diff="no diff"))
+    assert "by a script from stdin" in refusal(lambda info: info.update(command=["python", "-"]))
+    assert "its working directory is missing" in refusal(lambda info: info.update(git={}, folder="/nowhere"))
+    assert "start_run" in refusal(lambda info: info.update(made_by="start_run"), "--from", "4")
+    assert "has no code" in refusal(lambda info: info.update(origin={"kind": "wandb"}))
+    assert refused(capsys, "reproduce", "one", "--steps", "0") == "--steps must be at least 1, not 0."
+
+
+def test_an_untracked_file_of_a_stranger_stays_inside(tmp_path: Path) -> None:
+    from darkit.reproduction.code import _write_files
+
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "link").symlink_to(tmp_path)
+    names = ["../out.py", "link/out.py", str(tmp_path / "out.py"), "in/side.py"]
+    assert _write_files(tmp_path / "code", dict.fromkeys(names, "x")) == ["in/side.py"]
+    assert not (tmp_path / "out.py").exists()
+
+
+def test_darkit_train_and_a_fork_come_out_the_same(
+    home: Path, zygote: Zygote, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", zygote.python)
+    words = [*NUMBERS, "name=parent", "trainer.save_step_interval=2", "trainer.log_step_interval=1"]
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "darkit", *words])
+    assert main(words) == 0
+    words = ["train", "fork=parent:2", "trainer.lr=1e-2", "trainer.max_step=6", "name=child"]
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "darkit", *words])
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main(["reproduce", "parent", "--steps", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "not in a git repository" in out
+    assert "EQUAL: 3 rows and 1 checkpoints of steps 1 to 3" in out
+    shutil.rmtree(load("parent").path)
+    assert main(["reproduce", "child"]) == 0
+    assert "EQUAL: 4 rows and 2 checkpoints of steps 3 to 6" in capsys.readouterr().out
+
+
+SPIKE = """import torch, darkit
+x = torch.randn(48, 3, generator=torch.Generator().manual_seed(1))
+y = 2 * x
+y[26] *= 1000
+data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=2)
+darkit.fit(torch.nn.Linear(3, 3), data, loss=torch.nn.functional.mse_loss, name="one", max_step=20, device="cpu",
+    save_step_interval=4, spike_policy="rewind", spike_window=6, spike_threshold=1000, tensorboard=False)
+"""
+
+
+def test_a_rewind_after_a_loss_spike_is_repeated_too(
+    zygote: Zygote,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "go.py").write_text(SPIKE)
+    environment = os.environ | {"DARWIN_KIT_HOME": str(home)}
+    subprocess.run([zygote.python, "go.py"], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert [(spike["step"], spike["checkpoint_step"]) for spike in load("one").info["spikes"]] == [(14, 12)]
+    monkeypatch.setattr(sys, "executable", zygote.python)
+    assert main(["reproduce", "one", "--steps", "20"]) == 0
+    assert "EQUAL: 20 rows and 5 checkpoints of steps 1 to 20 are the same" in capsys.readouterr().out
+    assert main(["reproduce", "one", "--steps", "13"]) == 0
+    out = capsys.readouterr().out
+    assert "After step 14 a loss spike was noticed: steps up to 12 are repeated." in out
+    assert "of steps 1 to 12 are the same" in out
