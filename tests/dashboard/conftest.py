@@ -138,9 +138,8 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         return page
 
     yield open_one
-    for context, _ in _opened:
-        context.close()
-    _opened.clear()
+    while _opened:
+        _opened.pop()[0].close()
     assert not wrong, "\n".join(wrong)
 
 

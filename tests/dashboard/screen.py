@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page, expect
+from contextlib import suppress
+
+from playwright.sync_api import Locator, Page, expect
 
 
 def drawn(page: Page, charts: int) -> None:
     """Wait until so many charts are drawn; further down there may be others."""
     expect(page.locator(".plot[data-drawn]:not(.parallel)").nth(charts - 1)).to_be_attached()
+
+
+def point_at(chart: Locator, x: float, y: float) -> None:
+    """Hold the pointer over a part of a chart (0 to 1 in each direction) until the page shows the values there.
+
+    Charts further up that are drawn meanwhile move the chart away from below the pointer.
+    """
+    place = chart.locator(".nsewdrag")
+    for _ in range(20):
+        size = place.bounding_box()
+        assert size is not None
+        place.hover(position={"x": size["width"] * x, "y": size["height"] * y})
+        with suppress(AssertionError):
+            expect(chart.page.locator(".hover-box .hover-row").first).to_be_attached(timeout=1000)
+            return
+    raise AssertionError("the chart shows no values")
 
 
 def trace(page: Page, chart: str, run: str, kind: str = "raw") -> dict[str, list[float]]:

@@ -15,6 +15,7 @@ from darkit.runs import files
 from darkit.runs.notes import Notes, write_notes
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import STARTED, make_run
+from tests.dashboard.screen import point_at
 
 EVIL = "evil.example"
 PAYLOADS = [
@@ -138,10 +139,7 @@ def test_no_payload_does_anything_anywhere(dashboard: Served, open_page: Open) -
         card = page.locator(".chart-card").nth(index)
         card.scroll_into_view_if_needed()
         expect(card.locator(".plot[data-drawn]")).to_have_count(1)
-        box = card.locator(".plot").bounding_box()
-        assert box is not None
-        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        expect(page.locator(".hover-box .hover-row").first).to_be_attached()
+        point_at(card, 0.5, 0.5)
     page.locator("#config-grid").scroll_into_view_if_needed()
     assert_inert(page)
     for name in names[::10]:

@@ -15,7 +15,7 @@ from darkit.dashboard.texts.numbers import number_text
 from darkit.runs import files
 from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import add_columns, make_run
-from tests.dashboard.screen import drawn, trace
+from tests.dashboard.screen import drawn, point_at, trace
 
 Open = Callable[..., Page]
 NUMBERS = [
@@ -157,6 +157,7 @@ def test_values_are_shown_wherever_the_pointer_is_on_a_chart(home_of_metrics: Se
     page = open_page(home_of_metrics.address + "/run/snn")
     drawn(page, 2)
     plot = page.locator('[data-chart="val_loss"] .plot')  # six points on the whole width
+    point_at(page.locator('[data-chart="val_loss"]'), 0.02, 0.1)
     box = plot.locator(".nsewdrag").bounding_box()
     assert box is not None
     for part in range(1, 24):

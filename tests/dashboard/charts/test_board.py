@@ -12,7 +12,7 @@ from darkit.dashboard.charts.colours import PALETTE, places_of
 from darkit.runs.notes import read_notes
 from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import add_columns, make_run
-from tests.dashboard.screen import drawn
+from tests.dashboard.screen import drawn, point_at
 
 Open = Callable[..., Page]
 NAMES = ("one", "two", "three")
@@ -107,10 +107,7 @@ def test_the_values_under_the_pointer_are_sorted_the_nearest_stands_out_and_ever
     page = open_page(f"{home_of_layers.address}/compare?{'&'.join(f'run={name}' for name in NAMES)}&show=level|loss")
     drawn(page, 3)
     card = page.locator('[data-chart="level"]')
-    card.scroll_into_view_if_needed()
-    box = card.locator(".nsewdrag").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.52)
+    point_at(card, 0.5, 0.52)
     rows = page.locator(".hover-box .hover-row")
     expect(rows.locator(".hover-name")).to_have_text(["three", "two", "one"])
     expect(page.locator(".hover-box .hover-row.nearest .hover-name")).to_have_text("two")
@@ -121,6 +118,8 @@ def test_the_values_under_the_pointer_are_sorted_the_nearest_stands_out_and_ever
     assert page.evaluate(faded)[:3] == ["0.22", "", "0.22"]
     lines = page.locator(".cursor-line")
     expect(lines).to_have_count(3)
+    box = card.locator(".nsewdrag").bounding_box()
+    assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 2)
     expect(page.locator(".hover-box")).to_contain_text("checkpoint iter-150-ckpt")
     page.mouse.move(5, 5)
