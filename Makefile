@@ -16,7 +16,7 @@ train: $(VENV)/run ## Train the default run: a small GPT on English text (ARGS="
 	@$(BIN)/python -m darkit.train $(ARGS)
 
 test: $(VENV)/test tools chromium nginx ## Run all tests (ARGS="tests/runs -k lock")
-	@$(BIN)/python -m pytest -q -n 2 --dist=worksteal $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist=worksteal --timeout=900 $(ARGS)
 
 check: $(VENV)/test docs ## Check format, lint, types and the documentation's links
 	@$(BIN)/ruff format --check .

@@ -31,6 +31,29 @@ def pytest_configure(config: pytest.Config) -> None:
         compileall.compile_dir(CHECKOUT / "darkit", quiet=2, rx=re.compile("template"))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a failure when it happens: a suite that is cut off does not come to its summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        said = getattr(report.longrepr, "reprcrash", None) or str(report.longrepr)[-500:]
+        print(f"\n{report.nodeid} ({report.when}): {said}", file=sys.__stdout__, flush=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave all but ``few(n)`` evenly spread cases of a test to ``make soak``; cases that are named are all run."""
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("few") is not None:
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in tests.values():
+        count = cases[0].get_closest_marker("few").args[0]  # type: ignore[union-attr]
+        kept = {round(place * (len(cases) - 1) / max(1, count - 1)) for place in range(count)}
+        for place, case in enumerate(cases):
+            if place not in kept:
+                case.add_marker(pytest.mark.soak)
+
+
 def pytest_collection_finish() -> None:
     """Leave out of every later search for garbage what lives as long as the process."""
     gc.freeze()

@@ -104,6 +104,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("page", pages_with("python"))
 def test_the_python_of_a_page_runs_from_top_to_bottom(page: str, folder: Path, zygote: Zygote) -> None:
     script = folder / "page.py"
@@ -111,6 +112,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page: str, folder: Path, z
     run(zygote, [zygote.python, str(script)], page, folder)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("page", pages_with("bash"))
 def test_the_commands_of_a_page_run_from_top_to_bottom(page: str, folder: Path, zygote: Zygote) -> None:
     script = folder / "page.sh"

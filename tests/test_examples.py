@@ -85,6 +85,7 @@ def test_three_lines_learn_the_same(python: str, monkeypatch: pytest.MonkeyPatch
     assert_reproduces(python, monkeypatch)
 
 
+@pytest.mark.soak
 def test_own_text_becomes_a_model_that_goes_on_with_a_prompt(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = run_example(python, "own_text.py")
     (run,) = darkit.runs()
@@ -96,6 +97,7 @@ def test_own_text_becomes_a_model_that_goes_on_with_a_prompt(python: str, monkey
     assert_reproduces(python, monkeypatch)
 
 
+@pytest.mark.soak
 def test_a_spiking_language_model_tells_what_it_saves(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = run_example(python, "spiking_language_model.py")
     (loss,), (unigram,) = numbers(lines, "val_loss"), numbers(lines, "unigram model")

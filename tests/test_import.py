@@ -93,6 +93,7 @@ def test_the_package_says_that_it_is_typed() -> None:
     assert Path(darkit.__file__).with_name("py.typed").is_file()
 
 
+@pytest.mark.soak
 def test_every_module_can_be_the_first_that_is_imported() -> None:
     script = """
 import importlib, pkgutil, sys

@@ -178,6 +178,7 @@ DEEPER = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("file", [*STRUCTURED, MANIFEST])
 def test_no_field_of_a_run_is_believed(place: Place, capsys: pytest.CaptureFixture[str], file: str) -> None:
     chosen = list(fields(place, file, every_value=False))
@@ -194,6 +195,7 @@ def test_no_field_of_a_run_is_believed(place: Place, capsys: pytest.CaptureFixtu
     look(place, capsys, hostile, DEEPER[file][1:])
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", [*NAMES, MANIFEST, "iter-4-ckpt.pth", "iter-9-ckpt.pth"])
 def test_no_file_of_a_run_is_followed_waited_for_or_read_without_end(
     place: Place, capsys: pytest.CaptureFixture[str], name: str

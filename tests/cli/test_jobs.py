@@ -113,6 +113,7 @@ def sweep(python: str, *words: str) -> Iterator[subprocess.Popen[str]]:
         yield it
 
 
+@pytest.mark.soak
 def test_a_joblib_sweep_of_which_a_job_failed_says_so_and_stops_when_its_parent_is_told_to(
     python: str, home: Path
 ) -> None:

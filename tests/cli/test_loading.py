@@ -88,6 +88,7 @@ def imported(home: Path, trained: set[str]) -> dict[str, set[str]]:
     return {name: set(modules) for name, modules in child(script, home).items()}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("command", ["runs", "show", "stop", "start"])
 def test_commands_that_read_runs_import_neither_torch_nor_lightning(
     imported: dict[str, set[str]], command: str

@@ -187,6 +187,7 @@ def test_a_sweep_without_its_runs_or_with_other_config_files_is_kept_as_it_is(
     assert (home / "sweeps" / "s" / "best.json").read_bytes() == best
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -247,6 +248,7 @@ def middle(home: Path, sweep: str) -> bool:
     return len(rows) >= 1 and len(runs) == 2 and any(Run(path).status == "running" for path in runs)
 
 
+@pytest.mark.soak
 def test_a_sweep_that_is_killed_and_run_again_finishes_as_if_it_had_not_been(home: Path, zygote: Zygote) -> None:
     words = ["sweep", *LONG, "sweep.trials=2", "sweep.seed=3"]
     child = zygote.start(["-m", "darkit", *words, "name=killed"], home)

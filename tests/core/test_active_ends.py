@@ -140,6 +140,7 @@ run._session.writer.wait()
         assert steps(home) == [1, 2, 3]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("raised", "state", "reason"),
     [

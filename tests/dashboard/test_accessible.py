@@ -23,6 +23,7 @@ def check(page: Page, where: str, wrong: list[str]) -> None:
         wrong.append(f"{where}: {violation['id']}: {violation['help']}\n  " + "\n  ".join(places))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dark", [False, True])
 def test_no_page_has_a_violation(runs: Served, open_page: Open, dark: bool) -> None:
     wrong: list[str] = []

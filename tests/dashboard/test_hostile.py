@@ -135,6 +135,7 @@ def test_invalid_unicode_is_replaced(home: Path) -> None:
     assert read_view({"group": [odd]}).group == ("?",)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_no_file_of_a_run_is_waited_for_followed_or_read_without_end(home: Path, kind: str) -> None:
     root = home / "base"

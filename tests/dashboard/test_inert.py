@@ -163,6 +163,7 @@ def visit(page: Page, dashboard: Served, name: str) -> None:
         assert_inert(page)
 
 
+@pytest.mark.soak
 def test_payloads_are_text_in_dialogs_messages_and_the_list_of_columns(dashboard: Served, open_page: Open) -> None:
     names = poisoned(dashboard.root)
     page = open_page(dashboard.address + "/")

@@ -84,6 +84,7 @@ def test_a_cell_shows_the_page_through_jupyters_proxy(home: Path, browser_page: 
         assert page.locator("iframe").bounding_box()["height"] == pytest.approx(702, abs=3)  # type: ignore[index]
 
 
+@pytest.mark.soak
 def test_without_a_proxy_the_page_is_shown_directly_where_it_is_allowed_and_else_linked(
     home: Path, browser_page: Page, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ Open = Callable[..., Page]
 ASSETS = Path(darkit.dashboard.__file__).parent / "assets"
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("wide", [False, True])

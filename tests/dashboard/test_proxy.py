@@ -110,6 +110,7 @@ def visit(open_page: Open, base: str) -> None:
         walk(context.pages[0], base)
 
 
+@pytest.mark.soak
 def test_the_pages_work_behind_nginx_that_takes_its_path_away_or_keeps_it(
     behind: Served, open_page: Open, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def broken_and_resumed(data: Callable[[], Any], place: str, after: int, **option
     return run_one(data, "broken", save_step_interval=0, resume=True, **options)
 
 
+@pytest.mark.few(3)
 @pytest.mark.filterwarnings("ignore:The data differs")
 @pytest.mark.parametrize("kind", DATA)
 def test_a_training_that_an_error_interrupted_resumes_exactly(kind: str) -> None:
@@ -290,6 +291,7 @@ class Early(lightning.Callback):
         raise Fails("early")
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("model", "data", "options"),
     [

@@ -28,6 +28,7 @@ class Once(IterableDataset[Any]):
         return self.samples
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("leaving", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
 def test_a_data_worker_that_leaves_is_told_as_a_worker_that_died(leaving: BaseException) -> None:
     class Leaves(Augmented):

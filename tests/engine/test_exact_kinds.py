@@ -61,6 +61,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_resumes_bit_for_bit(case: str) -> None:
     data, options = CASES[case]

@@ -71,6 +71,7 @@ def assert_continues(parent: Run, child: Run, step: int) -> None:
         assert [one for one in found if one[0] not in ignored] == []
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("case", CASES)
 def test_an_unchanged_fork_equals_its_parent_from_any_step(case: str) -> None:
     data, options = CASES[case]
@@ -81,6 +82,7 @@ def test_an_unchanged_fork_equals_its_parent_from_any_step(case: str) -> None:
         assert child.fork["changes"] == {}
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("kind", ["metrics", "validation inside epochs", "accumulation"])
 def test_a_lightning_module_is_forked_exactly(kind: str) -> None:

@@ -60,6 +60,7 @@ def assert_same_log(folder: Path, name: str) -> None:
         )
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", ["accumulated", "clipped", "plateau", "early", "uneven"])
 def test_two_processes_end_with_the_weights_and_rows_of_one(trained: Both, name: str) -> None:
     folder, one, two = trained
@@ -103,6 +104,7 @@ def test_clipping_and_averaging_did_something(trained: Both) -> None:
     assert moved <= 6 * 0.3 * 0.05 * 1.001, "six steps, each of at most the clipped length"
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["limited", "single", "loader", "stream", "metered"])
 def test_a_validation_of_two_processes_has_the_result_of_one(validated: Both, name: str) -> None:
     folder, *_ = validated

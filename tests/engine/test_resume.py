@@ -93,6 +93,7 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.few(9)
 @pytest.mark.parametrize("case", CASES)
 def test_resuming_from_any_step_is_bit_for_bit_as_without_a_break(case: str) -> None:
     data, options = CASES[case]
@@ -103,6 +104,7 @@ def test_resuming_from_any_step_is_bit_for_bit_as_without_a_break(case: str) -> 
         assert_same(straight, run_one(data, name, resume=True, save_step_interval=0, **options))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_schedule_goes_on_where_it_was(schedule: str) -> None:
     options = {"scheduler": SCHEDULES[schedule], "optimizer": adamw()}
@@ -152,6 +154,7 @@ class StopAtEpoch(StopAt):
         self.look(trainer)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("stop", "data", "accumulate"),
     [

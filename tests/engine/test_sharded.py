@@ -299,6 +299,7 @@ def continued(ranks: int) -> None:
     train("straight", ranks, Words(0.3), resume=True, max_step=8)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_killed_in_a_save_costs_nothing_that_was_saved(
     runs: Path, zygote: Zygote, tmp_path: Path, rank: int

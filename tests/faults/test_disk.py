@@ -111,6 +111,7 @@ def test_killed_at_each_call_of_a_save_the_old_or_the_new_file_is_there(
         assert traced.version() in (1, 2), number
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EACCES"])
 @pytest.mark.parametrize("call", ["openat", "write", "fsync", "rename"])
 def test_an_error_at_each_call_of_a_save_is_a_typed_one_and_leaves_whole_files(

@@ -82,6 +82,7 @@ def train(name: str, folder: Path, workers: int, *callbacks: lightning.Callback,
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("workers", "cases"), [(0, 14), (2, 6)])
 def test_resumed_at_random_steps_everything_is_as_in_the_straight_run(tmp_path: Path, workers: int, cases: int) -> None:
     straight = train("straight", tmp_path, workers)

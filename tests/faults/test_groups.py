@@ -57,6 +57,7 @@ def assert_stopped(run: Path, name: str) -> None:
     assert problems(run) == []
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("context", "options", "number", "times"),
     [
@@ -85,6 +86,7 @@ def test_a_signal_to_the_group_stops_and_saves_whatever_it_does_to_the_workers(
             assert "Traceback" not in child.output
 
 
+@pytest.mark.soak
 def test_timeout_which_signals_its_child_twice_stops_it_once(home: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(TRAIN.format(context="fork", options=USUAL))

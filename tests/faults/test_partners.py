@@ -29,6 +29,7 @@ def run_in(home: Path) -> Run:
     return Run(home / "base" / "run")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -92,6 +93,7 @@ def straight(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run_in(folder)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(3, 100))])
 def test_a_process_killed_at_random_loses_no_checkpoint_and_the_resumed_run_is_exact(
     several: Several, home: Path, straight: Run, seed: int

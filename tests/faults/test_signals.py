@@ -142,6 +142,7 @@ def test_an_interpreter_at_which_somebody_sits_survives_ctrl_c(home: Path) -> No
     assert darkit.load("run").status == "stopped"
 
 
+@pytest.mark.soak
 def test_two_interrupts_leave_an_interpreter_alive_and_the_last_step_saved(home: Path) -> None:
     code = (
         "import time, torch\nbackward, calls = torch.Tensor.backward, []\ndef slow(loss, *rest, **named):\n"

@@ -277,6 +277,7 @@ def wait_for_step(home: Path, step: int, child: Child) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.soak
 def test_a_killed_training_is_crashed_and_its_resume_is_what_would_have_followed(
     warm: Zygote, home: Path, tmp_path: Path
 ) -> None:
@@ -298,6 +299,7 @@ def test_a_killed_training_is_crashed_and_its_resume_is_what_would_have_followed
     assert darkit.load("mine").status == "finished"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_process_after_a_saved_step(
     warm: Zygote, home: Path, tmp_path: Path, number: signal.Signals
@@ -322,6 +324,7 @@ def test_an_error_is_in_the_status_with_its_traceback(warm: Zygote, home: Path, 
     assert "in fail" in details.traceback
 
 
+@pytest.mark.soak
 def test_of_two_processes_the_first_writes_and_both_stop(warm: Zygote, home: Path, tmp_path: Path) -> None:
     code = """
     import os, signal, sys

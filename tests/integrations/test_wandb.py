@@ -281,6 +281,7 @@ def test_an_exit_code_is_a_crash(home: Path) -> None:
     assert (details.state, details.reason) == ("crashed", "RuntimeError: finish(exit_code=3)")
 
 
+@pytest.mark.soak
 def test_a_script_that_fails_without_finish_is_crashed_and_keeps_its_summary(home: Path, tmp_path: Path) -> None:
     code = """
     import darkit.integrations.wandb as wandb

@@ -40,6 +40,7 @@ def test_a_dashboard_in_the_background_imports_nothing_of_the_working_directory(
         assert main(["stop-server"]) == 0
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("module", ["darkit", "darkit.cli.verify_child"])
 def test_other_processes_begin_without_it_too(planted: Path, module: str) -> None:
     words = ("--version",) if module == "darkit" else ("batches", "--version")

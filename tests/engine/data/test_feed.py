@@ -144,6 +144,7 @@ WITH_WORKERS: dict[str, Callable[[], Feed]] = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("kind", WITH_WORKERS)
 def test_workers_load_the_same_from_any_position(kind: str) -> None:
     first = Training(WITH_WORKERS[kind]())

@@ -120,6 +120,7 @@ def test_fewer_samples_than_devices_are_refused(short: str) -> None:
         make_loaders(data, val, TrainerConfig(device_num=2))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("purpose", ["training", "validation"])
 def test_samples_of_different_shapes_are_refused_in_one_sentence(purpose: str, workers: int) -> None:

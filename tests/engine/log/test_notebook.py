@@ -41,6 +41,7 @@ def cell(home: Path) -> Iterator[list[dict[str, Any]]]:
         manager.shutdown_kernel(now=True)
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore")
 def test_a_cell_shows_one_output_with_bar_and_chart_that_is_replaced_until_the_end(
     cell: list[dict[str, Any]],

@@ -29,6 +29,7 @@ TUTORIALS: dict[str, tuple[Callable[[], nn.Module], Any, Any]] = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_a_tutorial_goes_on_exactly_is_measured_and_predicts_by_name(
     name: str, capsys: pytest.CaptureFixture[str]

@@ -130,6 +130,7 @@ def test_reduce_on_plateau_is_stepped_with_each_new_value_of_its_metric(form: An
     assert equal_weights(ours, theirs)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("scheduler", "data", "accumulate"),
     [

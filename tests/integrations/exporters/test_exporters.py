@@ -207,6 +207,7 @@ def test_what_cannot_be_written_is_refused(name: str, run: Run, capsys: pytest.C
     assert not list(Path().iterdir())
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["tensorboard", "csv", "parquet", "mlflow"])
 def test_a_hostile_run_is_exported_or_refused_in_one_sentence(
     name: str, run: Run, capsys: pytest.CaptureFixture[str]

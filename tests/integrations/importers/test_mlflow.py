@@ -105,6 +105,7 @@ def values(history: dict[str, Any]) -> dict[str, list[tuple[int, Any]]]:
     return expected({name: one for name, one in pairs.items() if not name.startswith("system/")})
 
 
+@pytest.mark.few(1)
 def test_the_values_are_those_of_mlflows_client(store: Path, api: dict[str, Any]) -> None:
     outcomes = imported(store)
     assert sorted((outcome.name, outcome.state) for outcome in outcomes) == [

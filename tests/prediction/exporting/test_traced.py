@@ -119,6 +119,7 @@ def close(found: Tensor, wanted: Tensor) -> bool:
     return torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("rows", [1, 7])
 def test_convolutions_answer_alike_for_batches_of_any_size(home: Path, tmp_path: Path, format: str, rows: int) -> None:
@@ -128,6 +129,7 @@ def test_convolutions_answer_alike_for_batches_of_any_size(home: Path, tmp_path:
     assert close(exported(format, tmp_path, batch), wanted)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", ["gpt2", "lora"])
 def test_models_of_transformers_take_named_sequences_of_any_length(
@@ -289,6 +291,7 @@ def _own_models() -> dict[str, tuple[Callable[[], nn.Module], Tensor]]:
     }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", ["gpt", "lstm", "mlp", "snn", "spikebert", "spikegpt"])
 def test_darkits_own_models_are_exported(home: Path, tmp_path: Path, format: str, name: str) -> None:
