@@ -44,7 +44,7 @@ def test_a_run_saves_and_ends_as_stopped_and_the_command_waits_for_it(
     slow, codes = Slow(), []
 
     def stop() -> None:
-        assert slow.started.wait(20)
+        assert slow.started.wait(60)
         codes.append(main(["stop", "run", *([] if wait else ["--no-wait"])]))
 
     asker = threading.Thread(target=stop)

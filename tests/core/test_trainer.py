@@ -247,7 +247,7 @@ def test_a_server_that_is_asked_for_shows_the_run_beside_its_training(
     address = capsys.readouterr().out.split()[-1]
     trainer.train(samples(8))
     assert darkit.load("served").status == "finished"
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=20) as page:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=60) as page:
         assert page.status == 200
     assert stop(home) == address
 

@@ -23,7 +23,7 @@ from darkit.runs.roots import Root
 from tests.dashboard.parts import make_run
 
 SPIKE = 1234  # the step at which one of the runs jumps
-PATIENCE = 20_000  # milliseconds; two test processes share two cores
+PATIENCE = 60_000  # milliseconds; two test processes share two cores
 expect.set_options(timeout=PATIENCE)
 _opened: list[tuple[BrowserContext, str]] = []  # the pages of the running test, with their addresses
 
@@ -45,7 +45,7 @@ def served(
     server = server_of(create_app(roots, token=token, homes=homes, access=access or Access()))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not server.started:
         assert thread.is_alive(), "the server did not start"
         assert time.monotonic() < deadline, "the server did not start in time"

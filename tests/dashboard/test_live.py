@@ -49,7 +49,7 @@ def training(python: str, home: Path) -> Iterator[Path]:
     yield folder
     with contextlib.suppress(ProcessLookupError):  # it may have been stopped
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(20)
+    process.wait(60)
     assert process.stderr is not None
     process.stderr.close()
 

@@ -21,7 +21,7 @@ Open = Callable[..., Page]
 
 
 def ask(one: Served, method: str, path: str, body: object = None) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=60)
     headers = {"Content-Type": "application/json", "Origin": one.address} if method == "POST" else {}
     try:
         connection.request(method, path, json.dumps(body) if body is not None else None, headers)
@@ -38,7 +38,7 @@ def test_the_page_and_its_scripts_are_served_while_the_application_is_built(
     build = app.build
 
     def late(*arguments: Any) -> app.Built:
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return build(*arguments)
 
     monkeypatch.setattr(app, "build", late)
@@ -52,7 +52,7 @@ def test_the_page_and_its_scripts_are_served_while_the_application_is_built(
         assert ask(one, "GET", script.removeprefix("."))[0] == 200  # relative to the page
         assert not answers
         go_on.set()
-        asking.join(20)
+        asking.join(60)
     assert answers[0][0] == 200
     assert json.loads(answers[0][1])["rows"] == []
 

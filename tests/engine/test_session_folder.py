@@ -85,7 +85,7 @@ def test_a_status_thread_ends_with_the_folder(tmp_path: Path, monkeypatch: pytes
     session.folder.rename(tmp_path / "moved")
     session.folder.mkdir()
     assert session._status is not None
-    session._status._thread.join(20)
+    session._status._thread.join(60)
     assert not session._status._thread.is_alive()
     assert list(session.folder.iterdir()) == []
     with pytest.raises(RunReplacedError):

@@ -126,7 +126,9 @@ def test_the_command_line_under_torchrun_prints_once(several: Several, zygote: Z
     assert child.output.count("run directory") == 1
     again = zygote.start([*words, *settings, f"name={path.name}"], home, **several.variables)
     assert again.wait() != 0
-    assert again.output.count(f"A run '{path.name}' already exists") == 1
+    said = [line for line in again.output.splitlines() if line.startswith("Error: A run")]
+    assert len(said) == 1, again.output
+    assert f"'{path.name}' already exists" in said[0]
     assert json.loads((path / "trainer_config.json").read_text())["device_num"] == 2
     lasting = zygote.start([*words, *settings, "resume=auto"], home, **several.variables)
     assert lasting.wait() == 0, lasting.output

@@ -140,7 +140,7 @@ def ssh_server(folder: Path, dot_ssh: Path, port: int = 0) -> Iterator[SshServer
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     public = host_key.export_public_key().decode().strip()
     (dot_ssh / "known_hosts").write_text(f"[127.0.0.1]:{shown.port} {public}\n")
     yield shown

@@ -69,7 +69,7 @@ def test_no_late_heartbeat_overwrites_the_final_status(tmp_path: Path) -> None:
         return 1
 
     writer = StatusWriter(tmp_path, None, progress)
-    assert beating.wait(20)
+    assert beating.wait(60)
     closer = threading.Thread(target=writer.close, args=(status.FINISHED,))
     closer.start()
     closer.join(0.1)  # a close that does not wait for the beat has written by then

@@ -148,8 +148,8 @@ class Top(App[None]):
         self.call_from_thread(self._show, looked, metric)
 
     def _show(self, looked: _Looked, metric: str) -> None:
-        if not self.query(DataTable):  # the screen has closed meanwhile
-            return
+        if not all(self.query(part) for part in ("#head", "#runs", "#legend", "#plot", "#reason")):
+            return  # the screen is closing meanwhile, one part after the other
         self._metrics = looked.metrics
         if self._metric not in looked.metrics:  # otherwise another one may have been asked for meanwhile
             self._metric = metric

@@ -61,7 +61,7 @@ def test_four_hundred_half_open_requests_at_256_descriptors_do_not_block_others(
     port, pid, log = attacked
     with contextlib.ExitStack() as opened:
         for _ in range(400):
-            half = opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            half = opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
             with contextlib.suppress(OSError):  # it was ended already
                 half.sendall(HALF)
         assert code_of(f"http://127.0.0.1:{port}/") == 200
@@ -91,7 +91,7 @@ def impatient(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 @pytest.mark.parametrize("begun", [b"", b"GET", HALF, b"POST /api/runs HTTP/1.1\r\nContent-Length: 10\r\n"])
 def test_a_head_that_does_not_come_is_not_waited_for(impatient: Served, begun: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as slow:
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=60) as slow:
         slow.sendall(begun)
         assert ended(slow)
     assert code_of(impatient.address) == 200
@@ -100,7 +100,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(impatient: Served, begun: b
 def test_a_head_sent_byte_by_byte_times_out_on_a_kept_connection_too(
     impatient: Served,
 ) -> None:
-    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as slow:
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=60) as slow:
         slow.sendall(f"GET /assets/icon.svg HTTP/1.1\r\nHost: 127.0.0.1:{impatient.port}\r\n\r\n".encode())
         assert slow.recv(100_000).startswith(b"HTTP/1.1 200")
         slow.settimeout(0.05)

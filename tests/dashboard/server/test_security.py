@@ -43,7 +43,7 @@ def ask(
     if method == "POST":
         sent.setdefault("Content-Length", str(len(data)))
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items() if value)]
-    with socket.create_connection(("127.0.0.1", one.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", one.port), timeout=60) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who is refused early need not be heard out
             connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + data)
         answer = http.client.HTTPResponse(connection, method=method)
@@ -220,9 +220,9 @@ def test_two_servers_of_one_host_keep_their_readers_apart(home: Path, tmp_path: 
     browser = urllib.request.build_opener(jar, urllib.request.ProxyHandler({}))
     with served(home / "base", TOKEN) as one, served(tmp_path / "base", "another-token") as other:
         for address, token in ((one.address, TOKEN), (other.address, "another-token")):
-            browser.open(f"{address}/?token={token}", timeout=20).close()
+            browser.open(f"{address}/?token={token}", timeout=60).close()
         for address in (one.address, other.address):
-            with browser.open(f"{address}/", timeout=20) as page:
+            with browser.open(f"{address}/", timeout=60) as page:
                 assert page.status == 200
 
 
@@ -271,7 +271,7 @@ def test_the_guard_closes_every_websocket() -> None:
 def test_a_body_sent_byte_by_byte_times_out(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "PATIENCE", 0.2)
     host = f"127.0.0.1:{here.port}"
-    with socket.create_connection(("127.0.0.1", here.port), timeout=20) as slow:
+    with socket.create_connection(("127.0.0.1", here.port), timeout=60) as slow:
         head = f"POST /api/runs HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nContent-Type: application/json\r\n"
         slow.sendall(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
         assert slow.recv(1000).startswith(b"HTTP/1.1 408")
@@ -279,7 +279,7 @@ def test_a_body_sent_byte_by_byte_times_out(here: Served, monkeypatch: pytest.Mo
 
 
 def test_many_slow_clients_do_not_block_others(here: Served) -> None:
-    slow = [socket.create_connection(("127.0.0.1", here.port), timeout=20) for _ in range(100)]
+    slow = [socket.create_connection(("127.0.0.1", here.port), timeout=60) for _ in range(100)]
     for one in slow:
         one.sendall(b"POST /api/runs HTTP/1.1\r\nHost: ")
     assert ask(here, "POST", "/api/runs", body={})[0] == 200

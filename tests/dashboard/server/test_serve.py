@@ -39,7 +39,7 @@ def started(home: Path) -> Iterator[str]:
 def code_of(address: str) -> int:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(address, timeout=20) as answer:
+        with opener.open(address, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -87,7 +87,7 @@ def test_the_key_that_ends_the_server_is_for_the_owner_only(started: str, home: 
         {"Content-Type": "application/json", "Origin": started.rstrip("/")},
     )
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(request, timeout=20)
+        urllib.request.urlopen(request, timeout=60)
     assert code_of(started) == 200
 
 
@@ -124,7 +124,7 @@ def test_another_host_needs_the_token_that_is_printed(home: Path) -> None:
         for path in (home / ".dashboard").iterdir():
             assert token not in path.read_text() or path.stat().st_mode & 0o077 == 0
         cookies = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(), urllib.request.ProxyHandler({}))
-        with cookies.open(f"{address}?token={token}", timeout=20) as page:
+        with cookies.open(f"{address}?token={token}", timeout=60) as page:
             assert page.status == 200
             assert "token" not in page.url
     finally:
@@ -151,8 +151,8 @@ def test_a_server_killed_at_once_leaves_the_home_free_for_the_next(home: Path) -
     assert process.stdout is not None
     process.stdout.readline()
     process.kill()
-    process.communicate(timeout=20)
-    deadline = time.monotonic() + 10
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 60
     answer = darkit("start", "--daemon", "--port", "0")
     assert time.monotonic() < deadline + 30
     assert code_of(answer.stdout.strip()) == 200

@@ -41,11 +41,11 @@ def on_screen(base: Path, act: Callable[[Pilot[None]], Awaitable[None]], size: t
 
 
 async def until(pilot: Pilot[None], holds: Callable[[], bool]) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         await pilot.pause(0.05)
         if holds():
             return
-    raise AssertionError(f"not within 10 s: {cells(pilot)}, {legend(pilot)!r}")
+    raise AssertionError(f"not within a minute: {cells(pilot)}, {legend(pilot)!r}")
 
 
 def cells(pilot: Pilot[None]) -> list[list[str]]:

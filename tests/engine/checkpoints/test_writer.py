@@ -49,7 +49,7 @@ def test_the_caller_continues_while_the_thread_writes_the_copy(writer: Backgroun
 
     def write(copied: dict[str, Any]) -> None:
         assert threading.current_thread().name.startswith("darkit-checkpoint")
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         written.append(copied["w"].sum().item())
 
     writer.submit({"w": weights}, write)
@@ -69,11 +69,11 @@ def test_a_slow_disk_makes_the_next_save_wait_and_says_for_how_long(
 
     def write(copied: dict[str, Any]) -> None:
         started.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         written.append(copied["w"].item())
 
     writer.submit({"w": torch.tensor(1.0)}, write)
-    assert started.wait(20)
+    assert started.wait(60)
     timer = threading.Timer(0.3, go_on.set)
     timer.start()
     with caplog.at_level(logging.WARNING):

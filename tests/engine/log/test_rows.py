@@ -46,7 +46,7 @@ class Collector:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait at most ten seconds."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
