@@ -47,6 +47,7 @@ from darkit.engine.steps.sharding import is_known, make_strategy
 from darkit.engine.stop import SignalGuard
 from darkit.errors import ConfigError
 from darkit.runs import files
+from darkit.runs.graph import Graph, write_graph
 from darkit.runs.retention import Retention
 from darkit.runs.run import Run
 from darkit.runs.work import WORK, Work
@@ -281,13 +282,17 @@ def restore(trainer: Trainer, adapter: Adapter, state: Mapping[str, Any]) -> Non
         trainer.precision_plugin.load_state_dict(state["precision"])
 
 
-def record_work(session: Session, work: Work) -> None:
-    """Record in ``run.json`` what a step computes, unless it is there already."""
-    info = Run(session.folder).info if session.writes else {}
-    found = dict(vars(work))
-    if session.writes and info.get(WORK) != found:
+def record_first_step(session: Session, work: Work, graph: Graph) -> None:
+    """Record in ``run.json`` what a step computes, and the graph of the model, unless they are there already."""
+    if not session.writes:
+        return
+    info, found = Run(session.folder).info, dict(vars(work))
+    if info.get(WORK) != found:
         session.check()
         files.write_json(session.folder / files.RUN, info | {WORK: found})
+    if not (session.folder / files.GRAPH).exists():
+        session.check()
+        write_graph(session.folder, graph)
 
 
 def begin_training(module: nn.Module) -> None:

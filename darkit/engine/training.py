@@ -40,7 +40,7 @@ from darkit.engine.loop import (
     make_trainer,
     may_add_metrics,
     quiet_lightning,
-    record_work,
+    record_first_step,
     restore,
     retention_of,
     run_loop,
@@ -304,7 +304,7 @@ def train_run(
             scheduler=scheduler,
             resume=state or None,
             changed=changed_since(same, changes),
-            tell=functools.partial(record_work, session),
+            tell=functools.partial(record_first_step, session),
         )
         facts = describe_data(loaders)
         if state and same is not None and session.writes:

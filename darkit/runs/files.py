@@ -36,11 +36,12 @@ SYSTEM_LOG = "system_log.csv"
 MEDIA = "media"
 CONSOLE = "console.log"
 EXCEPTION = "exception.log"
+GRAPH = "graph.json"
 LOCK = ".lock"
 NOTES_LOCK = ".notes.lock"
 _OWN = frozenset(
     {MODEL_CONFIG, TRAINER_CONFIG, TOKENIZER, TOKENIZER_FOLDER, COMPOSED_CONFIG, RUN, MODEL_SOURCE, STATUS, LOG}
-    | {ENVIRONMENT, TENSORBOARD, STOP, NOTES, NOTES_LOCK, SYSTEM_LOG, LOCK, MEDIA, CONSOLE, EXCEPTION}
+    | {ENVIRONMENT, TENSORBOARD, STOP, NOTES, NOTES_LOCK, SYSTEM_LOG, LOCK, MEDIA, CONSOLE, EXCEPTION, GRAPH}
 )
 _CHECKPOINT = "iter-"  # the prefix of checkpoints and their manifests
 _BLOCK = 4096  # bytes; file systems allocate space in blocks of this size, or larger

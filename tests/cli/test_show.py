@@ -169,8 +169,13 @@ def test_what_a_step_computes_is_shown_with_the_pace_of_the_log(runs: Path, caps
 
 
 def test_the_graph_of_a_model_has_shapes_parameters_and_edges(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded = " ".join(done(capsys, "show", "numbers", "--graph").split())
+    assert recorded.startswith("numbers the first batch of the training")
+    assert re.search(r"\(model\) \w+ 16x\d+ 16x\d+ [\d,]+", recorded)
+    (runs / "numbers" / "graph.json").unlink()  # as in a run of an earlier version
     page = " ".join(done(capsys, "show", "numbers", "--graph").split())
     assert page.startswith("numbers batches of 2")
+    assert page.partition("module class")[2] == recorded.partition("module class")[2].replace(" 16x", " 2x")
     assert re.search(r"\(model\) \w+ 2x\d+ 2x\d+ [\d,]+", page)
     assert "Linear" in page
     (runs / "numbers" / "config.json").write_text("{")

@@ -12,7 +12,7 @@ from tests.dashboard.conftest import Served
 from tests.dashboard.screen import drawn
 
 Open = Callable[..., Page]
-TABS = ("overview", "config", "checkpoints", "machine", "console", "source", "prompt", "notes")
+TABS = ("overview", "config", "graph", "checkpoints", "machine", "console", "source", "prompt", "notes")
 
 
 def check(page: Page, where: str, wrong: list[str]) -> None:

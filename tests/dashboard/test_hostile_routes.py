@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from darkit.runs import files, media
+from darkit.runs.graph import Graph, Node, write_graph
 from tests.cli.hostile import (
     KINDS,
     PLANTED,
@@ -40,6 +41,7 @@ NAMES = (
     files.TOKENIZER,
     files.LOCK,
     files.CONSOLE,
+    files.GRAPH,
     INDEX,
     "iter-5-ckpt.json",
 )
@@ -66,6 +68,7 @@ class Hostile:
         write_structure(folder / files.COMPOSED_CONFIG, {"overrides": ["a=b"], "data": {"_target_": "x"}})
         (folder / "iter-5-ckpt.pth").write_bytes(b"1")
         write_structure(folder / "iter-5-ckpt.json", {"size": 1, "sha256": "0" * 64, "metrics": {"a": 1}})
+        write_graph(folder, Graph([Node("", "M", 1, False, 1, [(1,)], [(1,)])]))
         media.MediaStore(folder).add("text", "t", 1, b"words", "txt", time=1)
         return folder
 

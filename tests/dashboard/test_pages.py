@@ -43,7 +43,7 @@ def test_every_page_speaks_the_browsers_language_in_its_colours_and_nothing_is_c
     drawn(page, 2)
     expect(page.locator("#run-state")).to_have_text(words["state_crashed"])
     assert_nothing_cut_off(page)
-    for tab in ("overview", "config", "checkpoints", "machine", "console", "source", "prompt", "notes"):
+    for tab in ("overview", "config", "graph", "checkpoints", "machine", "console", "source", "prompt", "notes"):
         name = words[f"tab_{tab}"]
         page.get_by_role("tab", name=name, exact=True).click()
         expect(page.get_by_role("tabpanel")).to_be_visible()

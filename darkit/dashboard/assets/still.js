@@ -2,7 +2,7 @@
 /* Large parts of a page that no callback changes, made of plain elements while the browser is idle. */
 (() => {
   const {element} = darkit;
-  const ALLOWED = /^(class|title|scope|role|hidden|tabindex|colspan|rowspan|data-[a-z-]+|aria-[a-z]+)$/;
+  const ALLOWED = /^(class|title|scope|role|hidden|open|tabindex|colspan|rowspan|data-[a-z-]+|aria-[a-z]+)$/;
   const soon = window.requestIdleCallback || setTimeout;
 
   function build(part) {

@@ -19,6 +19,7 @@ from darkit.dashboard.pages.console import console_card
 from darkit.dashboard.pages.controls import chart_controls, follow
 from darkit.dashboard.pages.ending import folded, run_ending
 from darkit.dashboard.pages.evaluations import evaluations
+from darkit.dashboard.pages.graph import graph_box, has_graph, new_graph
 from darkit.dashboard.pages.lineage import changed_settings, lineage_card
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.pages.media import media_board
@@ -50,7 +51,10 @@ from darkit.runs.run import START_RUN
 from darkit.runs.safe import as_dict, read_text
 from darkit.runs.status import ALIVE
 
-TABS = ("charts", "media", "overview", "config", "checkpoints", "machine", "console", "source", "prompt", "notes")
+TABS = (
+    *("charts", "media", "overview", "config", "graph", "checkpoints", "machine", "console", "source", "prompt"),
+    "notes",
+)
 
 
 def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Component]:
@@ -67,6 +71,7 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
         "media": [media_board([facts.name], language)],
         "overview": _overview(facts, run.table, language),
         "config": settings_panel(facts, language),
+        "graph": [graph_box(facts, language)],
         "checkpoints": [html.Div(checkpoints_card(facts, language), id="checkpoints-box")],
         "machine": [chart_board([facts.name], language, source="system", id="system-charts")],
         "console": [html.Div(console_card(facts, language), id="console-box")],
@@ -74,7 +79,11 @@ def run_page(language: str, run: Shown, state: Mapping[str, Any]) -> list[Compon
         "prompt": [prompt_card(facts, language)],
         "notes": [notes_card(facts, language)],
     }
-    absent = {"media": not alive and not has_media(facts.folder), "prompt": not takes_input(facts)}
+    absent = {
+        "media": not alive and not has_media(facts.folder),
+        "graph": not has_graph(facts),
+        "prompt": not takes_input(facts),
+    }
     shown = [tab for tab in TABS if not absent.get(tab)]
     tabs = dmc.Tabs(
         id="tabs",
@@ -115,17 +124,22 @@ def add_callbacks(app: Dash, charts: Charts) -> None:
     @app.callback(
         Output("run-ending", "children"),
         Output("checkpoints-box", "children"),
+        Output("graph-box", "children"),
+        Output("graph-box", "data-known"),
         Input("changed", "data"),
         State("words", "data-language"),
+        State("graph-box", "data-known"),
         prevent_initial_call=True,
     )
-    def renew(changed: dict[str, Any] | None, language: str) -> tuple[Any, Any]:
+    def renew(changed: dict[str, Any] | None, language: str, known: Any) -> tuple[Any, Any, Any, Any]:
         name = (changed or {}).get("name")
         shown = charts.chosen([name], "log") if isinstance(name, str) and is_address(name) else []
         if not shown:  # it is gone, and the page says so
-            return no_update, no_update
+            return no_update, no_update, no_update, no_update
         facts = shown[0].facts
-        return run_ending(facts, shown[0], language), checkpoints_card(facts, language)
+        graph = new_graph(facts, language) if known == "" else None  # it is written once
+        drawn = (no_update, no_update) if graph is None else (graph, "1")
+        return run_ending(facts, shown[0], language), checkpoints_card(facts, language), *drawn
 
     @app.callback(
         Output("strip-values", "children"),

@@ -1,4 +1,4 @@
-"""What is said in English of a model: what a step computes, and the receipt of one that spikes."""
+"""What is said in English of a model: what a step computes, its modules, and the receipt of one that spikes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ ENGLISH_MODEL = {
     "per_step": "{count} per step",
     "not_counted": "not counted: {reason}",
     "mfu_of": "{share} of {peak} ({source})",
+    "tab_graph": "Modules",
+    "graph_hint": "The modules of the model with their class, the shape of their output for the first batch of the "
+    "training, and their parameters. Modules in a module are counted in it.",
+    "graph_no_shapes": "The modules of the model with their class and parameters. Shapes are not recorded: {reason}.",
+    "graph_unseen": "Not all calls were seen: {reason}.",
+    "graph_more": "{count} more modules are not shown.",
+    "graph_model": "(model)",
+    "graph_output": "Shape of the output: {shape}",
+    "graph_parameters": "{count} parameters",
+    "graph_calls": "called {count} times",
+    "graph_terminal": "With inputs and edges",
+    "no_graph": "No modules are recorded, which the first step of a training does. "
+    "This command builds the model from the run and prints them.",
     "receipt_of": "Spiking receipt of {name}",
     "spiking_layers": "Layers of neurons",
     "spiking_synapses": "Synapses, per sample",

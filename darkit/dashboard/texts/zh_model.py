@@ -1,4 +1,4 @@
-"""What is said in Chinese of a model: what a step computes, and the receipt of one that spikes."""
+"""What is said in Chinese of a model: what a step computes, its modules, and the receipt of one that spikes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ CHINESE_MODEL = {
     "per_step": "每步 {count}",
     "not_counted": "未计算：{reason}",
     "mfu_of": "{peak} 的 {share}（{source}）",
+    "tab_graph": "模块",
+    "graph_hint": "模型的各个模块：类、训练第一个批次的输出形状和参数量。外层模块的参数量包含其中的模块。",
+    "graph_no_shapes": "模型的各个模块：类和参数量。没有记录形状：{reason}。",
+    "graph_unseen": "没有观察到全部调用：{reason}。",
+    "graph_more": "另有 {count} 个模块未显示。",
+    "graph_model": "（模型）",
+    "graph_output": "输出形状：{shape}",
+    "graph_parameters": "{count} 个参数",
+    "graph_calls": "调用 {count} 次",
+    "graph_terminal": "连同输入和连接",
+    "no_graph": "没有记录模块；训练的第一步会记录它们。下面的命令由该运行构建模型并打印模块。",
     "receipt_of": "{name} 的脉冲收据",
     "spiking_layers": "神经元层",
     "spiking_synapses": "突触，每个样本",

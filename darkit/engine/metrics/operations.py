@@ -118,7 +118,7 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        if _has_compiled():
+        if has_compiled():
             self.uncounted.add("torch.compile")  # whose kernels are no operators
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -147,7 +147,7 @@ def can_count() -> bool:
     return hasattr(TorchDispatchMode, "ignore_compile_internals")
 
 
-def _has_compiled() -> bool:
+def has_compiled() -> bool:
     """Return whether ``torch.compile`` has compiled anything in this process."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     return dynamo is not None and sum(dynamo.counters["frames"].values()) > 0

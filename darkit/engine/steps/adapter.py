@@ -31,6 +31,7 @@ from darkit.engine.steps.loss import Step
 from darkit.engine.steps.optim import MakeOptimizer, clear_gradients, make_optimizer, restore_optimizer
 from darkit.engine.steps.schedule import Schedule, make_schedule
 from darkit.errors import ConfigError, DataError
+from darkit.runs.graph import Graph
 from darkit.runs.work import Work
 
 _STRETCH = 0.1  # seconds
@@ -58,7 +59,7 @@ class Adapter(LightningModule):
         scheduler: The user's schedule in any form of `make_schedule`, or None.
         resume: The checkpoint's content to resume from, or None; empty once the training has started.
         changed: Names of the settings that differ from those of the checkpoint.
-        tell: Gets what the first step computed, or None.
+        tell: Gets what the first step computed, and the graph of the model, or None.
 
     Attributes:
         settled: False during an optimizer step, when weights, schedule and position belong to no step.
@@ -81,7 +82,7 @@ class Adapter(LightningModule):
         scheduler: Any = None,
         resume: Mapping[str, Any] | None = None,
         changed: Collection[str] = (),
-        tell: Callable[[Work], None] | None = None,
+        tell: Callable[[Work, Graph], None] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
-from darkit.engine.description.graph import Node, trace_modules
+from darkit.engine.description.graph import trace_modules
 from darkit.engine.metrics.undisturbed import evaluating
 from darkit.errors import ConfigError, DarkitError
 from darkit.prediction.exporting.examples import Layout, find_layout, in_precision
 from darkit.prediction.exporting.loading import load_predicter
 from darkit.prediction.exporting.traced import quiet
 from darkit.runs import Run
+from darkit.runs.graph import Node
 
 _ROWS = 2  # of the example batch
 

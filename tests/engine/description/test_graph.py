@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkit.engine.description.graph import INPUT, Node, trace_modules
+from darkit.engine.description.graph import trace_modules
+from darkit.runs.graph import INPUT, Node
 
 
 class Branched(nn.Module):

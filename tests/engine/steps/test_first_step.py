@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from darkit.engine.callbacks.base import StepCallback
 from darkit.engine.device import known_peak
-from darkit.engine.steps import first_step
+from darkit.engine.steps import counting
 from darkit.engine.steps.adapter import Adapter
 from darkit.runs.work import read_work
 from tests.engine.parts import LossMLP, equal_weights, made, train, xy
@@ -32,7 +32,7 @@ class Looks(StepCallback):
 
 def uncount(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count no operations."""
-    monkeypatch.setattr(first_step, "OperationCounter", nullcontext)
+    monkeypatch.setattr(counting, "OperationCounter", nullcontext)
     monkeypatch.setattr(nullcontext, "flops", 0, raising=False)
     monkeypatch.setattr(nullcontext, "uncounted", (), raising=False)
 
