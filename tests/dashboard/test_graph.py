@@ -60,7 +60,7 @@ def test_the_modules_fit_on_a_phone_in_chinese_and_in_the_dark(dashboard: Served
 def test_a_run_without_the_record_says_what_to_do_and_one_without_a_model_has_no_tab(
     dashboard: Served, open_page: Open
 ) -> None:
-    old = make_run(dashboard.root, "old", 5, state="running")
+    old = make_run(dashboard.root, "old", 0, state="running", step=0)
     page = open_page(dashboard.address + "/run/old?tab=graph")
     expect(page.get_by_role("tabpanel")).to_contain_text("No modules are recorded")
     expect(page.get_by_role("tabpanel")).to_contain_text("darkit show old --graph")

@@ -64,7 +64,7 @@
       ? `${darkit.count(run.step)} / ${darkit.count(run.max_step)}`
       : darkit.count(run.step);
     progress.querySelector(".pace").textContent = pace(run);
-    const key = JSON.stringify([name, run.state, run.saved, run.diverged]);
+    const key = JSON.stringify([name, run.state, run.saved, run.diverged, run.step > 0]); // a first step records the modules
     if (last && JSON.parse(last)[0] === name && last !== key) {
       dash_clientside.set_props("changed", {data: {name, state: run.state, saved: run.saved}});
     }

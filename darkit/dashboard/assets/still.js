@@ -22,7 +22,7 @@
     for (const place of document.querySelectorAll(".still")) {
       if (place.madeOf === place.dataset.tree) continue;
       place.madeOf = place.dataset.tree;
-      watcher.observe(place.parentElement, {childList: true, subtree: true, attributeFilter: ["data-tree"]});
+      watcher.observe(place.closest(".renewed") || place.parentElement, {childList: true, subtree: true, attributeFilter: ["data-tree"]});
       const left = place.querySelector(".scroll-x")?.scrollLeft;
       place.replaceChildren(build(JSON.parse(place.madeOf)));
       place.dispatchEvent(new CustomEvent("darkit-filled", {bubbles: true}));

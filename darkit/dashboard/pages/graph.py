@@ -35,7 +35,7 @@ def graph_box(facts: Facts, language: str) -> Component:
     """Return the place of a run's modules, or of how to see them."""
     found = new_graph(facts, language)
     shown = _without(facts, language) if found is None else found
-    return html.Div(shown, id="graph-box", **{"data-known": "" if found is None else "1"})
+    return html.Div(shown, id="graph-box", className="renewed", **{"data-known": "" if found is None else "1"})
 
 
 def new_graph(facts: Facts, language: str) -> Component | None:
@@ -57,7 +57,8 @@ def new_graph(facts: Facts, language: str) -> Component | None:
 
 def _without(facts: Facts, language: str) -> Component:
     said = html.P(text(language, "no_graph"), className="muted")
-    return card(text(language, "tab_graph"), said, _command(facts, language))
+    place = still(html.Div())  # by which the page's script knows where the tree will be
+    return card(text(language, "tab_graph"), said, place, _command(facts, language))
 
 
 def _command(facts: Facts, language: str) -> Component:

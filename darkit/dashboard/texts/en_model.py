@@ -13,7 +13,7 @@ ENGLISH_MODEL = {
     "mfu_of": "{share} of {peak} ({source})",
     "tab_graph": "Modules",
     "graph_hint": "The modules of the model with their class, the shape of their output for the first batch of the "
-    "training, and their parameters. Modules in a module are counted in it.",
+    "training, and their parameters. The parameters of a module include those of its parts.",
     "graph_no_shapes": "The modules of the model with their class and parameters. Shapes are not recorded: {reason}.",
     "graph_unseen": "Not all calls were seen: {reason}.",
     "graph_more": "{count} more modules are not shown.",
