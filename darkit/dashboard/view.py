@@ -15,6 +15,7 @@ from darkit.runs.safe import finite_number
 
 AXES = ("step", "epoch", "relative", "wall")
 SOURCES = ("log", "system")
+SPREADS = ("std", "ci")
 MOST_RUNS = 200
 MOST_CHARTS = 2_000  # of a page, as many as a log can have columns
 _LONGEST_ADDRESS = 256_000
@@ -43,6 +44,7 @@ class View:
         x: The column that is the x-axis, or empty for ``axis``.
         joined: Series that share one chart.
         apart: Families of series, such as ``rate_*``, of which each has a chart of its own.
+        spread: The half width of a group's band: ``std``, or ``ci``, that of the 95 % confidence interval of its mean.
     """
 
     axis: str = "step"
@@ -60,6 +62,7 @@ class View:
     x: str = ""
     joined: tuple[tuple[str, ...], ...] = ()
     apart: tuple[str, ...] = ()
+    spread: str = "std"
 
 
 def read_view(values: object) -> View:
@@ -85,6 +88,7 @@ def read_view(values: object) -> View:
         x=read_text(values, "x"),
         joined=_read_joined(values.get("joined", [])),
         apart=tuple(read_texts(values.get("apart", []), MOST_RUNS)),
+        spread=_choice(values, "spread", SPREADS),
     )
 
 
@@ -179,6 +183,8 @@ def read_address(href: str) -> tuple[str, dict[str, Any]]:
         "spread": "ci" if one("spread") == "ci" else "std",
         "measured": one("measured"),
         "at": "last" if one("at") == "last" else "best",
+        "baseline": one("baseline"),
+        "top": one("top") == "1",
         "language": one("lang"),
     }
 

@@ -14,7 +14,7 @@ from darkit.dashboard.reading.library import Library
 from darkit.runs import files
 from darkit.runs.notes import OWN_DATA, Evaluation, Notes, add_evaluation, read_notes, write_notes
 from tests.dashboard.conftest import Served
-from tests.dashboard.parts import STARTED, make_run, row
+from tests.dashboard.parts import STARTED, make_run, row, write_log
 from tests.dashboard.screen import drawn
 from tests.runs.parts import wait_until
 
@@ -162,8 +162,13 @@ def test_the_texts_of_a_run_follow_it_while_another_tab_than_its_charts_is_open(
     folder = make_run(dashboard.root, "one", 200, state="running", max_step=400)
     page = open_page(dashboard.address + "/run/one?tab=checkpoints")
     expect(page.locator("#run-progress")).to_contain_text("100 steps/s")
-    expect(page.locator("#run-progress")).to_contain_text("2.0 s left")
+    expect(page.locator(".tile", has_text="Speed").locator(".tile-more")).to_have_text("2.0 s left")
     expect(page.get_by_role("tabpanel")).to_contain_text("No checkpoint")
+    status = files.read_json(folder / files.STATUS)
+    files.write_json(folder / files.STATUS, {**status, "heartbeat": status["started"] + 90})
+    write_log(folder, 210)
+    expect(page.locator("#strip-values [data-duration]")).to_have_text("1 min 30 s")
+    files.write_json(folder / files.STATUS, status)
     (folder / "iter-150-ckpt.pth").write_bytes(b"x" * 10)
     expect(page.locator("table.values tbody tr")).to_contain_text("iter-150-ckpt")
     status = files.read_json(folder / files.STATUS)

@@ -169,6 +169,7 @@ def test_groups_show_mean_and_deviation_and_a_baseline_the_differences(dashboard
     assert parse_qs(urlsplit(page.url).query)["spread"] == ["ci"]
     page.get_by_role("button", name="lr=0.1").click()
     expect(page.locator("a.run-link")).to_have_count(3)
+    expect(groups.filter(has_text="lr=0.1 ")).to_contain_text("▾")
     names = page.locator("[col-id=name].ag-cell").all_inner_texts()
     place = next(number for number, name in enumerate(names) if "lr=0.1" in name)
     assert sorted(names[place + 1 : place + 4]) == ["run-0", "run-2", "run-4"]
@@ -223,9 +224,15 @@ def test_the_keyboard_moves_ticks_compares_and_finds(runs: Served, open_page: Op
     page = open_page(f"{runs.address}/?sort=name.asc&col=name&col=last:val_loss&col=config:trainer.lr")
     expect(page.locator('.ag-row[row-id="mlp-5"]').first).to_be_visible()
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog", name="Keyboard")).to_contain_text("Tick the run")
+    expect(page.get_by_role("dialog", name="Help")).to_contain_text("Tick the run")
     page.keyboard.press("Escape")
     expect(page.locator("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Help").click()
+    page.get_by_role("button", name="state:crashed").click()
+    expect(page.locator("#run-count")).to_have_text("1 of 7")
+    page.locator("#search").fill("")
+    expect(page.locator("#run-count")).to_have_text("7")
+    page.locator("#search").blur()
     for key in "jjxjx":  # the second and the third row
         page.keyboard.press(key)
     expect(page.locator("#selected-count")).to_have_text("2 selected")
@@ -276,12 +283,20 @@ def test_names_of_a_sweep_keep_what_tells_them_apart_and_a_phone_shows_the_main_
         assert tail.evaluate("(one) => one.scrollWidth <= one.clientWidth + 1")
     head = page.locator(".name-head").first
     assert head.evaluate("(one) => one.scrollWidth > one.clientWidth")  # left out in the middle
+    for seed in range(2):
+        make_run(dashboard.root, f"gpt-medium-lr0.0003-seed{seed}", 60, seed=seed)  # of no sweep
+    for seed in range(2):
+        tail = page.locator(f'.ag-row[row-id$="seed{seed}"] .name-tail')
+        expect(tail).to_have_text(f"lr0.0003-seed{seed}")
+        assert tail.evaluate("(one) => one.scrollWidth <= one.clientWidth + 1")
     phone = open_page(dashboard.address + "/", wide=False)
     cell = phone.locator('.ag-cell[col-id="last:val_loss"]').first
     expect(cell).to_be_visible()
     box = cell.bounding_box()
     assert box is not None
     assert box["x"] + box["width"] <= 390
+    tail = phone.locator('.ag-row[row-id$="seed1"] .name-tail')
+    assert tail.evaluate("(one) => one.scrollWidth <= one.clientWidth + 1")
     phone.locator(".ag-row input[type=checkbox]").first.check()
     bar = phone.locator("#selection-bar").bounding_box()
     assert bar is not None
@@ -318,6 +333,7 @@ def test_several_runs_are_deleted_brought_back_renamed_moved_and_lose_tags(
     expect(page.get_by_text("Moved 2 runs to the project vision")).to_be_visible()
     expect(page.locator('.ag-cell[col-id="project"]', has_text="vision")).to_have_count(3)
     page.locator("#delete").click()
+    expect(page.get_by_role("dialog", name="Delete 2 runs?")).to_be_visible()
     expect(page.locator("#delete-text")).to_have_text("a, b")
     page.locator("#delete-name").fill("3")
     expect(page.locator("#delete-now")).to_be_disabled()
@@ -326,6 +342,7 @@ def test_several_runs_are_deleted_brought_back_renamed_moved_and_lose_tags(
     expect(page.locator("#run-count")).to_have_text("2")
     assert sorted(folder.name for folder in dashboard.root.iterdir()) == ["c", "d"]
     page.locator("#open-trash").click()
+    expect(page.locator("#trash-list [data-moment]").first).to_have_text(re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d$"))
     page.get_by_role("button", name="Restore a").click()
     expect(page.get_by_text("Restored: a")).to_be_visible()
     expect(page.locator("#trash-list tbody tr")).to_have_count(1)

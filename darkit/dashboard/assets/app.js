@@ -229,12 +229,6 @@ window.darkit = (() => {
     }
   }
 
-  /* Shows the times and durations of a page's layout in the reader's time zone and language. */
-  function showTimes() {
-    for (const place of document.querySelectorAll("[data-moment]")) place.textContent = moment(Number(place.dataset.moment));
-    for (const place of document.querySelectorAll("[data-duration]")) place.textContent = duration(Number(place.dataset.duration));
-  }
-
   let gridLoading = null;
   /* Loads the grid's long script, which the page of a run, without a table, leaves until after its charts. */
   function grid() {
@@ -351,7 +345,7 @@ window.darkit = (() => {
   return {
     parameters, remember, remembered, leaving, go, url, path, ownAddress, runPath, runAddress, ask, say, language, dark, element,
     download, copyText, notify, attempt, fileName, repeat, knownStates, stateBadge, number, count, rate, duration, moment, plotly, wholePlotly, grid,
-    pages: [mendLinks, showTimes],
+    pages: [mendLinks],
   };
 })();
 

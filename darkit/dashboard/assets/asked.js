@@ -24,6 +24,7 @@
       x: own ? query.get("x") || "" : "",
       joined: own && query.has("join") ? darkit.joined() : [],
       apart: own ? query.getAll("apart") : [],
+      spread: own && query.get("spread") === "ci" ? "ci" : "std",
     };
   }
 

@@ -372,6 +372,7 @@
       if (before.getAll("group").join("\n") !== (group || []).join("\n")) changes.unfold = null;
       const address = location.search;
       showWeight(smooth || 0);
+      if (!darkit.table) darkit.groups.offerSpread(group || []);
       darkit.remember(changes);
       if (location.search !== address) {
         clearTimeout(viewTimer);

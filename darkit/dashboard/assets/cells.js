@@ -5,7 +5,8 @@
   const h = (...parts) => React.createElement(...parts);
   const MOST_DIGITS = 8; // after the point, to which numbers are aligned
   const TAIL = 10; // letters at the end of a name that are left out last
-  const SHORT = 24; // letters of a name of which nothing needs to be left out
+  const LONG_TAIL = 16; // letters in which a tail begins after a hyphen, where there is one
+  const SHORT = 18; // letters of a name of which nothing needs to be left out
 
   const isLost = (data) => data.diverged !== null;
   const lostWords = (data) => say("diverged", {metric: data.lost, step: darkit.count(data.diverged)});
@@ -22,6 +23,15 @@
     return missing > 0 || point ? text + point + "\u2007".repeat(Math.max(0, missing)) : text; // as wide as a digit
   }
 
+  /* Where the end of a long name begins: after a hyphen or an underscore, where there is one. */
+  function tailOf(name) {
+    const place = name.slice(-LONG_TAIL, -3).search(/[-_]/);
+    return name.length - (place < 0 ? TAIL : LONG_TAIL - place - 1);
+  }
+
+  /* On a phone, where long ends do not fit, they begin later. */
+  const withinScreen = (name, tail) => (window.innerWidth < 700 ? Math.max(tail, name.length - TAIL) : tail);
+
   /* Where the part of each name begins that tells it from the others of its sweep or project: that is never left out. */
   function findTails(rows) {
     const families = new Map();
@@ -36,7 +46,7 @@
       let same = 0;
       while (group && same < low.length && low[same] === high[same]) same += 1;
       const cut = names.length > 1 ? Math.max(low.lastIndexOf("-", same - 1), low.lastIndexOf("_", same - 1)) + 1 : 0;
-      for (const name of names) tails.set(name, name.length <= SHORT ? 0 : cut || name.length - TAIL);
+      for (const name of names) tails.set(name, name.length <= SHORT ? 0 : withinScreen(name, cut || tailOf(name)));
     }
     return tails;
   }

@@ -158,7 +158,7 @@
       if (id.includes(":")) return {...shared, ...this.ofMetric(id)};
       const pinned = (id === "name" || (id === "state" && !narrow())) ? "left" : null;
       if (id === "note" || id === "problem") shared.tooltipField = id;
-      const width = (narrow() && {state: 96, name: 150, progress: 110}[id]) || this.widths(id) || column[id].width;
+      const width = (narrow() && {state: 96, name: 164, progress: 110}[id]) || this.widths(id) || column[id].width;
       return {...shared, field: column[id].valueGetter ? undefined : id, ...column[id], pinned, width, minWidth: 60};
     }
 
@@ -174,7 +174,7 @@
       const numeric = this.numeric.has(name);
       const shown = ({value}) => (typeof value === "number" ? this.aligned(id, value) : value === undefined ? "" : String(value));
       return {
-        headerName: short, width: Math.max(84, Math.min(240, 44 + 7.2 * short.length)),
+        headerName: short, width: Math.max(84, Math.min(240, 44 + 7.2 * short.length), numeric ? 62 + 7.5 * (this.places.get(id) ?? 0) : 0),
         ...(numeric ? number : {filter: true}),
         valueGetter: ({data}) => data.config[name], valueFormatter: shown,
       };

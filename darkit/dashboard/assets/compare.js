@@ -23,8 +23,8 @@
     dash_clientside.set_props("grown", {data: rows});
   });
 
-  dash_clientside.darkit.follow_statistics = (metric, at) => {
-    darkit.remember({measured: metric, at: at === "last" ? at : null});
+  dash_clientside.darkit.follow_statistics = (metric, at, baseline) => {
+    darkit.remember({measured: metric, at: at === "last" ? at : null, baseline});
     return at;
   };
 })();

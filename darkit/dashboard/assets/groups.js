@@ -108,13 +108,17 @@
   }
 
   /* Offers, beside the keys of groups, what is shown of their spread. */
-  const offerSpread = (keys) => (document.getElementById("spread-box").hidden = !keys.length);
+  function offerSpread(keys) {
+    const box = document.getElementById("spread-box");
+    if (box) box.hidden = !keys.length;
+  }
   dash_clientside.darkit.follow_spread = (spread) => {
     darkit.remember({spread: spread === CI ? CI : null});
     if (darkit.table?.by.length) {
       darkit.table.setColumns();
       darkit.table.showRows();
     }
+    darkit.logBoard()?.refresh(); // its bands
     return spread;
   };
 

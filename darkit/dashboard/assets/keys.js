@@ -6,7 +6,12 @@
   const NEXT_KEY = 1200; // milliseconds between g and the key after it
   const HELP = [
     ["/", "key_search"], ["j k", "key_move"], ["x", "key_tick"], ["Enter", "key_open"], ["c", "key_compare"], ["Esc", "key_escape"],
-    ["g r", "key_runs"], ["Ctrl+K", "key_palette"], ["?", "key_help"],
+    ["g r", "key_runs"], ["Ctrl+K", "key_palette"], ["?", "key_this"],
+  ];
+  const QUERIES = [
+    ["gpt small", "query_words"], ["lr=3e-4", "query_config"], ["val_loss<0.3", "query_metric"], ["best:val_loss<0.3", "query_best"],
+    ["state:crashed", "query_state"], ["tag:paper", "query_tag"], ["started>=yesterday", "query_started"], ["started=yesterday", "query_day"],
+    ["duration>1h30min", "query_duration"], ["-tag:draft", "query_not"], ["lr=1e-3 or lr=3e-4", "query_or"], ["/seed-[0-9]+$/", "query_pattern"],
   ];
 
   /* Makes a dialog and opens it; it is removed when it closes. */
@@ -20,17 +25,40 @@
     return dialog;
   }
 
-  function showHelp() {
-    const dialog = openDialog("key-help", say("key_help"));
+  /* A list of what there is to write or press, each with its meaning. */
+  function listOf(entries, show) {
     const list = element("dl", "key-list");
-    for (const [key, word] of HELP) {
-      const keys = element("dt");
-      key.split(" ").forEach((one) => keys.append(element("kbd", "", one)));
-      list.append(keys, element("dd", "", say(word)));
+    for (const [what, word] of entries) {
+      const term = element("dt");
+      term.append(...show(what));
+      list.append(term, element("dd", "", say(word)));
     }
-    const close = element("button", "small-button", say("close"));
+    return list;
+  }
+
+  function showHelp() {
+    const field = document.getElementById("search");
+    const dialog = openDialog("key-help", say("help"));
+    const example = (query) => {
+      const button = element("button", "query-example", query);
+      button.onclick = () => {
+        dialog.close();
+        dash_clientside.set_props("search", {value: query});
+      };
+      return [button];
+    };
+    const close = element("button", "icon-button", "✕", {"aria-label": say("close")});
     close.onclick = () => dialog.close();
-    dialog.append(element("h2", "", say("key_help")), list, close);
+    dialog.append(close);
+    if (field) {
+      const queries = element("section");
+      queries.append(element("h2", "", say("help_queries")), element("p", "muted", say("help_try")), listOf(QUERIES, example));
+      dialog.append(queries);
+    }
+    const keyboard = element("section", "keyboard");
+    keyboard.append(element("h2", "", say("key_help")), listOf(HELP, (key) => key.split(" ").map((one) => element("kbd", "", one))));
+    dialog.append(keyboard);
+    close.focus();
   }
 
   /* What the palette offers besides runs: pages, and the buttons that are on this page. */
@@ -40,7 +68,7 @@
     return [
       {word: say("to_runs"), act: () => darkit.go("/")},
       ...pressed.map((button) => ({word: button.title || button.textContent, act: () => button.click()})),
-      {word: say("key_help"), act: showHelp},
+      {word: say("help"), act: showHelp},
     ];
   }
 
@@ -138,6 +166,7 @@
     c: () => darkit.table?.selection.compare(),
   };
 
+  document.addEventListener("click", ({target}) => target.id === "open-help" && showHelp());
   document.addEventListener("keydown", (event) => {
     if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
       event.preventDefault();

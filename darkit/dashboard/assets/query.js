@@ -20,7 +20,7 @@
     marks.scrollLeft = input.scrollLeft;
   };
 
-  const VIEW = ["q", "archived", "project", "col", "by", "sort", "filter", "baseline"]; // what of the address is a view
+  const VIEW = ["q", "archived", "project", "col", "by", "sort", "filter", "baseline", "spread"]; // what of the address is a view
 
   /* Fills the menu of saved views, which the server keeps. */
   function showViews(menu, views) {

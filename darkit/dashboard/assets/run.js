@@ -34,12 +34,7 @@
 
   const alive = (state) => state === "running" || state === "stalled";
 
-  function pace(run) {
-    const parts = [];
-    if (run.rate) parts.push(say("rate_of", {rate: darkit.rate(run.rate)}));
-    if (run.eta !== null && run.eta !== undefined) parts.push(say("left_of", {time: darkit.duration(run.eta)}));
-    return parts.join(" · ");
-  }
+  const isKnown = (value) => value !== null && value !== undefined;
 
   let last = "";
   document.addEventListener("darkit-states", ({detail}) => {
@@ -63,7 +58,8 @@
     progress.querySelector(".progress-text").textContent = run.max_step
       ? `${darkit.count(run.step)} / ${darkit.count(run.max_step)}`
       : darkit.count(run.step);
-    progress.querySelector(".pace").textContent = pace(run);
+    progress.querySelector(".pace").textContent = run.rate ? say("rate_of", {rate: darkit.rate(run.rate)}) : "";
+    progress.querySelector(".time-left").textContent = isKnown(run.eta) ? say("left_of", {time: darkit.duration(run.eta)}) : "";
     const key = JSON.stringify([name, run.state, run.saved, run.diverged, run.step > 0]); // a first step records the modules
     if (last && JSON.parse(last)[0] === name && last !== key) {
       dash_clientside.set_props("changed", {data: {name, state: run.state, saved: run.saved}});

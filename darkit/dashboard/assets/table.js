@@ -196,6 +196,7 @@
     toggleGroup(name) {
       if (!this.openGroups.delete(name)) this.openGroups.add(name);
       this.showRows();
+      this.grid.refreshCells({columns: ["name"], force: true}); // the arrow of the group
     }
 
     /* The runs that are shown, as they are sorted, also those in groups. */

@@ -16,7 +16,18 @@
     return sign * String(one).localeCompare(String(other), darkit.language(), {numeric: true});
   }
 
-  /* Puts the rows in the order that the address asks for, and marks the heading. */
+  /* The row with the best value of the metric that is sorted by, else of the first metric that has one; null without any. */
+  function bestRow(rows, column) {
+    const isBest = (row, place) => row.cells[place]?.classList.contains("best");
+    const places = [column, column + 1, ...[...rows[0].cells].keys()]; // beside the last value of a metric stands the best one
+    for (const place of places) {
+      const found = rows.find((row) => isBest(row, place));
+      if (found) return found;
+    }
+    return null;
+  }
+
+  /* Puts the rows in the order that the address asks for, the best one on top if it asks for that, and marks the heading. */
   function sort() {
     const table = document.querySelector("#values-box table");
     const order = darkit.parameters().get("order");
@@ -26,12 +37,18 @@
       if (own) button.parentElement.setAttribute("aria-sort", order.endsWith(DESCENDING) ? "descending" : "ascending");
       else button.parentElement.removeAttribute("aria-sort");
     }
-    const column = Number.parseInt(order, 10);
     const rows = [...table.tBodies[0].rows];
-    if (!(column >= 0) || rows.some((row) => column >= row.cells.length)) return;
-    const sign = order.endsWith(DESCENDING) ? -1 : 1;
-    rows.sort((one, other) => compared(valueOf(one.cells[column]), valueOf(other.cells[column]), sign));
-    table.tBodies[0].append(...rows);
+    rows.forEach((row, place) => (row.dataset.place ??= place));
+    const chosen = Number.parseInt(order, 10);
+    const column = chosen >= 0 && rows.every((row) => chosen < row.cells.length) ? chosen : null;
+    const sign = order?.endsWith(DESCENDING) ? -1 : 1;
+    rows.sort((one, other) => {
+      const sorted = column === null ? 0 : compared(valueOf(one.cells[column]), valueOf(other.cells[column]), sign);
+      return sorted || one.dataset.place - other.dataset.place;
+    });
+    const best = rows.length && darkit.parameters().get("top") === "1" ? bestRow(rows, column ?? NaN) : null;
+    for (const row of rows) row.classList.toggle("on-top", row === best);
+    table.tBodies[0].append(...(best ? [best] : []), ...rows.filter((row) => row !== best));
     mark();
   }
 
@@ -40,6 +57,12 @@
     const shown = darkit.logBoard()?.standsOut ?? null;
     for (const button of document.querySelectorAll("#values-box button.run-name")) button.setAttribute("aria-pressed", String(button.dataset.run === shown));
   }
+
+  dash_clientside.darkit.follow_best = (first) => {
+    darkit.remember({top: first ? "1" : null});
+    sort();
+    return String(first);
+  };
 
   document.addEventListener("darkit-filled", ({target}) => {
     if (target.closest("#values-box")) sort();

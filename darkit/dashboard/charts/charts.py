@@ -42,6 +42,7 @@ _CACHED = 64 * 2**20  # bytes of answers
 _MOST_TOGETHER = 20_000  # points of all curves of a chart: more cost the browser time and show nothing
 _FEWEST = 100  # points per curve, however many curves there are
 _SELDOM = 4  # a series with a value in at most one of so many rows is not smoothed
+_BANDS = {"std": "band_std", "ci": "band_ci"}  # what is said of a group's band
 _POSITIONS = ("time", "step")  # of the log of the machine
 
 
@@ -164,7 +165,7 @@ class Charts:
                     (raw if _is_sparse(run, raw) else raw.smoothed(view.smooth, spacing)).within(view.low, view.high)
                     for run, raw in raws
                 ]
-                band = band_of(curves)
+                band = band_of(curves, spread=view.spread)
                 scales.append(band.mean)
                 odd = EMPTY if label in view.unfold else odd_of(curves)  # an unfolded run has its own marks
                 place = _place(panel, title, index, alone=len(groups) == 1)
@@ -173,7 +174,9 @@ class Charts:
         scale = robust_scale(scales, view.log) if view.robust else None
         if view.source == "system" and measure(panel.id, view.language).percent:
             scale = (0.0, 102.0)
-        return chart_figure(heading(panel, view), lines, bands, view, scale, _x_title(panel, with_series, view))
+        return chart_figure(
+            heading(panel, view), lines, bands, view, scale, _x_title(panel, with_series, view, bool(bands))
+        )
 
     def news(
         self, names: Sequence[str], view: View, cursors: Mapping[str, Mapping[str, Sequence[int]]]
@@ -327,11 +330,12 @@ def _name(panel: Panel, title: str, name: str, *, alone: bool) -> str:
     return readable(title) if alone else f"{name} · {readable(title)}"
 
 
-def _x_title(panel: Panel, shown: Sequence[Shown], view: View) -> str:
-    if view.x:
-        return view.x
+def _x_title(panel: Panel, shown: Sequence[Shown], view: View, with_bands: bool) -> str:
+    """Return what x is and, of a chart with bands, what they show, so that a picture of it says so too."""
     own = {run.series[title][0] for run in shown for title in panel.members if title in run.series}
-    return text(view.language, f"axis_{view.axis}") if view.axis != "step" or own <= {"step"} else ", ".join(own)
+    named = view.axis != "step" or own <= {"step"}
+    name = view.x or (text(view.language, f"axis_{view.axis}") if named else ", ".join(own))
+    return f"{name} · {text(view.language, _BANDS[view.spread])}" if with_bands else name
 
 
 def _spacing(panel: Panel, shown: Sequence[Shown], view: View) -> float | None:

@@ -38,8 +38,10 @@ def grouping(shown: Sequence[Shown], chosen: Sequence[str]) -> list[str]:
     return list(chosen) or ([ALL_BUT_SEED] if have_seeds(shown) else [])
 
 
-def contrasts_of(shown: Sequence[Shown], chosen: Sequence[str], metric: str, at: str, language: str) -> Contrasts:
-    """Compare the groups of runs by a metric.
+def contrasts_of(
+    shown: Sequence[Shown], chosen: Sequence[str], metric: str, at: str, language: str, baseline: str = ""
+) -> Contrasts:
+    """Compare the groups of runs by a metric, each with one of them.
 
     Args:
         shown: The runs.
@@ -47,6 +49,8 @@ def contrasts_of(shown: Sequence[Shown], chosen: Sequence[str], metric: str, at:
         metric: The metric.
         at: ``best`` or ``last``; of a metric that has no best value the last one is compared.
         language: In which it is said.
+        baseline: The label of the group with which the others are compared; by default, and if no group in which a
+            run counts has it, the first.
     """
     words = LANGUAGES[language]
     groups = group_runs(shown, chosen, language)
@@ -55,7 +59,7 @@ def contrasts_of(shown: Sequence[Shown], chosen: Sequence[str], metric: str, at:
     found = [
         make_group(label, [_measure(run, metric, when) for run in runs], metric, when, words) for label, runs in groups
     ]
-    some = [group for group in found if group.members]
+    some = sorted((group for group in found if group.members), key=lambda group: group.label != baseline)
     return Contrasts(
         grouped=bool(groups),
         repeated=any(len(runs) > 1 for _, runs in groups),

@@ -12,9 +12,11 @@ from darkit.dashboard.reading.columns import Numbers
 from darkit.dashboard.reading.sessions import Resumption, active_clock
 from darkit.dashboard.reading.tail import Table
 from darkit.dashboard.view import View
+from darkit.runs.statistics import t_critical
 
 MOST_ODD = 300  # marks of NaN and infinity per curve on the screen
 _TIME = "time"
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -116,15 +118,27 @@ def position_of(
 
 @dataclass(frozen=True)
 class Band:
-    """Several runs as one: mean and standard deviation of their curves (points,)."""
+    """Several runs as one.
+
+    Attributes:
+        x: Positions (points,).
+        mean: The mean of the curves there (points,).
+        margin: Their standard deviation, or half of the confidence interval of the mean (points,).
+    """
 
     x: Numbers
     mean: Numbers
-    deviation: Numbers
+    margin: Numbers
 
 
-def band_of(curves: Sequence[Curve], most: int = MOST_POINTS) -> Band:
-    """Average curves, each interpolated linearly within its range."""
+def band_of(curves: Sequence[Curve], most: int = MOST_POINTS, spread: str = "std") -> Band:
+    """Average curves, each interpolated linearly within its range.
+
+    Args:
+        curves: The curves.
+        most: The maximum number of points.
+        spread: ``std`` or ``ci``, as in `View`. Where there is only one curve, the margin is 0.
+    """
     filled = [curve for curve in curves if len(curve.x)]
     if not filled:
         return Band(*(np.empty(0) for _ in range(3)))
@@ -141,9 +155,18 @@ def band_of(curves: Sequence[Curve], most: int = MOST_POINTS) -> Band:
     any_known = count > 0
     rows, known, count, grid = rows[:, any_known], known[:, any_known], count[any_known], grid[any_known]
     mean = np.where(known, rows, 0).sum(axis=0) / count
-    deviation = np.sqrt((np.where(known, rows - mean, 0) ** 2).sum(axis=0) / np.maximum(1, count - 1))
+    margin = np.sqrt((np.where(known, rows - mean, 0) ** 2).sum(axis=0) / np.maximum(1, count - 1))
+    if spread == "ci":
+        margin = margin * _interval(count)
     shown = pick(grid, mean, most)
-    return Band(grid[shown], mean[shown], deviation[shown])
+    return Band(grid[shown], mean[shown], margin[shown])
+
+
+def _interval(counts: Numbers) -> Numbers:
+    """Return half of the confidence interval of a mean in standard deviations, for each number of values (points,)."""
+    numbers, places = np.unique(counts, return_inverse=True)
+    halves = [t_critical(1 - _CONFIDENCE, n - 1) / n**0.5 if n > 1 else 0.0 for n in numbers.tolist()]
+    return np.asarray(halves)[places]
 
 
 def odd_of(curves: Sequence[Curve]) -> Curve:

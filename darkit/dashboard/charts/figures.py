@@ -243,7 +243,7 @@ def _line_traces(line: Line) -> list[Figure]:
 
 def _band_traces(group: GroupBand, log: bool) -> list[Figure]:
     band = group.band
-    low = band.mean - band.deviation
+    low = band.mean - band.margin
     positive = band.mean[band.mean > 0]
     if log and len(positive):  # such an axis has no lower end: the band ends a decade below the means
         low = np.maximum(low, positive.min() / 10)
@@ -254,13 +254,13 @@ def _band_traces(group: GroupBand, log: bool) -> list[Figure]:
     fill = colour(group.index)
     return [
         {**edge, "y": numbers(low)},
-        {**edge, "y": numbers(band.mean + band.deviation), "fill": "tonexty", "fillcolor": translucent(fill, 0.16)},
+        {**edge, "y": numbers(band.mean + band.margin), "fill": "tonexty", "fillcolor": translucent(fill, 0.16)},
         {
             **shared,
             "y": numbers(band.mean),
             "name": name,
             "line": {"width": 2.2, "color": fill, "dash": dash(group.index)},
-            "customdata": numbers(band.deviation),
+            "customdata": numbers(band.margin),
             "hovertemplate": "%{y:.5~g} ± %{customdata:.3~g}<extra>%{fullData.name}</extra>",
             "meta": {**meta, "kind": "mean"},
         },
@@ -272,7 +272,7 @@ def _labels(bands: Sequence[GroupBand], view: View) -> list[Figure]:
     if len(bands) > _MOST_LABELS:  # they would cover the curves; the page names the groups above its charts
         return []
     ends = [one for one in bands if len(one.band.x) and (not view.log or one.band.mean[-1] > 0)]
-    edges = [one.band.mean + sign * one.band.deviation for one in ends for sign in (-1, 1)]  # what the axis shows
+    edges = [one.band.mean + sign * one.band.margin for one in ends for sign in (-1, 1)]  # what the axis shows
     every = np.concatenate([np.empty(0), *edges])
     every = np.log10(every[every > 0]) if view.log else every
     room = float(np.ptp(every)) * _LABEL_HEIGHT if len(every) else 0.0

@@ -89,6 +89,7 @@ def _add_archive(app: Dash, library: Library, undos: Undos) -> None:
 def _add_delete(app: Dash, library: Library, undos: Undos) -> None:
     @app.callback(
         Output("delete-dialog", "opened"),
+        Output("delete-dialog", "title"),
         Output("delete-what", "children"),
         Output("delete-text", "children"),
         Output("delete-name", "value"),
@@ -97,13 +98,14 @@ def _add_delete(app: Dash, library: Library, undos: Undos) -> None:
         LANGUAGE,
         prevent_initial_call=True,
     )
-    def open_delete(clicks: int | None, names: list[str], language: str) -> tuple[Any, Any, Any, Any]:
+    def open_delete(clicks: int | None, names: list[str], language: str) -> tuple[Any, ...]:
         if not clicks or not names:
-            return no_update, no_update, no_update, no_update
-        if len(names) == 1:
-            return True, text(language, "delete_text"), readable(names[0]), ""
-        what = text(language, "delete_many", count=len(names))
-        return True, what, readable(listing(names, limit=_NAMED)), ""
+            return (no_update,) * 5
+        say, count = partial(text, language), len(names)
+        if count == 1:
+            return True, say("delete_title"), say("delete_text"), readable(names[0]), ""
+        title, what = say("delete_many_title", count=f"{count:,}"), say("delete_many", count=count)
+        return True, title, what, readable(listing(names, limit=_NAMED)), ""
 
     app.clientside_callback(
         ClientsideFunction("darkit", "sameName"),

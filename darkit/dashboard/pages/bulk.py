@@ -84,7 +84,7 @@ def trash_table(deleted: Sequence[Deleted], language: str) -> Component:
         )
         for one in deleted[:_MOST_SHOWN]
     ]
-    head = html.Tr([html.Th(text(language, word)) for word in ("col_name", "deleted_at", "restore")])
+    head = html.Tr([*(html.Th(text(language, word)) for word in ("col_name", "deleted_at")), html.Td()])
     left_out = len(deleted) - len(rows)
     return html.Div(
         [

@@ -58,7 +58,11 @@ def compare_page(
         )
         if any(has_media(run.facts.folder) for run in shown)
         else None,
-        card(text(language, "values"), html.Div(values_table(shown, language), id="values-box")),
+        card(
+            text(language, "values"),
+            dmc.Switch(id="best-first", label=text(language, "best_first"), checked=state["top"], size="xs", mb="xs"),
+            html.Div(values_table(shown, language), id="values-box"),
+        ),
         *statistics.statistics_card(shown, filled_titles(shown), language, state),
         card(text(language, "configs"), *_configs(shown, language, state["all"])),
         *keys.key_cards(shown, differing, language, state),
@@ -97,6 +101,7 @@ def add_callbacks(app: Dash, charts: Charts) -> None:
         return rows, not rows, config_box_style(shown, len(rows)), bool(rows)
 
     follow(app, "all", [Input("all-keys", "checked")], "all-keys")
+    follow(app, "best", [Input("best-first", "checked")], "best-first")
 
 
 def values_table(shown: Sequence[Shown], language: str) -> Component:

@@ -12,6 +12,20 @@ from dash.development.base_component import Component
 from darkit.dashboard.charts.groups import ALL_BUT_SEED, OWN_KEYS
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.texts import text
+from darkit.dashboard.view import SPREADS
+
+
+def spread_choice(language: str, state: Mapping[str, Any], keys: Sequence[str]) -> Component:
+    """Return the choice of what stands behind ± of groups, which is shown where runs are grouped."""
+    say = partial(text, language)
+    choice = dmc.SegmentedControl(
+        id="spread",
+        data=[{"value": kind, "label": f"± {say(f'spread_{kind}')}"} for kind in SPREADS],
+        value=state["spread"],
+        size="xs",
+        **{"aria-label": say("spread")},
+    )
+    return html.Div(choice, id="spread-box", hidden=not keys)
 
 
 def chart_controls(
@@ -75,6 +89,7 @@ def chart_controls(
             dmc.Switch(id="log", label=say("log"), checked=state["log"], size="xs"),
             dmc.Switch(id="robust", label=say("robust"), checked=state["robust"], size="xs"),
             html.Div(group, style=None if groups else {"display": "none"}),
+            spread_choice(language, state, state["group"]) if groups else None,
             html.Button(say("reset_zoom"), id="reset-zoom", className="small-button", hidden=True),
         ],
         className="controls",
@@ -91,6 +106,7 @@ def add_callbacks(app: Dash) -> None:
     ]
     values.append(("x-column", "value"))
     follow(app, "view", [Input(*value) for value in values], "axis")
+    follow(app, "spread", [Input("spread", "value")], "spread")
 
 
 def follow(app: Dash, name: str, inputs: Sequence[Input], holder: str) -> None:

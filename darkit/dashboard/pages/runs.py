@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 
 from darkit.dashboard.pages.actions import delete_dialog
 from darkit.dashboard.pages.bulk import move_dialog, rename_dialog, trash_dialog
-from darkit.dashboard.pages.controls import chart_controls, follow
+from darkit.dashboard.pages.controls import chart_controls, follow, spread_choice
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.pages.notes import notes_dialog
 from darkit.dashboard.pages.parts import code_block, menu
@@ -69,7 +69,6 @@ def add_callbacks(app: Dash) -> None:
         ("by", "value"),
     ]
     follow(app, "runs", [Input(*control) for control in controls], "search")
-    follow(app, "spread", [Input("spread", "value")], "spread")
 
 
 def _toolbar(language: str, state: Mapping[str, Any]) -> Component:
@@ -90,6 +89,9 @@ def _toolbar(language: str, state: Mapping[str, Any]) -> Component:
                         **{"aria-label": say("search")},
                     ),
                     html.Div(id="query-marks", **{"aria-hidden": "true"}),
+                    html.Button(
+                        "?", id="open-help", className="icon-button", title=say("help"), **{"aria-label": say("help")}
+                    ),
                     html.Div(id="query-problem", role="alert", hidden=True),
                 ],
                 id="query-box",
@@ -118,17 +120,7 @@ def _toolbar(language: str, state: Mapping[str, Any]) -> Component:
                 comboboxProps={"width": 280, "position": "bottom-end"},
                 **{"aria-label": say("group_by")},
             ),
-            html.Div(
-                dmc.SegmentedControl(
-                    id="spread",
-                    data=[{"value": kind, "label": f"± {say(f'spread_{kind}')}"} for kind in ("std", "ci")],
-                    value=state["spread"],
-                    size="xs",
-                    **{"aria-label": say("spread")},
-                ),
-                id="spread-box",
-                hidden=not state["by"],
-            ),
+            spread_choice(language, state, state["by"]),
             dmc.MultiSelect(
                 id="columns",
                 data=[],

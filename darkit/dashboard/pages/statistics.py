@@ -50,11 +50,23 @@ def statistics_card(
             **{"aria-label": say("statistics_at")},
         ),
     ]
-    content = _content(shown, state["group"], metric, state["at"], language)
+    content, labels = _content(shown, state["group"], metric, state["at"], state["baseline"], language)
+    baseline = dmc.Select(
+        id="statistics-baseline",
+        data=sorted(labels),
+        value=labels[0] if labels else None,
+        label=say("baseline"),
+        size="xs",
+        allowDeselect=False,
+        searchable=True,
+    )
     return [
         card(
             say("statistics"),
-            html.Div(controls, className="controls"),
+            html.Div(
+                [*controls, html.Div(baseline, id="baseline-choice", className="beside", hidden=len(labels) < 2)],
+                className="controls",
+            ),
             html.Div(content, id="statistics-box"),
         )
     ]
@@ -62,12 +74,15 @@ def statistics_card(
 
 def add_callbacks(app: Dash, charts: Charts) -> None:
     """Add what follows the card's controls, the groups of the charts, and rows that come."""
-    follow(app, "statistics", [Input("statistics-metric", "value"), Input("statistics-at", "value")], "statistics-at")
+    chosen = [Input(f"statistics-{name}", "value") for name in ("metric", "at", "baseline")]
+    follow(app, "statistics", chosen, "statistics-at")
 
     @app.callback(
         Output("statistics-box", "children"),
-        Input("statistics-metric", "value"),
-        Input("statistics-at", "value"),
+        Output("statistics-baseline", "data"),
+        Output("statistics-baseline", "value"),
+        Output("baseline-choice", "hidden"),
+        *chosen,
         Input("group", "value"),
         Input("grown", "data"),
         State("url", "href"),
@@ -75,19 +90,30 @@ def add_callbacks(app: Dash, charts: Charts) -> None:
         prevent_initial_call=True,
     )
     def renew(
-        metric: str | None, at: str | None, group: list[str] | None, _: Any, href: str | None, language: str
-    ) -> list[Component]:
+        metric: str | None,
+        at: str | None,
+        baseline: str | None,
+        group: list[str] | None,
+        _: Any,
+        href: str | None,
+        language: str,
+    ) -> tuple[list[Component], list[str], str | None, bool]:
         names = [name for name in read_address(href or "/")[1]["runs"] if is_address(name)]
         keys = [readable(key) for key in (group or [])[:MOST_KEYS]]
-        return _content(charts.chosen(names, "log"), keys, readable(metric or ""), at or BEST, language)
+        shown = charts.chosen(names, "log")
+        content, labels = _content(shown, keys, readable(metric or ""), at or BEST, readable(baseline or ""), language)
+        return content, sorted(labels), labels[0] if labels else None, len(labels) < 2
 
 
-def _content(shown: Sequence[Shown], chosen: Sequence[str], metric: str, at: str, language: str) -> list[Component]:
+def _content(
+    shown: Sequence[Shown], chosen: Sequence[str], metric: str, at: str, baseline: str, language: str
+) -> tuple[list[Component], list[str]]:
+    """Return what is said of the groups, and the labels of those compared, the baseline first."""
     say = partial(text, language)
     keys = grouping(shown, chosen)
-    found = contrasts_of(shown, keys, metric, at, language)
+    found = contrasts_of(shown, keys, metric, at, language, baseline)
     if not found.grouped or not found.repeated:
-        return [html.P(say("statistics_alone" if found.grouped else "statistics_none"), className="muted")]
+        return [html.P(say("statistics_alone" if found.grouped else "statistics_none"), className="muted")], []
     names = [
         say("group_all_but_seed") if key == ALL_BUT_SEED else say(f"col_{key}") if key in OWN_KEYS else key
         for key in keys
@@ -103,7 +129,8 @@ def _content(shown: Sequence[Shown], chosen: Sequence[str], metric: str, at: str
         parts = [html.Div([html.P(by, className="muted"), *buttons], className="controls")]
         parts += [_table(rows) for rows in tables(compared, words)]
     said = [*(sentences(compared, words) if compared is not None else []), *found.left_out]
-    return [*parts, html.Ul([html.Li(sentence) for sentence in said], className="sentences", hidden=not said)]
+    listed = html.Ul([html.Li(sentence) for sentence in said], className="sentences", hidden=not said)
+    return [*parts, listed], [group.label for group in compared.groups] if compared is not None else []
 
 
 def _table(rows: Rows) -> Component:

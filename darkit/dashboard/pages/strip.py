@@ -26,9 +26,10 @@ def run_strip(run: Shown, language: str) -> Component:
     fill = html.Div(className="progress-fill", style={"width": _width(facts)})
     bar = html.Div(fill, className="progress", hidden=not facts.status.max_step)
     steps = [html.Span(say("step"), className="tile-name"), html.B(_steps(facts), className="progress-text"), bar]
+    pace = [html.B(className="pace"), html.Span(className="tile-more time-left")]
     tiles = [
         html.Div(steps, className="tile"),
-        html.Div([html.Span(say("pace"), className="tile-name"), html.B(className="pace")], className="tile pace-tile"),
+        html.Div([html.Span(say("pace"), className="tile-name"), *pace], className="tile"),
         html.Div(strip_values(run, language), id="strip-values", className="tiles"),
     ]
     return html.Div(tiles, className="strip", id="run-progress")

@@ -223,7 +223,8 @@ def config_keys(configs: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
 def differing_keys(found: Mapping[str, tuple[int, set[Any]]], runs: int) -> list[str]:
     """Return the keys of flat configs that best tell runs apart, those that most runs have first.
 
-    After those come how runs are saved, logged and placed, then a seed, and last what some runs have and others lack.
+    Of keys that equally many runs have, those with more values come first. After those come how runs are saved, logged
+    and placed, then a seed, and last what some runs have and others lack.
 
     Left out are keys that fewer than half of the runs have, and texts that are another one in each.
 
@@ -236,7 +237,9 @@ def differing_keys(found: Mapping[str, tuple[int, set[Any]]], runs: int) -> list
         for key, (count, values) in found.items()
         if 2 * count >= runs and not (len(values) == count > 3 and all(isinstance(value, str) for value in values))
     ]
-    return sorted(chosen, key=lambda key: (len(found[key][1]) == 1, _rank(key), -found[key][0]))[:_MOST_DIFFERING]
+    return sorted(chosen, key=lambda key: (len(found[key][1]) == 1, _rank(key), -found[key][0], -len(found[key][1])))[
+        :_MOST_DIFFERING
+    ]
 
 
 def _rank(key: str) -> int:

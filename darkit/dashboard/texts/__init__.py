@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from darkit.dashboard.texts.en import ENGLISH
+from darkit.dashboard.texts.en_help import ENGLISH_HELP
 from darkit.dashboard.texts.en_model import ENGLISH_MODEL
 from darkit.dashboard.texts.zh import CHINESE
 from darkit.dashboard.texts.zh_comparison import CHINESE_COMPARISON
+from darkit.dashboard.texts.zh_help import CHINESE_HELP
 from darkit.dashboard.texts.zh_model import CHINESE_MODEL
 from darkit.runs.comparison_words import WORDS
 
-LANGUAGES = {"en": {**ENGLISH, **ENGLISH_MODEL, **WORDS}, "zh": {**CHINESE, **CHINESE_MODEL, **CHINESE_COMPARISON}}
+LANGUAGES = {
+    "en": {**ENGLISH, **ENGLISH_HELP, **ENGLISH_MODEL, **WORDS},
+    "zh": {**CHINESE, **CHINESE_HELP, **CHINESE_MODEL, **CHINESE_COMPARISON},
+}
 
 
 def text(language: str, key: str, **values: object) -> str:
