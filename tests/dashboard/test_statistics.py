@@ -13,6 +13,7 @@ from darkit.dashboard.charts.contrasts import contrasts_of, grouping
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.library import Library
 from darkit.runs.comparison_tables import document
+from darkit.runs.statistics import summarize
 from tests.cli.parts import done
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import make_run
@@ -79,7 +80,27 @@ def test_runs_that_are_repeated_are_compared_below_the_charts_and_grouped_by_sev
     band = trace(page, "train_loss", "lr=0.1  act=gelu", "mean")
     assert band is not None
     assert "group=trainer.lr&group=model.act" in page.url
+    title = "document.querySelector('[data-chart=train_loss] .plot').layout.xaxis.title.text"
+    assert page.evaluate(title) == "Step · mean ± std"
+    page.locator("#spread-box label", has_text="± 95 % CI").click()
+    page.wait_for_function(f"() => {title} === 'Step · mean ± 95 % CI'")
+    margin = (
+        "document.querySelector('[data-chart=train_loss] .plot').data.find((one) => one.customdata).customdata.at(-1)"
+    )
+    losses = [0.02 + 0.001 * seed + (0.0103 + 0.0001 * seed) * 1 for seed in range(3)]  # of the first group, at its end
+    interval = summarize(losses).interval
+    assert interval is not None
+    assert page.evaluate(margin) == pytest.approx((interval[1] - interval[0]) / 2)
+    baseline = page.get_by_role("textbox", name="Baseline")
+    expect(baseline).to_have_value("lr=0.01  act=gelu")
+    baseline.click()
+    page.get_by_role("option", name="lr=0.1 act=relu").click()
+    expect(box.locator("table").last.locator("th").first).to_have_text("less lr=0.1  act=relu")
+    expect(box.locator("table").first.locator("tbody th").first).to_have_text("lr=0.1  act=relu")
     page.locator("label", has_text="last").click()
     expect(box).to_contain_text("last")
+    page.reload()
+    expect(baseline).to_have_value("lr=0.1  act=relu")
+    expect(box.locator("table").last.locator("th").first).to_have_text("less lr=0.1  act=relu")
     page.goto(f"{dashboard.address}/compare?run={names[0]}&run={names[3]}&lang=zh")
     expect(page.locator("#statistics-box")).to_contain_text("请在图表上方选择")

@@ -252,6 +252,10 @@ def _band_traces(group: GroupBand, log: bool) -> list[Figure]:
     shared = {"type": "scatter", "mode": "lines", "x": numbers(band.x), "meta": {**meta, "kind": "band"}}
     edge = {**shared, "line": {"width": 0}, "hoverinfo": "skip", "name": name}
     fill = colour(group.index)
+    alone = len(band.x) == 1  # neither a line nor a band would be seen
+    point = (
+        {"mode": "lines+markers", "marker": {"size": 7}, "error_y": {"array": band.margin.tolist()}} if alone else {}
+    )
     return [
         {**edge, "y": numbers(low)},
         {**edge, "y": numbers(band.mean + band.margin), "fill": "tonexty", "fillcolor": translucent(fill, 0.16)},
@@ -263,6 +267,7 @@ def _band_traces(group: GroupBand, log: bool) -> list[Figure]:
             "customdata": numbers(band.margin),
             "hovertemplate": "%{y:.5~g} ± %{customdata:.3~g}<extra>%{fullData.name}</extra>",
             "meta": {**meta, "kind": "mean"},
+            **point,
         },
     ]
 
@@ -276,6 +281,7 @@ def _labels(bands: Sequence[GroupBand], view: View) -> list[Figure]:
     every = np.concatenate([np.empty(0), *edges])
     every = np.log10(every[every > 0]) if view.log else every
     room = float(np.ptp(every)) * _LABEL_HEIGHT if len(every) else 0.0
+    ground = "rgba(37,38,43,0.7)" if view.dark else "rgba(255,255,255,0.7)"
     heights = [(float(np.log10(one.band.mean[-1]) if view.log else one.band.mean[-1]), one) for one in ends]
     labels: list[Figure] = []
     free = -np.inf  # the height below which labels are already
@@ -291,6 +297,8 @@ def _labels(bands: Sequence[GroupBand], view: View) -> list[Figure]:
                 "xanchor": "right",
                 "yanchor": "bottom",
                 "font": {"size": 11, "color": colour(one.index)},
+                "bgcolor": ground,
+                "borderpad": 0,
             }
         )
     return labels

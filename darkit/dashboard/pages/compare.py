@@ -133,7 +133,7 @@ def values_table(shown: Sequence[Shown], language: str) -> Component:
     for place, row in enumerate(rows):
         config = row.shown.facts.config_values()
         cells = [html.Th([_run_button(row, language), *_lost(row, language)], scope="row")]
-        cells += [html.Td(shown_value(config.get(key, MISSING)), className="number") for key in keys]
+        cells += [_config_cell(config.get(key, MISSING)) for key in keys]
         for index, value in enumerate(row.values):
             odd = value is not None and not isfinite(value.last)
             last = number_text(value.last) if value else ""
@@ -144,6 +144,12 @@ def values_table(shown: Sequence[Shown], language: str) -> Component:
         body.append(html.Tr(cells))
     table = html.Table([head, html.Tbody(body)], className="values numbers")
     return still(html.Div(table, className="scroll-x", tabIndex=0))
+
+
+def _config_cell(value: Any) -> Component:
+    """Return a config value; numbers are sorted as numbers, however they are written."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return html.Td(shown_value(value), className="number", **(_sort_value(value) if number else {}))
 
 
 def _best_cell(value: Value | None, *, is_best: bool) -> Component:

@@ -55,7 +55,7 @@ def statistics_card(
         id="statistics-baseline",
         data=sorted(labels),
         value=labels[0] if labels else None,
-        label=say("baseline"),
+        label=say("statistics_baseline"),
         size="xs",
         allowDeselect=False,
         searchable=True,

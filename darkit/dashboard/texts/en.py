@@ -212,6 +212,7 @@ ENGLISH = {
     "key": "Key",
     "statistics": "More than noise?",
     "statistics_metric": "Metric",
+    "statistics_baseline": "Baseline",
     "statistics_at": "Value of each run",
     "statistics_by": "{value}, grouped by: {keys}",
     "statistics_none": "Choose above the charts by what the runs are grouped. They do not differ in their seeds.",

@@ -206,6 +206,7 @@ CHINESE = {
     "key": "配置项",
     "statistics": "大于噪声吗？",
     "statistics_metric": "指标",
+    "statistics_baseline": "基线",
     "statistics_at": "每个运行取哪个值",
     "statistics_by": "{value}，分组：{keys}",
     "statistics_none": "请在图表上方选择按什么分组。这些运行的种子没有差别。",

@@ -218,7 +218,7 @@ def test_a_comparison_is_saved_as_one_page_that_needs_no_server(runs: Served, op
 
 def test_last_and_best_values_follow_the_logs(dashboard: Served, open_page: Open) -> None:
     folder = make_run(dashboard.root, "one", 200, state="running", max_step=400)
-    make_run(dashboard.root, "two", 200)
+    make_run(dashboard.root, "two", 200, lr=1e-4)
     page = open_page(dashboard.address + "/compare?run=one&run=two")
     drawn(page, 2)
     with (folder / files.LOG).open("a") as log:
@@ -239,6 +239,14 @@ def test_last_and_best_values_follow_the_logs(dashboard: Served, open_page: Open
     page.wait_for_function(f"() => {pale}.length && {pale}.every((one) => one.meta.run === 'one')")
     page.reload()
     expect(values.locator(".run-name")).to_have_text(["two", "one"])
+    page.locator("label", has_text="Best run on top").click()
+    expect(values.locator(".run-name")).to_have_text(["one", "two"])
+    expect(values.locator(".on-top")).to_contain_text("one")
+    values.get_by_role("button", name="lr", exact=True).click()
+    page.reload()
+    expect(values.locator(".run-name")).to_have_text(["one", "two"])
+    page.locator("label", has_text="Best run on top").click()
+    expect(values.locator(".run-name")).to_have_text(["two", "one"])  # 1e-4 and 0.001 are sorted as numbers
 
 
 def test_more_runs_than_can_be_compared_are_said_to_be_left_out_and_the_address_may_be_long(

@@ -18,6 +18,7 @@ from darkit.dashboard.charts.parallel import parallel_figure
 from darkit.dashboard.reading.series import usable_series
 from darkit.dashboard.reading.tail import LogTail, Table
 from darkit.dashboard.view import View
+from darkit.runs.statistics import summarize
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200).map(np.array)
 
@@ -137,11 +138,15 @@ def test_a_group_is_mean_and_deviation_where_its_runs_are_known() -> None:
     first, second = Curve(grid, grid, empty, empty), Curve(grid, grid + 2, empty, empty)
     band = band_of([first, second])
     assert band.mean.tolist() == (grid + 1).tolist()
-    assert band.deviation.tolist() == pytest.approx([2**0.5] * 5)
+    assert band.margin.tolist() == pytest.approx([2**0.5] * 5)
+    interval = summarize([0.0, 2.0]).interval
+    assert interval is not None
+    assert band_of([first, second], spread="ci").margin.tolist() == pytest.approx([interval[1] - 1] * 5)
     short = Curve(np.array([0.0, 2.0]), np.array([10.0, 20.0]), empty, empty)
     band = band_of([first, short])
     assert band.mean.tolist() == [5, 8, 11, 3, 4]
-    assert band.deviation[-1] == 0
+    assert band.margin[-1] == 0
+    assert band_of([first, short], spread="ci").margin[-1] == 0
 
 
 def test_outliers_leave_the_scale_and_stay_in_the_data() -> None:
