@@ -101,7 +101,7 @@ def test_every_metric_is_a_column_to_sort_by_and_only_what_can_be_good_has_a_bes
     expect(cell).to_have_text("8940")
     page.goto(home_of_metrics.address + "/?col=name&col=last:firing_rate_9&sort=last:firing_rate_9.asc")
     expect(page.locator('.ag-row[row-id="snn"] [col-id="last:firing_rate_9"]')).to_have_text("1.4e-5")
-    first = "() => dash_ag_grid.getApi('grid').getDisplayedRowAtIndex(0)?.data.name"
+    first = "() => darkit.table.grid.getDisplayedRowAtIndex(0)?.data.name"
     assert page.evaluate(first) == "snn"
 
 
@@ -129,7 +129,7 @@ def test_a_run_that_diverged_says_where_in_the_table_on_its_page_and_in_its_char
     expect(row.locator(".state-diverged")).to_have_attribute(
         "title", "train_loss is not finite from step 200 on.\nfinished"
     )
-    names = "() => [0, 1, 2, 3, 4].map((place) => dash_ag_grid.getApi('grid').getDisplayedRowAtIndex(place).data.name)"
+    names = "() => [0, 1, 2, 3, 4].map((place) => darkit.table.grid.getDisplayedRowAtIndex(place).data.name)"
     assert set(page.evaluate(names)[-2:]) == {"lost", "boom"}  # their best values come after those of sound runs
     page.goto(home_of_metrics.address + "/run/lost")
     expect(page.locator("#run-lost")).to_have_text("train_loss is not finite from step 200 on.")

@@ -125,7 +125,7 @@ def test_existing_scripts_are_served_and_missing_ones_are_not_found(ask: Ask) ->
     for path in PATHS:
         if path.startswith(SUITES) and "min.js" not in path:
             assert ask("GET", path) == 404, path
-    assert ask("GET", SUITES + "dash_ag_grid/dash_ag_grid.min.js") in (200, 404)
+    assert ask("GET", SUITES + "dash_mantine_components/dash_mantine_components.js") in (200, 404)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_the_first_columns_are_the_main_metric_with_its_numbers_aligned_and_the_
 ) -> None:
     page = open_page(runs.address + "/")
     expect(page.locator('.ag-row[row-id="mlp-5"]').first).to_be_visible()
-    shown = page.evaluate("dash_ag_grid.getApi('grid').getAllDisplayedColumns().map((one) => one.getColId())")
+    shown = page.evaluate("darkit.table.grid.getAllDisplayedColumns().map((one) => one.getColId())")
     assert shown == [
         *(
             "ag-Grid-SelectionColumn",

@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.server import app
+from darkit.dashboard.server.scripts import GRID_SCRIPT
 from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import make_run
 
@@ -67,13 +68,15 @@ def test_requests_fail_if_the_application_cannot_be_built(home: Path, monkeypatc
         assert ask(one, "POST", "/api/runs", {})[0] == 500
 
 
-def test_a_runs_page_leaves_the_grids_script_for_later_and_the_others_do_not(home: Path) -> None:
+def test_a_page_begins_with_the_long_script_that_it_needs_first(home: Path) -> None:
     with served(home / "base") as one:
         of_run, of_table = ask(one, "GET", "/run/one")[1], ask(one, "GET", "/")[1]
-    assert '<meta name="grid" content="/_dash-component-suites/dash_ag_grid/' in of_run
-    assert 'src="../_dash-component-suites/dash_' in of_run
-    assert 'src="../_dash-component-suites/dash_ag_grid/' not in of_run
-    assert 'src="./_dash-component-suites/dash_ag_grid/' in of_table
+        script = of_table.split('id="grid-script" src=".', 1)[1].split('"', 1)[0]
+        assert ask(one, "GET", script) == (200, GRID_SCRIPT.read_text())
+    assert '<meta name="grid" content="/scripts/ag-grid-' in of_run
+    assert 'id="plotly-script"' in of_run
+    assert 'id="grid-script"' not in of_run
+    assert 'id="plotly-script"' not in of_table
 
 
 def test_the_table_opens_from_a_runs_page_at_once(dashboard: Served, open_page: Open) -> None:

@@ -38,7 +38,7 @@ def test_sorting_searching_and_columns_are_in_the_address_and_come_back_with_it(
     page.locator("#columns").click()
     page.locator("#columns").fill("model.act")
     page.get_by_role("option", name="model.act").click()
-    page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('config:model.act') !== null")
+    page.wait_for_function("() => darkit.table?.grid?.getColumn('config:model.act') !== null")
     query = parse_qs(urlsplit(page.url).query)
     assert query["q"] == ["mlp-"]
     assert query["sort"] == ["name.asc"]
@@ -47,7 +47,7 @@ def test_sorting_searching_and_columns_are_in_the_address_and_come_back_with_it(
     expect(page.locator("#search")).to_have_value("mlp-")
     expect(page.locator("#run-count")).to_have_text("6 of 7")
     expect(page.locator('.ag-header-cell[col-id="name"]')).to_have_attribute("aria-sort", "ascending")
-    page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('config:model.act') !== null")
+    page.wait_for_function("() => darkit.table?.grid?.getColumn('config:model.act') !== null")
 
 
 def test_runs_without_a_value_come_last_whichever_way_is_sorted_and_numbers_in_names_count(
@@ -60,7 +60,7 @@ def test_runs_without_a_value_come_last_whichever_way_is_sorted_and_numbers_in_n
         page = open_page(f"{dashboard.address}/?col=name&col=best:val_loss&sort={sort}")
         expect(page.locator("#grid-box[data-filled='3']")).to_have_count(1)
         return page.evaluate(
-            """() => { const grid = dash_ag_grid.getApi('grid');
+            """() => { const grid = darkit.table.grid;
             return [0, 1, 2].map((place) => grid.getDisplayedRowAtIndex(place).data.name); }"""
         )
 
@@ -73,14 +73,14 @@ def test_columns_that_were_moved_stay_where_they_are_when_more_are_chosen_and_af
 ) -> None:
     page = open_page(runs.address + "/?col=name&col=progress&col=model")
     expect(page.locator("#grid-box[data-filled='7']")).to_have_count(1)
-    order = """() => dash_ag_grid.getApi('grid').getAllDisplayedColumns().map((one) => one.getColId())
+    order = """() => darkit.table?.grid?.getAllDisplayedColumns().map((one) => one.getColId())
         .filter((id) => !id.startsWith('ag-Grid') && id !== 'eye')"""
-    page.evaluate("() => dash_ag_grid.getApi('grid').moveColumns(['model'], 2)")
+    page.evaluate("() => darkit.table?.grid?.moveColumns(['model'], 2)")
     page.wait_for_url("**col=name&col=model&col=progress**")
     page.locator("#columns").click()
     page.locator("#columns").fill("Device")
     page.get_by_role("option", name="Device", exact=True).click()
-    page.wait_for_function("() => dash_ag_grid.getApi('grid').getColumn('device') !== null")
+    page.wait_for_function("() => darkit.table?.grid?.getColumn('device') !== null")
     assert page.evaluate(order) == ["name", "model", "progress", "device"]
     page.reload()
     expect(page.locator("#grid-box[data-filled='7']")).to_have_count(1)
@@ -130,7 +130,7 @@ def test_config_keys_whose_values_are_numbers_are_filtered_as_numbers(dashboard:
     chosen = quote(json.dumps({"config:trainer.lr": model}))
     page = open_page(f"{dashboard.address}/?col=name&col=config:trainer.lr&col=config:model.act&filter={chosen}")
     expect(page.locator("#run-count")).to_have_text("2 of 3")
-    kind = "(key) => dash_ag_grid.getApi('grid').getColumn(key).getColDef().filter"
+    kind = "(key) => darkit.table.grid.getColumn(key).getColDef().filter"
     assert page.evaluate(kind, "config:trainer.lr") == "agNumberColumnFilter"
     assert page.evaluate(kind, "config:model.act") is True
 

@@ -134,7 +134,7 @@ def test_links_to_other_folders_and_odd_modules_are_ignored(
 
 def test_versions_are_those_of_importlib_metadata() -> None:
     found = installed_packages()
-    for name in ("torch", "numpy", "pytest", "lightning", "darkit", "dash-ag-grid", "hydra-core"):
+    for name in ("torch", "numpy", "pytest", "lightning", "darkit", "dash-mantine-components", "hydra-core"):
         assert found[name] == metadata.version(name)
     told = {re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower() for one in metadata.distributions()}
     assert set(found) == told

@@ -34,7 +34,7 @@ window.darkit = (() => {
     try {
       await Promise.all(leaving.map((act) => act()));
       await ask("/api/homes", {});
-      if (!wanted.startsWith("/run/")) await grid(); // the other pages have tables
+      if (wanted.split("?")[0] === "/") await darkit.grid();
     } catch (error) {
       notify(error instanceof TypeError ? say("server_gone") : error.message, "red");
       return;
@@ -75,29 +75,11 @@ window.darkit = (() => {
     return answer;
   }
 
-  let missed = false; // whether the page of this address could not be loaded
   function reachable(yes) {
     const warning = document.getElementById("offline");
     if (warning) warning.hidden = yes;
-    if (!yes || !missed) return;
-    missed = false;
-    dash_clientside.set_props("address", {data: ownAddress()});
+    darkit.reached(yes);
   }
-
-  /* Dash tells nobody that a call failed: what a person did would be lost in silence, and a page would stay away. */
-  const fetched = window.fetch;
-  window.fetch = async (...call) => {
-    try {
-      return await fetched(...call);
-    } catch (error) {
-      if (error.name !== "AbortError" && String(call[0]?.url ?? call[0]).includes("_dash-update-component")) {
-        reachable(false);
-        if (String(call[1]?.body).includes('"output":"page.children"')) missed = true;
-        else if (dash_clientside.callback_context !== null) notify(say("not_done"), "red");
-      }
-      throw error;
-    }
-  };
 
   let turn = 0;
   /* The address of the page for the server; never the same twice, so that Dash asks again. */
@@ -229,65 +211,10 @@ window.darkit = (() => {
     }
   }
 
-  let gridLoading = null;
-  /* Loads the grid's long script, which the page of a run, without a table, leaves until after its charts. */
-  function grid() {
-    const address = document.querySelector("meta[name=grid]")?.content;
-    gridLoading ??= address
-      ? new Promise((resolve, reject) => {
-          const script = element("script", "", "", {src: url(address)});
-          script.onload = resolve;
-          script.onerror = () => {
-            gridLoading = null;
-            script.remove();
-            reject(new TypeError("The script of the tables could not be loaded."));
-          };
-          document.head.append(script);
-        })
-      : Promise.resolve();
-    return gridLoading;
-  }
-
-  const dates = {date: "%Y-%m-%d", year: "%Y", month: "%Y-%m", dayMonth: "%m-%d", dayMonthYear: "%Y-%m-%d"}; // in no language
-  let plotlyLoading = null;
-  function plotly() {
-    plotlyLoading ??= new Promise((resolve, reject) => {
-      const ready = () => {
-        Plotly.register({moduleType: "locale", name: "darkit", dictionary: {}, format: dates});
-        resolve(Plotly);
-      };
-      if (window.Plotly) {
-        ready();
-        return;
-      }
-      const present = document.getElementById("plotly-script");
-      const script = present || element("script", "", "", {src: url(document.querySelector("meta[name=plotly]").content)});
-      script.onload = ready;
-      script.onerror = reject;
-      if (!present) document.head.append(script);
-    });
-    return plotlyLoading;
-  }
-
-  let wholeLoading = null;
-  /* Loads the whole plotly, which draws what the pages' own does not. The pages keep their own. */
-  function wholePlotly() {
-    wholeLoading ??= plotly().then((own) => new Promise((resolve, reject) => {
-      const script = element("script", "", "", {src: url(document.querySelector("meta[name=plotly-whole]").content)});
-      script.onload = () => {
-        const whole = window.Plotly;
-        window.Plotly = own;
-        whole.register({moduleType: "locale", name: "darkit", dictionary: {}, format: dates});
-        resolve(whole);
-      };
-      script.onerror = () => {
-        wholeLoading = null;
-        script.remove();
-        reject(new TypeError(say("server_gone")));
-      };
-      document.head.append(script);
-    }));
-    return wholeLoading;
+  /* The texts of the grid itself, by its keys. */
+  function gridWords() {
+    say("");
+    return Object.fromEntries(Object.entries(words.texts).filter(([key]) => key.startsWith("grid_")).map(([key, said]) => [key.slice(5), said]));
   }
 
   /* Links between our own pages need no new document. */
@@ -343,8 +270,8 @@ window.darkit = (() => {
   }
 
   return {
-    parameters, remember, remembered, leaving, go, url, path, ownAddress, runPath, runAddress, ask, say, language, dark, element,
-    download, copyText, notify, attempt, fileName, repeat, knownStates, stateBadge, number, count, rate, duration, moment, plotly, wholePlotly, grid,
+    parameters, remember, remembered, leaving, go, url, path, ownAddress, runPath, runAddress, ask, reachable, say, language, dark, element,
+    download, copyText, notify, attempt, fileName, repeat, knownStates, stateBadge, number, count, rate, duration, moment, gridWords,
     pages: [mendLinks],
   };
 })();
@@ -361,7 +288,6 @@ window.dash_clientside.darkit = {
     });
     return window.dash_clientside.no_update;
   },
-  address: () => darkit.ownAddress(),
   openDialog: (clicks) => (clicks ? true : window.dash_clientside.no_update),
   sameName: (typed, names) => !names?.length || typed !== (names.length === 1 ? names[0] : String(names.length)),
   follow_tab(tab) {

@@ -1,5 +1,5 @@
 "use strict";
-/* How the charts of a page are asked for, and the first request for them, which leaves while the page is still made. */
+/* How the charts of a page are asked for, and the first request of a page, which leaves while it is still made. */
 (() => {
   const MOST_RUNS = 200; // of a comparison; the server refuses more
 
@@ -57,21 +57,20 @@
   }
 
   let first = null;
-  function askEarly() {
-    const runs = runsOfAddress();
-    if (!runs.length || darkit.parameters().has("join")) return;
-    const body = {runs, view: expected(), charts: null};
-    const answer = darkit.ask("/api/charts", body).then((one) => one.json()).catch(() => null); // it is asked again then
-    first = {key: JSON.stringify(body), answer};
+  /* Asks for what the page will show, while it is still made. */
+  function askEarly(path, body) {
+    const answer = darkit.ask(path, body).then((one) => one.json()).catch(() => null); // it is asked again then
+    first = {key: path + JSON.stringify(body), answer};
   }
 
   /* Returns what was asked for before the page was there, once; null if it is not what the body asks for. */
-  function askedEarly(body) {
-    const known = first?.key === JSON.stringify(body) ? first.answer : null;
+  function askedEarly(path, body) {
+    const known = first?.key === path + JSON.stringify(body) ? first.answer : null;
     first = null;
     return known;
   }
 
-  Object.assign(darkit, {viewOf, askedEarly, runOfAddress});
-  askEarly();
+  Object.assign(darkit, {viewOf, askEarly, askedEarly, runOfAddress});
+  const runs = runsOfAddress();
+  if (runs.length && !darkit.parameters().has("join")) askEarly("/api/charts", {runs, view: expected(), charts: null});
 })();

@@ -65,7 +65,6 @@
         if (error.name === "AbortError") return;
         this.message.textContent = error.message;
       }
-      (window.requestIdleCallback || setTimeout)(() => darkit.grid());
       this.loop = darkit.repeat(() => this.news());
     }
 
@@ -83,7 +82,7 @@
       const started = (this.asked = (this.asked || 0) + 1);
       const {runs} = this;
       const body = {runs, view: this.view(), charts: titles};
-      const early = titles === null ? await darkit.askedEarly(body) : null;
+      const early = titles === null ? await darkit.askedEarly("/api/charts", body) : null;
       const answer = early || await (await darkit.ask("/api/charts", body, this.abort.signal)).json();
       await darkit.plotly();
       if (this.abort.signal.aborted || this.runs !== runs) return;

@@ -2,7 +2,25 @@
 /* The cells of the table of runs. Loaded before the columns, which use them. */
 (() => {
   const {say} = darkit;
-  const h = (...parts) => React.createElement(...parts);
+
+  /* A column whose cells are plain texts, which cost least, except where `isRich`: there its renderer makes them. */
+  const richIf = (isRich, cellRenderer, params) => ({
+    cellRendererSelector: (cell) => (isRich(cell) ? {component: cellRenderer, params} : undefined),
+  });
+
+  /* Makes an element with attributes, or a click, and with what is inside: elements and texts; null is left out. */
+  function h(tag, attributes, ...inside) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes ?? {})) {
+      if (name === "className") made.className = value;
+      else if (name === "onClick") made.onclick = value;
+      else if (name === "style") for (const [key, to] of Object.entries(value)) made.style.setProperty(key, to);
+      else made.setAttribute(name, value);
+    }
+    made.append(...inside.filter((part) => part !== null && part !== ""));
+    return made;
+  }
+
   const MOST_DIGITS = 8; // after the point, to which numbers are aligned
   const TAIL = 10; // letters at the end of a name that are left out last
   const LONG_TAIL = 16; // letters in which a tail begins after a hyphen, where there is one
@@ -52,7 +70,8 @@
   }
 
   function nameParts(name, tail) {
-    return [h("span", {className: "name-head", key: "head"}, name.slice(0, tail)), h("span", {className: "name-tail", key: "tail"}, name.slice(tail))];
+    if (!tail) return [h("span", {className: "name-tail"}, name)];
+    return [h("span", {className: "name-head"}, name.slice(0, tail)), h("span", {className: "name-tail"}, name.slice(tail))];
   }
 
   /* How much a value differs from that of the baseline, in per cent; nothing without one. */
@@ -64,7 +83,7 @@
     if (typeof base !== "number" || base === 0) return null;
     const share = (100 * (value - base)) / Math.abs(base);
     const sign = share < 0 ? "−" : "+";
-    return h("span", {className: "difference", key: "difference"}, `${sign}${darkit.number(Math.abs(share), 3)}%`);
+    return h("span", {className: "difference"}, `${sign}${darkit.number(Math.abs(share), 3)}%`);
   }
 
   /* The mean of a group, its standard deviation or interval, and of how many runs. */
@@ -74,17 +93,19 @@
     const count = found.count === found.all ? String(found.count) : `${found.count}/${found.all}`;
     const margin = found.std === null ? "" : ` ± ${darkit.number(darkit.groups.margin(found), 2)}`;
     const hint = say(darkit.groups.withInterval() ? "spread_hint_ci" : "spread_hint", {count: found.count, all: found.all});
-    return h("span", {className: "spread", key: "spread", title: hint}, `${margin} (${count})`);
+    return h("span", {className: "spread", title: hint}, `${margin} (${count})`);
   }
 
-  function metric(id, data, value, content) {
-    const more = [data.stats ? spread(id, data) : null, difference(id, data, value)].filter(Boolean);
-    return more.length ? h("span", null, content, ...more) : content;
+  const metric = (id, data, value, content) => h("span", null, content, data.stats ? spread(id, data) : null, difference(id, data, value));
+
+  function progressWords({data}) {
+    if (data.step === null || data.state === "broken") return "";
+    return data.max_step && data.step !== data.max_step ? `${darkit.count(data.step)} / ${darkit.count(data.max_step)}` : darkit.count(data.step);
   }
 
   const cells = {
     state: ({data}) => {
-      if (data.state === null) return null; // of a group
+      if (data.state === null) return h("span"); // of a group
       const known = darkit.knownStates.has(data.state);
       const word = known ? say(`state_${data.state}`) : data.state;
       const kind = isLost(data) ? "diverged" : known ? data.state : "unknown";
@@ -95,23 +116,21 @@
     },
     name: ({data}) => {
       if (data.members) {
-        const words = [data.isOpen ? "▾" : "▸", " ", data.label, h("span", {className: "muted", key: "count"}, ` (${data.members.length})`)];
+        const words = [data.isOpen ? "▾" : "▸", " ", data.label, h("span", {className: "muted"}, ` (${data.members.length})`)];
         return h("button", {className: "group-name", title: data.label, "aria-expanded": String(data.isOpen), onClick: () => darkit.table.toggleGroup(data.name)}, ...words);
       }
       if (!data.opens) return h("span", {className: "muted", title: data.problem}, data.name);
       const tail = darkit.table.tails.get(data.name) ?? 0;
       const inside = darkit.table.columns.withStatistics && !data.isBaseline ? " in-group" : "";
       return h("a", {className: `inner-link run-link${inside}`, href: darkit.runAddress(data.name), title: data.name, "aria-label": data.name},
-        data.isBaseline ? h("span", {className: "tag", key: "baseline"}, say("is_baseline")) : null, ...nameParts(data.name, tail));
+        data.isBaseline ? h("span", {className: "tag"}, say("is_baseline")) : null, ...nameParts(data.name, tail));
     },
     progress: ({data}) => {
-      if (data.step === null || data.state === "broken") return null;
-      const going = data.state === "running" && data.progress !== null;
-      const words = data.max_step && data.step !== data.max_step ? `${darkit.count(data.step)} / ${darkit.count(data.max_step)}` : darkit.count(data.step);
-      const bar = going ? h("div", {className: "progress"}, h("div", {className: "progress-fill", style: {width: `${100 * data.progress}%`}})) : null;
+      const bar = h("div", {className: "progress"}, h("div", {className: "progress-fill", style: {width: `${100 * data.progress}%`}}));
+      const words = progressWords({data});
       return h("div", {className: "cell-progress", title: words}, h("span", null, words), bar);
     },
-    tags: ({data}) => h("span", {className: "cell-tags"}, ...data.tags.map((tag) => h("span", {className: "tag", key: tag}, tag))),
+    tags: ({data}) => h("span", {className: "cell-tags"}, ...data.tags.map((tag) => h("span", {className: "tag"}, tag))),
     last: ({data, value, id, shown}) =>
       typeof value === "string" ? h("span", {className: "bad", title: isLost(data) ? lostWords(data) : value}, value)
         : metric(id, data, value, shown(value)),
@@ -120,12 +139,11 @@
         : metric(id, data, value, shown(value)),
     step: (parts) => {
       const at = darkit.table.columns.bestAt(parts.id, parts.data);
-      return h("span", null, cells.best(parts), at === null ? null : h("span", {className: "at-step", key: "at"}, ` @${darkit.count(at)}`));
+      return h("span", null, cells.best(parts), at === null ? null : h("span", {className: "at-step"}, ` @${darkit.count(at)}`));
     },
     /* A ticked run's curve, and a click that hides or shows it. */
     eye: ({data}) => {
-      const eye = darkit.table.side?.eye(data.name);
-      if (!eye) return null;
+      const eye = eyeOf({data});
       const curve = eye.curve ? darkit.swatch(eye.curve.index) : null;
       const line = curve ? h("span", {className: curve.className, style: {"--curve": curve.style.getPropertyValue("--curve")}}) : null;
       return h("button", {
@@ -134,10 +152,24 @@
       }, line);
     },
   };
-  cells.eyeColumn = {
-    colId: "eye", headerName: "", width: 40, minWidth: 40, pinned: "left", resizable: false, sortable: false, filter: false, suppressMovable: true,
-    cellRenderer: cells.eye, headerClass: "quiet-header", cellClass: "eye-cell",
+  const eyeOf = ({data}) => darkit.table.side?.eye(data.name) ?? null;
+
+  const columns = {
+    eye: {
+      colId: "eye", headerName: "", width: 40, minWidth: 40, pinned: "left", resizable: false, sortable: false, filter: false, suppressMovable: true,
+      ...richIf((cell) => eyeOf(cell) !== null, cells.eye), headerClass: "quiet-header", cellClass: "eye-cell",
+    },
+    progress: {valueFormatter: progressWords, ...richIf(({data}) => data.state === "running" && data.progress !== null && progressWords({data}), cells.progress)},
+    tags: richIf(({data}) => data.tags.length > 0, cells.tags),
+    /* The values of a metric: its numbers are plain unless something is said beside them. */
+    metric: (kind, id, shown) => ({
+      valueFormatter: ({value}) => shown(value),
+      ...richIf(
+        ({data, value}) => kind === "step" || Boolean(data.stats) || darkit.table.columns.withBaseline || typeof value === "string" || (kind === "best" && isLost(data)),
+        cells[kind], {id, shown},
+      ),
+    }),
   };
 
-  Object.assign(darkit, {cells, isLost, aligned, digitsAfterPoint, findTails});
+  Object.assign(darkit, {cells, cellColumns: columns, isLost, aligned, digitsAfterPoint, findTails});
 })();

@@ -10,22 +10,6 @@
   const DAY = 86400;
   const narrow = () => window.innerWidth < 700;
 
-  window.dashAgGridFunctions = window.dashAgGridFunctions || {};
-  window.dashAgGridFunctions.darkitTheme = (quartz) => {
-    const look = {
-      fontFamily: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', sans-serif",
-      fontSize: 13, headerFontSize: 12.5, borderRadius: 8, wrapperBorderRadius: 10, spacing: 6,
-      accentColor: "#4c6ef5", headerColumnResizeHandleHeight: "35%", checkboxBorderRadius: 4, wrapperBorder: false, columnBorder: false, headerFontWeight: 600, cellHorizontalPadding: 9,
-    };
-    return quartz
-      .withParams({...look, backgroundColor: "#ffffff", foregroundColor: "#212529", headerBackgroundColor: "#f8f9fa"}, "light")
-      .withParams(
-        {...look, backgroundColor: "#25262b", foregroundColor: "#d5d7da", headerBackgroundColor: "#2c2e33",
-          borderColor: "#373a40", browserColorScheme: "dark"},
-        "dark",
-      );
-  };
-
   /* Compares the start of a run, in seconds, with a chosen day: on that day counts as equal. */
   function onDay(midnight, seconds) {
     if (seconds === null || seconds === undefined) return -1;
@@ -39,7 +23,7 @@
     name: {minWidth: 120, width: 190, cellRenderer: darkit.cells.name, pinned: "left", field: "name"},
     project: {width: 110},
     model: {width: 110},
-    progress: {...number, width: 116, valueGetter: ({data}) => data.step, cellRenderer: darkit.cells.progress},
+    progress: {...number, width: 116, valueGetter: ({data}) => data.step, ...darkit.cellColumns.progress},
     eta: {...number, width: 104, valueFormatter: ({value}) => darkit.duration(value)},
     rate: {...number, width: 90, valueFormatter: ({value}) => (value ? darkit.rate(value) : "")},
     duration: {...number, width: 106, valueFormatter: ({value}) => darkit.duration(value)},
@@ -49,7 +33,7 @@
     },
     device: {width: 90},
     group: {width: 130},
-    tags: {width: 150, valueGetter: ({data}) => data.tags.join(", "), cellRenderer: darkit.cells.tags},
+    tags: {width: 150, valueGetter: ({data}) => data.tags.join(", "), ...darkit.cellColumns.tags},
     note: {width: 220, tooltipField: "note"},
     problem: {width: 260, tooltipField: "problem"},
   };
@@ -187,8 +171,7 @@
         headerName: say(kind === "step" ? "best_at_step" : kind) + this.spread,
         comparator: (...parts) => compared(...parts.slice(0, 5), true, kind !== "last"),
         valueGetter: ({data}) => this.value(id, data),
-        cellRenderer: darkit.cells[kind],
-        cellRendererParams: {id, shown: (value) => this.aligned(id, value)},
+        ...darkit.cellColumns.metric(kind, id, (value) => this.aligned(id, value)),
       };
     }
 
@@ -199,7 +182,7 @@
     /* Puts the columns of a metric under one heading where there are those of several. */
     definitions(ids) {
       const alone = (one) => ({...one, headerName: one.headerTooltip, width: Math.max(one.width, 40 + 6.6 * one.headerTooltip.length)});
-      const made = narrow() ? [] : [{...darkit.cells.eyeColumn, headerName: say("eye")}];
+      const made = narrow() ? [] : [{...darkit.cellColumns.eye, headerName: say("eye")}];
       const several = new Set(ids.filter((id) => darkit.groups.METRIC.test(id)).map((id) => id.slice(5))).size > 1;
       for (const id of ids) {
         const one = this.definition(id);

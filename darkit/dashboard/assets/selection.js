@@ -94,11 +94,12 @@
     restore(names) {
       const wanted = new Set(names.filter((name) => this.table.rows.has(name)));
       if (!wanted.size) return;
-      const ids = [];
-      this.grid.forEachNode(({id, data}) => {
-        if (data.members ? data.members.every((name) => wanted.has(name)) : wanted.has(data.name)) ids.push(id);
+      const nodes = [];
+      this.grid.forEachNode((node) => {
+        const {data} = node;
+        if (data.members ? data.members.every((name) => wanted.has(name)) : wanted.has(data.name)) nodes.push(node);
       });
-      if (ids.length) dash_clientside.set_props("grid", {selectedRows: {ids}});
+      if (nodes.length) this.grid.setNodesSelected({nodes, newValue: true});
     }
   }
 

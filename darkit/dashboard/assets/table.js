@@ -8,6 +8,19 @@
   const queryNow = () => (darkit.parameters().get("q") || "").trim();
   const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
+  /* What the rows must have besides what every row has: config values, and metrics of runs with very many. */
+  function wanted(wide) {
+    const query = darkit.parameters();
+    const ids = query.getAll("col");
+    const values = (kind) => ids.filter((id) => kind.test(id)).map((id) => id.slice(id.indexOf(":") + 1));
+    const keys = [...new Set([...query.getAll("by").filter(darkit.groups.isConfig), ...values(/^config:/)])];
+    const metrics = wide === false ? [] : [...new Set(values(darkit.groups.METRIC))];
+    return {columns: keys.slice(0, MOST_ASKED), metrics: metrics.slice(0, MOST_ASKED)};
+  }
+
+  const request = (since, columns, ask) => ({since, ...columns, query: queryNow(), offset: -new Date().getTimezoneOffset(), ask});
+  if (darkit.path() === "/") darkit.askEarly("/api/runs", request(0, wanted(), true));
+
   class Table {
     constructor(box) {
       this.box = box;
@@ -24,52 +37,35 @@
     }
 
     async start() {
-      const answer = this.fetch(); // while the grid starts
-      this.grid = await dash_ag_grid.getApiAsync("grid");
-      if (!this.box.isConnected) return;
+      const answer = this.fetch(); // while the script of the grid is loaded
+      await darkit.grid();
+      const first = await answer;
+      if (!this.box.isConnected) return; // the page was left meanwhile
       const saved = darkit.parameters();
       this.chosen = saved.has("col") ? saved.getAll("col") : null;
       const picked = saved.getAll("run");
-      this.grid.updateGridOptions({
-        defaultColDef: {sortable: true, filter: true, resizable: true, comparator: undefined, suppressHeaderMenuButton: false},
-        isExternalFilterPresent: () => true,
-        doesExternalFilterPass: ({data}) => Boolean(data.members) || this.passes(data),
-        postSortRows: ({nodes}) => this.columns.withStatistics && darkit.groups.orderNodes(nodes, this.groupOf),
-        loading: false,
-        onCellKeyDown: ({event, data}) => {
-          if (event.key !== "Enter") return;
-          if (data.members) this.toggleGroup(data.name);
-          else if (data.opens) darkit.go(darkit.runPath(data.name));
-        },
-        onCellMouseOver: ({data}) => this.side.point(data?.opens ? data.name : null),
-        onRowClicked: ({data, event}) => {
-          if (data.opens && !event.target.closest("a, button, input")) this.side.stick(data.name);
-        },
-      });
       this.side = new darkit.Side(this);
-      this.selection = new darkit.Selection(this);
-      this.box.addEventListener("mouseleave", () => this.side.point(null));
-      this.statesCame = () => this.eyesChanged();
-      document.addEventListener("darkit-states", this.statesCame);
-      this.grid.addEventListener("selectionChanged", () => this.selected());
-      this.grid.addEventListener("sortChanged", () => this.rememberGrid());
-      this.grid.addEventListener("columnMoved", (event) => this.rememberOrder(event));
-      new MutationObserver(() => this.mendHeader()).observe(this.box.querySelector(".ag-header"), {childList: true, subtree: true});
-      this.grid.addEventListener("filterChanged", () => {
-        this.rememberGrid();
-        this.countRows();
-        this.selection.count();
-      });
-      const first = await answer;
-      if (!this.box.isConnected) return; // the page was left meanwhile
       this.update(first);
       this.selection.restore(picked);
       this.loop = darkit.repeat(() => this.turn());
     }
 
+    /* Makes the grid of the rows and columns that are known now. */
+    makeGrid() {
+      this.grid = darkit.makeTable(this);
+      this.selection = new darkit.Selection(this);
+      this.box.addEventListener("mouseleave", () => this.side.point(null));
+      this.statesCame = () => this.eyesChanged();
+      document.addEventListener("darkit-states", this.statesCame);
+      new MutationObserver(() => this.mendHeader()).observe(this.box.querySelector(".ag-header"), {childList: true, subtree: true});
+      this.mendHeader();
+      this.restoreGrid();
+    }
+
     end() {
       this.loop?.end();
       this.side?.end();
+      this.grid?.destroy();
       document.removeEventListener("darkit-states", this.statesCame);
     }
 
@@ -103,28 +99,17 @@
       return this.rows.has(name) ? name : null;
     }
 
-    /* What the rows must have besides what every row has: config values, and metrics of runs with very many. */
-    wanted() {
-      const query = darkit.parameters();
-      const ids = query.getAll("col");
-      const values = (kind) => ids.filter((id) => kind.test(id)).map((id) => id.slice(id.indexOf(":") + 1));
-      const keys = [...new Set([...query.getAll("by").filter(darkit.groups.isConfig), ...values(/^config:/)])];
-      const metrics = this.wide === false ? [] : [...new Set(values(darkit.groups.METRIC))];
-      return {columns: keys.slice(0, MOST_ASKED), metrics: metrics.slice(0, MOST_ASKED)};
-    }
-
     /* What the rows that are here were asked for with. */
     get wantedKey() {
-      return JSON.stringify([this.wanted(), this.columns.differing, this.columns.everyDiffering]);
+      return JSON.stringify([wanted(this.wide), this.columns.differing, this.columns.everyDiffering]);
     }
 
     async fetch() {
       const key = this.wantedKey;
       const since = key === this.askedKey ? this.version : 0;
       this.askedKey = key;
-      const query = queryNow();
-      const body = {since, ...this.wanted(), query, offset: -new Date().getTimezoneOffset(), ask: query !== this.asked};
-      return (await darkit.ask("/api/runs", body)).json();
+      const body = request(since, wanted(this.wide), queryNow() !== this.asked);
+      return (await darkit.askedEarly("/api/runs", body)) || (await darkit.ask("/api/runs", body)).json();
     }
 
     async turn() {
@@ -151,14 +136,16 @@
         this.columns.longestTail = Math.max(0, ...[...this.tails].slice(0, MOST_MEASURED).map(([name, tail]) => (tail ? name.length - tail : 0)));
       }
       const grown = this.columns.measure(this.shownColumns(), answer.rows);
-      if (this.first || columnsChanged) this.setColumns();
+      if (columnsChanged && !this.first) this.setColumns();
       const asked = this.applyQuery(answer);
-      if (this.first || this.by.length) {
-        if (this.first || changed.length || added.length || removed.length || asked) this.showRows();
+      if (this.first) {
+        this.makeGrid();
+      } else if (this.by.length) {
+        if (changed.length || added.length || removed.length || asked) this.showRows();
       } else if (changed.length || added.length || removed.length) {
         this.grid.applyTransaction({update: changed, add: added, addIndex: 0, remove: removed});
       }
-      if (this.first) this.restoreGrid();
+      if (this.first) this.offerColumns();
       else if (grown.length) this.grid.refreshCells({columns: grown, force: true});
       if (asked && !this.first) this.grid.onFilterChanged();
       this.first = false;
@@ -179,18 +166,19 @@
       return changed;
     }
 
-    /* Puts all rows into the grid: the runs, or their groups, each with its runs below where it is open. */
     showRows() {
+      this.grid.setGridOption("rowData", this.gridRows());
+    }
+
+    /* The rows of the grid: the runs, or their groups, each with its runs below where it is open. */
+    gridRows() {
       const rows = [...this.rows.values()];
-      if (!this.by.length) {
-        this.grid.setGridOption("rowData", rows);
-        return;
-      }
+      if (!this.by.length) return rows;
       const metrics = [...new Set(this.shownColumns().filter((id) => darkit.groups.METRIC.test(id)).map((id) => id.slice(5)))];
       const groups = darkit.groups.groupRows(rows.filter((row) => this.passes(row)), this.by, metrics, darkit.parameters().getAll("by"));
       this.groupOf = new Map(groups.flatMap(({name, members}) => members.map((member) => [member, name])));
       const below = (group) => (this.openGroups.has(group.name) ? group.members.map((name) => this.rows.get(name)) : []);
-      this.grid.setGridOption("rowData", groups.flatMap((group) => [{...group, isOpen: this.openGroups.has(group.name)}, ...below(group)]));
+      return groups.flatMap((group) => [{...group, isOpen: this.openGroups.has(group.name)}, ...below(group)]);
     }
 
     toggleGroup(name) {
@@ -262,12 +250,20 @@
     }
 
     setColumns() {
-      const shown = this.shownColumns();
-      Object.assign(this.columns, {withStatistics: this.by.length > 0, withBaseline: this.baseline !== null});
-      this.grid.setGridOption("columnDefs", this.columns.definitions(shown));
+      this.grid.setGridOption("columnDefs", this.definitions());
       this.mendHeader();
+      this.offerColumns();
+    }
+
+    definitions() {
+      Object.assign(this.columns, {withStatistics: this.by.length > 0, withBaseline: this.baseline !== null});
+      return this.columns.definitions(this.shownColumns());
+    }
+
+    /* Offers the columns above the table, and what runs can be grouped by. */
+    offerColumns() {
       const data = this.columns.all.map((id) => ({value: id, label: this.columns.title(id)}));
-      dash_clientside.set_props("columns", {data, value: shown});
+      dash_clientside.set_props("columns", {data, value: this.shownColumns()});
       dash_clientside.set_props("by", {data: darkit.groups.choices(this.columns)});
       darkit.groups.offerSpread(this.by);
     }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import count
 from math import isfinite
 from typing import Any
 
-import dash_ag_grid as dag
 from dash import Dash, Input, Output, State, html
 from dash.development.base_component import Component
 
@@ -23,7 +23,7 @@ from darkit.dashboard.pages.media import media_board
 from darkit.dashboard.pages.parts import card, chart_board, run_dot, still
 from darkit.dashboard.reading.media import has_media
 from darkit.dashboard.reading.series import Value
-from darkit.dashboard.texts import grid_texts, text
+from darkit.dashboard.texts import text
 from darkit.dashboard.texts.numbers import number_text
 from darkit.dashboard.view import MOST_RUNS, read_address
 from darkit.runs.roots import is_address
@@ -86,7 +86,7 @@ def add_callbacks(app: Dash, charts: Charts) -> None:
         return values_table(charts.chosen(names, "log"), language)
 
     @app.callback(
-        Output("config-grid", "rowData"),
+        Output("config-grid", "data-rows"),
         Output("config-box", "hidden"),
         Output("config-box", "style"),
         Output("no-differences", "hidden"),
@@ -94,11 +94,11 @@ def add_callbacks(app: Dash, charts: Charts) -> None:
         State("url", "href"),
         prevent_initial_call=True,
     )
-    def switch_keys(everything: bool, href: str | None) -> tuple[list[dict[str, str]], bool, dict[str, str], bool]:
+    def switch_keys(everything: bool, href: str | None) -> tuple[str, bool, dict[str, str], bool]:
         _, state = read_address(href or "/")
         shown = charts.chosen(state["runs"], "log")
         rows = config_rows_for(shown, everything)
-        return rows, not rows, config_box_style(shown, len(rows)), bool(rows)
+        return json.dumps(rows), not rows, config_box_style(shown, len(rows)), bool(rows)
 
     follow(app, "all", [Input("all-keys", "checked")], "all-keys")
     follow(app, "best", [Input("best-first", "checked")], "best-first")
@@ -234,26 +234,13 @@ def _configs(shown: Sequence[Shown], language: str, everything: bool) -> list[Co
             hidden=bool(rows) or len(shown) < 2,
         ),
         html.Div(
-            dag.AgGrid(
+            html.Div(
                 id="config-grid",
-                rowData=rows,
-                columnDefs=columns,
-                className="",
-                defaultColDef={
-                    "resizable": True,
-                    "sortable": True,
-                    "suppressHeaderMenuButton": True,
-                    "wrapHeaderText": True,
+                **{
+                    "data-rows": json.dumps(rows),
+                    "data-columns": json.dumps(columns),
+                    "data-header": str(_header_height(shown)),
                 },
-                rowClassRules={"differs": "params.data.differs == 'yes'"},
-                dashGridOptions={
-                    "theme": {"function": "darkitTheme(themeQuartz)"},
-                    "localeText": grid_texts(language),
-                    "rowHeight": 32,
-                    "headerHeight": _header_height(shown),
-                    "enableCellTextSelection": True,
-                },
-                style={"height": "100%", "width": "100%"},
             ),
             id="config-box",
             style=config_box_style(shown, len(rows)),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import dash_ag_grid as dag
 from dash import Dash, Input, html
 from dash.development.base_component import Component
 
@@ -16,10 +15,9 @@ from darkit.dashboard.pages.controls import chart_controls, follow, spread_choic
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.pages.notes import notes_dialog
 from darkit.dashboard.pages.parts import code_block, menu
-from darkit.dashboard.texts import grid_texts, text
+from darkit.dashboard.texts import text
 
 _PYTHON = "import darkit\nrun = darkit.fit(model, data)"
-_ROW_HEIGHT = 30  # pixels
 
 
 def runs_page(language: str, root: str, state: Mapping[str, Any]) -> list[Component]:
@@ -31,7 +29,9 @@ def runs_page(language: str, root: str, state: Mapping[str, Any]) -> list[Compon
                 _no_runs(language, root),
                 html.Div(
                     [
-                        html.Div([_grid(language), _selection_bar(language)], id="table-side"),
+                        html.Div(
+                            [html.Div(html.Div(id="grid"), id="grid-box"), _selection_bar(language)], id="table-side"
+                        ),
                         html.Div(
                             id="divider",
                             role="separator",
@@ -165,38 +165,6 @@ def _no_runs(language: str, root: str) -> Component:
         id="empty-home",
         className="card empty",
         hidden=True,
-    )
-
-
-def _grid(language: str) -> Component:
-    return html.Div(
-        dag.AgGrid(
-            id="grid",
-            rowData=[],
-            columnDefs=[],
-            style={"height": "100%", "width": "100%"},
-            className="",
-            dashGridOptions={
-                "theme": {"function": "darkitTheme(themeQuartz)"},
-                "localeText": grid_texts(language),
-                "rowSelection": {
-                    "mode": "multiRow",
-                    "enableClickSelection": False,
-                    "headerCheckbox": True,
-                    "selectAll": "filtered",
-                },
-                "selectionColumnDef": {"pinned": "left", "width": 36, "resizable": False},
-                "animateRows": False,
-                "suppressColumnVirtualisation": False,
-                "rowHeight": _ROW_HEIGHT,
-                "headerHeight": _ROW_HEIGHT + 2,
-                "groupHeaderHeight": _ROW_HEIGHT - 4,
-                "tooltipShowDelay": 400,
-            },
-            getRowId="params.data.name",
-            dangerously_allow_code=False,
-        ),
-        id="grid-box",
     )
 
 

@@ -8,7 +8,7 @@ thread builds the whole application. All other requests wait for it.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 from dash import html
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, PlainTextResponse
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from darkit.dashboard.charts import plotly
 from darkit.dashboard.server.access import Access
 from darkit.dashboard.server.compression import Compressed
-from darkit.dashboard.server.dash_app import SCRIPTS, is_script, make_dash, page_asked, root_asked
+from darkit.dashboard.server.dash_app import COMPONENTS, is_script, make_dash, page_asked, root_asked
+from darkit.dashboard.server.scripts import GRID_ADDRESS, GRID_SCRIPT, SCRIPTS, Joined, own_script, own_style
 from darkit.dashboard.server.security import AGENTS, LOOPBACK, Guard, content_policy, is_page
 from darkit.dashboard.view import read_address
 from darkit.runs.roots import Root
@@ -71,14 +72,29 @@ def create_app(
     async def whole_plotly_script() -> FileResponse:
         return _script(plotly.WHOLE_SCRIPT)
 
+    for own in (own_script(), own_style()):
+        shell.get(own.address)(_own(own))
+
+    @shell.get(GRID_ADDRESS)
+    async def grid_script() -> FileResponse:
+        return _script(GRID_SCRIPT)
+
     front = _Front(shell, lambda path: is_script(dash, path), lambda: build(roots, stop, homes, notifier))
     return Guard(Compressed(front), hosts, content_policy(dash.csp_hashes(), access.frames), token, access)
 
 
+_KEPT = {"cache-control": "public, max-age=31536000, immutable"}  # of what has another address when it changes
+
+
 def _script(path: Path) -> FileResponse:
-    """Return a script whose address names its version."""
-    cached = {"cache-control": "public, max-age=31536000, immutable"}
-    return FileResponse(path, media_type="text/javascript", headers=cached)
+    return FileResponse(path, media_type="text/javascript", headers=_KEPT)
+
+
+def _own(joined: Joined) -> Callable[[], Awaitable[Response]]:
+    async def answer() -> Response:
+        return Response(joined.content, media_type=joined.kind, headers=_KEPT)
+
+    return answer
 
 
 @dataclass(frozen=True)
@@ -150,9 +166,9 @@ class _Front:
                 await answering(scope, receive, _with_status(404, send))
                 return
             self._in_background(lambda: read_ahead(self._build_once(), page, scope["query_string"].decode("latin-1")))
-        elif path.startswith(SCRIPTS):
+        elif path.startswith(COMPONENTS):
             answering = self._shell if self._is_script(path) else PlainTextResponse("No such script.", 404)
-        elif not path.startswith((_ASSETS, plotly.ADDRESS, plotly.WHOLE_ADDRESS)):
+        elif not path.startswith((_ASSETS, SCRIPTS, plotly.ADDRESS, plotly.WHOLE_ADDRESS)):
             built = self._built if self._built is not None else await run_in_threadpool(self._build_once)
             answering = built.app
         await answering(scope, receive, send)

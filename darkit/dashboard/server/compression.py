@@ -15,7 +15,7 @@ from darkit.dashboard.server.access import is_loopback
 LEAST = 1_000  # bytes; fewer are sent as they are
 _LEVEL = 6
 _STREAMED = ("/api/predict", "/api/csv", "/api/bundle")  # sent while they are made, or too long for the memory
-_SCRIPTS = ("/_dash-component-suites/", "/assets/", "/plotly-")  # the same at every visit
+_SCRIPTS = ("/_dash-component-suites/", "/assets/", "/plotly-", "/scripts/")  # the same at every visit
 _KEPT = 64 * 2**20  # bytes of compressed scripts
 _KINDS = ("text/", "application/json", "application/javascript", "image/svg+xml")
 

@@ -5,10 +5,9 @@ A test in tests/dashboard/server/test_dash_app.py names each of these, so that i
 - the addresses ``_dash-component-suites`` and ``_dash-update-component``: requests to them are checked, because Dash
   fails on scripts that do not exist and on malformed calls (`is_script`, `callback_problem`);
 - ``registered_paths`` and ``callback_map``, against which they are checked;
-- the text of the script tags, in which the grid's is found (`_Dash.interpolate_index`), and that the renderer finds a
-  component library whose script is loaded later (``darkit.grid`` in assets/app.js);
 - the element ``_dash-config`` with ``requests_pathname_prefix``, which assets/app.js changes before the renderer
   reads it;
+- the body of the renderer's call for the first page, and that 204 is an answer that changes nothing (assets/dash.js);
 - the event ``_dashprivate_pushstate``, after which the renderer reads the address again (``show`` in assets/app.js);
 - the attribute ``backend.websocket_capability`` (`make_dash`);
 - the environment variables that change its options (`_clean_environment`).
@@ -27,7 +26,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import dash_ag_grid  # noqa: F401 - an imported library has its scripts in the page
 from dash import Dash
 from dash.fingerprint import check_fingerprint
 from fastapi import FastAPI
@@ -35,12 +33,11 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from darkit.dashboard.charts import plotly
-from darkit.dashboard.pages import mantine  # noqa: F401 - as above
+from darkit.dashboard.pages import mantine  # noqa: F401 - an imported library has its scripts in the page
+from darkit.dashboard.server.scripts import ASSETS, GRID_ADDRESS, own_script, own_style
 
-SCRIPTS = "/_dash-component-suites/"
+COMPONENTS = "/_dash-component-suites/"
 _CALLBACK = "/_dash-update-component"
-_ASSETS = Path(__file__).parents[1] / "assets"
-_GRID = re.compile(r'<script src="([^"]*/dash_ag_grid[^"]*)"></script>')
 _OWN_ADDRESS = re.compile(r'\b(src|href)="/(?!/)')
 _INDEX = f"""<!DOCTYPE html>
 <html>
@@ -49,15 +46,18 @@ _INDEX = f"""<!DOCTYPE html>
 <meta name="color-scheme" content="light dark">
 <meta name="plotly" content="{plotly.ADDRESS}">
 <meta name="plotly-whole" content="{plotly.WHOLE_ADDRESS}">
+<meta name="grid" content="{GRID_ADDRESS}">
 <meta name="root" content="{{%root%}}">
 <title>{{%title%}}</title>
 <link rel="icon" href="/assets/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="{{%own_style%}}">
 {{%css%}}
 </head>
 <body>
 {{%app_entry%}}
 <footer>
 {{%config%}}
+<script src="{{%own_script%}}"></script>
 {{%scripts%}}
 {{%renderer%}}
 </footer>
@@ -69,20 +69,22 @@ root_asked: ContextVar[str] = ContextVar("root_asked", default="./")  # from the
 
 
 class _Dash(Dash):  # type: ignore[misc] # Dash has no types
-    """Dash that loads the two long scripts, plotly's and the grid's, when the page needs them."""
+    """Dash that loads the two long scripts, plotly's and the grid's, when the page needs them.
+
+    The pages' own script comes before those of Dash, so that what a page needs is on its way while they are loaded.
+    """
+
+    own_script = own_style = ""  # their addresses
 
     def interpolate_index(self, **parts: Any) -> str:
-        """Load plotly from the start where there are charts, and the grid after them where there is no table."""
+        """Load plotly from the start where there are charts, and the grid where there is the table of runs."""
         page = page_asked.get()
-        if page != "/":
-            parts["metas"] += f'\n<script async id="plotly-script" src="{plotly.ADDRESS}"></script>'
-        grid = _GRID.search(parts["scripts"])
-        if page.startswith("/run/") and grid is not None:
-            parts["scripts"] = parts["scripts"].replace(grid[0], "")
-            parts["metas"] += f'\n<meta name="grid" content="{grid[1]}">'
+        name, address = ("grid", GRID_ADDRESS) if page == "/" else ("plotly", plotly.ADDRESS)
+        parts["metas"] += f'\n<script async id="{name}-script" src="{address}"></script>'
         # relative: behind a proxy, only the browser knows the path at which this server is reached
         root = root_asked.get()
         whole = str(super().interpolate_index(**parts)).replace("{%root%}", root)
+        whole = whole.replace("{%own_script%}", self.own_script).replace("{%own_style%}", self.own_style)
         return _OWN_ADDRESS.sub(rf'\1="{root}', whole)
 
 
@@ -93,14 +95,14 @@ def make_dash() -> Dash:
             __name__,
             server=FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
             backend="fastapi",
-            assets_folder=str(_ASSETS),
+            assets_folder=str(ASSETS),
             pages_folder="",
             use_pages=False,
             routes_pathname_prefix="/",
             requests_pathname_prefix="/",
             compress=False,
             eager_loading=False,
-            include_assets_files=True,
+            include_assets_files=False,
             serve_locally=True,
             suppress_callback_exceptions=True,
             enable_mcp=False,
@@ -109,6 +111,7 @@ def make_dash() -> Dash:
             index_string=_INDEX,
             add_log_handler=False,
         )
+    app.own_script, app.own_style = own_script().address, own_style().address
     app.backend.websocket_capability = False  # spares the page a script that nothing here uses
     return app
 
@@ -124,8 +127,8 @@ def _clean_environment() -> Iterator[None]:
 
 
 def is_script(app: Dash, path: str) -> bool:
-    """Return whether a path below `SCRIPTS` is a file that a page may load."""
-    package, _, wanted = path.removeprefix(SCRIPTS).partition("/")
+    """Return whether a path below `COMPONENTS` is a file that a page may load."""
+    package, _, wanted = path.removeprefix(COMPONENTS).partition("/")
     name = check_fingerprint(wanted)[0]
     if name not in app.registered_paths.get(package, ()):
         return False

@@ -25,7 +25,7 @@ COOKIE = "darkit_token"
 AGENTS = "/api/v1"
 _PAGES = ("/", "/compare")
 _RUN_PAGE = "/run/"
-_NO_PAGES = ("/api/", "/assets/", "/_", "/plotly-")
+_NO_PAGES = ("/api/", "/assets/", "/_", "/plotly-", "/scripts/")
 _ELSEWHERE = {"0.0.0.0": (socket.AF_INET, "192.0.2.1"), "::": (socket.AF_INET6, "2001:db8::1")}  # noqa: S104
 _PROTECTION = {
     "x-content-type-options": "nosniff",

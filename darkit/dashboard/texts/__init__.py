@@ -23,12 +23,6 @@ def text(language: str, key: str, **values: object) -> str:
     return found.format(**values) if values else found
 
 
-def grid_texts(language: str) -> dict[str, str]:
-    """Return the texts of the grid itself, by its keys."""
-    words = LANGUAGES.get(language, LANGUAGES["en"])
-    return {key.removeprefix("grid_"): said for key, said in words.items() if key.startswith("grid_")}
-
-
 def preferred(header: str) -> str:
     """Choose a language from an ``Accept-Language`` header: the first known one."""
     for part in header.split(","):

@@ -16,7 +16,7 @@ from playwright.sync_api import Page, Request, expect
 
 from darkit.dashboard.server import dash_app
 from darkit.dashboard.server.app import build
-from darkit.dashboard.server.dash_app import SCRIPTS, CheckedCallbacks, callback_problem, is_script, make_dash
+from darkit.dashboard.server.dash_app import COMPONENTS, CheckedCallbacks, callback_problem, is_script, make_dash
 from tests.dashboard.conftest import Served
 from tests.dashboard.screen import drawn
 
@@ -51,14 +51,10 @@ def page_of(app: dash.Dash) -> str:
 def test_component_scripts_are_registered_paths_below_their_address(app: dash.Dash, page: str) -> None:
     scripts = [path.partition("?")[0] for path in re.findall(r'<script src="\.([^"]+)"', page)]  # relative to the page
     assert 'src="/' not in page
-    below = [path for path in scripts if path.startswith(SCRIPTS)]
+    below = [path for path in scripts if path.startswith(COMPONENTS)]
     assert len(below) > 5
     assert all(is_script(app, path) for path in below)
     assert all(path.startswith("/assets/") for path in scripts if path not in below)
-
-
-def test_the_script_of_the_grid_is_a_tag_of_its_own(page: str) -> None:
-    assert len(dash_app._GRID.findall(page)) == 1
 
 
 def test_the_callback_map_describes_each_callback_by_ids_and_properties(app: dash.Dash) -> None:
@@ -109,18 +105,10 @@ def test_the_renderer_reads_the_address_again_after_its_private_event(runs: Serv
     expect(page.get_by_role("heading", name="mlp-0")).to_be_visible()
 
 
-def test_the_renderer_finds_a_component_library_that_is_loaded_later(runs: Served, open_page: Open) -> None:
-    page = open_page(runs.address + "/run/mlp-0")
-    drawn(page, 2)
-    page.evaluate("darkit.go('/')")
-    page.locator(".ag-row").first.wait_for()
-
-
-def test_pages_find_react_and_the_functions_of_dash(runs: Served, open_page: Open) -> None:
+def test_pages_find_the_functions_of_dash(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/")
     page.locator(".ag-row").first.wait_for()
-    for name in ("React.createElement", "dash_clientside.set_props", "dash_ag_grid.getApiAsync"):
-        assert page.evaluate(f"typeof {name}") == "function", name
+    assert page.evaluate("typeof dash_clientside.set_props") == "function"
     assert page.evaluate("dash_clientside.no_update !== undefined")
 
 

@@ -1,0 +1,55 @@
+"use strict";
+/* The long scripts, which a page loads when it needs them. */
+(() => {
+  const loading = new Map();
+
+  /* Loads a script once: the one that the page began with, or the one that a meta element names. */
+  function load(name, isThere = () => false) {
+    if (!loading.has(name)) {
+      loading.set(name, new Promise((resolve, reject) => {
+        if (isThere()) return resolve();
+        const present = document.getElementById(`${name}-script`);
+        const script = present || darkit.element("script", "", "", {src: darkit.url(document.querySelector(`meta[name=${name}]`).content)});
+        script.addEventListener("load", resolve);
+        script.addEventListener("error", () => {
+          loading.delete(name);
+          script.remove();
+          reject(new TypeError(darkit.say("server_gone")));
+        });
+        if (!present) document.head.append(script);
+        return undefined;
+      }));
+    }
+    return loading.get(name);
+  }
+
+  const grid = () => load("grid", () => window.agGrid);
+
+  const dates = {date: "%Y-%m-%d", year: "%Y", month: "%Y-%m", dayMonth: "%m-%d", dayMonthYear: "%Y-%m-%d"}; // in no language
+  const plain = (plotly) => plotly.register({moduleType: "locale", name: "darkit", dictionary: {}, format: dates});
+
+  let own = null;
+  async function plotly() {
+    await load("plotly", () => window.Plotly);
+    if (own === null) {
+      own = window.Plotly;
+      plain(own);
+    }
+    return own;
+  }
+
+  let whole = null;
+  /* Loads the whole plotly, which draws what the pages' own does not. The pages keep their own. */
+  async function wholePlotly() {
+    await plotly();
+    await load("plotly-whole");
+    if (whole === null) {
+      whole = window.Plotly;
+      window.Plotly = own;
+      plain(whole);
+    }
+    return whole;
+  }
+
+  Object.assign(darkit, {grid, plotly, wholePlotly});
+})();
