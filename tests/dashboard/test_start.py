@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.server import app
-from darkit.dashboard.server.scripts import GRID_SCRIPT
+from darkit.dashboard.server.scripts import ASSETS, GRID_SCRIPT, own_script, own_style
 from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import make_run
 
@@ -77,6 +77,20 @@ def test_a_page_begins_with_the_long_script_that_it_needs_first(home: Path) -> N
     assert 'id="plotly-script"' in of_run
     assert 'id="grid-script"' not in of_run
     assert 'id="plotly-script"' not in of_table
+
+
+def test_the_pages_own_files_are_one_script_and_one_style_that_a_browser_keeps(home: Path) -> None:
+    with served(home / "base") as one:
+        page = ask(one, "GET", "/")[1]
+        for mark, own, folder in (('src=".', own_script(), "*.js"), ('rel="stylesheet" href=".', own_style(), "*.css")):
+            assert page.count(f"{mark}{own.address}") == 1
+            assert page.count(f"{mark}/assets/") == 0
+            status, content = ask(one, "GET", own.address)
+            assert status == 200
+            files = sorted(ASSETS.glob(folder))
+            assert len(files) > 1
+            assert all(file.read_text() in content for file in files)
+            assert ask(one, "GET", own.address.replace("darkit-", "darkit-0"))[0] == 404
 
 
 def test_the_table_opens_from_a_runs_page_at_once(dashboard: Served, open_page: Open) -> None:

@@ -17,6 +17,7 @@ from playwright.sync_api import Page, Request, expect
 from darkit.dashboard.server import dash_app
 from darkit.dashboard.server.app import build
 from darkit.dashboard.server.dash_app import COMPONENTS, CheckedCallbacks, callback_problem, is_script, make_dash
+from darkit.dashboard.server.scripts import own_script
 from tests.dashboard.conftest import Served
 from tests.dashboard.screen import drawn
 
@@ -54,7 +55,8 @@ def test_component_scripts_are_registered_paths_below_their_address(app: dash.Da
     below = [path for path in scripts if path.startswith(COMPONENTS)]
     assert len(below) > 5
     assert all(is_script(app, path) for path in below)
-    assert all(path.startswith("/assets/") for path in scripts if path not in below)
+    assert [path for path in scripts if path not in below] == [own_script().address], "which comes first"
+    assert scripts[0] == own_script().address
 
 
 def test_the_callback_map_describes_each_callback_by_ids_and_properties(app: dash.Dash) -> None:
@@ -95,6 +97,26 @@ def test_the_renderer_calls_callbacks_with_the_body_that_is_checked(
     drawn(page, 2)
     assert bodies
     assert [callback_problem(app.callback_map, body) for body in bodies] == [""] * len(bodies)
+
+
+@pytest.mark.parametrize(
+    ("path", "first"),
+    [("/", '/api/runs {"since":0'), ("/compare?run=mlp-0&run=mlp-1", '"charts":null')],
+)
+def test_the_renderer_takes_the_answers_that_were_asked_for_before_it_was_there(
+    runs: Served, open_page: Open, path: str, first: str
+) -> None:
+    page = open_page(runs.address + "/run/mlp-0")
+    drawn(page, 2)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(f"{request.url} {request.post_data or ''}"))
+    page.goto(runs.address + path)
+    page.locator(".ag-row").first.wait_for(state="attached")
+    pages = [one for one in asked if '"output":"page.children"' in one]
+    assert [one.partition(" ")[0] for one in pages] == [f"{runs.address}/_dash-update-component"], "without its endId"
+    for start in ("/_dash-layout ", "/_dash-dependencies ", first):
+        assert len([one for one in asked if start in one]) == 1
+    assert not [one for one in asked if "n_clicks" in one], "nobody has clicked"
 
 
 def test_the_renderer_reads_the_address_again_after_its_private_event(runs: Served, open_page: Open) -> None:
