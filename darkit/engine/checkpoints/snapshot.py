@@ -14,6 +14,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from darkit.engine.steps.parts import is_dense
+
 _Key = tuple[Any, ...]
 _NUMBERS = tuple(map(numpy.dtype, ("bool", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16")))
 _WORTH_THREADS = 2**25  # bytes; a smaller copy is done before a thread has started
@@ -63,7 +65,8 @@ def _put_array(value: Any, place: list[Any]) -> Any:
 class Snapshot:
     """Copies of nested state in host buffers that are reused for the next copy.
 
-    Only the first copy allocates; later ones take a third of the time of a clone. Buffers for CUDA tensors are pinned
+    A copy has the layout in memory of its original, such as channels last: fused optimizers need their state in that of
+    the parameters. Only the first copy allocates; later ones take a third of the time of a clone. Buffers for CUDA tensors are pinned
     and filled asynchronously; the thread that reads the copy calls `wait`. From other devices the copy is synchronous.
     Tensors that share memory, such as tied weights, share a buffer.
     """
@@ -131,9 +134,14 @@ class Snapshot:
     def _buffer(self, path: _Key, value: Tensor) -> Tensor:
         """Return the buffer for a tensor, which is copied once all have one."""
         buffer = self._buffers.get(path)
-        if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
+        strides = (
+            value.stride()
+            if value.is_contiguous() or is_dense(value)
+            else torch.empty(value.shape, device="meta").stride()
+        )
+        if buffer is None or (buffer.shape, buffer.dtype, buffer.stride()) != (value.shape, value.dtype, strides):
             pinned = value.device.type == "cuda"
-            buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=pinned)
+            buffer = torch.empty_strided(value.shape, strides, dtype=value.dtype, pin_memory=pinned)
         self._pairs.append((buffer, value))
         return buffer
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from darkit.engine.steps.parts import is_split
+from darkit.engine.steps.parts import is_dense, is_split
 from darkit.errors import ConfigError
 
 _DEVICES = ("cpu", "cuda", "mps")
@@ -94,6 +94,8 @@ def _why_not(model: nn.Module, cls: type[Optimizer], parameters: Iterable[Tensor
         device = parameter.device.type
         if is_split(parameter):
             return "the model is split over processes"
+        if not is_dense(parameter):  # the kernels step through memory, and a gradient has another layout
+            return "a parameter is a part of a larger tensor"
         if not parameter.is_floating_point():
             return f"a parameter is {str(parameter.dtype).removeprefix('torch.')}"
         if device not in _DEVICES or (device == "mps" and cls in _WITHOUT_MPS):

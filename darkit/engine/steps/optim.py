@@ -199,6 +199,19 @@ def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
         raise CheckpointMismatchError(
             f"The checkpoint's optimizer state does not fit this {type(optimizer).__name__}: {error}."
         ) from error
+    _lay_out(optimizer)
+
+
+def _lay_out(optimizer: Optimizer) -> None:
+    """Give state the layout in memory of its parameter, which fused kernels take for granted.
+
+    Checkpoints of earlier versions have another one where that is not the usual one, such as channels last.
+    """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                if value.layout is torch.strided and not is_split(value):
+                    state[key] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _with_frozen(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,18 @@ def local_values(tensor: Tensor) -> Tensor:
     return tensor.to_local() if is_split(tensor) else tensor
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Return whether a tensor fills a piece of memory without gaps or overlaps, in any order of its dimensions."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
 def smallest_of_all(number: int) -> int:
     """Return the smallest of the numbers that all processes of the group call this with."""
     found = torch.tensor(number, device="cuda" if dist.get_backend() == "nccl" else "cpu")

@@ -118,6 +118,21 @@ def test_views_and_transposed_tensors_are_copied_by_their_values() -> None:
     assert list(differences(state, copied)) == []
 
 
+def test_the_layout_in_memory_is_kept_but_not_gaps_in_it() -> None:
+    whole = torch.arange(120.0).reshape(2, 3, 4, 5)
+    last = whole.to(memory_format=torch.channels_last)
+    state = {"last": last, "turned": whole[0, 0].T, "gaps": whole[..., ::2], "single": last[:1]}
+    snapshot = Snapshot()
+    places = [pointers(copied := snapshot.copy(state)) for _ in range(2)]
+    assert places[0] == places[1]
+    assert {name: copied[name].stride() for name in ("last", "turned", "single")} == {
+        name: state[name].stride() for name in ("last", "turned", "single")
+    }
+    assert copied["gaps"].is_contiguous()
+    assert snapshot.copy({"last": whole})["last"].is_contiguous()
+    assert list(differences(state, copied)) == []
+
+
 def test_a_sparse_tensor_is_copied() -> None:
     sparse = torch.eye(3).to_sparse()
     copied = Snapshot().copy({"s": sparse})["s"]

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import darkit
+from darkit.engine.checkpoints import snapshot
 from darkit.engine.config import TrainerConfig
 from darkit.engine.steps.fused import use_fused
 from darkit.errors import ConfigError
-from tests.engine.parts import equal_weights, hand_loop, in_order, made, run_names, train, xy
+from tests.engine.parts import MLP, equal_weights, hand_loop, in_order, made, run_names, train, xy
 
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
@@ -117,6 +119,54 @@ def test_sparse_gradients_are_stepped_without_it() -> None:
     ids = torch.arange(16).reshape(8, 2)
     run = train(made(Looking), (ids, torch.ones(8, 1)), loss=F.mse_loss, optimizer="sgd")
     assert not is_fused(run, 6)
+
+
+class ChannelsLast(nn.Module):
+    """A convolution whose weight is not contiguous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(4, 3, 3)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"loss": F.mse_loss(self.convolution(x).mean((1, 2, 3)), y)}
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_weights_in_channels_last_are_resumed_bit_for_bit(earlier: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints of earlier versions have contiguous state, which a fused kernel would take for channels last."""
+    whole, first, second = (made(ChannelsLast) for _ in range(3))
+    images = DataLoader(TensorDataset(torch.randn(16, 4, 6, 6), torch.randn(16)), batch_size=4)
+    settings: dict[str, Any] = {"optimizer": "adamw", "lr": 0.1, "fused": True}
+    train(whole, images, max_step=8, **settings)
+    with monkeypatch.context() as patched:
+        if earlier:
+            patched.setattr(snapshot, "is_dense", lambda tensor: False)
+        train(first, images, name="halves", max_step=4, **settings)
+    train(second, images, name="halves", max_step=8, resume=True, **settings)
+    assert equal_weights(whole, second)
+
+
+def test_a_parameter_in_a_larger_tensor_is_stepped_without_it() -> None:
+    """The kernels step through memory, and would change what is beside the parameter."""
+
+    class Part(MLP):
+        def __init__(self) -> None:
+            super().__init__()
+            self.whole = torch.zeros(3, 4)
+            self.part = nn.Parameter(self.whole[:, :2])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.part.sum()
+
+    model = made(Part)
+    run = train(model, in_order(), loss=F.mse_loss, optimizer="adam", max_step=2)
+    assert not is_fused(run, 2)
+    assert model.whole[:, :2].all()
+    assert not model.whole[:, 2:].any()
+    with pytest.raises(ConfigError, match=r"^fused=true is not possible: a parameter is a part of a larger tensor\."):
+        train(made(Part), in_order(), loss=F.mse_loss, optimizer="adam", fused=True)
 
 
 def test_what_a_run_has_used_must_be_possible() -> None:
