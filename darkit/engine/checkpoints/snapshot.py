@@ -66,9 +66,9 @@ class Snapshot:
     """Copies of nested state in host buffers that are reused for the next copy.
 
     A copy has the layout in memory of its original, such as channels last: fused optimizers need their state in that of
-    the parameters. Only the first copy allocates; later ones take a third of the time of a clone. Buffers for CUDA tensors are pinned
-    and filled asynchronously; the thread that reads the copy calls `wait`. From other devices the copy is synchronous.
-    Tensors that share memory, such as tied weights, share a buffer.
+    the parameters. Only the first copy allocates; later ones take a third of the time of a clone. Buffers for CUDA
+    tensors are pinned and filled asynchronously; the thread that reads the copy calls `wait`. From other devices the
+    copy is synchronous. Tensors that share memory, such as tied weights, share a buffer.
     """
 
     def __init__(self) -> None:

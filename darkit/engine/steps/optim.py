@@ -207,11 +207,14 @@ def _lay_out(optimizer: Optimizer) -> None:
 
     Checkpoints of earlier versions have another one where that is not the usual one, such as channels last.
     """
-    for parameter, state in optimizer.state.items():
+    parameters = [one for group in optimizer.param_groups for one in group["params"] if one in optimizer.state]
+    for parameter in parameters:
+        state = optimizer.state[parameter]
         for key, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                if value.layout is torch.strided and not is_split(value):
-                    state[key] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
+            if not isinstance(value, Tensor) or value.shape != parameter.shape or is_split(value):
+                continue
+            if value.layout is torch.strided and value.stride() != parameter.stride():
+                state[key] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _with_frozen(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
