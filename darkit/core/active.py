@@ -14,6 +14,7 @@ from typing import Any, Self
 from darkit.core.loop_checkpoint import loop_checkpoint, loop_values, restore_loop
 from darkit.core.loop_rows import LoopRows, check_step, metrics_of, whole_step
 from darkit.core.loop_start import LoopStart, open_loop, record_model
+from darkit.core.loop_work import CountsSteps
 from darkit.engine.data.workers import may_follow_worker_death
 from darkit.engine.processes import agree_to_stop, process_group
 from darkit.engine.stop import StopTraining, is_interactive
@@ -92,7 +93,7 @@ def start_run(
     return ActiveRun(start)
 
 
-class ActiveRun:
+class ActiveRun(CountsSteps):
     """An open run of a loop of your own, from `start_run`.
 
     As a context manager it ends as `darkit.fit` does: ``finished``, ``stopped`` after a signal or a request to stop, or

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import nn
 
 REFUSALS = (ValueError, TypeError, RuntimeError, MisconfigurationException)
@@ -136,6 +137,16 @@ def lightnings_rank() -> int:
 def set_lightnings_rank(rank: int) -> None:
     """Set the rank that Lightning's helpers read from environment variables when they were imported."""
     rank_zero_only.rank = rank  # type: ignore[attr-defined]
+
+
+def gives_single_batches(trainer: lightning.Trainer) -> bool:
+    """Return whether ``training_step`` gets one batch of one loader, and neither several nor their iterator."""
+    loop = trainer.fit_loop
+    loaders = loop._combined_loader
+    takes_iterator = is_param_in_hook_signature(
+        trainer.lightning_module.training_step, "dataloader_iter", explicit=True
+    )
+    return loaders is not None and len(loaders.flattened) == 1 and not takes_iterator
 
 
 def call_at(owner: Any, method: str, function: Callable[[], None], *, before: bool = False) -> Callable[[], None]:

@@ -47,10 +47,7 @@ from darkit.engine.steps.sharding import is_known, make_strategy
 from darkit.engine.stop import SignalGuard
 from darkit.errors import ConfigError
 from darkit.runs import files
-from darkit.runs.graph import Graph, write_graph
 from darkit.runs.retention import Retention
-from darkit.runs.run import Run
-from darkit.runs.work import WORK, Work
 
 logger = logging.getLogger(__name__)
 _MODES_MATTER = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
@@ -280,19 +277,6 @@ def restore(trainer: Trainer, adapter: Adapter, state: Mapping[str, Any]) -> Non
         adapter.compute.states.restore(mine.get("neuron_states") or {})
     if state.get("precision"):
         trainer.precision_plugin.load_state_dict(state["precision"])
-
-
-def record_first_step(session: Session, work: Work, graph: Graph) -> None:
-    """Record in ``run.json`` what a step computes, and the graph of the model, unless they are there already."""
-    if not session.writes:
-        return
-    info, found = Run(session.folder).info, dict(vars(work))
-    if info.get(WORK) != found:
-        session.check()
-        files.write_json(session.folder / files.RUN, info | {WORK: found})
-    if not (session.folder / files.GRAPH).exists():
-        session.check()
-        write_graph(session.folder, graph)
 
 
 def begin_training(module: nn.Module) -> None:

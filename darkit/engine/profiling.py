@@ -58,8 +58,8 @@ class Profile:
         rate, work = 1 / (self.seconds or 1.0), self.work
         found = {f"ms_{part}": 1000 * seconds for part, seconds in self.parts.items()}
         found |= {"ms_step": 1000 * self.seconds, "parameters": float(work.parameters)}
-        found["samples_per_second"] = work.samples * rate
         further = {
+            "samples_per_second": None if work.samples is None else work.samples * rate,
             "flops": work.flops,
             "mfu": work.utilization(rate),
             "tokens_per_second": None if work.tokens is None else work.tokens * rate,

@@ -40,7 +40,6 @@ from darkit.engine.loop import (
     make_trainer,
     may_add_metrics,
     quiet_lightning,
-    record_first_step,
     restore,
     retention_of,
     run_loop,
@@ -56,6 +55,7 @@ from darkit.engine.session import DEFAULT_SERIES, Session
 from darkit.engine.spikes import refuse_spike_policy, rewinding, spike_guard
 from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.averages import averages_of, raw_weights
+from darkit.engine.steps.counting import record_step
 from darkit.engine.steps.loss import finds_own_loss, make_step
 from darkit.engine.steps.sharding import SHARDED, ShardedAdapter, refuse_strategy
 from darkit.engine.together import all_went_well, joined
@@ -304,7 +304,7 @@ def train_run(
             scheduler=scheduler,
             resume=state or None,
             changed=changed_since(same, changes),
-            tell=functools.partial(record_first_step, session),
+            tell=functools.partial(record_step, session.folder, session.check) if session.writes else None,
         )
         facts = describe_data(loaders)
         if state and same is not None and session.writes:

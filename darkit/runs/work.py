@@ -19,7 +19,7 @@ class Work:
     Attributes:
         parameters: The number of parameters.
         trained: Those of them that are trained.
-        samples: The samples of a step.
+        samples: The samples of a step, or None if they are not known.
         tokens: Its tokens, or None if its samples are not rows of whole numbers.
         flops: Its floating-point operations, forward and backward, or None if they could not be counted.
         uncounted: Why they could not.
@@ -29,7 +29,7 @@ class Work:
 
     parameters: int
     trained: int
-    samples: int
+    samples: int | None = None
     tokens: int | None = None
     flops: int | None = None
     uncounted: str = ""
@@ -44,14 +44,14 @@ class Work:
 def read_work(info: Mapping[str, Any]) -> Work | None:
     """Return the work that ``run.json`` records, or None. The file is untrusted: what is no number is left out."""
     found = as_dict(info.get(WORK))
-    parameters, trained, samples = (_count(found.get(key)) for key in ("parameters", "trained", "samples"))
-    if parameters is None or trained is None or samples is None:
+    parameters, trained = _count(found.get("parameters")), _count(found.get("trained"))
+    if parameters is None or trained is None:
         return None
     peak = finite_number(found.get("peak"))
     return Work(
         parameters,
         trained,
-        samples,
+        samples=_count(found.get("samples")),
         tokens=_count(found.get("tokens")),
         flops=_count(found.get("flops")),
         uncounted=_text(found.get("uncounted")),
@@ -63,9 +63,10 @@ def read_work(info: Mapping[str, Any]) -> Work | None:
 def work_facts(work: Work, rate: float | None) -> list[tuple[str, str]]:
     """Return what a step computes, at so many steps per second, in words for a terminal: name and text."""
     found = [("parameters", f"{work.parameters:,}, of which {work.trained:,} are trained")]
-    speeds = [(work.samples, "samples/s"), *([(work.tokens, "tokens/s")] if work.tokens is not None else [])]
-    if rate:
-        found.append(("speed", ", ".join(f"{count * rate:.4g} {unit}" for count, unit in speeds)))
+    counts = ((work.samples, "samples/s"), (work.tokens, "tokens/s"))
+    speeds = [f"{count * rate:.4g} {unit}" for count, unit in counts if rate and count is not None]
+    if speeds:
+        found.append(("speed", ", ".join(speeds)))
     if work.flops is None:
         return [*found, ("FLOPs", f"not counted: {work.uncounted or 'unknown'}")]
     found.append(("FLOPs", f"{work.flops:.4g} per step" + (f", {work.flops * rate:.4g} per second" if rate else "")))

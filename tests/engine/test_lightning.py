@@ -56,6 +56,8 @@ PATHS = [
     "strategy.process_dataloader",
     "strategy.on_exception",
     "strategy.on_train_end",
+    "strategy.training_step",
+    "strategy.backward",
     "precision_plugin._after_closure",
     "fit_loop.epoch_loop._build_kwargs",
     "fit_loop.epoch_loop.automatic_optimization.run",

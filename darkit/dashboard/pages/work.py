@@ -19,9 +19,8 @@ def work_rows(facts: Facts, table: Table, language: str) -> list[tuple[str, str]
     if work is None:
         return []
     rate, _ = pace(facts, table)
-    speeds = [number_text(work.samples * rate, 4) + " " + say("samples_unit")] if rate else []
-    if rate and work.tokens is not None:
-        speeds.append(number_text(work.tokens * rate, 4) + " " + say("tokens_unit"))
+    counts = ((work.samples, "samples_unit"), (work.tokens, "tokens_unit"))
+    speeds = [f"{number_text(count * rate, 4)} {say(unit)}" for count, unit in counts if rate and count is not None]
     if work.flops is None:
         operations = say("not_counted", reason=readable(work.uncounted))
     else:

@@ -88,6 +88,9 @@ _SHAPES = {  # of tensors that make up their own, which know them
 }
 
 
+_CLOSURE = "a closure of an optimizer"
+
+
 class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations of what torch computes in its blocks; it may be entered again and again.
 
@@ -98,6 +101,8 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         flops: The operations so far.
         uncounted: Names of operators that have products but no formula: ``flops`` is too small with them.
+        is_paused: Whether an optimizer steps now, of which nothing counts; a model that its closure computes is noted
+            in ``uncounted``.
     """
 
     supports_higher_order_operators = True
@@ -106,6 +111,7 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
         self.uncounted: set[str] = set()
+        self.is_paused = False
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -130,6 +136,10 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return NotImplemented
         output = func(*args, **(kwargs or {}))
         formula = FORMULAS.get(packet)
+        if self.is_paused:
+            if formula is not None and torch.is_grad_enabled():
+                self.uncounted.add(_CLOSURE)
+            return output
         name = f"{func.namespace}.{packet.__name__}"
         if formula is None:
             if func.namespace not in _SPACES or packet.__name__ in _WITHOUT:
@@ -155,15 +165,16 @@ def has_compiled() -> bool:
 
 def size_of(batch: Any) -> tuple[int, int | None]:
     """Return the samples of a batch and, where its first tensor holds whole numbers in rows, its tokens."""
-    first = _first_tensor(batch)
+    first = first_tensor(batch)
     if first is None or not first.ndim:
         return 1, None
     is_text = first.ndim == 2 and not first.is_floating_point() and first.dtype != torch.bool
     return len(first), first.numel() if is_text else None
 
 
-def _first_tensor(value: Any) -> Tensor | None:
+def first_tensor(value: Any) -> Tensor | None:
+    """Return the first tensor in nested lists, tuples and dicts, or None."""
     if isinstance(value, Tensor):
         return value
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return next((found for item in items if (found := _first_tensor(item)) is not None), None)
+    return next((found for item in items if (found := first_tensor(item)) is not None), None)

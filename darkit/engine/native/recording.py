@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import lightning
@@ -39,11 +40,13 @@ from darkit.engine.log.progress import announce
 from darkit.engine.log.values import number_of
 from darkit.engine.native.best import BestStep
 from darkit.engine.native.data import announce_repeats, has_state
+from darkit.engine.native.first_step import FirstStep
 from darkit.engine.native.plain import inner
 from darkit.engine.native.settings import planned_steps, why_stopped
 from darkit.engine.native.sharded import make_writer
 from darkit.engine.native.state import KEY, MakeLoader, Moments, validation_states, versions
 from darkit.engine.session import Session
+from darkit.engine.steps.counting import record_step
 from darkit.errors import ConfigError, NonFiniteLossError
 
 logger = logging.getLogger(__name__)
@@ -97,6 +100,7 @@ class Recording:
         self._guard = LossGuard(config.nan_policy, session.stream, self.wait)
         self._best = BestStep(config)
         self._writer: CheckpointWriter | None = None
+        self._first: FirstStep | None = None
 
     def attach(self, trainer: lightning.Trainer, module: lightning.LightningModule, *, unchanged: bool = True) -> None:
         """Attach to the trainer's loops, in ``on_fit_start``.
@@ -120,6 +124,7 @@ class Recording:
             log_media(module, self._add_medium),
             self._best.watch(trainer),
             call_at(trainer.strategy, "on_train_end", lambda: self.on_train_end(trainer)),
+            self._count_first_step(trainer, module),
         ]
         if KEY in self._state:
             self._undo.append(call_at(loop, "on_advance_start", lambda: self._restore(trainer), before=True))
@@ -128,6 +133,12 @@ class Recording:
             if may_log_faster:
                 self._undo.append(log_faster(trainer, module))
         self.moments.train = [loader for loader in training_loaders(trainer) if has_state(loader)]
+
+    def _count_first_step(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> Callable[[], None]:
+        session = self.session
+        tell = partial(record_step, session.folder, session.check) if session.writes else lambda *found: None
+        self._first = FirstStep(trainer, inner(module), self.config.peak_flops, tell)
+        return self._first.detach
 
     def detach(self) -> None:
         """Leave the trainer as it was."""
@@ -233,6 +244,8 @@ class Recording:
     def _after_batch(self, trainer: lightning.Trainer) -> None:
         step = trainer.global_step
         self.session.signs += 1
+        if self._first is not None and self._first.after_batch(step - self._step):
+            self._first = None
         steps, self._direct_steps = self._direct_steps, 0
         owes, self._owes = self._owes, False
         if step == self._step:

@@ -44,16 +44,18 @@ class ModuleCalls:
     Args:
         model: The model.
         origins: Knows what feeds what.
+        only_first: Whether nothing more is seen once the model itself has returned.
 
     Attributes:
         error: What went wrong while a call was looked at, after which no further one is.
     """
 
-    def __init__(self, model: nn.Module, origins: Origins) -> None:
+    def __init__(self, model: nn.Module, origins: Origins, *, only_first: bool = False) -> None:
         self._model = model
         self._parts = dict(model.named_modules())
         self._names = {id(part): name for name, part in self._parts.items()}
         self._origins = origins
+        self._only_first = only_first
         self._nodes: dict[str, Node] = {}
         self.error: Exception | None = None
 
@@ -97,6 +99,8 @@ class ModuleCalls:
                 self._enter(name, found["self"], (found["args"], found["kwargs"]))
             else:
                 self._leave(name, value)
+                if self._only_first and not name:
+                    sys.setprofile(None)
         except Exception as error:  # reported by whoever looks: it must not end a training
             self.error = error
             sys.setprofile(None)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from darkit.engine.device import known_peak
-from darkit.engine.metrics.operations import OperationCounter, can_count, has_compiled, size_of
+from darkit.engine.metrics.operations import OperationCounter, can_count, first_tensor, has_compiled, size_of
 from darkit.engine.steps.calls import GradientOrigins, ModuleCalls, graph_without_calls
-from darkit.runs.graph import Graph
-from darkit.runs.work import Work
+from darkit.runs import files
+from darkit.runs.graph import Graph, write_graph
+from darkit.runs.work import WORK, Work
 
 
 class StepCount:
@@ -22,45 +25,89 @@ class StepCount:
         module: The model.
         refusal: Why its operations cannot be counted; empty if they can.
         is_compiled: Whether the model is compiled as a whole, so that no calls can be seen.
+        only_first: Whether only the first call of the model is seen, of several in a block.
     """
 
-    def __init__(self, module: nn.Module, refusal: str = "", *, is_compiled: bool = False) -> None:
+    def __init__(
+        self, module: nn.Module, refusal: str = "", *, is_compiled: bool = False, only_first: bool = False
+    ) -> None:
         self.module = module
-        self.refusal = refusal or ("" if can_count() else "an older torch")
+        self._refusal = refusal or ("" if can_count() else "an older torch")
         self._counter = OperationCounter()
-        self._is_compiled = is_compiled
+        self._is_counting = False
+        self._is_compiled, self._only_first = is_compiled, only_first
         self._calls: ModuleCalls | None = None
-        self._samples = self._tokens = 0
-        self._is_text = True
+        self._samples: int | None = 0
+        self._tokens: int | None = 0
 
     @contextmanager
-    def forward(self, batch: Any) -> Iterator[None]:
-        """Count a batch and its forward pass in a block; the calls of the first one are seen."""
+    def forward(self, batch: Any, *, is_new: bool = True) -> Iterator[None]:
+        """Count a batch, if it is new, and its forward pass in a block; the calls of the first one are seen."""
         samples, tokens = size_of(batch)
-        self._samples += samples
-        self._tokens += tokens or 0
-        self._is_text &= tokens is not None
+        if is_new:
+            self.add_size(samples if first_tensor(batch) is not None else None, tokens)
         seeing: AbstractContextManager[Any] = nullcontext()
         if self._calls is None:
-            self._calls = ModuleCalls(self.module, GradientOrigins(batch))
+            self._calls = ModuleCalls(self.module, GradientOrigins(batch), only_first=self._only_first)
             seeing = nullcontext() if self._is_compiled else self._calls.seen()
         with self.counting(), seeing:
             yield
 
-    def counting(self) -> AbstractContextManager[Any]:
-        """Return a block whose operations count."""
-        return nullcontext() if self.refusal else self._counter
+    def add_size(self, samples: int | None, tokens: int | None) -> None:
+        """Add the size of a batch, None where it is not known, which is then not known of the step either."""
+        self._samples = None if samples is None or self._samples is None else self._samples + samples
+        self._tokens = None if tokens is None or self._tokens is None else self._tokens + tokens
+
+    def set_size(self, samples: int | None, tokens: int | None) -> None:
+        """Set what is given of the step's size."""
+        self._samples = self._samples if samples is None else samples
+        self._tokens = self._tokens if tokens is None else tokens
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count the operations of a block; one within another counts nothing twice."""
+        if self._refusal or self._is_counting:
+            yield
+            return
+        self._is_counting = True
+        try:
+            with self._counter:
+                yield
+        finally:
+            self._is_counting = False
+
+    @contextmanager
+    def without_optimizers(self) -> Iterator[None]:
+        """Leave out of a block what optimizers compute in their steps."""
+
+        def pause(*arguments: Any) -> None:
+            self._counter.is_paused = True
+
+        def resume(*arguments: Any) -> None:
+            self._counter.is_paused = False
+
+        handles = [register_optimizer_step_pre_hook(pause), register_optimizer_step_post_hook(resume)]
+        try:
+            yield
+        finally:
+            self._counter.is_paused = False
+            for handle in handles:
+                handle.remove()
+
+    def refuse(self, reason: str) -> None:
+        """Say why the operations are not counted, unless another reason is known."""
+        self._refusal = self._refusal or reason
 
     def work(self, processes: int, device: str, precision: str, peak_flops: float = 0.0) -> Work:
         """Return what the step computes in all processes, each of which does as much as this one."""
         weights = list(self.module.parameters())
-        uncounted = self.refusal or ", ".join(sorted(self._counter.uncounted))
+        uncounted = self._refusal or ", ".join(sorted(self._counter.uncounted))
         peak, source = known_peak(device, precision, peak_flops)
         return Work(
             parameters=sum(weight.numel() for weight in weights),
             trained=sum(weight.numel() for weight in weights if weight.requires_grad),
-            samples=self._samples * processes,
-            tokens=self._tokens * processes if self._is_text else None,
+            samples=None if self._samples is None else self._samples * processes,
+            tokens=None if self._tokens is None else self._tokens * processes,
             flops=None if uncounted else self._counter.flops * processes,
             uncounted=uncounted,
             peak=None if peak is None else peak * processes,
@@ -77,3 +124,21 @@ class StepCount:
         elif has_compiled():
             graph.unseen = "torch.compile"
         return graph
+
+
+def record_step(folder: Path, check: Callable[[], None], work: Work, graph: Graph) -> None:
+    """Record in ``run.json`` what a step computes, and the graph of the model, unless they are there already.
+
+    Args:
+        folder: The run directory.
+        check: Raises an error if it is not the run's any more.
+        work: What the step computes.
+        graph: The modules of the model.
+    """
+    info, found = files.read_json(folder / files.RUN), dict(vars(work))
+    if info.get(WORK) != found:
+        check()
+        files.write_json(folder / files.RUN, info | {WORK: found})
+    if not (folder / files.GRAPH).exists():
+        check()
+        write_graph(folder, graph)
