@@ -27,6 +27,7 @@ from darkit.engine.callbacks import (
     StopOnRequest,
 )
 from darkit.engine.callbacks.base import ComparingCallback, is_compared, log_values, over_processes
+from darkit.engine.callbacks.spiking import receipt_of
 from darkit.engine.checkpoints.state import of_rank, restore_callbacks
 from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import TrainerConfig
@@ -241,8 +242,7 @@ def _receipts(model: nn.Module, config: TrainerConfig, own: Sequence[Callback]) 
     if not find_neurons(model) or any(isinstance(callback, SpikingReceipt) for callback in own):
         return []
     every = config.log_step_interval * -(-config.eval_step_interval // config.log_step_interval)
-    samples = range(config.raster_samples)
-    return [SpikingReceipt(every, samples, mac_energy=config.mac_energy, ac_energy=config.ac_energy)]
+    return [receipt_of(config, every)]
 
 
 def _averages(model: nn.Module, config: TrainerConfig, state: Mapping[str, Any]) -> Averages:

@@ -9,6 +9,7 @@ from lightning import Trainer
 
 from darkit.data.sources.choice import DataChoice
 from darkit.engine.callbacks.evaluate import StepEvaluate
+from darkit.engine.callbacks.spiking import receipt_of
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.engine.checkpoints.state import of_rank
 from darkit.engine.checkpoints.weights import load_weights
@@ -18,6 +19,7 @@ from darkit.engine.data.loaders import make_loaders
 from darkit.engine.data.validation import ValidationBatches
 from darkit.engine.device import kept_generators, resolve_device, restore_generators
 from darkit.engine.loop import quiet_lightning
+from darkit.engine.spiking.neurons import find_neurons
 from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.loss import finds_own_loss, make_step
 from darkit.prediction.evaluation import compare_labels, compare_tokenizers
@@ -26,7 +28,10 @@ from darkit.prediction.tasks import label_names
 from darkit.runs import Run
 from darkit.runs.checkpoints import Checkpoint
 
-_SETTINGS = ("batch_size", "eval_iters", "precision", "seed", "num_workers", "deterministic", "device")
+_SETTINGS = (
+    *("batch_size", "eval_iters", "precision", "seed", "num_workers", "deterministic", "device"),
+    *("raster_samples", "mac_energy", "ac_energy"),
+)
 
 
 class CheckpointEvaluator:
@@ -90,6 +95,9 @@ class CheckpointEvaluator:
             self._adapter = adapter
             batches = ValidationBatches(self._loaders.val, self)
             self._evaluate = StepEvaluate(batches, 0, self.config.eval_iters, step.evaluation)
+            self._receipt = receipt_of(self.config)
+            if find_neurons(model):
+                self._receipt.follow(model, self._evaluate)
         except BaseException:
             self._loaders.close()
             raise
@@ -98,7 +106,8 @@ class CheckpointEvaluator:
         """Evaluate a checkpoint.
 
         Returns:
-            ``val_loss`` and the other columns that an evaluation in the training logs.
+            ``val_loss`` and the other columns that an evaluation in the training logs; of a spiking model also the
+            columns, tables and rasters of its receipt.
 
         Raises:
             CheckpointNotFoundError: It was deleted in the meantime.
@@ -111,7 +120,8 @@ class CheckpointEvaluator:
         with kept_generators(), quiet_lightning():
             if states:
                 restore_generators(states)
-            return self._evaluate.evaluate(self._trainer, self._adapter)
+            values = self._evaluate.evaluate(self._trainer, self._adapter)
+            return self._receipt.take() | values
 
     def close(self) -> None:
         """Release the data and end its worker processes."""

@@ -10,6 +10,7 @@ from lightning import LightningModule, Trainer
 
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due
 from darkit.engine.callbacks.evaluate import StepEvaluate
+from darkit.engine.config import TrainerConfig
 from darkit.engine.data.samples import count_samples
 from darkit.engine.device import kept_generators, move_to_device
 from darkit.engine.metrics.gathering import fresh_metrics
@@ -54,11 +55,19 @@ class SpikingReceipt(StepCallback):
         module = bare_module(pl_module)
         if not trainer.is_global_zero or is_sharded(trainer) or not find_neurons(module):
             return
-        self._module = module
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        self._evaluation = next((one for one in callbacks if isinstance(one, StepEvaluate)), None)
-        if self._evaluation is not None:
-            self._evaluation.observer = self._observe
+        self.follow(module, next((one for one in callbacks if isinstance(one, StepEvaluate)), None))
+
+    def follow(self, module: torch.nn.Module, evaluation: StepEvaluate | None) -> None:
+        """Measure a model, in the first batch of every evaluation if there are any."""
+        self._module, self._evaluation = module, evaluation
+        if evaluation is not None:
+            evaluation.observer = self._observe
+
+    def take(self) -> dict[str, Any]:
+        """Return the columns and media of the last measurement, once."""
+        receipt, self._receipt = self._receipt, None
+        return {} if receipt is None else {**receipt.values(self.costs), **receipt.media(self.costs)}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -72,10 +81,7 @@ class SpikingReceipt(StepCallback):
             return
         if self._evaluation is None and isinstance(pl_module, Adapter) and is_due(trainer, step, self.every):
             self._measure_again(trainer, pl_module)
-        receipt, self._receipt = self._receipt, None
-        if receipt is not None:
-            found = {**receipt.values(self.costs), **receipt.media(self.costs)}
-            outputs.update({key: value for key, value in found.items() if key not in outputs})
+        outputs.update({key: value for key, value in self.take().items() if key not in outputs})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._evaluation is not None:
@@ -108,3 +114,9 @@ class SpikingReceipt(StepCallback):
             _, self._receipt = measure(module, lambda: step(batch, 0), self.samples, count_samples(batch))
         step.take_media()
         step.media.update(media)
+
+
+def receipt_of(config: TrainerConfig, every: int = 0) -> SpikingReceipt:
+    """Return what measures a spiking model as the settings say."""
+    samples = range(config.raster_samples)
+    return SpikingReceipt(every, samples, mac_energy=config.mac_energy, ac_energy=config.ac_energy)
