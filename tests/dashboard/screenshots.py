@@ -18,7 +18,10 @@ from torch import nn
 
 import darkit
 from darkit.errors import NonFiniteLossError
+from darkit.prediction.evaluation import evaluate_run
 from darkit.runs.notes import Notes, write_notes
+from darkit.runs.trash import move_to_trash
+from darkit.runs.views import save_view
 from tests.dashboard.conftest import served
 
 PICTURES = Path(__file__).parents[2] / "docs"
@@ -93,6 +96,28 @@ def record_layers() -> None:
             run.log(row, step=step)
 
 
+def arrange(home: Path) -> None:
+    """Evaluate a run on other data, save views of the table, and delete two runs."""
+    x = torch.rand(512, 2, generator=torch.Generator().manual_seed(9)) * 4 - 2
+    sets = {"noise-free": x, "twice as wide": 2 * x}
+    for step in (400, 600):
+        for described, points in sets.items():
+            data = (points, torch.sin(3 * points[:, :1]) * points[:, 1:])
+            name = f"curve-64-seed0:iter-{step}-ckpt"
+            evaluate_run(name, data, described=described, device="cpu", loss=nn.functional.mse_loss)
+    views = {
+        "By width": "by=model.width&spread=ci",
+        "Crashed this week": "q=state%3Acrashed+started%3E7d",
+        "Small ones, best first": "q=model.width%3C32&sort=best%3Aval_loss.asc",
+    }
+    for name, address in views.items():
+        save_view(home, name, address)
+    for name in ("typo", "curve-8-first-try"):
+        with darkit.start_run(name) as run:
+            run.log({"train_loss": 1.0}, step=1)
+        move_to_trash(home / "base", name)
+
+
 def take_all(browser: Browser, address: str, names: list[str]) -> None:
     """Take a picture of everything that the page of the dashboard describes."""
     chosen = "compare?" + "&".join(f"run={name}" for name in names)
@@ -110,7 +135,7 @@ def take_all(browser: Browser, address: str, names: list[str]) -> None:
         page.wait_for_timeout(1000)
 
     def card(heading: str) -> Locator:
-        found = page.locator("section.card", has_text=heading).first
+        found = page.locator("section.card", has=page.get_by_role("heading", name=heading, exact=True))
         found.scroll_into_view_if_needed()
         page.wait_for_timeout(1500)
         return found
@@ -123,6 +148,15 @@ def take_all(browser: Browser, address: str, names: list[str]) -> None:
     page.keyboard.type("seed1")
     page.wait_for_timeout(500)
     save("palette", page.screenshot())
+    show("?side=0", 0, 380)
+    page.locator("#views summary").click()
+    page.locator(".view-row").first.wait_for()
+    save("views", page.screenshot())
+    page.locator("#views summary").click()
+    page.locator("#open-trash").click()
+    page.locator("#trash-list tbody tr").first.wait_for()
+    page.wait_for_timeout(500)
+    save("trash", page.screenshot())
     show(f"{chosen}&smooth=0.9&log=1", 3)
     save("compare", page.screenshot())
     show(f"{chosen}&group=model.width", 2)
@@ -132,6 +166,8 @@ def take_all(browser: Browser, address: str, names: list[str]) -> None:
     save("run", page.screenshot())
     show("run/layers?tab=media", 0)
     save("media", page.locator("[role=tabpanel]:visible").screenshot())
+    page.goto(f"{address}/run/curve-64-seed0?tab=overview")
+    save("evaluations", card("Evaluations").screenshot())
     page.goto(f"{address}/run/curve-64-seed0?tab=graph")
     page.locator(".module").first.wait_for()
     save("modules", page.locator("[role=tabpanel]:visible").screenshot())
@@ -161,6 +197,7 @@ def main() -> int:
         with contextlib.redirect_stderr(io.StringIO()):  # a line per step
             names = train(home)
             record_layers()
+            arrange(home)
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         with served(home / "base") as dashboard:
             take_all(browser, dashboard.address, names)

@@ -96,7 +96,8 @@ def test_a_report_opens_without_a_server_and_prints_on_sheets(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], open_page: Callable[..., Page]
 ) -> None:
     for name in ("first", "a-rather-long-name-of-a-run-with-lr=0.0003-and-width=512"):
-        make_run(home / "base", name, 400)
+        folder = make_run(home / "base", name, 400)
+    write_notes(folder, Notes((), "words of a note " * 20))
     out = tmp_path / "report.html"
     said = done(
         capsys,
@@ -112,6 +113,10 @@ def test_a_report_opens_without_a_server_and_prints_on_sheets(
     page = open_page(out.as_uri())
     expect(page.locator(".chart .plot-container")).to_have_count(3)
     expect(page.get_by_role("heading", level=1)).to_have_text("Comparison of 2 runs")
+    (note,) = [one for one in page.locator("td.reason").all() if one.inner_text()]
+    assert note.evaluate("(one) => one.clientWidth") >= 200
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.locator("td:first-child").first.evaluate("(one) => one.clientWidth") < 195  # it stays while others pass
     page.emulate_media(media="print")
     page.set_viewport_size({"width": 700, "height": 1000})
     page.wait_for_function("() => document.documentElement.scrollWidth <= 700")  # a sheet

@@ -24,7 +24,8 @@
   const MOST_DIGITS = 8; // after the point, to which numbers are aligned
   const TAIL = 10; // letters at the end of a name that are left out last
   const LONG_TAIL = 16; // letters in which a tail begins after a hyphen, where there is one
-  const SHORT = 18; // letters of a name of which nothing needs to be left out
+  const narrow = window.innerWidth < 700;
+  const SHORT = narrow ? 15 : 18; // letters of a name of which nothing needs to be left out
 
   const isLost = (data) => data.diverged !== null;
   const lostWords = (data) => say("diverged", {metric: data.lost, step: darkit.count(data.diverged)});
@@ -48,7 +49,7 @@
   }
 
   /* On a phone, where long ends do not fit, they begin later. */
-  const withinScreen = (name, tail) => (window.innerWidth < 700 ? Math.max(tail, name.length - TAIL) : tail);
+  const withinScreen = (name, tail) => (narrow ? Math.max(tail, name.length - TAIL) : tail);
 
   /* Where the part of each name begins that tells it from the others of its sweep or project: that is never left out. */
   function findTails(rows) {

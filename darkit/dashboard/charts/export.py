@@ -35,14 +35,16 @@ _X_NAMES = {"wall": "time", "relative": "seconds"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SVG_DASHES = {"solid": "none", "dash": "8 4", "dot": "3 4", "dashdot": "8 3 3 3"}
 STYLE = """
-body{font:14px/1.5 system-ui,sans-serif;margin:24px auto;max-width:1200px;padding:0 16px;color:#212529}
+body{font:14px/1.5 system-ui,sans-serif;margin:24px auto;max-width:1360px;padding:0 16px;color:#212529}
 h1{font-size:20px}h2{font-size:16px;margin-top:28px;overflow-wrap:anywhere}.chart{height:340px}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:3px 12px;border-bottom:1px solid #dee2e6;
 text-align:left;white-space:nowrap}td.number,th.number{text-align:right}tr>:first-child{position:sticky;left:0;
 background:#fff}.best{font-weight:700;color:#1e7030}.bad{color:#c92a2a}.wide{overflow-x:auto}
 .differs td{background:#fff9db}.legend{display:flex;flex-wrap:wrap;gap:4px 18px;padding:0;margin:12px 0;list-style:none}
-.legend svg,td svg{margin-right:8px;vertical-align:middle}
-div.reason{min-width:180px}.reason{max-width:420px;white-space:normal;overflow-wrap:anywhere}
+.legend svg,td svg,th svg{margin-right:8px;vertical-align:middle}
+.reason{min-width:200px;max-width:420px;white-space:normal;overflow-wrap:anywhere}
+@media screen and (max-width:700px){tr>:first-child{min-width:110px;max-width:48vw;white-space:normal;
+overflow-wrap:break-word}}
 @page{margin:14mm}
 @media print{body{margin:0;max-width:none;padding:0;font-size:11px}.wide{overflow:visible}section,tr{break-inside:avoid}
 h2{break-after:avoid}td,th{white-space:normal;overflow-wrap:anywhere;padding:2px 6px}.chart{height:260px}

@@ -281,7 +281,7 @@ def _labels(bands: Sequence[GroupBand], view: View) -> list[Figure]:
     every = np.concatenate([np.empty(0), *edges])
     every = np.log10(every[every > 0]) if view.log else every
     room = float(np.ptp(every)) * _LABEL_HEIGHT if len(every) else 0.0
-    ground = "rgba(37,38,43,0.7)" if view.dark else "rgba(255,255,255,0.7)"
+    ground = "rgba(37,38,43,0.6)" if view.dark else "rgba(255,255,255,0.6)"
     heights = [(float(np.log10(one.band.mean[-1]) if view.log else one.band.mean[-1]), one) for one in ends]
     labels: list[Figure] = []
     free = -np.inf  # the height below which labels are already
@@ -299,6 +299,7 @@ def _labels(bands: Sequence[GroupBand], view: View) -> list[Figure]:
                 "font": {"size": 11, "color": colour(one.index)},
                 "bgcolor": ground,
                 "borderpad": 0,
+                "yshift": 4,  # above its own curve
             }
         )
     return labels

@@ -137,6 +137,13 @@ def test_a_band_has_the_name_of_its_group_at_its_end_and_labels_keep_apart(home:
     assert high - low > 0.5  # of an axis from -4 to 6, on which the means alone are neighbours
 
 
+def test_a_group_with_one_value_is_a_point_with_its_error_bar() -> None:
+    band = GroupBand("a", 0, 2, Band(np.array([5.0]), np.array([1.0]), np.array([0.25])))
+    (mean,) = [one for one in chart_figure("loss", [], [band], View())["data"] if one["meta"]["kind"] == "mean"]
+    assert mean["mode"] == "lines+markers"
+    assert mean["error_y"]["array"] == [0.25]
+
+
 def test_a_chosen_colour_is_kept_with_the_run_and_touches_no_words(home: Path, charts: Charts) -> None:
     folder = home / "base" / "a"
     revision = write_notes(folder, Notes(("tag",), "words")).revision
