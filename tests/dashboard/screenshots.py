@@ -170,7 +170,7 @@ def take_all(browser: Browser, address: str, names: list[str]) -> None:
     save("evaluations", card("Evaluations").screenshot())
     page.goto(f"{address}/run/curve-64-seed0?tab=graph")
     page.locator(".module").first.wait_for()
-    save("modules", page.locator("[role=tabpanel]:visible").screenshot())
+    save("modules", card("Modules").screenshot())
     show("run/curve-64-too-fast", 2, 305)  # without the paths of this machine
     save("crash", page.screenshot())
     phone = browser.new_page(viewport={"width": 390, "height": 700}, color_scheme="dark", locale="en-US")

@@ -148,7 +148,7 @@
 
     /* The widths that follow from what is shown: names that are told apart by their ends, and runs that diverged. */
     widths(id) {
-      if (id === "name") return Math.max(190, Math.min(310, 48 + 7.8 * this.longestTail)) + (this.withStatistics ? 60 : 0);
+      if (id === "name") return Math.max(190, Math.min(310, 48 + 7.8 * this.longestTail)) + (this.withStatistics ? 60 : 0) + (this.withBaseline ? 60 : 0);
       return id === "state" && this.lost ? 138 : 0;
     }
 
