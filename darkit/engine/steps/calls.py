@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -66,11 +67,14 @@ class ModuleCalls:
             self.error = RuntimeError("another profiler is active")
             yield
             return
-        sys.setprofile(self._see)
+        see = self._see
+        if "torch._dynamo.eval_frame" in sys.modules:  # it would compile this function inside of compiled code
+            see = torch.compiler.disable(see)  # type: ignore[no-untyped-call]
+        sys.setprofile(see)
         try:
             yield
         finally:
-            if sys.getprofile() == self._see:
+            if sys.getprofile() is see:
                 sys.setprofile(None)
 
     def graph(self) -> Graph:

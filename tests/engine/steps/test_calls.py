@@ -198,3 +198,34 @@ def test_the_error_of_a_model_is_raised_and_nothing_is_left() -> None:
     with pytest.raises(TypeError), calls.seen():
         made()(1, 2, 3)
     assert sys.getprofile() is None
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_compiled_code_is_compiled_once_and_its_graph_has_no_breaks(whole: bool) -> None:
+    """Hooks on the modules would be compiled into it, and compiled again without them in the second step."""
+    torch._dynamo.reset()
+    compiled: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        compiled.append(1)
+        return graph.forward
+
+    class Inside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = made()
+            layer = self.layer
+            self.call = torch.compile(lambda x: layer(x) * 2, backend=backend, fullgraph=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.call(x)  # type: ignore[no-any-return]
+
+    model = torch.compile(made(), backend=backend, fullgraph=True) if whole else Inside()
+    found = seen(model, xy(4)[0])
+    for _ in range(2):
+        model(xy(4)[0])
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    assert len(compiled) == 1
+    assert found[""].outputs == [(4, 1)]
+    assert not any(node.calls for name, node in found.items() if name.endswith("layers"))
