@@ -83,6 +83,8 @@ def test_a_query_finds_runs_says_what_it_cannot_read_and_is_kept_as_a_view(dashb
     page.locator("#views summary").click()
     page.get_by_label("Remove the view coarse ones").click()
     expect(page.locator(".view-row")).to_have_count(0)
+    page.goto(dashboard.address + "/?lang=zh&q=val_loss%3C")
+    expect(problem).to_have_text("val_loss< 后面缺少值。")
 
 
 def test_the_charts_of_ticked_runs_and_of_the_one_pointed_at_are_beside_the_table(

@@ -10,7 +10,7 @@
     if (!input || !marks) return;
     input.setAttribute("aria-invalid", String(Boolean(problem)));
     place.hidden = !problem;
-    place.textContent = problem?.message ?? "";
+    place.textContent = (darkit.language() === "zh" ? problem?.zh : problem?.message) ?? "";
     const letters = [...input.value];
     const part = (from, to) => letters.slice(from, to).join("");
     const wrong = element("span", "query-wrong", problem ? part(problem.start, problem.end) || " " : "");

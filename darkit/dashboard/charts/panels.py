@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from darkit.dashboard.charts.shown import Shown
 from darkit.dashboard.reading.facts import readable
+from darkit.dashboard.reading.machine import machine_place
 from darkit.dashboard.reading.series import by_rank, declared_series, in_order
 from darkit.dashboard.view import View
 
@@ -70,7 +71,7 @@ def panels_of(shown: Sequence[Shown], view: View) -> list[Panel]:
     Series whose names differ only in their last number share a chart, unless the view has it ``apart`` or it would have
     too many curves; those that the view has ``joined`` share one at the place of the first of them.
     """
-    titles = titles_of(shown)
+    titles = titles_of(shown) if view.source == "log" else sorted(titles_of(shown), key=machine_place)
     known = set(titles)
     joined = [kept for one in view.joined if len(kept := tuple(name for name in one if name in known)) > 1]
     together = {name: Panel(" + ".join(one), one) for one in joined for name in one}

@@ -12,6 +12,7 @@ from darkit.dashboard.reading.entries import Entry
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.texts import LANGUAGES
 from darkit.dashboard.texts.numbers import number_of_word
+from darkit.dashboard.texts.zh_query import chinese_problem
 from darkit.errors import QueryError
 from darkit.runs.query import Record, parse
 
@@ -31,8 +32,8 @@ def asked(
         offset: The reader's offset from UTC in minutes.
 
     Returns:
-        ``matching``: the addresses, or None for a query that cannot be read; ``problem``: its ``message``, ``start``
-        and ``end``, or None.
+        ``matching``: the addresses, or None for a query that cannot be read; ``problem``: its ``message``, which ``zh``
+        says in Chinese, ``start`` and ``end``, or None.
     """
     try:
         query = parse(text, now=_now(offset))
@@ -88,4 +89,4 @@ def record_of(entry: Entry) -> Record:
 
 
 def _problem(error: QueryError) -> dict[str, Any]:
-    return {"message": str(error), "start": error.start, "end": error.end}
+    return {"message": str(error), "zh": chinese_problem(str(error)), "start": error.start, "end": error.end}

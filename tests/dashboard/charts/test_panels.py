@@ -20,6 +20,7 @@ from darkit.dashboard.charts.panels import columns_of, panels_of
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.view import View
+from darkit.runs import files
 from darkit.runs.notes import OWN_DATA, Evaluation, Notes, add_evaluation, read_notes, set_colour, write_notes
 from tests.dashboard.charts.test_charts import decoded, traces
 from tests.dashboard.parts import add_columns, make_run
@@ -142,6 +143,17 @@ def test_a_group_with_one_value_is_a_point_with_its_error_bar() -> None:
     (mean,) = [one for one in chart_figure("loss", [], [band], View())["data"] if one["meta"]["kind"] == "mean"]
     assert mean["mode"] == "lines+markers"
     assert mean["error_y"]["array"] == [0.25]
+
+
+def test_charts_of_a_machine_begin_with_its_processor_and_those_of_a_card_stand_together(
+    home: Path, charts: Charts
+) -> None:
+    columns = ("gpu10_use", "disk_free", "gpu2_memory", "odd", "gpu2_use", "memory", "cpu")
+    row = ",".join("1" for _ in columns)
+    (home / "base" / "a" / files.SYSTEM_LOG).write_text(f"time,step,{','.join(columns)}\n1,1,{row}\n2,2,{row}\n")
+    view = View(source="system", axis="wall")
+    ids = [panel.id for panel in panels_of(charts.chosen(["a"], "system"), view)]
+    assert ids == ["cpu", "memory", "gpu2_use", "gpu2_memory", "gpu10_use", "disk_free", "odd"]
 
 
 def test_a_chosen_colour_is_kept_with_the_run_and_touches_no_words(home: Path, charts: Charts) -> None:
