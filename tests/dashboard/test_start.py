@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -93,11 +95,44 @@ def test_the_pages_own_files_are_one_script_and_one_style_that_a_browser_keeps(h
             assert ask(one, "GET", own.address.replace("darkit-", "darkit-0"))[0] == 404
 
 
+def test_controls_and_what_is_below_the_charts_are_made_after_them(dashboard: Served, open_page: Open) -> None:
+    for name in ("one", "two"):
+        make_run(dashboard.root, name, 50)
+    page = open_page(dashboard.address + "/run/one")
+    note = """() => {
+        window.order = [];
+        new MutationObserver(() => {
+            for (const [name, place] of [["chart", ".plot[data-drawn]"], ["controls", "#smooth"], ["below", "#values-box"]]) {
+                if (document.querySelector(place) && !order.includes(name)) order.push(name);
+            }
+        }).observe(document, {subtree: true, childList: true, attributes: true});
+    }"""
+    page.add_init_script(f"({note})()")
+    page.goto(dashboard.address + "/compare?run=one&run=two&smooth=0.5")
+    expect(page.locator("#values-box tr")).not_to_have_count(0)
+    expect(page.locator("#smooth-value")).to_have_text("0.50")
+    assert page.evaluate("order[0]") == "chart"
+    assert sorted(page.evaluate("order")) == ["below", "chart", "controls"]
+
+
 def test_the_table_opens_from_a_runs_page_at_once(dashboard: Served, open_page: Open) -> None:
     make_run(dashboard.root, "one", 50)
     page = open_page(dashboard.address + "/run/one")
     page.locator("a.brand").click()
     expect(page.locator(".ag-row .run-link")).to_have_text("one")
+
+
+def test_dash_is_imported_without_its_support_for_notebooks() -> None:
+    code = """
+import sys
+from darkit.dashboard.server.lean import import_dash
+import_dash()
+import dash
+assert not dash._jupyter._dep_installed
+assert "IPython" not in sys.modules
+import IPython
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_an_unused_component_is_created_when_it_is_accessed() -> None:

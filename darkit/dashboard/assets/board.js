@@ -65,6 +65,7 @@
         if (error.name === "AbortError") return;
         this.message.textContent = error.message;
       }
+      darkit.later();
       this.loop = darkit.repeat(() => this.news());
     }
 

@@ -54,6 +54,33 @@
     }
   };
 
+  /* Dash's own components of which a page has some: the address, and values that callbacks read and write. The script
+     of Dash that has these, and twenty others, takes a browser longer than all of ours. */
+  function Location({setProps}) {
+    React.useLayoutEffect(() => {
+      const tell = () => setProps({href: window.location.href});
+      const events = ["popstate", "_dashprivate_pushstate"];
+      events.forEach((event) => window.addEventListener(event, tell));
+      tell();
+      return () => events.forEach((event) => window.removeEventListener(event, tell));
+    }, []);
+    return null;
+  }
+  window.dash_core_components = {Location, Store: () => null};
+
+  /* Lets Dash make the parts of a page that come after its table or its charts. */
+  const soon = window.requestIdleCallback || setTimeout;
+  darkit.later = () => soon(() => {
+    for (const place of document.querySelectorAll(".later:not([data-made])")) {
+      place.dataset.made = "";
+      dash_clientside.set_props(`${place.dataset.name}-due`, {data: 1});
+    }
+  }, {timeout: 500});
+  dash_clientside.darkit.make = (due, parts) => {
+    requestAnimationFrame(() => darkit.pages.forEach((page) => page()));
+    return parts;
+  };
+
   /* The first page, as the renderer will ask for it. */
   let first = darkit.ownAddress();
   askEarly("/_dash-layout");

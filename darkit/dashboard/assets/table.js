@@ -43,10 +43,10 @@
       if (!this.box.isConnected) return; // the page was left meanwhile
       const saved = darkit.parameters();
       this.chosen = saved.has("col") ? saved.getAll("col") : null;
-      const picked = saved.getAll("run");
       this.side = new darkit.Side(this);
       this.update(first);
-      this.selection.restore(picked);
+      darkit.later();
+      this.selection.restore(saved.getAll("run"));
       this.loop = darkit.repeat(() => this.turn());
     }
 

@@ -20,7 +20,7 @@ from darkit.dashboard.pages import keys, statistics
 from darkit.dashboard.pages.controls import chart_controls, follow
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.pages.media import media_board
-from darkit.dashboard.pages.parts import card, chart_board, run_dot, still
+from darkit.dashboard.pages.parts import card, chart_board, later, run_dot, still
 from darkit.dashboard.reading.media import has_media
 from darkit.dashboard.reading.series import Value
 from darkit.dashboard.texts import text
@@ -58,14 +58,19 @@ def compare_page(
         )
         if any(has_media(run.facts.folder) for run in shown)
         else None,
-        card(
-            text(language, "values"),
-            dmc.Switch(id="best-first", label=text(language, "best_first"), checked=state["top"], size="xs", mb="xs"),
-            html.Div(values_table(shown, language), id="values-box"),
+        later(
+            "below",
+            card(
+                text(language, "values"),
+                dmc.Switch(
+                    id="best-first", label=text(language, "best_first"), checked=state["top"], size="xs", mb="xs"
+                ),
+                html.Div(values_table(shown, language), id="values-box"),
+            ),
+            *statistics.statistics_card(shown, filled_titles(shown), language, state),
+            card(text(language, "configs"), *_configs(shown, language, state["all"])),
+            *keys.key_cards(shown, differing, language, state),
         ),
-        *statistics.statistics_card(shown, filled_titles(shown), language, state),
-        card(text(language, "configs"), *_configs(shown, language, state["all"])),
-        *keys.key_cards(shown, differing, language, state),
     ]
 
 

@@ -11,6 +11,7 @@ from dash.development.base_component import Component
 
 from darkit.dashboard.charts.groups import ALL_BUT_SEED, OWN_KEYS
 from darkit.dashboard.pages.mantine import dmc
+from darkit.dashboard.pages.parts import later
 from darkit.dashboard.texts import text
 from darkit.dashboard.view import SPREADS
 
@@ -64,7 +65,7 @@ def chart_controls(
         w=170,
         **{"aria-label": say("x_column")},
     )
-    return html.Div(
+    bar = html.Div(
         [
             dmc.SegmentedControl(id="axis", data=axes, value=state["axis"], size="xs", **{"aria-label": say("axis")}),
             html.Div(column, hidden=not columns),
@@ -96,6 +97,7 @@ def chart_controls(
         role="toolbar",
         **{"aria-label": say("axis")},
     )
+    return later("controls", bar)
 
 
 def add_callbacks(app: Dash) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from dash import html
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
 
 from darkit.dashboard.charts.colours import colour, dash
@@ -14,6 +14,7 @@ from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.texts import text
 from darkit.dashboard.texts.numbers import number_text
 
+LATER = ("controls", "below")  # the charts' controls, and the cards below the charts of a comparison
 _YEAR_3000 = 32_503_680_000.0  # seconds since 1970
 
 
@@ -128,6 +129,29 @@ def chart_board(names: Sequence[str], language: str, *, source: str = "log", id:
         id=id,
         **data,
     )
+
+
+def later(name: str, *children: Any) -> Component:
+    """Return a place for components that the browser makes after the table or the charts: they cost it time.
+
+    Args:
+        name: One of `LATER`.
+        children: The components.
+    """
+    stores = [dcc.Store(id=f"{name}-tree", data=list(children)), dcc.Store(id=f"{name}-due")]
+    return html.Div([html.Div(id=f"{name}-later"), *stores], className="later", **{"data-name": name})
+
+
+def add_callbacks(app: Dash) -> None:
+    """Add the callbacks that make what comes later; they run in the browser."""
+    for name in LATER:
+        app.clientside_callback(
+            ClientsideFunction("darkit", "make"),
+            Output(f"{name}-later", "children"),
+            Input(f"{name}-due", "data"),
+            State(f"{name}-tree", "data"),
+            prevent_initial_call=True,
+        )
 
 
 def menu(word: str, id: str, items: Sequence[Component]) -> Component:

@@ -8,7 +8,7 @@ from dash import ClientsideFunction, Dash, Input, Output, ctx
 from dash.development.base_component import Component
 
 from darkit.dashboard.charts.charts import Charts
-from darkit.dashboard.pages import actions, bulk, compare, controls, notes, run, runs
+from darkit.dashboard.pages import actions, bulk, compare, controls, notes, parts, run, runs
 from darkit.dashboard.pages.compare import compare_page
 from darkit.dashboard.pages.run import run_page
 from darkit.dashboard.pages.runs import runs_page
@@ -31,6 +31,7 @@ def add_callbacks(app: Dash, library: Library, charts: Charts) -> None:
     compare.add_callbacks(app, charts)
     run.add_callbacks(app, charts)
     controls.add_callbacks(app)
+    parts.add_callbacks(app)
     notes.add_callbacks(app, library, undos)
     actions.add_callbacks(app, library, undos)
     bulk.add_callbacks(app, library, undos)

@@ -7,6 +7,8 @@ A test in tests/dashboard/server/test_dash_app.py names each of these, so that i
 - ``registered_paths`` and ``callback_map``, against which they are checked;
 - the element ``_dash-config`` with ``requests_pathname_prefix``, which assets/app.js changes before the renderer
   reads it;
+- the text of the script tags, of which some are left out (`_Dash.interpolate_index`): assets/dash.js has what the pages
+  use of ``dash.dcc``, and the polyfill is for browsers in which neither plotly nor AG Grid work;
 - the body of the renderer's call for the first page, and that 204 is an answer that changes nothing (assets/dash.js);
 - the event ``_dashprivate_pushstate``, after which the renderer reads the address again (``show`` in assets/app.js);
 - the attribute ``backend.websocket_capability`` (`make_dash`);
@@ -38,6 +40,7 @@ from darkit.dashboard.server.scripts import ASSETS, GRID_ADDRESS, own_script, ow
 
 COMPONENTS = "/_dash-component-suites/"
 _CALLBACK = "/_dash-update-component"
+_UNUSED = re.compile(r'<script src="[^"]*/(?:dash/deps/polyfill@|dash/dcc/|dash/dash_table/)[^"]*"></script>\n?')
 _OWN_ADDRESS = re.compile(r'\b(src|href)="/(?!/)')
 _INDEX = f"""<!DOCTYPE html>
 <html>
@@ -80,7 +83,8 @@ class _Dash(Dash):  # type: ignore[misc] # Dash has no types
         """Load plotly from the start where there are charts, and the grid where there is the table of runs."""
         page = page_asked.get()
         name, address = ("grid", GRID_ADDRESS) if page == "/" else ("plotly", plotly.ADDRESS)
-        parts["metas"] += f'\n<script async id="{name}-script" src="{address}"></script>'
+        long = f'<script async id="{name}-script" src="{address}"></script>\n'
+        parts["scripts"] = long + _UNUSED.sub("", parts["scripts"])
         # relative: behind a proxy, only the browser knows the path at which this server is reached
         root = root_asked.get()
         whole = str(super().interpolate_index(**parts)).replace("{%root%}", root)

@@ -202,6 +202,9 @@ def _run(
     notifier: Notifier | None,
 ) -> int:
     gc.disable()  # until `build` has made its many objects, all of which stay
+    from darkit.dashboard.server.lean import import_dash
+
+    import_dash()
     from darkit.dashboard.server.app import create_app
     from darkit.dashboard.server.connections import keep_log_short
     from darkit.dashboard.server.security import own_hosts, same_secret

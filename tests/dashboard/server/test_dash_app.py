@@ -59,6 +59,14 @@ def test_component_scripts_are_registered_paths_below_their_address(app: dash.Da
     assert scripts[0] == own_script().address
 
 
+def test_what_pages_use_of_dashs_own_components_is_in_the_pages_script_and_the_rest_is_left_out(page: str) -> None:
+    assert not [name for name in ("polyfill@", "/dash/dcc/", "/dash_table/") if name in page]
+    folder = Path(dash_app.__file__).parents[1]
+    used = {name for file in folder.rglob("*.py") for name in re.findall(r"\bdcc\.(\w+)\(", file.read_text())}
+    assert used == {"Location", "Store"}
+    assert "window.dash_core_components = {Location, Store:" in (folder / "assets" / "dash.js").read_text()
+
+
 def test_the_callback_map_describes_each_callback_by_ids_and_properties(app: dash.Dash) -> None:
     described = app.callback_map["page.children"]
     assert described["inputs"] == [{"id": "address", "property": "data"}, {"id": "language", "property": "data"}]
