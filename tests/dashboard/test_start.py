@@ -102,9 +102,9 @@ def test_controls_and_what_is_below_the_charts_are_made_after_them(dashboard: Se
     note = """() => {
         window.order = [];
         new MutationObserver(() => {
-            for (const [name, place] of [["chart", ".plot[data-drawn]"], ["controls", "#smooth"], ["below", "#values-box"]]) {
+            const places = {chart: ".plot[data-drawn]", controls: "#smooth", below: "#values-box"};
+            for (const [name, place] of Object.entries(places))
                 if (document.querySelector(place) && !order.includes(name)) order.push(name);
-            }
         }).observe(document, {subtree: true, childList: true, attributes: true});
     }"""
     page.add_init_script(f"({note})()")
@@ -122,15 +122,17 @@ def test_the_table_opens_from_a_runs_page_at_once(dashboard: Served, open_page: 
     expect(page.locator(".ag-row .run-link")).to_have_text("one")
 
 
-def test_dash_is_imported_without_its_support_for_notebooks() -> None:
+def test_dash_is_imported_without_its_support_for_notebooks_and_without_flask() -> None:
     code = """
 import sys
 from darkit.dashboard.server.lean import import_dash
 import_dash()
 import dash
+from darkit.dashboard.server.dash_app import make_dash
+make_dash()
 assert not dash._jupyter._dep_installed
-assert "IPython" not in sys.modules
-import IPython
+assert not {"IPython", "flask"} & set(sys.modules)
+import flask, IPython
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -14,10 +14,10 @@
   /* Updates the last and best values, at most every three seconds. */
   let grown = {page: "", rows: 0, next: 0};
   document.addEventListener("darkit-states", ({detail}) => {
-    if (!document.getElementById("values-box") && !document.getElementById("strip-values")) return;
     const rows = Object.values(detail).reduce((sum, run) => sum + run.rows, 0);
     const page = location.pathname + darkit.parameters().getAll("run").join("/");
-    if (page !== grown.page) grown = {page, rows, next: 0};
+    if (page !== grown.page) grown = {page, rows, next: 0}; // also where the values are made later
+    if (!document.getElementById("values-box") && !document.getElementById("strip-values")) return;
     if (rows === grown.rows || Date.now() < grown.next) return;
     grown = {page, rows, next: Date.now() + 3000};
     dash_clientside.set_props("grown", {data: rows});

@@ -36,6 +36,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from darkit.dashboard.charts import plotly
 from darkit.dashboard.pages import mantine  # noqa: F401 - an imported library has its scripts in the page
+from darkit.dashboard.server.lean import without
 from darkit.dashboard.server.scripts import ASSETS, GRID_ADDRESS, own_script, own_style
 
 COMPONENTS = "/_dash-component-suites/"
@@ -94,7 +95,7 @@ class _Dash(Dash):  # type: ignore[misc] # Dash has no types
 
 def make_dash() -> Dash:
     """Make an empty Dash application; its ``server`` is the FastAPI application to serve."""
-    with _clean_environment():
+    with _clean_environment(), without("flask"):  # which Dash imports to see that the server is none
         app = _Dash(
             __name__,
             server=FastAPI(docs_url=None, redoc_url=None, openapi_url=None),

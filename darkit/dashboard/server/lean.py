@@ -1,18 +1,26 @@
-"""Import Dash without its support for notebooks, which takes a fifth of its time and which nothing here uses."""
+"""Import Dash without Flask and notebooks, which take a fifth of its time and which nothing here uses."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-_NOTEBOOKS = "IPython"
+
+@contextmanager
+def without(name: str) -> Iterator[None]:
+    """Refuse the import of a module, unless it is there already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment] # which is how Python refuses an import
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def import_dash() -> None:
     """Import Dash; where IPython is installed, Dash is told that it is not."""
-    if _NOTEBOOKS in sys.modules or "dash" in sys.modules:
-        return
-    sys.modules[_NOTEBOOKS] = None  # type: ignore[assignment] # which is how an import is refused
-    with suppress(ImportError):  # reported where Dash is used
+    with without("IPython"), suppress(ImportError):  # an error is reported where Dash is used
         import dash  # noqa: F401
-    del sys.modules[_NOTEBOOKS]
