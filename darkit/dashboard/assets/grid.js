@@ -33,7 +33,7 @@
       headerHeight: ROW + 2,
       groupHeaderHeight: ROW - 4,
       animateRows: false,
-      suppressRowTransform: true,
+      rowBuffer: 4, // rows beside those on the screen
       suppressAnimationFrame: true, // a row has its cells as soon as it is there
       tooltipShowDelay: 400,
       isExternalFilterPresent: () => true,
