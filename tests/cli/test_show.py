@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from darkit.runs import files, load
+from darkit.runs.graph import Graph, Node, write_graph
 from tests.cli.parts import done, refused
 
 
@@ -182,3 +183,18 @@ def test_the_graph_of_a_model_has_shapes_parameters_and_edges(runs: Path, capsys
     said = refused(capsys, "show", "numbers", "--graph")
     assert said.startswith("The graph of 'numbers' cannot be drawn: ")
     assert "--format" not in said
+
+
+def test_a_recorded_graph_is_printed_as_text_and_says_what_is_missing(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Node("", "Net\x1b[2J", 7, False, 1, [(2, 3)], [()])
+    part = Node("a.b", "[red]X[/red]", 1_234, True, 3, [], [(2,)], ["input", "c", "d", "e", "f"], 2)
+    write_graph(runs / "numbers", Graph([root, part, Node("never", "Called", 0, True)], 5, "torch.compile\x07"))
+    out = done(capsys, "show", "numbers", "--graph")
+    assert "\x1b" not in out
+    assert "\x07" not in out
+    page = " ".join(out.split())
+    assert r"(model) Net\x1b[2J 2x3 1 7 b x3 [red]X[/red] 2 1,234 input, c, d, e, and 3 more" in page
+    assert r"and 5 more modules Not all calls were seen: torch.compile\x07." in page
+    assert "never" not in page
