@@ -23,11 +23,15 @@ KINDS = {
     "duration": DURATION,
     "eta": DURATION,
 }
-_NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)([kM]?)")
-_DIGITS = re.compile(r"[+-]?[0-9][0-9_]*")
+_NUMBER = re.compile(r"([+-]?(?:\d+(?:_\d+)*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)([kM]?)")
+_DIGITS = re.compile(r"[+-]?[0-9]+(?:_[0-9]+)*")
 _MOST_DIGITS = 1_000  # characters of a text that is read as a whole number
 _TIMES = {"": 1.0, "k": 1e3, "M": 1e6}
 _WORDS = {"nan": nan, "inf": inf, "+inf": inf, "-inf": -inf, "infinity": inf}
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"(?P<minute>T[0-9]{2}:[0-9]{2}(?P<second>:[0-9]{2}(?P<exact>\.[0-9]+)?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
+)
 _AMOUNT = re.compile(r"(?:\d+(?:\.\d+)?(?:s|min|m|h|d|w))+")
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)(s|min|m|h|d|w)")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -154,13 +158,15 @@ def _moment(value: Value, now: datetime) -> tuple[float, float]:
         if _AMOUNT.fullmatch(text):
             ago = now.timestamp() - (_duration(text) or 0.0)
             return ago, ago
-        found = datetime.fromisoformat(value.text.upper())
+        written = _TIME.fullmatch(text.upper())
+        if written is None:
+            raise ValueError
+        found = datetime.fromisoformat(written[0])
         found = found if found.tzinfo else found.replace(tzinfo=now.tzinfo)
-        if len(text) == len("2026-11-28"):
+        if not written["minute"]:
             return _day(found)
-        if len(text) == len("2026-11-28T14:30"):
-            return found.timestamp(), (found + timedelta(minutes=1)).timestamp()
-        return found.timestamp(), found.timestamp()
+        span = 0 if written["exact"] else 1 if written["second"] else 60
+        return found.timestamp(), (found + timedelta(seconds=span)).timestamp()
     except (ValueError, OverflowError):
         raise QueryError(
             f"{value.text!r} is no time; write today, yesterday, 2026-11-28, 2026-11-28T14:30 or, for the last two "

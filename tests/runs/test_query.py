@@ -150,6 +150,10 @@ def test_a_query_does_not_find_the_run(text: str) -> None:
         ("/open", 0, 5, "second / is missing"),
         ("x /[a/", 2, 6, "cannot be read"),
         ("started>soon", 8, 12, "no time"),
+        ("started=20261128", 8, 16, "no time"),
+        ("started=2026-W48", 8, 16, "no time"),
+        ("started=2026-11-28T14", 8, 21, "no time"),
+        ("width<1_", 6, 8, "number must follow <"),
         ("duration>long", 9, 13, "no duration"),
         ("a or", 2, 4, "must follow or"),
         ("or a", 0, 2, "before or"),
@@ -271,6 +275,21 @@ def test_no_second_before_a_day_and_every_second_of_a_minute_belongs_to_it() -> 
     assert found("started=yesterday -started=today", record)
     assert found("started=2026-11-28T23:59 started<=2026-11-28T23:59", record)
     assert found("-started=2026-11-28T23:58 started>2026-11-28T23:58 -started=2026-11-29T00:00", record)
+
+
+@pytest.mark.parametrize("zone", ["", "Z", "+00:00", "-09:00"])
+def test_a_time_with_a_zone_is_a_minute_too_and_one_with_seconds_a_second(zone: str) -> None:
+    hour = "14" if zone == "-09:00" else "23"
+    record = Record(fields={"started": TODAY - 0.5})
+    assert found(f"started=2026-11-28T{hour}:59{zone} started=2026-11-28T{hour}:59:59{zone}", record)
+    assert not found(f"started=2026-11-28T{hour}:59:58{zone} or started=2026-11-28T{hour}:59:59.25{zone}", record)
+    assert found(f"started=2026-11-28T{hour}:59:59.5{zone}", record)
+
+
+def test_text_that_is_nearly_a_number_is_text() -> None:
+    record = Record(config={"tried": "1_", "seed": 10})
+    assert found("tried=1_ -tried=1 seed=1_0", record)
+    assert not found("seed=1__0 or seed=1_", record)
 
 
 def test_a_day_of_the_other_half_of_the_year_begins_at_midnight_there(monkeypatch: pytest.MonkeyPatch) -> None:
