@@ -19,6 +19,8 @@ from darkit.errors import ConfigError, nearest
 from darkit.runs.best import best_mode
 from darkit.runs.names import check_name, check_project
 
+CUTS = ("device_num", "num_nodes", "batch_size", "gradient_accumulation_steps", "global_batch_size")
+"""Settings that cut the samples of steps into batches."""
 AUTO = "auto"  # resume="auto": resume the run of that name if it exists, else start it
 
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # annotation -> the types that fit, and their name in a sentence

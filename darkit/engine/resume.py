@@ -13,7 +13,7 @@ from typing import Any
 
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.engine.checkpoints.lighter import refuse_without_optimizer
-from darkit.engine.config import AUTO, TrainerConfig
+from darkit.engine.config import AUTO, CUTS, TrainerConfig
 from darkit.engine.description.exports import tokenizer_digest
 from darkit.engine.steps.fused import recorded_fused
 from darkit.engine.stores import launch_name
@@ -44,7 +44,6 @@ _MATHEMATICS = (
     "reset_state",
     "tokenizer",
 )
-_CUTS = ("device_num", "num_nodes", "batch_size", "gradient_accumulation_steps", "global_batch_size")
 _DRAWN = ("sample", "sample_parts", "fingerprint")
 _EXPECTED_TO_DIFFER = ("name", "project", "max_step", "max_epoch", "device")
 _NEVER_THE_SAME = ("name", "project")  # of a fork and its parent
@@ -276,7 +275,7 @@ def check_settings(
         changes["tokenizer"] = digests
     serious = {key: pair for key, pair in changes.items() if key in _MATHEMATICS or key.startswith("model.")}
     if keeps_steps:
-        serious = {key: pair for key, pair in serious.items() if key not in _CUTS}
+        serious = {key: pair for key, pair in serious.items() if key not in CUTS}
     if found.fork and not allowed:
         _refuse_inexact_fork(found, serious)
     elif serious and not allowed and found.checkpoint is not None:

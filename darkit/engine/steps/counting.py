@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from darkit.engine.config import CUTS
 from darkit.engine.device import known_peak
 from darkit.engine.metrics.operations import OperationCounter, can_count, first_tensor, has_compiled, size_of
 from darkit.engine.steps.calls import GradientOrigins, ModuleCalls, graph_without_calls
 from darkit.runs import files
 from darkit.runs.graph import Graph, write_graph
-from darkit.runs.work import WORK, Work
+from darkit.runs.run import START_RUN
+from darkit.runs.safe import as_dict
+from darkit.runs.work import WORK, Work, read_work
 
 
 class StepCount:
@@ -129,16 +133,32 @@ class StepCount:
 def record_step(folder: Path, check: Callable[[], None], work: Work, graph: Graph) -> None:
     """Record in ``run.json`` what a step computes, and the graph of the model, unless they are there already.
 
+    The first step of a resumed training may be the last one of an epoch, with fewer samples. What was recorded then
+    stays, apart from the peak of the device, unless a setting was changed that says what a step computes.
+
     Args:
         folder: The run directory.
         check: Raises an error if it is not the run's any more.
         work: What the step computes.
         graph: The modules of the model.
     """
-    info, found = files.read_json(folder / files.RUN), dict(vars(work))
+    info = files.read_json(folder / files.RUN)
+    known = read_work(info)
+    if known is not None and work.samples < known.samples and _is_resumed_alike(info):
+        work = replace(known, peak=work.peak, peak_source=work.peak_source)
+    found = dict(vars(work))
     if info.get(WORK) != found:
         check()
         files.write_json(folder / files.RUN, info | {WORK: found})
     if not (folder / files.GRAPH).exists():
         check()
         write_graph(folder, graph)
+
+
+def _is_resumed_alike(info: Mapping[str, Any]) -> bool:
+    """Return whether a run was resumed with the model and the samples in a step that it had before."""
+    entries = info.get("continued")
+    if not isinstance(entries, list) or not entries or info.get("made_by") == START_RUN:
+        return False  # the config of a loop of one's own is not compared
+    changes = as_dict(as_dict(entries[-1]).get("changes"))
+    return not any(key in CUTS or str(key).startswith(("model.", "data.")) for key in changes)

@@ -137,6 +137,19 @@ def test_code_that_the_user_compiles_is_compiled_and_not_counted(whole: bool, mo
     assert (works[0].flops, works[0].uncounted) == (None, "torch.compile")
 
 
+def test_the_short_last_batch_of_an_epoch_does_not_take_the_place_of_a_whole_step() -> None:
+    data = TensorDataset(*xy(20))
+    run = train(made(), data, name="resumed", batch_size=8, max_step=2)
+    again = train(made(), data, name="resumed", batch_size=8, max_step=4, resume=True, peak_flops=1e12)
+    work = read_work(again.info)
+    assert work is not None
+    assert (work.samples, work.flops, work.peak) == (8, OF_A_BATCH, 1e12)
+    train(made(), data, name="resumed", batch_size=2, max_step=5, resume=True, resume_overrides=True)
+    changed = read_work(run.info)
+    assert changed is not None
+    assert (changed.samples, changed.flops) == (2, OF_A_BATCH // 4)
+
+
 def test_only_known_peaks_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert known_peak("cpu", "32-true") == (None, "")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
