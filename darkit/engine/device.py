@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,14 +17,20 @@ from darkit.engine.config import TrainerConfig
 from darkit.errors import DeviceWarning
 
 _process_seed: list[int] = []
-PEAKS = {  # operations a second without sparsity: NVIDIA's data sheets
+PEAKS = {  # operations a second without sparsity: NVIDIA's data sheets; the longer of two names comes first
+    "H200 NVL": {"bf16": 835.5e12, "16": 835.5e12, "32": 60e12},
+    "H100 NVL": {"bf16": 835.5e12, "16": 835.5e12, "32": 60e12},
+    "H100 PCIe": {"bf16": 756.5e12, "16": 756.5e12, "32": 51e12},
     "H200": {"bf16": 989e12, "16": 989e12, "32": 67e12},
     "H100": {"bf16": 989e12, "16": 989e12, "32": 67e12},
     "A100": {"bf16": 312e12, "16": 312e12, "32": 19.5e12},
     "L40S": {"bf16": 362e12, "16": 362e12, "32": 91.6e12},
     "RTX 4090": {"bf16": 165.2e12, "16": 165.2e12, "32": 82.6e12},
+    "V100S": {"16": 130e12, "32": 16.4e12},
+    "V100-PCIE": {"16": 112e12, "32": 14e12},
     "V100": {"16": 125e12, "32": 15.7e12},
 }
+_OTHER_CARD = re.compile(r"\b(MIG|Laptop|D|GH200)\b")  # with a part of the speed, or another one
 
 
 def resolve_device(config: TrainerConfig) -> str:
@@ -164,7 +171,8 @@ def known_peak(device: str, precision: str, given: float = 0.0) -> tuple[float |
         return given, "peak_flops"
     kind = precision.partition("-")[0]
     name = torch.cuda.get_device_name() if device == "cuda" else ""
-    for known, peaks in PEAKS.items():
-        if known in name and kind in peaks:
-            return peaks[kind], f"data sheet of {known}"
-    return None, ""
+    known = next((known for known in PEAKS if known in name), None)
+    in_tf32 = kind == "32" and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    if known is None or kind not in PEAKS[known] or in_tf32 or _OTHER_CARD.search(name):
+        return None, ""
+    return PEAKS[known][kind], f"data sheet of {known}"

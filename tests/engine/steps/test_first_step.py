@@ -155,6 +155,24 @@ def test_only_known_peaks_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
     assert known_peak("cuda", "bf16-mixed") == (989e12, "data sheet of H200")
     assert known_peak("cuda", "64-true") == (None, "")
+    for name, peak, known in (
+        ("NVIDIA H100 80GB HBM3", 989e12, "H100"),
+        ("NVIDIA H100 PCIe", 756.5e12, "H100 PCIe"),
+        ("NVIDIA H200 NVL", 835.5e12, "H200 NVL"),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda name=name: name)
+        assert known_peak("cuda", "bf16-mixed") == (peak, f"data sheet of {known}")
+    for name in ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 D"):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda name=name: name)
+        assert known_peak("cuda", "bf16-mixed") == (None, "")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA GeForce RTX 4090")
+    assert known_peak("cuda", "32-true") == (82.6e12, "data sheet of RTX 4090")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # products in TF32, which have another peak
+    try:
+        assert known_peak("cuda", "32-true") == (None, "")
+    finally:
+        torch.set_float32_matmul_precision(before)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Another")
     assert known_peak("cuda", "bf16-mixed") == (None, "")
     assert known_peak("cuda", "bf16-mixed", 1e12) == (1e12, "peak_flops")
