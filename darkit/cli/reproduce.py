@@ -18,6 +18,7 @@ from darkit.reproduction.repeating import imported_live, link_run, repeat, start
 from darkit.runs import Run, load
 from darkit.runs.code import is_sealed
 from darkit.runs.inert import format_json, inert
+from darkit.runs.safe import as_dict
 from darkit.runs.spikes import recorded_spikes
 
 _EXAMPLES = """\
@@ -117,11 +118,12 @@ def _last_step(found: Run, after: int, steps: int) -> int:
         raise ConfigError(f"The run {found.name!r} recorded no step after {after}: there is nothing to compare.")
     last = min(max(after + steps, first), max(found.details.step, first))
     info = found.info
-    commit = (info.get("git") or {}).get("commit")
-    for entry in info.get("continued") or []:
-        other = entry.get("changes") or (entry.get("git") or {}).get("commit") != commit
-        if other and after < entry.get("after_step", 0) < last:
-            last = entry["after_step"]
+    commit, entries = as_dict(info.get("git")).get("commit"), info.get("continued")
+    for entry in map(as_dict, entries if isinstance(entries, list) else []):
+        other = entry.get("changes") or as_dict(entry.get("git")).get("commit") != commit
+        step = entry.get("after_step")
+        if other and type(step) is int and after < step < last:
+            last = step
             say(f"After step {last} the run was resumed with other settings or code: steps up to there are repeated.")
             break
     for spike in recorded_spikes(info)[::-1]:

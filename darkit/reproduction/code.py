@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from darkit.runs import Run
 from darkit.runs.inert import inert
 from darkit.runs.safe import as_dict
 
+_MOST_COPIED = 2**28  # bytes of all that git does not track
+_MOST_ENTRIES = 10_000
+_UNREADABLE = "\ufffd"  # in place of bytes that are no UTF-8
 _CUT = "more characters left out]"
 _UNKNOWN = "[git could not tell]"
 _PATIENCE = 300.0  # seconds of one git command
@@ -43,7 +47,8 @@ class RestoredCode:
 def restored_code(run: Run, where: Path) -> Iterator[RestoredCode]:
     """Restore the code of a run in a new folder ``where``, which the caller removes.
 
-    The run's repository is only read, except for the list of its worktrees.
+    The run's repository is only read, except for the list of its worktrees; what the code writes into data that is too
+    large to be copied, and is linked, is said.
 
     Raises:
         ConfigError: Something was not recorded, or the repository no longer has the commit.
@@ -69,8 +74,9 @@ def restored_code(run: Run, where: Path) -> Iterator[RestoredCode]:
             except ConfigError as error:
                 raise ConfigError(f"The recorded changes of run {run.name!r} cannot be applied: {error}") from error
         written = _write_files(where, as_dict(environment.get("files")))
-        linked = _link_data(original, where)
-        facts = _facts(commit, diff, written, as_dict(environment.get("left_out")), linked)
+        data = _Data()
+        _bring_data(original, where, data)
+        facts = _facts(commit, diff, written, as_dict(environment.get("left_out")), data)
         started = where / inside
         started.mkdir(parents=True, exist_ok=True)
         yield RestoredCode(started, where, original, facts)
@@ -99,9 +105,10 @@ def _below(folder: Path | None, top: Path) -> Path:
     if folder is None:
         return Path()
     try:
-        return Path(os.path.relpath(os.path.realpath(folder), os.path.realpath(top))) if folder else Path()
+        found = Path(os.path.relpath(os.path.realpath(folder), os.path.realpath(top)))
     except ValueError:
         return Path()
+    return Path() if ".." in found.parts else found
 
 
 def _refuse_incomplete(run: Run, diff: str) -> None:
@@ -109,6 +116,8 @@ def _refuse_incomplete(run: Run, diff: str) -> None:
         raise ConfigError(
             f"The changes that run {run.name!r} had beside its commit were too large to be recorded whole."
         )
+    if _UNREADABLE in diff:
+        raise ConfigError(f"The changes that run {run.name!r} had beside its commit are not all text in UTF-8.")
     if _UNKNOWN in diff[: len(_UNKNOWN) + 1]:
         raise ConfigError(f"Git could not tell what changes run {run.name!r} had beside its commit.")
 
@@ -147,10 +156,26 @@ def _write_files(where: Path, files: dict[str, Any]) -> list[str]:
     return written
 
 
-def _link_data(original: Path, where: Path) -> list[str]:
-    """Link what git does not track and is no code, such as data: it was not recorded, so it is that of today."""
+@dataclass
+class _Data:
+    """What git does not track and is no code, as it is today.
+
+    Attributes:
+        names: Files and folders at the top.
+        linked: Those in them that are too large to be copied.
+        room: Bytes that may still be copied.
+        entries: Files and folders that may still be copied.
+    """
+
+    names: list[str] = field(default_factory=list)
+    linked: list[str] = field(default_factory=list)
+    room: int = _MOST_COPIED
+    entries: int = _MOST_ENTRIES
+
+
+def _bring_data(original: Path, where: Path, data: _Data) -> None:
+    """Copy what git does not track and is no code: it was not recorded. What is too large is linked."""
     listed = _git(original, "ls-files", "-z", "--others", "--directory", "--no-empty-directory")
-    linked = []
     for name in filter(None, listed.split("\0")):
         bare = name.rstrip("/")
         source, target = original / bare, where / bare
@@ -158,9 +183,29 @@ def _link_data(original: Path, where: Path) -> list[str]:
         if hidden or bare.endswith(_CODE) or target.exists() or _holds(source, where) or not _is_data(source):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(source)
-        linked.append(name)
-    return linked
+        _bring(source, target, data, bare)
+        data.names.append(name)
+
+
+def _bring(source: Path, target: Path, data: _Data, name: str) -> None:
+    """Copy a file or a folder, with its code and what is too large as links."""
+    if source.is_dir() and not source.is_symlink():
+        names = sorted(path.name for path in source.iterdir())
+        if len(names) <= data.entries:
+            data.entries -= len(names)
+            target.mkdir()
+            for inner in names:
+                _bring(source / inner, target / inner, data, f"{name}/{inner}")
+            return
+    elif source.is_file() and not source.is_symlink() and not name.endswith(_CODE):
+        size = source.stat().st_size
+        if size <= data.room:
+            data.room -= size
+            shutil.copy2(source, target)
+            return
+    target.symlink_to(source)
+    if not name.endswith(_CODE):
+        data.linked.append(name)
 
 
 def _holds(folder: Path, other: Path) -> bool:
@@ -172,15 +217,17 @@ def _is_data(path: Path) -> bool:
     return not path.is_dir() or not any(entry.name.endswith(_CODE) for entry in os.scandir(path))
 
 
-def _facts(commit: str, diff: str, written: list[str], left_out: dict[str, Any], linked: list[str]) -> list[str]:
+def _facts(commit: str, diff: str, written: list[str], left_out: dict[str, Any], data: _Data) -> list[str]:
     parts = [f"commit {commit[:12]}" if commit else "no commit", *(["its changes"] if diff else [])]
     parts += [f"untracked {inert(listing(written))}"] if written else []
     facts = [f"code: {', '.join(parts)}"]
     if left_out:
         pairs = [f"{inert(name)} ({inert(reason)})" for name, reason in left_out.items()]
         facts.append(f"not recorded: {listing(pairs)}")
-    if linked:
-        facts.append(f"not tracked by git, so as they are today: {inert(listing(linked))}")
+    if data.names:
+        facts.append(f"not tracked by git, so as they are today: {inert(listing(data.names))}")
+    if data.linked:
+        facts.append(f"too large to be copied, so that the code may change them: {inert(listing(data.linked))}")
     return facts
 
 

@@ -39,6 +39,7 @@ from untracked import samples
 import darkit
 
 x = samples() * float(Path("data/scale.txt").read_text())
+Path("data/process.txt").write_text(str(os.getpid()))
 settings = {"max_step": 12, "save_step_interval": 4, "lr": 0.01, "batch_size": 8, "device": "cpu", "tensorboard": False}
 seed = int(os.environ.get("SEED", "0"))
 darkit.fit(Net(), (x, x.sum(1, keepdim=True)), loss=torch.nn.functional.mse_loss, name="one", seed=seed, **settings)
@@ -107,8 +108,11 @@ def change(name: str, act: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def test_a_run_comes_out_the_same_from_commit_diff_and_untracked_files(trained: Path, reproduce: Reproduce) -> None:
+    written = (trained / "work" / "data" / "process.txt").read_text()
     code, said = reproduce("--steps", "9")
     assert code == 0, said
+    assert (trained / "work" / "data" / "process.txt").read_text() == written
+    assert "too large" not in said
     assert "EQUAL: 9 rows and 2 checkpoints of steps 1 to 9 are the same bit for bit." in said
     assert "its changes, untracked work/untracked.py" in said
     assert "not tracked by git, so as they are today: work/data/" in said
@@ -175,6 +179,7 @@ def test_what_was_not_recorded_is_refused_in_a_sentence(
         return said
 
     assert "too large" in refusal(lambda info: info["git"].update(diff="x\n[7 more characters left out]"))
+    assert "not all text in UTF-8" in refusal(lambda info: info["git"].update(diff="+a = '\ufffd'"))
     assert "in no git repository" in refusal(lambda info: info["git"].update(commit="1" * 40))
     assert "cannot be applied" in refusal(lambda info: info["git"].update(diff="no diff"))
     assert "by a script from stdin" in refusal(lambda info: info.update(command=["python", "-"]))
@@ -182,6 +187,22 @@ def test_what_was_not_recorded_is_refused_in_a_sentence(
     assert "start_run" in refusal(lambda info: info.update(made_by="start_run"), "--from", "4")
     assert "has no code" in refusal(lambda info: info.update(origin={"kind": "wandb"}))
     assert refused(capsys, "reproduce", "one", "--steps", "0") == "--steps must be at least 1, not 0."
+
+
+def test_data_is_copied_and_code_and_what_is_too_large_are_linked(tmp_path: Path) -> None:
+    from darkit.reproduction.code import _below, _bring, _Data
+
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "many").mkdir(parents=True)
+    for name, size in (("a.bin", 6), ("b.bin", 6), ("c.py", 1), ("many/1", 1), ("many/2", 1)):
+        (source / name).write_bytes(b"x" * size)
+    data = _Data(room=8, entries=5)
+    _bring(source, target, data, "data")
+    assert data.linked == ["data/b.bin", "data/many"]
+    assert [path.name for path in sorted(target.iterdir()) if path.is_symlink()] == ["b.bin", "c.py", "many"]
+    assert (target / "a.bin").read_bytes() == b"x" * 6
+    assert _below(source / "many", source) == Path("many")
+    assert _below(tmp_path, source) == Path(), "never outside of the restored code"
 
 
 def test_an_untracked_file_of_a_stranger_stays_inside(tmp_path: Path) -> None:
