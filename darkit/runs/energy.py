@@ -10,6 +10,7 @@ from pathlib import Path
 from darkit.errors import StorageError
 from darkit.runs import files
 from darkit.runs.log import read_log
+from darkit.runs.safe import finite_number
 
 _POWER = re.compile(r"(gpu[0-9]+)_power")
 _LONGEST_GAP = 60.0  # seconds between two samples of the same training; they are ten seconds apart
@@ -47,7 +48,7 @@ def energy_of(folder: Path) -> Energy | None:
     if not cards or "time" not in log.columns or not log["time"].dtype.is_numeric():
         return None
     times = [float("nan") if moment is None else float(moment) for moment in log["time"]]
-    powers = {card: [None if power is None else float(power) for power in log[f"{card}_power"]] for card in cards}
+    powers = {card: list(map(finite_number, log[f"{card}_power"])) for card in cards}
     found = dict.fromkeys(cards, 0.0)
     covered = 0.0
     for index in range(1, len(times)):

@@ -33,3 +33,11 @@ def test_without_samples_of_power_there_is_none(tmp_path: Path, text: str) -> No
     assert energy_of(tmp_path) is None
     (tmp_path / files.SYSTEM_LOG).write_text(text)
     assert energy_of(tmp_path) is None
+
+
+def test_a_reading_that_is_no_number_does_not_count(tmp_path: Path) -> None:
+    rows = ["100,36", "110,36", "120,nan", "130,inf", "140,36", "150,36"]
+    (tmp_path / files.SYSTEM_LOG).write_text("\n".join(["time,gpu0_power", *rows, ""]))
+    energy = energy_of(tmp_path)
+    assert energy is not None
+    assert energy.watt_hours == pytest.approx({"gpu0": 0.2})

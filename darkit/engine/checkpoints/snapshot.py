@@ -96,7 +96,8 @@ class Snapshot:
             if isinstance(value, Tensor) and value.layout is not torch.strided:
                 return value.detach().to("cpu", copy=True)
             if isinstance(value, Tensor):
-                same = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
+                layout = (value.shape, value.stride(), value.dtype)
+                same = (value.device, value.data_ptr(), *layout, value.is_conj(), value.is_neg())
                 if value.numel() == 0 or same not in shared:
                     shared[same] = used[path] = self._buffer(path, value.detach())
                     devices.add(value.device)

@@ -100,11 +100,18 @@ class BackgroundWriter:
             self.wait()
 
     def wait(self) -> None:
-        """Wait until all is written. Raises the thread's error."""
-        pending, self._pending = self._pending, None
+        """Wait until all is written. Raises the thread's error.
+
+        If the wait is interrupted, the thread still reads the copy, so that the next call waits again.
+        """
+        pending = self._pending
         if pending is not None:
-            with hurrying():
-                pending.result()
+            try:
+                with hurrying():
+                    pending.result()
+            finally:
+                if pending.done():
+                    self._pending = None
 
     def close(self) -> None:
         """Wait and end the thread. Raises the thread's error."""

@@ -133,6 +133,15 @@ def test_the_layout_in_memory_is_kept_but_not_gaps_in_it() -> None:
     assert list(differences(state, copied)) == []
 
 
+def test_conjugates_and_negatives_in_the_same_memory_have_their_own_values() -> None:
+    values = torch.tensor([1 + 2j, 3 - 4j])
+    state = {"values": values, "conjugate": values.conj(), "part": values.imag, "negative": values.conj().imag}
+    copied = Snapshot().copy(state)
+    assert torch.equal(copied["conjugate"], torch.tensor([1 - 2j, 3 + 4j]))
+    assert torch.equal(copied["negative"], torch.tensor([-2.0, 4.0]))
+    assert torch.equal(copied["values"], values)
+
+
 def test_a_sparse_tensor_is_copied() -> None:
     sparse = torch.eye(3).to_sparse()
     copied = Snapshot().copy({"s": sparse})["s"]

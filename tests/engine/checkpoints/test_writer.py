@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import torch
 
 import darkit
 from darkit.engine.callbacks import StepCheckpoint
+from darkit.engine.checkpoints import priority
 from darkit.engine.checkpoints.checkpoint import read_checkpoint
 from darkit.engine.checkpoints.writer import BackgroundWriter, CheckpointWriter
 from darkit.errors import CheckpointUnreadableError, StorageError
@@ -83,6 +85,34 @@ def test_a_slow_disk_makes_the_next_save_wait_and_says_for_how_long(
     writer.wait()
     assert written == [1.0, 2.0], "the first was on the disk before its copy was overwritten"
     timer.join()
+
+
+def test_a_copy_that_is_being_written_is_not_overwritten_after_an_interrupted_wait(writer: BackgroundWriter) -> None:
+    started, go_on = threading.Event(), threading.Event()
+    written: list[float] = []
+
+    def write(copied: dict[str, Any]) -> None:
+        started.set()
+        assert go_on.wait(60)
+        written.append(copied["w"].item())
+
+    def interrupt() -> None:
+        wait_until(lambda: bool(priority._waiting))
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    writer.submit({"w": torch.tensor(1.0)}, write)
+    assert started.wait(60)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        writer.submit({"w": torch.tensor(2.0)}, write)
+    thread.join()
+    timer = threading.Timer(0.3, go_on.set)
+    timer.start()
+    writer.submit({"w": torch.tensor(3.0)}, write)
+    writer.wait()
+    timer.join()
+    assert written == [1.0, 3.0]
 
 
 @pytest.mark.parametrize("call", ["check", "wait", "submit", "close", "then"])
