@@ -323,6 +323,7 @@ class Trainer(TrainerAttributes):
         return made
 
     def _save(self, step: int, *, wait: bool = True, boundary: Boundary | None = None) -> Path:
+        self._guard.check_together(self.model, step)
         state = self._state_of_loop(step, boundary) if self._engine is None else collect_state(*self._engine)
         if self._engine is None and boundary is None and type(self)._save_model is not Trainer._save_model:
             state = with_own(self, self._run_recorder.folder or self._run_recorder.open().folder, step, state)

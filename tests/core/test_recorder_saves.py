@@ -167,6 +167,17 @@ class Spoiling(Loop):
                 self.model.layers[0].bias[0] = torch.nan
 
 
+@pytest.fixture(params=[False, True])
+def processes(request: pytest.FixtureRequest) -> Any:
+    """Whether the process belongs to a group of processes, as the loops of several do."""
+    if request.param:
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    if request.param:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("processes")
 def test_weights_that_are_not_finite_are_not_saved_and_the_checkpoint_before_is_kept() -> None:
     with pytest.raises(NonFiniteLossError, match=r"'layers\.0\.bias' is not finite after step 3"):
         loop(Spoiling, save_step_interval=1).train(samples(24))

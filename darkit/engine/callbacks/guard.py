@@ -82,6 +82,14 @@ class LossGuard(EveryStepCallback):
         self.check()
         if self._bad_step == step and self.policy == "stop":
             raise NonFiniteLossError(f"The loss is not finite at step {step}, so it is not saved.", step)
+        self.check_together(module, step)
+
+    def check_together(self, module: nn.Module, step: int) -> None:
+        """Check the weights in several processes, in all alike; in one nothing, because `check_copy` does.
+
+        Raises:
+            NonFiniteLossError: A weight is not finite and the policy is ``stop``.
+        """
         if dist.is_initialized():
             self.check_weights(module, step)
 
@@ -93,7 +101,7 @@ class LossGuard(EveryStepCallback):
         Weights that the content lacks are checked at once. The check raises `NonFiniteLossError` as `check_weights`
         does.
         """
-        if dist.is_initialized():  # `check_step` has done it
+        if dist.is_initialized():  # `check_together` has done it
             return lambda copied: None
         names = trained_names(module)
         saved = [name for name in names if name in saved_weights(content)]

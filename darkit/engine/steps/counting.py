@@ -144,7 +144,7 @@ def record_step(folder: Path, check: Callable[[], None], work: Work, graph: Grap
     """
     info = files.read_json(folder / files.RUN)
     known = read_work(info)
-    if known is not None and work.samples < known.samples and _is_resumed_alike(info):
+    if known is not None and _has_fewer(work, known) and _is_resumed_alike(info):
         work = replace(known, peak=work.peak, peak_source=work.peak_source)
     found = dict(vars(work))
     if info.get(WORK) != found:
@@ -153,6 +153,10 @@ def record_step(folder: Path, check: Callable[[], None], work: Work, graph: Grap
     if not (folder / files.GRAPH).exists():
         check()
         write_graph(folder, graph)
+
+
+def _has_fewer(work: Work, known: Work) -> bool:
+    return work.samples is not None and known.samples is not None and work.samples < known.samples
 
 
 def _is_resumed_alike(info: Mapping[str, Any]) -> bool:
