@@ -129,6 +129,11 @@ def test_a_layer_is_plain_until_something_changes_it() -> None:
     hooked = nn.Linear(2, 2, bias=False)
     hooked.register_forward_pre_hook(lambda layer, given: None)
     assert not is_plain(hooked)
+    handle = nn.modules.module.register_module_forward_hook(lambda layer, given, output: None)
+    try:
+        assert not is_plain(nn.Linear(2, 2, bias=False))
+    finally:
+        handle.remove()
     assert not is_plain(type("Adapted", (nn.Linear,), {})(2, 2, bias=False))
 
 

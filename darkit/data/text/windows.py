@@ -170,7 +170,10 @@ class TokenWindows(_Windows):
         """Return the samples of a batch: all read together, which a loader collates without another copy."""
         step = self.size - 1
         full = (len(self.tokens) - 1) // step
-        if not indices or not all(0 <= index < full for index in indices):  # a padded window, or none
+        has_own_samples = type(self).__getitem__ is not TokenWindows.__getitem__  # of a derived class
+        if (
+            has_own_samples or not indices or not all(0 <= index < full for index in indices)
+        ):  # a padded window, or none
             return [self[index] for index in indices]
         windows = read_windows(self.tokens, [index * step for index in indices], self.size)
         return SampleRows(window_batch(windows, self.named))

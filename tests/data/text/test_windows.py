@@ -208,3 +208,14 @@ def test_the_operations_of_a_batch_do_not_grow_with_its_windows() -> None:
             assert torch.utils.data.default_collate(windows.__getitems__(list(range(size))))[0].shape == (size, 4)
         counts.append(len(operations.names))
     assert counts[0] == counts[1] <= 6
+
+
+def test_the_samples_of_a_derived_class_are_its_own() -> None:
+    class Reversed(TokenWindows):
+        def __getitem__(self, index: int) -> Any:
+            inputs, targets = super().__getitem__(index)
+            return inputs.flip(0), targets
+
+    ((inputs, targets),) = DataLoader(Reversed(torch.arange(9), 4), batch_size=2)
+    assert inputs.tolist() == [[3, 2, 1, 0], [7, 6, 5, 4]]
+    assert targets.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
