@@ -124,7 +124,7 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
     log, trainer = found.log(), found.trainer_config
     series = found.series or {name: ["step", name] for name in log.columns[:_MOST_COLUMNS] if name not in _CLOCK}
     for name, (_, column) in series.items():
-        values = log[column].drop_nulls() if column in log.columns else None
+        values = log.get_column(column).alias("values").drop_nulls() if column in log.columns else None
         if values is not None and len(values) and values.dtype.is_numeric():
             best = best_value(values, best_mode(trainer, name, column))
             yield name, ("" if best is None else f"best {best:.4g}, ") + f"last {values[-1]:.4g}"

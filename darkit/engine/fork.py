@@ -20,6 +20,7 @@ from darkit.runs.checkpoints import WITHOUT_OPTIMIZER, Checkpoint, list_checkpoi
 from darkit.runs.lineage import ancestry, changed_from, changes_of, find_parent
 from darkit.runs.names import run_path
 from darkit.runs.retention import Retention
+from darkit.runs.safe import as_dict
 
 
 def find_start(root: Path, config: TrainerConfig, resume: bool | str | None, fork: str | None) -> Resume | None:
@@ -157,7 +158,8 @@ def adopt_checkpoints(found: Resume | None, folder: Path, run_id: str, config: T
 
 def _adopt(checkpoint: Checkpoint, folder: Path, run_id: str) -> None:
     manifest = files.read_json(manifest_path(checkpoint.path))
-    if manifest.get("sha256", "") != checkpoint.sha256:
+    described = manifest if checkpoint.has_optimizer else as_dict(manifest.get(WITHOUT_OPTIMIZER))
+    if described.get("sha256", "") != checkpoint.sha256:
         raise CheckpointNotFoundError(f"The checkpoint {checkpoint.path} was replaced while it was read; try again.")
     target, beside = folder / checkpoint.path.name, folder / f".{checkpoint.path.name}.tmp-{os.urandom(6).hex()}"
     try:
@@ -171,7 +173,10 @@ def _adopt(checkpoint: Checkpoint, folder: Path, run_id: str) -> None:
     files.sync_folder(folder)
     facts = {"size": checkpoint.size, "step": checkpoint.step, "metrics": checkpoint.metrics, **manifest}
     facts.pop(WITHOUT_OPTIMIZER, None)
-    adopted = {"sha256": checkpoint.sha256 or _digest(checkpoint), "run_id": run_id}
+    adopted: dict[str, Any] = {"sha256": checkpoint.sha256 or _digest(checkpoint), "run_id": run_id}
+    if not checkpoint.has_optimizer:
+        own = {"size": checkpoint.size, "sha256": checkpoint.sha256}
+        adopted |= own | {WITHOUT_OPTIMIZER: own}
     files.write_json(manifest_path(target), facts | adopted)
 
 

@@ -43,7 +43,9 @@ def is_plain(layer: nn.Module, *, biased: bool = False) -> bool:
         layer: The layer.
         biased: Whether it may have a bias.
     """
-    if type(layer) is not nn.Linear or "forward" in layer.__dict__ or nn.modules.module._has_any_global_hook():
+    if type(layer) is not nn.Linear or "forward" in layer.__dict__:
+        return False
+    if nn.modules.module._has_any_global_hook():  # type: ignore[no-untyped-call]
         return False
     weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
     if type(weight) not in (Tensor, nn.Parameter) or (bias is not None and not biased):  # quantized ones are others

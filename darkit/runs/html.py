@@ -82,9 +82,9 @@ def metrics_of(log: polars.DataFrame, series: Mapping[str, Sequence[str]], train
     chosen |= {name: (x, name) for name in log.columns if name not in shown and name not in chosen}
     found = []
     for name, columns in chosen.items():
-        if not all(column in log.columns and log[column].dtype.is_numeric() for column in columns):
+        if not all(column in log.columns and _column(log, column).dtype.is_numeric() for column in columns):
             continue
-        values = log[columns[1]].drop_nulls().cast(polars.Float64)
+        values = _column(log, columns[1]).drop_nulls().cast(polars.Float64)
         if len(values):
             mode, finite = known_mode(trainer, name, columns[1]), values.filter(values.is_finite())
             ends = cast("list[float]", [finite.min(), finite.max()] if len(finite) else [])
@@ -142,6 +142,11 @@ def _chart(log: polars.DataFrame, metrics: Sequence[Metric]) -> str:
     )
 
 
+def _column(log: polars.DataFrame, name: str) -> polars.Series:
+    """Return a column under a plain name: polars takes one such as ``^.*$`` for a pattern of several."""
+    return log.get_column(name).alias("values")
+
+
 def _share(value: float, low: float, high: float) -> float:
     """Return where a value is between two others, from 0 to 1; in the middle if these are the same."""
     span = high / 2 - low / 2  # the difference may be too large
@@ -152,8 +157,10 @@ def _points(log: polars.DataFrame, columns: tuple[str, str]) -> list[tuple[float
     """Return the finite points of a curve; of a long one the lowest and the highest of each pixel, so peaks stay."""
     import polars
 
-    both = log.select(polars.col(columns[0]).cast(polars.Float64).alias("x"), polars.col(columns[1]).alias("y"))
-    both = both.cast({"y": polars.Float64}).drop_nulls().filter(polars.all_horizontal(polars.all().is_finite()))
+    both = polars.DataFrame(
+        [_column(log, column).cast(polars.Float64).alias(axis) for column, axis in zip(columns, "xy", strict=True)]
+    )
+    both = both.drop_nulls().filter(polars.all_horizontal(polars.all().is_finite()))
     if both.height <= 4 * _WIDTH:
         return both.rows()
     both = both.with_columns((polars.int_range(polars.len()) * _WIDTH // polars.len()).alias("pixel"))

@@ -266,6 +266,17 @@ def test_the_parents_best_checkpoint_can_stay_the_best() -> None:
     assert child.info["best"]["step"] <= 6
 
 
+def test_a_best_checkpoint_without_its_optimizer_is_not_said_to_have_it() -> None:
+    data = {"train": Augmented(), "val": xy()}
+    options: dict[str, Any] = {"eval_step_interval": 1, "load_best_at_end": True, "keep_optimizer": "last"}
+    last = run_one(lambda: data, "parent", lr=0.5, **options).checkpoints()[-1].step
+    child = run_one(
+        lambda: data, "child", fork="parent", max_step=last + 1, lr=0.5, **options | {"keep_optimizer": "all"}
+    )
+    adopted = [one for one in child.checkpoints() if one.step < last]
+    assert [(one.verified, one.has_optimizer) for one in adopted] == [(True, False)]
+
+
 def test_a_run_of_anybodys_loop_is_not_forked() -> None:
     with darkit.start_run("loop") as run:
         run.log({"train_loss": 1.0}, step=1)

@@ -63,3 +63,11 @@ def test_many_metrics_are_counted_and_those_that_diverged_say_where(home: Path) 
     shown = Run(folder)._repr_html_()
     assert "and 8 more metrics" in shown
     assert "diverged at step 1,000" in shown
+
+
+def test_a_column_whose_name_is_a_pattern_is_that_column(home: Path) -> None:
+    folder = make_run(home / "base", "strange", 3)
+    (folder / files.LOG).write_text('step,"^.*loss$",train_loss\n1,2,3\n2,3,4\n')
+    shown = Run(folder)._repr_html_()
+    assert len(re.findall(r'points="', shown)) == 2
+    assert "^.*loss$" in shown
