@@ -27,6 +27,8 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--force", action="store_true", help="replace PATH if it is there")
     keys = "a config key, tags, or * for all but seeds: mean and deviation of groups; again for several keys"
     parser.add_argument("--group", action="append", default=[], metavar="KEY", help=keys)
+    spread = "half width of the groups' bands: std, or ci for the 95 %% confidence interval of the mean; default: std"
+    parser.add_argument("--spread", choices=("std", "ci"), default="std", help=spread)
     parser.add_argument("--smooth", type=_weight, default=0.0, metavar="W", help="weight of the average, 0 to 0.9999")
     parser.add_argument("--axis", choices=("step", "epoch", "relative", "wall"), default="step", help="default: step")
     parser.add_argument("--log", action="store_true", help="logarithmic y-axes")
@@ -44,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from darkit.dashboard.view import read_view
 
     offset = time.localtime().tm_gmtoff / 60
-    chosen = {name: getattr(arguments, name) for name in ("group", "smooth", "axis", "log", "language")}
+    chosen = {name: getattr(arguments, name) for name in ("group", "spread", "smooth", "axis", "log", "language")}
     page = report(arguments.names, read_view({**chosen, "offset": offset}))
     with fresh_output(arguments.output, {}, replace=arguments.force) as fresh:
         fresh.write_bytes(page)

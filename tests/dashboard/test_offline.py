@@ -126,3 +126,6 @@ def test_a_report_opens_without_a_server_and_prints_on_sheets(
     page.wait_for_function("() => document.querySelector('.chart .main-svg').clientWidth === 680")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     page.wait_for_function("() => document.querySelector('.chart .main-svg').clientWidth !== 680")
+    grouped = tmp_path / "grouped.html"
+    done(capsys, "report", "first", folder.name, "-o", str(grouped), "--group", "*", "--spread", "ci")
+    assert "95 % CI" in grouped.read_text()
