@@ -52,7 +52,11 @@ FORMULAS: dict[Any, Formula] = {  # those of torch, and operators that it leaves
     **flop_registry,
     _aten.mv: _of_vectors,
     _aten.dot: _of_vectors,
+    _aten.vdot: _of_vectors,
     _aten.addmv: _of_added_vectors,
+    _aten.addmv_: _of_added_vectors,
+    _aten.addmm_: flop_registry[_aten.addmm],
+    _aten.baddbmm_: flop_registry[_aten.baddbmm],
     _aten.linear: _of_linear,
     _aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
@@ -63,7 +67,8 @@ FORMULAS: dict[Any, Formula] = {  # those of torch, and operators that it leaves
 }
 _WITHOUT = {  # operators that multiply matrices and have no formula
     *("_trilinear", "_sparse_addmm", "_sparse_mm", "_int_mm", "_grouped_mm", "_scaled_grouped_mm", "_cdist_forward"),
-    *("matmul", "einsum", "mkldnn_linear", "miopen_rnn", "_miopen_rnn", "addbmm", "_addmm_activation"),
+    *("matmul", "einsum", "mkldnn_linear", "miopen_rnn", "_miopen_rnn", "addbmm", "addbmm_"),
+    *("_addmm_activation", "conv_tbc", "conv_tbc_backward"),
     *("_scaled_dot_product_fused_attention_overrideable", "_transformer_encoder_layer_fwd"),
 }
 _SPACES = {

@@ -102,6 +102,34 @@ def test_operations_are_those_counted_by_hand_and_the_results_equal_in_every_bit
     assert all(torch.equal(one, another) for one, another in zip(found, plain, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("call", "flops"),
+    [
+        (lambda: torch.zeros(3, 4).addmm_(torch.ones(3, 5), torch.ones(5, 4)), 2 * 3 * 5 * 4),
+        (lambda: torch.zeros(2, 3, 4).baddbmm_(torch.ones(2, 3, 5), torch.ones(2, 5, 4)), 2 * 2 * 3 * 5 * 4),
+        (lambda: torch.zeros(3).addmv_(torch.ones(3, 5), torch.ones(5)), 2 * 3 * 5),
+        (lambda: torch.vdot(torch.ones(5), torch.ones(5)), 2 * 5),
+    ],
+)
+def test_products_in_place_count_too(call: Callable[[], Tensor], flops: int) -> None:
+    with OperationCounter() as counter:
+        call()
+    assert (counter.flops, counter.uncounted) == (flops, set())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: torch.zeros(3, 4).addbmm_(torch.ones(2, 3, 5), torch.ones(2, 5, 4)),
+        lambda: torch.conv_tbc(torch.ones(7, 1, 4), torch.ones(2, 4, 3), torch.ones(3)),
+    ],
+)
+def test_products_without_a_formula_are_named(call: Callable[[], Tensor]) -> None:
+    with OperationCounter() as counter:
+        call()
+    assert len(counter.uncounted) == 1
+
+
 def test_what_has_no_formula_is_named_and_a_formula_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     counter = OperationCounter()
     with counter:
