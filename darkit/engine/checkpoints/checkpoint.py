@@ -144,7 +144,7 @@ def read_run_checkpoint(folder: Path, wanted: str | int | None = None) -> tuple[
     Args:
         folder: The run directory.
         wanted: As for `darkit.runs.checkpoints.find_checkpoint`. If the latest is wanted and damaged, the one before is
-            used, with a warning. If a training deletes it in the meantime, the search starts again.
+            used, with a warning. If a training deletes or replaces it in the meantime, the search starts again.
 
     Raises:
         CheckpointNotFoundError: The run has no checkpoint, or none of that name.
@@ -152,14 +152,18 @@ def read_run_checkpoint(folder: Path, wanted: str | int | None = None) -> tuple[
     """
     if wanted not in (None, "latest"):
         checkpoint = find_checkpoint(folder, wanted)
-        try:
-            return checkpoint, read_checkpoint(checkpoint)
-        except CheckpointCorruptError as error:
-            if checkpoint.path.exists():
-                raise
-            raise CheckpointNotFoundError(
-                f"The checkpoint {checkpoint.name} of the run {folder.name!r} was deleted while it was read."
-            ) from error
+        while True:
+            try:
+                return checkpoint, read_checkpoint(checkpoint)
+            except CheckpointCorruptError as error:
+                before = checkpoint
+                if not before.path.exists():
+                    raise CheckpointNotFoundError(
+                        f"The checkpoint {before.name} of the run {folder.name!r} was deleted while it was read."
+                    ) from error
+                checkpoint = find_checkpoint(folder, wanted)
+                if (checkpoint.size, checkpoint.sha256) == (before.size, before.sha256):
+                    raise  # otherwise a training has just taken the optimizer's state out of it
     for _ in range(_ATTEMPTS):
         found = _read_latest(folder)
         if found is not None:

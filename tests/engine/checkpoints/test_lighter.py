@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import darkit
+from darkit.engine.checkpoints import checkpoint
 from darkit.engine.checkpoints.checkpoint import read_checkpoint, write_checkpoint
 from darkit.engine.checkpoints.difference import differences
 from darkit.engine.checkpoints.lighter import remove_optimizer
@@ -55,6 +56,24 @@ def test_the_weights_stay_and_the_optimizer_goes(tmp_path: Path) -> None:
     assert after.size < before.size - 40_000
     manifest = files.read_json(manifest_path(after.path))
     assert (manifest["size"], manifest["sha256"]) == (after.size, after.sha256), "for whoever compares them without us"
+
+
+def test_who_has_just_found_a_checkpoint_reads_what_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path)
+    find = checkpoint.find_checkpoint
+
+    def find_and_lose(folder: Path, wanted: Any) -> Checkpoint:
+        found = find(folder, wanted)
+        if found.has_optimizer:  # which the training takes out of it at this very moment
+            remove_optimizer(found)
+        return found
+
+    monkeypatch.setattr(checkpoint, "find_checkpoint", find_and_lose)
+    found, content = checkpoint.read_run_checkpoint(tmp_path, 1)
+    assert not found.has_optimizer
+    assert torch.equal(content["state_dict"]["w"], _WEIGHTS)
 
 
 def test_at_every_call_of_the_system_the_checkpoint_is_verified(
