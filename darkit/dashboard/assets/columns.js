@@ -17,7 +17,17 @@
     return Math.sign(days);
   }
 
-  const number = {type: "rightAligned", filter: "agNumberColumnFilter"};
+  const LETTER = 7.7; // pixels, of a digit
+  const PADDING = 20; // pixels beside the text of a cell
+
+  /* Whether a cell is a plain text that is surely shorter than its column is wide: it needs no clip. */
+  function fits(cell) {
+    const {column, colDef, value} = cell;
+    if (colDef.cellRendererSelector?.(cell)) return false;
+    const text = String(colDef.valueFormatter ? colDef.valueFormatter(cell) : value ?? "");
+    return text.length * LETTER + PADDING <= column.getActualWidth() && !/[\u2e80-\uffff]/.test(text);
+  }
+  const number = {type: "rightAligned", filter: "agNumberColumnFilter", cellClassRules: {fits}};
   const column = {
     state: {width: 104, valueGetter: ({data}) => (data.state === null ? "" : say(`state_${data.state}`)), cellRenderer: darkit.cells.state, pinned: "left"},
     name: {minWidth: 120, width: 190, cellRenderer: darkit.cells.name, pinned: "left", field: "name"},
@@ -28,7 +38,7 @@
     rate: {...number, width: 90, valueFormatter: ({value}) => (value ? darkit.rate(value) : "")},
     duration: {...number, width: 106, valueFormatter: ({value}) => darkit.duration(value)},
     started: {
-      width: 140, filter: "agDateColumnFilter", filterParams: {comparator: onDay, inRangeInclusive: true},
+      width: 140, cellClassRules: {fits}, filter: "agDateColumnFilter", filterParams: {comparator: onDay, inRangeInclusive: true},
       valueFormatter: ({value}) => darkit.moment(value),
     },
     device: {width: 90},

@@ -22,7 +22,8 @@
 
   /* The table of runs: `table` says what is in it. */
   function makeTable(table) {
-    return makeGrid(document.getElementById("grid"), {
+    const place = document.getElementById("grid");
+    return makeGrid(place, {
       columnDefs: table.definitions(),
       rowData: table.gridRows(),
       getRowId: ({data}) => data.name,
@@ -50,6 +51,7 @@
       },
       onSelectionChanged: () => table.selected(),
       onSortChanged: () => table.rememberGrid(),
+      onColumnResized: ({source}) => source.startsWith("ui") && place.classList.add("resized"), // a text may be too long now
       onColumnMoved: (event) => table.rememberOrder(event),
       onFilterChanged: () => {
         if (table.first) return;

@@ -5,7 +5,8 @@
   const MOST_SHOWN = 50; // runs; of more the first ones
   const REST = 300; // milliseconds of pointing at a run until its curves are shown
   const WIDTH = "darkit-table-width";
-  const wide = () => window.matchMedia("(min-width: 1000px)").matches;
+  const width = window.matchMedia("(min-width: 1000px)");
+  const wide = () => width.matches;
 
   /* Lets the curves of one run stand out from the others of a board; null ends that. */
   function highlight(board, run) {
@@ -147,7 +148,7 @@
 
     /* What the eye of a run in the table shows: its curve, and whether it is hidden; null for a run without one. */
     eye(name) {
-      if (!this.open || !wide() || !this.ticked.includes(name)) return null;
+      if (!this.ticked.includes(name) || !this.open || !wide()) return null;
       const state = this.board && darkit.boardOf(this.board)?.states[name];
       return {curve: state ?? null, on: !darkit.parameters().getAll("hide").includes(name)};
     }
