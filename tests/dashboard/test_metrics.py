@@ -133,7 +133,7 @@ def test_a_run_that_diverged_says_where_in_the_table_on_its_page_and_in_its_char
     assert set(page.evaluate(names)[-2:]) == {"lost", "boom"}  # their best values come after those of sound runs
     page.goto(home_of_metrics.address + "/run/lost")
     expect(page.locator("#run-lost")).to_have_text("train_loss is not finite from step 200 on.")
-    expect(page.locator("#run-state")).to_contain_text("NaN from step 200")
+    expect(page.locator("#run-state")).to_contain_text("diverged at step 200")
     page.goto(home_of_metrics.address + "/run/boom")
     expect(page.locator("#run-lost")).to_have_text("train_loss is not finite from step 97 on.")
     drawn(page, 1)
@@ -148,7 +148,7 @@ def test_the_best_of_a_comparison_is_bold_only_where_low_or_high_is_better(
     expect(table.locator("thead")).to_contain_text("firing_rate_9")
     expect(table.locator("td.best")).to_have_count(2)  # train_loss and val_loss; one run only has an accuracy
     expect(table.locator("tbody tr", has_text="lost").locator("td.best")).to_have_count(0)
-    expect(table.locator("tbody tr", has_text="lost")).to_contain_text("NaN from step 200")
+    expect(table.locator("tbody tr", has_text="lost")).to_contain_text("diverged at step 200")
     expect(table.get_by_text("best @step", exact=True)).to_have_count(3)
     expect(table.locator("td.best .at-step").first).to_have_text(re.compile(r"^ ?@[0-9,]+$"))
 

@@ -292,7 +292,7 @@ ENGLISH = {
     "resumed": "Resumed",
     "resumed_after": "resumed after step {step}",
     "diverged": "{metric} is not finite from step {step} on.",
-    "diverged_at": "NaN from step {step}",
+    "diverged_at": "diverged at step {step}",
     "last_beat": "Last heartbeat",
     "host": "Host",
     "process": "Process",
