@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from darkit.runs.safe import as_dict
 _MOST_COPIED = 2**28  # bytes of all that git does not track
 _MOST_ENTRIES = 10_000
 _UNREADABLE = "\ufffd"  # in place of bytes that are no UTF-8
+_PREFIXED = re.compile(r'diff --git "?([a-z])/.* "?(?!\1/)[a-z]/')  # two different prefixes
 _CUT = "more characters left out]"
 _UNKNOWN = "[git could not tell]"
 _PATIENCE = 300.0  # seconds of one git command
@@ -115,6 +117,11 @@ def _refuse_incomplete(run: Run, diff: str) -> None:
     if diff.rstrip().endswith(_CUT):
         raise ConfigError(
             f"The changes that run {run.name!r} had beside its commit were too large to be recorded whole."
+        )
+    if not all(map(_PREFIXED.match, (line for line in diff.split("\n") if line.startswith("diff --git ")))):
+        raise ConfigError(
+            f"The changes that run {run.name!r} had beside its commit were recorded without whole paths, by an earlier "
+            "version of darkit where git was set to diff.noprefix."
         )
     if _UNREADABLE in diff:
         raise ConfigError(f"The changes that run {run.name!r} had beside its commit are not all text in UTF-8.")

@@ -15,6 +15,10 @@ from darkit.runs.untracked import imported_untracked
 
 _PACKAGES = ("darkit", "torch", "lightning", "numpy", "tokenizers", "transformers")
 _LONGEST_DIFF = 200_000  # characters
+_DIFF = (  # that `git apply` takes, whatever a person's git is set to
+    *("-c", "diff.relative=false", "diff", "--no-ext-diff", "--no-textconv", "--no-color"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "--submodule=short", "--unified=3"),
+)
 _GIT_PATIENCE = 5.0  # seconds
 
 
@@ -63,7 +67,7 @@ def _git(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     listed = {"untracked": names} if names else {}
     if not commit:
         return ({"top": top, "commit": "", "diff": "", **listed} if names else {}), untracked
-    diff = _ask_git(folder, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+    diff = _ask_git(folder, *_DIFF, "HEAD")
     if diff is None:
         diff = "[git could not tell]\n"
     if len(diff) > _LONGEST_DIFF:

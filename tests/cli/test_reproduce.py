@@ -180,6 +180,10 @@ def test_what_was_not_recorded_is_refused_in_a_sentence(
 
     assert "too large" in refusal(lambda info: info["git"].update(diff="x\n[7 more characters left out]"))
     assert "not all text in UTF-8" in refusal(lambda info: info["git"].update(diff="+a = '\ufffd'"))
+    for names in ("work/net.py work/net.py", "a/net.py a/net.py"):
+        assert "without whole paths" in refusal(
+            lambda info, names=names: info["git"].update(diff=f"diff --git {names}\n")
+        )
     assert "in no git repository" in refusal(lambda info: info["git"].update(commit="1" * 40))
     assert "cannot be applied" in refusal(lambda info: info["git"].update(diff="no diff"))
     assert "by a script from stdin" in refusal(lambda info: info.update(command=["python", "-"]))

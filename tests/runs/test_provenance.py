@@ -65,6 +65,24 @@ def test_changes_are_told_and_can_be_applied_whatever_the_persons_git_is_set_to(
     assert (repository / "model.py").read_text() == "width = 8\n"
 
 
+@pytest.mark.parametrize("setting", ["diff.noprefix", "diff.mnemonicPrefix", "diff.relative"])
+def test_the_changes_of_all_folders_are_told_with_their_whole_paths(repository: Path, setting: str) -> None:
+    """Otherwise they would be applied to a file of the same name in another folder, or not at all."""
+    (repository / "sub").mkdir()
+    (repository / "sub" / "model.py").write_text("width = 4\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "second")
+    for folder in (repository, repository / "sub"):
+        (folder / "model.py").write_text(f"width = {len(folder.name)}\n")
+    git(repository, "config", setting, "true")
+    found = describe_environment(repository / "sub")["git"]["diff"]
+    git(repository, "checkout", "-q", ".")
+    (repository / "patch").write_text(found)
+    git(repository, "apply", "patch")
+    assert (repository / "model.py").read_text() == "width = 7\n"
+    assert (repository / "sub" / "model.py").read_text() == "width = 3\n"
+
+
 def test_a_huge_diff_is_cut_and_says_so(repository: Path) -> None:
     (repository / "model.py").write_text("x" * 300_000)
     diff = describe_environment(repository)["git"]["diff"]
