@@ -140,6 +140,7 @@ def test_chosen_runs_are_compared_and_a_click_on_a_name_opens_its_page(runs: Ser
     for name in ("mlp-0", "mlp-3"):
         page.locator(f'.ag-row[row-id="{name}"] input[type=checkbox]').click()
     page.get_by_role("button", name="Compare 2").click()
+    page.wait_for_url("**/compare?**")  # charts are beside the table too
     drawn(page, 2)
     assert parse_qs(urlsplit(page.url).query).get("run") == ["mlp-0", "mlp-3"], page.url
     page.go_back()
