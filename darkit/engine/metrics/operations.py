@@ -13,6 +13,8 @@ from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
+from darkit.engine.spiking.operations import PRODUCTS
+
 _aten = torch.ops.aten
 Formula = Callable[..., int]
 
@@ -64,12 +66,6 @@ FORMULAS: dict[Any, Formula] = {  # those of torch, and operators that it leaves
     _aten.mkldnn_rnn_layer_backward: _twice(_of_layer),
     _aten._cudnn_rnn: _of_layers,
     _aten._cudnn_rnn_backward: _twice(_of_layers),
-}
-_WITHOUT = {  # operators that multiply matrices and have no formula
-    *("_trilinear", "_sparse_addmm", "_sparse_mm", "_int_mm", "_grouped_mm", "_scaled_grouped_mm", "_cdist_forward"),
-    *("matmul", "einsum", "mkldnn_linear", "miopen_rnn", "_miopen_rnn", "addbmm", "addbmm_"),
-    *("_addmm_activation", "conv_tbc", "conv_tbc_backward"),
-    *("_scaled_dot_product_fused_attention_overrideable", "_transformer_encoder_layer_fwd"),
 }
 _SPACES = {
     "aten",
@@ -147,7 +143,7 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return output
         name = f"{func.namespace}.{packet.__name__}"
         if formula is None:
-            if func.namespace not in _SPACES or packet.__name__ in _WITHOUT:
+            if func.namespace not in _SPACES or packet.__name__ in PRODUCTS:
                 self.uncounted.add(name)
             return output
         try:

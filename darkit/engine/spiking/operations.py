@@ -6,11 +6,14 @@ al., 2014). Spikes are 0 or of one size, with either sign: that size is a factor
 torch computes them, so functional calls count as modules do. The rules are those of spikingjelly's ``SynOpCounter`` and
 ``MACCounter`` for matrix products and convolutions, which know spikes of 0 and 1 only. A module whose class has a true
 attribute ``spike_inputs`` gets weighted sums of spikes, and every input that is not 0 counts as one. Fused attention
-and recurrent layers count as dense. Additions, normalisation and the neurons themselves are not counted.
+and recurrent layers count as dense. Additions, normalisation and the neurons themselves are not counted. A product
+without a rule, such as `nn.Bilinear`, is named in a warning.
 """
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,8 +24,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+logger = logging.getLogger(__name__)
+_TOLD: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models with a warning
 _aten = torch.ops.aten
 _SPIKING_INPUTS = "spike_inputs"
+PRODUCTS = {
+    *("_trilinear", "_sparse_addmm", "_sparse_mm", "_int_mm", "_grouped_mm", "_scaled_grouped_mm", "_cdist_forward"),
+    *("matmul", "einsum", "mkldnn_linear", "miopen_rnn", "_miopen_rnn", "addbmm", "addbmm_"),
+    *("_addmm_activation", "conv_tbc", "conv_tbc_backward"),
+    *("_scaled_dot_product_fused_attention_overrideable", "_transformer_encoder_layer_fwd"),
+}
+"""Names of operators that multiply matrices and have no rule or formula of their own."""
 
 
 @dataclass
@@ -54,10 +66,12 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found: The operations of each module, by its name.
         running: The name of each module that is running, the innermost one last, and whether its inputs that are not 0
             count as spikes.
+        uncounted: Names of operators that have products but no rule.
     """
 
     found: dict[str, Operations] = field(default_factory=dict)
     running: list[tuple[str, bool]] = field(default_factory=list)
+    uncounted: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -69,6 +83,9 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(function, torch._ops.OpOverload):
                 with self:  # torch.inference_mode passes on functions that are made of others, such as matmul
                     output = function.decompose(*args, **(kwargs or {}))
+                name = function._overloadpacket.__name__
+                if output is NotImplemented and name in PRODUCTS:
+                    self.uncounted.add(name)
             return function(*args, **(kwargs or {})) if output is NotImplemented else output
         output = function(*args, **(kwargs or {}))
         name, spiking = self.running[-1] if self.running else ("", False)
@@ -97,6 +114,13 @@ def counting(model: nn.Module) -> Iterator[dict[str, Operations]]:
     finally:
         for handle in handles:
             handle.remove()
+    if counter.uncounted and model not in _TOLD:
+        _TOLD.add(model)
+        logger.warning(
+            "The operations and energy of %s lack those of %s, for which there is no rule.",
+            type(model).__name__,
+            ", ".join(sorted(counter.uncounted)),
+        )
 
 
 def is_spikes(values: Tensor) -> bool:

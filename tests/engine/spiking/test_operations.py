@@ -156,3 +156,14 @@ def test_products_of_every_kind_are_counted_in_every_mode(context: Any) -> None:
         with context(), counting(linear) as found:
             call()
         assert sum(one.multiplied for one in found.values()) == wanted, name
+
+
+def test_a_product_without_a_rule_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Bilinear(4, 3, 2)
+    for _ in range(2):
+        with torch.no_grad(), counting(model) as found:
+            model(events(5, 4), events(5, 3))
+        assert found == {}
+    assert caplog.messages == [
+        "The operations and energy of Bilinear lack those of _trilinear, for which there is no rule."
+    ]
