@@ -186,8 +186,12 @@ def write_json(path: Path, value: Any) -> None:
     JSON has no infinity and no NaN. Infinity becomes ``1e999``, a valid number that every reader converts to infinity
     or to its largest number; NaN becomes ``null``.
     """
-    text = valid_json(json.dumps(value, indent=2, ensure_ascii=False))
-    write_text(path, text + "\n")  # escapes of lone surrogates are JSON's own
+    write_text(path, json_text(value))  # escapes of lone surrogates are JSON's own
+
+
+def json_text(value: Any) -> str:
+    """Return what `write_json` writes."""
+    return valid_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n"
 
 
 def overwrite_json(path: Path, value: Any) -> None:

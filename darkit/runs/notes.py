@@ -173,7 +173,7 @@ def _clean(notes: Notes) -> Notes:
 
 
 def add_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Append an evaluation to a run's notes; of many the oldest go.
+    """Append an evaluation to a run's notes; of many the oldest go, and of long ones as many as a file must not hold.
 
     Raises:
         ConfigError: What is there cannot be read and would be lost.
@@ -248,7 +248,18 @@ def _write(folder: Path, notes: Notes) -> None:
     if isinstance(note, str) and len(note) > LONGEST_NOTE and notes.note == note[:LONGEST_NOTE]:
         values["note"] = note
     others = {name: value for name, value in there.items() if name not in Notes.__dataclass_fields__}
-    files.write_json(folder / files.NOTES, {**others, **values})
+    content = {**others, **values}
+    while _size(content) > _LONGEST_FILE and len(kept := content["evaluations"]) > 1:
+        content["evaluations"] = kept[min(1 + len(kept) // 8, len(kept) - 1) :]
+    if _size(content) > _LONGEST_FILE:
+        raise ConfigError(
+            f"The notes of {folder.name!r} would be longer than {_LONGEST_FILE} bytes, and are not written."
+        )
+    files.write_json(folder / files.NOTES, content)
+
+
+def _size(content: Mapping[str, Any]) -> int:
+    return len(files.json_text(content).encode("utf-8", "backslashreplace"))
 
 
 def _read_evaluations(values: Any) -> tuple[Evaluation, ...]:

@@ -81,6 +81,20 @@ def test_of_many_evaluations_the_oldest_go(tmp_path: Path) -> None:
     assert times == [float(number) for number in range(2, MOST_EVALUATIONS + 2)]
 
 
+def test_long_evaluations_never_make_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    write_notes(tmp_path, Notes(note="mine"))
+    metrics = {f"{'x' * 490}_{number}": 0.5 for number in range(500)}
+    for time in range(6):
+        add_evaluation(tmp_path, Evaluation(float(time), "other", "iter-1-ckpt", metrics))
+    notes = read_notes(tmp_path)
+    assert (notes.problem, notes.note) == ("", "mine")
+    assert notes.evaluations[-1].time == 5.0
+    assert 1 < len(notes.evaluations) < 6
+    with pytest.raises(ConfigError, match="would be longer than"):
+        add_evaluation(tmp_path, Evaluation(6.0, "other", "", {f"{'x' * 490}_{number}": 0.5 for number in range(5000)}))
+    assert read_notes(tmp_path) == notes
+
+
 @pytest.mark.parametrize("wrong", [7, "x", [7, {"metrics": 7}, []], [{"time": 1}]])
 def test_what_has_not_the_form_of_an_evaluation_is_left_out(tmp_path: Path, wrong: object) -> None:
     (tmp_path / "notes.json").write_text(json.dumps({"evaluations": wrong, "note": "kept"}))
