@@ -127,3 +127,13 @@ def test_a_checkpoint_that_is_saved_meanwhile_gets_its_mark(dashboard: Served, o
         """() => document.querySelector('[data-chart=train_loss] .plot').data
         .some((one) => one.meta.kind === 'checkpoint' && one.x[0] === 100)"""
     )
+
+
+def test_a_run_that_diverges_while_it_is_looked_at_is_marked_in_the_table(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "one", 100, state="running", max_step=10_000)
+    page = open_page(dashboard.address + "/")
+    expect(page.locator('.ag-row[row-id="one"] .state-running')).to_be_visible()
+    append(folder / files.LOG, "".join(row(step, float("nan")) + "\n" for step in range(101, 106)))
+    values = files.read_json(folder / files.STATUS)
+    files.write_json(folder / files.STATUS, {**values, "step": 105, "heartbeat": values["heartbeat"] + 1})
+    expect(page.locator('.ag-row[row-id="one"] .state-diverged')).to_contain_text("diverged")

@@ -84,6 +84,9 @@ def home_of_media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         kinds += [{"type": "histogram", "y": [1, 1, 2], **second}, {"type": "scattergl", "x": [1], "y": [1]}]
         heat = {"data": kinds, "layout": {**looks, "title": {"text": "<span style='background:url(//a.org)'>x</span>"}}}
         store.add("figure", "heat", 5, json.dumps(heat).encode(), "json", time=5)
+        parts = {"data": [{"type": "scatter", "x": ["a href='https://example.org'>Sign in</a>"], "y": [1]}]}
+        parts["layout"] = {"xaxis": {"type": "category", "tickprefix": "<"}}
+        store.add("figure", "parts", 5, json.dumps(parts).encode(), "json", time=5)
         space = {"data": [{"type": "scatter3d", "x": [1], "y": [1], "z": [1]}]}
         store.add("figure", "space", 5, json.dumps(space).encode(), "json", time=5)
     with served(root) as one:
@@ -92,7 +95,7 @@ def home_of_media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def test_media_are_shown_by_step_and_beside_those_of_another_run(home_of_media: Served, open_page: Open) -> None:
     page = open_page(f"{home_of_media.address}/compare?run=one&run=two")
-    expect(page.locator(".media-board[data-filled='8']")).to_be_visible()
+    expect(page.locator(".media-board[data-filled='9']")).to_be_visible()
     images = page.locator('[data-media="image:samples"]')
     images.scroll_into_view_if_needed()
     expect(images.locator("img")).to_have_count(2)
@@ -105,7 +108,7 @@ def test_media_are_shown_by_step_and_beside_those_of_another_run(home_of_media: 
     expect(images.locator(".step-said")).to_have_text("step 20")
     expect(images.locator(".media-column").nth(0)).to_contain_text("one 10")
     width = "() => document.querySelector('[data-media=\"image:samples\"] img').naturalWidth"
-    page.wait_for_function(f"({width})() === 1")
+    page.wait_for_function(f"() => ({width})() === 1")
     story = page.locator('[data-media="text:story"]')
     story.scroll_into_view_if_needed()
     expect(story.locator(".step-said")).to_have_text("step 20")
@@ -135,6 +138,10 @@ def test_histograms_tables_sounds_and_figures_are_shown(home_of_media: Served, o
     bars.scroll_into_view_if_needed()
     expect(bars.locator(".medium-plot[data-drawn]")).to_be_visible()
     expect(bars.locator("a[href], .medium-plot a")).to_have_count(0)
+    parts = page.locator('[data-media="figure:parts"]')
+    parts.scroll_into_view_if_needed()
+    expect(parts.locator(".medium-plot[data-drawn]")).to_contain_text("<a href=")
+    expect(parts.locator(".medium-plot a")).to_have_count(0)
     heat = page.locator('[data-media="figure:heat"]')
     heat.scroll_into_view_if_needed()
     expect(heat.locator(".medium-plot[data-drawn] .heatmaplayer image")).to_be_attached()

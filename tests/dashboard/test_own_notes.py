@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from playwright.sync_api import Page, Route, expect
@@ -75,3 +76,22 @@ def test_without_a_server_the_page_stays_whole_and_says_what_was_not_done(
     page.unroute("**/*", refuse)
     expect(page.get_by_role("heading", name="one")).to_be_visible()
     expect(page.locator("#offline")).to_be_hidden()
+
+
+def test_a_note_that_is_refused_waits_for_its_run_and_keeps_no_other_page_closed(
+    dashboard: Served, browser_page: Page
+) -> None:
+    folder = make_run(dashboard.root, "one", 20)
+    make_run(dashboard.root, "two", 20)
+    page = browser_page
+    page.goto(dashboard.address + "/")
+    page.locator('.ag-row[row-id="one"] a').click()
+    page.get_by_role("tab", name="Notes").click()
+    page.locator("#own-note").fill("first")
+    expect(page.locator("#own-status")).to_have_text("Saved.")
+    page.locator("#own-note").fill("x" * 20_001)
+    expect(page.locator("#own-status")).to_have_class(re.compile(r"\bbad\b"))
+    page.go_back()
+    page.locator('.ag-row[row-id="two"] a').click()
+    expect(page.get_by_role("heading", name="two", exact=True)).to_be_visible()
+    assert read_notes(folder).note == "first"

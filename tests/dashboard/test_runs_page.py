@@ -99,12 +99,12 @@ def test_the_charts_of_ticked_runs_and_of_the_one_pointed_at_are_beside_the_tabl
     curve = "() => document.querySelector('[data-chart=train_loss] .plot').data.find((one) => one.meta.run === 'mlp-3')"
     expect(eye.locator(".run-dot")).to_be_visible()
     eye.click()
-    page.wait_for_function(f"{curve}.visible === false")
+    page.wait_for_function(f"() => {curve}.visible === false")
     assert parse_qs(urlsplit(page.url).query)["hide"] == ["mlp-3"]
     eye.click()
-    page.wait_for_function(f"{curve}.visible === true")
+    page.wait_for_function(f"() => {curve}.visible === true")
     page.locator('.ag-row[row-id="mlp-0"] .ag-cell[col-id="progress"]').click()
-    page.wait_for_function(f"{curve}.opacity < 0.5")  # mlp-0 stands out
+    page.wait_for_function(f"() => {curve}.opacity < 0.5")  # mlp-0 stands out
     page.locator('.ag-row[row-id="mlp-5"] .ag-cell[col-id="progress"]').hover()
     await_traces(page, "mlp-0", "mlp-3", "mlp-5")
     assert trace(page, "train_loss", "mlp-5")["y"]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from urllib.parse import parse_qs, quote, urlsplit
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from darkit.runs import files
 from darkit.runs.notes import Notes, read_notes, set_project, write_notes
@@ -282,3 +282,26 @@ def test_unreadable_notes_are_reported_and_not_overwritten(dashboard: Served, op
     page.locator("#archive").click()
     expect(page.get_by_text("stay as they are")).to_be_visible()
     assert (folder / files.NOTES).read_text() == '{"tags": ["precious"], "note": "wo'
+
+
+def test_the_table_comes_when_its_first_requests_have_failed(runs: Served, browser_page: Page) -> None:
+    left = iter((True, True, False))
+
+    def fail_at_first(route: Route) -> None:
+        route.abort("connectionrefused") if next(left, False) else route.continue_()
+
+    browser_page.route("**/api/runs", fail_at_first)
+    browser_page.goto(runs.address + "/")
+    expect(browser_page.locator('.ag-row[row-id="mlp-1"]').first).to_be_visible()
+    expect(browser_page.locator("#run-count")).to_have_text("7")
+
+
+def test_values_of_a_column_that_could_not_be_asked_for_are_asked_for_again(runs: Served, browser_page: Page) -> None:
+    page = browser_page
+    page.goto(runs.address + "/")
+    expect(page.locator('.ag-row[row-id="mlp-1"]').first).to_be_visible()
+    page.route("**/api/runs", lambda route: route.abort("connectionrefused"))
+    with page.expect_event("requestfailed"):
+        page.evaluate("darkit.table.choose(['name', 'config:model.act'])")
+    page.unroute("**/api/runs")
+    expect(page.locator('.ag-row[row-id="mlp-5"] [col-id="config:model.act"]')).to_have_text("gelu")

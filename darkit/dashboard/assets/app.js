@@ -262,6 +262,15 @@ window.darkit = (() => {
     setTimeout(() => (button.textContent = before), 1500);
   }
 
+  /* Does something with what this tab keeps; null where the browser keeps nothing. */
+  function memory(act) {
+    try {
+      return act(window.sessionStorage);
+    } catch {
+      return null;
+    }
+  }
+
   function chooseLanguage(chosen) {
     document.cookie = `darkit_language=${chosen}; path=/; max-age=31536000; samesite=strict`;
     remember({lang: null});
@@ -271,7 +280,7 @@ window.darkit = (() => {
 
   return {
     parameters, remember, remembered, leaving, go, url, path, ownAddress, runPath, runAddress, ask, reachable, say, language, dark, element,
-    download, copyText, notify, attempt, fileName, repeat, knownStates, stateBadge, number, count, rate, duration, moment, gridWords,
+    download, copyText, memory, notify, attempt, fileName, repeat, knownStates, stateBadge, number, count, rate, duration, moment, gridWords,
     pages: [mendLinks],
   };
 })();

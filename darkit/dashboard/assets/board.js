@@ -220,7 +220,7 @@
         if (card.visible) titles.push(card.id);
       }
       this.showReset();
-      return this.load(titles).catch(() => {});
+      return this.load(titles).catch(() => (this.missed = true));
     }
 
     seen(entries) {
@@ -231,7 +231,7 @@
         card.visible = entry.isIntersecting;
         if (card.visible && card.stale && card.plot.isConnected) titles.push(card.id);
       }
-      if (titles.length) this.load(titles).catch(() => {});
+      if (titles.length) this.load(titles).catch(() => (this.missed = true));
     }
 
     async news() {
@@ -240,6 +240,11 @@
         return 1e9;
       }
       if (!this.root.offsetParent) return 1000;
+      if (this.missed) { // what is on the screen is not what was asked for
+        this.missed = false;
+        await this.refresh();
+        return this.missed ? 3000 : 100;
+      }
       const view = this.view();
       const cursors = {};
       if (!this.zoomed) {

@@ -112,7 +112,7 @@
       const kind = isLost(data) ? "diverged" : known ? data.state : "unknown";
       const hint = [isLost(data) ? lostWords(data) : "", data.problem || data.reason || word].filter(Boolean).join("\n");
       return h("span", {className: `state state-${kind}`, title: hint},
-        h("span", {className: "state-dot"}), word, isLost(data) ? h("span", {className: "lost"}, "NaN") : null,
+        h("span", {className: "state-dot"}), word, isLost(data) ? h("span", {className: "lost"}, say("diverged_short")) : null,
         data.problem && data.state !== "broken" ? " ⚠" : "");
     },
     name: ({data}) => {

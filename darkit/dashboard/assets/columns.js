@@ -28,12 +28,13 @@
     return text.length * LETTER + PADDING <= column.getActualWidth() && !/[\u2e80-\uffff]/.test(text);
   }
   const number = {type: "rightAligned", filter: "agNumberColumnFilter", cellClassRules: {fits}};
+  const whole = {equals: () => false}; // shows more of its run than its value: drawn anew whenever the run changes
   const column = {
-    state: {width: 104, valueGetter: ({data}) => (data.state === null ? "" : say(`state_${data.state}`)), cellRenderer: darkit.cells.state, pinned: "left"},
+    state: {...whole, width: 104, valueGetter: ({data}) => (data.state === null ? "" : say(`state_${data.state}`)), cellRenderer: darkit.cells.state, pinned: "left"},
     name: {minWidth: 120, width: 190, cellRenderer: darkit.cells.name, pinned: "left", field: "name"},
     project: {width: 110},
     model: {width: 110},
-    progress: {...number, width: 116, valueGetter: ({data}) => data.step, ...darkit.cellColumns.progress},
+    progress: {...number, ...whole, width: 116, valueGetter: ({data}) => data.step, ...darkit.cellColumns.progress},
     eta: {...number, width: 104, valueFormatter: ({value}) => darkit.duration(value)},
     rate: {...number, width: 90, valueFormatter: ({value}) => (value ? darkit.rate(value) : "")},
     duration: {...number, width: 106, valueFormatter: ({value}) => darkit.duration(value)},
@@ -177,7 +178,7 @@
     ofMetric(id) {
       const kind = id.slice(0, 4);
       return {
-        ...number, width: 104 + (this.withStatistics ? 76 : 0) + (this.withBaseline ? 60 : 0) + (kind === "step" ? 66 : 0),
+        ...number, ...(kind === "last" ? {} : whole), width: 104 + (this.withStatistics ? 76 : 0) + (this.withBaseline ? 60 : 0) + (kind === "step" ? 66 : 0),
         headerName: say(kind === "step" ? "best_at_step" : kind) + this.spread,
         comparator: (...parts) => compared(...parts.slice(0, 5), true, kind !== "last"),
         valueGetter: ({data}) => this.value(id, data),

@@ -62,6 +62,20 @@
     });
   }
 
+  /* A row of the header without cells, which the grid makes beside groups of columns, is none for a screen reader. */
+  let mending = 0;
+  function mendHeader(box) {
+    cancelAnimationFrame(mending);
+    mending = requestAnimationFrame(() => {
+      box.querySelector(".ag-header-viewport .ag-header-cell")?.setAttribute("tabindex", "0"); // what scrolls is reached
+      for (const row of box.querySelectorAll(".ag-header-row")) {
+        const empty = !row.childElementCount;
+        row.setAttribute("role", empty ? "none" : "row");
+        if (empty) ["tabindex", "aria-rowindex"].forEach((name) => row.removeAttribute(name));
+      }
+    });
+  }
+
   /* The configs of a comparison, side by side; its rows change with the switch above it. */
   let configs = null;
   async function showConfigs() {
@@ -94,5 +108,5 @@
   }
   darkit.pages.push(showConfigs);
 
-  Object.assign(darkit, {makeGrid, makeTable});
+  Object.assign(darkit, {makeGrid, makeTable, mendHeader});
 })();

@@ -52,7 +52,9 @@
   function statistics(values) {
     const numbers = values.filter((value) => typeof value === "number");
     if (!numbers.length) return null;
-    const mean = numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
+    const [low, high] = [Math.min, Math.max].map((most) => numbers.reduce((one, other) => most(one, other)));
+    const rounded = numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
+    const mean = Math.min(Math.max(rounded, low), high); // of equal values it may be rounded to another one
     const squares = numbers.reduce((sum, value) => sum + (value - mean) ** 2, 0);
     return {mean, std: numbers.length > 1 ? Math.sqrt(squares / (numbers.length - 1)) : null, count: numbers.length, all: values.length};
   }

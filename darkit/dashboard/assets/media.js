@@ -101,11 +101,14 @@
     },
   };
 
-  /* Returns a value of a figure without what could lead or load from elsewhere; links and styles are text. */
+  const NOT_PLAIN = /<(?!\/?(?:b|i|em|strong|s|u|sub|sup|extra)>|br\s*\/?>)/gi; // every < but that of a plain tag
+
+  /* Returns a value of a figure without what could lead or load from elsewhere. Links and styles are text, wherever
+     their parts stand: plotly joins texts (prefixes, templates) before it reads them. */
   function harmless(key, value) {
     if (LEFT_OUT.has(key)) return [];
     if (key === "type" && value === "scattergl") return "scatter"; // the same, drawn otherwise
-    return typeof value === "string" ? value.replace(/<(?=\s*(a|span)\b)/gi, "&lt;") : value;
+    return typeof value === "string" ? value.replace(NOT_PLAIN, "&lt;") : value;
   }
 
   async function draw(place, data, layout, library = null) {
@@ -290,7 +293,11 @@
       const ready = this.kind === "histogram" || this.kind === "figure" ? place : slot; // a plot is changed in its place
       show[this.kind](ready, wanted)
         .then(() => !late() && ready === slot && place.replaceChildren(...slot.childNodes))
-        .catch((error) => !late() && place.replaceChildren(element("p", "warning", error.message)));
+        .catch((error) => {
+          if (late()) return;
+          place.replaceChildren(element("p", "warning", error.message));
+          if (error instanceof TypeError) column.dataset.now = ""; // no server: the next look tries again
+        });
       if (this.kind === "histogram") this.showDistribution(column, run);
     }
 

@@ -21,6 +21,8 @@
     dash_clientside.set_props("own-note", {value: words.note});
   }
 
+  const keepDraft = ({name, shown, now}) => darkit.memory((kept) => kept.setItem(draftKey(name), JSON.stringify({shown, now})));
+
   /* Called at every change of a field, and when the tab is opened. */
   function follow(tags, note) {
     const foot = document.getElementById("own-foot");
@@ -28,7 +30,7 @@
     const first = JSON.parse(foot.dataset.shown);
     if (own?.name !== first.name) {
       own = {name: first.name, shown: {tags: first.tags, note: first.note}, now: {tags: first.tags, note: first.note}};
-      const draft = JSON.parse(sessionStorage.getItem(draftKey(own.name)) || "null");
+      const draft = JSON.parse(darkit.memory((kept) => kept.getItem(draftKey(own.name))) || "null");
       if (draft) { // what could not be saved before
         Object.assign(own, draft);
         fill(own.now);
@@ -38,7 +40,7 @@
     }
     own.now = {tags: tags || [], note: note || ""};
     if (same(own.now, own.shown)) return;
-    sessionStorage.setItem(draftKey(own.name), JSON.stringify({shown: own.shown, now: own.now}));
+    keepDraft(own);
     status(say("saving"));
     plan(PAUSE);
   }
@@ -75,11 +77,11 @@
     run.shown = there;
     if (untouched) run.now = there;
     if (!untouched) {
-      sessionStorage.setItem(draftKey(run.name), JSON.stringify({shown: run.shown, now: run.now}));
+      keepDraft(run);
       plan(PAUSE);
       return;
     }
-    sessionStorage.removeItem(draftKey(run.name));
+    darkit.memory((kept) => kept.removeItem(draftKey(run.name)));
     if (run !== own) return;
     status(say("saved"));
     if (!same(sent, there)) fill(there); // others wrote, too
@@ -91,7 +93,8 @@
     if (!foot || !own || JSON.parse(foot.dataset.shown).name !== own.name) return;
     fill(own.now); // the tab is opened again
   });
-  darkit.leaving.push(() => save());
+  /* The page with the fields stays while they cannot be saved; elsewhere the draft waits for its run. */
+  darkit.leaving.push(() => (document.getElementById("own-foot") ? save() : save().catch(() => {})));
   window.addEventListener("pagehide", () => save(true).catch(() => {}));
   document.addEventListener("visibilitychange", () => document.hidden && save(true).catch(() => {}));
   document.addEventListener("click", (event) => {

@@ -43,8 +43,8 @@
   restore(history.state || {});
 
   /* Returns the address of a page as it was left: the runs page keeps its search, filters and columns. */
-  darkit.asLeft = (path) => (path === "/" ? `/${sessionStorage.getItem(KEY) || ""}` : path);
+  darkit.asLeft = (path) => (path === "/" ? `/${darkit.memory((kept) => kept.getItem(KEY)) || ""}` : path);
   darkit.remembered.push(() => {
-    if (darkit.path() === "/") sessionStorage.setItem(KEY, location.search);
+    if (darkit.path() === "/") darkit.memory((kept) => kept.setItem(KEY, location.search));
   });
 })();

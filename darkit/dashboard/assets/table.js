@@ -37,17 +37,21 @@
     }
 
     async start() {
-      const answer = this.fetch(); // while the script of the grid is loaded
+      const answer = this.fetch().catch(() => null); // while the grid's script is loaded; what failed is asked for again
       await darkit.grid();
       const first = await answer;
       if (!this.box.isConnected) return; // the page was left meanwhile
+      if (first) this.begin(first);
+      this.loop = darkit.repeat(() => this.turn());
+    }
+
+    begin(first) {
       const saved = darkit.parameters();
       this.chosen = saved.has("col") ? saved.getAll("col") : null;
       this.side = new darkit.Side(this);
       this.update(first);
       darkit.later();
       this.selection.restore(saved.getAll("run"));
-      this.loop = darkit.repeat(() => this.turn());
     }
 
     /* Makes the grid of the rows and columns that are known now. */
@@ -57,8 +61,9 @@
       this.box.addEventListener("mouseleave", () => this.side.point(null));
       this.statesCame = () => this.eyesChanged();
       document.addEventListener("darkit-states", this.statesCame);
-      new MutationObserver(() => this.mendHeader()).observe(this.box.querySelector(".ag-header"), {childList: true, subtree: true});
-      this.mendHeader();
+      const mend = () => darkit.mendHeader(this.box);
+      new MutationObserver(mend).observe(this.box.querySelector(".ag-header"), {childList: true, subtree: true});
+      mend();
       this.restoreGrid();
     }
 
@@ -67,19 +72,6 @@
       this.side?.end();
       this.grid?.destroy();
       document.removeEventListener("darkit-states", this.statesCame);
-    }
-
-    /* A row of the header without cells, which the grid makes beside groups of columns, is none for a screen reader. */
-    mendHeader() {
-      cancelAnimationFrame(this.mending);
-      this.mending = requestAnimationFrame(() => {
-        this.box.querySelector(".ag-header-viewport .ag-header-cell")?.setAttribute("tabindex", "0"); // what scrolls is reached
-        for (const row of this.box.querySelectorAll(".ag-header-row")) {
-          const empty = !row.childElementCount;
-          row.setAttribute("role", empty ? "none" : "row");
-          if (empty) ["tabindex", "aria-rowindex"].forEach((name) => row.removeAttribute(name));
-        }
-      });
     }
 
     passes(row) {
@@ -107,15 +99,17 @@
     async fetch() {
       const key = this.wantedKey;
       const since = key === this.askedKey ? this.version : 0;
-      this.askedKey = key;
       const body = request(since, wanted(this.wide), queryNow() !== this.asked);
-      return (await darkit.askedEarly("/api/runs", body)) || (await darkit.ask("/api/runs", body)).json();
+      const answer = (await darkit.askedEarly("/api/runs", body)) || (await (await darkit.ask("/api/runs", body)).json());
+      this.askedKey = key; // only now: what failed is asked for again
+      return answer;
     }
 
     async turn() {
       const answer = this.box.isConnected && (await this.fetch());
       if (!this.box.isConnected) return this.loop.end(); // the page was left, perhaps meanwhile
-      this.update(answer);
+      if (this.first) this.begin(answer);
+      else this.update(answer);
       if (answer.waiting) return 50; // the server has not read all runs yet
       return [...this.rows.values()].some((row) => row.state === "running") ? 1000 : 2000;
     }
@@ -251,7 +245,7 @@
 
     setColumns() {
       this.grid.setGridOption("columnDefs", this.definitions());
-      this.mendHeader();
+      darkit.mendHeader(this.box);
       this.offerColumns();
     }
 

@@ -131,6 +131,7 @@ class Band:
     margin: Numbers
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of the largest numbers
 def band_of(curves: Sequence[Curve], most: int = MOST_POINTS, spread: str = "std") -> Band:
     """Average curves, each interpolated linearly within its range.
 
@@ -154,7 +155,8 @@ def band_of(curves: Sequence[Curve], most: int = MOST_POINTS, spread: str = "std
     count = known.sum(axis=0)
     any_known = count > 0
     rows, known, count, grid = rows[:, any_known], known[:, any_known], count[any_known], grid[any_known]
-    mean = np.where(known, rows, 0).sum(axis=0) / count
+    low, high = np.where(known, rows, np.inf).min(axis=0), np.where(known, rows, -np.inf).max(axis=0)
+    mean = np.clip(np.where(known, rows, 0).sum(axis=0) / count, low, high)  # of equal values it may be rounded
     margin = np.sqrt((np.where(known, rows - mean, 0) ** 2).sum(axis=0) / np.maximum(1, count - 1))
     if spread == "ci":
         margin = margin * _interval(count)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cache
 
+import numpy as np
+
 from darkit.dashboard.charts import plotly
 from darkit.dashboard.charts.charts import Charts, curve, heading
 from darkit.dashboard.charts.colours import colour, dash
@@ -77,7 +79,11 @@ def chart_csv(chart: str, shown: Sequence[Shown], view: View) -> Iterator[str]:
         names = [harmless(run.facts.name), *([harmless(readable(title))] if several else [])]
         if title in run.evaluated:
             points = curve(run, title, view)
-            yield _csv_lines(_rows(names, points.x, points.y))
+            places, values = np.append(points.x, points.odd_x), np.append(points.y, points.odd_y)
+            order = np.argsort(places, kind="stable")
+            if view.axis == "wall" and not view.x:  # on the chart: milliseconds of the reader's clock
+                places = (places - view.offset * 60_000) / 1000
+            yield _csv_lines(_rows(names, places[order], values[order]))
             continue
         y = run.table.column(run.series[title][1])
         clock = view.axis == "wall" and not view.x

@@ -74,6 +74,7 @@ class GroupBand:
         return f"{self.name or self.label} ({self.count})"
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # the largest numbers have no range
 def chart_figure(
     title: str,
     lines: Sequence[Line],
@@ -106,7 +107,8 @@ def chart_figure(
     layout["yaxis"]["hoverformat"] = _hover_format(lines, bands)
     if scale is not None:
         edges = [float(np.log10(edge)) for edge in scale] if view.log else list(scale)
-        layout["yaxis"].update(range=edges, autorange=False)
+        if np.isfinite(edges).all():
+            layout["yaxis"].update(range=edges, autorange=False)
     layout["meta"] = {"title": inert(title)}
     if bands:
         layout["annotations"] = _labels(bands, view)
@@ -198,6 +200,7 @@ def odd_words(values: Numbers) -> list[str]:
     return [odd_word(float(value)) for value in values]
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # the largest numbers have no range
 def robust_scale(values: Sequence[Numbers], log: bool) -> tuple[float, float] | None:
     """Return the range of the middle 98 % of values, with a margin."""
     together = np.concatenate([*values, np.empty(0)])
@@ -281,6 +284,7 @@ def _labels(bands: Sequence[GroupBand], view: View) -> list[Figure]:
     every = np.concatenate([np.empty(0), *edges])
     every = np.log10(every[every > 0]) if view.log else every
     room = float(np.ptp(every)) * _LABEL_HEIGHT if len(every) else 0.0
+    room = room if np.isfinite(room) else 0.0
     ground = "rgba(37,38,43,0.6)" if view.dark else "rgba(255,255,255,0.6)"
     heights = [(float(np.log10(one.band.mean[-1]) if view.log else one.band.mean[-1]), one) for one in ends]
     labels: list[Figure] = []

@@ -52,7 +52,8 @@ class Library:
         self._shelves = {root.label: Shelf(root, cache, self._status_of(root)) for root in self.roots}
         self._lock = threading.Lock()
         self._facts: dict[Path, tuple[Signature, Facts]] = {}
-        self._version = self._membership = 0
+        # above the numbers of every server before: an open page may still have one of theirs
+        self._version = self._membership = time.time_ns() // 1_000_000
         self._looked = 0.0
         self._sorted: list[Entry] = []
         self._keys: tuple[int, dict[str, bool]] = (0, {})

@@ -222,7 +222,10 @@ def table_rows(library: Library, body: Mapping[str, Any]) -> bytes:
     since = since if isinstance(since, int) else 0
     columns = read_texts(body.get("columns", []), _MOST_COLUMNS)
     metrics = read_texts(body.get("metrics", []), _MOST_COLUMNS)
-    query, offset = read_text(body, "query").strip(), read_offset(body)
+    query, offset = body.get("query", ""), read_offset(body)
+    if not isinstance(query, str):
+        raise ConfigError("query must be a string.")
+    query = readable(query).strip()  # `asked` says it of one that is too long
     version, membership, entries = library.changes()
     if since > version:  # a version of another server
         since = 0

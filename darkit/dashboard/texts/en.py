@@ -293,6 +293,7 @@ ENGLISH = {
     "resumed_after": "resumed after step {step}",
     "diverged": "{metric} is not finite from step {step} on.",
     "diverged_at": "diverged at step {step}",
+    "diverged_short": "diverged",
     "last_beat": "Last heartbeat",
     "host": "Host",
     "process": "Process",

@@ -285,6 +285,7 @@ CHINESE = {
     "resumed_after": "在第 {step} 步之后恢复",
     "diverged": "{metric} 从第 {step} 步起不再是有限值。",
     "diverged_at": "第 {step} 步发散",
+    "diverged_short": "发散",
     "last_beat": "最近心跳",
     "host": "主机",
     "process": "进程",

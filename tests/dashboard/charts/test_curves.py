@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkit.dashboard.charts.charts import points_each
-from darkit.dashboard.charts.curves import Curve, band_of, curve_of
+from darkit.dashboard.charts.curves import Band, Curve, band_of, curve_of
 from darkit.dashboard.charts.downsample import memory_of, pick, smooth
-from darkit.dashboard.charts.figures import Line, chart_figure, inert, numbers, robust_scale
+from darkit.dashboard.charts.figures import GroupBand, Line, chart_figure, inert, numbers, robust_scale
 from darkit.dashboard.charts.parallel import parallel_figure
 from darkit.dashboard.reading.series import usable_series
 from darkit.dashboard.reading.tail import LogTail, Table
@@ -187,3 +188,23 @@ def test_names_are_inert_in_figures() -> None:
 def test_numbers_travel_exactly() -> None:
     sent = np.array([0.1, -0.0, 1e-320, 1e308])
     assert np.frombuffer(base64.b64decode(numbers(sent)["bdata"]), "<f8").tolist() == sent.tolist()
+
+
+@pytest.mark.parametrize("value", [0.1, 1.7e308])
+def test_equal_values_have_their_mean_and_no_deviation(value: float) -> None:
+    one = Curve(np.arange(3.0), np.full(3, value), np.empty(0), np.empty(0))
+    band = band_of([one] * 3)
+    assert band.mean.tolist() == [value] * 3
+    assert band.margin.tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_chart_of_the_largest_numbers_is_json(log: bool) -> None:
+    y = np.array([1e-320, 1.7e308] if log else [-1.7e308, 1.7e308])
+    scale = robust_scale([y], log=log)
+    line = Line("a", 0, Curve(np.arange(2.0), y, np.empty(0), np.empty(0)))
+    wide = Band(np.arange(2.0), np.array([0.0, 1e200]), np.array([0.0, np.inf]))
+    figure = chart_figure(
+        "loss", [line], [GroupBand("g", 0, 2, wide), GroupBand("h", 1, 2, wide)], View(robust=True, log=log), scale
+    )
+    json.dumps(figure, allow_nan=False)

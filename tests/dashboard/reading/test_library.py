@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.library import Library, config_keys, differing_keys
 from darkit.dashboard.reading.rows import summary
+from darkit.dashboard.server.api import table_rows
 from darkit.errors import ConfigError, RunNotFoundError
 from darkit.runs import files, status
 from darkit.runs.roots import Root
@@ -106,3 +109,21 @@ def test_keys_by_which_runs_are_saved_and_placed_come_after_those_that_change_th
     of_one = {"model.width": (1, {8}), "model.depth": (1, {2})}
     found = {**of_one, "trainer.seed": (2, {0, 1}), **placed, "trainer.lr": (2, {0.1, 0.2})}
     assert differing_keys(found, 2) == ["trainer.lr", *placed, "trainer.seed", *of_one]
+
+
+def test_an_open_page_gets_everything_anew_from_a_server_that_was_started_again(library: Library) -> None:
+    gone = make_run(library.root, "gone", 5)
+    before = json.loads(table_rows(library, {"since": 0}))
+    shutil.rmtree(gone)
+    make_run(library.root, "new", 5)
+    again = Library(library.root, LogCache())
+    answer = json.loads(table_rows(again, {"since": before["version"]}))
+    assert answer["names"] == ["new"]
+    assert [row["name"] for row in answer["rows"]] == ["new"]
+
+
+def test_a_query_that_is_too_long_is_said_to_be_and_the_rows_come_all_the_same(library: Library) -> None:
+    make_run(library.root, "one", 5)
+    answer = json.loads(table_rows(library, {"query": "x" * 1001}))
+    assert "1000" in answer["problem"]["message"]
+    assert len(answer["rows"]) == 1
