@@ -266,10 +266,10 @@ CONTENDERS: dict[str, Callable[[str, Path], Any]] = {
 }
 
 
-def main(contender: str, threads: str = "1", *words: str) -> None:
-    """Run one contender and print what it cost."""
+def main(contender: str, *words: str) -> None:
+    """Run one contender with the threads of the first word, if it is a number, and print what it cost."""
     torch.manual_seed(0)
-    torch.set_num_threads(int(threads))
+    torch.set_num_threads(int(words[0]) if words and words[0].isdigit() else 1)
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(sys.stderr):
         os.environ["DARWIN_KIT_HOME"] = name
         result = CONTENDERS[contender](contender, Path(name))
