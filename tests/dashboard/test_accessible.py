@@ -14,10 +14,13 @@ from tests.dashboard.screen import drawn
 Open = Callable[..., Page]
 TABS = ("overview", "config", "graph", "checkpoints", "machine", "console", "source", "prompt", "notes")
 
+# What fades in has less contrast until it has; a dialog's fade begins a frame after it is there, at an opacity below 1.
+SETTLED = """() => !document.getAnimations().some((one) => one instanceof CSSTransition)
+  && [...document.querySelectorAll("[role=dialog]")].every((one) => getComputedStyle(one).opacity === "1")"""
+
 
 def check(page: Page, where: str, wrong: list[str]) -> None:
-    # what fades in has less contrast until it has
-    page.wait_for_function("() => !document.getAnimations().some((one) => one instanceof CSSTransition)")
+    page.wait_for_function(SETTLED)
     for violation in Axe().run(page).response["violations"]:
         places = [f"{node['html'][:160]} {node.get('failureSummary', '')[-160:]}" for node in violation["nodes"][:3]]
         wrong.append(f"{where}: {violation['id']}: {violation['help']}\n  " + "\n  ".join(places))
