@@ -53,7 +53,7 @@ def main(strategy: str) -> None:
     StepCheckpoint.save = save  # type: ignore[method-assign]
     model = nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)])
     state = 3 * sum(parameter.nbytes for parameter in model.parameters()) / 1e6
-    data = torch.randn(8 * STEPS, WIDTH)
+    data = torch.randn(8 * STEPS, WIDTH, generator=torch.Generator().manual_seed(0))  # the same in each process
     darkit.fit(
         model,
         (data, data),
