@@ -71,6 +71,19 @@ def test_contenders_run_in_turns_and_a_failure_ends_only_its_own(frame: ModuleTy
     assert turns.failed == [c]
 
 
+def test_what_only_tables_show_runs_once_and_what_goals_need_in_every_round(frame: ModuleType) -> None:
+    table = frame.Table(title="t", script="s.py", contenders=("a", "b", "c"), base="a", unit="s")
+    goal = frame.Goal(what="w", script="s.py", contender="b", base="a", must=1.0)
+    suite = frame.Suite(tables=(table,), goals=(goal,))
+    assert suite.once() == {("s.py", "c")}
+    assert suite.once(quick=True) == set()
+    assert frame.Suite(tables=(table,)).once() == set(), "a suite without goals"
+    turns = frame.Turns()
+    turns._run = lambda command: 1.0
+    answers = turns.take(suite.commands(), rounds=3, least=3, seconds=0, once=suite.once())
+    assert {command[1]: len(found) for command, found in answers.items()} == {"a": 3, "b": 3, "c": 1}
+
+
 @pytest.mark.parametrize(("rounds", "least", "seconds", "taken"), [(5, 1, 3, 3), (5, 4, 0, 4), (2, 1, 99, 2)])
 def test_rounds_are_bounded_by_time_but_not_below_the_least(
     frame: ModuleType, tmp_path: Path, rounds: int, least: int, seconds: float, taken: int

@@ -45,6 +45,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="how long the live and the crowded ones run")
     parser.add_argument("--minutes", type=float, default=10, help="how long the memory is watched")
     parser.add_argument("--only", nargs="*", default=[], choices=NAMES, help="which ones, instead of all")
+    parser.add_argument("--without", nargs="*", default=[], choices=NAMES, help="which ones not")
     chosen = parser.parse_args()
     program = shutil.which("chromium")
     if program is None:
@@ -70,7 +71,7 @@ def main() -> int:
             "memory": lambda: bench_memory(browser, work, chosen.minutes),
         }
         for name, bench in benches.items():
-            if not chosen.only or name in chosen.only:
+            if name not in chosen.without and (not chosen.only or name in chosen.only):
                 for line in bench():
                     print("| " + line.replace("|", " | ") + " |", flush=True)
         browser.close()

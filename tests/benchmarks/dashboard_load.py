@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from dashboard_parts import darkit_server, fresh, twenty
+from dashboard_parts import DRAWN, darkit_server, fresh, twenty
 from playwright.sync_api import Browser
 
 TRAIN = """
@@ -45,7 +45,7 @@ def bench_training(browser: Browser, work: Path) -> list[str]:
     train("warm-up")
     without, beside = [], []
     with darkit_server(home) as address:
-        for turn in range(3):
+        for turn in range(2):
             without.append(train(f"alone-{turn}"))
             page = fresh(browser)
             page.goto(address)
@@ -59,14 +59,13 @@ def bench_training(browser: Browser, work: Path) -> list[str]:
 
 
 def bench_clients(browser: Browser, work: Path, seconds: float) -> list[str]:
-    home, _ = twenty(work)
+    home, query = twenty(work)
     names = [f"long-{seed:02d}" for seed in range(20)]
     waits: list[float] = []
     codes: dict[int, int] = {}
     with darkit_server(home) as address:
         port = int(address.rstrip("/").rpartition(":")[2])
         headers = {"Content-Type": "application/json", "Origin": address.rstrip("/"), "Host": address.split("/")[2]}
-        deadline = time.monotonic() + seconds
         lock = threading.Lock()
 
         def visit(seed: int) -> None:
@@ -92,6 +91,11 @@ def bench_clients(browser: Browser, work: Path, seconds: float) -> list[str]:
                         codes[answer.status] = codes.get(answer.status, 0) + 1
                     time.sleep(float(choose.uniform(0.5, 3.0)) if path == "/api/charts" else 1.0)
 
+        page = fresh(browser)  # after whose visit the server knows the runs, as it does when there are fifty people
+        page.goto(address + query)
+        page.wait_for_function(DRAWN)
+        page.context.close()
+        deadline = time.monotonic() + seconds
         clients = [threading.Thread(target=visit, args=(seed,)) for seed in range(50)]
         for client in clients:
             client.start()

@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -150,6 +150,11 @@ class Suite:
                 commands += goal.commands(quick=quick)
         return list(dict.fromkeys(commands))
 
+    def once(self, *, quick: bool = False) -> set[Command]:
+        """Return the commands that only tables show, where there are goals: these get the further turns."""
+        asked = {command for goal in self.goals for command in goal.commands(quick=quick)}
+        return set(self.commands(quick=quick)) - asked if asked else set()
+
 
 @dataclass
 class Turns:
@@ -165,19 +170,29 @@ class Turns:
     clock: Callable[[], float] = time.monotonic
     failed: list[Command] = field(default_factory=list)
 
-    def take(self, commands: Iterable[Command], rounds: int, least: int, seconds: float) -> dict[Command, list[Answer]]:
-        """Run all commands once a round; stop before a round that would end after `seconds`, but not before `least`."""
+    def take(
+        self,
+        commands: Iterable[Command],
+        rounds: int,
+        least: int,
+        seconds: float,
+        once: Collection[Command] = (),
+    ) -> dict[Command, list[Answer]]:
+        """Run all commands once a round, and those of `once` in the first one.
+
+        It stops before a round that would end after `seconds`, but not before `least`.
+        """
         answers: dict[Command, list[Answer]] = {command: [] for command in commands}
-        begin = self.clock()
+        begin = ended = self.clock()
         for done in range(1, rounds + 1):
-            for command in list(answers):
+            for command in [one for one in answers if done == 1 or one not in once]:
                 answer = self._run(command)
                 if answer is None:
                     del answers[command]
                 else:
                     answers[command].append(answer)
-            spent = self.clock() - begin
-            if done >= least and spent * (done + 1) / done > seconds:
+            started, ended = ended, self.clock()
+            if done >= least and ended - begin + ended - started > seconds:
                 break
         return answers
 

@@ -59,7 +59,7 @@ def _measure(name: str, suite: Suite, turns: Turns, *, quick: bool) -> list[str]
     rounds, least, seconds = (
         (suite.quick_rounds, 1, suite.quick_seconds) if quick else (suite.rounds, suite.least, suite.seconds)
     )
-    answers = turns.take(suite.commands(quick=quick), rounds, least, seconds)
+    answers = turns.take(suite.commands(quick=quick), rounds, least, seconds, suite.once(quick=quick))
     if not quick:
         print(f"\n## {name}", flush=True)
         for table in suite.tables:

@@ -178,8 +178,8 @@ window.darkit = (() => {
     return short(value.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(size)))));
   }
   const short = (text) => (text.includes(".") ? text.replace(/\.?0+$/, "") : text);
-  const separated = new Intl.NumberFormat("en-US"); // once: toLocaleString makes one for every number
-  const count = (value) => separated.format(value);
+  let separated = null; // once: toLocaleString makes one for every number, and the first one takes its time
+  const count = (value) => (separated ??= new Intl.NumberFormat("en-US")).format(value);
   const rate = (value) => (value >= 1000 ? count(Number(value.toPrecision(3))) : number(value, 3));
 
   function duration(seconds) {

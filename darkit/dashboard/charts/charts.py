@@ -241,7 +241,7 @@ def new_pieces(run: Shown, title: str, view: View, first: int, spacing: float | 
         return []
     total = run.table.rows
     new = curve(run, title, view, first)
-    most = int(max(_LEAST_NEW, min(_MOST_NEW, 2 * len(new.x) * MOST_POINTS / max(1, total))))
+    most = int(max(_LEAST_NEW, min(_MOST_NEW, len(new.x) * MOST_POINTS / max(1, total))))
     pieces = [_piece(run, title, "raw", new, most)]
     points = _points(run, run.series[title]) if view.smooth else 0
     if points * _SELDOM > total:

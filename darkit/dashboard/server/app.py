@@ -24,8 +24,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from darkit.dashboard.charts import plotly
 from darkit.dashboard.server.access import Access
 from darkit.dashboard.server.compression import Compressed
-from darkit.dashboard.server.dash_app import COMPONENTS, is_script, make_dash, page_asked, root_asked
-from darkit.dashboard.server.scripts import GRID_ADDRESS, GRID_SCRIPT, SCRIPTS, Joined, own_script, own_style
+from darkit.dashboard.server.dash_app import COMPONENTS, is_lasting, make_dash, page_asked, root_asked, script_file
+from darkit.dashboard.server.scripts import (
+    GRID_ADDRESS,
+    GRID_SCRIPT,
+    KEPT,
+    SCRIPTS,
+    Joined,
+    eager,
+    own_script,
+    own_style,
+)
 from darkit.dashboard.server.security import AGENTS, LOOPBACK, Guard, content_policy, is_page
 from darkit.dashboard.view import read_address
 from darkit.runs.roots import Root
@@ -65,34 +74,27 @@ def create_app(
     shell: FastAPI = dash.server
 
     @shell.get(plotly.ADDRESS)
-    async def plotly_script() -> FileResponse:
-        return _script(plotly.SCRIPT)
+    def plotly_script() -> Response:
+        return eager(plotly.SCRIPT)
 
     @shell.get(plotly.WHOLE_ADDRESS)
     async def whole_plotly_script() -> FileResponse:
-        return _script(plotly.WHOLE_SCRIPT)
+        return FileResponse(plotly.WHOLE_SCRIPT, media_type="text/javascript", headers=KEPT)
 
     for own in (own_script(), own_style()):
         shell.get(own.address)(_own(own))
 
     @shell.get(GRID_ADDRESS)
-    async def grid_script() -> FileResponse:
-        return _script(GRID_SCRIPT)
+    def grid_script() -> Response:
+        return eager(GRID_SCRIPT)
 
-    front = _Front(shell, lambda path: is_script(dash, path), lambda: build(roots, stop, homes, notifier))
+    front = _Front(shell, lambda path: script_file(dash, path), lambda: build(roots, stop, homes, notifier))
     return Guard(Compressed(front), hosts, content_policy(dash.csp_hashes(), access.frames), token, access)
-
-
-_KEPT = {"cache-control": "public, max-age=31536000, immutable"}  # of what has another address when it changes
-
-
-def _script(path: Path) -> FileResponse:
-    return FileResponse(path, media_type="text/javascript", headers=_KEPT)
 
 
 def _own(joined: Joined) -> Callable[[], Awaitable[Response]]:
     async def answer() -> Response:
-        return Response(joined.content, media_type=joined.kind, headers=_KEPT)
+        return Response(joined.content, media_type=joined.kind, headers=KEPT)
 
     return answer
 
@@ -144,13 +146,13 @@ class _Front:
 
     Args:
         shell: Serves the page and its scripts.
-        is_script: Says whether a path is a script that the shell has.
+        script_file: Finds the file of a component's script by its path; None if there is no such script.
         build: Makes the rest. Called in a thread; if it fails, again for the next request.
     """
 
-    def __init__(self, shell: ASGIApp, is_script: Callable[[str], bool], build: Callable[[], Built]) -> None:
+    def __init__(self, shell: ASGIApp, script_file: Callable[[str], Path | None], build: Callable[[], Built]) -> None:
         self._shell = shell
-        self._is_script = is_script
+        self._script_file = script_file
         self._build = build
         self._built: Built | None = None
         self._lock = Lock()
@@ -167,7 +169,11 @@ class _Front:
                 return
             self._in_background(lambda: read_ahead(self._build_once(), page, scope["query_string"].decode("latin-1")))
         elif path.startswith(COMPONENTS):
-            answering = self._shell if self._is_script(path) else PlainTextResponse("No such script.", 404)
+            file = self._script_file(path)
+            if file is None:
+                answering = PlainTextResponse("No such script.", 404)
+            elif is_lasting(path) and scope.get("method") == "GET":
+                answering = await run_in_threadpool(eager, file)
         elif not path.startswith((_ASSETS, SCRIPTS, plotly.ADDRESS, plotly.WHOLE_ADDRESS)):
             built = self._built if self._built is not None else await run_in_threadpool(self._build_once)
             answering = built.app

@@ -3,7 +3,7 @@
 A test in tests/dashboard/server/test_dash_app.py names each of these, so that it fails when Dash changes:
 
 - the addresses ``_dash-component-suites`` and ``_dash-update-component``: requests to them are checked, because Dash
-  fails on scripts that do not exist and on malformed calls (`is_script`, `callback_problem`);
+  fails on scripts that do not exist and on malformed calls (`script_file`, `callback_problem`);
 - ``registered_paths`` and ``callback_map``, against which they are checked;
 - the element ``_dash-config`` with ``requests_pathname_prefix``, which assets/app.js changes before the renderer
   reads it;
@@ -131,14 +131,19 @@ def _clean_environment() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def is_script(app: Dash, path: str) -> bool:
-    """Return whether a path below `COMPONENTS` is a file that a page may load."""
+def script_file(app: Dash, path: str) -> Path | None:
+    """Return the file that a page may load from a path below `COMPONENTS`; None if there is none."""
     package, _, wanted = path.removeprefix(COMPONENTS).partition("/")
     name = check_fingerprint(wanted)[0]
     if name not in app.registered_paths.get(package, ()):
-        return False
+        return None
     folders = getattr(sys.modules.get(package), "__path__", [])
-    return any((Path(folder) / name).is_file() for folder in folders)
+    return next((Path(folder) / name for folder in folders if (Path(folder) / name).is_file()), None)
+
+
+def is_lasting(path: str) -> bool:
+    """Return whether a path below `COMPONENTS` is that of a script of a page, which names its version and its time."""
+    return path.endswith(".js") and bool(check_fingerprint(path.removeprefix(COMPONENTS))[1])
 
 
 class CheckedCallbacks:

@@ -2,4 +2,4 @@
 
 from frame import Suite
 
-SUITE = Suite(program="dashboard.py", short=("--seconds", "15", "--minutes", "1"))
+SUITE = Suite(program="dashboard.py", short=("--seconds", "10", "--minutes", "0.5", "--without", "table"))

@@ -3,7 +3,7 @@
 from frame import Suite, Table
 
 SUITE = Suite(
-    seconds=100,
+    rounds=2,
     tables=(
         Table(
             title="run.log on the training thread",

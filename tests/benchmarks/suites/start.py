@@ -3,8 +3,7 @@
 from frame import Goal, Suite
 
 SUITE = Suite(
-    rounds=5,
-    seconds=150,
+    rounds=3,
     quick_rounds=1,
     goals=(
         Goal(

@@ -7,7 +7,7 @@ _TINY = ("plain", "lightning_barebones", "darkit_full", "darkit_module", "huggin
 SUITE = Suite(
     rounds=5,
     least=2,
-    seconds=300,
+    seconds=230,
     quick_seconds=60,
     tables=(
         Table(

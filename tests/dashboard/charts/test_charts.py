@@ -103,6 +103,14 @@ def test_the_use_of_the_machine_has_names_and_units(home: Path, charts: Charts) 
     assert decoded(news["append"]["disk_free"][0][3]) == [800]
 
 
+def test_new_points_are_as_dense_as_the_others_and_keep_their_peak(home: Path, charts: Charts) -> None:
+    make_run(home / "base", "long", 20_000, losses={19_700: 99.0})
+    of_all = decoded(figure(charts, ["long"], View(), "train_loss")["data"][0]["x"])
+    (piece,) = charts.news(["long"], View(), {"train_loss": {"long": [0, 19_000]}})["append"]["train_loss"]
+    assert len(decoded(piece[2])) <= len(of_all) / 20 + 2
+    assert max(decoded(piece[3])) == 99
+
+
 def test_a_single_sample_of_the_machine_stands_in_its_minute(home: Path, charts: Charts) -> None:
     folder = make_run(home / "base", "one", 20)
     (folder / files.SYSTEM_LOG).write_text("time,step,cpu\n100,1,50\n")

@@ -9,15 +9,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import dash
 import pytest
 from playwright.sync_api import Page, Request, expect
 
+from darkit.dashboard.charts import plotly
 from darkit.dashboard.server import dash_app
 from darkit.dashboard.server.app import build
-from darkit.dashboard.server.dash_app import COMPONENTS, CheckedCallbacks, callback_problem, is_script, make_dash
-from darkit.dashboard.server.scripts import own_script
+from darkit.dashboard.server.dash_app import COMPONENTS, CheckedCallbacks, callback_problem, make_dash, script_file
+from darkit.dashboard.server.scripts import GRID_ADDRESS, GRID_SCRIPT, own_script
 from tests.dashboard.conftest import Served
 from tests.dashboard.screen import drawn
 
@@ -54,9 +56,25 @@ def test_component_scripts_are_registered_paths_below_their_address(app: dash.Da
     assert 'src="/' not in page
     below = [path for path in scripts if path.startswith(COMPONENTS)]
     assert len(below) > 5
-    assert all(is_script(app, path) for path in below)
+    assert all(script_file(app, path) for path in below)
     assert [path for path in scripts if path not in below] == [own_script().address], "which comes first"
     assert scripts[0] == own_script().address
+
+
+def test_scripts_are_sent_unchanged_behind_the_hint_to_compile_all_of_them(
+    app: dash.Dash, page: str, runs: Served
+) -> None:
+    scripts = re.findall(r'src="\.(/[^"]+)"', page)
+    files = {path: script_file(app, path) for path in scripts if path.startswith(COMPONENTS)}
+    files |= {GRID_ADDRESS: GRID_SCRIPT, plotly.ADDRESS: plotly.SCRIPT}
+    assert len(files) > 7
+    urlopen(runs.address).close()  # Dash has the scripts of a page that it has written
+    for path, file in files.items():
+        with urlopen(runs.address + path) as answer:
+            assert file is not None
+            assert answer.read() == b"//# allFunctionsCalledOnLoad\n" + file.read_bytes()
+            assert "immutable" in answer.headers["cache-control"]
+            assert answer.headers["content-type"].startswith("text/javascript")
 
 
 def test_what_pages_use_of_dashs_own_components_is_in_the_pages_script_and_the_rest_is_left_out(page: str) -> None:
