@@ -16,7 +16,7 @@ from darkit.engine.device import kept_generators, move_to_device
 from darkit.engine.metrics.gathering import fresh_metrics
 from darkit.engine.metrics.undisturbed import evaluating
 from darkit.engine.spiking.neurons import find_neurons
-from darkit.engine.spiking.receipt import EnergyCosts, Receipt, measure
+from darkit.engine.spiking.receipt import EnergyCosts, Output, Receipt, measure
 from darkit.engine.steps.adapter import Adapter, bare_module
 from darkit.engine.steps.averages import evaluated_weights
 from darkit.engine.steps.sharding import is_sharded
@@ -26,9 +26,10 @@ class SpikingReceipt(StepCallback):
     """Add to a step's outputs what the spikes of a model with spiking neurons cost and save, as numbers and media.
 
     Measured is the first batch of every evaluation, while that computes it. Without a `StepEvaluate`, the training
-    batch of a step is computed once more, in evaluation mode and without effect on the training; in a stock trainer
-    nothing is then measured, and neither are models without spiking neurons or in parts. Of several processes the first
-    one measures its own batch.
+    batch of a step is computed once more, in evaluation mode and without effect on the training. In Lightning's own
+    loop, which a `darkit.RunRecorder` records, it is the first batch of every validation, and nothing without any.
+    Models without spiking neurons or in parts are not measured. Of several processes the first one measures its own
+    batch.
 
     Args:
         every: Steps between receipts without a `StepEvaluate`; 0 measures the last step only.
@@ -62,7 +63,7 @@ class SpikingReceipt(StepCallback):
         """Measure a model, in the first batch of every evaluation if there are any."""
         self._module, self._evaluation = module, evaluation
         if evaluation is not None:
-            evaluation.observer = self._observe
+            evaluation.observer = self.observe
 
     def take(self) -> dict[str, Any]:
         """Return the columns and media of the last measurement, once."""
@@ -91,8 +92,8 @@ class SpikingReceipt(StepCallback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.on_train_end(trainer, pl_module)
 
-    def _observe(self, compute: Callable[[], dict[str, Any]], batch: Any) -> dict[str, Any]:
-        """Measure a batch of an evaluation."""
+    def observe(self, compute: Callable[[], Output], batch: Any) -> Output:
+        """Return what computes a batch of an evaluation, and measure it."""
         if self._module is None:
             return compute()
         values, self._receipt = measure(self._module, compute, self.samples, count_samples(batch))

@@ -44,6 +44,7 @@ from darkit.engine.native.first_step import FirstStep
 from darkit.engine.native.plain import inner
 from darkit.engine.native.settings import planned_steps, why_stopped
 from darkit.engine.native.sharded import make_writer
+from darkit.engine.native.spikes import measure_spikes
 from darkit.engine.native.state import KEY, MakeLoader, Moments, validation_states, versions
 from darkit.engine.session import Session
 from darkit.engine.steps.counting import record_step
@@ -125,6 +126,7 @@ class Recording:
             self._best.watch(trainer),
             call_at(trainer.strategy, "on_train_end", lambda: self.on_train_end(trainer)),
             self._count_first_step(trainer, module),
+            measure_spikes(trainer, inner(module), self.config, self._add),
         ]
         if KEY in self._state:
             self._undo.append(call_at(loop, "on_advance_start", lambda: self._restore(trainer), before=True))
@@ -186,6 +188,13 @@ class Recording:
         self._is_told |= bool(numbers)
         if media and self.session.stream is not None:
             self.session.stream.put_media(trainer.global_step, media)
+
+    def _add(self, values: Mapping[str, Any]) -> None:
+        """Add columns and media to the row of the step that is being done."""
+        numbers, media = split(values)
+        self.pending = {**numbers, **self.pending}
+        self._is_told |= bool(numbers)
+        self._media |= media
 
     def _add_medium(self, name: str, value: Any) -> None:
         medium = encode(name, value)
