@@ -36,7 +36,7 @@ window.darkit = (() => {
       await ask("/api/homes", {});
       if (wanted.split("?")[0] === "/") await darkit.grid();
     } catch (error) {
-      notify(error instanceof TypeError ? say("server_gone") : error.message, "red");
+      notify(error.message, "red");
       return;
     }
     history.pushState({}, "", url(darkit.asLeft(wanted)));
@@ -48,6 +48,19 @@ window.darkit = (() => {
   const runAddress = (name) => url(runPath(name));
 
   const notify = (message, color) => dash_clientside.set_props("notify", {sendNotifications: [{action: "show", message, color}]});
+
+  /* The server did not respond, which a page survives: it says so, and asks again. */
+  class Unreachable extends Error {
+    constructor() {
+      super(say("server_gone"));
+    }
+  }
+
+  function lose(error) {
+    if (!(error instanceof TypeError)) throw error;
+    reachable(false);
+    throw new Unreachable();
+  }
 
   async function ask(path, body, signal, keepalive = false) {
     let answer;
@@ -61,10 +74,12 @@ window.darkit = (() => {
         cache: "no-store",
       });
     } catch (error) {
-      if (error.name !== "AbortError") reachable(false);
-      throw error;
+      lose(error);
     }
     reachable(true);
+    for (const read of ["json", "text", "blob", "arrayBuffer"]) { // it may go away in the middle of its answer
+      answer[read] = () => Response.prototype[read].call(answer).catch(lose);
+    }
     if (!answer.ok) {
       let sentence = answer.statusText;
       try {
@@ -124,6 +139,9 @@ window.darkit = (() => {
 
   const fileName = (text) => text.replace(/[^\p{L}\p{N}._-]+/gu, "-").slice(0, 80) || "chart";
 
+  /* Whether an error is a mistake of these scripts, which nobody would see where errors are survived. */
+  const isOurs = (error) => [TypeError, ReferenceError, RangeError].some((kind) => error instanceof kind);
+
   /* Calls `step` repeatedly, never while the tab is hidden; `step` returns how many milliseconds to wait. */
   function repeat(step) {
     let timer = 0;
@@ -140,6 +158,7 @@ window.darkit = (() => {
         wait = await step();
       } catch (error) {
         if (error.name === "AbortError") ended = true;
+        else if (isOurs(error)) reportError(error);
       }
       busy = false;
       if (!ended && !document.hidden) timer = setTimeout(turn, again ? 0 : wait);
@@ -280,7 +299,7 @@ window.darkit = (() => {
 
   return {
     parameters, remember, remembered, leaving, go, url, path, ownAddress, runPath, runAddress, ask, reachable, say, language, dark, element,
-    download, copyText, memory, notify, attempt, fileName, repeat, knownStates, stateBadge, number, count, rate, duration, moment, gridWords,
+    download, copyText, memory, notify, attempt, Unreachable, fileName, repeat, knownStates, stateBadge, number, count, rate, duration, moment, gridWords,
     pages: [mendLinks],
   };
 })();

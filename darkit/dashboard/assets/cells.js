@@ -88,8 +88,11 @@
   }
 
   /* The mean of a group, its standard deviation or interval, and of how many runs. */
-  function spread(id, {stats}) {
+  function spread(id, {stats, logged, lostRuns, members}) {
     const found = stats[id];
+    if (!found && lostRuns && logged.has(id.slice(5))) {
+      return h("span", {className: "lost"}, `${say("diverged_short")} (${lostRuns}/${members.length})`);
+    }
     if (!found) return null;
     const count = found.count === found.all ? String(found.count) : `${found.count}/${found.all}`;
     const margin = found.std === null ? "" : ` ± ${darkit.number(darkit.groups.margin(found), 2)}`;

@@ -7,14 +7,14 @@
   const shownAtFirst = new Set(["state", "name", "progress", "duration", "started", "group", "tags", "project"]);
   const SHOWN_KEYS = 4; // config keys that differ, at first
   const MAIN = /^(val|valid|validation|eval|test)(?![a-z])/i; // what the first metric to look at begins with
-  const DAY = 86400;
   const narrow = () => window.innerWidth < 700;
 
   /* Compares the start of a run, in seconds, with a chosen day: on that day counts as equal. */
   function onDay(midnight, seconds) {
     if (seconds === null || seconds === undefined) return -1;
-    const days = Math.floor((seconds - midnight.getTime() / 1000) / DAY);
-    return Math.sign(days);
+    const next = new Date(midnight.getFullYear(), midnight.getMonth(), midnight.getDate() + 1); // 23 to 25 hours later
+    if (seconds * 1000 < midnight.getTime()) return -1;
+    return Number(seconds * 1000 >= next.getTime());
   }
 
   const LETTER = 7.7; // pixels, of a digit

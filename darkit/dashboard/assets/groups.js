@@ -27,6 +27,8 @@
   /* What stands behind ± in a group's row: its standard deviation, or half of its interval. */
   const margin = ({std, count}) => (std === null || !withInterval() ? std : (quantile(count - 1) * std) / Math.sqrt(count));
 
+  const NOTHING = [null, null]; // the last and the best value of a metric that a run does not have
+
   const isConfig = (key) => !OWN.includes(key);
 
   /* The keys that are meant: "all but seed" stands for every config key that differs, without seeds. */
@@ -80,14 +82,17 @@
         if (value !== null && value !== undefined) config[key] = value;
       }
       const stats = {};
+      const logged = new Set(); // which of the metrics any of them has
       for (const name of metrics) {
-        const pairs = members.map((row) => row.series[name] ?? row.more?.[name]).map((pair) => pair ?? [null, null]);
+        const pairs = members.map((row) => row.series[name] ?? row.more?.[name]).map((pair) => pair ?? NOTHING);
         const best = pairs.map(([, value], place) => (members[place].diverged === null ? value : null));
         stats[`last:${name}`] = statistics(pairs.map(([value]) => value));
         stats[`best:${name}`] = stats[`step:${name}`] = statistics(best);
+        if (pairs.some((values) => values !== NOTHING)) logged.add(name);
       }
       return {
-        name: id, label, members: members.map((row) => row.name), opens: false, config, stats, series: {}, tags: [], diverged: null, archived: false,
+        name: id, label, members: members.map((row) => row.name), opens: false, config, stats, logged, series: {},
+        lostRuns: members.filter((row) => row.diverged !== null).length, tags: [], diverged: null, archived: false,
         state: same((row) => row.state), model: same((row) => row.model), project: same((row) => row.project), group: same((row) => row.group),
         device: same((row) => row.device), step: same((row) => row.step), max_step: null, progress: null, eta: null, rate: null,
         duration: statistics(members.map((row) => row.duration))?.mean ?? null, started: Math.max(...members.map((row) => row.started ?? 0)) || null,

@@ -4,6 +4,7 @@
   const {element, say} = darkit;
   const MOST_ROWS = 200; // of a table
   const MOST_KEPT = 300; // contents in memory
+  const MOST_BYTES = 200_000_000; // of these
   const MOST_COMPARED = 2_000_000; // pairs of words of two texts
   const OWN = new Set(["scatter", "bar", "pie"]); // what the pages' plotly draws
   const DRAWN = new Set([ // and what the whole one draws without WebGL, maps and pictures
@@ -18,13 +19,23 @@
   /* Returns the content of a medium. It is named by its digest, so what was loaded once stays right. */
   function content(run, file) {
     const key = `${run}\n${file}`;
+    const known = contents.get(key) ?? {size: 0, loading: darkit.ask("/api/medium", {run, file}).then((answer) => answer.blob())};
     if (!contents.has(key)) {
-      const loading = darkit.ask("/api/medium", {run, file}).then((answer) => answer.blob());
-      loading.catch(() => contents.delete(key));
-      contents.set(key, loading);
-      if (contents.size > MOST_KEPT) contents.delete(contents.keys().next().value);
+      contents.set(key, known);
+      known.loading.then((blob) => keep(known, blob), () => contents.delete(key));
     }
-    return contents.get(key);
+    return known.loading;
+  }
+
+  /* Forgets the contents that were loaded first, when there are too many or they are too large. */
+  function keep(known, blob) {
+    known.size = blob.size;
+    let bytes = [...contents.values()].reduce((sum, {size}) => sum + size, 0);
+    for (const [key, {size}] of contents) {
+      if (contents.size <= MOST_KEPT && bytes <= MOST_BYTES) return;
+      contents.delete(key);
+      bytes -= size;
+    }
   }
 
   async function address(run, file) {
@@ -121,6 +132,7 @@
       place.replaceChildren(plot);
     }
     await plotly.react(plot, data, layout, options);
+    darkit.purgeLater(plot, plotly);
     plot.dataset.drawn = "1";
   }
 
@@ -296,7 +308,7 @@
         .catch((error) => {
           if (late()) return;
           place.replaceChildren(element("p", "warning", error.message));
-          if (error instanceof TypeError) column.dataset.now = ""; // no server: the next look tries again
+          if (error instanceof darkit.Unreachable) column.dataset.now = ""; // no server: the next look tries again
         });
       if (this.kind === "histogram") this.showDistribution(column, run);
     }
@@ -306,11 +318,13 @@
       if (column.dataset.distribution === key || this.runs[run].length < 2) return;
       column.dataset.distribution = key;
       await darkit.attempt(async () => {
-        const figure = await (await darkit.ask("/api/distribution", {run, key: this.key, dark: darkit.dark()})).json();
+        const figure = await (await darkit.ask("/api/distribution", {run, key: this.key, dark: darkit.dark(), language: darkit.language()})).json();
         await darkit.plotly();
         for (const trace of figure.data) for (const axis of ["x", "y"]) trace[axis] = darkit.decode(trace[axis]);
         const plot = column.querySelector(".distribution");
-        if (plot.isConnected) await Plotly.react(plot, figure.data, figure.layout, options);
+        if (!plot.isConnected) return;
+        await Plotly.react(plot, figure.data, figure.layout, options);
+        darkit.purgeLater(plot);
         plot.dataset.drawn = "1";
       });
     }

@@ -68,7 +68,7 @@
       there = await (await darkit.ask("/api/notes", {name: run.name, before: run.shown, after: sent}, undefined, keepalive)).json();
       if (there.problem) throw new Error(there.problem);
     } catch (error) {
-      const unreachable = error instanceof TypeError;
+      const unreachable = error instanceof darkit.Unreachable;
       status(unreachable ? say("not_saved", {problem: say("offline")}) : error.message, true);
       if (unreachable) plan(AGAIN);
       throw error;

@@ -29,6 +29,7 @@
     const first = !plot.data;
     await Plotly.react(plot, figure.data, figure.layout, options);
     if (first) watch(plot);
+    darkit.purgeLater(plot);
     showBrushes(plot);
     plot.dataset.drawn = "1";
   }
@@ -97,6 +98,7 @@
     await darkit.plotly();
     if (!plot.isConnected) return;
     await Plotly.react(plot, figure.data, figure.layout, options);
+    darkit.purgeLater(plot);
     plot.dataset.drawn = "1";
   }
 

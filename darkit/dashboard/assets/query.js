@@ -12,7 +12,8 @@
     place.hidden = !problem;
     place.textContent = (darkit.language() === "zh" ? problem?.zh : problem?.message) ?? "";
     const letters = [...input.value];
-    const part = (from, to) => letters.slice(from, to).join("");
+    const before = letters.length - [...input.value.trimStart()].length; // the server reads the query without these
+    const part = (from, to) => letters.slice(from && from + before, to && to + before).join("");
     const wrong = element("span", "query-wrong", problem ? part(problem.start, problem.end) || " " : "");
     marks.replaceChildren(problem ? part(0, problem.start) : "", wrong);
     const style = getComputedStyle(input);

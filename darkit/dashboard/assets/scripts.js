@@ -14,7 +14,7 @@
         script.addEventListener("error", () => {
           loading.delete(name);
           script.remove();
-          reject(new TypeError(darkit.say("server_gone")));
+          reject(new darkit.Unreachable());
         });
         if (!present) document.head.append(script);
         return undefined;
@@ -51,5 +51,16 @@
     return whole;
   }
 
-  Object.assign(darkit, {grid, plotly, wholePlotly});
+  const drawn = new Map(); // plots that the page shows or showed -> what drew them
+  /* Lets plotly forget a plot once it has left the page: what listens to the window keeps it in memory otherwise. */
+  const purgeLater = (plot, library = own) => drawn.set(plot, library);
+  darkit.pages.push(() => {
+    for (const [plot, library] of drawn) {
+      if (plot.isConnected) continue;
+      library.purge(plot);
+      drawn.delete(plot);
+    }
+  });
+
+  Object.assign(darkit, {grid, plotly, wholePlotly, purgeLater});
 })();

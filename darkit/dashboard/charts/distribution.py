@@ -9,6 +9,7 @@ import numpy as np
 from darkit.dashboard.charts.colours import colour
 from darkit.dashboard.charts.figures import Figure, base_layout, numbers, translucent
 from darkit.dashboard.reading.columns import Numbers
+from darkit.dashboard.texts import text
 
 SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """The shares of the values below the lines: the extremes, 5, 25, 50, 75 and 95 %."""
@@ -30,7 +31,7 @@ def quantiles(edges: Numbers, counts: Numbers, shares: Sequence[float] = SHARES)
 
 
 def distribution_figure(
-    histograms: Sequence[tuple[int, Numbers, Numbers]], name: str, index: int, dark: bool
+    histograms: Sequence[tuple[int, Numbers, Numbers]], name: str, index: int, dark: bool, language: str = "en"
 ) -> Figure:
     """Draw the median of each step, and around it the bands with half, nine tenths and all of the values.
 
@@ -39,11 +40,12 @@ def distribution_figure(
         name: The run.
         index: The place of its colour.
         dark: Whether the page is dark.
+        language: Of the title of its axis.
     """
     layout = base_layout(dark)
     layout.pop("yaxis2")
     layout.update(hovermode=False)
-    layout["xaxis"].update(title={"text": "step", "standoff": 6})
+    layout["xaxis"].update(title={"text": text(language, "axis_step"), "standoff": 6})
     if not histograms:
         return {"data": [], "layout": layout}
     x = np.array([float(step) for step, _, _ in histograms])

@@ -25,7 +25,7 @@ from darkit.dashboard.reading.columns import Numbers
 from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.reading.series import lost_at
 from darkit.dashboard.reading.sessions import active_seconds, began
-from darkit.dashboard.texts import text
+from darkit.dashboard.texts import duration_text, text
 from darkit.dashboard.texts.en import ENGLISH
 from darkit.dashboard.texts.numbers import number_text
 from darkit.dashboard.view import View
@@ -177,7 +177,7 @@ def _runs_table(shown: Sequence[Shown], view: View) -> str:
         cells = (
             f"{status.step:,}" + (f" / {status.max_step:,}" if status.max_step else ""),
             f"{datetime.fromtimestamp(start, zone):%Y-%m-%d %H:%M}" if 0 < start < _LATEST else "",
-            str(timedelta(seconds=round(seconds))) if seconds is not None and seconds < _LATEST else "",
+            duration_text(view.language, seconds) if seconds is not None and seconds < _LATEST else "",
             readable(facts.model),
             readable(str(git.get("commit") or ""))[:12] + (" +diff" if git.get("diff") else ""),
             ", ".join(readable(tag) for tag in facts.notes.tags),

@@ -149,7 +149,8 @@ def add_routes(
         found = await run_in_threadpool(histograms_of, facts.folder, key)
         index = facts.notes.colour
         place = places_of([facts.name], {} if index is None else {facts.name: index})[0]
-        return JSONResponse(distribution_figure(found, facts.name, place, body.get("dark") is True))
+        language = read_text(body, "language")
+        return JSONResponse(distribution_figure(found, facts.name, place, body.get("dark") is True, language))
 
     @server.post("/api/console")
     async def console(request: Request) -> JSONResponse:
