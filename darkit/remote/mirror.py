@@ -26,7 +26,7 @@ from darkit.runs.usage import size_of
 
 logger = logging.getLogger(__name__)
 BASE = "base"
-SMALL = (files.STATUS, files.RUN, files.MODEL_CONFIG, files.TRAINER_CONFIG, files.NOTES)
+SMALL = (files.STATUS, files.RUN, files.MODEL_CONFIG, files.TRAINER_CONFIG, files.NOTES, files.GRAPH)
 LOGS = (files.LOG, files.SYSTEM_LOG)
 MOST_RUNS = 5_000
 LONGEST_LOG = 256 * 2**20  # bytes

@@ -34,12 +34,15 @@ def rows(copy: Mirror, name: str = "one") -> list[int]:
 def test_small_files_and_logs_are_copied_and_nothing_else_and_the_home_stays_untouched(
     there: Path, copy: Mirror
 ) -> None:
+    files.write_text(there / "base" / "one" / files.GRAPH, "{}")
     before = snapshot(there)
     copy.bring_up_to_date(BreakingStore())
     copy.bring_up_to_date(BreakingStore())
     assert snapshot(there) == before
     (run,) = list_runs(root=copy.base)
-    assert {path.name for path in run.path.iterdir()} == {"run.json", "config.json", "status.json", "train_log.csv"}
+    assert {path.name for path in run.path.iterdir()} == {
+        *("run.json", "config.json", "status.json", "graph.json", "train_log.csv")
+    }
     assert (run.status, run.details.step, run.config, rows(copy)) == ("finished", 3, {"width": 3}, [1, 2, 3])
     assert copy.problem == ""
     assert copy.seen(run.path) is not None
