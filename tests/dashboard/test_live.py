@@ -137,3 +137,13 @@ def test_a_run_that_diverges_while_it_is_looked_at_is_marked_in_the_table(dashbo
     values = files.read_json(folder / files.STATUS)
     files.write_json(folder / files.STATUS, {**values, "step": 105, "heartbeat": values["heartbeat"] + 1})
     expect(page.locator('.ag-row[row-id="one"] .state-diverged')).to_contain_text("diverged")
+
+
+def test_a_constant_series_is_shown_at_its_value_until_another_comes(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "even", 200, state="running")  # its lr is always 0.001
+    page = open_page(dashboard.address + "/run/even")
+    lr = "document.querySelector('[data-chart=lr] .plot')"
+    page.locator("[data-chart=lr]").scroll_into_view_if_needed()
+    page.wait_for_function(f"() => {lr}?._fullLayout?.yaxis.range[0] >= 0 && {lr}._fullLayout.yaxis.range[1] < 0.003")
+    append(folder / files.LOG, row(201, 0.4).replace(",0.001,", ",0.5,") + "\n")
+    page.wait_for_function(f"() => {lr}._fullLayout.yaxis.range[1] > 0.5")

@@ -301,11 +301,14 @@
 
     /* Adds new points to their traces; false if the whole chart must be requested again. */
     append(card, pieces) {
+      const {constant} = card.plot.layout?.meta ?? {};
       for (const [run, kind, x, y, series] of pieces) {
         const trace = card.plot.data?.find(({meta}) => meta.run === run && meta.kind === kind && meta.series === series);
         if (!trace || kind === "odd" || trace.x.length < 2 || trace.x.length > MOST_GROWN) return false;
         trace.x = joined(trace.x, decode(x));
-        trace.y = joined(trace.y, decode(y));
+        const more = decode(y);
+        if (constant !== undefined && more.some((value) => value !== constant)) return false;
+        trace.y = joined(trace.y, more);
         if (trace.mode === "lines+markers" && trace.x.length > 30) trace.mode = "lines";
       }
       card.plot.layout.datarevision = (card.plot.layout.datarevision || 0) + 1;

@@ -149,10 +149,12 @@ def _mend_axes(layout: Figure, lines: Sequence[Line], bands: Sequence[GroupBand]
         if not any(len(line.curve.odd_x) for line in lines):
             said = {"text": text(view.language, "no_values"), "showarrow": False, "font": {"size": 13}}
             layout["annotations"] = [{**said, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}]
-    else:
+    elif not view.log and layout["yaxis"].get("autorange") is not False:
         values = np.concatenate([np.empty(0), *(line.curve.y for line in lines), *(band.band.mean for band in bands)])
         if len(values) and values.min() == values.max() and values[0]:  # plotly shows one more and one less
-            layout["yaxis"]["autorangeoptions"] = {"include": [float(values[0]) * 0.9, float(values[0]) * 1.1]}
+            constant = float(values[0])
+            layout["yaxis"].update(range=sorted([0.0, 2 * constant]), autorange=False)
+            layout["meta"]["constant"] = constant  # until another value comes
     if len(positions) and view.axis == "wall" and view.low is None and positions.min() == positions.max():
         layout["xaxis"].update(range=[positions[0] - 30_000, positions[0] + 30_000], autorange=False)
 
@@ -174,7 +176,7 @@ def base_layout(dark: bool) -> Figure:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": _FONT, "size": 12, "color": ink},
-        "margin": {"l": 52, "r": 12, "t": 8, "b": 46},  # of usual labels: for larger ones plotly draws all twice
+        "margin": {"l": 54, "r": 12, "t": 8, "b": 46},  # of usual labels: for larger ones plotly draws all twice
         "showlegend": False,
         "dragmode": "zoom",
         "hoverdistance": -1,  # wherever the pointer is, the nearest values are shown
