@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from lightning import Callback
+from lightning.pytorch import callbacks as stock
 
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
 from darkit.engine.config import AUTO, TrainerConfig
@@ -21,6 +24,10 @@ from darkit.runs.lineage import ancestry, changed_from, changes_of, find_parent
 from darkit.runs.names import run_path
 from darkit.runs.retention import Retention
 from darkit.runs.safe import as_dict
+from darkit.runs.sharded import INDEX, STATE, list_shards
+
+_OPTIMIZER = ("lr", "optimizer", "fused", "weight_decay", "betas", "scheduler", "warmup_step")
+_DECIDING = (stock.StochasticWeightAveraging, stock.BaseFinetuning)
 
 
 def find_start(root: Path, config: TrainerConfig, resume: bool | str | None, fork: str | None) -> Resume | None:
@@ -91,6 +98,34 @@ def changed_since(found: Resume | None, changes: Changes) -> set[str]:
         return set(changes)
     forked = changes_of(found.run.fork) if found.run.fork.get("step") == found.step else {}
     return {*changes, *forked, *changed_from(found.run.info, found.step)}
+
+
+def changed_optimizer(
+    found: Resume, changes: Changes, config: TrainerConfig, callbacks: Sequence[Callback]
+) -> set[str]:
+    """Return the settings of optimizer and schedule that differ from those with which the checkpoint was trained.
+
+    For Lightning's own loop, which restores all settings of both; empty if it may.
+
+    Args:
+        found: The run or the parent.
+        changes: See `darkit.engine.resume.check_settings`.
+        config: The trainer's config.
+        callbacks: The user's callbacks.
+
+    Raises:
+        ConfigError: A callback decides these settings itself.
+    """
+    changed = changed_since(found, changes).intersection(_OPTIMIZER)
+    deciding = next((type(one).__name__ for one in callbacks if isinstance(one, _DECIDING)), "")
+    if changed and deciding:
+        name = min(changed)
+        raise ConfigError(
+            f"{name} cannot change beside the callback {deciding}, which sets learning rates or parameter groups "
+            f"itself: give the earlier {name}, or leave the callback out."
+        )
+    is_longer = found.run.trainer_config.get("max_step") != config.max_step  # the schedule is a function of it
+    return changed | {"max_step"} if is_longer and not deciding and config.scheduler != "constant" else changed
 
 
 def refuse_restored(found: Resume | None, changes: Changes, *, allowed: bool) -> None:
@@ -164,11 +199,13 @@ def _adopt(checkpoint: Checkpoint, folder: Path, run_id: str) -> None:
     target, beside = folder / checkpoint.path.name, folder / f".{checkpoint.path.name}.tmp-{os.urandom(6).hex()}"
     try:
         if checkpoint.is_folder:
-            shutil.copytree(checkpoint.path, beside, copy_function=_link)
+            _link_files(checkpoint, manifest, beside)
         else:
             _link(checkpoint.path, beside)
-    except FileNotFoundError as error:
-        raise CheckpointNotFoundError(f"The checkpoint {checkpoint.path} was deleted while it was read.") from error
+    except (FileNotFoundError, ValueError) as error:
+        raise CheckpointNotFoundError(
+            f"The checkpoint {checkpoint.path} was deleted or replaced while it was read; try again."
+        ) from error
     os.replace(beside, target)
     files.sync_folder(folder)
     facts = {"size": checkpoint.size, "step": checkpoint.step, "metrics": checkpoint.metrics, **manifest}
@@ -180,14 +217,23 @@ def _adopt(checkpoint: Checkpoint, folder: Path, run_id: str) -> None:
     files.write_json(manifest_path(target), facts | adopted)
 
 
-def _link(source: str | Path, target: str | Path) -> None:
+def _link_files(checkpoint: Checkpoint, manifest: Mapping[str, Any], folder: Path) -> None:
+    """Link the files that the manifest lists, and nothing else: a stranger's folder may also have links elsewhere."""
+    names = (*list_shards(manifest, checkpoint.sha256), INDEX, STATE)
+    folder.mkdir()
+    for name in names:
+        _link(checkpoint.path / name, folder / name)
+    files.sync_folder(folder)
+
+
+def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except FileNotFoundError:
         raise
     except OSError:  # another file system, or one without links
         shutil.copyfile(source, target, follow_symlinks=False)
-        with Path(target).open("rb") as file:
+        with target.open("rb") as file:
             os.fsync(file.fileno())
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.description.describe import describe_model
 from darkit.engine.description.exports import write_exports
 from darkit.engine.device import resolve_device, seed_generators
-from darkit.engine.fork import adopt_checkpoints, find_start, lineage_of, refuse_restored
+from darkit.engine.fork import adopt_checkpoints, changed_optimizer, find_start, lineage_of, refuse_restored
 from darkit.engine.lightning import REFUSALS, leave_signals, on_error, restore_from
 from darkit.engine.log.progress import announce
 from darkit.engine.log.rows import Sink
@@ -116,18 +117,29 @@ class _OfRun(lightning.Callback):
         recording: The recording.
         state: The content of the checkpoint to resume from, or empty.
         started: Called when the training starts.
+        changed: Settings of a plain module's optimizer that differ from those of the checkpoint.
     """
 
-    def __init__(self, recording: Recording, state: Mapping[str, Any], started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        state: Mapping[str, Any],
+        started: Callable[[], None],
+        changed: Collection[str] = (),
+    ) -> None:
         self.recording = recording
         self._state = state
         self._started = started
+        self._changed = changed
         self._undo: Callable[[], None] = lambda: None
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Have the trainer restore the checkpoint, and the recording get every error."""
         if self._state:
-            self._undo = restore_from(trainer, self._state, "the run's checkpoint")
+            own = None
+            if self._changed and isinstance(pl_module, PlainModule):
+                own = partial(pl_module.restore_optimizer, self._state, self._changed)
+            self._undo = restore_from(trainer, self._state, "the run's checkpoint", own)
         on_error(trainer, lambda error: self.recording.on_exception(trainer, error))
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -152,6 +164,11 @@ def refuse_beside(callback: str, config: TrainerConfig) -> None:
                 f"{setting} is not possible beside the callback {callback}, for which Lightning's own loop trains: "
                 "leave one of them out."
             )
+    if config.scheduler != "constant" and config.max_epoch is not None and config.max_step == default.max_step:
+        raise ConfigError(
+            f"scheduler={config.scheduler!r} needs max_step beside the callback {callback}, for which Lightning's own "
+            "loop counts the epochs: give the number of steps, at which the schedule ends."
+        )
 
 
 def train_native(
@@ -214,10 +231,12 @@ def train_native(
     settings = _settings(model, config, callbacks, arguments or {})
     last = settings["max_steps"] if settings["max_steps"] > 0 else None
     changes = check_settings(same, config, described.values, tokenizer, resume_overrides, max_step=last) if same else {}
-    refuse_restored(same, changes, allowed=resume_overrides)
-    if "fused" in changes:
-        raise ConfigError("fused cannot change at a resume beside callbacks for which Lightning's own loop trains.")
     state = same.content if same is not None else {}
+    changed: set[str] = set()
+    if not isinstance(model, PlainModule):
+        refuse_restored(same, changes, allowed=resume_overrides)
+    elif state and same is not None:
+        changed = changed_optimizer(same, changes, config, callbacks)
     if state:
         refuse_other_loops(found.run.name, state)  # type: ignore[union-attr]
         if lost := other_processes(state, place.size):  # with resume_overrides
@@ -266,7 +285,7 @@ def train_native(
             with quiet_lightning(), place.applied(), lightnings_exits(session.guard):
                 trainer = _trainer(
                     **(settings | {"strategy": strategy}),
-                    callbacks=[*callbacks, _OfRun(recording, state, started)],
+                    callbacks=[*callbacks, _OfRun(recording, state, started, changed)],
                     logger=[*loggers, own],
                     default_root_dir=session.folder,
                     plugins=[place.environment],

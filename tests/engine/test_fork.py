@@ -15,6 +15,9 @@ from torch.optim.lr_scheduler import ExponentialLR
 import darkit
 from darkit.engine.checkpoints.checkpoint import read_checkpoint
 from darkit.engine.checkpoints.difference import differences
+from darkit.engine.config import TrainerConfig
+from darkit.engine.fork import adopt_checkpoints
+from darkit.engine.resume import Resume
 from darkit.errors import (
     CheckpointMismatchError,
     ConfigError,
@@ -22,8 +25,10 @@ from darkit.errors import (
     RunExistsError,
     RunNotFoundError,
 )
-from darkit.runs import Run, base
-from darkit.runs.checkpoints import find_checkpoint
+from darkit.runs import Run, base, files
+from darkit.runs.checkpoints import find_checkpoint, folder_path, manifest_path
+from darkit.runs.sharded import make_manifest, sha256_of
+from darkit.runs.verify import find_damage
 from tests.children import Zygote
 from tests.engine import oracles
 from tests.engine.native.modules import Base, train_loader, train_run
@@ -110,6 +115,29 @@ def test_a_model_in_parts_is_forked_exactly(zygote: Zygote, tmp_path: Path) -> N
     parent, child = (Run(tmp_path / "base" / name) for name in ("parent", "child"))
     assert find_checkpoint(child.path, 3).is_folder
     assert_continues(parent, child, 3)
+
+
+def test_a_fork_takes_the_files_of_a_strangers_checkpoint_and_follows_no_link_beside_them(tmp_path: Path) -> None:
+    outside, parent, child = (tmp_path / name for name in ("outside", "parent", "child"))
+    for folder in (outside, parent, child):
+        folder.mkdir()
+    (outside / "secret").write_text("mine")
+    saved = folder_path(parent, 5)
+    saved.mkdir()
+    names = {"index.json", "shard-0.pth", "state.pth"}
+    for name in names:
+        (saved / name).write_text("{}")
+    manifest = make_manifest({name: (2, sha256_of(saved / name)) for name in names}, {"step": 5})
+    files.write_json(manifest_path(saved), manifest)
+    (saved / "link").symlink_to(outside)
+    (saved / "further").mkdir()
+    checkpoint = find_checkpoint(parent, 5)
+    found = Resume(Run(parent), checkpoint, {}, same_run=False, fork=True)
+    adopt_checkpoints(found, child, "id", TrainerConfig())
+    adopted = find_checkpoint(child, 5)
+    assert {path.name for path in adopted.path.iterdir()} == names
+    assert (adopted.verified, adopted.sha256) == (True, checkpoint.sha256)
+    assert find_damage(adopted) == ""
 
 
 def test_what_differs_is_said_and_recorded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,10 @@ PATHS = [
     ),
     *(
         f"_checkpoint_connector.{name}"
-        for name in ("resume_start", "dump_checkpoint", "_loaded_checkpoint", "_ckpt_path")
+        for name in (
+            *("resume_start", "dump_checkpoint", "_loaded_checkpoint", "_ckpt_path"),
+            "restore_optimizers_and_schedulers",
+        )
     ),
     "strategy.launcher",
     "strategy.process_dataloader",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,7 +18,7 @@ from darkit.engine.metrics.means import Means, Weigher
 from darkit.engine.metrics.merging import Merging
 from darkit.engine.metrics.undisturbed import evaluating
 from darkit.engine.steps.loss import Step
-from darkit.engine.steps.optim import MakeOptimizer, make_optimizer
+from darkit.engine.steps.optim import MakeOptimizer, make_optimizer, restore_optimizer
 from darkit.engine.steps.schedule import make_schedule
 
 
@@ -86,6 +86,25 @@ class PlainModule(lightning.LightningModule):
         if schedule.monitor is not None:
             settings["monitor"] = schedule.monitor
         return {"optimizer": made, "lr_scheduler": settings}
+
+    def restore_optimizer(self, content: Mapping[str, Any], changed: Collection[str]) -> None:
+        """Restore optimizer and schedule as darkit's own loop does, with the settings that were changed since.
+
+        Lightning's restoring would undo these.
+
+        Args:
+            content: The checkpoint.
+            changed: Names of the settings.
+        """
+        schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        saved = content["lr_schedulers"]
+        state = {
+            "optimizer_state_dict": content["optimizer_states"][0],
+            "scheduler_state_dict": saved[0] if saved else None,
+            "current_step": content["current_step"],
+        }
+        schedule: Any = schedules[0] if schedules else None
+        restore_optimizer(self.trainer.optimizers[0], schedule, state, changed, own_schedule=self._given[1] is None)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         outputs = self.compute(batch, batch_idx)

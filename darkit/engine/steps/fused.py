@@ -70,6 +70,8 @@ def recorded_fused(content: Mapping[str, Any]) -> bool | None:
         content: The checkpoint, or empty.
     """
     saved = content.get("optimizer_state_dict")
+    if saved is None:  # of Lightning's own loop
+        saved = next(iter(content.get("optimizer_states") or ()), None)
     groups = saved.get("param_groups", ()) if isinstance(saved, Mapping) else ()
     found = [bool(group["fused"]) for group in groups if "fused" in group]
     return all(found) if found else None

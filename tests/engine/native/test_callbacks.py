@@ -14,6 +14,7 @@ from lightning.pytorch import callbacks as stock
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import ExponentialLR
 
 import darkit
 from darkit.errors import ConfigError
@@ -221,6 +222,7 @@ def test_settings_of_the_other_loop_are_refused_beside_such_a_callback() -> None
         ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps .* LearningRateMonitor"),
         ({"ema_decay": 0.9}, "ema_decay"),
         ({"compile": True}, "compile"),
+        ({"scheduler": "cosine", "max_epoch": 2}, "scheduler='cosine' needs max_step beside the callback"),
     ):
         with pytest.raises(ConfigError, match=said):
             darkit.fit(
@@ -250,3 +252,61 @@ def test_other_loggers_get_the_log_too(kind: str, tmp_path: Path) -> None:
     assert kind == "lightning" or "lr:" in (tmp_path / "theirs" / "version_0" / "hparams.yaml").read_text()
     with pytest.raises(ConfigError, match="logger must be"):
         darkit.fit(module, train_loader(), name="other", logger="csv", max_step=5, device="cpu", **settings)
+
+
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "rate": ({}, {"lr": 0.1}),
+    "rate of a schedule": ({"scheduler": "cosine"}, {"lr": 0.1}),
+    "rate of the user's schedule": ({"scheduler": lambda made: ExponentialLR(made, 0.9)}, {"lr": 0.1}),
+    "decay and betas": ({}, {"weight_decay": 0.5, "betas": (0.5, 0.6)}),
+    "a schedule": ({}, {"scheduler": "cosine", "warmup_step": 2}),
+    "no schedule": ({"scheduler": "linear"}, {"scheduler": "constant"}),
+    "a longer schedule": ({"scheduler": "cosine"}, {}),
+    "optimizer": ({}, {"optimizer": "sgd", "resume_overrides": True}),
+    "kernel": ({}, {"fused": True, "resume_overrides": True}),
+}
+
+
+@pytest.mark.few(4)
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_fork_beside_a_callback_trains_with_what_it_changed_as_in_darkits_own_loop(change: str) -> None:
+    before, changed = CHANGES[change]
+    found = []
+    for kind in ("own", "lightnings"):
+        settings: dict[str, Any] = {"loss": cross_entropy, "batch_size": 6, "device": "cpu", "lr": 0.01, "fused": False}
+        settings |= before | ({"callbacks": [stock.LearningRateMonitor()]} if kind == "lightnings" else {})
+        torch.manual_seed(2)
+        darkit.fit(Net(), samples(), name=kind, max_step=5, **settings)
+        module = Net()
+        run = darkit.fit(module, samples(), name=f"{kind}-fork", fork=kind, max_step=9, **settings | changed)
+        found.append((weights(module), run.log()["lr"].to_list(), run.fork["changes"]))
+    (own, *said), (lightnings, *also_said) = found
+    assert same(own, lightnings)
+    assert said == also_said
+
+
+def test_a_resume_beside_a_callback_refuses_another_kernel_or_uses_it() -> None:
+    kernels: list[Any] = []
+
+    class Looking(stock.LearningRateMonitor):
+        def on_train_start(self, trainer: lightning.Trainer, *rest: Any, **named: Any) -> None:
+            kernels.append(bool(trainer.optimizers[0].param_groups[0]["fused"]))
+
+    def fit(max_step: int, **settings: Any) -> None:
+        settings |= {"loss": cross_entropy, "device": "cpu", "name": "run", "max_step": max_step}
+        darkit.fit(Net(), samples(), callbacks=[Looking()], **settings)
+
+    fit(2, fused=True)
+    with pytest.raises(ConfigError, match="other settings: fused True -> False"):
+        fit(4, fused=False, resume=True)
+    fit(3, resume=True)
+    fit(4, fused=False, resume=True, resume_overrides=True)
+    assert kernels == [True, True, False]
+
+
+def test_a_callback_that_sets_rates_itself_refuses_another_rate() -> None:
+    settings: dict[str, Any] = {"loss": cross_entropy, "batch_size": 6, "device": "cpu"}
+    averaging = stock.StochasticWeightAveraging(0.05, device=None)
+    darkit.fit(Net(), samples(), name="run", max_epoch=1, callbacks=[averaging], **settings)
+    with pytest.raises(ConfigError, match="lr cannot change beside the callback StochasticWeightAveraging"):
+        darkit.fit(Net(), samples(), name="fork", fork="run", max_epoch=2, callbacks=[averaging], lr=0.1, **settings)
