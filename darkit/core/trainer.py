@@ -332,6 +332,7 @@ class Trainer(TrainerAttributes):
     def _state_of_loop(self, step: int, boundary: Boundary | None = None) -> dict[str, Any]:
         weights = bare(self.model).state_dict()
         if boundary is not None:  # the next step has begun
+            boundary.check_weights()
             weights.update({key: value for key, value in boundary.buffers().items() if key in weights})
         further = self._further.collect()
         return {

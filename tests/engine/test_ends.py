@@ -12,6 +12,8 @@ from typing import Any
 import lightning
 import pytest
 import torch
+import torchmetrics
+from lightning.pytorch import callbacks as stock
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,6 +23,7 @@ from tests.engine.parts import made, run_names, train, xy
 from tests.engine.resuming import (
     Augmented,
     Continuing,
+    Dropping,
     OwnSampler,
     Shuffled,
     assert_same,
@@ -104,6 +107,77 @@ def test_a_training_that_an_error_interrupted_resumes_exactly(kind: str) -> None
 def test_the_place_of_the_error_makes_no_difference(place: str) -> None:
     straight = run_one(Augmented, "straight", save_step_interval=0)
     assert_same(straight, broken_and_resumed(Augmented, place, 4))
+
+
+class Momentum(Dropping):
+    """Has a second encoder that its forward pass moves towards the first one, as MoCo does."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.slow = nn.Linear(4, 6).requires_grad_(False)
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        slow, fast = self.slow.weight, self.layers[0].weight
+        with torch.no_grad():
+            if self.way == "in place":
+                slow.lerp_(fast, 0.1)
+            elif self.way == "data in place":
+                slow.data.lerp_(fast.data, 0.1)
+            else:
+                slow.data = slow.data.lerp(fast.data, 0.1)
+        distance = (self.slow(batch[0]) - self.layers[0](batch[0])).square().mean()
+        return super().training_step(batch) + distance
+
+
+@pytest.mark.parametrize("loop", ["own", "lightnings"])
+@pytest.mark.parametrize("way", ["in place", "data in place", "data"])
+def test_a_step_whose_weights_the_failed_batch_has_changed_is_not_saved(way: str, loop: str) -> None:
+    further = [stock.LearningRateMonitor()] if loop == "lightnings" else []
+    options: dict[str, Any] = {"model": lambda: Momentum(way), "save_step_interval": 2}
+    straight = run_one(xy, "straight", callbacks=lambda: further, **options)
+    for place, saved in (("end", [2, 4, 5]), ("backward", [2, 4])):
+        with pytest.raises(Fails) as caught:
+            run_one(xy, place, callbacks=lambda place=place: [*further, Breaks(place, 5)], **options)
+        assert [checkpoint.step for checkpoint in darkit.load(place).checkpoints()] == saved
+        noted = any("the weight 'slow.weight' has changed" in note for note in getattr(caught.value, "__notes__", []))
+        assert noted == (place == "backward")
+        resumed = run_one(xy, place, callbacks=lambda: further, resume=True, **options)
+        assert [row["train_loss"] for row in resumed.log().to_dicts()] == straight.log()["train_loss"].to_list()
+
+
+class Measured(Dropping):
+    """Returns what a torchmetrics object inside it has found since the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.all = torchmetrics.MeanMetric(), torchmetrics.CatMetric()
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+        loss = super().training_step(batch)
+        self.mean.update(loss.detach())
+        self.all.update(loss.detach())
+        return {"loss": loss, "mean": self.mean.compute(), "all": self.all.compute().sum()}
+
+
+@pytest.mark.filterwarnings("ignore:No config of")
+def test_torchmetrics_objects_that_the_failed_batch_updated_count_it_once() -> None:
+    options: dict[str, Any] = {"model": Measured, "save_step_interval": 0}
+    straight = run_one(xy, "straight", **options)
+    assert_same(straight, broken_and_resumed(xy, "backward", 5, model=Measured))
+
+
+def test_what_callbacks_change_at_the_end_of_an_epoch_is_saved_by_an_error_in_the_next_one() -> None:
+    class Disturbs(lightning.Callback):
+        def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+            with torch.no_grad():
+                pl_module.module.layers[0].weight += 0.01 * torch.randn(6, 4)
+
+    options: dict[str, Any] = {"save_step_interval": 0}
+    straight = run_one(xy, "straight", callbacks=lambda: [Disturbs()], **options)
+    with pytest.raises(Fails):
+        run_one(xy, "broken", callbacks=lambda: [Disturbs(), Breaks("forward", 4)], **options)
+    assert_same(straight, run_one(xy, "broken", callbacks=lambda: [Disturbs()], resume=True, **options))
 
 
 def test_an_error_after_a_save_in_the_same_epoch_reads_on_from_there() -> None:

@@ -30,9 +30,9 @@ class StepCheckpoint(StepCallback):
     Of a model that is split over processes it is the folder ``iter-<step>-ckpt``, into which each writes its part.
 
     The last completed step is always saved: at the end, and after any exception unless it interrupted the optimizer,
-    the step's loss is not finite, or several processes train, which would have to agree. When the training ends,
-    everything is on the disk. A step saved after an exception can be resumed exactly: generators, buffers and data
-    position are those of the end of the step.
+    the step's loss is not finite, the next batch has changed weights outside of the optimizer, or several processes
+    train, which would have to agree. When the training ends, everything is on the disk. A step saved after an exception
+    can be resumed exactly: generators, buffers, metrics and data position are those of the end of the step.
 
     Args:
         folder: The run directory.
@@ -71,7 +71,7 @@ class StepCheckpoint(StepCallback):
         self.check = check
         self.wanted = -1
         self._saved = self._tried = -1
-        self._stepping_from = -1
+        self._stepping_from = self._recorded = -1
         self._values: Mapping[str, Any] = {}
         self._boundary = Boundary()
         self._checked = True
@@ -86,7 +86,7 @@ class StepCheckpoint(StepCallback):
         """
         super().on_train_start(trainer, pl_module)
         self._saved = self._tried = trainer.global_step
-        self._stepping_from = -1
+        self._stepping_from = self._recorded = -1
         if trainer.is_global_zero or is_sharded(trainer):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._writer = self._given or CheckpointWriter(self.folder, run_id=self.run_id, retention=self.retention)
@@ -108,8 +108,17 @@ class StepCheckpoint(StepCallback):
                 self._checked = True
         if is_due(trainer, step, self.every) or trainer.should_stop or self.wanted == step:
             self.save(trainer, pl_module)
+        self._record(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record what other callbacks have changed at the end of the epoch, which a resume does not repeat."""
+        if self._last_step == trainer.global_step:
+            self._record(trainer, pl_module)
+
+    def _record(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size == 1:  # several processes save nothing after an exception
             self._boundary.record(bare(bare_module(pl_module)), neuron_states(pl_module))
+            self._recorded = self._last_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._saved >= 0 and trainer.global_step != self._saved:  # a step was made, and it is not saved
@@ -157,7 +166,7 @@ class StepCheckpoint(StepCallback):
         reached = step == self._last_step
         if not reached:  # another callback failed before this one, in the same step
             self._values = getattr(pl_module, "outputs", {})
-        self.save(trainer, pl_module, self._boundary if reached else None)
+        self.save(trainer, pl_module, self._boundary if self._recorded == step else None)
 
     def _close(self) -> None:
         writer, self._writer, self._saved = self._writer, None, -1

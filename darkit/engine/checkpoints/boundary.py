@@ -1,4 +1,4 @@
-"""Generators and buffers at the end of the last step, which the next batch already changes."""
+"""Generators, buffers and metrics at the end of the last step, which the next batch already changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from darkit.engine.checkpoints.marks import WeightMarks
 from darkit.engine.device import plain_states
+from darkit.engine.metrics.gathering import copy_states, metrics_of
 from darkit.engine.spiking.states import States
 
 _PYTHON: Any = getattr(random.getstate, "__self__", None)  # the generator behind the functions of `random`
@@ -24,12 +26,13 @@ _STATE = 2500  # bytes of MT19937, numpy's and Python's: 624 words and a positio
 class Boundary:
     """Copies of generators and buffers at the end of every step, to save that step when the next batch fails.
 
-    By then the forward pass has drawn dropout masks and updated running means. Weights, optimizer and schedule change
-    only in the optimizer step and need no copy. Buffers of more than 16 MiB are not copied: `buffers` raises if one has
-    changed.
+    By then the forward pass has drawn dropout masks and updated running means. Optimizer and schedule change only in
+    the optimizer step and need no copy, and neither do weights, unless a model changes some in its forward pass:
+    `check_weights` raises if one has changed. Buffers of more than 16 MiB are not copied: `buffers` raises likewise.
 
     Attributes:
         neuron_states: The hidden state of neurons at the end of the last step, if it is kept.
+        metrics: The states of the module's torchmetrics objects at the end of the last step.
     """
 
     def __init__(self) -> None:
@@ -38,6 +41,8 @@ class Boundary:
         self._places: list[tuple[str, nn.Module, str]] = []
         self._copies: list[Tensor | None] = []
         self._marks: list[tuple[int, int]] = []
+        self._weights: WeightMarks | None = None
+        self._metrics: dict[str, Any] = {}
         self._python: tuple[Any, ...] = ()
         self._python_address = _find_python_state()
         self._python_bytes = b""
@@ -46,6 +51,7 @@ class Boundary:
         self._numpy_bytes = b""
         self._numpy: Any = None
         self.neuron_states: States = {}
+        self.metrics: dict[str, Any] = {}
 
     def record(self, module: nn.Module, neuron_states: States | None = None) -> None:
         """Record the current state.
@@ -62,8 +68,13 @@ class Boundary:
         if module is not self._module:
             self._module, self._places = module, list(_places(module))
             self._copies, self._marks = [None] * len(self._places), [(0, 0)] * len(self._places)
+            self._weights, self._metrics = WeightMarks(module), metrics_of(module)
         if self._places:
             self._record_buffers()
+        if self._weights is not None:
+            self._weights.record()
+        if self._metrics:
+            self.metrics = copy_states(self._metrics)
 
     def generators(self) -> dict[str, Any]:
         """Return the generators' states in the form of `darkit.engine.device.generator_states`."""
@@ -82,6 +93,12 @@ class Boundary:
             elif _mark(part._buffers[key]) != mark:
                 raise ValueError(f"the buffer {name!r} has changed since, and is too large to be kept twice")
         return found
+
+    def check_weights(self) -> None:
+        """Raise `ValueError` if a weight has changed since the end of the step."""
+        changed = self._weights.changed() if self._weights is not None else ""
+        if changed:
+            raise ValueError(f"the weight {changed!r} has changed since the end of the step, before the next one")
 
     def _record_python(self) -> None:
         """Read Python's state only if it may have changed; it takes as long as a small layer."""

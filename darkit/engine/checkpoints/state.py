@@ -42,19 +42,23 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
         state of spiking neurons that is kept from batch to batch.
         With several processes, ``ranks`` has their ``rng``, ``position``, ``metrics`` and ``neuron_states``, in order,
         in the first process, which writes; and ``weight`` what the weights of the next step are relative to.
+
+    Raises:
+        ValueError: Weights or large buffers have changed since the end of the step.
     """
     module = bare(bare_module(pl_module))
     optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
     averages = averages_of(trainer)
     weights = [module.state_dict(), *([averages.state_of(module)] if averages is not None else [])]
     if boundary is not None:
+        boundary.check_weights()
         for part in weights:
             part.update({key: value for key, value in boundary.buffers().items() if key in part})
     mine = {
         "rng": generator_states() if boundary is None else boundary.generators(),
         "position": _position(trainer, pl_module, interrupted=boundary is not None),
     }
-    if metrics := collect_metrics(module):
+    if metrics := collect_metrics(module) if boundary is None else boundary.metrics:
         mine["metrics"] = metrics
     if neurons := neuron_states(pl_module) if boundary is None else boundary.neuron_states:
         mine["neuron_states"] = neurons

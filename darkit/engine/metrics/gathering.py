@@ -153,6 +153,23 @@ def collect_metrics(module: nn.Module) -> dict[str, Any]:
     }
 
 
+def copy_states(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `collect_metrics` does for the result of `metrics_of`, which later updates do not change.
+
+    Tensors in a list are never updated in place, so only the list is copied, which grows in an evaluation.
+    """
+    return {
+        name: {
+            "updates": part._update_count,
+            "state": {
+                key: value.detach().clone() if isinstance(value, Tensor) else _own(value)
+                for key, value in part.metric_state.items()
+            },
+        }
+        for name, part in metrics.items()
+    }
+
+
 def restore_metrics(module: nn.Module, states: Mapping[str, Any]) -> None:
     """Restore the states of a module's torchmetrics objects from a checkpoint."""
     for name, part in metrics_of(module).items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections.abc import Callable, Mapping
@@ -28,7 +27,7 @@ from darkit.engine.lightning_results import (
     restore_results,
 )
 from darkit.engine.metrics.exchange import gathered
-from darkit.engine.metrics.gathering import collect_metrics, metrics_of, restore_metrics
+from darkit.engine.metrics.gathering import copy_states, metrics_of, restore_metrics
 from darkit.engine.native.data import WholeLoader, flat_loaders, has_state, with_used_state
 from darkit.errors import ReproductionWarning
 
@@ -154,7 +153,7 @@ class Moments:
         return [loader for loader in self.train if isinstance(loader, StatefulLoader)]
 
     def _metric_states(self) -> dict[str, Any]:
-        return copy.deepcopy(collect_metrics(self.module)) if self._metrics else {}
+        return copy_states(self._metrics)
 
     def collect(self, trainer: lightning.Trainer, *, interrupted: bool = False) -> dict[str, Any]:
         """Return the content of a checkpoint of the last recorded moment. All processes must call it.
@@ -162,12 +161,16 @@ class Moments:
         Args:
             trainer: The trainer.
             interrupted: Whether an error interrupted the next batch, which has changed generators and buffers.
+
+        Raises:
+            ValueError: It has changed weights or large buffers too.
         """
         moment = self.last
         if moment is None:
             raise AssertionError("nothing was recorded")
         content = dump(trainer, moment.progress)
         if interrupted:
+            self._boundary.check_weights()
             weights = content["state_dict"]
             weights.update({key: value for key, value in self._boundary.buffers().items() if key in weights})
         alone = trainer.world_size == 1

@@ -1,0 +1,99 @@
+"""Whether a module's weights have changed since the end of a step, without a copy of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_SAMPLED = 4  # frozen weights
+_VALUES = 64  # of each
+
+
+class WeightMarks:
+    """Marks of a module's weights at the end of a step, which show a change since.
+
+    torch counts changes in place, but not those of ``.data``, by which many momentum encoders are changed. So the
+    addresses of frozen weights are kept too, and a few values of the largest ones. A change of a trained weight's
+    ``.data`` leaves no trace.
+
+    Args:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._weights: list[Any] = []
+        self._versions: list[int] = []
+        self._addresses: list[int] = []
+        self._find()
+
+    def record(self) -> None:
+        """Mark the weights as they are now."""
+        try:
+            self._weights = [values[key] for _, values, key in self._places]
+            self._versions = [weight._version for weight in self._weights]
+        except (KeyError, AttributeError):  # one was removed
+            self._find()
+            self._versions = [weight._version for weight in self._weights]
+        if self._frozen:
+            self._sample()
+
+    def changed(self) -> str:
+        """Return the name of a weight that has changed since, or empty text."""
+        names = [name for name, _, _ in self._places]
+        now = [values.get(key) for _, values, key in self._places]
+        for name, before, weight, version in zip(names, self._weights, now, self._versions, strict=True):
+            if weight is not before or weight._version != version:
+                return name
+        for index, address in zip(self._frozen, self._addresses, strict=True):
+            if self._weights[index].data_ptr() != address:
+                return names[index]
+        for index, view, kept in zip(self._frozen, self._views, self._kept, strict=False):
+            if not torch.equal(view, kept):
+                return names[index]
+        return ""
+
+    def _find(self) -> None:
+        """Find the weights, and those that are frozen, the largest ones first."""
+        self._places: list[tuple[str, dict[str, Any], str]] = [
+            (f"{prefix}.{key}" if prefix else key, part._parameters, key)
+            for prefix, part in self._module.named_modules()
+            for key, value in part._parameters.items()
+            if value is not None
+        ]
+        self._weights = [values[key] for _, values, key in self._places]
+        frozen = [index for index, weight in enumerate(self._weights) if _is_frozen(weight)]
+        self._frozen = sorted(frozen, key=lambda index: -self._weights[index].numel())
+        self._addresses = []
+        self._views: list[Tensor] = []
+        self._kept: list[Tensor] = []
+
+    def _sample(self) -> None:
+        """Copy some frozen values; the views of them are made anew where a weight has another place in memory."""
+        addresses = [self._weights[index].data_ptr() for index in self._frozen]
+        if addresses == self._addresses:
+            torch._foreach_copy_(self._kept, self._views)
+            return
+        self._addresses = addresses
+        self._views = [_first_values(self._weights[index]) for index in self._frozen[:_SAMPLED]]
+        self._kept = [view.clone() for view in self._views]
+
+
+def _is_frozen(weight: Tensor) -> bool:
+    """Return whether a weight is not trained, and has an address and values."""
+    if weight.requires_grad or weight.layout is not torch.strided or not weight.dim():
+        return False
+    try:
+        return bool(weight.data_ptr())  # none without values, or of a class of its own
+    except (RuntimeError, NotImplementedError, ValueError):
+        return False
+
+
+def _first_values(weight: Tensor) -> Tensor:
+    """Return a view of a weight's first values."""
+    view = weight.detach()
+    while view.dim() > 1:
+        view = view[0]
+    return view[:_VALUES]

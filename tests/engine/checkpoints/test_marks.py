@@ -1,0 +1,117 @@
+"""A weight that has changed since the end of a step is found, whatever changed it, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from darkit.engine.checkpoints.marks import WeightMarks
+
+
+def model() -> nn.Sequential:
+    made = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2), nn.BatchNorm1d(2))
+    made[1].requires_grad_(False)
+    return made
+
+
+def replace(part: nn.Module) -> None:
+    part.weight = nn.Parameter(part.weight.detach().clone())
+
+
+def remove(part: nn.Module) -> None:
+    del part.weight
+
+
+def assign(part: nn.Module) -> None:
+    part.weight.data = part.weight.data * 2
+
+
+def add(part: nn.Module) -> None:
+    part.weight.add_(1)
+
+
+def add_to_data(part: nn.Module) -> None:
+    part.weight.data.add_(1)
+
+
+CHANGES: list[tuple[Callable[[nn.Module], None], int]] = [
+    *((change, index) for change in (replace, remove, add) for index in (0, 1)),
+    *((change, 1) for change in (assign, add_to_data)),  # of a trained weight these leave no trace
+]
+
+
+@pytest.mark.parametrize(("change", "index"), CHANGES)
+def test_every_change_is_found_by_its_name_and_marked_away(change: Callable[[nn.Module], None], index: int) -> None:
+    made = model()
+    marks = WeightMarks(made)
+    for _ in range(3):
+        marks.record()
+        assert marks.changed() == ""
+        with torch.no_grad():
+            change(made[index])
+        assert marks.changed() == f"{index}.weight"
+        if change is remove:
+            made[index].weight = nn.Parameter(torch.zeros(1))
+            assert marks.changed() == f"{index}.weight"
+
+
+def test_a_pass_and_gradients_change_no_weight() -> None:
+    made = model()
+    optimizer = torch.optim.AdamW(made.parameters())
+    marks = WeightMarks(made)
+    for _ in range(3):
+        made(torch.randn(5, 3)).sum().backward()
+        optimizer.step()
+        marks.record()
+        made(torch.randn(5, 3)).sum().backward()
+        optimizer.zero_grad()
+        assert marks.changed() == ""
+    optimizer.step()
+    made(torch.randn(5, 3)).sum().backward()
+    optimizer.step()
+    assert marks.changed() == "0.weight"
+
+
+def test_a_table_that_limits_its_norms_is_found() -> None:
+    made = nn.Embedding(4, 3, max_norm=0.1)
+    marks = WeightMarks(made)
+    marks.record()
+    made(torch.tensor([1, 2]))
+    assert marks.changed() == "weight"
+
+
+def test_weights_without_an_address_are_watched_too() -> None:
+    made = nn.Module()
+    made.dense = nn.Parameter(torch.zeros(2))
+    made.sparse = nn.Parameter(torch.eye(2).to_sparse(), requires_grad=False)
+    marks = WeightMarks(made)
+    marks.record()
+    assert marks.changed() == ""
+    with torch.no_grad():
+        made.sparse.mul_(2)
+    assert marks.changed() == "sparse"
+
+
+def test_weights_that_come_and_go_between_the_steps_are_no_changes() -> None:
+    made = model()
+    marks = WeightMarks(made)
+    marks.record()
+    made[0].original = made[0].weight
+    remove(made[0])
+    marks.record()
+    assert marks.changed() == ""
+    with torch.no_grad():
+        made[0].original.add_(1)
+    assert marks.changed() == "0.original"
+
+
+def test_a_frozen_weight_that_moved_does_not_keep_its_old_memory() -> None:
+    made = model()
+    marks = WeightMarks(made)
+    marks.record()
+    made[1].weight.data = torch.full((2, 4), 7.0)
+    marks.record()
+    assert marks._views[0].data_ptr() == made[1].weight.data_ptr()
