@@ -30,7 +30,8 @@ _KINDS = (
     "a Dataset, a list of samples, a tensor or array, a tuple or dict of them, a DataLoader, a LightningDataModule, or "
     "a dict with 'train' and 'val'"
 )
-_VAL_NAMES = ("val", "valid", "validation", "dev", "eval")  # the third is Hugging Face's
+VALIDATION = ("val", "valid", "validation", "dev", "eval")
+"""Names of validation data in a dict of data; the third is Hugging Face's."""
 _NO_DATASETS = (str, bytes, Tensor, tuple, Mapping)
 
 
@@ -85,7 +86,7 @@ def make_loaders(
             raise DataError(
                 f"A dict of data needs the key 'train' (and optionally 'val'), but has {sorted(map(str, data))}."
             )
-        data, val_data = data["train"], _val_of(data) if val_data is None else val_data
+        data, val_data = data["train"], validation_of(data) if val_data is None else val_data
     if isinstance(data, StatefulLoader):
         return Loaders(data.feed, make_validation(val_data, config), data.feed.loader.dataset)
     if isinstance(data, DataLoader):
@@ -96,16 +97,16 @@ def make_loaders(
     return Loaders(feed, make_validation(val_data, config), dataset)
 
 
-def _val_of(data: Mapping[Any, Any]) -> Any:
+def validation_of(data: Mapping[Any, Any]) -> Any:
     """Return the validation data of a dict.
 
     Raises:
         DataError: Several keys have validation data.
     """
-    names = [name for name in _VAL_NAMES if data.get(name) is not None]
+    names = [name for name in VALIDATION if data.get(name) is not None]
     if len(names) > 1:
         raise DataError(f"The data has validation data under {' and '.join(map(repr, names))}: keep one of them.")
-    unused = sorted(str(name) for name in data if name not in ("train", *_VAL_NAMES))
+    unused = sorted(str(name) for name in data if name not in ("train", *VALIDATION))
     if unused and not names:
         logger.warning(
             "The data has no 'val' or 'validation', and %s is not used, so the run has no validation. Give val_data to "

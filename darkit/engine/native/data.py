@@ -16,13 +16,13 @@ from darkit.engine.data.adopt import adopt
 from darkit.engine.data.feed import Feed
 from darkit.engine.data.fingerprint import describe_data
 from darkit.engine.data.fits import small_batch
-from darkit.engine.data.loaders import Loaders, make_loaders, make_validation
+from darkit.engine.data.loaders import VALIDATION, Loaders, make_loaders, make_validation, validation_of
 from darkit.engine.data.ranks import divide, ends_together, refuse_repeated
 from darkit.engine.data.shards import shards_of
 from darkit.engine.data.stateful import StatefulLoader
 from darkit.engine.log.progress import announce
 from darkit.engine.processes import process_group
-from darkit.errors import DataError
+from darkit.errors import DataError, listing
 
 
 class NativeData:
@@ -53,8 +53,8 @@ class NativeData:
         if isinstance(data, Mapping) and "train" in data and not isinstance(data["train"], DataLoader):
             self.loaders = make_loaders(data, val_data, config)
         elif isinstance(data, Mapping) and "train" in data:
-            others = [key for key in data if key != "train"]
-            data, val_data = data["train"], data[others[0]] if val_data is None and len(others) == 1 else val_data
+            _refuse_unknown(data)
+            data, val_data = data["train"], validation_of(data) if val_data is None else val_data
         if self.loaders is None and not _is_for_lightning(data):
             self.loaders = make_loaders(data, None if _is_for_lightning(val_data) else val_data, config)
         if self.loaders is None:
@@ -198,6 +198,16 @@ def with_used_state(loader: Any, ahead: Callable[[], int]) -> Any:
     except (TypeError, NotImplementedError):
         return loader if isinstance(loader, UnsizedLoader) else UnsizedLoader(loader, ahead)
     return loader
+
+
+def _refuse_unknown(data: Mapping[Any, Any]) -> None:
+    """Refuse loaders beside ``train`` under names that say nothing. Raises `DataError`."""
+    unknown = [str(name) for name in data if name not in ("train", "test", *VALIDATION)]
+    if unknown:
+        raise DataError(
+            f"The data has 'train' and {listing(list(map(repr, unknown)))}: name validation data 'val', or give "
+            "several training loaders as a CombinedLoader and the validation data as val_data."
+        )
 
 
 def _is_for_lightning(data: Any) -> bool:
