@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 from darkit.engine.callbacks.base import EveryStepCallback, agreement_of, check_interval, is_due, log_values, own_values
 from darkit.engine.log.media import media_of, split
 from darkit.engine.log.rows import RowStream
+from darkit.engine.log.values import snapshot
 from darkit.engine.metrics.exchange import RowBlock
 from darkit.runs import files
 from darkit.runs.log import CsvLog
@@ -59,7 +61,7 @@ class StepLog(EveryStepCallback):
 
     def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         values = log_values(trainer, outputs)
-        is_logged = "val_loss" in values or is_due(trainer, step, self.every)
+        is_logged = is_due(trainer, step, self.every) or _has_evaluation(outputs)
         if trainer.world_size > 1:
             self._of_several(trainer, pl_module, outputs, values, step, is_logged)
         elif is_logged:
@@ -87,7 +89,7 @@ class StepLog(EveryStepCallback):
         is_logged: bool,
     ) -> None:
         own = own_values(pl_module, values)
-        row = self._row(trainer, values, step)
+        row = self._row(trainer, values, step, averaged=own)
 
         def put(averaged: dict[str, Any]) -> None:
             outputs.update({name: averaged[name] for name in own if name in outputs})  # for a checkpoint's metrics
@@ -101,8 +103,13 @@ class StepLog(EveryStepCallback):
         if len(self._block) >= _MOST_ROWS if agreement is None else agreement.ends_block:
             self.exchange()
 
-    def _row(self, trainer: Trainer, values: dict[str, Any], step: int) -> dict[str, Any]:
+    def _row(
+        self, trainer: Trainer, values: dict[str, Any], step: int, averaged: Collection[str] = ()
+    ) -> dict[str, Any]:
         clock = {"step": step, "epoch": trainer.current_epoch, "time": time.time(), "lr": self._rate}
+        for name, value in values.items():
+            if isinstance(value, Tensor) and name != "train_loss" and name not in averaged:
+                values = values | {name: snapshot(name, value)}  # a parameter or a buffer changes before it is read
         return clock | values | clock  # a step's output does not set the clock
 
     def _put(self, row: dict[str, Any]) -> None:
@@ -128,3 +135,8 @@ class StepLog(EveryStepCallback):
         if (count := self._block.give_up()) and self._stream is not None:
             exception.add_note(f"The last {count} rows of the log have the values of the first process alone.")
         self.on_train_end(trainer, pl_module)
+
+
+def _has_evaluation(outputs: Any) -> bool:
+    """Return whether an evaluation has added something to the outputs of a step."""
+    return isinstance(outputs, Mapping) and any(str(name).startswith("val_") for name in outputs)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import lightning
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -283,7 +284,8 @@ class Recording:
     def _note_step(self, optimizer: Optimizer, *arguments: Any) -> None:
         """Count a step of any optimizer, and record the rate of the first one that steps for a step."""
         if not self._direct_steps:
-            self.moments.rate = next((group.get("lr") for group in optimizer.param_groups), None)
+            rate = next((group.get("lr") for group in optimizer.param_groups), None)
+            self.moments.rate = rate.clone() if isinstance(rate, Tensor) else rate
         self._direct_steps += 1
 
     def _before_step(self, trainer: lightning.Trainer) -> None:
@@ -332,9 +334,10 @@ class Recording:
 
     def _write_row(self, trainer: lightning.Trainer, step: int) -> None:
         values, self.pending, self._is_told = self.pending, {}, False
-        numbers = {key: number_of(key, value) for key, value in values.items()}
+        numbers = {key: _settled(number_of(key, value)) for key, value in values.items()}
         if self.session.stream is not None:
             clock = {"step": step, "epoch": self._epoch, "time": time.time(), "lr": self.moments.rate}
+            values = {key: value if numbers[key] is None else numbers[key] for key, value in values.items()}
             values = {key: value for key, value in values.items() if value is not None}
             row = clock | values | {key: clock[key] for key in ("step", "epoch", "time")}  # a module may log its lr
             columns = self.session.stream.log.columns
@@ -389,3 +392,8 @@ class Recording:
         if self.pending and fresh:
             self._write_row(trainer, moment.step)
         self._save(trainer, interrupted=not fresh)
+
+
+def _settled(number: Any) -> Any:
+    """Return a number as it is now: a module may return a parameter or a buffer, which the next step changes."""
+    return number.item() if isinstance(number, Tensor) else number

@@ -58,6 +58,23 @@ def test_rows_come_every_so_many_steps_and_where_it_was_evaluated_and_at_the_end
     assert read_log(folder / "train_log.csv")["step"].to_list() == [3, 4, 6, 8, 9, 10]
 
 
+def test_an_evaluation_without_a_loss_is_logged_too() -> None:
+    class Counts(LossMLP):
+        def validation_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
+            return {"said": darkit.Text("looked")} if self.only_media else {"accuracy": 0.5}
+
+    settings: dict[str, Any] = {"eval_step_interval": 2, "log_step_interval": 5, "max_step": 6}
+    for only_media in (False, True):
+        model = made(Counts)
+        model.only_media = only_media
+        run = train(model, xy(), xy(), **settings)
+        assert run.log()["step"].to_list() == [2, 4, 5, 6]
+        if only_media:
+            assert [(one.key, one.step) for one in read_media(run.path)] == [("val_said", step) for step in (2, 4, 6)]
+        else:
+            assert run.log()["val_accuracy"].to_list() == [0.5, 0.5, None, 0.5]
+
+
 def test_the_last_step_of_the_last_epoch_is_logged_though_only_epochs_are_planned(folder: Path) -> None:
     stock_fit(Foreign(), StepLog(folder, 3), max_epochs=2)
     assert read_log(folder / "train_log.csv")["step"].to_list() == [3, 6, 8]
@@ -93,6 +110,16 @@ def test_accumulated_batches_are_logged_as_their_mean() -> None:
 def test_values_from_a_step_are_those_of_that_step_even_if_the_model_changes_them_in_place() -> None:
     run = train(made(CountingMLP), xy(), max_step=200, eval_step_interval=0)
     assert run.log()["calls"].to_list() == list(range(1, 201))
+
+
+def test_a_buffer_that_a_callback_adds_is_logged_as_it_was_at_the_step() -> None:
+    class Adds(lightning.Callback):
+        def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, *rest: Any) -> None:
+            outputs["live"] = pl_module.module.calls
+            outputs["row"] = pl_module.module.calls.reshape(1)
+
+    run = train(made(CountingMLP), xy(), max_step=200, eval_step_interval=0, callbacks=[Adds()])
+    assert run.log()["live"].to_list() == run.log()["row"].to_list() == list(range(1, 201))
 
 
 def test_a_value_that_first_comes_later_is_a_column_all_the_same() -> None:

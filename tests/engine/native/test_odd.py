@@ -177,3 +177,27 @@ def test_what_a_module_does_at_the_end_of_the_training_is_in_the_run() -> None:
         content = torch.load(run.latest_checkpoint().path, weights_only=True)
         assert same(content["state_dict"], weights(module))
         assert run.log()["last_word"].drop_nulls().to_list() == [1.0]
+
+
+class Live(Base):
+    """Returns a buffer that it changes in place, and steps with a rate in a tensor that its schedule changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.calls += 1
+        return {"loss": self.loss(batch), "calls": self.calls, "row": self.calls.reshape(1)}
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), lr=torch.tensor(1.0), capturable=False, foreach=False)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (step + 1))
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def test_a_row_has_the_values_of_its_step_although_the_module_changes_them_in_place() -> None:
+    fitted(Live, "run", max_epochs=20)
+    log = darkit.load("run").log()
+    assert log["calls"].to_list() == log["row"].to_list() == log["step"].to_list()
+    assert log["lr"].to_list() == pytest.approx([1.0 / step for step in log["step"].to_list()])
