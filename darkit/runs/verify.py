@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickletools
 import struct
@@ -20,6 +21,9 @@ from darkit.runs.sharded import INDEX, find_folder_damage, sha256_of
 _GREEDY = {"builtins bytearray": "builtins.bytearray", "__builtin__ bytearray": "builtins.bytearray"}
 _END = struct.Struct("<4s4H2LH")  # the end record of a zip: signature, disks, counts of entries, place, comment
 _MORE_ENTRIES = 0xFFFF  # the count of an archive with more entries than the field holds
+_OF_MACHINE = frozenset(  # errors that say nothing about a file's content: it may be intact
+    (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT)
+)
 _FOLDER = 0x10  # the attribute of MS-DOS, in an entry of an archive
 
 
@@ -32,17 +36,32 @@ def find_problem(checkpoint: Checkpoint) -> str:
     return find_damage(checkpoint) or find_form_problem(checkpoint)
 
 
-def find_damage(checkpoint: Checkpoint, sha256: Callable[[Path], str] = sha256_of) -> str:
+def find_damage(checkpoint: Checkpoint, sha256: Callable[[Path], str] = sha256_of, *, raises: bool = False) -> str:
     """Compare the bytes of a checkpoint with its manifest and say what differs, or nothing; without one, nothing.
 
-    ``sha256`` is called with the path of a file and returns its digest.
+    Args:
+        checkpoint: The checkpoint.
+        sha256: Called with the path of a file; returns its digest.
+        raises: Whether to raise an error of the machine (`error_of_machine`) instead of describing it.
     """
-    return checkpoint.problem or _problem_of_reading(lambda: _find_damage(checkpoint, sha256))
+    return checkpoint.problem or _problem_of_reading(lambda: _find_damage(checkpoint, sha256), raises)
 
 
-def find_form_problem(checkpoint: Checkpoint) -> str:
-    """Say why the archives of a checkpoint must not be loaded, or nothing. Only without a manifest all is read."""
-    return checkpoint.problem or _problem_of_reading(lambda: _find_form_problem(checkpoint))
+def find_form_problem(checkpoint: Checkpoint, *, raises: bool = False) -> str:
+    """Say why the archives of a checkpoint must not be loaded, or nothing. Only without a manifest all is read.
+
+    ``raises`` is as for `find_damage`.
+    """
+    return checkpoint.problem or _problem_of_reading(lambda: _find_form_problem(checkpoint), raises)
+
+
+def error_of_machine(error: BaseException | None) -> OSError | None:
+    """Return the error behind one that says nothing about a file's content, such as too many open files; or None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OF_MACHINE:
+            return error
+        error = error.__cause__
+    return None
 
 
 def _find_damage(checkpoint: Checkpoint, sha256: Callable[[Path], str]) -> str:
@@ -63,15 +82,15 @@ def _find_form_problem(checkpoint: Checkpoint) -> str:
     return ""
 
 
-def _problem_of_reading(find: Callable[[], str]) -> str:
+def _problem_of_reading(find: Callable[[], str], raises: bool) -> str:
     try:
         return find()
     except FileNotFoundError:
         return "it is gone"
-    except UnreadableError as error:
-        return f"it cannot be read ({error.reason})"
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
+    except (UnreadableError, OSError) as error:
+        if raises and (cause := error_of_machine(error)) is not None:
+            raise cause from error
+        return f"it cannot be read ({error.reason if isinstance(error, UnreadableError) else error.strerror})"
 
 
 def find_archive_problem(path: Path, *, read: bool = False) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -15,17 +17,20 @@ from darkit.engine.checkpoints.archive import write_archive
 from darkit.engine.checkpoints.hashed import hashed
 from darkit.engine.checkpoints.savable import refuse_unreadable
 from darkit.engine.checkpoints.snapshot import with_arrays
-from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError
+from darkit.engine.steps.loss import is_out_of_memory
+from darkit.errors import CheckpointCorruptError, CheckpointNotFoundError, OutOfMemoryError, StorageError
 from darkit.runs import files
 from darkit.runs.checkpoints import (
     Checkpoint,
     candidates,
     checkpoint_path,
     find_checkpoint,
+    list_checkpoints,
     manifest_path,
     tell_skipped,
 )
-from darkit.runs.verify import find_damage, find_form_problem
+from darkit.runs.safe import UnreadableError, open_regular
+from darkit.runs.verify import error_of_machine, find_damage, find_form_problem
 
 logger = logging.getLogger(__name__)
 _ATTEMPTS = 100  # to read the latest checkpoint while a training deletes old ones
@@ -94,14 +99,29 @@ def read_checkpoint(checkpoint: Checkpoint, device: Any = "cpu") -> dict[str, An
 
     Raises:
         CheckpointCorruptError: The file does not match its manifest, or is not a checkpoint.
+        OutOfMemoryError: There is too little memory for it.
+        StorageError: The machine refuses to read it, and says nothing about its content.
     """
-    if problem := find_form_problem(checkpoint):
-        raise _damaged(checkpoint, find_damage(checkpoint) or problem)
+    try:
+        return _read_checkpoint(checkpoint, device)
+    except Exception as error:
+        if (cause := error_of_machine(error)) is None:
+            raise
+        raise StorageError(cause.errno, _not_now(checkpoint, str(cause.strerror))) from error
+
+
+def _read_checkpoint(checkpoint: Checkpoint, device: Any) -> dict[str, Any]:
+    if problem := find_form_problem(checkpoint, raises=True):
+        raise _damaged(checkpoint, find_damage(checkpoint, raises=True) or problem)
     try:
         content, problem = _read_folder(checkpoint, device) if checkpoint.is_folder else _read_file(checkpoint, device)
     except Exception as error:
-        if problem := find_damage(checkpoint):
+        if isinstance(error, torch.OutOfMemoryError) or error_of_machine(error) is not None:
+            raise
+        if problem := find_damage(checkpoint, raises=True):
             raise _damaged(checkpoint, problem) from error
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(_not_now(checkpoint, "not enough memory")) from error
         if isinstance(error, CheckpointCorruptError):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -119,10 +139,11 @@ def read_checkpoint(checkpoint: Checkpoint, device: Any = "cpu") -> dict[str, An
 def _read_file(checkpoint: Checkpoint, device: Any) -> tuple[Any, str]:
     """Return the content of a file, and how its bytes differ from its manifest."""
     if not checkpoint.sha256:
-        return torch.load(checkpoint.path, map_location=device, weights_only=True), find_damage(checkpoint)
+        content = torch.load(checkpoint.path, map_location=device, weights_only=True)
+        return content, find_damage(checkpoint, raises=True)
     with hashed(checkpoint.path) as file:
         content = torch.load(cast(IO[bytes], file), map_location=device, weights_only=True)
-        return content, find_damage(checkpoint, lambda path: file.sha256())
+        return content, find_damage(checkpoint, lambda path: file.sha256(), raises=True)
 
 
 def _read_folder(checkpoint: Checkpoint, device: Any) -> tuple[Any, str]:
@@ -130,12 +151,19 @@ def _read_folder(checkpoint: Checkpoint, device: Any) -> tuple[Any, str]:
     from darkit.engine.checkpoints.sharded_reader import read_sharded  # slow to load, and most are files
 
     with ThreadPoolExecutor(1, thread_name_prefix="darkit-verify") as threads:
-        damage = threads.submit(find_damage, checkpoint)
+        damage = threads.submit(find_damage, checkpoint, raises=True)
         return read_sharded(checkpoint, device), damage.result()
 
 
 def _damaged(checkpoint: Checkpoint, problem: str) -> CheckpointCorruptError:
     return CheckpointCorruptError(f"The checkpoint {checkpoint.path} is damaged: {problem}.")
+
+
+def _not_now(checkpoint: Checkpoint, reason: str) -> str:
+    return (
+        f"The checkpoint {checkpoint.path} may be intact, but this machine cannot read it now: {reason}. Try again, or "
+        "name another checkpoint."
+    )
 
 
 def read_run_checkpoint(folder: Path, wanted: str | int | None = None) -> tuple[Checkpoint, dict[str, Any]]:
@@ -149,6 +177,8 @@ def read_run_checkpoint(folder: Path, wanted: str | int | None = None) -> tuple[
     Raises:
         CheckpointNotFoundError: The run has no checkpoint, or none of that name.
         CheckpointCorruptError: The named checkpoint is damaged, or all of them are.
+        OutOfMemoryError: As `read_checkpoint`; another checkpoint is not used then.
+        StorageError: Likewise.
     """
     if wanted not in (None, "latest"):
         checkpoint = find_checkpoint(folder, wanted)
@@ -175,6 +205,7 @@ def read_run_checkpoint(folder: Path, wanted: str | int | None = None) -> tuple[
 
 def _read_latest(folder: Path) -> tuple[Checkpoint, dict[str, Any]] | None:
     """Read the latest intact checkpoint; None if it was deleted in the meantime, as with keep_last=1."""
+    _refuse_unknown(folder)
     skipped: list[tuple[Checkpoint, CheckpointCorruptError]] = []
     for checkpoint in candidates(folder):
         try:
@@ -194,3 +225,24 @@ def _read_latest(folder: Path) -> tuple[Checkpoint, dict[str, Any]] | None:
         raise CheckpointCorruptError(f"No checkpoint of the run {folder.name!r} is intact. {damage}") from damage
     find_checkpoint(folder)  # raises CheckpointNotFoundError
     return None
+
+
+def _refuse_unknown(folder: Path) -> None:
+    """Refuse to pass over checkpoints that this machine cannot list, or whose manifest it cannot read, now.
+
+    Raises:
+        StorageError: It cannot.
+    """
+    with files.storage_errors(f"list the checkpoints in {folder}"), suppress(FileNotFoundError, NotADirectoryError):
+        os.scandir(folder).close()
+    for checkpoint in list_checkpoints(folder)[::-1]:
+        if checkpoint.verified:
+            return
+        try:
+            with open_regular(manifest_path(checkpoint.path)):
+                pass
+        except FileNotFoundError:
+            continue
+        except UnreadableError as error:
+            if (cause := error_of_machine(error)) is not None:
+                raise StorageError(cause.errno, _not_now(checkpoint, f"its manifest, {cause.strerror}")) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -29,6 +30,7 @@ from darkit.errors import (
     CheckpointMismatchError,
     CheckpointNotFoundError,
     CheckpointUnreadableError,
+    OutOfMemoryError,
     StorageError,
 )
 from darkit.runs import files
@@ -166,6 +168,68 @@ def _with_limit(folder: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_checkpoint_that_memory_is_too_short_for_is_not_taken_for_damaged_and_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        write(tmp_path, step)
+    original, left = torch.load, [1]
+
+    def load(*arguments: Any, **settings: Any) -> Any:
+        if left:
+            left.pop()
+            torch.empty(1 << 55, dtype=torch.uint8)
+        return original(*arguments, **settings)
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(OutOfMemoryError, match=r"iter-2-ckpt\.pth may be intact.*not enough memory"):
+        read_run_checkpoint(tmp_path)
+    assert read_run_checkpoint(tmp_path)[0].step == 2
+    path, left[:] = find_checkpoint(tmp_path, 2).path, [1]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert read_run_checkpoint(tmp_path)[0].step == 1, "it is damaged as well"
+
+
+@pytest.mark.parametrize("without_manifest", [False, True])
+def test_a_checkpoint_that_cannot_be_opened_now_is_not_passed_over(tmp_path: Path, without_manifest: bool) -> None:
+    for step in (1, 2):
+        write(tmp_path, step)
+    if without_manifest:
+        manifest_path(find_checkpoint(tmp_path, 2).path).unlink()
+    checkpoint = find_checkpoint(tmp_path, 2)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    caught: list[str] = []
+    read_run_checkpoint(tmp_path)  # imports what it needs
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        for read in (lambda: read_run_checkpoint(tmp_path), lambda: read_checkpoint(checkpoint)):
+            with pytest.raises(StorageError) as error:
+                read()
+            caught.append(str(error.value))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert "Cannot list the checkpoints" in caught[0]
+    assert "iter-2-ckpt.pth may be intact" in caught[1]
+    assert all("Too many open files" in text for text in caught)
+
+
+def test_a_checkpoint_whose_manifest_cannot_be_read_now_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        write(tmp_path, step)
+    original = os.open
+
+    def refuse(path: Any, *arguments: Any, **settings: Any) -> int:
+        if str(path).endswith("iter-2-ckpt.json"):
+            raise PermissionError(errno.EACCES, "Permission denied")  # the superuser may read everything
+        return original(path, *arguments, **settings)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(StorageError, match=r"iter-2-ckpt\.pth may be intact.*its manifest, Permission denied"):
+        read_run_checkpoint(tmp_path)
 
 
 @pytest.fixture(scope="module")
