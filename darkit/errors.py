@@ -166,7 +166,7 @@ class ServerError(DarkitError, OSError):
 def first_error(error: BaseException | None, late: BaseException, what: str) -> BaseException:
     """Return the first of two errors, with a note that ``what`` failed later if the second one says something else."""
     if error is not None and str(late) != str(error):
-        error.add_note(f"The {what} could not be completed either: {late}")
+        error.add_note(f"The {what} could not be completed either: {str(late) or type(late).__name__}")
     return late if error is None else error
 
 

@@ -327,7 +327,7 @@ class ActiveRun(CountsSteps):
             late: Exception | None = None
             try:
                 if self._rows is not None:
-                    self._rows.put()
+                    self._rows.put(raises=False)  # the log raises it when it is closed
             except Exception as failure:
                 late = failure
             self._closed, self._content = True, {}

@@ -87,11 +87,11 @@ class LoopRows:
         self.row = row = {"step": step, "time": time.time()}
         return row
 
-    def put(self) -> None:
-        """Hand the row over. Raises an earlier error of the log's thread."""
-        row, self.row = self.row, None
-        if row is not None:
-            self._stream.put_checked(row)
+    def put(self, *, raises: bool = True) -> None:
+        """Hand the row over; if it ``raises`` an earlier error of the log's thread, keep it for the next call."""
+        if self.row is not None:
+            self._stream.put_checked(self.row, raises=raises)
+            self.row = None
 
     def flush(self) -> None:
         """Wait until all rows that were handed over are written. Raises `StorageError`."""
@@ -125,7 +125,7 @@ class LoopRows:
                 self.touched, self._idle_since = False, now
             elif now - self._idle_since > _IDLE:
                 self._written = {**self._written, **self.row}
-                self.put()
+                self.put(raises=False)  # it is the loop that must hear of an error
 
 
 def metrics_of(values: Mapping[str, Any]) -> dict[str, float]:

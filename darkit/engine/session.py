@@ -335,7 +335,7 @@ class Session:
                         forget_stop(self.folder)
                     elif part is not None:
                         part.close()
-                except Exception as late:
+                except BaseException as late:  # also an interrupt: the other parts have threads that write on
                     failure = first_error(failure, late, name)
             if failure is not None and error is None:
                 raise failure

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 import darkit
-from darkit.errors import LogError
+from darkit.errors import LogError, StorageError
+from darkit.runs.log import CsvLog
 from tests.core.parts import rows
 
 
@@ -51,6 +52,43 @@ def test_a_row_is_readable_although_its_step_goes_on_for_long(monkeypatch: pytes
         run.save(step=1)
     assert rows("mine") == [{"step": 1, "loss": 1.0, "val_loss": None}, {"step": 1, "loss": None, "val_loss": 2.0}]
     assert darkit.load("mine").checkpoints()[0].metrics == {"loss": 1.0, "val_loss": 2.0}
+
+
+def test_a_loop_that_continues_after_a_full_disk_loses_no_row_and_is_logged_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original, full = CsvLog.append, [True]
+
+    def append(log: CsvLog, rows: Any) -> None:
+        if full:
+            raise StorageError(28, "no space")
+        original(log, rows)
+
+    monkeypatch.setattr(CsvLog, "append", append)
+    refused: list[int] = []
+    step = 0
+
+    def log() -> None:
+        nonlocal step
+        step += 1
+        try:
+            run.log({"loss": float(step)}, step=step)
+        except StorageError:
+            refused.append(step)
+
+    with darkit.start_run("mine") as run:
+        deadline = time.monotonic() + 60
+        while not refused:
+            log()
+            assert time.monotonic() < deadline
+        full.clear()
+        log()
+        log()
+        expected = [one for one in range(1, step + 1) if one not in refused]
+        while darkit.load("mine").log()["step"].to_list() != expected[:-1]:
+            assert time.monotonic() < deadline
+    assert darkit.load("mine").log()["step"].to_list() == expected
+    assert len(refused) == 1, "it is said once"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,47 @@ def test_a_signal_while_the_end_is_being_written_does_not_cut_it_off(home: Path)
         assert line_of(process) == "Stopped by SIGTERM."
         assert process.wait(60) == 143
     assert (darkit.load("a").status, darkit.load("a").details.step) == ("finished", 10)
+
+
+@pytest.mark.parametrize("part", ["checkpoint", "sink"])
+def test_an_interrupt_while_one_part_is_closed_closes_the_others(part: str) -> None:
+    class Interrupted:
+        def write(self, rows: Any) -> None:
+            pass
+
+        def close(self) -> None:
+            raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    session = opened()
+    assert session.stream is not None
+    assert session.writer is not None
+    if part == "sink":
+        session.stream.add([Interrupted()])
+    else:
+        session.writer.close = Interrupted().close  # type: ignore[method-assign]
+    session.step = 10
+    session.stream.put({"step": 10, "train_loss": 0.5})
+    with pytest.raises(KeyboardInterrupt):
+        session.end()
+    run = Run(session.folder)
+    assert (run.status, run.details.reason) == ("stopped", "Interrupted from the keyboard.")
+    assert run.log()["step"].to_list() == [10]
+    assert not is_locked(run.path)
+    left = {thread.name for thread in set(threading.enumerate()) - before}
+    assert not left & {"darkit-log", "darkit-status"}
+
+
+def test_an_interrupt_after_an_error_is_a_note_on_it() -> None:
+    session = opened()
+    assert session.writer is not None
+    session.writer.close = lambda: signal.raise_signal(signal.SIGINT)  # type: ignore[method-assign]
+    session.step = 3
+    error = ZeroDivisionError("mine")
+    with pytest.raises(ZeroDivisionError), session:
+        raise error
+    assert error.__notes__ == ["The checkpoint could not be completed either: KeyboardInterrupt"]
+    assert Run(session.folder).details.reason == "ZeroDivisionError: mine"
 
 
 def test_a_run_keeps_the_versions_of_all_packages_and_a_resumed_one_those_that_differ(home: Path) -> None:

@@ -38,7 +38,7 @@ class Sink(Protocol):
 class RowStream:
     """Pass rows from the training thread to the log and to sinks, at most half a second late.
 
-    An error in the thread is raised by the next call of any method.
+    An error in the thread is raised by the next call of any method, once; the thread tries again.
 
     Args:
         log: The CSV log; media go into its folder.
@@ -92,9 +92,12 @@ class RowStream:
                 number_of(name, value)
         self._queue(row)
 
-    def put_checked(self, row: dict[str, Any]) -> None:
-        """Queue a row whose columns and values the caller has checked. Raises an error of the thread."""
-        if self._error is not None:
+    def put_checked(self, row: dict[str, Any], *, raises: bool = True) -> None:
+        """Queue a row whose columns and values the caller has checked.
+
+        If it ``raises`` an error of the thread, the row is not queued.
+        """
+        if raises and self._error is not None:
             self._raise()
         if not self._forked:
             self._queue(row)
@@ -115,9 +118,9 @@ class RowStream:
             self.flush()
 
     def _queue(self, row: dict[str, Any]) -> None:
-        self._rows.append(row)
-        if len(self._rows) > _MOST_WAITING:
+        if len(self._rows) >= _MOST_WAITING:
             self.flush()
+        self._rows.append(row)
 
     def flush(self) -> None:
         """Write all queued rows and call the watches."""
@@ -131,23 +134,24 @@ class RowStream:
             return
         self._closed = True
         self._ended.set()
-        self._thread.join()
-        failure, self._error = self._error, None
-        for end in (self._write, *(sink.close for sink in self._sinks)):
+        failure: BaseException | None = None
+        for end in (self._thread.join, self._raise, self._write, *(sink.close for sink in self._sinks)):
             try:
                 end()
-            except Exception as error:
+            except BaseException as error:
                 failure = first_error(failure, error, "log")
         if failure is not None:
             raise failure
 
     def _work(self) -> None:
+        told = ""
         while not self._ended.wait(_INTERVAL):
             try:
                 self._write()
+                told = ""
             except BaseException as error:
-                self._error = error
-                return
+                if repr(error) != told:
+                    told, self._error = repr(error), error
 
     def _write(self) -> None:
         self._check()

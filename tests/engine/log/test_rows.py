@@ -165,6 +165,26 @@ def test_an_error_of_a_watch_in_the_thread_is_raised_by_the_next_row_and_no_row_
     assert sink.closed == 1
 
 
+def test_the_thread_writes_on_after_an_error(log: CsvLog) -> None:
+    sink = Collector()
+    stream = RowStream(log, [sink])
+    sink.error = OSError("no space")
+    stream.put({"step": 1})
+
+    def refused() -> bool:
+        try:
+            stream.put({"step": 2})
+        except OSError:
+            return True
+        return False
+
+    wait_for(refused)
+    sink.error = None
+    stream.put({"step": 3})
+    wait_for(lambda: steps(log)[-1:] == [3])
+    stream.close()
+
+
 def test_an_error_that_nobody_met_is_raised_by_close_and_everything_else_still_ends(log: CsvLog) -> None:
     bad, good = Collector(), Collector()
     bad.error = OSError("no space")
