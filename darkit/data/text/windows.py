@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -54,6 +55,35 @@ class TokenRow:
     def document(self, index: int) -> Any:
         """Return the ids of a document as an array."""
         return self.tokens(int(self.bounds[index]), int(self.bounds[index + 1]))
+
+
+class ArrayRow:
+    """An array of ids as one row of tokens; one of `numpy.memmap` stays on the disk.
+
+    Args:
+        ids: Whole numbers (tokens).
+
+    Attributes:
+        vocabulary: Vocabulary size: the largest id plus one, for which all are read once.
+    """
+
+    def __init__(self, ids: NDArray[Any]) -> None:
+        self._row = numpy.asarray(ids)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    @functools.cached_property
+    def vocabulary(self) -> int:
+        return int(self._row.max()) + 1 if len(self._row) else 0
+
+    def tokens(self, first: int, end: int) -> Any:
+        """Return ids (end - first) as an array."""
+        return self._row[first:end]
+
+    def windows(self, firsts: Sequence[int], size: int) -> NDArray[numpy.int64]:
+        """Return the ids of windows (windows, size), given their first places."""
+        return gather_windows(self._row, firsts, size)
 
 
 class Pieces:
@@ -112,7 +142,7 @@ class _Windows(Dataset[Any]):
     task = "causal"
 
     def __init__(self, tokens: Any, length: int, named: bool, facts: Mapping[str, Any] | None) -> None:
-        self.tokens = tokens
+        self.tokens = as_row(tokens)
         self.length = self.context_length = length
         self.named = named
         self.size = window_size(length, named)
@@ -128,7 +158,8 @@ class TokenWindows(_Windows):
     """Fixed windows over a row of tokens, each token but the first a target exactly once.
 
     Args:
-        tokens: Ids (tokens), or a store of tokens, whose documents are packed one after the other.
+        tokens: Ids (tokens) as a tensor or an array, such as a `numpy.memmap`; or a store of tokens, whose documents
+            are packed one after the other.
         length: Tokens per window.
         pad: Padding of the last window, without targets (-100); None drops an incomplete window.
         named: Make a sample ``{"input_ids", "labels"}`` with the same ids in both, for transformers' models, instead of
@@ -136,7 +167,8 @@ class TokenWindows(_Windows):
         facts: Data facts for ``run.json``.
 
     Raises:
-        DataError: The length is below 1 (2 with ``named``), or there are too few tokens for one window.
+        DataError: The tokens are of another kind, the length is below 1 (2 with ``named``), or there are too few tokens
+            for one window.
     """
 
     def __init__(
@@ -194,7 +226,7 @@ class DocumentWindows(_Windows):
         facts: Data facts for ``run.json``.
 
     Raises:
-        DataError: The length is below 1 (2 with ``named``), or no document has two tokens.
+        DataError: There are no documents, the length is below 1 (2 with ``named``), or no document has two tokens.
     """
 
     def __init__(
@@ -209,6 +241,11 @@ class DocumentWindows(_Windows):
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(tokens, length, named, facts)
+        if not hasattr(self.tokens, "bounds"):
+            raise DataError(
+                f"DocumentWindows needs documents, as TokenRow has, and not one row of ids, a {type(tokens).__name__}: "
+                "give TokenRow(documents), or use TokenWindows."
+            )
         self.pieces = Pieces(tokens, self.size, overlap=1)
         self.collate_fn = Pad(pad, length=length if fixed else None, multiple_of=multiple_of, most=length)
         if not len(self.pieces):
@@ -247,6 +284,28 @@ def sample_room(length: int, added: int) -> int:
     if length <= added:
         raise DataError(f"A sample must have {added + 1} tokens at least, not {length}.")
     return length - added
+
+
+def as_row(tokens: Any) -> Any:
+    """Return a tensor or a store of tokens as it is, and an array as an `ArrayRow`. Raises `DataError`."""
+    if isinstance(tokens, numpy.ndarray):
+        _refuse_other_rows(tokens, whole=tokens.dtype.kind in "iu")
+        return ArrayRow(tokens)
+    if isinstance(tokens, Tensor):
+        _refuse_other_rows(tokens, whole=not (tokens.is_floating_point() or tokens.is_complex()))
+        return tokens
+    if not all(hasattr(tokens, name) for name in ("tokens", "windows", "vocabulary")):
+        raise DataError(
+            f"Tokens must be a tensor or an array of ids, or a TokenRow of documents, not a {type(tokens).__name__}."
+        )
+    return tokens
+
+
+def _refuse_other_rows(tokens: Tensor | NDArray[Any], *, whole: bool) -> None:
+    if tokens.ndim != 1 or not whole:
+        raise DataError(
+            f"Tokens must be one row of whole numbers, not {tokens.dtype} of the shape {tuple(tokens.shape)}."
+        )
 
 
 def read_tokens(tokens: Any, first: int, end: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -144,6 +145,34 @@ def test_windows_tell_what_a_model_must_take() -> None:
     assert TokenWindows(TokenRow([[1, 2]], vocabulary=50), 1, facts={"split": "x"}).vocabulary == 50
 
 
+def test_a_memory_mapped_array_is_a_row(tmp_path: Path) -> None:
+    ids = numpy.random.default_rng(0).integers(0, 60_000, 50).astype(numpy.uint16)
+    ids.tofile(tmp_path / "train.bin")
+    mapped = TokenWindows(numpy.memmap(tmp_path / "train.bin", dtype="uint16", mode="r"), 8, pad=0)
+    expected = TokenWindows(torch.from_numpy(ids.astype(numpy.int64)), 8, pad=0)
+    assert mapped.vocabulary == expected.vocabulary == int(ids.max()) + 1
+    assert len(mapped) == len(expected)
+    for sample, other in zip(mapped, expected, strict=True):
+        assert all(map(torch.equal, sample, other))
+    for found, other in zip(mapped.__getitems__([3, 1]), expected.__getitems__([3, 1]), strict=True):
+        assert all(map(torch.equal, found, other))
+
+
+@pytest.mark.parametrize(
+    ("windows", "tokens", "said"),
+    [
+        (TokenWindows, torch.zeros(9, 2, dtype=torch.long), r"one row of whole numbers, not torch.int64 of the shape"),
+        (TokenWindows, numpy.zeros(9), r"one row of whole numbers, not float64 of the shape \(9,\)"),
+        (TokenWindows, [1, 2, 3, 4], "a tensor or an array of ids, or a TokenRow of documents, not a list"),
+        (DocumentWindows, torch.arange(9), r"needs documents, .* and not one row of ids, a Tensor: give TokenRow"),
+        (DocumentWindows, numpy.arange(9), r"and not one row of ids, a ndarray: give TokenRow"),
+    ],
+)
+def test_tokens_of_another_kind_are_refused_at_once(windows: Any, tokens: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        windows(tokens, 2)
+
+
 def test_a_row_in_memory_gives_its_documents_back() -> None:
     row = TokenRow([[1, 2], [], [3]])
     assert (row.documents, len(row), row.vocabulary) == (3, 3, 4)
@@ -157,7 +186,7 @@ def parts_of(batch: Any) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("pad", [None, 0])
-@pytest.mark.parametrize("kind", [torch.tensor, lambda ids: TokenRow([ids])])
+@pytest.mark.parametrize("kind", [torch.tensor, lambda ids: TokenRow([ids]), numpy.array])
 def test_a_batch_that_is_read_at_once_is_that_of_its_samples(kind: Any, pad: int | None, named: bool) -> None:
     windows = TokenWindows(kind(list(range(1, 24))), 4, pad=pad, named=named)
     places = [3, 0, 3, len(windows) - 1]  # the last one is padded, if any is
