@@ -108,17 +108,14 @@ class StepCheckpoint(StepCallback):
                 self._checked = True
         if is_due(trainer, step, self.every) or trainer.should_stop or self.wanted == step:
             self.save(trainer, pl_module)
-        self._record(trainer, pl_module)
+        if trainer.world_size == 1:  # several processes save nothing after an exception
+            self._boundary.record(bare(bare_module(pl_module)), neuron_states(pl_module))
+            self._recorded = step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record what other callbacks have changed at the end of the epoch, which a resume does not repeat."""
-        if self._last_step == trainer.global_step:
-            self._record(trainer, pl_module)
-
-    def _record(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.world_size == 1:  # several processes save nothing after an exception
+        if self._recorded == trainer.global_step:
             self._boundary.record(bare(bare_module(pl_module)), neuron_states(pl_module))
-            self._recorded = self._last_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._saved >= 0 and trainer.global_step != self._saved:  # a step was made, and it is not saved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter, getitem
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 _SAMPLED = 4  # frozen weights
 _VALUES = 64  # of each
+_version = attrgetter("_version")
 
 
 class WeightMarks:
@@ -30,40 +32,42 @@ class WeightMarks:
         self._find()
 
     def record(self) -> None:
-        """Mark the weights as they are now."""
+        """Mark the weights as they are now; in a step of a small model even a loop over them counts."""
         try:
-            self._weights = [values[key] for _, values, key in self._places]
-            self._versions = [weight._version for weight in self._weights]
+            self._weights = list(map(getitem, self._owners, self._keys))
+            self._versions = list(map(_version, self._weights))
         except (KeyError, AttributeError):  # one was removed
             self._find()
-            self._versions = [weight._version for weight in self._weights]
+            self._versions = list(map(_version, self._weights))
         if self._frozen:
             self._sample()
 
     def changed(self) -> str:
         """Return the name of a weight that has changed since, or empty text."""
-        names = [name for name, _, _ in self._places]
-        now = [values.get(key) for _, values, key in self._places]
-        for name, before, weight, version in zip(names, self._weights, now, self._versions, strict=True):
+        now = [owner.get(key) for owner, key in zip(self._owners, self._keys, strict=True)]
+        for name, before, weight, version in zip(self._names, self._weights, now, self._versions, strict=True):
             if weight is not before or weight._version != version:
                 return name
         for index, address in zip(self._frozen, self._addresses, strict=True):
             if self._weights[index].data_ptr() != address:
-                return names[index]
+                return self._names[index]
         for index, view, kept in zip(self._frozen, self._views, self._kept, strict=False):
             if not torch.equal(view, kept):
-                return names[index]
+                return self._names[index]
         return ""
 
     def _find(self) -> None:
         """Find the weights, and those that are frozen, the largest ones first."""
-        self._places: list[tuple[str, dict[str, Any], str]] = [
+        places = [
             (f"{prefix}.{key}" if prefix else key, part._parameters, key)
             for prefix, part in self._module.named_modules()
             for key, value in part._parameters.items()
             if value is not None
         ]
-        self._weights = [values[key] for _, values, key in self._places]
+        self._names = [name for name, _, _ in places]
+        self._owners: list[dict[str, Any]] = [owner for _, owner, _ in places]
+        self._keys = [key for _, _, key in places]
+        self._weights = list(map(getitem, self._owners, self._keys))
         frozen = [index for index, weight in enumerate(self._weights) if _is_frozen(weight)]
         self._frozen = sorted(frozen, key=lambda index: -self._weights[index].numel())
         self._addresses = []
