@@ -22,6 +22,7 @@ from darkit.runs.notes import OWN_DATA, Evaluation, add_evaluation
 from darkit.runs.safe import is_strange
 
 if TYPE_CHECKING:
+    from darkit.data.sources.choice import DataChoice
     from darkit.runs.checkpoints import Checkpoint
 
 _BATCH_SIZE = 16
@@ -63,7 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
     found = load(name)  # before the slow import of torch
     _check(arguments, checkpoint)
     from darkit.cli.compose import compose_data
-    from darkit.cli.instantiate import make_choice
 
     if "" not in sys.path:
         sys.path.insert(0, "")  # the data may be in the working directory
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     evaluation = measure_run(
         arguments.name,
-        make_choice(settings),
+        _choice(found, wanted, settings),
         described=described,
         device=arguments.device,
         batch_size=_BATCH_SIZE if arguments.batch_size is None else arguments.batch_size,
@@ -104,7 +104,7 @@ def _watch(found: Run, arguments: argparse.Namespace, settings: Any, described: 
     """Evaluate each checkpoint of a training, until that has ended."""
     from omegaconf import OmegaConf
 
-    from darkit.cli.instantiate import make_choice, make_loss
+    from darkit.cli.instantiate import make_loss
     from darkit.cli.recorded import believed_loss
     from darkit.core.watching import watch
     from darkit.engine.device import seed_generators
@@ -113,7 +113,7 @@ def _watch(found: Run, arguments: argparse.Namespace, settings: Any, described: 
 
     seed = found.trainer_config.get("seed")
     seed_generators(seed if isinstance(seed, int) and 0 <= seed < 2**63 else 0)  # data may draw, as in the training
-    choice = make_choice(settings)
+    choice = _choice(found, (arguments.data or [None])[0], settings)
     recorded = believed_loss(found)
     loss = make_loss(OmegaConf.create(recorded) if isinstance(recorded, dict) else recorded)
     evaluator = CheckpointEvaluator(found, choice, loss=loss, device=arguments.device, batch_size=arguments.batch_size)
@@ -136,6 +136,16 @@ def _watch(found: Run, arguments: argparse.Namespace, settings: Any, described: 
     finally:
         evaluator.close()
     return 0
+
+
+def _choice(found: Run, wanted: str | None, settings: Any) -> DataChoice:
+    """Make the data to evaluate on. Raises `ConfigError` if it is the run's own, of which no part is for validation."""
+    from darkit.cli.instantiate import make_choice
+
+    choice = make_choice(settings)
+    if wanted is None and choice.val is None:
+        raise ConfigError(f"The run {found.name!r} has no validation data. Give some: --data NAME KEY=VALUE.")
+    return choice
 
 
 def _show(arguments: argparse.Namespace, evaluation: Evaluation) -> None:

@@ -75,10 +75,11 @@ def training_words(words: list[str]) -> list[str]:
     """Return the settings of a training: those given, after those of a run that the first word may name.
 
     Raises:
-        ConfigError: A word is no setting, or one that the command sets itself.
+        ConfigError: A word is no setting, or one that the command sets itself; or the run's record has no settings of
+            ``darkit train``.
         RunNotFoundError: There is no such run.
     """
-    from darkit.cli.recorded import believed_overrides, key_of
+    from darkit.cli.recorded import believed_overrides, key_of, read_composed
 
     first, given = (words[0], words[1:]) if "=" not in words[0] and not words[0].startswith("~") else ("", words)
     for word in given:
@@ -88,7 +89,13 @@ def training_words(words: list[str]) -> list[str]:
             raise ConfigError(f"The run of this command is short and gets its own name: leave out {key_of(word)}=.")
     if not first:
         return given
-    return [*believed_overrides(load(first), given, {*_OWN, *map(key_of, given)}), *given]
+    found = load(first)
+    if not read_composed(found):  # no overrides would mean the default model
+        raise ConfigError(
+            f"The run {found.name!r} was not trained by darkit train, so its record does not say how to make its model "
+            "and data: give model= and data= in place of its name."
+        )
+    return [*believed_overrides(found, given, {*_OWN, *map(key_of, given)}), *given]
 
 
 def _facts(found: Profile) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from darkit.cli.pipes import say
 from darkit.errors import ConfigError, listing
 from darkit.reproduction.code import restored_code
 from darkit.reproduction.command import TRAIN, Command, read_command
-from darkit.reproduction.repeating import imported_live, link_run, repeat, starting_point
+from darkit.reproduction.repeating import imported_live, link_run, repeat, starting_point, training_number
 from darkit.runs import Run, load
 from darkit.runs.code import is_sealed
 from darkit.runs.inert import format_json, inert
@@ -81,6 +81,8 @@ def _repeat(found: Run, command: Command, start: Any, after: int, last: int, fol
         for fact in code.facts:
             say(fact)
         say(f"Repeating steps {after + 1} to {last} of {found.name!r} ...")
+        if command.kind != TRAIN and (training_number(found) or 1) > 1:
+            say("Trainings of its script before it are repeated whole.")
         repeated = repeat(found, command, code, start, last, folder, _CHILD)
         if live := imported_live(folder):
             say(f"imported from {code.original} itself, so as they are today: {inert(listing(live))}")

@@ -12,7 +12,7 @@ from torch import nn
 from darkit.core.active import ActiveRun, start_run
 from darkit.core.loop_checkpoint import loop_checkpoint
 from darkit.engine.checkpoints.checkpoint import write_checkpoint
-from darkit.engine.session import check_series
+from darkit.engine.series import check_series
 from darkit.runs import Run, files, load
 from darkit.runs.checkpoints import checkpoint_path, checkpoint_steps, manifest_path
 from darkit.runs.configs import public_values

@@ -19,7 +19,8 @@ from darkit.engine.log.tensorboard import TensorBoardSink
 from darkit.engine.loop import retention_of
 from darkit.engine.processes import loop_place
 from darkit.engine.resume import Changes, Resume, find_resume
-from darkit.engine.session import Session, check_series
+from darkit.engine.series import check_series
+from darkit.engine.session import Session
 from darkit.engine.together import meeting_of_loop
 from darkit.errors import ConfigError, ModelError, RunExistsError, RunLockedError
 from darkit.runs import Run, base, files

@@ -7,7 +7,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from typing import Any
 
 import torch
@@ -148,8 +148,13 @@ def _measure(
 
 
 def _repeated(batches: Any, count: int) -> Iterator[Any]:
-    """Yield so many batches, the first ones again where there are fewer."""
-    return islice(cycle(islice(iter(batches), count)), count)
+    """Yield so many batches with as many samples as the first one, the first ones again where there are fewer."""
+    found = islice(iter(batches), count)
+    first = next(found, None)
+    if first is None:
+        return iter(())
+    size = size_of(first)[0]
+    return islice(cycle(chain([first], (batch for batch in found if size_of(batch)[0] == size))), count)
 
 
 def _now(device: str) -> float:

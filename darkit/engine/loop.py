@@ -122,7 +122,8 @@ def retention_of(config: TrainerConfig) -> Retention:
     best = config.keep_best
     if config.load_best_at_end and config.keep_last is not None:
         best = max(1, best)
-    return Retention(config.keep_last, best, config.monitor, config.best_mode, config.keep_optimizer)
+    every = config.save_step_interval if config.spike_policy != "none" else 0  # a stop must not change what is kept
+    return Retention(config.keep_last, best, config.monitor, config.best_mode, config.keep_optimizer, every)
 
 
 def make_sinks(session: Session, config: TrainerConfig) -> list[Sink]:

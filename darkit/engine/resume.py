@@ -64,6 +64,7 @@ class Resume:
         automatic: Whether ``"auto"`` was given, so that a complete run is no mistake.
         fork: Whether a new run continues from everything in the checkpoint, as `darkit.engine.fork` describes.
         again: Whether the fork's folder exists, because it was killed before it had a checkpoint.
+        paused: The session of a training that was rewound, which the new one takes over; or None.
     """
 
     run: Run
@@ -74,6 +75,7 @@ class Resume:
     automatic: bool = False
     fork: bool = False
     again: bool = False
+    paused: Any = None
 
     @property
     def restores(self) -> bool:
@@ -98,7 +100,7 @@ class Resume:
             text = f"Resuming run {self.run.name!r} from step {self.step}."
         elif self.fork:
             text = f"Forking {self.run.name}:{self.checkpoint.name}; the next step is {self.step + 1}."
-            text += "" if changes else " No setting differs from the parent's."
+            text += "" if changes else " No setting of the config differs from the parent's."
         else:
             text = f"Starting a new run from the weights of {self.run.name}:{self.checkpoint.name}."
         return text + (f" Changed: {_listed(changes)}." if changes else "")

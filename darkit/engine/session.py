@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any, Self
 
 from darkit.engine.checkpoints.writer import CheckpointWriter
 from darkit.engine.config import TrainerConfig
-from darkit.engine.data.workers import is_worker_death
 from darkit.engine.description.describe import ModelDescription
 from darkit.engine.description.scripts import refuse_in_script
 from darkit.engine.device import process_seed
@@ -21,23 +18,21 @@ from darkit.engine.log.console import Console
 from darkit.engine.log.rows import RowStream, Sink
 from darkit.engine.log.system import SystemLog
 from darkit.engine.meeting import Meeting, agree_on_run, current
+from darkit.engine.outcome import outcome_of, remove_unbegun
 from darkit.engine.resume import Changes
-from darkit.engine.steps.loss import is_out_of_memory
-from darkit.engine.stop import Rewind, SignalGuard, StopRequest, StopTraining
+from darkit.engine.series import check_series
+from darkit.engine.stop import Rewind, SignalGuard, StopRequest
 from darkit.errors import (
     ConfigError,
     NonFiniteLossError,
-    ProcessFailedError,
-    RunReplacedError,
     StorageError,
     first_error,
 )
 from darkit.runs import configs, files, seal, status
-from darkit.runs.checkpoints import checkpoint_steps
 from darkit.runs.code import CODE_SEAL, seal_code
 from darkit.runs.forks import forget_in_child
 from darkit.runs.lock import RunLock
-from darkit.runs.log import DEFAULT_COLUMNS, CsvLog, last_values
+from darkit.runs.log import DEFAULT_COLUMNS, CsvLog
 from darkit.runs.media import MediaStore
 from darkit.runs.names import create_fresh, create_named, remove_unused, run_path
 from darkit.runs.packages import changed_packages
@@ -50,7 +45,6 @@ DEFAULT_SERIES: Mapping[str, Sequence[str]] = {
     "train_loss": ["step", "train_loss"],
     "val_loss": ["step", "val_loss"],
 }
-_WAYS_OUT = (KeyboardInterrupt, SystemExit, StopTraining)
 
 
 class Session:
@@ -74,12 +68,21 @@ class Session:
         stream: The log between `begin` and `end`, and `writer` the writer of checkpoints; None in a process that does
             not write.
         meeting: The other processes, if the session has met them itself and not the caller.
+        number: Which training of its process it is, counted from 1.
+        given_name: The name that it was given, or None for a generated one.
         forked: Whether this is a copy in a forked child, which leaves the run alone.
         end_reason: Why a training that ended well ended before its last planned step, in one sentence, or empty.
     """
 
-    def __init__(self, folder: Path, *, created: bool, writes: bool, after: int = 0) -> None:
+    begun = 0  # trainings of this process
+
+    def __init__(
+        self, folder: Path, *, created: bool, writes: bool, after: int = 0, paused: Session | None = None
+    ) -> None:
+        Session.begun += paused is None
+        self.number: int = Session.begun if paused is None else paused.number
         self.folder = folder
+        self.given_name: str | None = folder.name
         self.run_id = uuid.uuid4().hex
         self.step = self._first_step = after
         self.signs = 0
@@ -95,7 +98,9 @@ class Session:
         self.writes = writes
         self._status: status.StatusWriter | None = None
         self._console: Console | None = None
-        self._lock = RunLock(folder) if writes else None
+        self._lock = RunLock(folder) if writes and paused is None else None
+        if paused is not None:
+            self._take_over(paused)
         self.forked = False
         self.meeting: Meeting | None = None
         forget_in_child(self)
@@ -138,20 +143,22 @@ class Session:
             if config.name is None:
                 raise ConfigError("Several processes that train together need a name= for their run.")
             return cls(run_path(root, config.name), created=False, writes=False, after=after)
-        if config.name is None:
-            folder = create_fresh(root, model_name)
-            config.name = folder.name
-        else:
-            folder = create_named(root, config.name)
+        given = config.name
+        folder = create_fresh(root, model_name) if given is None else create_named(root, given)
+        config.name = folder.name
         agree_on_run(config, after)
         try:
-            return cls(folder, created=True, writes=True, after=after)
+            session = cls(folder, created=True, writes=True, after=after)
         except StorageError:  # the file system cannot lock it
             remove_unused(folder)
             raise
+        session.given_name = given
+        return session
 
     @classmethod
-    def reopen(cls, folder: Path, step: int, *, keep_log: bool = False, rank: int = 0) -> Self:
+    def reopen(
+        cls, folder: Path, step: int, *, keep_log: bool = False, rank: int = 0, paused: Session | None = None
+    ) -> Self:
         """Reopen a run after ``step``.
 
         Args:
@@ -159,13 +166,14 @@ class Session:
             step: The last completed step that counts.
             keep_log: Whether rows of later steps stay, because those steps are not repeated.
             rank: As in `create`.
+            paused: The session that was paused for this one, which takes over its lock and its status.
 
         Raises:
             RunLockedError: Another process trains the run.
         """
         refuse_in_script()
         agree_on_run(TrainerConfig(name=folder.name), step)
-        session = cls(folder, created=False, writes=not rank, after=step)
+        session = cls(folder, created=False, writes=not rank, after=step, paused=paused)
         if session.writes:
             files.remove_leftovers(folder)
         session.run_id = Run(folder).info.get("id", session.run_id)
@@ -208,6 +216,7 @@ class Session:
             **({"made_by": START_RUN} if config is None else configs.recorded_settings(config)),
             "data": dict(data),
             "initial_seed": process_seed(),
+            "training": {"number": self.number, "name": self.given_name},
             **({"fork": dict(lineage)} if lineage else {}),
             **described,
         }
@@ -270,10 +279,15 @@ class Session:
             log.cut_after(self.step)
             MediaStore(self.folder, check=self.check).cut_after(self.step)
         self.writer = CheckpointWriter(self.folder, run_id=self.run_id, retention=retention, check=self.check)
-        forget_stop(self.folder)
+        if (before := self._status) is None:
+            forget_stop(self.folder)
+        else:
+            self._look_for_request()
         if console:
             resumed = not self._created and not self._keeps_log
             self._console = Console(self.folder, check=self.check, resumed_after=self.step if resumed else None)
+        if before is not None:
+            before.leave()
         self._status = status.StatusWriter(
             self.folder,
             max_step,
@@ -300,7 +314,31 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.end(error)
+        if isinstance(error, Rewind) and self.writes and not self.guard.request.reason:
+            self._pause()
+        else:
+            self.end(error)
+
+    def _pause(self) -> None:
+        """Write pending data for a training that begins again at once; it stays running and locked.
+
+        Raises:
+            StorageError: Something could not be written; the session has ended.
+        """
+        try:
+            for name in ("writer", "stream", "_console"):
+                part, vars(self)[name] = vars(self)[name], None
+                if part is not None:
+                    part.close()
+        except BaseException as error:
+            self.end(error)
+            raise
+        self.guard.install_before_steps()
+
+    def _take_over(self, paused: Session) -> None:
+        paused.guard.uninstall()
+        self._lock, paused._lock = paused._lock, None
+        self._status, paused._status = paused._status, None
 
     def end(self, error: BaseException | None = None) -> None:
         """Write pending data and the final status, and release the lock; a second call does nothing.
@@ -331,7 +369,8 @@ class Session:
                 try:
                     if isinstance(part, status.StatusWriter):
                         lost = failure.step if isinstance(failure, NonFiniteLossError) else None
-                        part.close(*self._outcome(failure), lost)
+                        asked, done = self.guard.request.reason, self.step == self.max_step
+                        part.close(*outcome_of(failure, asked, complete=done, end_reason=self.end_reason), lost)
                         forget_stop(self.folder)
                     elif part is not None:
                         part.close()
@@ -341,7 +380,8 @@ class Session:
                 raise failure
         finally:
             try:
-                self._remove_if_nothing_began(error)
+                if error is not None and self._created and self.step == self._first_step:
+                    remove_unbegun(self.folder, self._first_step, self.check, error)
             finally:
                 lock.release()
                 self._lock = None
@@ -350,51 +390,3 @@ class Session:
         request = read_stop(self.folder)
         if request is not None:
             self.guard.request.ask(f"Stopped by {request.get('by', 'a person')}.")
-
-    def _outcome(self, error: BaseException | None) -> tuple[str, str, str]:
-        asked = self.guard.request.reason or (str(error) if isinstance(error, Rewind) else "")
-        if asked and (isinstance(error, _WAYS_OUT) or (error is None and self.step != self.max_step)):
-            return status.STOPPED, asked, ""
-        if error is None:
-            return status.FINISHED, self.end_reason, ""
-        if isinstance(error, KeyboardInterrupt):
-            return status.STOPPED, "Interrupted from the keyboard.", ""
-        text = "".join(traceback.format_exception(error))
-        return status.CRASHED, describe_failure(error), text
-
-    def _remove_if_nothing_began(self, error: BaseException | None) -> None:
-        """Remove a new run whose training failed before it completed a step."""
-        if error is None or not self._created or self.step != self._first_step:
-            return
-        try:
-            self.check()
-            last = max(checkpoint_steps(self.folder), default=-1)  # a fork has its parent's from the start
-            if last <= (self._first_step or -1) and not last_values(self.folder / files.LOG):
-                shutil.rmtree(self.folder)
-        except RunReplacedError:  # the folder is now another run's
-            return
-        except OSError as late:
-            error.add_note(f"The run's folder {self.folder} could not be removed: {late.strerror}.")
-
-
-def check_series(series: Any, name: str = "visual_series") -> Mapping[str, Sequence[str]]:
-    """Check curves to show, given as the argument ``name``: name -> [x column, y column]. Raises `ConfigError`."""
-    pairs = series.values() if isinstance(series, Mapping) else [None]
-    for pair in pairs:
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(item, str) for item in pair):
-            raise ConfigError(f"{name} must be like {{'train_loss': ['step', 'train_loss']}}, not {series!r}.")
-    return series  # type: ignore[no-any-return]
-
-
-def describe_failure(error: BaseException) -> str:
-    """Return the cause of a failure in one sentence, starting with its common name if it has one."""
-    text = f"{type(error).__name__}: {error}"
-    if is_out_of_memory(error):
-        return f"Out of memory: {text}"
-    if is_worker_death(error):
-        return f"A data worker died: {text}"
-    if isinstance(error, ProcessFailedError):
-        return str(error)
-    if isinstance(error, NonFiniteLossError):
-        return f"The loss is not finite: {text}"
-    return text

@@ -1,8 +1,8 @@
 """``spike_policy="rewind"``: after a loss spike a training returns to the last good checkpoint and skips the batches.
 
 The training ends with `Rewind`, and begins again as a resume from that checkpoint, whose position in the data is
-replaced by the one at which the spike was noticed. Everything is a function of the losses, so a repetition of the run,
-and a run that was killed at any moment, come to the same steps.
+replaced by the one at which the spike was noticed. Meanwhile the run stays running and locked. Everything is a function
+of the losses, so a repetition of the run, and a run that was killed at any moment, come to the same steps.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, ParamSpec, TypeVar
 
 from lightning import Callback
 
-from darkit.engine.callbacks.loss_spike import LossSpike, LossSpikeGuard
+from darkit.engine.callbacks.loss_spike import LAG, LossSpike, LossSpikeGuard
 from darkit.engine.checkpoints.checkpoint import read_checkpoint
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.feed import Feed
 from darkit.engine.log.progress import announce
 from darkit.engine.resume import Resume
 from darkit.engine.session import Session
-from darkit.engine.stop import Rewind
+from darkit.engine.stop import Rewind, StopTraining
 from darkit.errors import CheckpointCorruptError, ConfigError
 from darkit.runs import Run, files
 from darkit.runs.checkpoints import Checkpoint, list_checkpoints
@@ -35,7 +35,7 @@ OFF = "none"
 def refuse_spike_policy(
     config: TrainerConfig, processes: int, callbacks: Sequence[Callback], *, own_session: bool
 ) -> None:
-    """Refuse ``spike_policy`` where a training cannot be rewound. Raises `ConfigError`."""
+    """Refuse ``spike_policy`` where a training cannot be rewound, on the config's device. Raises `ConfigError`."""
     if config.spike_policy == OFF:
         return
     why = ""
@@ -49,6 +49,10 @@ def refuse_spike_policy(
         why = "needs checkpoints to return to: give save_step_interval"
     elif config.keep_last == 1 or (config.keep_last is None and config.keep_best):
         why = "needs an earlier checkpoint than the last one: give keep_last=2 or more"
+    elif config.device != "cpu" and config.keep_last and (config.keep_last - 1) * config.save_step_interval < LAG:
+        kept = -(-LAG // config.save_step_interval) + 1
+        why = f"notices a spike {LAG} steps later on an accelerator, when no checkpoint before it is left: give "
+        why += f"keep_last={kept} or more, or a larger save_step_interval"
     elif config.keep_optimizer == "last":
         why = "needs the optimizer in earlier checkpoints: leave out keep_optimizer='last'"
     if why:
@@ -70,13 +74,23 @@ def rewinding(train: Callable[P, R]) -> Callable[P, R]:
     def trained(*args: P.args, **kwargs: P.kwargs) -> R:
         config: Any = args[3]
         before = copy.copy(config)  # a training changes its config
+        paused: Session | None = None
         while True:
             try:
                 return train(*args, **kwargs)
             except Rewind as rewind:
-                found, request = rewind.found, rewind.request
-            if request.reason:
-                request.end_process()
+                found = rewind.found
+                paused = found.paused
+                if paused.guard.request.reason:
+                    paused.end(rewind)
+            except BaseException as error:
+                if paused is None:
+                    raise
+                paused.end(error)  # unless the training has begun again
+                if not (isinstance(error, StopTraining) and paused.guard.request.reason):
+                    raise
+            if paused is not None and paused.guard.request.reason:
+                paused.guard.request.end_process()
                 return found.run  # type: ignore[no-any-return]
             config = copy.copy(before)
             config.name = found.run.name
@@ -123,8 +137,8 @@ def _rewind(session: Session, config: TrainerConfig, feed: Feed, spike: LossSpik
     content["position"] = feed.position()
     content["callbacks"][LossSpikeGuard.__qualname__]["rewinds"] = rewinds + 1
     known = frozenset(one.step for one in list_checkpoints(session.folder))
-    resume = Resume(Run(session.folder), checkpoint, content, same_run=True, known=known)
-    raise Rewind(f"Returning to {checkpoint.name} after a loss spike at step {spike.step}.", resume, request)
+    resume = Resume(Run(session.folder), checkpoint, content, same_run=True, known=known, paused=session)
+    raise Rewind(f"Returning to {checkpoint.name} after a loss spike at step {spike.step}.", resume)
 
 
 def _last_good(session: Session, step: int, every: int) -> tuple[Checkpoint, dict[str, Any]] | None:

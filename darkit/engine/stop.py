@@ -171,11 +171,9 @@ class Rewind(StopTraining):
     """Leave a training for an earlier checkpoint, from which it begins again.
 
     Attributes:
-        found: What to resume from.
-        request: The request to stop, if one came meanwhile.
+        found: What to resume from, with the session that is paused meanwhile.
     """
 
-    def __init__(self, reason: str, found: Any, request: StopRequest) -> None:
+    def __init__(self, reason: str, found: Any) -> None:
         super().__init__(reason)
         self.found = found
-        self.request = request

@@ -31,7 +31,7 @@ from darkit.engine.description.describe import config_values, describe_model
 from darkit.engine.device import resolve_device, seed_generators
 from darkit.engine.elastic import keep_steps, set_global_batch
 from darkit.engine.foreign import needing_lightning, refuse_callbacks, refuse_module, with_data_module
-from darkit.engine.fork import adopt_checkpoints, changed_since, find_start, lineage_of, refuse_other_loop
+from darkit.engine.fork import adopt_checkpoints, find_start, lineage_of, refuse_other_loop
 from darkit.engine.log.loggers import LoggerSink, as_loggers
 from darkit.engine.log.progress import announce
 from darkit.engine.loop import (
@@ -48,6 +48,7 @@ from darkit.engine.meeting import current
 from darkit.engine.metrics.gathering import Metrics
 from darkit.engine.native.plain import PlainModule
 from darkit.engine.native_training import ARGUMENTS, refuse_beside, refuse_settings, train_native, trains_itself
+from darkit.engine.own_settings import own_settings
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, warn_of_other_data
 from darkit.engine.same_data import agree_on_data, prepare_once
@@ -243,18 +244,17 @@ def train_run(
         )
     place = find_place(config)
     refuse_strategy(config, place.size, optimizer)
+    resolve_device(config)
     refuse_spike_policy(config, place.size, callbacks, own_session=session is not None)
     found = resume if isinstance(resume, Resume) else find_start(root, config, resume, fork)
     refuse_other_loop(found)
     same = found if found is not None and found.restores else None
     if config.name is not None and session is None and not place.rank and not (found and found.has_folder):
         refuse_existing(root, config.name)
-    resolve_device(config)
     refuse_uninitialized(model)
-    meeting = current()
-    loaders = make_loaders(data, val_data, config, functools.partial(prepare_once, place=place, meeting=meeting))
+    loaders = make_loaders(data, val_data, config, functools.partial(prepare_once, place=place, meeting=current()))
     loaders.train.share(place.rank, place.size)
-    agree_on_data(ordered_datasets(loaders), meeting)
+    agree_on_data(ordered_datasets(loaders), current())
     kept = keep_steps(same, config, loaders.train, model, place.size, allowed=resume_overrides)
     set_global_batch(config, loaders.train, place.size)
     limit_steps(config, loaders.train)
@@ -303,7 +303,7 @@ def train_run(
             optimizer=optimizer,
             scheduler=scheduler,
             resume=state or None,
-            changed=changed_since(same, changes),
+            own=own_settings(same, changes, session, allowed=resume_overrides),
             tell=functools.partial(record_step, session.folder, session.check) if session.writes else None,
         )
         facts = describe_data(loaders)
@@ -370,7 +370,7 @@ def train_run(
 def _open(root: Path, config: TrainerConfig, model: nn.Module, same: Resume | None, rank: int) -> Session:
     """Open the resumed run, or create a new one."""
     if same is not None and same.has_folder:
-        return Session.reopen(run_path(root, config.name), same.step, rank=rank)
+        return Session.reopen(run_path(root, config.name), same.step, rank=rank, paused=same.paused)
     return Session.create(root, config, type(bare(model)).__name__, rank, after=same.step if same is not None else 0)
 
 

@@ -42,20 +42,20 @@ def restored(path: str, plan: Plan) -> str:
     return path if inside.startswith("..") or not found.exists() else str(found)
 
 
-def write_report(plan: Plan) -> None:
-    """Write which files were imported from the original repository, apart from darkit itself."""
+def write_report(plan: Plan, run: str = "") -> None:
+    """Write which files were imported from the original repository, apart from darkit itself, and the run's name."""
     live = imported_files(Path(plan.original)) if plan.top != plan.original else []
     own = os.path.relpath(Path(fork.__file__).resolve().parents[1], os.path.realpath(plan.original))
     found = [name for name in live if not name.startswith(own + os.sep)]
-    Path(plan.report).write_text(json.dumps({"live": found}), encoding="utf-8")
+    Path(plan.report).write_text(json.dumps({"live": found, "run": run}), encoding="utf-8")
 
 
 def _start_from(plan: Plan) -> None:
-    """Have the first training of the run's name resume from the planned checkpoint."""
+    """Have the planned training, or the first one of the run's name, resume from the planned checkpoint."""
     original = fork.find_start
 
     def find_start(root: Path, config: TrainerConfig, resume: Any, forked: str | None) -> Resume | None:
-        if config.name not in (None, plan.name):
+        if not (_is_named(config.name, plan) if plan.number is None else Session.begun + 1 == plan.number):
             return original(root, config, resume, forked)
         config.name = plan.name
         return original(root, config, f"{plan.name}:{plan.start}", None)
@@ -64,20 +64,33 @@ def _start_from(plan: Plan) -> None:
         vars(module)["find_start"] = find_start
 
 
+def _is_named(name: str | None, plan: Plan) -> bool:
+    return name in (plan.name, plan.given)
+
+
+def _is_planned(session: Session, plan: Plan) -> bool:
+    return _is_named(session.folder.name, plan) if plan.number is None else session.number == plan.number
+
+
 def _stop_at(plan: Plan) -> None:
-    """Have every run stop at the last planned step, and end the process when the one of that name ends."""
+    """Have the planned training stop at the last planned step, and end the process when it ends.
+
+    Those before it are repeated whole: what they draw is what it begins with. Where it is not recorded which one it is,
+    all of them stop.
+    """
     end = Session.end
+    is_known = plan.number is not None or plan.given is not None
 
     def set_step(self: Session, step: int) -> None:
         vars(self)["step"] = step
-        if step >= plan.last and "guard" in vars(self):
+        if step >= plan.last and "guard" in vars(self) and (not is_known or _is_planned(self, plan)):
             self.guard.request.ask(_REASON)
 
     def end_all(self: Session, error: BaseException | None = None) -> None:
         end(self, error)
         ended_well = error is None or (isinstance(error, _WAYS_OUT) and self.guard.request.reason == _REASON)
-        if self.writes and ended_well and self.folder.name == plan.name:
-            write_report(plan)
+        if self.writes and ended_well and _is_planned(self, plan):
+            write_report(plan, self.folder.name)
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)  # what the script does with the model then is not part of the training

@@ -13,17 +13,18 @@ from typing import Any
 
 from darkit.errors import CheckpointNotFoundError, ConfigError, RunNotFoundError
 from darkit.reproduction.code import RestoredCode
-from darkit.reproduction.command import Command
+from darkit.reproduction.command import TRAIN, Command
 from darkit.runs import Run, files, load
 from darkit.runs.checkpoints import Checkpoint, find_checkpoint, manifest_path
 from darkit.runs.child import environment, python_module
 from darkit.runs.home import home
 from darkit.runs.inert import inert
 from darkit.runs.run import list_runs
+from darkit.runs.safe import as_dict
 from darkit.runs.status import FINISHED, STOPPED
 
 _CACHES = ("tokenizers", "data")  # folders of a home that any run would make again
-_LEFT = ("iter-*", files.TENSORBOARD, files.MEDIA, files.LOCK, files.CONSOLE, ".*")
+_LEFT = ("iter-*", files.TENSORBOARD, files.MEDIA, files.LOCK, files.CONSOLE, files.STATUS, ".*")
 _SHOWN = 3  # lines of what a failed process said
 
 
@@ -41,6 +42,9 @@ class Plan:
         seed: What torch's generators began with in the process of the run, or None; nobody seeds a model that is made
             before the training.
         report: The file into which it writes what it imported from the repository itself.
+        number: Which training of its process a run without a name of its own is; None for others, and where that is
+            not recorded.
+        given: The name that the script gives to the run, or None where that is not recorded.
     """
 
     command: Command
@@ -51,6 +55,8 @@ class Plan:
     top: str
     seed: int | None
     report: str
+    number: int | None = None
+    given: str | None = None
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -124,7 +130,8 @@ def repeat(
             (where / "home" / cache).symlink_to(home() / cache)
     if start is not None:
         _copy_run(run, base / run.name, start)
-    seed = run.info.get("initial_seed")
+    seed, given = run.info.get("initial_seed"), as_dict(run.info.get("training")).get("name")
+    given = given if isinstance(given, str) else None
     plan = Plan(
         command,
         run.name,
@@ -134,6 +141,8 @@ def repeat(
         top=str(code.top),
         seed=seed if isinstance(seed, int) and 0 <= seed < 2**64 else None,
         report=str(where / "report.json"),
+        number=training_number(run) if given is None and command.kind != TRAIN else None,
+        given=given,
     )
     plan.write(where / "plan.json")
     words = python_module(child, str(where / "plan.json"), flags=command.flags)
@@ -148,7 +157,7 @@ def repeat(
             stderr=subprocess.STDOUT,
             check=False,
         )
-    repeated = _find(base, run)
+    repeated = _find(base, run, plan)
     if repeated is None or repeated.details.state not in (FINISHED, STOPPED):  # what a script does later may fail
         lines = output.read_text("utf-8", "replace").strip().splitlines()[-_SHOWN:] or ["nothing"]
         what = f"failed with exit code {done.returncode}" if done.returncode else "made no such run"
@@ -182,11 +191,29 @@ def _copy_run(run: Run, target: Path, start: Checkpoint) -> None:
         shutil.copyfile(manifest_path(start.path), manifest_path(target / start.path.name))
 
 
-def _find(base: Path, run: Run) -> Run | None:
-    """Return the repetition: the run of the same name or, if that was generated, the first of the same model."""
-    if (base / run.name / files.RUN).exists():
-        return Run(base / run.name)
-    made = [
-        one for one in list_runs(root=base)[::-1] if one.model_class.split(".")[-1] == run.model_class.split(".")[-1]
-    ]
+def training_number(run: Run) -> int | None:
+    """Return which training of its process a run was, counted from 1, or None where that is not recorded."""
+    number = as_dict(run.info.get("training")).get("number")
+    return number if type(number) is int and number > 0 else None
+
+
+def _find(base: Path, run: Run, plan: Plan) -> Run | None:
+    """Return the repetition: of the run's name, the planned training, or the only one of its class.
+
+    Raises:
+        ConfigError: Nothing says which of several it is.
+    """
+    reported = str(files.read_json(Path(plan.report)).get("run") or "")
+    for name in (run.name, reported):
+        if name and (base / name / files.RUN).exists():
+            return Run(base / name)
+    if plan.number is not None or plan.given is not None:
+        return None
+    kind = run.model_class.split(".")[-1]
+    made = [one for one in list_runs(root=base) if one.model_class.split(".")[-1] == kind]
+    if len(made) > 1:
+        raise ConfigError(
+            f"The run {run.name!r} does not record which of the {len(made)} trainings of its script it is, and none of "
+            "them has its name: give each a name=."
+        )
     return made[0] if made else None

@@ -8,7 +8,16 @@ from typing import Any
 
 from darkit.runs.comparison_words import WORDS, Words, percent
 from darkit.runs.groups import Group
-from darkit.runs.statistics import Difference, Summary, compare_groups, compare_pairs, holm, summarize
+from darkit.runs.statistics import (
+    Difference,
+    Interval,
+    Summary,
+    compare_groups,
+    compare_pairs,
+    holm,
+    holm_interval,
+    summarize,
+)
 
 
 @dataclass(frozen=True)
@@ -89,11 +98,13 @@ def compare(
     """
     summaries = [summarize([member.value for member in group.members], confidence) for group in groups]
     tests = [_test(groups[0], group, confidence) for group in groups[1:]]
-    adjusted = iter(holm([test.p for test in tests if test is not None]))
+    chances = [test.p for test in tests if test is not None]
+    adjusted = enumerate(holm(chances))
     contrasts = []
     for group, test in zip(groups[1:], tests, strict=True):
-        p = None if test is None else next(adjusted)
-        sentence = _sentence(groups[0], group, test, p, mode, confidence, words)
+        place, p = (0, None) if test is None else next(adjusted)
+        interval = (0.0, 0.0) if test is None else holm_interval(test, chances, place, confidence)
+        sentence = _sentence(groups[0], group, test, p, interval, len(chances), mode, confidence, words)
         contrasts.append(Contrast(group.label, test, p, sentence))
     return Comparison(metric, at, confidence, tuple(groups), tuple(summaries), tuple(contrasts))
 
@@ -122,10 +133,13 @@ def _sentence(
     second: Group,
     test: Difference | None,
     p: float | None,
+    interval: Interval,
+    number: int,
     mode: str | None,
     confidence: float,
     words: Words,
 ) -> str:
+    """Return what a test says, of a number of them; both p and the interval are adjusted by that number."""
     names = {"first": first.label, "second": second.label}
     if test is None or p is None:
         single = [group.label for group in (first, second) if len(group.members) == 1]
@@ -133,16 +147,18 @@ def _sentence(
             return words["contrast_equal"].format(**names)
         both = words["contrast_both"].format(**names)
         return words["contrast_single"].format(groups=both if len(single) > 1 else single[0])
-    low, high = test.interval
+    low, high = interval
     edges = {"low": f"{low:.4g}", "high": f"{high:.4g}"}
+    label = words["contrast_p_holm" if number > 1 else "contrast_p"]
+    between = words["contrast_interval_holm" if number > 1 else "contrast_interval"]
     said = {
         **names,
         "difference": f"{test.difference:.4g}",
         "size": f"{abs(test.difference):.4g}",
         "least": f"{(high - low) / 2:.2g}",
-        "p": f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001",
+        "p": f"{label} = {p:.2g}" if p >= 1e-4 else f"{label} < 0.0001",
         "test": words["contrast_paired_test" if test.paired else "contrast_welch_test"],
-        "interval": words["contrast_interval"].format(percent=percent(confidence), **edges),
+        "interval": between.format(percent=percent(confidence), **edges),
         "count": _count(first, second, test, words),
     }
     if p >= 1 - confidence:
@@ -153,8 +169,11 @@ def _sentence(
 
 
 def _count(first: Group, second: Group, test: Difference, words: Words) -> str:
-    """Return of how many seeds a test is."""
+    """Return of how many seeds, or runs, a test is."""
     if not test.paired:
-        return words["contrast_two_seeds"].format(first=test.counts[0], second=test.counts[1])
+        known = [[member.seed for member in group.members if member.seed is not None] for group in (first, second)]
+        repeated = any(len({*seeds}) < len(seeds) for seeds in known)  # of other settings, or another machine
+        two = words["contrast_two_runs" if repeated else "contrast_two_seeds"]
+        return two.format(first=test.counts[0], second=test.counts[1])
     all_have = max(len(first.members), len(second.members)) == test.counts[0]
     return words["contrast_seeds" if all_have else "contrast_common_seeds"].format(count=test.counts[0])

@@ -36,7 +36,9 @@ WORDS = {
     "contrast_seeds": "{count} seeds",
     "contrast_common_seeds": "{count} seeds that both have",
     "contrast_two_seeds": "{first} and {second} seeds",
+    "contrast_two_runs": "{first} and {second} runs",
     "contrast_interval": "{percent} interval {low} to {high}",
+    "contrast_interval_holm": "{percent} interval over all tests {low} to {high}",
     "contrast_noise": (
         "The difference of {difference} between {second} and {first} is noise at {count}: {test}, {p}, {interval}. "
         "A difference below {least} cannot be told from noise here."
@@ -51,6 +53,7 @@ WORDS = {
     "contrast_left_out": "Left out of {group}: {name}, {why}.",
     "contrast_of_state": "it is {state}",
     "contrast_diverged": "it diverged and has no best value",
+    "contrast_repeats": "it repeats {name}, with the same settings, seed and value",
     "contrast_no_value": "it has no finite {metric}",
     "contrast_no_value_at": "it has no finite {metric} at step {step}",
 }

@@ -17,7 +17,7 @@ from darkit.runs.home import base
 from darkit.runs.inert import format_json
 from darkit.runs.names import is_name
 from darkit.runs.notes import project_of, read_notes
-from darkit.runs.run import Run, list_runs
+from darkit.runs.run import START_RUN, Run, list_runs
 from darkit.runs.safe import as_dict
 from darkit.runs.status import FINISHED
 
@@ -54,6 +54,7 @@ class Measured:
         state: Its state.
         value: The value of the metric, or None.
         diverged: Whether its loss, or the metric, became NaN or infinite and stayed so.
+        settings: What it has in common with its repetitions (`common_settings`).
     """
 
     name: str
@@ -61,6 +62,7 @@ class Measured:
     state: str
     value: float | None
     diverged: bool = False
+    settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def read_group(label: str, runs: Sequence[Run], metric: str, at: str = BEST) -> 
         columns.update(log.columns)
         value = _value(run, log, metric, at)
         diverged = run.details.diverged is not None or _ends_lost(log, metric)
-        found.append(Measured(run.name, seed_of(run), run.details.state, value, diverged))
+        found.append(Measured(run.name, seed_of(run), run.details.state, value, diverged, _settings(run)))
     group = make_group(label, found, metric, at)
     if not group.members:
         reasons = sorted({*group.left_out.values()})
@@ -138,7 +140,8 @@ def make_group(label: str, runs: Sequence[Measured], metric: str, at: str = BEST
     """Return a group of runs.
 
     Those that are not finished, or lack a finite value, are left out, and those that diverged where the best value
-    counts: what came before is no result.
+    counts: what came before is no result. A run with settings, seed and value of another one repeats it, and says
+    nothing more about noise.
 
     Args:
         label: What the group is called.
@@ -148,14 +151,20 @@ def make_group(label: str, runs: Sequence[Measured], metric: str, at: str = BEST
         words: In which it is said why a run is left out.
     """
     members, left_out = [], {}
+    first: dict[tuple[str, int | None, float], str] = {}
     no_value = "contrast_no_value" if at in (BEST, LAST) else "contrast_no_value_at"
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.name):
         if run.state != FINISHED:
             left_out[run.name] = words["contrast_of_state"].format(state=words.get(f"state_{run.state}", run.state))
         elif run.value is None or not math.isfinite(run.value):
             left_out[run.name] = words[no_value].format(metric=metric, step=at)
         elif at == BEST and run.diverged:
             left_out[run.name] = words["contrast_diverged"]
+        elif (
+            run.seed is not None
+            and (other := first.setdefault((run.settings, run.seed, run.value), run.name)) != run.name
+        ):
+            left_out[run.name] = words["contrast_repeats"].format(name=other)
         else:
             members.append(Member(run.name, run.seed, run.value))
     members.sort(key=lambda member: (member.seed is None, member.seed or 0, member.name))
@@ -171,6 +180,23 @@ def recorded_seed(*places: Mapping[str, Any]) -> int | None:
     """Return the seed of a run from its trainer's config, its ``run.json`` or the config of its own loop."""
     found = [place[_SEED] for place in places if type(place.get(_SEED)) is int]
     return found[0] if found else None
+
+
+def common_settings(info: Mapping[str, Any], config: Mapping[str, Any], trainer: Mapping[str, Any]) -> str:
+    """Return all settings and facts that runs of a group have in common, as text.
+
+    Args:
+        info: The ``run.json`` of a run.
+        config: Its ``config.json``.
+        trainer: Its ``trainer_config.json``.
+    """
+    own = info.get("made_by") == START_RUN
+    model, fork = as_dict(info.get("model")), as_dict(info.get("fork"))
+    rebuilt = model["config"] if isinstance(model.get("config"), dict) else config
+    further = {key: value for key, value in config.items() if not (own and key == _SEED)}
+    settings = {key: value for key, value in trainer.items() if key not in _OWN}
+    parts = (model.get("class") or "", {} if own else rebuilt, further, settings, info.get("data"))
+    return format_json([*parts, fork.get("parent_id"), fork.get("sha256")], indent=None)
 
 
 def mode_of(runs: Sequence[Run], metric: str) -> str | None:
@@ -192,7 +218,8 @@ def _value(run: Run, log: Any, metric: str, at: str) -> float | None:
     if at == BEST:
         return best_value((float(value) for value in log[metric].drop_nulls()), mode or "min")
     if at != LAST:
-        log = log.filter(log["step"] == int(at)) if "step" in log.columns else log.clear()
+        has_steps = "step" in log.columns and log["step"].dtype.is_numeric()  # a damaged one is text
+        log = log.filter(log["step"] == int(at)) if has_steps else log.clear()
     values = log[metric].drop_nulls()
     return float(values[-1]) if len(values) and math.isfinite(values[-1]) else None
 
@@ -250,13 +277,7 @@ def _label(runs: Sequence[Run]) -> str:
 
 
 def _settings(run: Run) -> str:
-    """Return all settings and facts that the runs of a group have in common, as text."""
-    info, own = run.info, run.has_own_loop
-    config = {key: value for key, value in run.config.items() if not (own and key == _SEED)}
-    trainer = {key: value for key, value in run.trainer_config.items() if key not in _OWN}
-    fork = as_dict(info.get("fork"))
-    parts = (run.model_class, run.model_config if not own else {}, config, trainer, info.get("data"))
-    return format_json([*parts, fork.get("parent_id"), fork.get("sha256")], indent=None)
+    return common_settings(run.info, run.config, run.trainer_config)
 
 
 def _belongs(run: Run, project: str) -> bool:

@@ -27,6 +27,8 @@ class Retention:
         monitor: The metric by which they are the best.
         mode: ``min`` or ``max``: whether a small or a large value is good.
         optimizer: Which of them keep the state of the optimizer: ``all``, or only the ``last`` one.
+        every: Count only multiples of so many steps towards `last`; 0 counts all. Others depend on when a training was
+            stopped.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -37,6 +39,7 @@ class Retention:
     monitor: str = "val_loss"
     mode: str = "min"
     optimizer: str = "all"
+    every: int = 0
 
     def __post_init__(self) -> None:
         if self.last is not None and self.last < 1:
@@ -54,7 +57,8 @@ class Retention:
         if self.last is None and not self.best:
             return []
         whole = [checkpoint for checkpoint in ordered if not checkpoint.problem]  # a damaged one takes no one's place
-        kept = {checkpoint.step for checkpoint in whole[-(self.last or 1) :]}
+        counted = [checkpoint for checkpoint in whole if not self.every or checkpoint.step % self.every == 0]
+        kept = {checkpoint.step for checkpoint in [*counted[-(self.last or 1) :], *whole[-1:]]}
         ranked = self.ranked(whole)
         kept |= {checkpoint.step for checkpoint in ranked[: self.best]}
         if self.best and (self.last is None or not ranked):

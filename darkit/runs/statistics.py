@@ -129,10 +129,32 @@ def compare_groups(first: Sequence[float], second: Sequence[float], confidence: 
 
 def holm(chances: Sequence[float]) -> list[float]:
     """Adjust the probabilities of several tests by the method of Holm (1979): the chance of any false finding."""
+    return [min(1.0, adjusted) for adjusted in _stepped_down(chances)]
+
+
+def holm_interval(found: Difference, chances: Sequence[float], index: int, confidence: float) -> Interval:
+    """Return the interval of one of several differences that contains 0 exactly where its adjusted p is no finding.
+
+    Args:
+        found: The difference.
+        chances: The probabilities of all tests.
+        index: Which of them is its own.
+        confidence: That of the interval of a single test.
+    """
+    factor = _stepped_down(chances)[index] / found.p if found.p else 1.0
+    if factor <= 1:
+        return found.interval
+    wider = t_critical((1 - confidence) / factor, found.freedom) / t_critical(1 - confidence, found.freedom)
+    half = wider * (found.interval[1] - found.interval[0]) / 2
+    return found.difference - half, found.difference + half
+
+
+def _stepped_down(chances: Sequence[float]) -> list[float]:
+    """Return probabilities multiplied after Holm, which may be above 1."""
     order = sorted(range(len(chances)), key=lambda index: chances[index])
     found, largest = [0.0] * len(chances), 0.0
     for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(chances) - place) * chances[index]))
+        largest = max(largest, (len(chances) - place) * chances[index])
         found[index] = largest
     return found
 

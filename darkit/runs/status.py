@@ -246,9 +246,13 @@ class StatusWriter:
 
     def close(self, state: str, reason: str = "", traceback: str = "", diverged: int | None = None) -> None:
         """Write the final status. Raises `StorageError`."""
+        self.leave()
+        self._write(state, reason, traceback, diverged)
+
+    def leave(self) -> None:
+        """End the thread without a final status: another writer takes over."""
         self._ended.set()
         self._thread.join()
-        self._write(state, reason, traceback, diverged)
 
     def _work(self) -> None:
         written, last = time.monotonic(), (RUNNING, self.max_step)

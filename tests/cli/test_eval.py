@@ -48,6 +48,17 @@ def test_a_runs_own_data_has_the_loss_that_the_training_logged(capsys: pytest.Ca
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
 
 
+def test_a_run_without_validation_data_is_not_evaluated_on_what_it_was_trained_with(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    done(capsys, "train", *FILES, "data.val_fraction=0", "name=run", "data.vocab_size=300")
+    for further in ((), ("--watch",)):
+        said = refused(capsys, "eval", "run", *further)
+        assert said == "The run 'run' has no validation data. Give some: --data NAME KEY=VALUE."
+    assert [run.name for run in darkit.runs()] == ["run"]
+    assert metrics(capsys, "run", "--data", "texts")["loss"] > 0
+
+
 def test_other_files_are_evaluated_whole_with_the_runs_tokenizer_and_noted(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 import darkit
 from darkit.runs.notes import read_notes
 from tests.cli.parts import done, refused
+from tests.engine.parts import made, train, xy
 
 WORDS = ("model=mymodel", "data.samples=64", "data.val_samples=8", "trainer.device=cpu")
 
@@ -61,6 +62,17 @@ def test_wrong_words_are_refused(runs: Path, capsys: pytest.CaptureFixture[str])
     assert refused(capsys, "find", "lr", "text", "--low", "2", "--high", "1").startswith("--low must be above 0")
     assert refused(capsys, "find", "lr", "text", "--steps", "3").startswith("--steps must be at least 10")
     assert refused(capsys, "find", "batch", "text", "--max", "0").startswith("--max must be at least 1")
+
+
+@pytest.mark.parametrize("command", [("profile",), ("find", "lr"), ("find", "batch")])
+def test_a_run_of_python_is_refused_and_no_other_model_measured(
+    command: tuple[str, ...], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(made(), xy(), name="mine", max_step=1)
+    said = refused(capsys, *command, "mine")
+    assert said.startswith("The run 'mine' was not trained by darkit train")
+    assert said.endswith("give model= and data= in place of its name.")
+    assert [run.name for run in darkit.runs()] == ["mine"]
 
 
 def test_the_energy_of_a_run_is_shown(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

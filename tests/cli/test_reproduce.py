@@ -15,6 +15,7 @@ import pytest
 
 from darkit.cli.main import main
 from darkit.runs import load
+from darkit.runs.run import list_runs
 from tests.children import Zygote
 from tests.cli.parts import NUMBERS, refused
 
@@ -238,6 +239,72 @@ def test_darkit_train_and_a_fork_come_out_the_same(
     shutil.rmtree(load("parent").path)
     assert main(["reproduce", "child"]) == 0
     assert "EQUAL: 4 rows and 2 checkpoints of steps 3 to 6" in capsys.readouterr().out
+
+
+def test_a_script_that_fails_before_it_resumes_from_the_checkpoint_is_no_repetition(reproduce: Reproduce) -> None:
+    old = "+        self.layers = torch.nn.Sequential("
+
+    def plant(info: dict[str, Any]) -> None:
+        assert old in info["git"]["diff"]
+        info["git"]["diff"] = info["git"]["diff"].replace(old, "+        raise RuntimeError('planted', ")
+
+    change("run.json", plant)
+    code, said = reproduce("--from", "iter-4", "--steps", "4", "--trust")
+    assert code == 2, said
+    assert "failed with exit code 1 and said: " in said
+    assert "planted" in said
+
+
+SEVERAL = """import torch, darkit
+x = torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.3))
+    def forward(self, x):
+        return self.layers(x)
+for seed in range(3):
+    darkit.fit(Net(), (x, x), loss=torch.nn.functional.mse_loss, seed=seed, max_step=12 - seed, save_step_interval=4,
+        batch_size=8, device="cpu", tensorboard=False)
+"""
+
+
+def test_one_of_several_trainings_of_a_script_is_repeated(
+    zygote: Zygote, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "go.py").write_text(SEVERAL)
+    environment = os.environ | {"DARWIN_KIT_HOME": str(home)}
+    subprocess.run([zygote.python, "go.py"], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    monkeypatch.setattr(sys, "executable", zygote.python)
+    names = {run.trainer_config["seed"]: run.name for run in list_runs()}
+    assert [load(names[seed]).info["training"]["number"] for seed in range(3)] == [1, 2, 3]
+    for seed in (0, 2):
+        assert main(["reproduce", names[seed], "--steps", "5"]) == 0, capsys.readouterr()
+        out = capsys.readouterr().out
+        assert "EQUAL: 5 rows and 1 checkpoints of steps 1 to 5 are the same" in out
+        assert ("Trainings of its script before it are repeated whole." in out) == (seed == 2)
+    assert main(["reproduce", names[2], "--from", "iter-4", "--steps", "4"]) == 0
+    assert "EQUAL: 4 rows and 1 checkpoints of steps 5 to 8" in capsys.readouterr().out
+    path = load(names[2]).path / "run.json"
+    info = json.loads(path.read_text())
+    del info["training"]  # as earlier versions wrote it
+    path.write_text(json.dumps(info))
+    assert main(["reproduce", names[2], "--steps", "5"]) == 2
+    assert "does not record which of the 3 trainings of its script it is" in capsys.readouterr().err
+
+
+def test_a_named_training_is_repeated_after_those_before_it_though_it_was_renamed(
+    zygote: Zygote, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "go.py").write_text(SEVERAL.replace("seed=seed", 'seed=seed, name=f"r{seed}"'))
+    environment = os.environ | {"DARWIN_KIT_HOME": str(home)}
+    subprocess.run([zygote.python, "go.py"], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    monkeypatch.setattr(sys, "executable", zygote.python)
+    assert main(["reproduce", "r1", "--steps", "5"]) == 0
+    assert main(["mv", "r1", "best"]) == 0
+    assert main(["reproduce", "best", "--steps", "5"]) == 0
+    assert capsys.readouterr().out.count("EQUAL: 5 rows and 1 checkpoints of steps 1 to 5") == 2
+    assert main(["reproduce", "best", "--from", "iter-4", "--steps", "5"]) == 0
 
 
 SPIKE = """import torch, darkit

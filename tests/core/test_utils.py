@@ -134,8 +134,25 @@ def test_masked_rows_and_pairs_have_the_tokens_as_labels_where_they_are_masked()
     assert set(pairs["next_sentence_label"]) == {0, 1}
     again = create_tokenized_bert_dataset(Dataset.from_dict({"text": TEXTS}), tokenizer)
     assert pairs["input_ids"] == again["input_ids"]
+    splits = create_tokenized_bert_dataset(
+        DatasetDict({"train": Dataset.from_dict({"text": TEXTS}), "test": Dataset.from_dict({"text": TEXTS[:4]})}),
+        tokenizer,
+    )
+    assert splits["train"]["input_ids"] == pairs["input_ids"]
+    assert len(splits["test"]) == 3
     ids, labels = pretreat.mask_single(tokenizer(TEXTS[0])["input_ids"], tokenizer)
     assert ids.shape == labels.shape
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sentences_are_paired_over_a_whole_dataset_however_it_is_cut(processes: int) -> None:
+    tokenizer = fast_tokenizer("wordpiece")
+    texts = [f"a {'b ' * (index % 7)}" for index in range(1001)]
+    found = create_tokenized_bert_dataset(Dataset.from_dict({"text": texts}), tokenizer, processes)
+    pairs, labels = pretreat.create_next_sentence(texts, seed=0)
+    assert found["next_sentence_label"][:] == labels
+    whole = tokenizer([first for first, _ in pairs], [second for _, second in pairs])["input_ids"]
+    assert [len(ids) for ids in found["input_ids"]] == [len(ids) for ids in whole]
 
 
 def test_the_second_sentence_of_a_pair_is_what_its_label_says() -> None:

@@ -84,6 +84,44 @@ def test_each_checkpoint_is_evaluated_once_while_it_trains_and_the_end_of_the_tr
     assert json.loads((stopped.path / files.STATUS).read_text())["state"] == "finished"
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_checkpoint_that_is_made_again_with_other_weights_is_refused(changed: bool, home: Path) -> None:
+    data = (torch.randn(16, 3), torch.randn(16, 3))
+
+    def trained(**options: Any) -> darkit.Run:
+        torch.manual_seed(1)
+        settings: dict[str, Any] = {"max_step": 8, "save_step_interval": 2, "batch_size": 4, "device": "cpu"}
+        return darkit.fit(
+            torch.nn.Linear(3, 3), data, loss=torch.nn.functional.mse_loss, name="run", **settings | options
+        )
+
+    def evaluate(checkpoint: Checkpoint) -> dict[str, Any]:
+        seen.append(checkpoint.step)
+        weights = torch.load(checkpoint.path, weights_only=True)["state_dict"]
+        return {"val_loss": float(weights["weight"].sum()), "of_nothing": float("nan")}
+
+    def watched() -> darkit.Run:
+        return watch(darkit.load("run"), evaluate, into="seen", config={}, tell=lambda *told_of: None)
+
+    seen: list[int] = []
+    run = trained()
+    before = watched().log().select("step", "val_loss").rows()
+    options: dict[str, Any] = {"lr": 0.1, "resume_overrides": True} if changed else {"log_step_interval": 3}
+    trained(resume="run:iter-4", max_step=10, **options)
+    if changed:
+        with pytest.raises(ConfigError, match=r"made another iter-6-ckpt .* in 'seen': give another name with --into"):
+            watched()
+        assert darkit.load("seen").log().select("step", "val_loss").rows() == before
+        with pytest.raises(ConfigError, match="made another iter-6-ckpt"):
+            watched()
+        return
+    assert watched().log()["step"].to_list() == [2, 4, 6, 8, 10]
+    assert seen[4:] in ([6, 8, 10], [10])  # again where the files differ
+    watched()
+    assert seen[-1] == 10
+    assert run.status == "finished"
+
+
 def test_a_run_that_is_replaced_meanwhile_ends_it_and_what_cannot_be_verified_is_told(home: Path) -> None:
     data = (torch.randn(16, 3), torch.randn(16, 3))
 

@@ -49,6 +49,13 @@ def test_sizes_double_up_to_the_number_of_samples_the_largest_or_what_fits() -> 
     assert sizes(Limited(0)) == [(1, False)]
 
 
+def test_the_short_last_batch_of_an_epoch_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("darkit.engine.batch_range._STALE", 9)
+    model = Limited(64)
+    assert [size for size, _ in sizes(model)] == [1, 2, 4, 8, 16]
+    assert model.calls == [size for size in (1, 2, 4, 8, 16) for _ in range(3)]  # 20 samples
+
+
 def test_other_errors_come_through_and_a_loader_is_refused() -> None:
     class Broken(MLP):
         def forward(self, x: Tensor) -> Tensor:

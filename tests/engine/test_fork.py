@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
 import torch
 from torch.optim.lr_scheduler import ExponentialLR
@@ -157,6 +158,61 @@ def test_what_differs_is_said_and_recorded(capsys: pytest.CaptureFixture[str]) -
     }
     assert child.log()["lr"].to_list() == [0.02] * (STEPS - 4)
     assert parent.info["id"] != child.info["id"]
+
+
+def sgd(**settings: Any) -> Callable[[Any], Any]:
+    return lambda parameters: torch.optim.SGD(parameters, **{"lr": 0.01, "momentum": 0.5} | settings)
+
+
+def test_another_rate_of_ones_own_optimizer_holds_and_is_recorded(capsys: pytest.CaptureFixture[str]) -> None:
+    run_one(xy, "parent", optimizer=sgd())
+    capsys.readouterr()
+    child = run_one(xy, "child", fork="parent:4", optimizer=sgd(lr=0.002, weight_decay=0.5))
+    assert "Changed: optimizer.lr 0.01 -> 0.002, optimizer.weight_decay 0 -> 0.5." in capsys.readouterr().err
+    assert child.fork["changes"] == {"optimizer.lr": [0.01, 0.002], "optimizer.weight_decay": [0, 0.5]}
+    assert child.log()["lr"].to_list() == [0.002] * (STEPS - 4)
+    again = run_one(xy, "again", fork="child:5", optimizer=sgd(lr=0.002, weight_decay=0.5))
+    assert again.fork["changes"] == {}
+    for checkpoint in child.checkpoints()[1:]:  # as if it was killed before it saved
+        checkpoint.path.unlink()
+        checkpoint.path.with_suffix(".json").unlink()
+    child = run_one(xy, "child", resume=True, optimizer=sgd(lr=0.002, weight_decay=0.5))
+    assert child.log()["lr"].to_list() == [0.002] * (STEPS - 4)
+
+
+def test_another_rate_of_ones_own_optimizer_scales_that_of_its_schedule() -> None:
+    options = {"scheduler": lambda made: ExponentialLR(made, 0.9)}
+    parent = run_one(xy, "parent", optimizer=sgd(), **options)
+    child = run_one(xy, "child", fork="parent:4", optimizer=sgd(lr=0.1), **options)
+    assert child.log()["lr"].to_list() == pytest.approx([10 * rate for rate in parent.log()["lr"]][4:])
+
+
+def test_what_a_restored_optimizer_or_schedule_would_ignore_is_refused() -> None:
+    run_one(xy, "parent", optimizer=sgd(), scheduler=lambda made: ExponentialLR(made, 0.9))
+    for options, said in (
+        ({"optimizer": sgd(momentum=0.9)}, r"optimizer\.momentum 0\.5 -> 0\.9"),
+        ({"scheduler": lambda made: ExponentialLR(made, 0.5)}, r"scheduler\.gamma 0\.9 -> 0\.5"),
+    ):
+        settings = {"optimizer": sgd(), "scheduler": lambda made: ExponentialLR(made, 0.9)} | options
+        with pytest.raises(ConfigError, match=f"so {said} has no effect: give the earlier value"):
+            run_one(xy, "child", fork="parent:4", **settings)
+        assert not (base() / "child").exists()
+
+
+class Warming(lightning.Callback):
+    """Sets the rate of each step itself."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = 0.001 * (trainer.global_step + 1)
+
+
+def test_a_rate_that_a_callback_changed_is_no_difference() -> None:
+    options: dict[str, Any] = {"optimizer": sgd(), "callbacks": lambda: [Warming()]}
+    parent = run_one(xy, "parent", **options)
+    child = run_one(xy, "child", fork="parent:4", **options)
+    assert child.fork["changes"] == {}
+    assert_continues(parent, child, 4)
 
 
 @pytest.mark.parametrize("setting", [{"seed": 4}, {"batch_size": 8}, {"optimizer": "sgd"}, {"precision": "64-true"}])

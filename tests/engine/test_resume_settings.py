@@ -24,6 +24,7 @@ from darkit.errors import (
     CheckpointMismatchError,
     CheckpointNotFoundError,
     ConfigError,
+    ReproductionWarning,
     RunNotFoundError,
     StorageError,
 )
@@ -107,6 +108,22 @@ def test_a_run_whose_settings_cannot_be_read_is_resumed_only_where_that_is_allow
     with pytest.raises(ConfigError, match=rf"its {re.escape(name)} cannot be read .*resume_overrides=true resumes"):
         run_one(xy, "run", resume=True, max_step=4)
     assert run_one(xy, "run", resume=True, max_step=4, resume_overrides=True).status == "finished"
+
+
+def test_a_new_rate_of_ones_own_optimizer_is_warned_of_each_time_or_holds() -> None:
+    run_one(xy, "own", max_step=3, optimizer=adamw())
+    faster = functools.partial(torch.optim.AdamW, lr=0.5)
+    for end in (5, 6):
+        with pytest.warns(
+            ReproductionWarning, match=r"optimizer\.lr 0\.01 -> 0\.5 has no effect; resume_overrides=true"
+        ):
+            run = run_one(xy, "own", resume=True, max_step=end, optimizer=faster)
+    assert rates(run) == [0.01] * 6
+    run_one(xy, "own", resume=True, max_step=7, optimizer=adamw())
+    run_one(xy, "own", resume=True, max_step=8, optimizer=faster, resume_overrides=True)
+    assert run.info["continued"][-1]["changes"] == {"optimizer.lr": [0.01, 0.5]}
+    run_one(xy, "own", resume=True, max_step=9, optimizer=faster)
+    assert rates(run) == [0.01] * 7 + [0.5] * 2
 
 
 def test_a_new_learning_rate_really_holds_without_a_schedule(run: Run) -> None:

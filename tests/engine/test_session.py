@@ -43,6 +43,13 @@ def test_a_session_is_running_and_locked_until_it_ends() -> None:
     assert (run.status, run.details.step, run.details.reason, is_locked(run.path)) == ("finished", 10, "", False)
 
 
+def test_a_run_records_which_training_of_its_process_it_is() -> None:
+    with opened("a") as one, opened(None) as other:
+        assert other.number == one.number + 1
+    assert Run(one.folder).info["training"] == {"number": one.number, "name": "a"}
+    assert Run(other.folder).info["training"] == {"number": other.number, "name": None}
+
+
 def test_a_generated_name_has_model_and_time_and_a_number_if_it_exists() -> None:
     names = []
     for _ in range(4):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,18 @@ from torch.utils.data import Dataset
 
 import darkit
 from darkit.cli.main import main
+from darkit.core.watching import watch
 from darkit.engine.callbacks import LossSpikeGuard
 from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
-from darkit.errors import ConfigError
+from darkit.engine.config import TrainerConfig
+from darkit.engine.spikes import refuse_spike_policy
+from darkit.errors import ConfigError, RunLockedError
 from darkit.runs import Run
+from darkit.runs.checkpoints import Checkpoint
+from darkit.runs.lock import is_locked
+from darkit.runs.requests import request_stop
 from darkit.runs.spikes import recorded_spikes
-from tests.children import Zygote
+from tests.children import Child, Zygote
 
 SETTINGS: dict[str, Any] = {
     "spike_policy": "rewind",
@@ -130,24 +139,107 @@ def test_a_training_that_was_stopped_in_between_comes_to_the_same(order: list[in
     assert told[0] == told[1]
 
 
+def test_two_stops_between_checkpoints_leave_the_one_to_return_to(order: list[int]) -> None:
+    poisoned, settings = (order[16],), {"keep_last": 2, "save_step_interval": 10}
+    straight = trained("straight", poisoned, **settings)
+    trained("broken", poisoned, callbacks=[StopAt(12)], **settings)
+    trained("broken", poisoned, callbacks=[StopAt(14)], resume=True, **settings)
+    resumed = trained("broken", poisoned, resume=True, **settings)
+    assert [one["checkpoint_step"] for one in resumed.info["spikes"]] == [10]
+    equal_at_the_end(straight, resumed)
+
+
 KILLED = """
 import os
 import darkit.engine.training
 from tests.engine import test_spikes
 original = darkit.engine.training.load_weights
 def load_weights(*arguments, **settings):  # of the training that begins again
-    os._exit(9)
+    {}
+    original(*arguments, **settings)
 darkit.engine.training.load_weights = load_weights
 test_spikes.trained("killed", ({},))
+"""
+WAITING = """
+    from pathlib import Path
+    Path("{there}").touch()
+    while not Path("{go}").exists():
+        pass
 """
 
 
 def test_a_training_killed_in_the_rewind_comes_to_the_same(order: list[int], zygote: Zygote, home: Path) -> None:
-    assert zygote.run(KILLED.format(order[13]), home).wait() == 9
-    assert darkit.load("killed").status == "stopped"
+    assert zygote.run(KILLED.format("os._exit(9)", order[13]), home).wait() == 9
+    assert darkit.load("killed").status == "crashed"
     resumed = trained("killed", (order[13],), resume=True)
     equal_at_the_end(trained("straight", (order[13],)), resumed)
     assert len(resumed.info["spikes"]) == 1
+
+
+@contextmanager
+def rewinding(zygote: Zygote, home: Path, number: int) -> Iterator[tuple[Child, Path]]:
+    """Start a training that waits in its rewind for a file."""
+    there, go = home / "there", home / "go"
+    child = zygote.run(KILLED.format(WAITING.format(there=there, go=go), number), home)
+    try:
+        while not there.exists():
+            pass
+        yield child, go
+    finally:
+        child.kill_rest()
+
+
+def test_a_training_is_running_and_locked_while_it_is_rewound_and_watched_on(
+    order: list[int], zygote: Zygote, home: Path
+) -> None:
+    seen: list[int] = []
+    with rewinding(zygote, home, order[13]) as (child, go):
+        run = darkit.load("killed")
+        assert (run.status, is_locked(run.path)) == ("running", True)
+        with pytest.raises(RunLockedError):
+            trained("killed", (order[13],), resume="auto")
+
+        def evaluate(checkpoint: Checkpoint) -> dict[str, Any]:
+            seen.append(checkpoint.step)
+            if checkpoint.step == 12:  # all that there are
+                go.touch()
+            return {"val_loss": 1.0}
+
+        watch(run, evaluate, into="seen", config={}, tell=lambda *_: None, pause=0.01)
+        assert child.wait() == 0, child.output
+    assert (run.status, run.details.step, seen) == ("finished", 24, [4, 8, 12, 16, 20, 24])
+
+
+def test_a_request_during_the_rewind_stops_the_training(order: list[int], zygote: Zygote, home: Path) -> None:
+    with rewinding(zygote, home, order[13]) as (child, go):
+        request_stop(darkit.load("killed").path, by="me")
+        go.touch()
+        assert child.wait() == 0, child.output
+    details = darkit.load("killed").details
+    assert (details.state, details.reason) == ("stopped", "Stopped by me.")
+    assert details.step == 13
+
+
+def test_a_signal_during_the_rewind_stops_the_training(order: list[int], zygote: Zygote, home: Path) -> None:
+    with rewinding(zygote, home, order[13]) as (child, _):
+        child.send(signal.SIGTERM)
+        assert child.wait() == 128 + signal.SIGTERM, child.output
+    run = darkit.load("killed")
+    assert (run.status, run.details.reason, is_locked(run.path)) == ("stopped", "Stopped by SIGTERM.", False)
+    resumed = trained("killed", (order[13],), resume=True)
+    equal_at_the_end(trained("straight", (order[13],)), resumed)
+
+
+def test_an_error_during_the_rewind_is_a_crash(order: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_weights(*arguments: Any) -> None:
+        raise MemoryError("mine")
+
+    monkeypatch.setattr("darkit.engine.training.load_weights", load_weights)
+    with pytest.raises(MemoryError):
+        trained("run", (order[13],))
+    run = darkit.load("run")
+    assert (run.status, is_locked(run.path)) == ("crashed", False)
+    assert "mine" in run.details.reason
 
 
 def test_further_spikes_are_rewound_up_to_the_limit_and_early_ones_only_reported(
@@ -205,6 +297,20 @@ def test_it_is_refused_where_it_cannot_be_honoured() -> None:
     with pytest.raises(ConfigError, match="leave out the one in callbacks"):
         trained("run", (), callbacks=[LossSpikeGuard()])
     assert darkit.runs() == []
+
+
+@pytest.mark.parametrize(("every", "last"), [(2, 5), (3, 4), (4, 3), (8, 2), (100, 2)])
+def test_on_an_accelerator_enough_checkpoints_are_kept_to_return_after_the_lag(every: int, last: int) -> None:
+    def check(device: str, last: int | None) -> None:
+        config = TrainerConfig(device=device, spike_policy="rewind", save_step_interval=every, keep_last=last)
+        refuse_spike_policy(config, 1, (), own_session=False)
+
+    check("cuda", last)
+    check("cuda", None)
+    if every < 8 or last > 2:
+        check("cpu", last - 1)
+        with pytest.raises(ConfigError, match=f"8 steps later on an accelerator, .* give keep_last={last} or more"):
+            check("cuda", last - 1)
 
 
 def test_what_anybody_wrote_as_spikes_is_read_as_far_as_it_is_one() -> None:

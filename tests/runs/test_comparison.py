@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from scipy import stats
 
 from darkit.runs.comparison import compare
@@ -81,6 +83,27 @@ def test_several_tests_are_adjusted_and_the_numbers_are_there_for_programs() -> 
     assert found["groups"][2]["mean"] == 1.2
     assert found["contrasts"][0]["p_adjusted"] == first.p
     assert found["contrasts"][0]["p"] == first.difference.p
+
+
+def test_the_sentence_of_several_tests_does_not_contradict_itself() -> None:
+    shifted = [value + change for value, change in zip(FIRST, (0.01, 0.09, 0.02, 0.08, 0.06), strict=True)]
+    groups = [group("a", FIRST), *(group(label, shifted) for label in "bcd")]
+    for contrast in compare(groups, "val_loss", "best", "min").contrasts:
+        assert contrast.difference is not None
+        assert contrast.difference.p < 0.05 < (contrast.p or 0)
+        found = re.search(
+            r"p \(Holm\) = \S+, 95% interval over all tests (\S+) to (\S+)\. A difference below (\S+) ",
+            contrast.sentence,
+        )
+        assert found is not None, contrast.sentence
+        low, high, least = map(float, found.groups())
+        assert low < 0 < high
+        assert contrast.difference.difference < least
+
+
+def test_runs_of_one_seed_with_other_values_are_not_called_seeds() -> None:
+    (contrast,) = compare([group("a", FIRST), group("b", [1.0, 2.0], [7, 7])], "val_loss", "best", "min").contrasts
+    assert "at 5 and 2 runs: Welch's test" in contrast.sentence
 
 
 def test_a_percentage_keeps_its_digits() -> None:

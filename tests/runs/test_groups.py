@@ -98,6 +98,25 @@ def test_a_run_that_diverged_has_no_best_value_and_a_value_of_each_step(root: Pa
     assert len(read_group("small", runs, "val_loss", "1").members) == 3
 
 
+def test_a_repetition_of_a_seed_counts_once(root: Path) -> None:
+    make_run(root, "earlier", [1.0, 0.5, 0.9], seed=0)
+    make_run(root, "other-settings", [1.0, 0.5, 0.9], seed=0, lr=3.0)
+    make_run(root, "other-value", [1.0, 0.55, 0.9], seed=0)
+    group = read_group("small", find_groups(["small-seed=0"])["small-seed=0"], "val_loss")
+    assert [member.name for member in group.members] == ["earlier", "other-value", "small-seed=1", "small-seed=2"]
+    assert group.left_out == {"small-seed=0": "it repeats earlier, with the same settings, seed and value"}
+    group = read_group("all", find_groups(["*-se*"])["*-se*"], "val_loss")
+    assert {"other-settings", "small-seed=0"} <= {member.name for member in group.members}
+
+
+def test_a_log_whose_steps_are_damaged_has_no_value_at_a_step(root: Path) -> None:
+    (root / "small-seed=1" / files.LOG).write_text("step,val_loss\n1,1.0\n2x,0.5\n")
+    runs = find_groups(["small"])["small"]
+    group = read_group("small", runs, "val_loss", "1")
+    assert [member.name for member in group.members] == ["small-seed=0", "small-seed=2"]
+    assert group.left_out == {"small-seed=1": "it has no finite val_loss at step 1"}
+
+
 def test_the_seed_of_a_run_with_its_own_loop_is_that_of_its_config(root: Path) -> None:
     folder = root / "alone"
     files.write_json(folder / files.RUN, {"id": "x", "made_by": "start_run"})

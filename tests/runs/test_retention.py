@@ -49,6 +49,14 @@ def test_the_last_the_best_and_always_the_highest_are_kept(settings: dict[str, A
     assert gone(Retention(**settings), scored(0.5, 0.9, 0.1, 0.4, 0.3, 0.8)) == expected
 
 
+def test_steps_between_the_multiples_take_no_ones_place() -> None:
+    steps = [checkpoint(step) for step in (10, 20, 22, 24)]
+    assert gone(Retention(last=2, every=10), steps) == [22]
+    assert gone(Retention(last=1, every=10), steps) == [10, 22]
+    assert gone(Retention(last=2, every=10), [checkpoint(3), checkpoint(7)]) == [3]
+    assert gone(Retention(last=2, every=10), [*steps, checkpoint(30)]) == [10, 22, 24]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_a_metric_that_is_not_finite_is_never_the_best(bad: float, mode: str) -> None:

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from darkit.runs.statistics import RESAMPLES, compare_groups, compare_pairs, holm, summarize, t_chance, t_critical
+from darkit.runs.statistics import (
+    RESAMPLES,
+    compare_groups,
+    compare_pairs,
+    holm,
+    holm_interval,
+    summarize,
+    t_chance,
+    t_critical,
+)
 
 EXACT = 1e-9
 
@@ -124,6 +133,21 @@ def test_values_whose_squares_no_float_holds_are_compared_like_others(power: int
         assert found.difference == pytest.approx(plain.difference * unit)
         assert found.interval == pytest.approx([end * unit for end in plain.interval])
         assert found.bootstrap == pytest.approx([end * unit for end in plain.bootstrap])
+
+
+def test_an_interval_after_holm_excludes_0_exactly_where_the_adjusted_p_is_below_the_level() -> None:
+    first, findings = drawn(5, 1), set()
+    for confidence in (0.5, 0.8, 0.9, 0.95, 0.99):
+        tests = [compare_groups(first, drawn(5, 2, shift), confidence) for shift in (0.0, 0.05, 0.1, 0.15, 0.15, 0.3)]
+        found = [test for test in tests if test is not None]
+        chances = [test.p for test in found]
+        for place, (test, p) in enumerate(zip(found, holm(chances), strict=True)):
+            low, high = holm_interval(test, chances, place, confidence)
+            assert (low > 0 or high < 0) == (p < 1 - confidence)
+            assert low <= test.interval[0] < test.interval[1] <= high
+            findings.add(p < 1 - confidence)
+        assert holm_interval(found[0], [found[0].p], 0, confidence) == found[0].interval
+    assert findings == {True, False}
 
 
 def test_holm_multiplies_the_smallest_chance_most_and_never_changes_the_order() -> None:

@@ -12,7 +12,7 @@ from darkit.dashboard.reading.series import lost_at, series_values
 from darkit.dashboard.texts import LANGUAGES
 from darkit.runs.comparison import Comparison, compare
 from darkit.runs.comparison_tables import left_out
-from darkit.runs.groups import BEST, LAST, Measured, make_group, recorded_seed
+from darkit.runs.groups import BEST, LAST, Measured, common_settings, make_group, recorded_seed
 from darkit.runs.run import START_RUN
 
 
@@ -75,4 +75,5 @@ def _measure(run: Shown, metric: str, at: str) -> Measured:
     seed = recorded_seed(facts.trainer, facts.info, own)
     diverged = (value is not None and value.lost is not None) or lost_at(facts, run.table) is not None
     found = None if value is None else value.best if at == BEST else value.last
-    return Measured(facts.name, seed, facts.state, found, diverged)
+    settings = common_settings(facts.info, facts.config, facts.trainer)
+    return Measured(facts.name, seed, facts.state, found, diverged, settings)

@@ -24,7 +24,9 @@ CHINESE_COMPARISON = {
     "contrast_seeds": " {count} 个种子",
     "contrast_common_seeds": "双方共有的 {count} 个种子",
     "contrast_two_seeds": " {first} 个和 {second} 个种子",
+    "contrast_two_runs": " {first} 个和 {second} 个运行",
     "contrast_interval": "{percent} 区间 {low} 到 {high}",
+    "contrast_interval_holm": "对所有检验的 {percent} 区间 {low} 到 {high}",
     "contrast_noise": (
         "{second} 与 {first} 的差 {difference} 在{count}下属于噪声：{test}，{p}，{interval}。"
         "小于 {least} 的差在这里无法与噪声区分。"
@@ -37,6 +39,7 @@ CHINESE_COMPARISON = {
     "contrast_left_out": "{group}：未计入 {name}（{why}）。",
     "contrast_of_state": "状态为{state}",
     "contrast_diverged": "它已发散，没有最佳值",
+    "contrast_repeats": "它重复了 {name}：设置、种子和取值都相同",
     "contrast_no_value": "没有有限的 {metric}",
     "contrast_no_value_at": "第 {step} 步没有有限的 {metric}",
 }

@@ -18,7 +18,7 @@ from darkit.engine.callbacks.base import StepCallback, check_interval, log_value
 from darkit.errors import ConfigError
 
 logger = logging.getLogger(__name__)
-_LAG = 8  # steps after which a loss on an accelerator is read, which has finished it by then
+LAG = 8  # steps after which a loss on an accelerator is read, which has finished it by then
 _NORMAL = 1.4826  # standard deviations of a normal distribution in its median absolute deviation
 
 
@@ -100,7 +100,7 @@ class LossSpikeGuard(StepCallback):
         if not isinstance(loss, Tensor):
             return
         self._waiting.append((step, _copied(loss)))
-        last = step if loss.is_cpu else step - _LAG
+        last = step if loss.is_cpu else step - LAG
         while self._waiting and self._waiting[0][0] <= last:
             at, copied = self._waiting.popleft()
             self._judge(trainer, at, _read(copied), step)

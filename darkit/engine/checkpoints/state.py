@@ -19,6 +19,7 @@ from darkit.engine.metrics.gathering import collect_metrics
 from darkit.engine.spiking.states import States
 from darkit.engine.steps.adapter import Adapter, bare_module
 from darkit.engine.steps.averages import averages_of
+from darkit.engine.steps.own_settings import KEY as GIVEN_SETTINGS
 from darkit.engine.steps.sharding import is_sharded
 
 logger = logging.getLogger(__name__)
@@ -34,9 +35,9 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
 
     Returns:
         ``state_dict`` of the bare module, ``model_class``, ``current_step``, ``optimizer_state_dict``,
-        ``scheduler_state_dict``, ``schedule_progress`` (see `darkit.engine.steps.schedule`), ``precision`` (the
-        gradient scaler), ``callbacks`` (state by key), ``rng`` (all generators) and ``position`` (epoch, batches and
-        the state of the data).
+        ``scheduler_state_dict``, ``schedule_progress`` (see `darkit.engine.steps.schedule`), ``given_settings``
+        (see `darkit.engine.steps.own_settings`), ``precision`` (the gradient scaler), ``callbacks`` (state by key),
+        ``rng`` (all generators) and ``position`` (epoch, batches and the state of the data).
         With averaged weights, ``state_dict`` has the averages and ``raw_state_dict`` the weights to resume from.
         ``metrics`` has the states of torchmetrics objects, if the module has any, and ``neuron_states`` the hidden
         state of spiking neurons that is kept from batch to batch.
@@ -74,6 +75,8 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
         "callbacks": _callback_states(trainer),
         **mine,
     }
+    if isinstance(pl_module, Adapter) and pl_module.own.given is not None:
+        state[GIVEN_SETTINGS] = pl_module.own.given
     agreement = getattr(pl_module, "agreement", None)
     if agreement is not None and agreement.weight is not None:
         state["weight"] = agreement.weight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from darkit.engine.steps.first_step import FirstStep
 from darkit.engine.steps.fused import recorded_fused
 from darkit.engine.steps.loss import Step
 from darkit.engine.steps.optim import MakeOptimizer, clear_gradients, make_optimizer, restore_optimizer
+from darkit.engine.steps.own_settings import OwnSettings
 from darkit.engine.steps.schedule import Schedule, make_schedule
 from darkit.errors import ConfigError, DataError
 from darkit.runs.graph import Graph
@@ -58,7 +59,7 @@ class Adapter(LightningModule):
         optimizer: The user's optimizer or a callable of the parameters, or None.
         scheduler: The user's schedule in any form of `make_schedule`, or None.
         resume: The checkpoint's content to resume from, or None; empty once the training has started.
-        changed: Names of the settings that differ from those of the checkpoint.
+        own: The settings that differ from those of the checkpoint.
         tell: Gets what the first step computed, and the graph of the model, or None.
 
     Attributes:
@@ -81,7 +82,7 @@ class Adapter(LightningModule):
         optimizer: Optimizer | MakeOptimizer | None = None,
         scheduler: Any = None,
         resume: Mapping[str, Any] | None = None,
-        changed: Collection[str] = (),
+        own: OwnSettings | None = None,
         tell: Callable[[Work, Graph], None] | None = None,
     ) -> None:
         super().__init__()
@@ -93,7 +94,7 @@ class Adapter(LightningModule):
         self.schedule: Schedule | None = None
         self._given = (optimizer, scheduler)
         self._resume = resume
-        self._changed = changed
+        self.own = own or OwnSettings()
         self._tell = tell
         self._window = Window(config.gradient_accumulation_steps)
         self._weigh = Weigher(module, step.observed)
@@ -125,19 +126,22 @@ class Adapter(LightningModule):
     def configure_optimizers(self) -> Optimizer:
         """Make the optimizer, and the schedule that this adapter steps itself."""
         optimizer, scheduler = self._given
-        is_same = bool(self._resume) and "optimizer" not in self._changed
+        changed = self.own.changed
+        is_same = bool(self._resume) and "optimizer" not in changed
         fused = recorded_fused(self._resume or {}) if is_same else None
-        if "strategy" in self._changed and self.config.strategy == "fsdp":  # it has no fused kernel
-            fused, self._changed = None, {*self._changed, "fused"}
+        if "strategy" in changed and self.config.strategy == "fsdp":  # it has no fused kernel
+            fused, self.own.changed = None, {*changed, "fused"}
         made = make_optimizer(self.module, self.config, optimizer, fused=fused)
         self.schedule = make_schedule(made, self.config, scheduler)
         torchs = None if self.schedule is None else self.schedule.scheduler
+        changed = self.own.compare(made, None if scheduler is None else torchs, self._resume)
         step = 0
         if self._resume:
-            restore_optimizer(made, torchs, self._resume, self._changed, own_schedule=scheduler is None)
+            restore_optimizer(made, torchs, self._resume, changed, own_schedule=scheduler is None)
             step = self._resume["current_step"]
         if self.schedule is not None:
             self._restore_schedule(self.schedule, step)
+        self.own.report()
         return made
 
     def _restore_schedule(self, schedule: Schedule, step: int) -> None:

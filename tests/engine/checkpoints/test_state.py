@@ -57,6 +57,7 @@ def test_a_checkpoint_holds_everything_under_the_names_that_people_know() -> Non
         "optimizer_state_dict",
         "scheduler_state_dict",
         "schedule_progress",
+        "given_settings",
         "precision",
         "callbacks",
         "rng",
@@ -64,6 +65,7 @@ def test_a_checkpoint_holds_everything_under_the_names_that_people_know() -> Non
     }
     assert (content["model_class"], content["current_step"]) == ("tests.engine.parts.MLP", 6)
     assert content["scheduler_state_dict"]["last_epoch"] == 6
+    assert content["given_settings"]["optimizer.lr"] == [1e-3]
     steps = {"samples": 8, "per_step": 4, "groups": 1}
     assert content["position"] == {"epoch": 1, "batches": 2} | steps
     assert set(content["rng"]) == {"python", "numpy", "torch", "cuda"}

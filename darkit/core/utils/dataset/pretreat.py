@@ -34,16 +34,22 @@ def create_next_sentence(sentences: Sequence[str], seed: int | None = None) -> t
     Raises:
         DataError: There are fewer than three sentences.
     """
-    if len(sentences) < 3:
-        raise DataError(f"Pairs of sentences need at least 3 sentences, not {len(sentences)}.")
-    generator = generator_of(seed, len(sentences))
-    pairs, labels = [], []
-    for index in range(len(sentences) - 1):
+    others, labels = draw_next(len(sentences), seed)
+    return [(sentences[index], sentences[other]) for index, other in enumerate(others)], labels
+
+
+def draw_next(count: int, seed: int | None = None) -> tuple[list[int], list[int]]:
+    """Draw the second sentence of each pair, and its label, of so many sentences; see `create_next_sentence`."""
+    if count < 3:
+        raise DataError(f"Pairs of sentences need at least 3 sentences, not {count}.")
+    generator = generator_of(seed, count)
+    others, labels = [], []
+    for index in range(count - 1):
         random = int(generator.random() < 0.5)
         other = index + 1
         if random:
-            other = int(generator.integers(len(sentences) - 2))  # any but this sentence and the next one
+            other = int(generator.integers(count - 2))  # any but this sentence and the next one
             other += 2 if other >= index else 0
-        pairs.append((sentences[index], sentences[other]))
+        others.append(other)
         labels.append(random)
-    return pairs, labels
+    return others, labels

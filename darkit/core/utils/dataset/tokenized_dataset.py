@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from darkit.core.utils.dataset.packed import PackedDataset
-from darkit.core.utils.dataset.pretreat import create_next_sentence
+from darkit.core.utils.dataset.pretreat import draw_next
 from darkit.data.objectives.masking import Masking, generator_of
 from darkit.data.text.specials import specials_of
 from darkit.data.text.tokenizers import encode_batch, special_token
@@ -52,17 +52,23 @@ def create_tokenized_mask_dataset(dataset: Any, tokenizer: Any, num_proc: int = 
 
 
 def create_tokenized_bert_dataset(dataset: Any, tokenizer: Any, num_proc: int = 1) -> Any:
-    """Pair the texts of a dataset as `create_next_sentence` does, tokenize the pairs and mask them.
+    """Pair the texts of a dataset, or of each split, as `create_next_sentence` does, tokenize the pairs and mask them.
 
     The columns are those that the tokenizer makes, ``labels``, and ``next_sentence_label``.
     """
+    _check(dataset)
+    if isinstance(dataset, Mapping):
+        made = {name: create_tokenized_bert_dataset(split, tokenizer, num_proc) for name, split in dataset.items()}
+        splits: Any = type(dataset)
+        return splits(made)
+    texts = dataset.with_format(None)
+    others, labels = (numpy.asarray(drawn) for drawn in draw_next(len(dataset), seed=_SEED))
 
     def encode(rows: Rows, indices: list[int]) -> Rows:
-        pairs, labels = create_next_sentence(rows["text"], seed=_SEED + indices[0])
-        encoded = tokenizer([first for first, _ in pairs], [second for _, second in pairs])
-        return {**_masked(dict(encoded), tokenizer, indices), "next_sentence_label": labels}
+        encoded = tokenizer(rows["text"], texts[others[indices].tolist()]["text"])
+        return {**_masked(dict(encoded), tokenizer, indices), "next_sentence_label": labels[indices].tolist()}
 
-    return _mapped(dataset, encode, num_proc)
+    return _mapped(dataset.select(range(len(others))), encode, num_proc)
 
 
 def create_tokenized_gpt_dataset(
@@ -105,13 +111,18 @@ def create_tokenized_gpt_dataset(
 
 
 def _mapped(dataset: Any, encode: Callable[..., Rows], num_proc: int, *, indexed: bool = True) -> Any:
+    remove = _check(dataset)
+    settings = {"batched": True, "with_indices": indexed, "remove_columns": remove}
+    return dataset.map(encode, num_proc=num_proc if num_proc > 1 else None, **settings)
+
+
+def _check(dataset: Any) -> list[str]:
+    """Return the columns of a dataset, or of all of its splits. Raises `DataError` if it has no texts."""
     columns = getattr(dataset, "column_names", None)
     every = columns.values() if isinstance(columns, Mapping) else [columns]
     if not hasattr(dataset, "map") or not all(isinstance(names, list) and "text" in names for names in every):
         raise DataError(f"dataset must be a Hugging Face Dataset with a column 'text', not {type(dataset).__name__}.")
-    remove = sorted(set().union(*every))
-    settings = {"batched": True, "with_indices": indexed, "remove_columns": remove}
-    return dataset.map(encode, num_proc=num_proc if num_proc > 1 else None, **settings)
+    return sorted(set().union(*every))
 
 
 def _masked(encoded: dict[str, Any], tokenizer: Any, indices: list[int]) -> dict[str, Any]:

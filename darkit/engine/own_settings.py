@@ -1,0 +1,36 @@
+"""Settings of an optimizer of one's own that a training changes, reported and recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from darkit.engine.fork import changed_since
+from darkit.engine.log.progress import announce
+from darkit.engine.resume import Changes, Resume
+from darkit.engine.session import Session
+from darkit.engine.steps.own_settings import OwnSettings, listed
+from darkit.runs import Run, files
+from darkit.runs.safe import as_dict
+
+
+def own_settings(found: Resume | None, changes: Changes, session: Session, *, allowed: bool) -> OwnSettings:
+    """Return how settings of an optimizer of one's own are compared; those that hold are reported and recorded.
+
+    Args:
+        found: What the training starts from.
+        changes: The settings of the config that differ.
+        session: The training's.
+        allowed: Whether a resume may have other settings.
+    """
+
+    def tell(differing: Changes) -> None:
+        announce(f"Changed: {listed(differing)}.")
+        session.check()
+        info = Run(session.folder).info
+        place: dict[str, Any] = info["fork"] if fork else (info.get("continued") or [{}])[-1]
+        place["changes"] = as_dict(place.get("changes")) | {key: list(pair) for key, pair in differing.items()}
+        files.write_json(session.folder / files.RUN, info)
+
+    fork = found is not None and found.fork
+    changed = changed_since(found, changes)
+    return OwnSettings(changed, fork=fork, allowed=allowed, tell=tell if session.writes else None)
