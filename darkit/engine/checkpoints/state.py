@@ -47,12 +47,13 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
     Raises:
         ValueError: Weights or large buffers have changed since the end of the step.
     """
+    if boundary is not None:
+        boundary.check_weights()  # first: averaged weights are in the module while their state is taken
     module = bare(bare_module(pl_module))
     optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
     averages = averages_of(trainer)
     weights = [module.state_dict(), *([averages.state_of(module)] if averages is not None else [])]
     if boundary is not None:
-        boundary.check_weights()
         for part in weights:
             part.update({key: value for key, value in boundary.buffers().items() if key in part})
     mine = {

@@ -168,9 +168,10 @@ class Moments:
         moment = self.last
         if moment is None:
             raise AssertionError("nothing was recorded")
-        content = dump(trainer, moment.progress)
         if interrupted:
             self._boundary.check_weights()
+        content = dump(trainer, moment.progress)
+        if interrupted:
             weights = content["state_dict"]
             weights.update({key: value for key, value in self._boundary.buffers().items() if key in weights})
         alone = trainer.world_size == 1
