@@ -65,7 +65,7 @@ def positions_of(run: Shown, steps: Sequence[int], column: str, view: View) -> N
     if not known.any():
         return None
     wanted = np.array([float(step) for step in steps])
-    if view.axis == "step" and column == "step":
+    if view.axis == "step" and column == "step" and not view.x:
         return wanted
     order = np.argsort(own[known], kind="stable")
     found: Numbers = np.interp(wanted, own[known][order], x[known][order])

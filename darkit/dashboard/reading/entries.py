@@ -24,7 +24,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("step", "max_step", "progress", "eta", "rate", "duration", "started", "diverged"), _NUMBER),
     "tags": list,
 }
-KIND = f"table 3 {' '.join(_TYPES)}"  # another number when values change their meaning
+KIND = f"table 4 {' '.join(_TYPES)}"  # another number when values change their meaning
 
 
 @dataclass(frozen=True)

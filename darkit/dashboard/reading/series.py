@@ -33,8 +33,8 @@ class Value:
         last: The last value; NaN or infinite if the log says so.
         best: The best finite value; None without one, and where neither high nor low values are better.
         ranked: Whether high or low values of this metric are better.
-        lost: The x of the first value that is NaN or infinite and after which none is finite; None without such.
-        best_at: The x of the best value; None without one.
+        lost: The step of the first value that is NaN or infinite and after which none is finite; None without such.
+        best_at: The step of the best value; None without one. Both are the x of the metric where the log has no steps.
     """
 
     last: float
@@ -122,7 +122,7 @@ def series_values(facts: Facts, table: Table, only: str | None = None) -> dict[s
         values = column[places]
         chosen = None if mode is None or not len(values) else int(values.argmax() if mode == "max" else values.argmin())
         best = None if chosen is None else float(values[chosen])
-        where = table.column(x) if len(lost) or chosen is not None else None
+        where = table.column("step" if "step" in table.columns else x) if len(lost) or chosen is not None else None
         best_at = float(where[places[chosen]]) if where is not None and chosen is not None else None
         found[readable(name)] = Value(
             float(column[lost[-1] if len(lost) else last_finite]),
