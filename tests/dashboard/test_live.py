@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 
 from darkit.runs import files
 from tests.dashboard.conftest import Served
-from tests.dashboard.parts import make_run, row
+from tests.dashboard.parts import add_columns, make_run, row
 
 Open = Callable[..., Page]
 TRAINING = """
@@ -147,3 +147,16 @@ def test_a_constant_series_is_shown_at_its_value_until_another_comes(dashboard: 
     page.wait_for_function(f"() => {lr}?._fullLayout?.yaxis.range[0] >= 0 && {lr}._fullLayout.yaxis.range[1] < 0.003")
     append(folder / files.LOG, row(201, 0.4).replace(",0.001,", ",0.5,") + "\n")
     page.wait_for_function(f"() => {lr}._fullLayout.yaxis.range[1] > 0.5")
+
+
+def test_a_series_that_becomes_one_of_a_family_and_its_sisters_come_to_the_open_page(
+    dashboard: Served, open_page: Open
+) -> None:
+    folder = make_run(dashboard.root, "one", 20, state="running", max_step=10_000)
+    add_columns(folder, {"acc_task_0": lambda step: step})
+    page = open_page(dashboard.address + "/run/one")
+    page.locator("[data-chart=acc_task_0]").scroll_into_view_if_needed()
+    expect(page.locator("[data-chart=acc_task_0] .plot[data-drawn]")).to_have_count(1)
+    add_columns(folder, {"acc_task_1": lambda step: -step})
+    expect(page.locator("[data-chart='acc_task_*'] .plot[data-drawn]")).to_have_count(1)
+    expect(page.locator("[data-chart=acc_task_0]")).to_have_count(0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from darkit.dashboard.charts.distribution import SHARES, quantiles
 from darkit.dashboard.reading.cache import LogCache
@@ -65,6 +65,7 @@ def home_of_media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             store.add("image", "samples", step, png(step), "png", time=step, caption=f"{EVIL} {name} {step}")
             store.add("text", "story", step, f"once upon {step} times {EVIL}".encode(), "txt", time=step)
             store.add("histogram", "weights", step, normal(step), "json", time=step)
+            store.add("figure", "photo", step, png(step), "png", time=step)
         store.add("audio", "voice", 5, wav(), "wav", time=5)
         store.add(
             "table", "errors", 5, table_json(["word", "loss"], [[EVIL, 0.000123], *[["a", 1]] * 300]), "json", time=5
@@ -95,7 +96,7 @@ def home_of_media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def test_media_are_shown_by_step_and_beside_those_of_another_run(home_of_media: Served, open_page: Open) -> None:
     page = open_page(f"{home_of_media.address}/compare?run=one&run=two")
-    expect(page.locator(".media-board[data-filled='9']")).to_be_visible()
+    expect(page.locator(".media-board[data-filled='10']")).to_be_visible()
     images = page.locator('[data-media="image:samples"]')
     images.scroll_into_view_if_needed()
     expect(images.locator("img")).to_have_count(2)
@@ -154,6 +155,27 @@ def test_histograms_tables_sounds_and_figures_are_shown(home_of_media: Served, o
     expect(space).to_contain_text("scatter3d")
     page.goto(f"{home_of_media.address}/run/one?tab=media&lang=zh")
     expect(page.get_by_text("同步所有滑块")).to_be_visible()
+
+
+@pytest.mark.parametrize("kind", ["histogram:weights", "figure:photo"])
+def test_what_comes_late_is_not_shown_under_another_step(home_of_media: Served, open_page: Open, kind: str) -> None:
+    page = open_page(f"{home_of_media.address}/run/one?tab=media")
+    card = page.locator(f'[data-media="{kind}"]')
+    card.scroll_into_view_if_needed()
+    expect(card.locator(".medium > *")).to_be_visible()
+    held: list[Route] = []
+    page.route("**/api/medium", lambda route: route.continue_() if held else held.append(route))
+    look = "(card) => card.querySelector('.medium-plot')?.data[0].x[0] ?? card.querySelector('img').src"
+    last = card.evaluate(look)
+    with page.expect_request("**/api/medium"):
+        card.locator(".step-slider").fill("0")
+    card.locator(".step-slider").fill("1")
+    page.wait_for_function(f"([card, last]) => ({look})(card) !== last", arg=[card.element_handle(), last])
+    middle = card.evaluate(look)
+    with page.expect_response("**/api/medium"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert card.evaluate(look) == middle
 
 
 @pytest.fixture

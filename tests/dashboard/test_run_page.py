@@ -182,6 +182,31 @@ def test_the_texts_of_a_run_follow_it_while_another_tab_than_its_charts_is_open(
     expect(page.locator("#delete")).to_be_visible()
 
 
+def test_the_overview_follows_the_run_and_a_column_that_comes_later_can_be_x(
+    dashboard: Served, open_page: Open
+) -> None:
+    folder = make_run(dashboard.root, "one", 0, state="running", max_step=400)
+    page = open_page(dashboard.address + "/run/one?tab=overview")
+    facts = page.locator("dl.facts")
+    expect(facts).to_be_visible()
+    status = files.read_json(folder / files.STATUS)
+    files.write_json(folder / files.STATUS, {**status, "heartbeat": status["started"] + 90})
+    add_evaluation(folder, Evaluation(1.7e9, "other.txt", "iter-4-ckpt", {"loss": 2.5}))
+    write_log(folder, 210)
+    expect(facts.locator("dd", has_text="1 min 30 s")).to_be_visible()
+    expect(page.locator("table.values", has_text="other.txt")).to_be_visible()
+    files.write_json(folder / files.STATUS, status)
+    resumed = [{"time": status["started"] + 50, "step": 100, "after_step": 100}]
+    run = files.read_json(folder / files.RUN)
+    files.write_json(folder / files.RUN, {**run, "continued": resumed})
+    (folder / "iter-150-ckpt.pth").write_bytes(b"x" * 10)
+    expect(page.get_by_text("resumed after step 100")).to_be_visible()
+    page.get_by_role("tab", name="Charts").click()
+    drawn(page, 2)
+    page.locator("#x-column").click()
+    expect(page.get_by_role("option", name="train_loss")).to_be_visible()
+
+
 def test_moving_a_run_directory_is_reported_on_its_open_page(dashboard: Served, open_page: Open) -> None:
     folder = make_run(dashboard.root, "one", 200, state="running", max_step=400)
     make_run(dashboard.root, "two", 200)

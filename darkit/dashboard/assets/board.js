@@ -40,6 +40,8 @@
     darkit.remember({y: range ? [...others, [...range.map((edge) => Number(edge.toPrecision(10))), title].join(",")] : others});
   }
 
+  const purge = ({plot, drawn}) => drawn?.finally(() => Plotly.purge(plot)); // Plotly fails on one purged while it is drawn
+
   class Board {
     constructor(root) {
       this.root = root;
@@ -58,7 +60,7 @@
     }
 
     async start() {
-      darkit.plotly();
+      darkit.plotly().catch(() => {}); // `load` says so
       try {
         await this.load(null);
       } catch (error) {
@@ -92,6 +94,7 @@
       this.list(answer.charts, answer.left_out);
       this.states = answer.runs;
       this.groups = answer.groups;
+      if (this.source === "log") darkit.offerColumns(answer.columns);
       if (titles === null) this.saved = this.savedKeys();
       darkit.showChips(this);
       const due = Object.keys(answer.figures).map((title) => this.cards.get(title)).filter(Boolean);
@@ -127,8 +130,10 @@
       const ids = new Set(charts.map((chart) => chart.id));
       for (const [id, card] of this.cards) {
         if (ids.has(id)) continue;
+        this.watcher.unobserve(card.box);
         card.box.remove();
         this.cards.delete(id);
+        purge(card);
       }
       const order = new Map(charts.map((chart, place) => [chart.id, place]));
       this.cards = new Map([...this.cards].sort(([first], [second]) => order.get(first) - order.get(second)));
@@ -321,9 +326,7 @@
       this.abort.abort();
       this.watcher.disconnect();
       this.loop?.end();
-      for (const {plot, drawn} of this.cards.values()) {
-        drawn?.finally(() => Plotly.purge(plot)); // Plotly fails on a chart that is purged while it is drawn
-      }
+      this.cards.forEach(purge);
       boards.delete(this.root);
     }
   }
@@ -335,7 +338,6 @@
       if (!boards.has(root)) boards.set(root, new Board(root));
     }
     for (const board of boards.values()) board.showReset();
-    showWeight();
   }
   darkit.pages.push(mendBoards);
   darkit.mendBoards = mendBoards;
@@ -343,9 +345,10 @@
   darkit.decode = decode;
   darkit.logBoard = () => [...boards.values()].find((one) => one.source === "log" && one.root.isConnected);
 
-  function eachBoard(act) {
+  const eachBoard = (act) => {
     for (const board of boards.values()) if (board.source === "log") act(board);
-  }
+  };
+  darkit.eachBoard = eachBoard;
 
   /* Redraws the charts when the page turns dark or light. */
   new MutationObserver(() => {
@@ -356,37 +359,5 @@
   document.addEventListener("click", (event) => {
     if (event.target.id !== "reset-zoom") return;
     eachBoard((board) => board.showAll());
-  });
-
-  function showWeight(weight = Number(darkit.parameters().get("smooth")) || 0) {
-    const place = document.getElementById("smooth-value");
-    if (place) place.textContent = weight.toFixed(2);
-  }
-
-  let viewTimer = 0;
-  Object.assign(dash_clientside.darkit, {
-    follow_view(axis, smooth, log, robust, group, x) {
-      const before = darkit.parameters();
-      const changes = {
-        axis: axis === "step" ? null : axis,
-        smooth: smooth ? smooth : null,
-        log: log ? "1" : null,
-        robust: robust ? "1" : null,
-        group: group || [],
-        x: x || null,
-      };
-      if ((before.get("axis") || "step") !== axis || (before.get("x") || "") !== (x || "")) Object.assign(changes, {low: null, high: null});
-      if ((before.get("log") === "1") !== log || (before.get("robust") === "1") !== robust) changes.y = null;
-      if (before.getAll("group").join("\n") !== (group || []).join("\n")) changes.unfold = null;
-      const address = location.search;
-      showWeight(smooth || 0);
-      if (!darkit.table) darkit.groups.offerSpread(group || []);
-      darkit.remember(changes);
-      if (location.search !== address) {
-        clearTimeout(viewTimer);
-        viewTimer = setTimeout(() => eachBoard((board) => board.refresh()), 60);
-      }
-      return axis;
-    },
   });
 })();

@@ -21,6 +21,7 @@
     if (rows === grown.rows || Date.now() < grown.next) return;
     grown = {page, rows, next: Date.now() + 3000};
     dash_clientside.set_props("grown", {data: rows});
+    darkit.redrawKeys();
   });
 
   dash_clientside.darkit.follow_statistics = (metric, at, baseline) => {

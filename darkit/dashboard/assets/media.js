@@ -45,11 +45,11 @@
   }
 
   const show = {
-    async image(place, {run, file, caption, key}) {
+    async image(place, {run, file, caption, key, late}) {
       const image = element("img", "medium-image", "", {alt: caption || key});
       image.src = await address(run, file);
       image.onclick = () => image.classList.toggle("whole");
-      place.replaceChildren(image);
+      if (!late()) place.replaceChildren(image);
     },
     async audio(place, {run, file}) {
       const player = element("audio", "", "", {controls: ""});
@@ -83,12 +83,13 @@
       place.replaceChildren(box);
       if (rows.length > MOST_ROWS) place.append(element("p", "muted", say("table_rows", {shown: MOST_ROWS, all: darkit.count(rows.length)})));
     },
-    async figure(place, {run, file}) {
+    async figure(place, {run, file, late}) {
       if (file.endsWith(".png")) {
-        await show.image(place, {run, file, key: ""});
+        await show.image(place, {run, file, key: "", late});
         return;
       }
       const figure = JSON.parse(await (await content(run, file)).text(), harmless);
+      if (late()) return;
       const kinds = new Set((figure.data || []).map((trace) => trace.type || "scatter"));
       const foreign = [...kinds].filter((kind) => !DRAWN.has(kind));
       if (foreign.length) {
@@ -97,9 +98,9 @@
       }
       const library = await ([...kinds].every((kind) => OWN.has(kind)) ? darkit.plotly() : darkit.wholePlotly());
       const margin = {l: 50, r: 16, t: figure.layout?.title ? 50 : 16, b: 40, ...figure.layout?.margin}; // the place is low
-      await draw(place, figure.data, {...figure.layout, margin, autosize: true, width: undefined, height: undefined}, library);
+      await draw(place, figure.data, {...figure.layout, margin, autosize: true, width: undefined, height: undefined}, late, library);
     },
-    async histogram(place, {run, file}) {
+    async histogram(place, {run, file, late}) {
       const {edges, counts} = JSON.parse(await (await content(run, file)).text());
       const wide = edges.slice(1).map((edge, bin) => edge - edges[bin]);
       const bar = {type: "bar", x: edges.slice(1).map((edge, bin) => edge - wide[bin] / 2), y: counts, width: wide, marker: {color: "#4c6ef5", line: {width: 0}}};
@@ -108,7 +109,7 @@
       await draw(place, [bar], {
         bargap: 0, margin: {l: 44, r: 8, t: 8, b: 30}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
         font: {color: ink, size: 12}, xaxis: axis, yaxis: {...axis, title: {text: say("histogram_count")}},
-      });
+      }, late);
     },
   };
 
@@ -122,9 +123,10 @@
     return typeof value === "string" ? value.replace(NOT_PLAIN, "&lt;") : value;
   }
 
-  async function draw(place, data, layout, library = null) {
+  /* Draws in the place itself, where the plot of another step may be: only what is still wanted once everything is there. */
+  async function draw(place, data, layout, late, library = null) {
     const plotly = library ?? (await darkit.plotly());
-    if (!place.isConnected) return;
+    if (!place.isConnected || late()) return;
     let plot = place.querySelector(".medium-plot");
     if (plot?.library !== plotly) {
       plot?.library.purge(plot);
@@ -299,8 +301,8 @@
         place.replaceChildren(element("p", "muted", say("no_medium_yet")));
         return;
       }
-      const wanted = {run, key: this.key, file: entry[1], caption: entry[2], before: before?.[1], diff: this.diff};
       const late = () => column.dataset.now !== now;
+      const wanted = {run, key: this.key, file: entry[1], caption: entry[2], before: before?.[1], diff: this.diff, late};
       const slot = element("div", "medium-slot");
       const ready = this.kind === "histogram" || this.kind === "figure" ? place : slot; // a plot is changed in its place
       show[this.kind](ready, wanted)

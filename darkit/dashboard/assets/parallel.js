@@ -5,20 +5,20 @@
   const options = {locale: "darkit", displaylogo: false, responsive: true, displayModeBar: false};
   const REACH = 16; // pixels beside an axis
   let brushes = new Map(); // axis -> the lowest and the highest place that is picked, from 0 to 1
-  let turn = 0;
+  const turns = {parallel: 0, scatter: 0};
 
   async function drawParallel() {
     const plot = document.getElementById("parallel");
     const board = darkit.logBoard();
     if (!plot || !board) return;
-    const mine = ++turn;
+    const mine = ++turns.parallel;
     await board.ready; // it is drawn after the charts above it
     const keys = JSON.parse(plot.dataset.keys || plot.dataset.first);
     const flipped = darkit.parameters().getAll("flip");
     const body = {runs: board.runs, keys, metric: plot.dataset.metric, dark: darkit.dark(), flipped};
     const figure = await (await darkit.ask("/api/parallel", body)).json();
     await darkit.plotly();
-    if (mine !== turn || !plot.isConnected) return;
+    if (mine !== turns.parallel || !plot.isConnected) return;
     if (plot.clientWidth < 620) {
       figure.layout.margin.t = 110;
       for (const note of figure.layout.annotations || []) {
@@ -92,28 +92,34 @@
     const plot = document.getElementById("scatter");
     const board = darkit.logBoard();
     if (!plot || !board) return;
+    const mine = ++turns.scatter;
     await board.ready;
     const chosen = JSON.parse(plot.dataset.chosen || plot.dataset.first);
     const figure = await (await darkit.ask("/api/scatter", {runs: board.runs, ...chosen, dark: darkit.dark()})).json();
     await darkit.plotly();
-    if (!plot.isConnected) return;
+    if (mine !== turns.scatter || !plot.isConnected) return;
     await Plotly.react(plot, figure.data, figure.layout, options);
     darkit.purgeLater(plot);
     plot.dataset.drawn = "1";
   }
 
+  const waiting = new WeakSet(); // plots that are drawn once they are near the screen
   /* Draws each once it is near the screen. */
   function draw() {
     for (const [id, act] of [["parallel", drawParallel], ["scatter", drawScatter]]) {
       const plot = document.getElementById(id);
-      if (!plot) continue;
+      if (!plot || waiting.has(plot)) continue;
+      waiting.add(plot);
       new IntersectionObserver(([entry], watcher) => {
         if (!entry.isIntersecting && plot.isConnected) return;
         watcher.disconnect();
-        if (plot.isConnected) act();
+        waiting.delete(plot);
+        if (plot.isConnected) darkit.attempt(act);
       }, {rootMargin: "1500px"}).observe(plot);
     }
   }
+  /* Draws anew with the values that runs have by now, unless somebody picks runs by their places. */
+  darkit.redrawKeys = () => brushes.size || draw();
   darkit.drawKeys = draw;
   darkit.pages.push(draw);
   new MutationObserver(draw).observe(document.documentElement, {attributes: true, attributeFilter: ["data-mantine-color-scheme"]});

@@ -22,7 +22,7 @@ from darkit.dashboard.charts.marks import (
     session_marks,
     with_lost_step,
 )
-from darkit.dashboard.charts.panels import Panel, panels_of
+from darkit.dashboard.charts.panels import Panel, columns_of, panels_of
 from darkit.dashboard.charts.shown import Shown
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.library import Library
@@ -110,6 +110,7 @@ class Charts:
                 for panel in panels
             ],
             "left_out": len(every) - len(panels),
+            "columns": columns_of(shown) if view.source == "log" else [],
             "figures": {panel.id: self.figure(panel, shown, view) for panel in drawn},
             "cursors": {run.facts.name: [run.table.generation, run.table.rows] for run in shown},
             "runs": {run.facts.name: state_of(run, marked=_is_marked(shown, view)) for run in shown},
@@ -200,6 +201,8 @@ class Charts:
         for id, seen in cursors.items():
             panel = panels.get(id)
             grown = [run for run in shown if panel is not None and _has_grown(run, panel, seen)]
+            if panel is None and any(id in run.series for run in shown):
+                redraw.append(id)  # its series is in the chart of a family now
             if panel is None or not grown:
                 continue
             after[id] = {run.facts.name: [run.table.generation, run.table.rows] for run in grown}

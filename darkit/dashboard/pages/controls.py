@@ -68,7 +68,7 @@ def chart_controls(
     bar = html.Div(
         [
             dmc.SegmentedControl(id="axis", data=axes, value=state["axis"], size="xs", **{"aria-label": say("axis")}),
-            html.Div(column, hidden=not columns),
+            html.Div(column, id="x-column-box", hidden=not columns, **{"data-columns": str(len(columns))}),
             html.Div(
                 [
                     html.Label(say("smooth"), className="control-label"),

@@ -40,7 +40,7 @@ from darkit.dashboard.pages.strip import run_strip, strip_values
 from darkit.dashboard.pages.work import work_rows
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.media import has_media
-from darkit.dashboard.reading.sessions import active_seconds, began
+from darkit.dashboard.reading.sessions import active_seconds, began, resumptions
 from darkit.dashboard.reading.tail import Table
 from darkit.dashboard.texts import text
 from darkit.runs import files
@@ -126,36 +126,49 @@ def add_callbacks(app: Dash, charts: Charts) -> None:
         Output("checkpoints-box", "children"),
         Output("graph-box", "children"),
         Output("graph-box", "data-known"),
+        Output("lineage-box", "children"),
+        Output("lineage-box", "data-resumed"),
+        Output("commands-box", "children"),
         Input("changed", "data"),
         State("words", "data-language"),
         State("graph-box", "data-known"),
+        State("lineage-box", "data-resumed"),
         prevent_initial_call=True,
     )
-    def renew(changed: dict[str, Any] | None, language: str, known: Any) -> tuple[Any, Any, Any, Any]:
+    def renew(changed: dict[str, Any] | None, language: str, known: Any, resumed: Any) -> tuple[Any, ...]:
         name = (changed or {}).get("name")
         shown = charts.chosen([name], "log") if isinstance(name, str) and is_address(name) else []
         if not shown:  # it is gone, and the page says so
-            return no_update, no_update, no_update, no_update
+            return (no_update,) * 7
         facts = shown[0].facts
         graph = new_graph(facts, language) if known == "" else None  # it is written once
         drawn = (no_update, no_update) if graph is None else (graph, "1")
-        return run_ending(facts, shown[0], language), checkpoints_card(facts, language), *drawn
+        again = _resumed(facts)
+        lineage = (no_update, again) if again == resumed else (lineage_card(facts, language), again)
+        ended = (run_ending(facts, shown[0], language), checkpoints_card(facts, language))
+        return *ended, *drawn, *lineage, _commands_card(facts, language)
 
     @app.callback(
         Output("strip-values", "children"),
+        Output("environment-box", "children"),
+        Output("evaluations-box", "children"),
         Input("grown", "data"),
         State("selection", "data"),
         State("words", "data-language"),
         prevent_initial_call=True,
     )
-    def renew_strip(_: Any, names: Any, language: str) -> Any:
+    def renew_values(_: Any, names: Any, language: str) -> tuple[Any, ...]:
         found = [
             name
             for name in (names if isinstance(names, list) else [])[:1]
             if isinstance(name, str) and is_address(name)
         ]
         shown = charts.chosen(found, "log")
-        return strip_values(shown[0], language) if shown else no_update
+        if not shown:
+            return (no_update,) * 3
+        run = shown[0]
+        values = (strip_values(run, language), _environment(run.facts, run.table, language))
+        return *values, evaluations(run.facts, language)
 
 
 def commands(facts: Facts, language: str) -> list[tuple[str, str]]:
@@ -188,41 +201,54 @@ def _resume_command(facts: Facts) -> str:
 
 
 def _overview(facts: Facts, table: Table, language: str) -> list[Component]:
-    say = partial(text, language)
-    status, info = facts.status, facts.info
-    seconds = active_seconds(facts, table)
-    lasted = duration(seconds) if seconds is not None else None
-    host, git, versions, data = (as_dict(info.get(key)) for key in ("host", "git", "versions", "data"))
-    origin = as_dict(info.get("origin"))
+    """Return the tab of what was recorded; callbacks renew the boxes of what changes while the run trains."""
+    git, data = as_dict(facts.info.get("git")), as_dict(facts.info.get("data"))
     changed = {
         key.removeprefix("data."): was for key, was in changed_settings(facts).items() if key.startswith("data.")
     }
+    resumed = {"data-resumed": _resumed(facts)}
     return [
-        *lineage_card(facts, language),
-        card(say("commands"), *(command_row(*command, language) for command in commands(facts, language))),
+        html.Div(lineage_card(facts, language), id="lineage-box", **resumed),
+        html.Div(_commands_card(facts, language), id="commands-box"),
         card(
-            say("environment"),
-            facts_list(
-                [
-                    (say("col_model"), readable(str(facts.model))),
-                    *work_rows(facts, table, language),
-                    (say("imported"), readable(f"{origin.get('kind')}: {origin.get('path')}") if origin else ""),
-                    (say("began"), moment(began(facts))),
-                    (say("last_beat"), moment(status.heartbeat)),
-                    (say("col_duration"), lasted),
-                    (say("host"), readable(f"{status.host or host.get('name', '')} {host.get('system', '')}".strip())),
-                    (say("process"), str(status.pid) if status.pid else ""),
-                    (say("folder"), html.Code(readable(str(facts.folder)))),
-                    (say("seed"), readable(str(info.get("seed", "")))),
-                    (say("versions"), readable(", ".join(f"{name} {number}" for name, number in versions.items()))),
-                    (say("git_commit"), html.Code(readable(str(git["commit"]))) if git.get("commit") else ""),
-                ]
-            ),
+            text(language, "environment"),
+            html.Div(_environment(facts, table, language), id="environment-box"),
             *([folded("git_diff", str(git["diff"]), language)] if git.get("diff") else []),
         ),
-        *evaluations(facts, language),
-        card(say("data"), settings_table(unprefixed(data), language, changed=changed)),
+        html.Div(evaluations(facts, language), id="evaluations-box"),
+        card(text(language, "data"), settings_table(unprefixed(data), language, changed=changed)),
     ]
+
+
+def _resumed(facts: Facts) -> str:
+    return str(len(resumptions(facts)))
+
+
+def _commands_card(facts: Facts, language: str) -> Component:
+    return card(text(language, "commands"), *(command_row(*one, language) for one in commands(facts, language)))
+
+
+def _environment(facts: Facts, table: Table, language: str) -> Component:
+    say = partial(text, language)
+    status, info = facts.status, facts.info
+    seconds = active_seconds(facts, table)
+    host, git, versions, origin = (as_dict(info.get(key)) for key in ("host", "git", "versions", "origin"))
+    return facts_list(
+        [
+            (say("col_model"), readable(str(facts.model))),
+            *work_rows(facts, table, language),
+            (say("imported"), readable(f"{origin.get('kind')}: {origin.get('path')}") if origin else ""),
+            (say("began"), moment(began(facts))),
+            (say("last_beat"), moment(status.heartbeat)),
+            (say("col_duration"), duration(seconds) if seconds is not None else None),
+            (say("host"), readable(f"{status.host or host.get('name', '')} {host.get('system', '')}".strip())),
+            (say("process"), str(status.pid) if status.pid else ""),
+            (say("folder"), html.Code(readable(str(facts.folder)))),
+            (say("seed"), readable(str(info.get("seed", "")))),
+            (say("versions"), readable(", ".join(f"{name} {number}" for name, number in versions.items()))),
+            (say("git_commit"), html.Code(readable(str(git["commit"]))) if git.get("commit") else ""),
+        ]
+    )
 
 
 def _source(facts: Facts, language: str) -> list[Component]:

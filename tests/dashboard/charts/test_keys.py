@@ -6,16 +6,18 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from darkit.dashboard.charts.parallel import parallel_figure
 from darkit.dashboard.charts.scatter import scatter_figure
+from darkit.runs import files
 from tests.dashboard.conftest import Served
-from tests.dashboard.parts import make_run
+from tests.dashboard.parts import make_run, row
 from tests.dashboard.screen import drawn
 
 Open = Callable[..., Page]
 RATES = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+TWO = (("a", 0.1), ("b", 0.01))
 
 
 def places(figure: dict, axis: int) -> list[float | None]:
@@ -80,3 +82,45 @@ def test_runs_are_picked_along_an_axis_and_a_click_on_its_name_changes_its_scale
     xs = page.evaluate("() => document.getElementById('scatter').data.map((one) => one.x[0])")
     assert xs == list(RATES)
     assert parse_qs(urlsplit(page.url).query)["against"] == ["trainer.lr"]
+
+
+def test_what_is_said_of_a_run_has_no_digits_of_rounding_and_every_digit_of_a_seed() -> None:
+    rows = {"a": [0.1 + 0.2, 1234567891, "gelu", 0.00031234567890123], "b": [None, 1, "relu", None]}
+    figure = parallel_figure(["lr", "seed", "act", "loss"], rows, {"a": 0, "b": 1}, False)
+    said = [trace["text"] for trace in figure["data"]]
+    assert said[0] == ["lr: 0.3", "seed: 1234567891", "act: gelu", "loss: 3.1235e-4"]
+    assert said[1] == ["lr: –", "seed: 1", "act: relu", "loss: –"]
+
+
+def test_the_values_of_runs_are_drawn_anew_while_these_train(dashboard: Served, open_page: Open) -> None:
+    folders = [make_run(dashboard.root, name, 60, lr=lr, state="running", max_step=900) for name, lr in TWO]
+    page = open_page(f"{dashboard.address}/compare?run=a&run=b")
+    drawn(page, 2)
+    plot = page.locator("#scatter[data-drawn]")
+    plot.scroll_into_view_if_needed()
+    lowest = "() => Math.min(...document.getElementById('scatter').data.map((one) => one.y[0]))"
+    assert page.evaluate(lowest) > 0.1
+    for step in (100, 150):
+        for folder in folders:
+            with (folder / files.LOG).open("a") as log:
+                log.write(row(step, 0.001) + "\n")
+    page.wait_for_function(f"() => ({lowest})() === 0.001")
+
+
+def test_the_last_choice_is_drawn_whichever_answer_comes_first(dashboard: Served, open_page: Open) -> None:
+    for name, lr in TWO:
+        make_run(dashboard.root, name, 60, lr=lr)
+    page = open_page(f"{dashboard.address}/compare?run=a&run=b")
+    drawn(page, 2)
+    plot = page.locator("#scatter[data-drawn]")
+    plot.scroll_into_view_if_needed()
+    held: list[Route] = []
+    page.route("**/api/scatter", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/api/scatter"):
+        page.get_by_label("Log x").click(force=True)
+    page.get_by_label("Log y").click(force=True)
+    page.wait_for_function("() => document.getElementById('scatter').layout.yaxis.type === 'log'")
+    with page.expect_response("**/api/scatter"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.getElementById('scatter').layout.yaxis.type") == "log"

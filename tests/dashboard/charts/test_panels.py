@@ -167,3 +167,26 @@ def test_a_chosen_colour_is_kept_with_the_run_and_touches_no_words(home: Path, c
     assert read_notes(folder).colour == 5
     set_colour(folder, None)
     assert read_notes(folder).colour is None
+
+
+def test_with_a_column_as_x_marks_and_later_evaluations_stand_in_that_column(home: Path, charts: Charts) -> None:
+    folder = home / "base" / "a"
+    (folder / "iter-40-ckpt.pth").write_bytes(b"x")
+    add_evaluation(folder, Evaluation(1.8e9, "other.txt", "iter-40-ckpt", {"loss": 2.0}))
+    files.write_json(folder / files.STATUS, {**files.read_json(folder / files.STATUS), "diverged": 50})
+    view = View(x="firing_rate_2")
+    shown = drawn(charts, ["a"], view, "train_loss")
+    (saved,), (lost,) = traces(shown, "checkpoint"), traces(shown, "odd")
+    assert (saved["x"], decoded(lost["x"])) == ([80.0], [100.0])
+    name = "evaluated/loss · other.txt"
+    (line,) = traces(drawn(charts, ["a"], view, name), "raw")
+    assert decoded(line["x"]) == [80.0]
+    rows = list(csv.reader(io.StringIO("".join(chart_csv(name, charts.chosen(["a"], "log"), view)))))
+    assert rows == [["run", "firing_rate_2", name], ["a", "80", "2"]]
+
+
+def test_a_chart_whose_series_has_become_a_family_is_asked_for_anew_but_not_one_of_a_run_that_is_gone(
+    home: Path, charts: Charts
+) -> None:
+    seen = {"firing_rate_3": {"a": [0, 60]}, "of_another_run": {"a": [0, 60]}, "train_loss": {"a": [0, 60]}}
+    assert charts.news(["a", "gone"], View(), seen)["redraw"] == ["firing_rate_3"]
