@@ -95,3 +95,43 @@ def test_a_note_that_is_refused_waits_for_its_run_and_keeps_no_other_page_closed
     page.locator('.ag-row[row-id="two"] a').click()
     expect(page.get_by_role("heading", name="two", exact=True)).to_be_visible()
     assert read_notes(folder).note == "first"
+    page.go_back()
+    page.locator('.ag-row[row-id="one"] a').click()
+    page.get_by_role("tab", name="Notes").click()
+    expect(page.locator("#own-note")).to_have_value("x" * 20_001)  # it has waited
+    page.locator("#own-note").fill("shorter")
+    wait_until(lambda: read_notes(folder).note == "shorter")
+
+
+def test_a_letter_that_is_deleted_again_leaves_no_draft(dashboard: Served, open_page: Open) -> None:
+    folder = make_run(dashboard.root, "one", 20)
+    page = open_page(dashboard.address + "/run/one?tab=notes")
+    field, status = page.locator("#own-note"), page.locator("#own-status")
+    field.press_sequentially("x")
+    field.press("Backspace")
+    expect(status).to_have_text(re.compile(r"^(Saved\.)?$"))
+    page.wait_for_function("() => !Object.keys(sessionStorage).some((key) => key.startsWith('darkit-draft'))")
+    page.reload()
+    field.fill("another")
+    expect(status).to_have_text("Saved.")
+    assert read_notes(folder).note == "another"
+
+
+def test_a_note_that_was_changed_elsewhere_is_shown_above_ones_own_and_can_be_saved_then(
+    dashboard: Served, open_page: Open
+) -> None:
+    folder = make_run(dashboard.root, "one", 20)
+    write_notes(folder, Notes(("tag",), "first"))
+    page = open_page(dashboard.address + "/run/one?tab=notes")
+    field, status = page.locator("#own-note"), page.locator("#own-status")
+    expect(field).to_have_value("first")
+    write_notes(folder, Notes(("tag", "theirs"), "their words"))
+    field.fill("my words")
+    expect(status).to_contain_text("was changed elsewhere")
+    page.reload()
+    expect(field).to_have_value("their words\n\nmy words")
+    expect(page.get_by_text("Your text is below that one.")).to_be_visible()
+    wait_until(lambda: read_notes(folder) == Notes(("tag", "theirs"), "their words\n\nmy words"))
+    field.fill("the words of both")
+    wait_until(lambda: read_notes(folder).note == "the words of both")
+    expect(status).to_have_text("Saved.")

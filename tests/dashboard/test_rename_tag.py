@@ -34,6 +34,9 @@ def test_a_run_of_a_home_that_is_only_read_does_not_keep_the_others_from_it(tmp_
     for folder in folders:
         write_notes(folder, Notes(("draft",)))
     library = Library((Root(tmp_path / "own"), Root(tmp_path / "other", "box", writable=False)), LogCache())
-    (said,), opened = renaming(library)(1, "draft", "final", "en")
-    assert (said["color"], opened) == ("teal", False)
-    assert [read_notes(folder).tags for folder in folders] == [("final",), ("draft",), ("final",)]
+    fields = (["mine", "draft"], {"tags": ["draft"], "notes": {"old": "x"}}, ["draft", "some"], None)
+    (said,), known, *rest = renaming(library)(1, "draft", " final  one ", *fields, "en")
+    assert (said["color"], known) == ("teal", ["draft", "final one"])
+    shown = {"tags": ["final one"], "notes": {"old": "x"}}
+    assert rest == [None, "", ["mine", "final one"], shown, ["final one", "some"], []]
+    assert [read_notes(folder).tags for folder in folders] == [("final one",), ("draft",), ("final one",)]

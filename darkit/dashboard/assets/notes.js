@@ -7,7 +7,7 @@
   const draftKey = (name) => `darkit-draft:${name}`;
   const same = (a, b) => a.note === b.note && a.tags.length === b.tags.length && a.tags.every((tag, place) => tag === b.tags[place]);
 
-  let own = null; // of the run on the page: its name, what the server has (shown), what is written (now)
+  let own = null; // of the run on the page: its name, when its page was made, what the server has (shown), what is written (now)
 
   function status(text, bad = false) {
     const place = document.getElementById("own-status");
@@ -22,46 +22,73 @@
   }
 
   const keepDraft = ({name, shown, now}) => darkit.memory((kept) => kept.setItem(draftKey(name), JSON.stringify({shown, now})));
+  const dropDraft = ({name}) => darkit.memory((kept) => kept.removeItem(draftKey(name)));
 
-  /* Called at every change of a field, and when the tab is opened. */
+  /* Called at every change of a field. */
   function follow(tags, note) {
     const foot = document.getElementById("own-foot");
     if (!foot) return;
     const first = JSON.parse(foot.dataset.shown);
-    if (own?.name !== first.name) {
-      own = {name: first.name, shown: {tags: first.tags, note: first.note}, now: {tags: first.tags, note: first.note}};
-      const draft = JSON.parse(darkit.memory((kept) => kept.getItem(draftKey(own.name))) || "null");
-      if (draft) { // what could not be saved before
-        Object.assign(own, draft);
-        fill(own.now);
-        plan(PAUSE);
-        return;
-      }
-    }
+    if (own?.made !== first.made && begin(first)) return;
     own.now = {tags: tags || [], note: note || ""};
-    if (same(own.now, own.shown)) return;
+    if (same(own.now, own.shown)) {
+      settle(own);
+      return;
+    }
     keepDraft(own);
     status(say("saving"));
     plan(PAUSE);
   }
 
-  let timer = 0;
-  function plan(wait) {
+  /* Begins with what a new page shows. Returns whether something is restored that could not be saved before. */
+  function begin({name, made, tags, note}) {
+    own = {name, made, shown: {tags, note}, now: {tags, note}};
+    const draft = JSON.parse(darkit.memory((kept) => kept.getItem(draftKey(name))) || "null");
+    if (!draft) return false;
+    own.shown.tags = draft.shown.tags; // the server keeps those of others
+    own.now = {tags: draft.now.tags, note: withTheirs(draft, note)};
+    if (same(own.now, own.shown)) return false;
+    keepDraft(own);
+    fill(own.now);
+    plan(PAUSE);
+    return true;
+  }
+
+  /* The note of a draft; below the one in the file where that was changed elsewhere. */
+  function withTheirs({shown, now}, theirs) {
+    if (now.note === shown.note) return theirs;
+    if ([shown.note, now.note].includes(theirs) || !theirs || !now.note) return now.note || theirs;
+    darkit.notify(say("note_both"), "orange");
+    return `${theirs}\n\n${now.note}`;
+  }
+
+  /* Nothing differs from what the server has: nothing waits to be saved. */
+  function settle(run) {
     clearTimeout(timer);
-    timer = setTimeout(() => save().catch(() => {}), wait);
+    dropDraft(run);
+    if (run === own) status(run.saved ? say("saved") : "");
+  }
+
+  let timer = 0;
+  function plan(wait, run = own) {
+    clearTimeout(timer);
+    timer = setTimeout(() => save(false, run).catch(() => {}), wait);
   }
 
   let saving = null;
   /* Saves what is not saved yet; what is written meanwhile is saved after it. */
-  function save(keepalive = false) {
+  function save(keepalive = false, run = own) {
     clearTimeout(timer);
-    saving = (saving || Promise.resolve()).catch(() => {}).then(() => saveNow(keepalive));
+    saving = (saving || Promise.resolve()).catch(() => {}).then(() => saveNow(keepalive, run));
     return saving;
   }
 
-  async function saveNow(keepalive) {
-    const run = own;
-    if (!run || same(run.now, run.shown)) return;
+  async function saveNow(keepalive, run) {
+    if (!run) return;
+    if (same(run.now, run.shown)) {
+      settle(run);
+      return;
+    }
     const sent = run.now;
     let there;
     try {
@@ -69,29 +96,28 @@
       if (there.problem) throw new Error(there.problem);
     } catch (error) {
       const unreachable = error instanceof darkit.Unreachable;
-      status(unreachable ? say("not_saved", {problem: say("offline")}) : error.message, true);
-      if (unreachable) plan(AGAIN);
+      if (run === own) status(unreachable ? say("not_saved", {problem: say("offline")}) : error.message, true);
+      if (unreachable) plan(AGAIN, run);
       throw error;
     }
-    const untouched = run.now === sent;
     run.shown = there;
-    if (untouched) run.now = there;
-    if (!untouched) {
+    run.saved = true;
+    if (!same(run.now, sent)) {
       keepDraft(run);
-      plan(PAUSE);
+      plan(PAUSE, run);
       return;
     }
-    darkit.memory((kept) => kept.removeItem(draftKey(run.name)));
-    if (run !== own) return;
-    status(say("saved"));
-    if (!same(sent, there)) fill(there); // others wrote, too
+    run.now = there;
+    settle(run);
+    if (run === own && !same(sent, there)) fill(there); // others wrote, too
   }
 
   darkit.pages.push(() => {
     const foot = document.getElementById("own-foot");
-    if (!foot && own && same(own.now, own.shown)) own = null; // another page, or another tab of this one
-    if (!foot || !own || JSON.parse(foot.dataset.shown).name !== own.name) return;
-    fill(own.now); // the tab is opened again
+    if (!foot) return;
+    const first = JSON.parse(foot.dataset.shown);
+    if (own?.made === first.made) fill(own.now); // the tab is opened again
+    else begin(first);
   });
   /* The page with the fields stays while they cannot be saved; elsewhere the draft waits for its run. */
   darkit.leaving.push(() => (document.getElementById("own-foot") ? save() : save().catch(() => {})));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -61,7 +62,7 @@ def notes_card(facts: Facts, language: str) -> Component:
     say = partial(text, language)
     tags, note = list(map(readable, facts.notes.tags)), readable(facts.notes.note)
     only_read = bool(facts.label)  # a run of another home
-    shown = {"name": facts.name, "tags": tags, "note": note}
+    shown = {"name": facts.name, "tags": tags, "note": note, "made": secrets.token_hex(8)}  # another one in every page
     return card(
         say("tab_notes"),
         dmc.TagsInput(
@@ -147,12 +148,11 @@ def add_callbacks(app: Dash, library: Library, undos: Undos) -> None:
         all_notes = list(chosen.values())
         if not clicks or not all_notes:
             return (no_update,) * 8
-        everywhere = sorted({readable(tag) for entry in library.entries()[1] for tag in entry.tags})
         note = readable(all_notes[0].note) if len(names) == 1 else ""
         tags = [readable(tag) for tag in all_notes[0].tags if all(tag in notes.tags for notes in all_notes)]
         shown = {"tags": tags, "notes": {name: readable(notes.note) for name, notes in chosen.items()}}
         some = sorted({readable(tag) for notes in all_notes for tag in notes.tags} - set(tags))
-        return True, tags, note, everywhere, shown, some, [], "block" if some else "none"
+        return True, tags, note, _every_tag(library), shown, some, [], "block" if some else "none"
 
     @app.callback(
         Output("notify", "sendNotifications", allow_duplicate=True),
@@ -206,26 +206,74 @@ def _save(
 def _add_rename(app: Dash, library: Library, undos: Undos) -> None:
     @app.callback(
         Output("notify", "sendNotifications", allow_duplicate=True),
-        Output("notes-dialog", "opened", allow_duplicate=True),
+        Output("tag-old", "data", allow_duplicate=True),
+        Output("tag-old", "value"),
+        Output("tag-new", "value"),
+        Output("notes-tags", "value", allow_duplicate=True),
+        Output("notes-shown", "data", allow_duplicate=True),
+        Output("tags-away", "data", allow_duplicate=True),
+        Output("tags-away", "value", allow_duplicate=True),
         Input("tag-rename", "n_clicks"),
         State("tag-old", "value"),
         State("tag-new", "value"),
+        State("notes-tags", "value"),
+        State("notes-shown", "data"),
+        State("tags-away", "data"),
+        State("tags-away", "value"),
         LANGUAGE,
         prevent_initial_call=True,
     )
-    def rename_tag(clicks: int | None, old: str | None, new: str | None, language: str) -> tuple[Messages, Any]:
+    def rename_tag(
+        clicks: int | None,
+        old: str | None,
+        new: str | None,
+        tags: Any,
+        shown: Any,
+        some: Any,
+        away: Any,
+        language: str,
+    ) -> tuple[Any, ...]:
         if not clicks or not old or not (new or "").strip():
-            return [], no_update
+            return [], *(no_update,) * 7
         tagged = [entry.name for entry in library.entries()[1] if old in entry.tags and library.is_writable(entry.name)]
 
         def put(name: str) -> Callable[[], object]:
             folder = library.writable_folder(name)
             notes = read_notes(folder)
-            tags = tuple(str(new) if tag == old else tag for tag in notes.tags)
-            after = merge_notes(folder, notes, replace(notes, tags=tags))
+            after = merge_notes(folder, notes, replace(notes, tags=tuple(_renamed(notes.tags, old, str(new)))))
             return lambda: merge_notes(library.writable_folder(name), after, notes)
 
-        return act_on_each(tagged, put, text(language, "renamed", count=len(tagged)), undos, language), False
+        messages = act_on_each(tagged, put, text(language, "renamed", count=len(tagged)), undos, language)
+        if not succeeded(messages):
+            return messages, *(no_update,) * 7
+        # the dialog stays open: what was written in it is not saved yet
+        fields = [_renamed(one, old, str(new)) for one in (tags, some, away)]
+        before = _shown_with(shown, old, str(new))
+        return messages, _every_tag(library, old, str(new)), None, "", fields[0], before, *fields[1:]
+
+
+def _every_tag(library: Library, old: str = "", new: str = "") -> list[str]:
+    """Return the tags of all runs; those of which one was just renamed may not be read again yet."""
+    known = [
+        _renamed(entry.tags, old, new) if library.is_writable(entry.name) else entry.tags
+        for entry in library.entries()[1]
+    ]
+    return sorted({readable(tag) for tags in known for tag in tags})
+
+
+def _renamed(tags: object, old: str, new: str) -> list[str]:
+    """Return tags, each once, with a new name in the place of an old one; what is no list of tags counts as empty."""
+    known = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list | tuple) else []
+    return list(dict.fromkeys(readable(" ".join(new.split()) if tag == old else tag) for tag in known))
+
+
+def _shown_with(shown: object, old: str, new: str) -> dict[str, Any]:
+    """Return what a page showed with a new name of a tag."""
+    values = shown if isinstance(shown, Mapping) else {}
+    notes = values.get("notes")
+    notes = notes if isinstance(notes, Mapping) else {}
+    words = {readable(name): readable(note) for name, note in notes.items() if isinstance(note, str)}
+    return {"tags": _renamed(values.get("tags"), old, new), "notes": words}
 
 
 def _shown_names(shown: Any) -> list[str]:
