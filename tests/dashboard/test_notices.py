@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
+from darkit.dashboard.reading.events import Event, Events
 from darkit.runs import files
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import make_run
@@ -55,3 +58,25 @@ def test_the_browser_notifies_of_a_crash_after_a_click_has_allowed_it(
     expect(page.get_by_role("heading", level=1)).to_have_text("gpt")
     bell.click()
     expect(bell).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_long_look_at_the_runs_keeps_no_other_request_waiting(
+    dashboard: Served, open_page: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, over = threading.Event(), threading.Event()
+    since = Events.since
+
+    def slow(self: Events, number: int | None) -> tuple[int, list[Event]]:
+        looks.set()
+        assert over.wait(60)
+        return since(self, number)
+
+    monkeypatch.setattr(Events, "since", slow)
+    page = open_page(dashboard.address)
+    page.evaluate("() => { window.events = darkit.ask('/api/events', {}).then((answer) => answer.json()); }")
+    assert looks.wait(60)
+    try:
+        assert page.evaluate("async () => (await darkit.ask('/api/homes', {})).status") == 200
+    finally:
+        over.set()
+    assert page.evaluate("() => window.events") == {"last": 0, "events": []}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class Event:
         reason: Why it ended or stalled, or empty.
         time: When it was noticed, in Unix seconds.
         metrics: The last values of its first metrics: numbers, or the words for NaN and infinities.
+        also: Of a run that diverged, how it has ended, or that it stalls, if the same look noticed it; otherwise empty.
+        reached: The run's step.
     """
 
     number: int
@@ -44,6 +46,8 @@ class Event:
     reason: str
     time: float
     metrics: Mapping[str, float | str]
+    also: str = ""
+    reached: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,9 @@ class Events:
                 if entry.began >= self._begin:
                     self._new[entry.began] = now
                 if known is not None:
-                    self._events.extend(self._event(kind, row) for kind in _changes(known, row))
+                    kinds = _changes(known, row)
+                    if kinds:
+                        self._events.append(self._event(kinds, row))
             if len(self._seen) > len(entries):
                 there = {entry.folder for entry in entries}
                 self._seen = {folder: state for folder, state in self._seen.items() if folder in there}
@@ -100,8 +106,9 @@ class Events:
             after = self._count if number is None else number
             return self._count, [event for event in self._events if event.number > after]
 
-    def _event(self, kind: str, row: Mapping[str, Any]) -> Event:
+    def _event(self, kinds: Sequence[str], row: Mapping[str, Any]) -> Event:
         self._count += 1
+        kind = kinds[0]
         step = row["diverged"] if kind == DIVERGED else row["step"]
         values = list(row["series"].items())[:_MOST_METRICS]
         return Event(
@@ -113,15 +120,15 @@ class Events:
             row["reason"],
             time.time(),
             {name: pair[0] for name, pair in values},
+            "".join(kinds[1:]),
+            int(row["step"] or 0),
         )
 
 
-def _changes(before: _State, row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what has happened: a run that ended because it diverged is reported once, as diverged."""
-    state, lost = row["state"], row["diverged"] is not None and not before.told
-    if lost:
-        yield DIVERGED
-    elif before.state in (*ALIVE, BROKEN) and state in _ENDED:
-        yield state
-    elif before.state == RUNNING and state == STALLED:
-        yield STALLED
+def _changes(before: _State, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what has happened, one event: a run that ended because it diverged is first of all one that diverged."""
+    state = row["state"]
+    lost = (DIVERGED,) if row["diverged"] is not None and not before.told else ()
+    if before.state in (*ALIVE, BROKEN) and state in _ENDED:
+        return (*lost, state)
+    return (*lost, STALLED) if before.state == RUNNING and state == STALLED else lost

@@ -23,7 +23,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,9 @@ class _Outbox:
 
     def put(self, event: Event) -> None:
         if event.kind not in self._webhook.on:
-            return
+            if event.also not in self._webhook.on:
+                return
+            event = replace(event, kind=event.also, step=event.reached)
         try:
             self._waiting.put_nowait(event)
         except queue.Full:

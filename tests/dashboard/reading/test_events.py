@@ -53,7 +53,7 @@ def test_a_run_that_stalls_goes_on_and_ends_is_told_each_time_and_never_twice(ev
     (event,) = events.since(1)[1]
     last = event.metrics["train_loss"]
     assert isinstance(last, float)
-    assert event == Event(2, "crashed", "live", 21, 100, "ValueError: boom", event.time, event.metrics)
+    assert event == Event(2, "crashed", "live", 21, 100, "ValueError: boom", event.time, event.metrics, reached=21)
     put(folder, note="nothing new")
     assert new(events, 2) == []
 
@@ -70,6 +70,8 @@ def test_a_loss_that_stays_nan_is_told_once_and_so_is_the_end_that_it_causes(eve
     assert new(events, 1) == []
     put(home / "base" / "late", state="crashed", diverged=5, reason="The loss is NaN.")
     assert new(events, 1) == [("diverged", "late")]
+    (event,) = events.since(1)[1]
+    assert (event.also, event.reached) == ("crashed", 5)
 
 
 def test_a_new_run_that_has_ended_already_is_told_but_not_one_that_was_brought_from_elsewhere(

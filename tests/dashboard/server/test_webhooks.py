@@ -129,6 +129,23 @@ def test_a_crash_reaches_every_webhook_that_asks_for_it_and_no_other(
     assert text.endswith("http://box:8000/run/gpt")
 
 
+@pytest.mark.parametrize("state", ["crashed", "stalled"])
+def test_a_run_that_diverges_and_ends_is_told_once_in_a_kind_that_was_asked_for(
+    receiver: Receiver, notify: Callable[..., Path], state: str
+) -> None:
+    url = receiver.address
+    folder = notify(Webhook("json", f"{url}/all"), Webhook("json", f"{url}/ends", on=(state, "finished")))
+    values = files.read_json(folder / files.STATUS)
+    files.write_json(folder / files.STATUS, {**values, "state": state, "diverged": 25, "reason": "The loss is NaN."})
+    receiver.wait(2)
+    time.sleep(0.3)
+    said = {
+        path: (one["kind"], one["step"]) for path, one in ((path, json.loads(body)) for path, _, body in receiver.got)
+    }
+    assert len(receiver.got) == 2
+    assert said == {"/all": ("diverged", 25), "/ends": (state, 30)}
+
+
 @pytest.mark.parametrize(
     ("kind", "answers", "count"),
     [
