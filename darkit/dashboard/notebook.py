@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from darkit.dashboard.server.serve import start_in_background
 from darkit.errors import ConfigError, ServerError
-from darkit.runs import Run, files, home, load
+from darkit.runs import Run, base, files, home, load
 
 _MOST_SERVERS = 20  # Jupyter servers of this person
 
@@ -93,12 +93,15 @@ def show(run: str | Run | Sequence[str | Run] | None = None, *, height: int = 80
 
     Raises:
         RunNotFoundError: A run does not exist.
-        ConfigError: The height is not positive.
+        ConfigError: The height is not positive, or a run is of another home, which this home's dashboard does not show.
         ServerError: The dashboard does not start.
     """
     if isinstance(height, bool) or not isinstance(height, int) or height < 1:
         raise ConfigError(f"height must be a number of pixels of at least 1, not {height!r}.")
     given = [] if run is None else [run] if isinstance(run, str | Run) else list(run)
+    for one in given:
+        if isinstance(one, Run) and one.path.parent != base():
+            raise ConfigError(f"The run {one.path} is not in {base()}, which the dashboard shows. Set DARWIN_KIT_HOME.")
     names = [one.name if isinstance(one, Run) else load(one).name for one in given]
     rest = ""
     if isinstance(run, str | Run):

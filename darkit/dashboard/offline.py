@@ -13,6 +13,7 @@ import numpy as np
 from darkit.dashboard.charts.charts import Charts, heading
 from darkit.dashboard.charts.export import comparison_page
 from darkit.dashboard.charts.figures import base_layout, inert
+from darkit.dashboard.charts.groups import check_keys
 from darkit.dashboard.charts.panels import Panel, panels_of, titles_of
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.library import Library
@@ -53,7 +54,7 @@ def compare(
 
     Raises:
         RunNotFoundError: A run does not exist; the text lists the runs, nearest first.
-        ConfigError: No run is named, or more than 200 are; a metric does not exist; a setting is wrong.
+        ConfigError: No run is named, or more than 200 are; a metric or key does not exist; a setting is wrong.
     """
     from plotly.graph_objects import Figure
 
@@ -61,6 +62,7 @@ def compare(
     view = read_view({"axis": axis, "smooth": smooth, "log": log, "group": keys})
     charts, addresses = _charts_of(names, root)
     shown = charts.chosen(addresses, "log")
+    check_keys(keys, shown)
     every = titles_of(shown)
     if metrics is None:
         panels = panels_of(shown, view)
@@ -99,9 +101,10 @@ def report(names: Sequence[str], view: View, root: Path | None = None) -> bytes:
 
     Raises:
         RunNotFoundError: A run does not exist; the text lists the runs, nearest first.
-        ConfigError: No run is named, or more than 200 are.
+        ConfigError: No run is named, or more than 200 are; no run has a key of the view's groups.
     """
     charts, addresses = _charts_of(names, root)
+    check_keys(view.group, charts.chosen(addresses, view.source))
     return comparison_page(charts, addresses, view)
 
 

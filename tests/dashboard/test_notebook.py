@@ -51,6 +51,9 @@ def test_the_function_starts_the_server_once_and_names_the_page(
     assert darkit.dashboard().frames == (), "a server that runs does not allow a new one"
     with pytest.raises(RunNotFoundError):
         darkit.dashboard("four")
+    other = make_run(tmp_path / "base", "three", 10)
+    with pytest.raises(ConfigError, match=r"is not in .*, which the dashboard shows"):
+        darkit.dashboard(["one two", darkit.load("three", root=other.parent)])
     with pytest.raises(ConfigError, match="height must be"):
         darkit.dashboard(height=0)
 

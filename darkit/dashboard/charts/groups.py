@@ -13,6 +13,7 @@ from darkit.dashboard.charts.shown import Shown
 from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.texts import text
 from darkit.dashboard.view import View
+from darkit.errors import ConfigError, nearest
 
 ALL_BUT_SEED = "*"
 OWN_KEYS = ("group", "project", "model", "state", "tags")  # what runs can be grouped by besides config keys
@@ -25,6 +26,22 @@ def keys_of(chosen: Sequence[str], shown: Sequence[Shown]) -> list[str]:
         return list(dict.fromkeys(chosen))
     differing = [key for key in differing_keys(shown) if not _SEED.search(key)]
     return list(dict.fromkeys(key for one in chosen for key in (differing if one == ALL_BUT_SEED else [one])))
+
+
+def check_keys(chosen: Sequence[str], shown: Sequence[Shown]) -> None:
+    """Refuse keys that no run has.
+
+    Raises:
+        ConfigError: The text has the nearest key.
+    """
+    known = dict.fromkeys(key for run in shown for key in run.facts.config_values())
+    for key in chosen:
+        if key not in (ALL_BUT_SEED, *OWN_KEYS) and key not in known:
+            every = [*known, *OWN_KEYS]
+            ends = [one for one in every if one.rpartition(".")[2] == key]
+            raise ConfigError(
+                f"None of these runs has the config key {key!r}. {nearest(ends[0] if ends else key, every)}."
+            )
 
 
 def have_seeds(shown: Sequence[Shown]) -> bool:

@@ -134,6 +134,7 @@ class Top(App[None]):
         if self._query.strip():
             try:
                 query = parse(self._query)
+                query.check_names(self._library.config_keys(), [name for name, *_ in self._library.metrics()])
                 shown = [entry for entry in entries if query.matches(record_of(entry))]
             except QueryError as error:
                 problem = str(error)

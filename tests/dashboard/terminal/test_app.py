@@ -95,6 +95,8 @@ def test_several_runs_are_compared_searched_and_left_again(runs: Path) -> None:
         await until(pilot, lambda: [line[2] for line in cells(pilot)] == ["second"])
         await pilot.press("slash", "space", *"state:", "enter")
         await until(pilot, lambda: reason(pilot).startswith("A value is missing"))
+        await pilot.press("escape", "slash", *"val_los<1", "enter")
+        await until(pilot, lambda: reason(pilot).startswith("No run has 'val_los'. Did you mean 'val_loss'"))
         await pilot.press("escape")
         await until(pilot, lambda: len(cells(pilot)) == 3 and "third" not in legend(pilot))
         assert pilot.app.query_one(Input).value == ""
