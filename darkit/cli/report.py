@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
+from dataclasses import replace
 from pathlib import Path
 
 from darkit.cli.parsers import Subparsers, add_command
@@ -43,11 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
         RunExistsError: The file exists.
     """
     from darkit.dashboard.offline import report
+    from darkit.dashboard.reading.zones import LOCAL
     from darkit.dashboard.view import read_view
 
-    offset = time.localtime().tm_gmtoff / 60
     chosen = {name: getattr(arguments, name) for name in ("group", "spread", "smooth", "axis", "log", "language")}
-    page = report(arguments.names, read_view({**chosen, "offset": offset}))
+    page = report(arguments.names, replace(read_view(chosen), zone=LOCAL))
     with fresh_output(arguments.output, {}, replace=arguments.force) as fresh:
         fresh.write_bytes(page)
     print(f"Wrote {arguments.output}, {len(page) / 1e6:.1f} MB.")

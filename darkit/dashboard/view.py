@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from darkit.dashboard.reading.facts import readable
+from darkit.dashboard.reading.zones import checked_zone, offset_at
 from darkit.errors import ConfigError
 from darkit.runs.roots import check_address
 from darkit.runs.safe import finite_number
@@ -39,12 +40,13 @@ class View:
         unfold: The groups whose runs are shown one by one.
         dark: Whether the page is dark.
         language: ``en`` or ``zh``.
-        offset: The reader's offset from UTC, in minutes.
+        offset: The reader's offset from UTC now, in minutes; for a reader without a ``zone``.
         source: ``log``, or ``system`` for machine usage.
         x: The column that is the x-axis, or empty for ``axis``.
         joined: Series that share one chart.
         apart: Families of series, such as ``rate_*``, of which each has a chart of its own.
         spread: The half width of a group's band: ``std``, or ``ci``, that of the 95 % confidence interval of its mean.
+        zone: The name of the reader's time zone, as in `reading.zones`; or empty.
     """
 
     axis: str = "step"
@@ -63,6 +65,11 @@ class View:
     joined: tuple[tuple[str, ...], ...] = ()
     apart: tuple[str, ...] = ()
     spread: str = "std"
+    zone: str = ""
+
+    def offset_at(self, seconds: float) -> float:
+        """Return how many minutes the reader's clock is before UTC at a moment in Unix seconds."""
+        return offset_at(self.zone, self.offset, seconds)
 
 
 def read_view(values: object) -> View:
@@ -89,6 +96,7 @@ def read_view(values: object) -> View:
         joined=_read_joined(values.get("joined", [])),
         apart=tuple(read_texts(values.get("apart", []), MOST_RUNS)),
         spread=_choice(values, "spread", SPREADS),
+        zone=checked_zone(values.get("zone")),
     )
 
 

@@ -64,6 +64,11 @@ def test_a_figure_shows_what_is_asked_for_and_refuses_what_does_not_exist(runs: 
         darkit.compare("run-7")
     with pytest.raises(ConfigError, match=r"metric 'val_los'\. Did you mean 'val_loss'"):
         darkit.compare("run-0", metrics=["val_los"])
+    with pytest.raises(ConfigError, match=r"config key 'lr'\. Did you mean 'trainer.lr'"):
+        darkit.compare("run-0", group=("tags", "lr"))
+    with pytest.raises(ConfigError, match=r"config key 'trainer.lrr'\. Did you mean 'trainer.lr'"):
+        report(["run-0"], View(group=("trainer.lrr",)))
+    assert darkit.compare("run-0", group=("*", "state", "model.nested.p")).data
     with pytest.raises(ConfigError, match="axis must be one of"):
         darkit.compare("run-0", axis="day")
     with pytest.raises(ConfigError, match="Name 1 to 200 runs, not 0"):
@@ -88,6 +93,7 @@ def test_a_report_is_one_page_with_what_each_run_is_and_asks_for_nothing(runs: P
     assert "the &lt;b&gt;best&lt;/b&gt; one" in page
     assert "000000000000 +diff" in page
     assert "2025-10-09 09:53" in page, "in the reader's time zone"
+    assert "2025-10-09 10:53" in report(["run-0"], View(offset=60, zone="Europe/Berlin")).decode(), "it was summer then"
     assert "@media print" in page
     assert "default-src 'none'" in page
 

@@ -212,6 +212,10 @@ window.darkit = (() => {
     return say("time_days", {days: Math.floor(hours / 24), hours: hours % 24});
   }
 
+  let zoneName = null;
+  /* The name of the reader's time zone, whose rules the server knows. */
+  const zone = () => (zoneName ??= Intl.DateTimeFormat().resolvedOptions().timeZone || "");
+
   function moment(seconds) {
     if (!seconds) return "";
     const date = new Date(seconds * 1000);
@@ -299,7 +303,7 @@ window.darkit = (() => {
 
   return {
     parameters, remember, remembered, leaving, go, url, path, ownAddress, runPath, runAddress, ask, reachable, say, language, dark, element,
-    download, copyText, memory, notify, attempt, Unreachable, fileName, repeat, knownStates, stateBadge, number, count, rate, duration, moment, gridWords,
+    download, copyText, memory, notify, attempt, Unreachable, fileName, repeat, knownStates, stateBadge, number, count, rate, duration, moment, zone, gridWords,
     pages: [mendLinks],
   };
 })();

@@ -20,6 +20,7 @@
       dark,
       language,
       offset: -new Date().getTimezoneOffset(),
+      zone: darkit.zone(),
       source,
       x: own ? query.get("x") || "" : "",
       joined: own && query.has("join") ? darkit.joined() : [],

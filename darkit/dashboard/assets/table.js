@@ -18,7 +18,7 @@
     return {columns: keys.slice(0, MOST_ASKED), metrics: metrics.slice(0, MOST_ASKED)};
   }
 
-  const request = (since, columns, ask) => ({since, ...columns, query: queryNow(), offset: -new Date().getTimezoneOffset(), ask});
+  const request = (since, columns, ask) => ({since, ...columns, query: queryNow(), offset: -new Date().getTimezoneOffset(), zone: darkit.zone(), ask});
   if (darkit.path() === "/") darkit.askEarly("/api/runs", request(0, wanted(), true));
 
   class Table {
@@ -38,8 +38,7 @@
 
     async start() {
       const answer = this.fetch().catch(() => null); // while the grid's script is loaded; what failed is asked for again
-      await darkit.grid();
-      const first = await answer;
+      const first = await darkit.grid().then(() => answer, () => null);
       if (!this.box.isConnected) return; // the page was left meanwhile
       if (first) this.begin(first);
       this.loop = darkit.repeat(() => this.turn());
@@ -106,6 +105,7 @@
     }
 
     async turn() {
+      if (this.first) await darkit.grid();
       const answer = this.box.isConnected && (await this.fetch());
       if (!this.box.isConnected) return this.loop.end(); // the page was left, perhaps meanwhile
       if (this.first) this.begin(answer);
@@ -287,7 +287,7 @@
       this.setColumns();
       this.showRows();
       this.countRows();
-      dash_clientside.set_props("group", {value: keys});
+      if (document.getElementById("group")) dash_clientside.set_props("group", {value: keys}); // it is made after the charts
       if (this.wantedKey !== this.askedKey) this.loop?.now();
     }
 

@@ -95,7 +95,8 @@ def position_of(
 ) -> Numbers | None:
     """Return x of every row from ``first`` on, as the view asks, or None if the log lacks the column.
 
-    Seconds since the start do not count the pauses before a run was ``resumed``.
+    Seconds since the start do not count the pauses before a run was ``resumed``. The clock is the reader's, for all
+    of a run as at its start: an hour that comes twice would send its curve back.
     """
     if view.x:
         return table.column(view.x, first)
@@ -104,7 +105,7 @@ def position_of(
         if clock is None or not len(clock):
             return clock
         if view.axis == "wall":
-            wall: Numbers = clock * 1000 + view.offset * 60_000
+            wall: Numbers = clock * 1000 + clock_offset(table, view)
             return wall
         clock = active_clock(clock, resumed)
         known = clock[np.isfinite(clock)]
@@ -114,6 +115,12 @@ def position_of(
         return table.column("epoch", first)
     own = table.column(column, first)
     return own if own is not None else table.column("step", first)
+
+
+def clock_offset(table: Table, view: View) -> float:
+    """Return by how many milliseconds the reader's clock was before UTC when a run started."""
+    started = table.start(_TIME)
+    return 60_000 * (view.offset if started is None else view.offset_at(started))
 
 
 @dataclass(frozen=True)

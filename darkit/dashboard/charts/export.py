@@ -7,7 +7,7 @@ import html
 import io
 import json
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from functools import cache
 
 import numpy as np
@@ -17,7 +17,7 @@ from darkit.dashboard.charts.charts import Charts, curve, heading
 from darkit.dashboard.charts.colours import colour, dash
 from darkit.dashboard.charts.compare import value_rows
 from darkit.dashboard.charts.configs import config_rows
-from darkit.dashboard.charts.curves import position_of
+from darkit.dashboard.charts.curves import clock_offset, position_of
 from darkit.dashboard.charts.groups import placed_groups
 from darkit.dashboard.charts.panels import Panel, panels_of
 from darkit.dashboard.charts.shown import Shown
@@ -25,6 +25,7 @@ from darkit.dashboard.reading.columns import Numbers
 from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.reading.series import lost_at
 from darkit.dashboard.reading.sessions import active_seconds, began
+from darkit.dashboard.reading.zones import zone_of
 from darkit.dashboard.texts import duration_text, text
 from darkit.dashboard.texts.en import ENGLISH
 from darkit.dashboard.texts.numbers import number_text
@@ -82,7 +83,7 @@ def chart_csv(chart: str, shown: Sequence[Shown], view: View) -> Iterator[str]:
             places, values = np.append(points.x, points.odd_x), np.append(points.y, points.odd_y)
             order = np.argsort(places, kind="stable")
             if view.axis == "wall" and not view.x:  # on the chart: milliseconds of the reader's clock
-                places = (places - view.offset * 60_000) / 1000
+                places = (places - clock_offset(run.table, view)) / 1000
             yield _csv_lines(_rows(names, places[order], values[order]))
             continue
         y = run.table.column(run.series[title][1])
@@ -162,7 +163,7 @@ def _runs_table(shown: Sequence[Shown], view: View) -> str:
         "col_note",
     )
     head = "".join(f"<th>{html.escape(text(view.language, key))}</th>" for key in ("col_name", *keys))
-    zone = timezone(timedelta(minutes=view.offset))
+    zone = zone_of(view.zone, view.offset)
     body = []
     for run in shown:
         facts, status = run.facts, run.facts.status

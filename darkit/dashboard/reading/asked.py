@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from darkit.dashboard.reading.entries import Entry
 from darkit.dashboard.reading.library import Library
+from darkit.dashboard.reading.zones import zone_of
 from darkit.dashboard.texts import LANGUAGES
 from darkit.dashboard.texts.numbers import number_of_word
 from darkit.dashboard.texts.zh_query import chinese_problem
@@ -20,7 +21,7 @@ _PAUSE = 0.1  # seconds between two looks at runs that are still to be read
 
 
 def asked(
-    text: str, entries: Sequence[Entry], keys: Iterable[str], metrics: Iterable[str], offset: int
+    text: str, entries: Sequence[Entry], keys: Iterable[str], metrics: Iterable[str], offset: int, zone: str = ""
 ) -> dict[str, Any]:
     """Return the addresses of the runs that a query asks for, and what is wrong with it.
 
@@ -29,14 +30,15 @@ def asked(
         entries: All runs.
         keys: Every config key of them.
         metrics: Every metric of them.
-        offset: The reader's offset from UTC in minutes.
+        offset: The reader's offset from UTC in minutes, for one without a zone.
+        zone: The name of the reader's time zone, as in `zones`; or empty.
 
     Returns:
         ``matching``: the addresses, or None for a query that cannot be read; ``problem``: its ``message``, which ``zh``
         says in Chinese, ``start`` and ``end``, or None.
     """
     try:
-        query = parse(text, now=_now(offset))
+        query = parse(text, now=_now(offset, zone))
     except QueryError as error:
         return {"matching": None, "problem": _problem(error)}
     problem = None
@@ -51,11 +53,12 @@ def asked(
     return {"matching": matching, "problem": problem}
 
 
-def _now(offset: int) -> datetime:
+def _now(offset: int, zone: str) -> datetime:
     """Return the time of a reader; without a zone for one in this machine's, whose rules for the summer are known."""
-    zone = timezone(timedelta(minutes=offset))
     local = datetime.now().astimezone()
-    return local.replace(tzinfo=None) if local.utcoffset() == zone.utcoffset(None) else local.astimezone(zone)
+    if not zone and local.utcoffset() == timedelta(minutes=offset):
+        return local.replace(tzinfo=None)
+    return local.astimezone(zone_of(zone, offset))
 
 
 def find(library: Library, text: str) -> list[Entry]:

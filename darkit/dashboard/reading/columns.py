@@ -100,6 +100,13 @@ class Rows:
         out[(len(self.sealed) - start) * CHUNK :] = self.values[index]
         return out[first - start * CHUNK :]
 
+    def beginning(self, index: int) -> Numbers:
+        """Return the numbers of a column in the first chunk, at little cost however many rows there are."""
+        out: Numbers = np.empty(CHUNK) if self.sealed else self.values[index]
+        if self.sealed:
+            self.sealed[0][index].write(out)
+        return out
+
     def odd_of(self, index: int, first: int = 0) -> Flags:
         """Return where a column was NaN or infinity rather than empty, from a row on."""
         if first >= len(self.sealed) * CHUNK:

@@ -60,6 +60,14 @@ class Table:
         """The numbers of a column from a row on, NaN for a missing value; None for an unknown column."""
         return self.content.column(self.columns.index(name), first) if name in self.columns else None
 
+    def start(self, name: str) -> float | None:
+        """The first number of a column, looked for at the beginning of the log alone; None without one."""
+        if name not in self.columns:
+            return None
+        values = self.content.beginning(self.columns.index(name))
+        known = np.flatnonzero(np.isfinite(values))
+        return float(values[known[0]]) if len(known) else None
+
     def odd(self, name: str, first: int = 0) -> Flags:
         """Whether a field of a column, from a row on, really said NaN or infinity, rather than nothing."""
         return self.content.odd_of(self.columns.index(name), first)

@@ -24,10 +24,11 @@ from darkit.dashboard.pages.notes import save_words
 from darkit.dashboard.reading.asked import asked
 from darkit.dashboard.reading.bundle import bundle
 from darkit.dashboard.reading.entries import Entry
-from darkit.dashboard.reading.events import Events
+from darkit.dashboard.reading.events import Event, Events
 from darkit.dashboard.reading.facts import readable
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.reading.media import histograms_of, list_media, medium_content
+from darkit.dashboard.reading.zones import checked_zone
 from darkit.dashboard.server.predict import Prompts
 from darkit.dashboard.view import MOST_CHARTS, read_names, read_offset, read_text, read_texts, read_view
 from darkit.errors import ConfigError, DarkitError, NotesChangedError, RunNotFoundError
@@ -72,8 +73,7 @@ def add_routes(
     @server.post("/api/events")
     async def happened(request: Request) -> JSONResponse:
         since = (await request.json()).get("since")
-        await run_in_threadpool(events.look)
-        last, new = events.since(since if type(since) is int else None)
+        last, new = await run_in_threadpool(_look, events, since if type(since) is int else None)
         return JSONResponse({"last": last, "events": [asdict(event) for event in new]})
 
     @server.post("/api/charts")
@@ -213,6 +213,12 @@ def add_routes(
         return JSONResponse({"stopped": True})
 
 
+def _look(events: Events, since: int | None) -> tuple[int, list[Event]]:
+    """Look at the runs; in a thread, as another look may hold the events for seconds while new runs are read."""
+    events.look()
+    return events.since(since)
+
+
 def table_rows(library: Library, body: Mapping[str, Any]) -> bytes:
     """Return as JSON the rows of the table that changed since a version, with the values of some columns.
 
@@ -223,7 +229,7 @@ def table_rows(library: Library, body: Mapping[str, Any]) -> bytes:
     since = since if isinstance(since, int) else 0
     columns = read_texts(body.get("columns", []), _MOST_COLUMNS)
     metrics = read_texts(body.get("metrics", []), _MOST_COLUMNS)
-    query, offset = body.get("query", ""), read_offset(body)
+    query, offset, zone = body.get("query", ""), read_offset(body), checked_zone(body.get("zone"))
     if not isinstance(query, str):
         raise ConfigError("query must be a string.")
     query = readable(query).strip()  # `asked` says it of one that is too long
@@ -236,7 +242,7 @@ def table_rows(library: Library, body: Mapping[str, Any]) -> bytes:
     rows = [row_text(entry, shown, metrics) for entry in entries if entry.version > since]
     found: dict[str, Any] = {}
     if query and (rows or not since or body.get("ask") is True):
-        found = asked(query, entries, library.config_keys(), [name for name, *_ in library.metrics()], offset)
+        found = asked(query, entries, library.config_keys(), [name for name, *_ in library.metrics()], offset, zone)
     rest = {
         "version": version,
         "names": [entry.name for entry in entries] if since < membership or not since else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from darkit.dashboard.charts.figures import GroupBand, Line, chart_figure, inert
 from darkit.dashboard.charts.parallel import parallel_figure
 from darkit.dashboard.reading.series import usable_series
 from darkit.dashboard.reading.tail import LogTail, Table
-from darkit.dashboard.view import View
+from darkit.dashboard.view import View, read_view
 from darkit.runs.statistics import summarize
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200).map(np.array)
@@ -112,6 +113,32 @@ def test_x_follows_the_view(tmp_path: Path) -> None:
     assert curve_of(table, columns, View(axis="epoch")).x.tolist() == [0, 1]
     assert curve_of(table, columns, View(axis="relative")).x.tolist() == [0, 2.5]
     assert curve_of(table, columns, View(axis="wall", offset=60)).x.tolist() == [3_700_000, 3_702_500]
+
+
+def test_the_clock_of_a_run_is_that_of_its_zone_when_it_started(tmp_path: Path) -> None:
+    summer, winter = (datetime(2026, month, day, tzinfo=UTC).timestamp() for month, day in ((7, 1), (12, 1)))
+    ends = datetime(2026, 10, 25, 0, 59, 59, tzinfo=UTC).timestamp()  # of summer time in Europe
+    for name, start, hours in (("summer", summer, 2), ("winter", winter, 1), ("both", ends, 2)):
+        (tmp_path / name).mkdir()
+        table = table_of(tmp_path / name, f"step,time,loss\n1,{start!r},1\n2,{start + 3600!r},2\n")
+        shown = curve_of(table, ["step", "loss"], View(axis="wall", offset=60, zone="Europe/Berlin"))
+        assert (shown.x / 1000 - 3600 * hours).tolist() == [start, start + 3600]
+        (later,) = curve_of(table, ["step", "loss"], View(axis="wall", zone="Europe/Berlin"), first=1).x
+        assert later == shown.x[1]
+    odd = table_of(tmp_path, "step,time,loss\n1,1e300,1\n")
+    assert curve_of(odd, ["step", "loss"], View(axis="wall", offset=60, zone="Europe/Berlin")).x.tolist() == [1e303]
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "UTC", "Etc/GMT+5"])
+def test_a_zone_that_is_known_is_taken(zone: str) -> None:
+    assert read_view({"zone": zone}).zone == zone
+
+
+@pytest.mark.parametrize(
+    "zone", ["", "Nowhere/Else", "America", "../../etc/passwd", "/etc/localtime", "x" * 99, 5, None]
+)
+def test_any_other_zone_leaves_the_offset(zone: object) -> None:
+    assert read_view({"zone": zone}).zone == ""
 
 
 def test_a_range_of_a_curve_reaches_its_edges(tmp_path: Path) -> None:

@@ -32,13 +32,14 @@ def test_exported_x_is_that_of_the_chart_and_times_have_no_time_zone(
     assert float(rows[-1][1]) == pytest.approx(last)
 
 
+@pytest.mark.parametrize("zone", ["", "Europe/Berlin"])
 @pytest.mark.parametrize(("axis", "x"), [("step", 20.0), ("wall", STARTED + 0.2)])
-def test_an_evaluated_series_has_the_same_x(home: Path, axis: str, x: float) -> None:
+def test_an_evaluated_series_has_the_same_x(home: Path, axis: str, x: float, zone: str) -> None:
     folder = make_run(home / "base", "one", 20)
     (folder / "iter-20-ckpt.pth").write_bytes(b"x")
     add_evaluation(folder, Evaluation(STARTED + 99, "other.txt", "iter-20-ckpt", {"acc": 0.5}))
     shown = Charts(Library(home / "base", LogCache())).chosen(["one"], "log")
     (title,) = shown[0].evaluated
-    _, row = csv.reader(io.StringIO("".join(chart_csv(title, shown, View(axis=axis, offset=480)))))
+    _, row = csv.reader(io.StringIO("".join(chart_csv(title, shown, View(axis=axis, offset=480, zone=zone)))))
     assert float(row[1]) == pytest.approx(x)
     assert row[2] == "0.5"
