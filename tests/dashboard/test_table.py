@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from urllib.parse import parse_qs, quote, urlsplit
 
+import pytest
 from playwright.sync_api import Page, Route, expect
 
 from darkit.runs import files
@@ -262,15 +263,23 @@ def test_a_tag_is_renamed_in_all_runs(dashboard: Served, open_page: Open) -> Non
     page = open_page(dashboard.address + "/?side=0")
     page.locator('.ag-row[row-id="c"] input[type=checkbox]').check()
     page.get_by_role("button", name="Tags and note").click()
+    page.locator("#notes-text").fill("written before")
     page.get_by_text("Rename a tag in all runs").click()
     page.locator("#tag-old").click()
     page.get_by_role("option", name="old").click()
+    page.locator("#tag-new").fill("x" * 61)
+    page.get_by_role("button", name="Rename", exact=True).click()
+    expect(page.get_by_text("A tag has at most 60 characters")).to_be_visible()
     page.locator("#tag-new").fill("better")
     page.get_by_role("button", name="Rename", exact=True).click()
     expect(page.get_by_text("Renamed in 2 runs")).to_be_visible()
     expect(page.locator(".tag", has_text="better")).to_have_count(2)
     found = {name: read_notes(dashboard.root / name).tags for name in "abc"}
     assert found == {"a": ("better", "x"), "b": ("better",), "c": ("other",)}
+    expect(page.locator("#notes-text")).to_have_value("written before")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert read_notes(dashboard.root / "c") == Notes(("other",), "written before")
 
 
 def test_unreadable_notes_are_reported_and_not_overwritten(dashboard: Served, open_page: Open) -> None:
@@ -305,3 +314,25 @@ def test_values_of_a_column_that_could_not_be_asked_for_are_asked_for_again(runs
         page.evaluate("darkit.table.choose(['name', 'config:model.act'])")
     page.unroute("**/api/runs")
     expect(page.locator('.ag-row[row-id="mlp-5"] [col-id="config:model.act"]')).to_have_text("gelu")
+
+
+@pytest.mark.parametrize(
+    ("address", "script", "shown"),
+    [
+        ("/", "ag-grid-*", '.ag-row[row-id="mlp-1"]'),
+        ("/compare?run=mlp-0&run=mlp-1", "plotly-basic-*", ".plot[data-drawn]"),
+    ],
+)
+def test_a_page_asks_again_for_a_long_script_that_did_not_come(
+    runs: Served, browser_page: Page, address: str, script: str, shown: str
+) -> None:
+    left = iter((True, True, False))
+
+    def fail_at_first(route: Route) -> None:
+        route.fulfill(status=502, body="") if next(left, False) else route.continue_()
+
+    browser_page.route(f"**/{script}", fail_at_first)
+    browser_page.goto(runs.address + address)
+    expect(browser_page.locator(shown).first).to_be_visible()
+    expect(browser_page.locator("#offline")).to_be_hidden()
+    assert next(left, None) is None

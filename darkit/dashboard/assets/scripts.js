@@ -3,6 +3,9 @@
 (() => {
   const loading = new Map();
 
+  /* A script with which the page began and that failed: it is loaded anew by whoever needs it. */
+  window.addEventListener("error", ({target}) => target.id?.endsWith("-script") && target.remove(), true);
+
   /* Loads a script once: the one that the page began with, or the one that a meta element names. */
   function load(name, isThere = () => false) {
     if (!loading.has(name)) {
@@ -14,6 +17,7 @@
         script.addEventListener("error", () => {
           loading.delete(name);
           script.remove();
+          darkit.reachable(false);
           reject(new darkit.Unreachable());
         });
         if (!present) document.head.append(script);
