@@ -31,11 +31,13 @@
   const lostWords = (data) => say("diverged", {metric: data.lost, step: darkit.count(data.diverged)});
 
   const afterPoint = (text) => (text.includes(".") ? text.length - text.indexOf(".") - 1 : 0);
-  const digitsAfterPoint = (value) => (typeof value === "number" ? Math.min(MOST_DIGITS, afterPoint(darkit.number(value))) : 0);
+  /* Writes a config value as the comparison does: two seeds are told apart by their last digit. */
+  const configNumber = (value) => (Number.isSafeInteger(value) ? String(value) : darkit.number(value, 10));
+  const digitsAfterPoint = (text) => Math.min(MOST_DIGITS, afterPoint(text));
 
   /* Writes a number so that its point stands below those of the others, of which the longest has `most` digits after it. */
-  function aligned(value, most) {
-    const text = darkit.number(value);
+  function aligned(value, most, write = darkit.number) {
+    const text = write(value);
     if (typeof value !== "number" || !most) return text;
     const missing = most - afterPoint(text);
     const point = text.includes(".") ? "" : "\u2008"; // as wide as a point
@@ -175,5 +177,5 @@
     }),
   };
 
-  Object.assign(darkit, {cells, cellColumns: columns, isLost, aligned, digitsAfterPoint, findTails});
+  Object.assign(darkit, {cells, cellColumns: columns, isLost, aligned, configNumber, digitsAfterPoint, findTails});
 })();

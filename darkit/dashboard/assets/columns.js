@@ -65,6 +65,8 @@
   }
   const order = (...parts) => compared(...parts.slice(0, 5), false, false);
 
+  const writer = (id) => (id.startsWith("config:") ? darkit.configNumber : (value) => darkit.number(value));
+
   /* What a table has columns for. */
   class Columns {
     metrics = []; // [name, whether high or low values are better, whether a run declares it]
@@ -79,6 +81,7 @@
     withStatistics = false; // whether there are groups, of which the spread is shown
     withBaseline = false; // whether differences are shown
     places = new Map(); // column -> digits after the point of its longest number, by which all are aligned
+    lengths = new Map(); // column -> letters of its longest number
 
     get all() {
       const values = (metrics) =>
@@ -140,9 +143,10 @@
       for (const id of ids) {
         if (!id.includes(":")) continue;
         const before = this.places.get(id) ?? 0;
-        const most = rows.reduce((sum, data) => Math.max(sum, darkit.digitsAfterPoint(this.value(id, data))), before);
-        if (most > before) grown.push(id);
-        this.places.set(id, most);
+        const numbers = rows.map((data) => this.value(id, data)).filter((value) => typeof value === "number").map(writer(id));
+        this.places.set(id, numbers.reduce((most, text) => Math.max(most, darkit.digitsAfterPoint(text)), before));
+        this.lengths.set(id, numbers.reduce((most, text) => Math.max(most, text.length), this.lengths.get(id) ?? 0));
+        if (this.places.get(id) > before) grown.push(id);
       }
       return grown;
     }
@@ -169,7 +173,7 @@
       const numeric = this.numeric.has(name);
       const shown = ({value}) => (typeof value === "number" ? this.aligned(id, value) : value === undefined ? "" : String(value));
       return {
-        headerName: short, width: Math.max(84, Math.min(240, 44 + 7.2 * short.length), numeric ? 62 + 7.5 * (this.places.get(id) ?? 0) : 0),
+        headerName: short, width: Math.max(84, Math.min(240, 44 + 7.2 * short.length), numeric ? 62 + 7.5 * (this.places.get(id) ?? 0) : 0, numeric ? PADDING + LETTER * (this.lengths.get(id) ?? 0) : 0),
         ...(numeric ? number : {filter: true}),
         valueGetter: ({data}) => data.config[name], valueFormatter: shown,
       };
@@ -187,7 +191,7 @@
     }
 
     aligned(id, value) {
-      return darkit.aligned(value, this.places.get(id) ?? 0);
+      return darkit.aligned(value, this.places.get(id) ?? 0, writer(id));
     }
 
     /* Puts the columns of a metric under one heading where there are those of several. */

@@ -46,8 +46,8 @@
     ];
   }
 
-  const valueOf = (row, key) => (key === "tags" ? row.tags.join(", ") : isConfig(key) ? row.config[key] : row[key]) ?? null;
-  const written = (value) => (typeof value === "number" ? darkit.number(value) : value === null || value === "" ? "–" : String(value));
+  const valueOf = (row, key) => (key === "tags" ? [...row.tags].sort().join(", ") : isConfig(key) ? row.config[key] : row[key]) ?? null;
+  const written = (value) => (typeof value === "number" ? darkit.configNumber(value) : value === null || value === "" ? "–" : String(value));
   const short = (key) => (isConfig(key) ? key.slice(key.lastIndexOf(".") + 1) : say(`col_${key}`));
 
   /* Mean and standard deviation (n - 1) of the finite numbers; null without any. */

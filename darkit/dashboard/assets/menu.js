@@ -2,6 +2,7 @@
 /* The menu of a chart: its place, the series in it, and exports as a picture or with all of its points. */
 (() => {
   const {element, say} = darkit;
+  const MOST_OFFERED = 200; // metrics that can be ticked at a time
 
   function menuOf(className, glyph, label) {
     const menu = element("details", "menu");
@@ -84,7 +85,7 @@
     const showList = () => {
       const names = [...new Set([...board.cards.values()].flatMap((card) => card.members))];
       const wanted = names.filter((name) => chosen.has(name) || name.toLowerCase().includes(field.value.toLowerCase()));
-      list.replaceChildren(...wanted.slice(0, 200).map((name) => {
+      list.replaceChildren(...wanted.slice(0, MOST_OFFERED).map((name) => {
         const label = element("label", "join-item");
         const tick = element("input", "", "", {type: "checkbox"});
         tick.checked = chosen.has(name);
@@ -96,6 +97,8 @@
         label.append(tick, name);
         return label;
       }));
+      const more = wanted.length - MOST_OFFERED;
+      if (more > 0) list.append(element("p", "muted", say("join_more", {count: darkit.count(more)})));
       for (const id of darkit.parameters().getAll("apart")) {
         const again = element("button", "menu-item", say("join_again", {name: id}));
         again.onclick = () => {

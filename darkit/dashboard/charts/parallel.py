@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from darkit.dashboard.charts.colours import colour
+from darkit.dashboard.charts.configs import MISSING, shown_value
 from darkit.dashboard.charts.figures import Figure, base_layout, inert
 from darkit.dashboard.texts.numbers import number_text
 
@@ -74,7 +75,8 @@ def parallel_figure(
     traces = []
     for run, values in rows.items():
         places = [scale.place(value) for scale, value in zip(scales, values, strict=True)]
-        hover_texts = [f"{inert(name)}: {inert(str(value))}" for name, value in zip(axes, values, strict=True)]
+        told = [*map(_config, values[:-1]), number_text(values[-1]) or MISSING]
+        hover_texts = [f"{inert(name)}: {inert(value)}" for name, value in zip(axes, told, strict=True)]
         traces.append(
             {
                 "type": "scatter",
@@ -93,6 +95,10 @@ def parallel_figure(
         )
     layout["meta"] = {"axes": list(axes), "log": [scale.log for scale in scales]}
     return {"data": traces, "layout": layout}
+
+
+def _config(value: Any) -> str:
+    return MISSING if value is None else shown_value(value)
 
 
 def _short(name: str) -> str:

@@ -7,25 +7,36 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from darkit.dashboard.reading.facts import Facts
+from darkit.dashboard.reading.facts import Facts, readable
 from darkit.runs import files
 from darkit.runs.safe import UnreadableError, open_regular
 
-_TAKEN = (files.LOG, files.RUN, files.MODEL_CONFIG, files.TRAINER_CONFIG, files.STATUS, files.NOTES)
+_CONFIGS = (files.MODEL_CONFIG, files.TRAINER_CONFIG, files.COMPOSED_CONFIG)
+_TAKEN = (files.LOG, files.SYSTEM_LOG, files.RUN, *_CONFIGS, files.STATUS, files.NOTES)
+LEFT_OUT = "left_out.txt"
+"""The file that names what could not be read, with the reasons; it is there only then."""
 _IN_MEMORY = 16 * 2**20  # bytes; what is longer goes to a temporary file
 _PIECE = 2**18  # bytes
+_MOMENT = (1980, 1, 1, 0, 0, 0)  # of every file
 
 
 def bundle(all_facts: Sequence[Facts]) -> Iterator[bytes]:
-    """Return the pieces of a ZIP file with a folder for each run. What is missing or not readable is left out."""
+    """Return the pieces of a ZIP file with a folder for each run, of the files that it has; see also `LEFT_OUT`."""
+    problems = []
     target = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - closed when the last piece is read
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for facts in all_facts:
             for name in _TAKEN:
-                _add(archive, facts.folder / name, f"{facts.name}/{name}")
+                try:
+                    _add(archive, facts.folder / name, f"{facts.name}/{name}")
+                except FileNotFoundError:
+                    continue
+                except UnreadableError as error:
+                    problems.append(f"{facts.name}/{name}: {error.reason}\n")
+        if problems:
+            archive.writestr(zipfile.ZipInfo(LEFT_OUT, _MOMENT), readable("".join(problems)))
     target.seek(0)
     return _pieces(target)
 
@@ -38,9 +49,8 @@ def _pieces(file: tempfile.SpooledTemporaryFile[bytes]) -> Iterator[bytes]:
 
 def _add(archive: zipfile.ZipFile, path: Path, name: str) -> None:
     with (
-        suppress(FileNotFoundError, UnreadableError),
         open_regular(path) as descriptor,
         os.fdopen(os.dup(descriptor), "rb") as source,
-        archive.open(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as written,
+        archive.open(zipfile.ZipInfo(name, _MOMENT), "w", force_zip64=True) as written,
     ):
         shutil.copyfileobj(source, written, _PIECE)
