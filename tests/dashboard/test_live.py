@@ -154,8 +154,7 @@ def test_a_series_that_becomes_one_of_a_family_and_its_sisters_come_to_the_open_
 ) -> None:
     folder = make_run(dashboard.root, "one", 20, state="running", max_step=10_000)
     add_columns(folder, {"acc_task_0": lambda step: step})
-    page = open_page(dashboard.address + "/run/one")
-    page.locator("[data-chart=acc_task_0]").scroll_into_view_if_needed()
+    page = open_page(dashboard.address + "/run/one?show=acc")  # another chart on the screen would be drawn anew
     expect(page.locator("[data-chart=acc_task_0] .plot[data-drawn]")).to_have_count(1)
     add_columns(folder, {"acc_task_1": lambda step: -step})
     expect(page.locator("[data-chart='acc_task_*'] .plot[data-drawn]")).to_have_count(1)
