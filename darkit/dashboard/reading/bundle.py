@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,7 +39,9 @@ def bundle(all_facts: Sequence[Facts]) -> Iterator[bytes]:
         if problems:
             archive.writestr(zipfile.ZipInfo(LEFT_OUT, _MOMENT), readable("".join(problems)))
     target.seek(0)
-    return _pieces(target)
+    pieces = _pieces(target)
+    weakref.finalize(pieces, target.close)  # where whoever asked went away before the first one
+    return pieces
 
 
 def _pieces(file: tempfile.SpooledTemporaryFile[bytes]) -> Iterator[bytes]:

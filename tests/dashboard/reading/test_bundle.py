@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import zipfile
 from pathlib import Path
@@ -33,3 +34,9 @@ def test_a_bundle_has_logs_and_configs_and_names_what_cannot_be_read(home: Path)
     found = content(home, "one", "two")
     assert f"two/{files.LOG}" not in found
     assert found[LEFT_OUT].decode().startswith(f"two/{files.LOG}: it is a link")
+
+
+def test_the_file_of_a_bundle_that_nobody_reads_is_closed(home: Path) -> None:
+    make_run(home / "base", "one", 5)
+    bundle([Library(home / "base", LogCache()).facts("one")])
+    gc.collect()  # a warning is an error
