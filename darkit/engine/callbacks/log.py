@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,11 @@ class StepLog(EveryStepCallback):
         self, trainer: Trainer, values: dict[str, Any], step: int, averaged: Collection[str] = ()
     ) -> dict[str, Any]:
         clock = {"step": step, "epoch": trainer.current_epoch, "time": time.time(), "lr": self._rate}
+        now = {}  # a parameter or a buffer changes before the row is written
         for name, value in values.items():
-            if isinstance(value, Tensor) and name != "train_loss" and name not in averaged:
-                values = values | {name: snapshot(name, value)}  # a parameter or a buffer changes before it is read
-        return clock | values | clock  # a step's output does not set the clock
+            if name != "train_loss" and isinstance(value, Tensor) and name not in averaged:
+                now[name] = snapshot(name, value)
+        return clock | values | now | clock  # a step's output does not set the clock
 
     def _put(self, row: dict[str, Any]) -> None:
         if self._stream is not None:
@@ -139,4 +140,8 @@ class StepLog(EveryStepCallback):
 
 def _has_evaluation(outputs: Any) -> bool:
     """Return whether an evaluation has added something to the outputs of a step."""
-    return isinstance(outputs, Mapping) and any(str(name).startswith("val_") for name in outputs)
+    if isinstance(outputs, dict):
+        for name in outputs:
+            if str(name)[:4] == "val_":
+                return True
+    return False
