@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,22 @@ def test_a_report_is_one_page_with_what_each_run_is_and_asks_for_nothing(runs: P
     assert "2025-10-09 10:53" in report(["run-0"], View(offset=60, zone="Europe/Berlin")).decode(), "it was summer then"
     assert "@media print" in page
     assert "default-src 'none'" in page
+
+
+def test_the_command_writes_the_clock_of_this_machine_as_it_was_at_the_start(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "EST5EDT,M3.2.0,M11.1.0")  # New York's rules
+        time.tzset()
+        for month in (1, 7):
+            start = datetime(2025, month, 1, 12, tzinfo=UTC).timestamp()
+            make_run(runs, f"month-{month}", 5, started=start)
+        done(capsys, "report", "month-1", "month-7", "-o", str(tmp_path / "report.html"))
+    time.tzset()
+    page = (tmp_path / "report.html").read_text()
+    assert "2025-01-01 07:00" in page
+    assert "2025-07-01 08:00" in page
 
 
 def test_a_report_opens_without_a_server_and_prints_on_sheets(

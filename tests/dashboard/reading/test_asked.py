@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+from datetime import UTC, datetime
 from pathlib import Path
 
 import darkit.runs
 from darkit.dashboard.reading.asked import asked
+from darkit.dashboard.reading.cache import LogCache
+from darkit.dashboard.reading.library import Library
 from darkit.dashboard.texts.zh_query import chinese_problem
+from tests.dashboard.parts import make_run
 
 
 def sentences() -> list[str]:
@@ -38,3 +42,13 @@ def test_an_unknown_name_is_refused_in_both_languages_with_a_suggestion() -> Non
     assert "Did you mean 'val_loss'? Available: " in problem["message"]
     assert problem["zh"].startswith("没有运行有 'val_los'。是不是 'val_loss'？可用：")
     assert "more" not in problem["zh"]
+
+
+def test_a_day_of_a_query_is_that_of_the_reader_in_summer_and_winter(home: Path) -> None:
+    for name, month in (("summer", 7), ("winter", 1)):
+        late = datetime(2025, month, 1, 22, 30, tzinfo=UTC).timestamp()  # the next day in Berlin's summer alone
+        make_run(home / "base", name, 3, started=late)
+    _, entries = Library(home / "base", LogCache()).entries()
+    for offset in (60, 120):  # of today
+        found = [asked(f"started:2025-0{month}-02", entries, [], [], offset, "Europe/Berlin") for month in (7, 1)]
+        assert [one["matching"] for one in found] == [["summer"], []]
