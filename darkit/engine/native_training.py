@@ -167,7 +167,8 @@ def refuse_beside(callback: str, config: TrainerConfig) -> None:
     if config.scheduler != "constant" and config.max_epoch is not None and config.max_step == default.max_step:
         raise ConfigError(
             f"scheduler={config.scheduler!r} needs max_step beside the callback {callback}, for which Lightning's own "
-            "loop counts the epochs: give the number of steps, at which the schedule ends."
+            "loop counts the epochs: give the number of steps at which the schedule ends, and not "
+            f"{default.max_step}, which stands for none."
         )
 
 

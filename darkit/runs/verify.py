@@ -22,7 +22,7 @@ _GREEDY = {"builtins bytearray": "builtins.bytearray", "__builtin__ bytearray": 
 _END = struct.Struct("<4s4H2LH")  # the end record of a zip: signature, disks, counts of entries, place, comment
 _MORE_ENTRIES = 0xFFFF  # the count of an archive with more entries than the field holds
 _OF_MACHINE = frozenset(  # errors that say nothing about a file's content: it may be intact
-    (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT)
+    (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ETIMEDOUT)
 )
 _FOLDER = 0x10  # the attribute of MS-DOS, in an entry of an archive
 

@@ -135,3 +135,18 @@ def test_a_note_that_was_changed_elsewhere_is_shown_above_ones_own_and_can_be_sa
     field.fill("the words of both")
     wait_until(lambda: read_notes(folder).note == "the words of both")
     expect(status).to_have_text("Saved.")
+
+
+def test_a_note_that_was_emptied_while_the_server_was_away_stays_empty(dashboard: Served, browser_page: Page) -> None:
+    folder = make_run(dashboard.root, "one", 20)
+    write_notes(folder, Notes((), "first"))
+    browser_page.goto(dashboard.address + "/run/one?tab=notes")
+    field, status = browser_page.locator("#own-note"), browser_page.locator("#own-status")
+    expect(field).to_have_value("first")
+    browser_page.route("**/api/notes", lambda route: route.abort())
+    field.fill("")
+    expect(status).to_contain_text("Not saved")
+    browser_page.unroute("**/api/notes")
+    browser_page.reload()
+    wait_until(lambda: read_notes(folder).note == "")
+    expect(field).to_have_value("")

@@ -57,7 +57,8 @@
   /* The note of a draft; below the one in the file where that was changed elsewhere. */
   function withTheirs({shown, now}, theirs) {
     if (now.note === shown.note) return theirs;
-    if ([shown.note, now.note].includes(theirs) || !theirs || !now.note) return now.note || theirs;
+    if ([shown.note, now.note].includes(theirs)) return now.note; // an emptied one too
+    if (!theirs || !now.note) return now.note || theirs;
     darkit.notify(say("note_both"), "orange");
     return `${theirs}\n\n${now.note}`;
   }

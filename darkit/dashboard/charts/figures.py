@@ -151,8 +151,8 @@ def _mend_axes(layout: Figure, lines: Sequence[Line], bands: Sequence[GroupBand]
             layout["annotations"] = [{**said, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}]
     elif not view.log and layout["yaxis"].get("autorange") is not False:
         values = np.concatenate([np.empty(0), *(line.curve.y for line in lines), *(band.band.mean for band in bands)])
-        if len(values) and values.min() == values.max() and values[0]:  # plotly shows one more and one less
-            constant = float(values[0])
+        constant = float(values[0]) if len(values) and values.min() == values.max() else 0.0
+        if constant and np.isfinite(2 * constant):  # plotly shows one more and one less
             layout["yaxis"].update(range=sorted([0.0, 2 * constant]), autorange=False)
             layout["meta"]["constant"] = constant  # until another value comes
     if len(positions) and view.axis == "wall" and view.low is None and positions.min() == positions.max():

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from darkit.engine.callbacks.base import EveryStepCallback, agreement_of, check_interval, is_due, log_values, own_values
+from darkit.engine.callbacks.evaluate import StepEvaluate
 from darkit.engine.log.media import media_of, split
 from darkit.engine.log.rows import RowStream
 from darkit.engine.log.values import snapshot
@@ -45,10 +46,13 @@ class StepLog(EveryStepCallback):
         self._block = RowBlock()
         self._module: LightningModule | None = None
         self._is_alone = False
+        self._evaluation: StepEvaluate | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._module, self._is_alone = pl_module, False
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        self._evaluation = next((one for one in callbacks if isinstance(one, StepEvaluate)), None)
         if self._folder is not None and trainer.is_global_zero:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._stream = RowStream(CsvLog(self._folder / files.LOG))
@@ -61,7 +65,7 @@ class StepLog(EveryStepCallback):
 
     def on_step(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], step: int) -> None:
         values = log_values(trainer, outputs)
-        is_logged = is_due(trainer, step, self.every) or _has_evaluation(outputs)
+        is_logged = is_due(trainer, step, self.every) or self._was_evaluated(values, step)
         if trainer.world_size > 1:
             self._of_several(trainer, pl_module, outputs, values, step, is_logged)
         elif is_logged:
@@ -137,11 +141,6 @@ class StepLog(EveryStepCallback):
             exception.add_note(f"The last {count} rows of the log have the values of the first process alone.")
         self.on_train_end(trainer, pl_module)
 
-
-def _has_evaluation(outputs: Any) -> bool:
-    """Return whether an evaluation has added something to the outputs of a step."""
-    if isinstance(outputs, dict):
-        for name in outputs:
-            if str(name)[:4] == "val_":
-                return True
-    return False
+    def _was_evaluated(self, values: Collection[str], step: int) -> bool:
+        """Return whether a step was evaluated, by darkit's callback or by another one that tells its loss."""
+        return "val_loss" in values or (self._evaluation is not None and self._evaluation.evaluated == step)

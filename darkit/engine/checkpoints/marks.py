@@ -62,7 +62,7 @@ class WeightMarks:
             (f"{prefix}.{key}" if prefix else key, part._parameters, key)
             for prefix, part in self._module.named_modules()
             for key, value in part._parameters.items()
-            if value is not None
+            if value is not None and not value.is_inference()  # these count no changes, and allow none
         ]
         self._names = [name for name, _, _ in places]
         self._owners: list[dict[str, Any]] = [owner for _, owner, _ in places]

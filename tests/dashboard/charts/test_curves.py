@@ -235,3 +235,5 @@ def test_a_chart_of_the_largest_numbers_is_json(log: bool) -> None:
         "loss", [line], [GroupBand("g", 0, 2, wide), GroupBand("h", 1, 2, wide)], View(robust=True, log=log), scale
     )
     json.dumps(figure, allow_nan=False)
+    even = Line("a", 0, Curve(np.arange(2.0), np.full(2, 1.7e308), np.empty(0), np.empty(0)))
+    json.dumps(chart_figure("even", [even], [], View(log=log)), allow_nan=False)

@@ -75,6 +75,15 @@ def test_an_evaluation_without_a_loss_is_logged_too() -> None:
             assert run.log()["val_accuracy"].to_list() == [0.5, 0.5, None, 0.5]
 
 
+def test_a_value_of_the_training_step_is_none_of_an_evaluation_whatever_its_name() -> None:
+    class Estimates(LossMLP):
+        def training_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
+            return self(*batch) | {"val_est": 0.5}
+
+    run = train(made(Estimates), xy(), max_step=6, log_step_interval=4)
+    assert run.log()["step"].to_list() == [4, 6]
+
+
 def test_the_last_step_of_the_last_epoch_is_logged_though_only_epochs_are_planned(folder: Path) -> None:
     stock_fit(Foreign(), StepLog(folder, 3), max_epochs=2)
     assert read_log(folder / "train_log.csv")["step"].to_list() == [3, 6, 8]

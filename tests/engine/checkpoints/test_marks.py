@@ -58,6 +58,15 @@ def test_every_change_is_found_by_its_name_and_marked_away(change: Callable[[nn.
             assert marks.changed() == f"{index}.weight"
 
 
+def test_weights_of_inference_count_no_changes_and_are_left_out() -> None:
+    made = model()
+    with torch.inference_mode():
+        made[1].weight = nn.Parameter(torch.ones(3, 3), requires_grad=False)
+    marks = WeightMarks(made)
+    marks.record()
+    assert marks.changed() == ""
+
+
 def test_a_pass_and_gradients_change_no_weight() -> None:
     made = model()
     optimizer = torch.optim.AdamW(made.parameters())
