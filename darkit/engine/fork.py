@@ -100,6 +100,11 @@ def changed_since(found: Resume | None, changes: Changes) -> set[str]:
     return {*changes, *forked, *changed_from(found.run.info, found.step)}
 
 
+def deciding_callback(callbacks: Sequence[Callback]) -> str:
+    """Return the class name of a callback that sets learning rates or parameter groups itself; empty if none does."""
+    return next((type(one).__name__ for one in callbacks if isinstance(one, _DECIDING)), "")
+
+
 def changed_optimizer(
     found: Resume, changes: Changes, config: TrainerConfig, callbacks: Sequence[Callback]
 ) -> set[str]:
@@ -117,7 +122,7 @@ def changed_optimizer(
         ConfigError: A callback decides these settings itself.
     """
     changed = changed_since(found, changes).intersection(_OPTIMIZER)
-    deciding = next((type(one).__name__ for one in callbacks if isinstance(one, _DECIDING)), "")
+    deciding = deciding_callback(callbacks)
     if changed and deciding:
         name = min(changed)
         raise ConfigError(

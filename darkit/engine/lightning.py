@@ -223,9 +223,7 @@ def signature_once(trainer: lightning.Trainer) -> Callable[[], None]:
     return lambda: loop.__dict__.pop("_build_kwargs", None)
 
 
-def restore_from(
-    trainer: lightning.Trainer, content: Mapping[str, Any], path: str, optimizers: Callable[[], None] | None = None
-) -> Callable[[], None]:
+def restore_from(trainer: lightning.Trainer, content: Mapping[str, Any], path: str) -> Callable[[], None]:
     """Have ``fit`` restore a checkpoint that is in memory already; return what undoes this.
 
     Lightning calls ``resume_start`` before it restores anything, whether or not ``fit`` got a ``ckpt_path``.
@@ -234,24 +232,21 @@ def restore_from(
         trainer: The trainer, at the latest in ``setup``.
         content: The content of the checkpoint.
         path: Where it was read, for Lightning's messages.
-        optimizers: Called to restore optimizers and schedules; by default Lightning does.
     """
     connector: Any = trainer._checkpoint_connector
-    replaced = ["resume_start"]
 
     def resume_start(*arguments: Any, **settings: Any) -> None:
         connector._ckpt_path, connector._loaded_checkpoint = path, dict(content)
 
     connector.resume_start = resume_start
-    if optimizers is not None:
-        connector.restore_optimizers_and_schedulers = optimizers
-        replaced.append("restore_optimizers_and_schedulers")
+    return lambda: connector.__dict__.pop("resume_start", None)
 
-    def undo() -> None:
-        for name in replaced:
-            connector.__dict__.pop(name, None)
 
-    return undo
+def restore_optimizers_by(trainer: lightning.Trainer, function: Callable[[], None]) -> Callable[[], None]:
+    """Have a function restore optimizers and schedules in place of Lightning; return what undoes this."""
+    connector: Any = trainer._checkpoint_connector
+    connector.restore_optimizers_and_schedulers = function
+    return lambda: connector.__dict__.pop("restore_optimizers_and_schedulers", None)
 
 
 def progress_of(trainer: lightning.Trainer) -> dict[str, Any]:

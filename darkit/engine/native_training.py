@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,29 @@ from darkit.engine.config import TrainerConfig
 from darkit.engine.description.describe import describe_model
 from darkit.engine.description.exports import write_exports
 from darkit.engine.device import resolve_device, seed_generators
-from darkit.engine.fork import adopt_checkpoints, changed_optimizer, find_start, lineage_of, refuse_restored
-from darkit.engine.lightning import REFUSALS, leave_signals, on_error, restore_from
+from darkit.engine.fork import (
+    adopt_checkpoints,
+    changed_optimizer,
+    deciding_callback,
+    find_start,
+    lineage_of,
+    refuse_restored,
+)
+from darkit.engine.lightning import REFUSALS, leave_signals
 from darkit.engine.log.progress import announce
 from darkit.engine.log.rows import Sink
 from darkit.engine.loop import lightnings_exits, make_sinks, quiet_lightning, retention_of
 from darkit.engine.meeting import current
 from darkit.engine.native.data import NativeData
 from darkit.engine.native.logger import RowLogger
+from darkit.engine.native.of_run import OfRun
 from darkit.engine.native.plain import PlainModule, inner
 from darkit.engine.native.recorder import refuse_other_loops, refuse_strategy
 from darkit.engine.native.recording import Recording
 from darkit.engine.native.settings import recorded_settings
 from darkit.engine.native.sharded import splitting, strategy_for
 from darkit.engine.native.state import other_processes
+from darkit.engine.own_settings import own_settings
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, warn_of_other_data
 from darkit.engine.same_data import agree_on_data
@@ -108,51 +116,6 @@ def refuse_settings(model: nn.Module, config: TrainerConfig, objects: Sequence[s
         raise ConfigError("spike_policy is not for a LightningModule, whose loop darkit does not rewind: leave it out.")
     if "compile" in given:
         raise ConfigError("compile=True is not for a LightningModule: give torch.compile(model).")
-
-
-class _OfRun(lightning.Callback):
-    """Attach a recording to a trainer; from the first step on it is no callback any more.
-
-    Args:
-        recording: The recording.
-        state: The content of the checkpoint to resume from, or empty.
-        started: Called when the training starts.
-        changed: Settings of a plain module's optimizer that differ from those of the checkpoint.
-    """
-
-    def __init__(
-        self,
-        recording: Recording,
-        state: Mapping[str, Any],
-        started: Callable[[], None],
-        changed: Collection[str] = (),
-    ) -> None:
-        self.recording = recording
-        self._state = state
-        self._started = started
-        self._changed = changed
-        self._undo: Callable[[], None] = lambda: None
-
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Have the trainer restore the checkpoint, and the recording get every error."""
-        if self._state:
-            own = None
-            if self._changed and isinstance(pl_module, PlainModule):
-                own = partial(pl_module.restore_optimizer, self._state, self._changed)
-            self._undo = restore_from(trainer, self._state, "the run's checkpoint", own)
-        on_error(trainer, lambda error: self.recording.on_exception(trainer, error))
-
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Attach to the loops."""
-        self.recording.attach(trainer, pl_module, unchanged=False)
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write the run's files, and leave the list of callbacks."""
-        self._undo()
-        self.recording.on_train_start(trainer)
-        self._started()
-        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
-        trainer.callbacks = others  # type: ignore[attr-defined]
 
 
 def refuse_beside(callback: str, config: TrainerConfig) -> None:
@@ -265,7 +228,9 @@ def train_native(
         session.guard.install()
         recording = Recording(session, config, state=dict(state), adopt=loaders.adopted)
         recording.validates_last = isinstance(model, PlainModule)
-        own = RowLogger(lambda: Run(session.folder), lambda values, step: recording.log(trainer, values, step))
+        rows = RowLogger(lambda: Run(session.folder), lambda values, step: recording.log(trainer, values, step))
+        honours = isinstance(model, PlainModule) and not deciding_callback(callbacks)
+        own = own_settings(same, changes, session, allowed=resume_overrides, honours=honours)
 
         def started() -> None:
             facts = loaders.facts()
@@ -286,8 +251,8 @@ def train_native(
             with quiet_lightning(), place.applied(), lightnings_exits(session.guard):
                 trainer = _trainer(
                     **(settings | {"strategy": strategy}),
-                    callbacks=[*callbacks, _OfRun(recording, state, started, changed)],
-                    logger=[*loggers, own],
+                    callbacks=[*callbacks, OfRun(recording, state, started, own, changed)],
+                    logger=[*loggers, rows],
                     default_root_dir=session.folder,
                     plugins=[place.environment],
                 )

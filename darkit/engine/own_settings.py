@@ -13,7 +13,9 @@ from darkit.runs import Run, files
 from darkit.runs.safe import as_dict
 
 
-def own_settings(found: Resume | None, changes: Changes, session: Session, *, allowed: bool) -> OwnSettings:
+def own_settings(
+    found: Resume | None, changes: Changes, session: Session, *, allowed: bool, honours: bool = True
+) -> OwnSettings:
     """Return how settings of an optimizer of one's own are compared; those that hold are reported and recorded.
 
     Args:
@@ -21,6 +23,7 @@ def own_settings(found: Resume | None, changes: Changes, session: Session, *, al
         changes: The settings of the config that differ.
         session: The training's.
         allowed: Whether a resume may have other settings.
+        honours: As for `OwnSettings`.
     """
 
     def tell(differing: Changes) -> None:
@@ -33,4 +36,5 @@ def own_settings(found: Resume | None, changes: Changes, session: Session, *, al
 
     fork = found is not None and found.fork
     changed = changed_since(found, changes)
-    return OwnSettings(changed, fork=fork, allowed=allowed, tell=tell if session.writes else None)
+    told = tell if session.writes else None
+    return OwnSettings(changed, fork=fork, allowed=allowed, tell=told, honours=honours)

@@ -104,7 +104,17 @@ class PlainModule(lightning.LightningModule):
             "current_step": content["current_step"],
         }
         schedule: Any = schedules[0] if schedules else None
-        restore_optimizer(self.trainer.optimizers[0], schedule, state, changed, own_schedule=self._given[1] is None)
+        restore_optimizer(self.trainer.optimizers[0], schedule, state, changed, own_schedule=not self.has_own_schedule)
+
+    @property
+    def has_own_optimizer(self) -> bool:
+        """Whether the optimizer is the user's and not the config's."""
+        return self._given[0] is not None
+
+    @property
+    def has_own_schedule(self) -> bool:
+        """Whether the schedule is the user's and not the config's."""
+        return self._given[1] is not None
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         outputs = self.compute(batch, batch_idx)

@@ -14,10 +14,11 @@ from darkit.engine.checkpoints.weights import bare
 from darkit.engine.config import AUTO, TrainerConfig
 from darkit.engine.description.describe import describe_model
 from darkit.engine.description.exports import write_exports
-from darkit.engine.lightning import copies_process, own_children, restore_from, was_sent_sigterm
+from darkit.engine.lightning import call_at, copies_process, own_children, restore_from, was_sent_sigterm
 from darkit.engine.log.progress import announce
 from darkit.engine.log.rows import Sink
 from darkit.engine.log.tensorboard import TensorBoardSink
+from darkit.engine.native.given import compare_given
 from darkit.engine.native.logger import RowLogger
 from darkit.engine.native.recording import Recording
 from darkit.engine.native.settings import recorded_settings, settings_of
@@ -25,6 +26,7 @@ from darkit.engine.native.sharded import ShardedStrategy
 from darkit.engine.native.state import KEY, other_processes
 from darkit.engine.resume import Resume, find_resume
 from darkit.engine.session import DEFAULT_SERIES, Session
+from darkit.engine.steps.own_settings import OwnSettings
 from darkit.engine.together import meeting_of_loop
 from darkit.errors import ConfigError
 from darkit.runs import Run, base, files
@@ -112,6 +114,7 @@ class RunRecorder(lightning.Callback):
         self._found: Resume | None = None
         self._given: Mapping[str, Any] | None = None
         self._restored: Callable[[], None] = lambda: None
+        self._own = OwnSettings(honours=False)
         self._logger = RowLogger(lambda: self._run, lambda values, step: None)
 
     @property
@@ -140,10 +143,17 @@ class RunRecorder(lightning.Callback):
         self._given, self._found = None, None
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        self._own = OwnSettings(honours=False)
+        call_at(trainer.strategy, "setup_optimizers", lambda: self._compare(trainer))
         self._found = find_resume(base(), self.config, self.resume)
         if self._found is not None and self._found.content:
             refuse_other_loops(self._found.run.name, self._found.content)
             self._restored = restore_from(trainer, self._found.content, str(self._found.run.path))
+
+    def _compare(self, trainer: lightning.Trainer) -> None:
+        """Warn of settings of optimizers and schedules that the checkpoint's replace."""
+        vars(trainer.strategy).pop("setup_optimizers", None)
+        compare_given(trainer, self._own, self._given or {})
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -180,6 +190,7 @@ class RunRecorder(lightning.Callback):
         )
         self.recording = Recording(session, self.config, state=state if KEY in state else {})
         self.recording.attach(trainer, pl_module)
+        self.recording.moments.given = self._own.given
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the run's description, and begin to receive what is logged."""

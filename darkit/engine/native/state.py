@@ -29,6 +29,7 @@ from darkit.engine.lightning_results import (
 from darkit.engine.metrics.exchange import gathered
 from darkit.engine.metrics.gathering import copy_states, metrics_of, restore_metrics
 from darkit.engine.native.data import WholeLoader, flat_loaders, has_state, with_used_state
+from darkit.engine.steps.own_settings import KEY as GIVEN_SETTINGS
 from darkit.errors import ReproductionWarning
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Moments:
         val: The state of the validation loaders.
         last: The moment of the last step, or None.
         rate: The learning rate of the last step, or None.
+        given: What the training was given for optimizers and schedules, or None; see `darkit.engine.native.given`.
     """
 
     def __init__(self, module: nn.Module, facts: Mapping[str, Any]) -> None:
@@ -78,6 +80,7 @@ class Moments:
         self.val: list[LoaderState | _Passes] = []
         self.last: Moment | None = None
         self.rate: Any = None
+        self.given: dict[str, Any] | None = None
         self._boundary = Boundary()
         self._metrics = metrics_of(module)
 
@@ -188,6 +191,8 @@ class Moments:
         }
         ranks = gathered(mine) if trainer.world_size > 1 else [mine]
         own = {**self._facts, "progress": moment.progress, "rate": self.rate, "ranks": ranks}
+        if self.given is not None:
+            own[GIVEN_SETTINGS] = self.given
         facts = {"model_class": class_path(type(bare(self.module))), "current_step": moment.step}
         return _readable(content) | facts | {"global_step": moment.step, "rng": mine["rng"], KEY: own}
 

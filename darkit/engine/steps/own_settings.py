@@ -37,6 +37,7 @@ class OwnSettings:
         fork: Whether a fork begins: what differs holds, or is refused.
         allowed: Whether a resume may have other settings.
         tell: Gets the settings that differ and hold, or None.
+        honours: Whether other settings can hold at all: Lightning's own loop restores all those of a LightningModule.
 
     Attributes:
         changed: As given.
@@ -50,10 +51,11 @@ class OwnSettings:
         fork: bool = False,
         allowed: bool = False,
         tell: Callable[[Changes], None] | None = None,
+        honours: bool = True,
     ) -> None:
         self.changed = changed
         self.given: dict[str, Any] | None = None
-        self._fork, self._allowed, self._tell = fork, allowed, tell
+        self._fork, self._allowed, self._tell, self._honours = fork, allowed, tell, honours
         self._held: Changes = {}
         self._ignored: Changes = {}
 
@@ -69,10 +71,22 @@ class OwnSettings:
             Names of the settings whose new values hold: those that changed, and of the optimizer those found here.
         """
         before = (saved or {}).get(KEY)
-        if _is_trained(optimizer):  # its groups have the progress too
+        now = optimizer_settings(optimizer) | ({} if schedule is None else schedule_settings(schedule))
+        return self.compare_settings(None if is_trained(optimizer) else now, before)
+
+    def compare_settings(self, now: dict[str, Any] | None, before: Any) -> set[str]:
+        """Compare settings, as `compare` does.
+
+        Args:
+            now: The settings by name; None where they are not known, because an optimizer was trained before.
+            before: Those that a checkpoint's training was given; anything but a dict is not compared.
+
+        Returns:
+            As `compare`.
+        """
+        if now is None:  # the groups have the progress too
             self.given = before
             return {*self.changed}
-        now = _settings(optimizer, schedule)
         if not isinstance(before, dict) or "optimizer" in self.changed:
             self.given = now
             return {*self.changed}
@@ -89,8 +103,16 @@ class OwnSettings:
         Raises:
             ConfigError: A fork has other settings than those that it can honour.
         """
+        self.refuse()
+        self.tell()
+
+    def refuse(self) -> None:
+        """Refuse what `compare` found and a fork cannot honour, or warn of it. Raises `ConfigError`."""
         if self._ignored:
             self._refuse(self._ignored)
+
+    def tell(self) -> None:
+        """Tell what `compare` found and holds."""
         if self._held and self._tell is not None:
             self._tell(self._held)
 
@@ -101,7 +123,8 @@ class OwnSettings:
 
     def _holds(self, key: str) -> bool:
         kind, _, name = key.partition(".")
-        return kind == "optimizer" and name in _EXACT and (self._fork or self._allowed or key in self.changed)
+        exact = self._honours and kind == "optimizer" and name in _EXACT
+        return exact and (self._fork or self._allowed or key in self.changed)
 
     def _refuse(self, ignored: Changes) -> None:
         """Refuse settings that are not honoured, or warn of them where a training may go on without them."""
@@ -111,7 +134,7 @@ class OwnSettings:
         )
         if self._fork and not self._allowed:
             raise ConfigError(f"{said}: give the earlier value.")
-        exact = any(key.partition(".")[2] in _EXACT for key in ignored)
+        exact = self._honours and any(key.partition(".")[2] in _EXACT for key in ignored)
         hint = "; resume_overrides=true resumes with the new one" if exact and not self._allowed else ""
         warnings.warn(f"{said}{hint}.", ReproductionWarning, stacklevel=2)
 
@@ -121,21 +144,26 @@ def listed(changes: Changes) -> str:
     return ", ".join(f"{key} {before!r} -> {now!r}" for key, (before, now) in changes.items())
 
 
-def _is_trained(optimizer: Optimizer) -> bool:
+def is_trained(optimizer: Optimizer) -> bool:
     """Return whether an optimizer has made a step; some have a state from the start."""
     return any(bool(state.get("step", 1)) for state in optimizer.state.values())
 
 
-def _settings(optimizer: Optimizer, schedule: LRScheduler | None) -> dict[str, Any]:
-    """Return plain settings by name: of an optimizer a list with the value in each group."""
+def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:
+    """Return plain settings by name: a list with the value in each group."""
     found: dict[str, Any] = {}
     for key in {key: None for group in optimizer.param_groups for key in group if key not in _LEFT_OUT}:
         base = "initial_lr" if key == "lr" else key  # a schedule has set the first rate
         values = [_plain(group.get(base, group.get(key))) for group in optimizer.param_groups]
         if not all(value is None for value in values):
             found[f"{'scheduler' if key in _OF_SCHEDULES else 'optimizer'}.{key}"] = values
-    state = _plain(schedule.state_dict()) if schedule is not None else None
-    return found | {f"scheduler.{key}": value for key, value in (state or {}).items()}
+    return found
+
+
+def schedule_settings(schedule: LRScheduler) -> dict[str, Any]:
+    """Return plain settings by name."""
+    state = _plain(schedule.state_dict())
+    return {f"scheduler.{key}": value for key, value in (state or {}).items()}
 
 
 def _plain(value: Any) -> Any:
@@ -157,7 +185,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str,
     found = {}
     for key in before.keys() & now.keys():
         one, other = before[key], now[key]
-        is_one_per_group = key.startswith("optimizer.") or key.removeprefix("scheduler.") in _OF_SCHEDULES
+        kind, _, name = key.partition(".")
+        is_one_per_group = bool(name) and (kind.startswith("optimizer") or name in _OF_SCHEDULES)
         if one == other or (is_one_per_group and len(one) != len(other)):  # other groups are refused elsewhere
             continue
         same = is_one_per_group and all(values == [values[0]] * len(values) for values in (one, other))
