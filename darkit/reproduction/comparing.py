@@ -13,6 +13,7 @@ from darkit.runs.packages import changed_packages, installed_packages
 from darkit.runs.safe import as_dict
 
 _PLACES = ("darkit.run", "darkit.id")  # entries of a checkpoint of Lightning's loop that name its run
+_NEW = ("given_settings", "darkit.given_settings")  # entries that checkpoints of earlier versions lack
 _OWN_SETTINGS = ("name", "project")
 Pairs = dict[str, tuple[Any, Any]]
 
@@ -89,7 +90,7 @@ def compare(recorded: Run, repeated: Run, after: int, last: int) -> Comparison:
         (one.step, path, deviation)
         for one, other in pairs
         for path, deviation in differences(read_checkpoint(one), read_checkpoint(other))
-        if path not in _PLACES
+        if path not in (*_PLACES, *_NEW)
     ]
     all_found = [
         (step, place, _deviation(one, other), f": {one!r} recorded, {other!r} now") for step, place, one, other in found
