@@ -55,7 +55,8 @@ def _start_from(plan: Plan) -> None:
     original = fork.find_start
 
     def find_start(root: Path, config: TrainerConfig, resume: Any, forked: str | None) -> Resume | None:
-        if not (_is_named(config.name, plan) if plan.number is None else Session.begun + 1 == plan.number):
+        is_unknown = plan.number is None and config.name is None
+        if not (is_unknown or _is_planned(config.name, Session.begun + 1, plan)):
             return original(root, config, resume, forked)
         config.name = plan.name
         return original(root, config, f"{plan.name}:{plan.start}", None)
@@ -64,32 +65,35 @@ def _start_from(plan: Plan) -> None:
         vars(module)["find_start"] = find_start
 
 
-def _is_named(name: str | None, plan: Plan) -> bool:
-    return name in (plan.name, plan.given)
-
-
-def _is_planned(session: Session, plan: Plan) -> bool:
-    return _is_named(session.folder.name, plan) if plan.number is None else session.number == plan.number
+def _is_planned(name: str | None, number: int, plan: Plan) -> bool:
+    """Return whether a training has the planned name or, where the script makes another one each time, the number."""
+    if name is not None and name in (plan.name, plan.given):
+        return True
+    return number == plan.number and name not in plan.others
 
 
 def _stop_at(plan: Plan) -> None:
     """Have the planned training stop at the last planned step, and end the process when it ends.
 
     Those before it are repeated whole: what they draw is what it begins with. Where it is not recorded which one it is,
-    all of them stop.
+    all of them stop, and so do those from its number on that have another run's name: the planned one may follow.
     """
     end = Session.end
-    is_known = plan.number is not None or plan.given is not None
+
+    def is_planned(session: Session) -> bool:
+        return _is_planned(session.given_name or session.folder.name, session.number, plan)
 
     def set_step(self: Session, step: int) -> None:
         vars(self)["step"] = step
-        if step >= plan.last and "guard" in vars(self) and (not is_known or _is_planned(self, plan)):
+        if step < plan.last or "guard" not in vars(self):
+            return
+        if plan.number is None or self.number >= plan.number or is_planned(self):
             self.guard.request.ask(_REASON)
 
     def end_all(self: Session, error: BaseException | None = None) -> None:
         end(self, error)
         ended_well = error is None or (isinstance(error, _WAYS_OUT) and self.guard.request.reason == _REASON)
-        if self.writes and ended_well and _is_planned(self, plan):
+        if self.writes and ended_well and is_planned(self):
             write_report(plan, self.folder.name)
             sys.stdout.flush()
             sys.stderr.flush()

@@ -42,9 +42,9 @@ class Plan:
         seed: What torch's generators began with in the process of the run, or None; nobody seeds a model that is made
             before the training.
         report: The file into which it writes what it imported from the repository itself.
-        number: Which training of its process a run without a name of its own is; None for others, and where that is
-            not recorded.
-        given: The name that the script gives to the run, or None where that is not recorded.
+        number: Which training of its process the run is, or None for ``darkit train`` and where that is not recorded.
+        given: The name that the script gave to the run, or None where it was generated or is not recorded.
+        others: The names of all other runs: what has one of them may be another of the script's trainings.
     """
 
     command: Command
@@ -57,6 +57,7 @@ class Plan:
     report: str
     number: int | None = None
     given: str | None = None
+    others: tuple[str, ...] = ()
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -68,7 +69,8 @@ class Plan:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         plan = cls(**content)
         own: dict[str, Any] = content["command"]
-        return replace(plan, command=Command(own["kind"], own["what"], tuple(own["words"]), tuple(own["flags"])))
+        command = Command(own["kind"], own["what"], tuple(own["words"]), tuple(own["flags"]))
+        return replace(plan, command=command, others=tuple(content["others"]))
 
 
 def starting_point(run: Run, wanted: str | None) -> tuple[Checkpoint | None, int]:
@@ -141,8 +143,9 @@ def repeat(
         top=str(code.top),
         seed=seed if isinstance(seed, int) and 0 <= seed < 2**64 else None,
         report=str(where / "report.json"),
-        number=training_number(run) if given is None and command.kind != TRAIN else None,
+        number=training_number(run) if command.kind != TRAIN else None,
         given=given,
+        others=tuple(one.name for one in run.path.parent.iterdir() if one.name not in (run.name, given)),
     )
     plan.write(where / "plan.json")
     words = python_module(child, str(where / "plan.json"), flags=command.flags)
@@ -198,19 +201,22 @@ def training_number(run: Run) -> int | None:
 
 
 def _find(base: Path, run: Run, plan: Plan) -> Run | None:
-    """Return the repetition: of the run's name, the planned training, or the only one of its class.
+    """Return the repetition: the planned training or the one of its name or number, or the only one of its class.
 
     Raises:
         ConfigError: Nothing says which of several it is.
     """
     reported = str(files.read_json(Path(plan.report)).get("run") or "")
-    for name in (run.name, reported):
+    for name in (reported, run.name):
         if name and (base / name / files.RUN).exists():
             return Run(base / name)
-    if plan.number is not None or plan.given is not None:
+    made = list_runs(root=base)
+    if plan.number is not None:
+        return next((one for one in made if training_number(one) == plan.number), None)
+    if plan.given is not None:
         return None
     kind = run.model_class.split(".")[-1]
-    made = [one for one in list_runs(root=base) if one.model_class.split(".")[-1] == kind]
+    made = [one for one in made if one.model_class.split(".")[-1] == kind]
     if len(made) > 1:
         raise ConfigError(
             f"The run {run.name!r} does not record which of the {len(made)} trainings of its script it is, and none of "

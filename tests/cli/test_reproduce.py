@@ -307,6 +307,61 @@ def test_a_named_training_is_repeated_after_those_before_it_though_it_was_rename
     assert main(["reproduce", "best", "--from", "iter-4", "--steps", "5"]) == 0
 
 
+def test_a_training_whose_name_the_script_makes_anew_is_repeated_by_its_number(
+    zygote: Zygote, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = SEVERAL.replace("seed=seed", 'seed=seed, name=f"{seed}-{time.time_ns()}"')
+    (tmp_path / "go.py").write_text(f"import time\n{named}open('done', 'w').close()\n")
+    environment = os.environ | {"DARWIN_KIT_HOME": str(home)}
+    subprocess.run([zygote.python, "go.py"], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    (tmp_path / "done").unlink()
+    monkeypatch.setattr(sys, "executable", zygote.python)
+    second = next(run for run in list_runs() if run.name.startswith("1-"))
+    assert main(["reproduce", second.name, "--steps", "5"]) == 0, capsys.readouterr()
+    assert "EQUAL: 5 rows and 1 checkpoints of steps 1 to 5" in capsys.readouterr().out
+    assert main(["reproduce", second.name, "--from", "iter-4", "--steps", "4"]) == 0, capsys.readouterr()
+    assert "EQUAL: 4 rows and 1 checkpoints of steps 5 to 8" in capsys.readouterr().out
+    assert not (tmp_path / "done").exists(), "the process ends with the training"
+
+
+NAMED = """import os, pathlib
+base = pathlib.Path(os.environ["DARWIN_KIT_HOME"], "base")
+base.mkdir(parents=True, exist_ok=True)
+for seed in range(int(os.environ["TRAININGS"])):
+    name = NAME
+    if not (base / name).exists():
+        torch.manual_seed(seed)
+        darkit.fit(Net(), (x, x), name=name,"""
+
+
+@pytest.mark.parametrize(
+    ("name", "trainings"),
+    [
+        pytest.param('f"r{seed}"', "12", id="those that exist are skipped"),
+        pytest.param('f"r{len(os.listdir(base))}"', "11", id="the next free number"),
+    ],
+)
+def test_another_runs_name_is_taken_for_the_planned_number_only_where_none_has_the_planned_name(
+    name: str,
+    trainings: str,
+    zygote: Zygote,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = SEVERAL.replace("for seed in range(3):\n    darkit.fit(Net(), (x, x),", NAMED.replace("= NAME", f"= {name}"))
+    (tmp_path / "go.py").write_text(text)
+    for number in trainings:
+        monkeypatch.setenv("TRAININGS", number)
+        environment = os.environ | {"DARWIN_KIT_HOME": str(home)}
+        subprocess.run([zygote.python, "go.py"], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert load("r1").info["training"] == {"number": 1, "name": "r1"}
+    monkeypatch.setattr(sys, "executable", zygote.python)
+    assert main(["reproduce", "r1", "--steps", "5"]) == 0, capsys.readouterr()
+    assert "EQUAL: 5 rows and 1 checkpoints of steps 1 to 5" in capsys.readouterr().out
+
+
 SPIKE = """import torch, darkit
 x = torch.randn(48, 3, generator=torch.Generator().manual_seed(1))
 y = 2 * x
