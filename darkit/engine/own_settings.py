@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from lightning import Callback
 
 from darkit.engine.fork import changed_since
 from darkit.engine.log.progress import announce
@@ -14,7 +17,13 @@ from darkit.runs.safe import as_dict
 
 
 def own_settings(
-    found: Resume | None, changes: Changes, session: Session, *, allowed: bool, honours: bool = True
+    found: Resume | None,
+    changes: Changes,
+    session: Session,
+    *,
+    allowed: bool,
+    honours: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> OwnSettings:
     """Return how settings of an optimizer of one's own are compared; those that hold are reported and recorded.
 
@@ -24,6 +33,7 @@ def own_settings(
         session: The training's.
         allowed: Whether a resume may have other settings.
         honours: As for `OwnSettings`.
+        callbacks: The user's callbacks.
     """
 
     def tell(differing: Changes) -> None:
@@ -37,4 +47,5 @@ def own_settings(
     fork = found is not None and found.fork
     changed = changed_since(found, changes)
     told = tell if session.writes else None
-    return OwnSettings(changed, fork=fork, allowed=allowed, tell=told, honours=honours)
+    others = any(not type(one).__module__.startswith("darkit.") for one in callbacks)
+    return OwnSettings(changed, fork=fork, allowed=allowed, tell=told, honours=honours, has_callbacks=others)

@@ -303,7 +303,7 @@ def train_run(
             optimizer=optimizer,
             scheduler=scheduler,
             resume=state or None,
-            own=own_settings(same, changes, session, allowed=resume_overrides),
+            own=own_settings(same, changes, session, allowed=resume_overrides, callbacks=callbacks),
             tell=functools.partial(record_step, session.folder, session.check) if session.writes else None,
         )
         facts = describe_data(loaders)

@@ -134,7 +134,8 @@ class Adapter(LightningModule):
         made = make_optimizer(self.module, self.config, optimizer, fused=fused)
         self.schedule = make_schedule(made, self.config, scheduler)
         torchs = None if self.schedule is None else self.schedule.scheduler
-        changed = self.own.compare(made, None if scheduler is None else torchs, self._resume)
+        own_schedule = None if scheduler is None else torchs
+        changed = self.own.compare(made, own_schedule, self._resume, is_own=optimizer is not None)
         step = 0
         if self._resume:
             restore_optimizer(made, torchs, self._resume, changed, own_schedule=scheduler is None)
