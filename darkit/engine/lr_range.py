@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -20,6 +22,9 @@ SMOOTHED = "smoothed_loss"
 _DECAY = 0.9  # of the smoothed loss
 _DIVERGED = 4.0  # times the lowest smoothed loss, if that is above 0
 _FEWEST = 8  # steps that a suggestion needs
+_FIRST = 10  # steps, at most, after which the average stands for the loss of the start
+_WINDOW = 10**0.5  # times the rate, below and above it, between which the slope is taken
+_WIDEST = 100.0  # times its lower end, the upper end of a range that is worth trying
 
 
 @dataclass
@@ -96,19 +101,40 @@ def rate_of(low: float, high: float, step: int, steps: int) -> float:
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, float] | None:
     """Return two learning rates: where the smoothed loss falls fastest, and a tenth of that of the lowest loss.
 
-    The slope is over the logarithm of the rate, by central differences, up to the lowest loss.
+    The slope is over the logarithm of the rate, from half a decade below to half a decade above, up to the lowest loss.
+    Rates count where the smoothed loss is below that of the first steps by more than the noise of single losses: the
+    average of the first few is as noisy as they are.
 
     Returns:
-        Both, or None where the loss never fell or too few steps are finite.
+        Both, or None where the loss never fell that far or too few steps are finite.
     """
     finite = next((place for place, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
     if finite < _FEWEST:
         return None
-    lowest = min(range(finite), key=lambda place: losses[place])
-    slopes = {
-        place: (losses[place + 1] - losses[place - 1]) / math.log(rates[place + 1] / rates[place - 1])
-        for place in range(1, min(lowest + 1, finite - 1))
-    }
-    if not slopes or min(slopes.values()) >= 0:
+    first = min(_FIRST, finite // 10 + 1) - 1  # the step whose average stands for the start
+    lowest = min(range(first, finite), key=lambda place: losses[place])
+    fallen = losses[first] - _noise(losses[: lowest + 1])
+    if not losses[lowest] < fallen:
         return None
-    return rates[min(slopes, key=lambda place: slopes[place])], rates[lowest] / 10
+    half = max(1, round((finite - 1) * math.log(_WINDOW) / math.log(rates[finite - 1] / rates[0])))
+
+    def slope(place: int) -> float:
+        below, above = max(place - half, 0), min(place + half, lowest)
+        return (losses[above] - losses[below]) / math.log(rates[above] / rates[below])
+
+    places = [place for place in range(first, lowest + 1) if losses[place] <= fallen]
+    return rates[min(places, key=slope)], rates[lowest] / 10
+
+
+def _noise(losses: Sequence[float]) -> float:
+    """Return the standard deviation of the single losses behind smoothed ones, from the differences of neighbours."""
+    sums = [loss * (1 - _DECAY**step) for step, loss in enumerate(losses, 1)]
+    single = [(sum_ - _DECAY * before) / (1 - _DECAY) for before, sum_ in zip([0.0, *sums], sums, strict=False)]
+    differences = [abs(after - before) for before, after in pairwise(single)]
+    return 1.05 * median(differences) if differences else 0.0  # of normal noise: 1.4826 / sqrt(2)
+
+
+def rates_to_try(steepest: float, tenth: float) -> tuple[float, ...]:
+    """Return the ends of the range that the two suggested rates bound, or the higher alone if that spans too much."""
+    low, high = sorted((steepest, tenth))
+    return (low, high) if high <= _WIDEST * low else (high,)

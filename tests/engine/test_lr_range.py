@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import darkit
-from darkit.engine.lr_range import SMOOTHED, LrRange, limit_of, rate_of, suggest
+from darkit.engine.lr_range import SMOOTHED, LrRange, limit_of, rate_of, rates_to_try, suggest
 from darkit.errors import ConfigError
 from tests.engine.parts import made, train, xy
 
@@ -73,3 +73,33 @@ def test_several_learning_rates_are_refused() -> None:
     groups = [{"params": [weight], "lr": 10.0**-place} for place, weight in enumerate(model.parameters(), 1)]
     with pytest.raises(ConfigError, match=r"has 1 optimizer\(s\) with the learning rates 0\.0001, 0\.001"):
         train(model, xy(), max_step=2, callbacks=[LrRange(1e-6, 1e-5, 20)], optimizer=torch.optim.SGD(groups))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_noisy_start_is_no_fall_and_the_range_stays_narrow(seed: int) -> None:
+    rates = [rate_of(1e-7, 1, step, 100) for step in range(100)]
+    noise = np.random.default_rng(seed).normal(0, 0.2, 100)
+    noise[0] += 0.6  # the young average falls from it faster than from anything later
+    average, losses = 0.0, []
+    for step, (rate, error) in enumerate(zip(rates, noise, strict=True), 1):
+        loss = 1 - 0.6 / (1 + (1e-3 / rate) ** 2) + 20 * max(rate - 0.1, 0) + float(error)
+        average = 0.9 * average + 0.1 * loss
+        losses.append(average / (1 - 0.9**step))
+    found = suggest(rates, losses)
+    assert found is not None
+    assert 3e-4 < found[0] < 2e-2
+    assert 1e-4 < found[1] < 2e-2
+
+
+def test_noise_alone_suggests_nothing() -> None:
+    rates = [rate_of(1e-7, 1, step, 100) for step in range(100)]
+    average, losses = 0.0, []
+    for step, loss in enumerate(np.random.default_rng(0).normal(1, 0.2, 100), 1):
+        average = 0.9 * average + 0.1 * float(loss)
+        losses.append(average / (1 - 0.9**step))
+    assert suggest(rates, losses) is None
+
+
+def test_a_range_of_more_than_two_decades_is_its_upper_end() -> None:
+    assert rates_to_try(0.05, 0.001) == (0.001, 0.05)
+    assert rates_to_try(1e-7, 0.02) == (0.02,)
