@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 _EARLY = "Stopped early"  # how the reason of an early stop begins
 
 
-def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mapping[str, float]) -> str:
+def final_report(
+    run: Run, *, first_step: int, seconds: float, baselines: Mapping[str, float], next_commands: bool = True
+) -> str:
     """Compose the block at the end of ``darkit train``.
 
     Args:
@@ -30,6 +32,7 @@ def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mappin
         first_step: The step after which this training began.
         seconds: How long it took, with all that is around the steps.
         baselines: Losses to compare with: what it is -> its loss.
+        next_commands: Whether to end with commands that use the run.
     """
     details, log, trainer = run.details, run.log(), run.trainer_config
     rows = [
@@ -40,6 +43,8 @@ def final_report(run: Run, *, first_step: int, seconds: float, baselines: Mappin
     width = max(len(name) for name, _ in rows)
     lines = [f"{run.name}: {inert(details.state)} at step {details.step} of {details.max_step}"]
     lines += [f"  {name:<{width}}  {text}" for name, text in rows]
+    if not next_commands:
+        return "\n".join(lines)
     command, name = darkit_command(), shlex.quote(run.name)
     more = f"trainer.max_step={2 * (details.max_step or details.step)}"
     if details.reason.startswith(_EARLY):  # more steps alone would be refused

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from darkit.cli.final_report import darkit_command
 from darkit.cli.parsers import Subparsers, add_command
 from darkit.cli.pipes import say
 from darkit.cli.profile import QUIET, training_words
+from darkit.cli.recorded import key_of
 from darkit.errors import ConfigError
 from darkit.runs import base
 from darkit.runs.names import fresh_name, run_path
@@ -56,36 +59,48 @@ def run(arguments: argparse.Namespace) -> int:
     words = training_words(arguments.words)
     name = fresh_name(f"find-{arguments.what}")
     if arguments.what == "lr":
-        return _find_rate(words, name, arguments.low, arguments.high, arguments.steps or 100)
-    return _find_size(words, name, arguments.max, arguments.steps or 5)
+        code, setting = _find_rate(words, name, arguments.low, arguments.high, arguments.steps or 100)
+    else:
+        code, setting = _find_size(words, name, arguments.max, arguments.steps or 5)
+    if setting:
+        key = setting.partition("=")[0]
+        others = [word for word in words if key_of(word) != key]
+        say(f"next\n  {darkit_command()} train {shlex.join([*others, setting])}")
+    return code
 
 
-def _find_rate(words: list[str], name: str, low: float, high: float, steps: int) -> int:
+def _find_rate(words: list[str], name: str, low: float, high: float, steps: int) -> tuple[int, str]:
+    """Return the exit code, and the setting to train with or nothing."""
     from darkit.cli.train import main
-    from darkit.engine.lr_range import SMOOTHED, LrRange, suggest
+    from darkit.engine.lr_range import SMOOTHED, LrRange, rates_to_try, suggest
 
     test = LrRange(low, high, steps)
     short = (f"trainer.max_step={steps}", "trainer.max_epoch=null", "trainer.log_step_interval=1")
     series = {"train_loss": ["lr", "train_loss"], SMOOTHED: ["lr", SMOOTHED]}
     own = (*short, "trainer.save_step_interval=0", f"name={name}", *QUIET, *_RATES)
-    code = main([*words, *own], callbacks=[test], series=series)
+    code = main([*words, *own], callbacks=[test], series=series, report_next=False)
     if code or not test.rates:
-        return code
+        return code, ""
     found = suggest(test.rates, test.losses)
     if found is None:
-        _conclude(name, "The loss fell nowhere: no learning rate can be suggested. Try another --low, or more --steps.")
-        return 1
+        sentence = (
+            "The loss fell nowhere clearly: no learning rate can be suggested. Try another --low, or more --steps."
+        )
+        _conclude(name, sentence)
+        return 1, ""
     steepest, tenth = found
     ended = "" if len(test.rates) == steps else f" It diverged at {test.rates[-1]:.2g}."
+    tried = [f"{rate:.2g}" for rate in rates_to_try(steepest, tenth)]
     _conclude(
         name,
         f"The loss falls fastest at lr {steepest:.2g}; a tenth of the lr of the lowest loss is {tenth:.2g}.{ended} Try "
-        f"trainer.lr={min(steepest, tenth):.2g} to {max(steepest, tenth):.2g}.",
+        f"trainer.lr={' to '.join(tried)}.",
     )
-    return 0
+    return 0, f"trainer.lr={tenth:.2g}"
 
 
-def _find_size(words: list[str], name: str, most: int, steps: int) -> int:
+def _find_size(words: list[str], name: str, most: int, steps: int) -> tuple[int, str]:
+    """Return the exit code, and the setting to train with or nothing."""
     from darkit.cli.arguments import prepare
     from darkit.cli.compose import run_composed
     from darkit.cli.errors import show_warnings
@@ -103,7 +118,7 @@ def _find_size(words: list[str], name: str, most: int, steps: int) -> int:
     fitting = [one for one in found if one.seconds is not None]
     if not fitting:
         _conclude(name, "Not even a batch of one sample fits in memory.")
-        return 1
+        return 1, ""
     best = max(fitting, key=lambda one: one.speed)
     small = next(one for one in fitting if one.speed >= 0.9 * best.speed)
     ended = f" A batch of {found[-1].size} does not fit in memory." if found[-1].seconds is None else ""
@@ -116,7 +131,7 @@ def _find_size(words: list[str], name: str, most: int, steps: int) -> int:
             else f"trainer.batch_size={best.size}."
         ),
     )
-    return 0
+    return 0, f"trainer.batch_size={small.size}"
 
 
 def _measure(settings: DictConfig, name: str, most: int, steps: int) -> Sequence[BatchSize]:

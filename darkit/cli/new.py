@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import shutil
 from contextlib import suppress
@@ -16,6 +17,7 @@ from darkit.runs.archive import refuse_archive
 _EXAMPLES = """\
   darkit new my-project       then: cd my-project && darkit train model=mine
 """
+_PLAIN = re.compile("[A-Za-z][A-Za-z0-9_-]{0,79}")  # a folder's name that needs no quotes as a run's
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -29,11 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_archive("its template")
     folder: Path = arguments.path
     there = folder.exists()
+    stem = folder.resolve().name
+    name = stem if _PLAIN.fullmatch(stem) else "mine"
     try:
         if there and (not folder.is_dir() or any(folder.iterdir())):
             raise RunExistsError(f"{folder} already exists. Choose a folder that is new or empty.")
         with as_file(files("darkit.cli") / "template") as template:
             shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        readme = folder / "README.md"
+        readme.write_text(readme.read_text(encoding="utf-8").replace("PROJECT", name), encoding="utf-8")
     except (OSError, shutil.Error) as error:
         if isinstance(error, DarkitError):
             raise
@@ -41,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         reason = error.strerror or "the file system refused"
         raise StorageError(error.errno, f"Cannot create the project in {folder}: {reason}.") from error
     go = "" if folder.resolve() == Path.cwd() else f"  cd {shlex.quote(str(folder))}\n"
-    print(f"Created {folder}. Next:\n{go}  darkit train model=mine name=first\n  python -m pytest")
+    print(f"Created {folder}. Next:\n{go}  darkit train model=mine name={name}\n  python -m pytest")
     return 0
 
 

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     profile = StepProfile(arguments.steps)
     name = fresh_name("profile")
     short = (f"trainer.max_step={profile.last}", "trainer.max_epoch=null", f"name={name}")
-    code = main([*words, *short, *QUIET], callbacks=[profile])
+    code = main([*words, *short, *QUIET], callbacks=[profile], report_next=False)
     if code or not profile.result.measured:
         return code
     found = profile.result

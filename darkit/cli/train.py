@@ -41,6 +41,8 @@ def main(
     arguments: Sequence[str] | None = None,
     callbacks: Sequence[Any] = (),
     series: Series = None,
+    *,
+    report_next: bool = True,
 ) -> int:
     """Train what the arguments compose.
 
@@ -48,6 +50,7 @@ def main(
         arguments: Hydra's overrides and flags; by default those of the process.
         callbacks: Lightning callbacks to train with besides darkit's own.
         series: The curves to show, as in `darkit.fit`.
+        report_next: Whether to print what can be done next with the run.
 
     Returns:
         The exit code: 0, or 2 when the user can fix the error.
@@ -56,7 +59,7 @@ def main(
     if "" not in sys.path:
         sys.path.insert(0, "")  # a model of the working directory's, as with python -m
     show_warnings()
-    task = _Task(SweepJobs(home()), is_sweep(given), callbacks, series)
+    task = _Task(SweepJobs(home()), is_sweep(given), callbacks, series, report_next)
     try:
         refuse_sweep_settings(given)
         prepared = prepare(given)
@@ -87,6 +90,7 @@ class _Task:
         sweeps: Whether a sweep was asked for.
         callbacks: Lightning callbacks to train with.
         series: The curves to show, or None.
+        report_next: Whether to print what can be done next with the run.
         number_names: Whether the jobs share a name, and each gets its number behind it.
     """
 
@@ -94,6 +98,7 @@ class _Task:
     sweeps: bool
     callbacks: Sequence[Any]
     series: Series = None
+    report_next: bool = True
     number_names: bool = False
 
     def __call__(self, settings: DictConfig) -> bool | float:
@@ -107,7 +112,7 @@ class _Task:
             if not allowed:
                 return False
             try:
-                run = _train(settings, self.number_names, self.callbacks, self.series)
+                run = _train(settings, self)
                 if not self.sweeps:
                     return True
                 return value_of(run, settings.sweep.objective, settings.sweep.direction)
@@ -137,8 +142,8 @@ def _warn_of_namesake(choice: str | None, model: Any) -> None:
         )
 
 
-def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any], series: Series) -> Run:
-    """Train one job; with ``number_names``, the jobs of a sweep share a name and each gets its number behind it."""
+def _train(settings: DictConfig, task: _Task) -> Run:
+    """Train one job, in several processes if the settings say so."""
     from hydra.core.hydra_config import HydraConfig
 
     with loading():  # torch and Lightning
@@ -146,22 +151,20 @@ def _train(settings: DictConfig, number_names: bool, callbacks: Sequence[Any], s
 
     trainer = cast(TrainerConfig, OmegaConf.to_object(settings.trainer))
     job = HydraConfig.get()
-    if number_names and trainer.name is not None:
+    if task.number_names and trainer.name is not None:
         trainer.name = f"{trainer.name}-{job.job.num}"
     first = True
     try:
         with together(trainer) as place:
             first = not place.rank
-            return _train_here(settings, trainer, first=first, callbacks=callbacks, series=series)
+            return _train_here(settings, trainer, task, first=first)
     except ProcessFailedError:
         if first:
             raise
         raise SystemExit(UNEXPECTED) from None  # the first process says why
 
 
-def _train_here(
-    settings: DictConfig, trainer: TrainerConfig, *, first: bool, callbacks: Sequence[Any], series: Series
-) -> Run:
+def _train_here(settings: DictConfig, trainer: TrainerConfig, task: _Task, *, first: bool) -> Run:
     """Train in this process, the first or another one of a training."""
     from hydra.core.hydra_config import HydraConfig
 
@@ -193,8 +196,8 @@ def _train_here(
             root=base(),
             loss=loss,
             tokenizer=choice.tokenizer,
-            callbacks=callbacks,
-            series=series,
+            callbacks=task.callbacks,
+            series=task.series,
             resume=found,
             resume_overrides=settings.resume_overrides,
             composed=OmegaConf.to_yaml(composed),
@@ -212,7 +215,8 @@ def _train_here(
         return run  # and that was said
     seconds = time.monotonic() - started
     baselines = choice.baselines if settings.loss is None else {}  # they are in the unit of the data's own loss
-    say(final_report(run, first_step=since, seconds=seconds, baselines=baselines))
+    report = final_report(run, first_step=since, seconds=seconds, baselines=baselines, next_commands=task.report_next)
+    say(report)
     return run
 
 

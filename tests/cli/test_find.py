@@ -27,22 +27,31 @@ def test_a_learning_rate_is_found_in_a_run_with_its_chart(home: Path, capsys: py
     assert run.series == {"train_loss": ["lr", "train_loss"], "smoothed_loss": ["lr", "smoothed_loss"]}
     assert run.log()["lr"][0] == 1e-4
     assert read_notes(run.path).note in out
+    assert " predict " not in out
+    assert "resume=" not in out
+    tenth = re.search(r"lowest loss is (\S+)\. It", out)
+    assert tenth is not None
+    assert out.splitlines()[-1].endswith(f"darkit train {' '.join(WORDS)} trainer.lr={tenth[1]}")
 
 
 def test_a_batch_size_is_found(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = done(capsys, "find", "batch", *WORDS, "--max", "4", "--steps", "1")
+    out = done(capsys, "find", "batch", *WORDS, "trainer.batch_size=3", "--max", "4", "--steps", "1")
     assert "batch of 2: " in out
     assert re.search(r"A batch of \d is the fastest: \S+ samples/s\. .*trainer\.batch_size=\d\.", out)
     (run,) = darkit.runs()
     assert run.log()["batch_size"].to_list()[:2] == [1, 2]
     assert run.series["samples_per_second"] == ["batch_size", "samples_per_second"]
     assert run.config["trainer"]["device"] == "cpu"
+    size = re.search(r"trainer\.batch_size=\d+", out)
+    assert size is not None
+    assert out.splitlines()[-1].endswith(f"darkit train {' '.join(WORDS)} {size[0]}")
 
 
 def test_a_run_is_profiled_with_its_settings(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = done(capsys, "profile", "text", "trainer.batch_size=3", "--steps", "5")
     lines = {line.split()[0]: line for line in out.splitlines() if line}
     assert {"data", "forward", "backward", "optimizer", "log", "save", "other"} <= lines.keys()
+    assert "resume=" not in out
     assert "samples/s, " in lines["speed:"]
     assert "tokens/s" in lines["speed:"]
     (run,) = [one for one in darkit.runs() if one.name.startswith("profile-")]

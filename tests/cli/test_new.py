@@ -31,7 +31,7 @@ def test_the_project_is_made_trains_and_its_own_test_passes(
             command, shell=True, cwd=project, env=environment, capture_output=True, text=True, check=False
         )
         assert result.returncode == 0, result.stdout + result.stderr
-    run = load("first")
+    run = load("project")
     assert run.status == "finished"
     assert "mean_error" in run.log().columns, "what else a step returns"
 
@@ -42,6 +42,15 @@ def test_what_its_readme_says_is_what_there_is(tmp_path: Path, capsys: pytest.Ca
     for word in ("model.py", "data.py", "configs/"):
         assert word in text
         assert (tmp_path / "project" / word).exists()
+    assert "trainer.lr=1e-3 name=project`" in text
+    assert "darkit predict project " in text
+
+
+def test_a_folder_whose_name_needs_quotes_has_a_plain_first_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "darkit train model=mine name=mine\n" in done(capsys, "new", str(tmp_path / "a b"))
+    assert "darkit show mine" in (tmp_path / "a b" / "README.md").read_text()
 
 
 def test_an_empty_folder_is_taken_and_the_current_one_needs_no_cd(
