@@ -22,6 +22,7 @@ from darkit.runs.best import best_mode, best_value
 from darkit.runs.checkpoints import Checkpoint
 from darkit.runs.console import read_console
 from darkit.runs.energy import energy_of
+from darkit.runs.failure import place_of_failure
 from darkit.runs.home import format_time
 from darkit.runs.inert import format_json, inert
 from darkit.runs.lineage import describe_fork, forks_of
@@ -100,6 +101,9 @@ def run(arguments: argparse.Namespace) -> int:
             shown = ", ".join(f"{inert(key)}={format_json(value, indent=None)}" for key, value in values.items())
             console.print(Text(shown))
     if details.traceback:
+        if place := place_of_failure(details.traceback):
+            console.print(Text("where it failed", "bold"))
+            console.print(Text(inert(place), "red"), soft_wrap=True)
         console.print(Text("traceback", "bold"))
         console.print(Text(details.traceback.rstrip(), "red"), soft_wrap=True)
     return 0

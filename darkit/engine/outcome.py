@@ -47,7 +47,7 @@ def describe_failure(error: BaseException) -> str:
     if isinstance(error, ProcessFailedError):
         return str(error)
     if isinstance(error, NonFiniteLossError):
-        return f"The loss is not finite: {text}"
+        return str(error)
     return text
 
 

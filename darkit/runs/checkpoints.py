@@ -57,6 +57,10 @@ class Checkpoint:
     is_folder: bool = False
     has_optimizer: bool = True
 
+    def __str__(self) -> str:
+        """Return the path, as messages and people need it."""
+        return str(self.path)
+
     def __fspath__(self) -> str:
         """Return the path, so that, of a file, ``torch.load(checkpoint)`` and ``open(checkpoint, "rb")`` work."""
         return str(self.path)

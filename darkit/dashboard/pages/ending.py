@@ -10,14 +10,14 @@ from darkit.dashboard.pages.parts import code_block
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.series import divergence, series_values
 from darkit.dashboard.texts import text
+from darkit.runs.failure import place_of_failure
 from darkit.runs.safe import as_dict
 
 _MOST_PROBLEMS = 10  # of an import
-_MOST_LINES = 30  # of the last frame
 
 
 def run_ending(facts: Facts, run: Shown, language: str) -> list[Component]:
-    """Return how a run ended: problem, reason, and the traceback, opened at its last frame."""
+    """Return how a run ended: problem, reason, and the traceback, opened at the user's own last frame."""
     parts: list[Component] = []
     problem = facts.problem or run.table.problem
     if problem:
@@ -36,9 +36,9 @@ def run_ending(facts: Facts, run: Shown, language: str) -> list[Component]:
     for sentence in left_out[:_MOST_PROBLEMS] if isinstance(left_out, list) else []:
         parts.append(html.P([html.B(text(language, "left_out")), ": ", readable(str(sentence))], className="remark"))
     if facts.status.traceback:
-        frame = last_frame(facts.status.traceback)
-        if frame:
-            parts.append(code_block(readable(frame), language, label=text(language, "last_frame")))
+        place = place_of_failure(facts.status.traceback)
+        if place:
+            parts.append(code_block(readable(place), language, label=text(language, "last_frame")))
         parts.append(folded("traceback", facts.status.traceback, language))
     return parts
 
@@ -46,12 +46,3 @@ def run_ending(facts: Facts, run: Shown, language: str) -> list[Component]:
 def folded(title: str, content: str, language: str) -> Component:
     """Return long text behind its title."""
     return html.Details([html.Summary(text(language, title)), code_block(readable(content), language, tall=True)])
-
-
-def last_frame(traceback: str) -> str:
-    """Return the part of a traceback that says where it was raised, and what; empty for one without frames."""
-    lines = traceback.rstrip().splitlines()
-    starts = [place for place, line in enumerate(lines) if line.lstrip().startswith('File "')]
-    if not starts:
-        return ""
-    return "\n".join(lines[starts[-1] :][:_MOST_LINES])

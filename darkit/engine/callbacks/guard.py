@@ -142,8 +142,7 @@ class LossGuard(EveryStepCallback):
         self._bad_step = step
         if self.policy == "stop":
             raise NonFiniteLossError(
-                f"{problem}; checkpoints before it are kept. A smaller learning rate or gradient_clip may help; "
-                "nan_policy='warn' continues.",
+                f"{problem}. A smaller learning rate or gradient_clip may help; nan_policy='warn' continues.",
                 step,
             )
         if not self._warned:

@@ -18,6 +18,7 @@ any shape with one element; a prediction that happens to have one element is not
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -50,6 +51,7 @@ _NO_MEMORY = (  # of the CPU (POSIX, Windows), MPS, CUDA's libraries
     "out of memory",
     "ALLOC_FAILED",
 )
+_GIVEN_ALL = re.compile(r"\.forward\(\) takes (?:from \d+ to )?\d+ positional arguments? but \d+ were given")
 _MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
 
 
@@ -201,7 +203,8 @@ def misfit(error: BaseException, what: str) -> BatchError | OutOfMemoryError:
     described = f"{type(error).__name__}: {error}"
     if is_out_of_memory(error):
         return OutOfMemoryError(f"Out of memory on {what}: use smaller batches or a smaller model. {described}")
-    return BatchError(f"The model failed on {what}: {described}")
+    hint = ". Give loss=, such as torch.nn.functional.cross_entropy, if the last part of the batch is its target"
+    return BatchError(f"The model failed on {what}: {described}{hint if _GIVEN_ALL.search(described) else ''}")
 
 
 @contextmanager
