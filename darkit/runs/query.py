@@ -20,6 +20,7 @@ _DEEPEST = 50  # parentheses in each other
 _NAMES = {"tag": "tags", "status": "state", "created": "started"}  # other words for the same field
 _PARTS = ("config", "last", "best")  # where a name is looked for, as in the columns of the table of runs
 _SOUGHT = ("name", "state", "project", "model", "device", "group", "note")  # by words without a field
+_STATES = ("running", "stalled", "finished", "stopped", "crashed", "unknown")
 _ORDERED = ("<", "<=", ">", ">=")
 
 Test = Callable[["Record"], bool]
@@ -168,11 +169,23 @@ class _Parser:
         ordered = term.sign in _ORDERED
         if ordered and kind in (TEXT, LIST):
             raise QueryError(f"{term.field} is text and has no {term.sign}; write = or ~.", term.start, term.end)
+        if name == "state":
+            _check_states(term)
         wanted = [Wanted.of(value, kind, term.sign, self._now) for value in term.values]
         if ordered and len(wanted) > 1:
             raise QueryError(f"Only one value can follow {term.sign}.", term.values[1].start, term.end)
         holds = _ordered(term.sign, kind) if ordered else _equal(term.sign, kind)
         return lambda record: any(holds(value, one) for value in _values(record, name, kind) for one in wanted)
+
+
+def _check_states(term: Term) -> None:
+    """Refuse a state that none is like, if one may be meant. Raises `QueryError`."""
+    for value in term.values:
+        text = value.text.casefold()
+        suggestion = nearest(text, _STATES)
+        known = "*" in text or any(text in state for state in _STATES)
+        if not known and suggestion.startswith("Did you mean"):
+            raise QueryError(f"{value.text!r} is no state. {suggestion}.", value.start, value.end)
 
 
 def _sought(term: Term) -> Test:

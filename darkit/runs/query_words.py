@@ -10,11 +10,16 @@ from darkit.errors import QueryError
 
 END = "end"
 _WORD = re.compile(r'[^\s()"]+')
-_FIELD = re.compile(r'((?:(?:config|last|best):)?(?:"[^"]*"|[^\s()"=<>!~:,]+))(!=|<=|>=|==|!~|=|<|>|~|:)')
+_FIELD = re.compile(
+    r'((?:(?:config|last|best):)?(?:"[^"]*"|[^\s()"=<>!~:,]+))'
+    r"(?:(!=|<=|>=|==|!~|=|<|>|~|:)|\s+(!=|<=|>=|==|=|<|>)(?![=<>!~])"
+    r"|\s+(!~|~|:)(?=\s))"  # but ~/data and :word after a space are texts that are looked for
+)
 _VALUE = re.compile(r'[^\s()",]+')
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"(?!")')  # two quotation marks stand for one
 _PATTERN = re.compile(r"/((?:\\.|[^/\\])*)/")
 _SPACE = re.compile(r"\s*")
+_JOINS = ("or", "and", "not")
 _PREFIX = re.compile(r"-(?=[^\s])")
 
 
@@ -85,7 +90,7 @@ def _token(text: str, place: int) -> Token:
         value = _pattern(text, place)
         return Token("term", place, value.end, Term("", "", [value], place, value.end))
     named = _FIELD.match(text, place)
-    if named:
+    if named and not (named[1].lower() in _JOINS and text[named.end(1)].isspace()):
         return _condition(text, named)
     if text[place] == '"':
         value = _quoted(text, place)
@@ -93,7 +98,7 @@ def _token(text: str, place: int) -> Token:
     found = _WORD.match(text, place)
     end = found.end() if found else place + 1
     word = text[place:end]
-    if word.lower() in ("or", "and", "not"):
+    if word.lower() in _JOINS:
         return Token(word.lower(), place, end)
     if word[0] in "=<>!~:" and len(word) < 3:
         raise QueryError(f"A name must stand before {word}.", place, end)
@@ -102,12 +107,25 @@ def _token(text: str, place: int) -> Token:
 
 def _condition(text: str, named: re.Match[str]) -> Token:
     field = named[1].replace('"', "")
-    sign = "=" if named[2] == "==" else named[2]
-    values = [_value(text, named.end(), sign, named)]
+    written = named[2] or named[3] or named[4]
+    sign = "=" if written == "==" else written
+    values = [_value(text, _start_of_value(text, named), sign, named)]
     while text.startswith(",", values[-1].end):
         values.append(_value(text, values[-1].end + 1, sign, named))
     end = values[-1].end
     return Token("term", named.start(), end, Term(field, sign, values, named.start(), end, len(named[1])))
+
+
+def _start_of_value(text: str, named: re.Match[str]) -> int:
+    """Return where the value after a sign begins: behind spaces too, unless the next word or condition is there."""
+    place = _skip(text, named.end())
+    word, condition = _WORD.match(text, place), _FIELD.match(text, place)
+    if word is None:
+        return place if text.startswith('"', place) and condition is None else named.end()
+    if word[0].lower() in _JOINS or word[0][0] in "=<>!~:":
+        return named.end()
+    is_next = condition is not None and not condition[1][0].isdigit()  # a time has colons too
+    return named.end() if is_next else place
 
 
 def _value(text: str, place: int, sign: str, named: re.Match[str]) -> Value:

@@ -6,6 +6,7 @@ import re
 
 _SENTENCES = {
     r"No run has (.+?)\. (.+)\.": "没有运行有 {0}。{1}。",
+    r"(.+) is no state\. (.+)\.": "{0} 不是状态。{1}。",
     r"A query has at most (.+) characters, not (.+)\.": "查询最多 {0} 个字符，这里有 {1} 个。",
     r"This \) closes nothing\.": "这个 ) 没有对应的 (。",
     r"This \( is not closed\.": "这个 ( 没有闭合。",
@@ -43,7 +44,7 @@ def chinese_problem(sentence: str) -> str:
         found = english.fullmatch(sentence)
         if found:
             said = chinese.format(*found.groups())
-            for part, words in _NEAREST.items() if sentence.startswith("No run has") else ():
+            for part, words in _NEAREST.items() if "Available: " in sentence else ():
                 said = re.sub(part, words, said)
             return said
     return sentence

@@ -42,6 +42,8 @@ def test_an_unknown_name_is_refused_in_both_languages_with_a_suggestion() -> Non
     assert "Did you mean 'val_loss'? Available: " in problem["message"]
     assert problem["zh"].startswith("没有运行有 'val_los'。是不是 'val_loss'？可用：")
     assert "more" not in problem["zh"]
+    problem = asked("state:crahsed", [], [], [], 0)["problem"]
+    assert problem["zh"].startswith("'crahsed' 不是状态。是不是 'crashed'？可用：")
 
 
 def test_a_day_of_a_query_is_that_of_the_reader_in_summer_and_winter(home: Path) -> None:
