@@ -6,6 +6,7 @@ import atexit
 import os
 import re
 import signal
+import sys
 import threading
 import traceback
 import weakref
@@ -78,7 +79,33 @@ def begin(loader: Any) -> Iterator[Any]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if hasattr(batches, "_shutdown_workers"):  # a subclass may have its own iterator
         _STARTED[batches] = os.getpid()
+    _tell_once()
     return batches
+
+
+class Once:
+    """torch's handler of SIGCHLD, but silent while the error of a worker's death already ends the training.
+
+    That of a broken connection comes first at times; a second one would keep the training from saving its last step.
+
+    Args:
+        handler: torch's, which raises an error for a worker that has died.
+    """
+
+    def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
+        self.handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        error = sys.exc_info()[1]
+        if error is None or not is_worker_death(error):
+            self.handler(number, frame)
+
+
+def _tell_once() -> None:
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGCHLD)
+        if callable(handler) and not isinstance(handler, Once):
+            signal.signal(signal.SIGCHLD, Once(handler))
 
 
 def end(batches: Any) -> None:

@@ -74,3 +74,17 @@ def test_a_worker_that_dies_in_an_optimizer_step_is_reported_after_it_and_the_st
     run = darkit.load("run")
     assert run.status == "crashed"
     assert [checkpoint.step for checkpoint in run.checkpoints()] == [3]
+
+
+def test_a_workers_death_is_told_once_while_its_error_ends_the_training() -> None:
+    told: list[int] = []
+    handler = workers.Once(lambda number, frame: told.append(number))
+    for first, count in ((RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), 0), (KeyError(), 1)):
+        told.clear()
+        try:
+            raise first
+        except (RuntimeError, KeyError):
+            handler(signal.SIGCHLD, None)
+        assert len(told) == count
+    handler(signal.SIGCHLD, None)
+    assert len(told) == 2
