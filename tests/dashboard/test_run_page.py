@@ -27,7 +27,15 @@ def test_the_run_page_tells_reason_traceback_commands_checkpoints_and_source(run
     page.get_by_text("Traceback", exact=True).click()
     expect(page.locator("#run-ending pre")).to_be_visible()
     page.get_by_role("tab", name="Overview").click()
-    expect(page.get_by_role("tabpanel")).to_contain_text("python train.py 'a b'")
+    card = page.locator("#commands-box")
+    expect(card).to_contain_text("python train.py 'a b'")
+    said = card.inner_text()
+    assert (
+        said.index("Command\n")
+        < said.index("train.py")
+        < said.index("Reproduce")
+        < said.index("darkit reproduce broken-off")
+    )
     expect(page.get_by_role("tabpanel")).to_contain_text("name='broken-off', resume=True")
     page.get_by_text("Uncommitted changes").click()
     expect(page.get_by_role("tabpanel").locator("pre", has_text="-old")).to_be_visible()
@@ -84,6 +92,24 @@ def test_commands_match_how_a_run_was_started_and_the_input_of_its_model(home: P
     assert said["from python"]["Resume"] == "darkit.fit(model, data, name='from python', resume=True, max_step=40)"
     assert said["from python"]["Predict"] == """darkit predict 'from python' "[[0.5, 0.5]]\""""
     assert said["composed"]["Resume"] == "darkit train resume=composed"
+    assert "Fork" not in said["composed"]  # it has no checkpoint
+    for step in (30, 40, 50):
+        (broken / f"iter-{step}-ckpt.pth").write_bytes(b"x" * 10)
+        lighter = {"without_optimizer": {"size": 10, "sha256": "cd" * 32}} if step == 40 else {}
+        size = 11 if step == 50 else 10  # the last one is cut off
+        files.write_json(
+            broken / f"iter-{step}-ckpt.json", {"size": size, "sha256": "ab" * 32, "step": step, **lighter}
+        )
+    fork = "darkit train fork=composed:iter-30 name=NEW"
+    assert dict(commands(library.facts("composed"), "en"))["Fork"] == fork
+    files.write_json(broken / "iter-50-ckpt.json", {"size": 10, "sha256": "ab" * 32, "step": 50})
+    fork = "darkit train fork=composed:iter-50 name=NEW trainer.max_step=100"  # it needs a later end
+    assert dict(commands(library.facts("composed"), "en"))["Fork"] == fork
+    assert said["from python"]["Reproduce"] == "darkit reproduce 'from python'"
+    assert said["from python"]["Command"] == "python train.py 'a b'"
+    info = files.read_json(complete / files.RUN)
+    files.write_json(complete / files.RUN, {**info, "command": None})
+    assert not {"Command", "Reproduce"} & dict(commands(library.facts("from python"), "en")).keys()
     status = files.read_json(broken / files.STATUS)
     files.write_json(broken / files.STATUS, {**status, "state": "finished"})
     assert dict(commands(library.facts("composed"), "en"))["Resume"] == (

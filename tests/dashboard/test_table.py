@@ -149,6 +149,34 @@ def test_chosen_runs_are_compared_and_a_click_on_a_name_opens_its_page(runs: Ser
     expect(page.get_by_role("heading", name="mlp-3")).to_be_visible()
 
 
+def test_a_comparison_is_grouped_as_the_table_is(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/?by=trainer.lr&by=*&spread=ci&run=mlp-0&run=mlp-1&run=mlp-3")
+    page.get_by_role("button", name="Compare 3").click()
+    page.wait_for_url("**/compare?**")
+    expect(page.locator(".chip[data-name]")).to_have_count(3)  # all differ in their width
+    query = parse_qs(urlsplit(page.url).query)
+    assert (query["group"], query["spread"]) == (["trainer.lr", "*"], ["ci"])
+    chosen = "".join(f"&run=mlp-{seed}" for seed in range(6))
+    page = open_page(f"{runs.address}/?by=trainer.lr{chosen}")
+    page.get_by_role("button", name="Compare 6").click()
+    page.wait_for_url("**/compare?**")
+    expect(page.locator(".chip[data-name]")).to_have_count(2)
+    expect(page.locator(".by-choice")).to_contain_text("trainer.lr")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_badge_of_a_run_that_diverged_is_not_cut_off(dashboard: Served, open_page: Open, language: str) -> None:
+    for number, state in enumerate(("finished", "stopped", "running")):
+        make_run(dashboard.root, f"run-{state}", 60, seed=number, state=state, losses={60: float("nan")})
+    for wide in (True, False):
+        page = open_page(f"{dashboard.address}/?lang={language}", wide=wide)
+        expect(page.locator('.ag-cell[col-id="state"] .lost')).to_have_count(3)
+        cut = """[...document.querySelectorAll('.ag-cell[col-id="state"] .lost')].map((badge) => {
+            const cell = badge.closest('.ag-cell').getBoundingClientRect();
+            return cell.right - badge.getBoundingClientRect().right; })"""
+        assert all(room > 0 for room in page.evaluate(cut))
+
+
 def test_tags_and_notes_are_written_and_shown(dashboard: Served, open_page: Open) -> None:
     folder = make_run(dashboard.root, "one", 20)
     page = open_page(dashboard.address + "/?side=0")

@@ -19,6 +19,7 @@
 
   const LETTER = 7.7; // pixels, of a digit
   const PADDING = 20; // pixels beside the text of a cell
+  const [DOT, GAP, BADGE] = [14, 6, 14]; // of a state: its dot, what is before the badge, and what is around its text
 
   /* Whether a cell is a plain text that is surely shorter than its column is wide: it needs no clip. */
   function fits(cell) {
@@ -26,6 +27,17 @@
     if (colDef.cellRendererSelector?.(cell)) return false;
     const text = String(colDef.valueFormatter ? colDef.valueFormatter(cell) : value ?? "");
     return text.length * LETTER + PADDING <= column.getActualWidth() && !/[\u2e80-\uffff]/.test(text);
+  }
+
+  /* The width of the states with the badge of a run that diverged, which depends on the language and its font. */
+  function lostWidth() {
+    const pen = document.createElement("canvas").getContext("2d");
+    const measured = (size, text) => {
+      pen.font = `600 ${size}px ${getComputedStyle(document.body).fontFamily}`;
+      return pen.measureText(text).width;
+    };
+    const words = [...darkit.knownStates].filter((state) => state !== "broken").map((state) => measured(12.5, say(`state_${state}`)));
+    return Math.ceil(PADDING + DOT + Math.max(...words) + GAP + BADGE + measured(11, say("diverged_short")));
   }
   const number = {type: "rightAligned", filter: "agNumberColumnFilter", cellClassRules: {fits}};
   const whole = {equals: () => false}; // shows more of its run than its value: drawn anew whenever the run changes
@@ -157,14 +169,15 @@
       if (id.includes(":")) return {...shared, ...this.ofMetric(id)};
       const pinned = (id === "name" || (id === "state" && !narrow())) ? "left" : null;
       if (id === "note" || id === "problem") shared.tooltipField = id;
-      const width = (narrow() && {state: 96, name: 164, progress: 110}[id]) || this.widths(id) || column[id].width;
+      const lost = id === "state" && this.lost ? lostWidth() : 0;
+      const width = lost || (narrow() && {state: 96, name: 164, progress: 110}[id]) || this.widths(id) || column[id].width;
       return {...shared, field: column[id].valueGetter ? undefined : id, ...column[id], pinned, width, minWidth: 60};
     }
 
-    /* The widths that follow from what is shown: names that are told apart by their ends, and runs that diverged. */
+    /* The width of names, which are told apart by their ends. */
     widths(id) {
-      if (id === "name") return Math.max(190, Math.min(310, 48 + 7.8 * this.longestTail)) + (this.withStatistics ? 60 : 0) + (this.withBaseline ? 60 : 0);
-      return id === "state" && this.lost ? 138 : 0;
+      if (id !== "name") return 0;
+      return Math.max(190, Math.min(310, 48 + 7.8 * this.longestTail)) + (this.withStatistics ? 60 : 0) + (this.withBaseline ? 60 : 0);
     }
 
     ofConfig(id) {

@@ -57,7 +57,7 @@
       else place.textContent = say(matching === shown ? "selected_all" : "selected_count", {count});
     }
 
-    /* Opens the selected runs as they are sorted; of too many the first ones. */
+    /* Opens the selected runs as they are sorted, grouped as in the table; of too many the first ones. */
     compare() {
       let every = this.names;
       if (!every.length) return;
@@ -68,6 +68,9 @@
       const query = new URLSearchParams();
       every.slice(0, MOST_COMPARED).forEach((name) => query.append("run", name));
       if (every.length > MOST_COMPARED) query.set("more", every.length - MOST_COMPARED);
+      const shown = darkit.parameters();
+      shown.getAll("by").forEach((key) => query.append("group", key));
+      if (shown.has("spread")) query.set("spread", shown.get("spread"));
       darkit.go(`/compare?${query}`);
     }
 

@@ -24,7 +24,7 @@ def keys_of(chosen: Sequence[str], shown: Sequence[Shown]) -> list[str]:
     """Return the keys that are meant: `ALL_BUT_SEED` stands for every config key that differs, without seeds."""
     if ALL_BUT_SEED not in chosen:
         return list(dict.fromkeys(chosen))
-    differing = [key for key in differing_keys(shown) if not _SEED.search(key)]
+    differing = [key for key in differing_keys(shown) if not is_seed(key)]
     return list(dict.fromkeys(key for one in chosen for key in (differing if one == ALL_BUT_SEED else [one])))
 
 
@@ -44,9 +44,14 @@ def check_keys(chosen: Sequence[str], shown: Sequence[Shown]) -> None:
             )
 
 
+def is_seed(key: str) -> bool:
+    """Return whether a config key is a seed."""
+    return _SEED.search(key) is not None
+
+
 def have_seeds(shown: Sequence[Shown]) -> bool:
     """Return whether runs differ in their seeds."""
-    return any(_SEED.search(key) for key in differing_keys(shown))
+    return any(is_seed(key) for key in differing_keys(shown))
 
 
 def group_runs(shown: Sequence[Shown], chosen: Sequence[str], language: str) -> list[tuple[str, list[Shown]]]:

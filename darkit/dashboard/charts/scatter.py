@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from darkit.dashboard.charts.colours import colour
 from darkit.dashboard.charts.figures import Figure, base_layout, inert
+from darkit.dashboard.charts.groups import is_seed
 from darkit.dashboard.texts.numbers import number_text
+
+_RATE = re.compile(r"(^|[._])(lr|learning_rate)$", re.IGNORECASE)
+
+
+def first_key(configs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+    """Return the key to look at first: no seed, with the most different numbers, of equally many a learning rate.
+
+    Args:
+        configs: The config values of each run.
+        keys: The keys in which runs differ; at least one.
+    """
+
+    def weight(key: str) -> tuple[bool, int, bool]:
+        numbers = {value for config in configs if _is_number(value := config.get(key))}
+        return not is_seed(key), len(numbers), _RATE.search(key) is not None
+
+    return max(keys, key=weight)
 
 
 def scatter_figure(

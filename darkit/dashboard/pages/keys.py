@@ -12,6 +12,7 @@ from dash.development.base_component import Component
 
 from darkit.dashboard.charts.compare import FEWEST_PARALLEL
 from darkit.dashboard.charts.panels import filled_titles
+from darkit.dashboard.charts.scatter import first_key
 from darkit.dashboard.charts.shown import Shown
 from darkit.dashboard.pages.controls import follow
 from darkit.dashboard.pages.mantine import dmc
@@ -28,7 +29,8 @@ def key_cards(shown: Sequence[Shown], keys: Sequence[str], language: str, state:
     metric = state["metric"] if state["metric"] in metrics else metrics[0] if metrics else None
     cards = []
     if len(shown) >= _FEWEST_POINTS and keys and metric:
-        cards.append(_scatter(keys, metrics, metric, language, state))
+        first = first_key([run.facts.config_values() for run in shown], keys)
+        cards.append(_scatter(keys, first, metrics, metric, language, state))
     return [*cards, _parallel(shown, keys, metrics, metric, language, state)]
 
 
@@ -40,10 +42,10 @@ def add_callbacks(app: Dash) -> None:
 
 
 def _scatter(
-    keys: Sequence[str], metrics: Sequence[str], metric: str, language: str, state: Mapping[str, Any]
+    keys: Sequence[str], first: str, metrics: Sequence[str], metric: str, language: str, state: Mapping[str, Any]
 ) -> Component:
     say = partial(text, language)
-    key = state["against"] if state["against"] in keys else keys[0]
+    key = state["against"] if state["against"] in keys else first
     shown = state["metric_against"] if state["metric_against"] in metrics else metric
     switches = [
         dmc.Switch(id=f"scatter-{axis}", label=say(f"log_{axis}"), checked=state[f"log_{axis}"], size="xs")
@@ -53,8 +55,8 @@ def _scatter(
         _choice("scatter-key", say("key"), keys, key),
         _choice("scatter-metric", say("parallel_metric"), metrics, shown),
     ]
-    first = {"key": key, "metric": shown, "log_x": state["log_x"], "log_y": state["log_y"]}
-    plot = html.Div(id="scatter", className="plot parallel", **{"data-first": json.dumps(first)})
+    drawn = {"key": key, "metric": shown, "log_x": state["log_x"], "log_y": state["log_y"]}
+    plot = html.Div(id="scatter", className="plot parallel", **{"data-first": json.dumps(drawn)})
     return card(say("scatter"), html.Div([*choices, *switches], className="controls end"), plot)
 
 

@@ -44,6 +44,7 @@ from darkit.dashboard.reading.sessions import active_seconds, began, resumptions
 from darkit.dashboard.reading.tail import Table
 from darkit.dashboard.texts import text
 from darkit.runs import files
+from darkit.runs.checkpoints import list_checkpoints
 from darkit.runs.example import example_input
 from darkit.runs.names import resume_words
 from darkit.runs.roots import is_address
@@ -176,16 +177,30 @@ def commands(facts: Facts, language: str) -> list[tuple[str, str]]:
     name = shlex.quote(facts.folder.name)
     recorded = facts.info.get("command")
     words = recorded if isinstance(recorded, list) and all(isinstance(word, str) for word in recorded) else []
-    found = [("cmd_reproduce", shlex.join(words))] if words else []
+    found = [("cmd_recorded", shlex.join(words))] if words else []
     if as_dict(facts.info.get("origin")):  # it has no model and no checkpoint
         found.append(("cmd_export", f"darkit export {name} --format csv"))
         return [(text(language, key), readable(command)) for key, command in found]
+    if words:  # without them there is nothing to run again
+        found.append(("cmd_reproduce", f"darkit reproduce {name}"))
     found.append(("cmd_resume", _resume_command(facts)))
+    if fork := _fork_command(facts):
+        found.append(("cmd_fork", fork))
     found.append(("cmd_predict", f"darkit predict {name} {example_input(facts.folder, facts.info)}"))
     found.append(("cmd_verify", f"darkit verify {name}"))
     if (facts.folder / files.TENSORBOARD).is_dir():
         found.append(("cmd_tensorboard", f"tensorboard --logdir {shlex.quote(str(facts.folder / files.TENSORBOARD))}"))
     return [(text(language, key), readable(command)) for key, command in found]
+
+
+def _fork_command(facts: Facts) -> str:
+    """Return how to fork a run of ``darkit train`` from its last checkpoint; empty where that is not possible."""
+    whole = [one for one in list_checkpoints(facts.folder) if one.has_optimizer and not one.problem]
+    if not whole or not (facts.folder / files.COMPOSED_CONFIG).is_file():
+        return ""
+    step, last = max(whole, key=lambda one: (one.verified, one.step)).step, facts.status.max_step
+    more = f" trainer.max_step={2 * last}" if last and step >= last else ""
+    return f"darkit train fork={shlex.quote(f'{facts.folder.name}:iter-{step}')} name=NEW{more}"
 
 
 def _resume_command(facts: Facts) -> str:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from darkit.dashboard.charts.parallel import parallel_figure
-from darkit.dashboard.charts.scatter import scatter_figure
+from darkit.dashboard.charts.scatter import first_key, scatter_figure
 from darkit.runs import files
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import make_run, row
@@ -48,6 +48,28 @@ def test_a_run_without_the_key_or_the_metric_has_no_point_and_words_are_categori
     words = scatter_figure("act", "loss", {"a": ("<b>", -1.0)}, {"a": 0}, **how)
     assert words["data"][0]["x"] == ["&lt;b&gt;"]
     assert (words["layout"]["xaxis"]["type"], words["layout"]["yaxis"]["type"]) == ("category", "linear")
+
+
+def test_the_first_key_has_the_most_numbers_and_is_no_seed() -> None:
+    configs = [{"trainer.max_step": 100 * (n // 3), "trainer.seed": n, "act": f"a{n}", "on": n > 2} for n in range(6)]
+    keys = list(configs[0])
+    assert first_key(configs, keys) == "trainer.max_step"
+    narrow = [{**config, "width": n // 2, "model.lr": n // 2 / 10} for n, config in enumerate(configs)]
+    assert first_key(narrow, [*keys, "width", "model.lr"]) == "model.lr"
+    assert first_key(narrow, [*keys, "width"]) == "width"
+    assert first_key(configs, ["trainer.seed", "act"]) == "act"
+    assert first_key(configs, ["trainer.seed"]) == "trainer.seed"
+
+
+def test_the_points_are_first_those_of_the_learning_rate(dashboard: Served, open_page: Open) -> None:
+    for place, rate in enumerate(RATES[:3]):
+        config = {"steps": [100, 100, 200][place]}
+        make_run(dashboard.root, f"run-{place}", 60, seed=place, lr=rate, config=config)
+    page = open_page(f"{dashboard.address}/compare?run=run-0&run=run-1&run=run-2")
+    page.locator("#scatter").scroll_into_view_if_needed()
+    expect(page.locator("#scatter-key")).to_have_value("trainer.lr")
+    expect(page.locator("#scatter[data-drawn]")).to_be_attached()
+    assert page.evaluate("document.getElementById('scatter').data.map((one) => one.x[0])") == list(RATES[:3])
 
 
 def test_runs_are_picked_along_an_axis_and_a_click_on_its_name_changes_its_scale(
