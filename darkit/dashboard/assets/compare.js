@@ -16,7 +16,10 @@
   document.addEventListener("darkit-states", ({detail}) => {
     const rows = Object.values(detail).reduce((sum, run) => sum + run.rows, 0);
     const page = location.pathname + darkit.parameters().getAll("run").join("/");
-    if (page !== grown.page) grown = {page, rows, next: 0}; // also where the values are made later
+    if (page !== grown.page) { // also where the values are made later; a running one may have grown since it was made
+      const alive = Object.values(detail).some(({state}) => state === "running" || state === "stalled");
+      grown = {page, rows: alive ? -1 : rows, next: Date.now() + 3000};
+    }
     if (!document.getElementById("values-box") && !document.getElementById("strip-values")) return;
     if (rows === grown.rows || Date.now() < grown.next) return;
     grown = {page, rows, next: Date.now() + 3000};
