@@ -41,6 +41,7 @@ SUITE = Suite(
         ),
         Goal(
             what="the same, sixteen texts together",
+            in_quick=False,
             script="generation.py",
             contender="darkit",
             base="transformers",
