@@ -26,7 +26,7 @@ def trained(kind: str, name: str) -> Run:
 
 @pytest.mark.parametrize("kind", ["own", "lightnings"])
 def test_settings_that_an_earlier_version_did_not_record_are_no_difference(kind: str) -> None:
-    def nothing(self: OwnSettings, now: Any, before: Any) -> set[str]:
+    def nothing(self: OwnSettings, *given: Any) -> set[str]:
         return set()
 
     with pytest.MonkeyPatch.context() as patch:
