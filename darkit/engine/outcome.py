@@ -58,7 +58,7 @@ def remove_unbegun(folder: Path, first_step: int, check: Callable[[], None], err
         folder: The run directory.
         first_step: The step that it began after; a fork has a checkpoint of it from the start.
         check: Raises `RunReplacedError` if the folder is not the run's any more.
-        error: Why it failed, which is told if the folder cannot be removed.
+        error: Why it failed; it gets a note if the folder cannot be removed.
     """
     try:
         check()

@@ -1,4 +1,4 @@
-"""Settings of an optimizer of one's own that a training changes, reported and recorded."""
+"""Report and record the settings that a training changes in an optimizer of the user's code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def own_settings(
     honours: bool = True,
     callbacks: Sequence[Callback] = (),
 ) -> OwnSettings:
-    """Return how settings of an optimizer of one's own are compared; those that hold are reported and recorded.
+    """Return what compares the settings of the user's optimizer, and reports and records those that hold.
 
     Args:
         found: What the training starts from.

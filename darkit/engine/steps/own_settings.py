@@ -162,7 +162,7 @@ class OwnSettings:
         return exact and (self._fork or self._allowed or key in self.changed)
 
     def _refuse(self, ignored: Changes) -> None:
-        """Refuse settings that are not honoured, or warn of them where a training may go on without them."""
+        """Refuse settings that have no effect, or warn of them where a training may continue."""
         said = (
             f"Optimizer and schedule are restored with the settings of the checkpoint, so {listed(ignored)} has no "
             "effect"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data._utils import signal_handling
 
 import darkit
 from darkit.engine.data import workers
@@ -88,3 +89,14 @@ def test_a_workers_death_is_told_once_while_its_error_ends_the_training() -> Non
         assert len(told) == count
     handler(signal.SIGCHLD, None)
     assert len(told) == 2
+
+
+def test_the_handler_that_torch_installs_for_workers_is_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)  # torch installs it once, another test undid it
+    loader = DataLoader(TensorDataset(torch.zeros(4, 1)), num_workers=1)
+    workers.shield_workers(loader)
+    batches = workers.begin(loader)
+    try:
+        assert isinstance(signal.getsignal(signal.SIGCHLD), workers.Once)
+    finally:
+        workers.end(batches)
