@@ -298,7 +298,9 @@ class ActiveRun(CountsSteps):
 
     def __enter__(self) -> Self:
         self._block = threading.get_ident()
-        if self._size == 1 and not self._begun:
+        if self._size > 1:
+            self._session.guard.install_for_launcher()
+        elif not self._begun:
             self._session.guard.install_before_steps()
         return self
 
@@ -309,6 +311,7 @@ class ActiveRun(CountsSteps):
         if self._session.forked:
             return False
         guard, writes = self._session.guard, self._session.writes
+        guard.hold()
         if isinstance(error, StopTraining) or (
             error is not None and may_follow_worker_death(error) and guard.is_asked_soon()
         ):  # the signal went to the data workers as well

@@ -178,20 +178,27 @@ class Meeting:
         self._publish(self.rank, f"failed: {type(error).__name__}: {error}", trace)
 
     def explain(self, error: BaseException) -> BaseException:
-        """Return the error to end with: that of another process, if this one is only its consequence."""
+        """Return the error to end with: that of another process, if this one is only its consequence.
+
+        The failure of another process breaks the connection to it, and a launcher then ends this process.
+        """
         self._free.set()
         if isinstance(error, ProcessFailedError):
             return error
-        if _is_of_partners(error):
-            deadline = time.monotonic() + GRACE
-            while time.monotonic() < deadline and not self._over.is_set():
+        is_asked = bool(self.request.reason) and isinstance(error, StopTraining | SystemExit)
+        if is_asked or _is_of_partners(error):
+            deadline = time.monotonic() + (0.0 if is_asked else GRACE)
+            while not self._over.is_set():
                 with suppress(RuntimeError):
                     self._look()
                 self._read_failure()
                 if self._failure is not None and self._failure["rank"] != self.rank:
                     return self._as_error(self._failure)
+                if time.monotonic() >= deadline:
+                    break
                 time.sleep(0.05)
-        self.report(error)
+        if not is_asked:
+            self.report(error)
         return error
 
     def leave(self) -> None:

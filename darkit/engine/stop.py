@@ -89,6 +89,19 @@ class SignalGuard:
         self._has_steps = False
         self._install([number for number in SIGNALS if number != signal.SIGINT])
 
+    def install_for_launcher(self) -> None:
+        """Let the SIGTERM of a launcher, which ends all processes once one has failed, raise `StopTraining` at once.
+
+        The run's end can then be written. A handler of the program's own stays.
+        """
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            self._has_steps = False
+            self._install([signal.SIGTERM])
+
+    def hold(self) -> None:
+        """Only note signals from now on: the end of the run is being written."""
+        self._has_steps = True
+
     def install(self) -> None:
         """Install the handlers, again after other code has replaced them."""
         self._has_steps = True

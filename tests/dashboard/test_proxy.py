@@ -96,6 +96,7 @@ def walk(page: Page, base: str) -> None:
     assert page.url == base
     row.locator("input[type=checkbox]").check()
     page.get_by_role("button", name="Compare 1").click()
+    page.wait_for_url("**/compare?*")  # the runs page has charts as well
     drawn(page, 2)
     page.go_back()
     expect(page.get_by_role("button", name="Compare 1")).to_be_enabled()

@@ -88,13 +88,15 @@ def test_submitted_functions_train_together(zygote: Zygote, several: Several, ho
 
 
 LOOP = """
-import os, torch, darkit
+import os, time, torch, darkit
 with darkit.start_run(max_step=20, tensorboard=False) as run:
     rank = int(os.environ["RANK"])
     torch.distributed.init_process_group("gloo")
     for step in range(1, 21):
-        if rank == 1 and step == int(os.environ.get("FAIL", 0)):
-            raise ValueError("this process fails")
+        if step == int(os.environ.get("FAIL", 0)):
+            if rank == 1:
+                raise ValueError("this process fails")
+            time.sleep(60 if os.environ.get("BUSY") else 0)  # the launcher ends it meanwhile
         value = torch.ones(1)
         torch.distributed.all_reduce(value)
         run.log({"loss": float(value)}, step=step)
@@ -102,18 +104,24 @@ with darkit.start_run(max_step=20, tensorboard=False) as run:
 """
 
 
-def test_hand_written_loops_under_torchrun_agree_on_a_name_and_report_who_failed(
-    zygote: Zygote, several: Several, home: Path
-) -> None:
+def test_hand_written_loops_under_torchrun_agree_on_a_name(several: Several, home: Path) -> None:
     several.script.write_text(LOOP)
     child = several.torchrun(["--standalone", "--nproc-per-node=2"])
     assert child.wait() == 0, child.output
     run = only_run(home)
     assert all(f"looped {rank} {run.name}" in child.output for rank in (0, 1))
-    failing = several.torchrun(["--standalone", "--nproc-per-node=2"], FAIL="11")
+
+
+@pytest.mark.parametrize("busy", ["", "1"])
+def test_a_hand_written_loop_says_which_process_failed_also_where_the_launcher_ends_it(
+    several: Several, home: Path, busy: str
+) -> None:
+    several.script.write_text(LOOP)
+    failing = several.torchrun(["--standalone", "--nproc-per-node=2"], FAIL="11", BUSY=busy)
     assert failing.wait() != 0
-    (failed,) = (Run(path) for path in (home / "base").iterdir() if path != run.path)
-    assert failed.details.reason == "Process 1 of 2 failed: ValueError: this process fails"
+    (path,) = (home / "base").iterdir()
+    failed = Run(path).details
+    assert (failed.state, failed.reason) == ("crashed", "Process 1 of 2 failed: ValueError: this process fails")
 
 
 def test_the_command_line_under_torchrun_prints_once(several: Several, zygote: Zygote, home: Path) -> None:

@@ -36,7 +36,7 @@ def run_in(home: Path) -> Run:
         ("raise:1:7", "Process 1 of 2 failed: ValueError: this process fails"),
         ("raise:0:7", "ValueError: this process fails"),
         ("exit:1:7", "Process 1 of 2 was killed or ended without an error"),
-        ("nan:1:7", "NonFiniteLossError"),  # the gradients are shared: either process may see it first
+        ("nan:1:7", "The loss is not finite at step 8"),  # the gradients are shared: either process may see it first
     ],
 )
 def test_the_run_says_which_process_failed_and_why(several: Several, home: Path, fault: str, reason: str) -> None:
