@@ -14,6 +14,7 @@ from darkit.cli.runs import STATE_STYLES
 from darkit.runs import base
 from darkit.runs.home import expanded
 from darkit.runs.inert import format_json, inert
+from darkit.runs.numbers import LOST_MARK, number_text
 
 _LONGEST_CELL = 60  # characters of a text from a run
 _EXAMPLES = """\
@@ -70,7 +71,10 @@ def _print_table(found: list[dict[str, Any]], asked: list[str]) -> None:
         )
     for one in found:
         name, value = next(iter(one["metrics"].items()), ("", dict[str, Any]()))
-        cells = [one["name"], one["state"], f"{one['step']:,}", name, value.get("last"), value.get("best")]
+        best = number_text(value.get("best"))
+        if best and one["diverged"] is not None:
+            best += LOST_MARK
+        cells = [one["name"], one["state"], f"{one['step']:,}", name, value.get("last"), best]
         cells += [_value(one, key) for key in asked]
         shown = [Text(inert(_shown(cell))[:_LONGEST_CELL]) for cell in cells]
         shown[0], shown[1].style = Text(inert(one["name"])), STATE_STYLES.get(one["state"], "")
@@ -92,4 +96,4 @@ def _value(one: Mapping[str, Any], key: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+    return "" if value is None else number_text(value) if isinstance(value, float) else str(value)

@@ -20,6 +20,7 @@ from darkit.runs.home import format_time
 from darkit.runs.inert import format_json, inert
 from darkit.runs.listing import Listed, list_facts
 from darkit.runs.names import check_project
+from darkit.runs.numbers import number_text
 from darkit.runs.roots import Root
 from darkit.runs.status import FINISHED
 
@@ -191,4 +192,4 @@ def _step(one: Listed) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else number_text(value, 4)

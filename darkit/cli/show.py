@@ -26,6 +26,7 @@ from darkit.runs.failure import place_of_failure
 from darkit.runs.home import format_time
 from darkit.runs.inert import format_json, inert
 from darkit.runs.lineage import describe_fork, forks_of
+from darkit.runs.numbers import number_text
 from darkit.runs.safe import finite_number
 from darkit.runs.spikes import recorded_spikes
 from darkit.runs.work import read_work, steps_per_second, work_facts
@@ -130,8 +131,8 @@ def _facts(found: Run) -> Iterator[tuple[str, str]]:
     for name, (_, column) in series.items():
         values = log.get_column(column).alias("values").drop_nulls() if column in log.columns else None
         if values is not None and len(values) and values.dtype.is_numeric():
-            best = best_value(values, best_mode(trainer, name, column))
-            yield name, ("" if best is None else f"best {best:.4g}, ") + f"last {values[-1]:.4g}"
+            best, last = best_value(values, best_mode(trainer, name, column)), f"last {number_text(values[-1], 4)}"
+            yield name, last if best is None else f"best {number_text(best, 4)}, {last}"
     if (work := read_work(info)) is not None:
         yield from work_facts(work, steps_per_second(log))
     if (energy := energy_of(found.path)) is not None:
@@ -169,7 +170,7 @@ def _git(git: dict[str, Any]) -> str:
 
 
 def _checkpoint(checkpoint: Checkpoint) -> str:
-    metrics = "  ".join(f"{name} {value:.4g}" for name, value in checkpoint.metrics.items())
+    metrics = "  ".join(f"{name} {number_text(value, 4)}" for name, value in checkpoint.metrics.items())
     return f"{checkpoint.name}  {decimal(checkpoint.size)}  {checkpoint.problem or metrics}".rstrip()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from darkit.runs.notes import Notes, write_notes
+from darkit.runs.numbers import number_text
 from tests.cli.parts import done, refused
 from tests.dashboard.parts import loss_at, make_run
 
@@ -34,6 +36,14 @@ def test_the_runs_are_printed_as_a_table_names_or_json(three: Path, capsys: pyte
     assert table[-1] == "2 runs"
     assert done(capsys, "query", "lr>5") == "0 runs\n"
     assert done(capsys, "query", "", "--home", str(three / "other"), "--json") == "[]\n"
+
+
+def test_the_best_value_of_a_run_that_diverged_is_marked(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(three / "base", "lost", 20, seed=9, losses=dict.fromkeys(range(15, 21), math.nan))
+    first, second = done(capsys, "query", "lr=0.1 or name:lost").splitlines()[1:3]
+    assert first.split()[3:7] == ["train_loss", "NaN", number_text(loss_at(14, 20, 9)), "⚠"]
+    assert second.split()[3:5] == ["train_loss", number_text(loss_at(20, 20, 1))]
+    assert "⚠" not in second
 
 
 def test_the_list_of_runs_is_filtered_by_the_same_query(three: Path, capsys: pytest.CaptureFixture[str]) -> None:

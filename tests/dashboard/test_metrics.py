@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from darkit.dashboard.texts.numbers import number_text
+from darkit.dashboard.charts.charts import Charts
+from darkit.dashboard.charts.compare import told_value
+from darkit.dashboard.reading.cache import LogCache
+from darkit.dashboard.reading.library import Library
 from darkit.runs import files
+from darkit.runs.numbers import number_text
 from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import add_columns, make_run
 from tests.dashboard.screen import drawn, point_at, trace
@@ -151,6 +155,38 @@ def test_the_best_of_a_comparison_is_bold_only_where_low_or_high_is_better(
     expect(table.locator("tbody tr", has_text="lost")).to_contain_text("diverged at step 200")
     expect(table.get_by_text("best @step", exact=True)).to_have_count(3)
     expect(table.locator("td.best .at-step").first).to_have_text(re.compile(r"^ ?@[0-9,]+$"))
+
+
+def test_the_best_value_of_a_run_that_diverged_is_marked_and_last_wherever_runs_are_compared(
+    home_of_metrics: Served, open_page: Open, tmp_path: Path
+) -> None:
+    page = open_page(home_of_metrics.address + "/compare?run=lost&run=good&run=snn", downloads=True)
+    values = page.locator("#values-box")
+    lost = values.locator("tbody tr", has_text="lost").locator("td.muted")
+    expect(lost).to_have_count(2)  # of train_loss and val_loss
+    expect(lost.first).to_contain_text("⚠")
+    heading = values.get_by_role("button", name="best @step")
+    for place in (0, 1):
+        for _ in ("ascending", "descending"):
+            heading.nth(place).click()
+            expect(values.locator(".run-name").last).to_have_text("lost")
+    with page.expect_download() as coming:
+        page.get_by_role("button", name="Save as HTML").click()
+    coming.value.save_as(tmp_path / "page.html")
+    page.goto((tmp_path / "page.html").as_uri())
+    expect(page.get_by_role("cell", name="⚠")).to_have_count(2)
+    page.goto(home_of_metrics.address + "/run/lost")
+    expect(page.locator("#strip-values .tile-more", has_text="best").first).to_contain_text("⚠")
+    page.goto(home_of_metrics.address + "/run/good")
+    expect(page.locator("#strip-values .tile-more", has_text="best").first).not_to_contain_text("⚠")
+
+
+def test_the_best_value_of_a_run_that_diverged_is_no_point_of_a_chart(home_of_metrics: Served) -> None:
+    charts = Charts(Library(home_of_metrics.root, LogCache()))
+    lost, good = charts.chosen(["lost", "good"], "log")
+    assert told_value(good, "train_loss") == pytest.approx(0.4, abs=0.1)
+    assert told_value(lost, "train_loss") is None
+    assert told_value(lost, "lr") == 0.001  # of which no value is the best
 
 
 def test_values_are_shown_wherever_the_pointer_is_on_a_chart(home_of_metrics: Served, open_page: Open) -> None:

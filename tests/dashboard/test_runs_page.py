@@ -13,9 +13,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import darkit.dashboard
-from darkit.dashboard.texts.numbers import number_text
 from darkit.runs import files
 from darkit.runs.notes import Notes, set_project, write_notes
+from darkit.runs.numbers import number_text
 from darkit.runs.statistics import t_critical
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import loss_at, make_run

@@ -14,7 +14,7 @@ from darkit.dashboard.charts.panels import titles_of
 from darkit.dashboard.charts.parallel import parallel_figure
 from darkit.dashboard.charts.scatter import scatter_figure
 from darkit.dashboard.charts.shown import Shown
-from darkit.dashboard.reading.series import Value, divergence, series_values
+from darkit.dashboard.reading.series import Value, divergence, lost_at, series_values
 from darkit.runs.best import known_mode
 
 FEWEST_PARALLEL = 5
@@ -92,7 +92,12 @@ def scatter(
 
 
 def told_value(run: Shown, metric: str) -> float | None:
-    """Return the value of a metric that is compared: the best one, or else the last; None if it is not finite."""
+    """Return the value of a metric that is compared: the best one, or else the last.
+
+    It is None if it is not finite, and for the best one of a run that diverged.
+    """
     value = series_values(run.facts, run.table, metric).get(metric)
+    if value is not None and value.ranked and lost_at(run.facts, run.table) is not None:
+        return None
     said = None if value is None else value.best if value.ranked else value.last
     return said if said is not None and isfinite(said) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from darkit.dashboard.charts.shown import Shown
 from darkit.dashboard.reading.facts import readable
-from darkit.dashboard.texts.numbers import number_text
+from darkit.runs.numbers import number_text
 
 MISSING = "–"
 _UNINTERESTING = ("trainer.name",)

@@ -28,8 +28,8 @@ from darkit.dashboard.reading.sessions import active_seconds, began
 from darkit.dashboard.reading.zones import zone_of
 from darkit.dashboard.texts import duration_text, text
 from darkit.dashboard.texts.en import ENGLISH
-from darkit.dashboard.texts.numbers import number_text
 from darkit.dashboard.view import View
+from darkit.runs.numbers import LOST_MARK, number_text
 from darkit.runs.safe import as_dict
 
 _LATEST = 4e9  # Unix seconds
@@ -206,6 +206,7 @@ def _values_table(shown: Sequence[Shown], language: str) -> str:
         cells = [f"<td>{_swatch(row.shown.index)}{html.escape(row.shown.facts.name)}{said}</td>"]
         for index, value in enumerate(row.values):
             last, top = (number_text(value.last), number_text(value.best)) if value else ("", "")
+            top += LOST_MARK if top and lost else ""
             marked = " best" if best[index] == place else ""
             cells.append(f'<td class="number">{last}</td>' + f'<td class="number{marked}">{top}</td>' * ranked[index])
         body.append(f"<tr>{''.join(cells)}</tr>")

@@ -14,8 +14,8 @@ from darkit.dashboard.charts.colours import colour, dash
 from darkit.dashboard.charts.curves import EMPTY, Band, Curve
 from darkit.dashboard.reading.columns import Numbers
 from darkit.dashboard.texts import text
-from darkit.dashboard.texts.numbers import odd_word
 from darkit.dashboard.view import View
+from darkit.runs.numbers import odd_word
 
 _PALE = 0.28
 _FEW_MARKS = 20

@@ -10,7 +10,7 @@ from typing import Any
 from darkit.dashboard.charts.colours import colour
 from darkit.dashboard.charts.configs import MISSING, shown_value
 from darkit.dashboard.charts.figures import Figure, base_layout, inert
-from darkit.dashboard.texts.numbers import number_text
+from darkit.runs.numbers import number_text
 
 _DECADES = 100  # between the lowest and the highest number of a logarithmic axis
 _MOST_LABELS, _GAP = 6, 0.08

@@ -11,12 +11,12 @@ from pathlib import Path
 from darkit.dashboard.charts.colours import colour
 from darkit.dashboard.charts.export import STYLE
 from darkit.dashboard.texts import text
-from darkit.dashboard.texts.numbers import number_text
 from darkit.errors import MediaError
 from darkit.runs import Run
 from darkit.runs.home import format_time
 from darkit.runs.inert import inert
 from darkit.runs.media import Medium, read_medium
+from darkit.runs.numbers import number_text
 from darkit.runs.spiking import ENERGY, RecordedReceipt, RecordedTable, cell_text, firing_rates, is_text, spent_energy
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

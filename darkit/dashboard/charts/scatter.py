@@ -9,7 +9,7 @@ from typing import Any
 from darkit.dashboard.charts.colours import colour
 from darkit.dashboard.charts.figures import Figure, base_layout, inert
 from darkit.dashboard.charts.groups import is_seed
-from darkit.dashboard.texts.numbers import number_text
+from darkit.runs.numbers import number_text
 
 _RATE = re.compile(r"(^|[._])(lr|learning_rate)$", re.IGNORECASE)
 

@@ -12,8 +12,8 @@ from rich.filesize import decimal
 from darkit.dashboard.pages.parts import card, code_block
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.texts import text
-from darkit.dashboard.texts.numbers import number_text
 from darkit.runs.checkpoints import Checkpoint, list_checkpoints, manifest_path
+from darkit.runs.numbers import number_text
 
 
 def checkpoints_card(facts: Facts, language: str) -> Component:

@@ -24,8 +24,8 @@ from darkit.dashboard.pages.parts import card, chart_board, later, run_dot, stil
 from darkit.dashboard.reading.media import has_media
 from darkit.dashboard.reading.series import Value
 from darkit.dashboard.texts import text
-from darkit.dashboard.texts.numbers import number_text
 from darkit.dashboard.view import MOST_RUNS, read_address
+from darkit.runs.numbers import LOST_MARK, number_text
 from darkit.runs.roots import is_address
 
 _SHOWN_KEYS = 4  # config keys that differ, beside the values
@@ -145,7 +145,7 @@ def values_table(shown: Sequence[Shown], language: str) -> Component:
             kind = "number bad" if odd else "number"
             cells.append(html.Td(last, className=kind, **_sort_value(value.last if value else None)))
             if ranked[index]:
-                cells.append(_best_cell(value, is_best=best[index] == place))
+                cells.append(_best_cell(value, is_best=best[index] == place, lost=row.diverged is not None))
         body.append(html.Tr(cells))
     table = html.Table([head, html.Tbody(body)], className="values numbers")
     return still(html.Div(table, className="scroll-x", tabIndex=0))
@@ -157,11 +157,13 @@ def _config_cell(value: Any) -> Component:
     return html.Td(shown_value(value), className="number", **(_sort_value(value) if number else {}))
 
 
-def _best_cell(value: Value | None, *, is_best: bool) -> Component:
-    """Return the best value of a run, with the step at which it was reached."""
+def _best_cell(value: Value | None, *, is_best: bool, lost: bool) -> Component:
+    """Return the best value of a run, with its step; that of a run that diverged is marked, and sorted last."""
     said = [number_text(value.best) if value else ""]
     if value and value.best_at is not None:
         said.append(html.Span(f" @{value.best_at:,.0f}", className="at-step"))
+    if said[0] and lost:
+        return html.Td([*said, LOST_MARK], className="number muted", **_sort_value(None))
     kind = "number best" if is_best else "number"
     return html.Td(said, className=kind, **_sort_value(value.best if value else None))
 

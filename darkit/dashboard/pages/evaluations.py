@@ -10,8 +10,8 @@ from dash.development.base_component import Component
 from darkit.dashboard.pages.parts import card, moment
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.texts import text
-from darkit.dashboard.texts.numbers import number_text
 from darkit.runs.notes import OWN_DATA
+from darkit.runs.numbers import number_text
 
 
 def evaluations(facts: Facts, language: str) -> list[Component]:

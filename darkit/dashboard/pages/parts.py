@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 from darkit.dashboard.charts.colours import colour, dash
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.texts import text
-from darkit.dashboard.texts.numbers import number_text
+from darkit.runs.numbers import number_text
 
 LATER = ("controls", "below")  # the charts' controls, and the cards below the charts of a comparison
 _YEAR_3000 = 32_503_680_000.0  # seconds since 1970

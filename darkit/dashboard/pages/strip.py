@@ -10,11 +10,11 @@ from dash.development.base_component import Component
 from darkit.dashboard.charts.shown import Shown
 from darkit.dashboard.pages.parts import duration, moment
 from darkit.dashboard.reading.facts import Facts
-from darkit.dashboard.reading.series import by_rank, series_values
+from darkit.dashboard.reading.series import by_rank, divergence, series_values
 from darkit.dashboard.reading.sessions import active_seconds, began
 from darkit.dashboard.texts import text
-from darkit.dashboard.texts.numbers import number_text
 from darkit.runs.checkpoints import checkpoint_steps
+from darkit.runs.numbers import LOST_MARK, number_text
 
 _MOST_METRICS = 3
 
@@ -40,13 +40,14 @@ def strip_values(run: Shown, language: str) -> list[Component]:
     facts = run.facts
     say = partial(text, language)
     values = series_values(facts, run.table)
+    mark = LOST_MARK if divergence(facts, values) is not None else ""
     monitored = facts.trainer.get("monitor")
     ranked = by_rank(name for name, value in values.items() if value.ranked)
     names = sorted(ranked, key=lambda name: name != monitored)[:_MOST_METRICS]
     tiles = []
     for name in names:
         value = values[name]
-        best = say("best_of", best=number_text(value.best)) if value.best is not None else ""
+        best = say("best_of", best=number_text(value.best) + mark) if value.best is not None else ""
         at = say("at_step", step=f"{value.best_at:,.0f}") if best and value.best_at is not None else ""
         odd = not abs(value.last) < float("inf")
         tiles.append(_tile(name, number_text(value.last), " · ".join(filter(None, (best, at))), bad=odd))

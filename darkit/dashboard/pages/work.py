@@ -8,7 +8,7 @@ from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.sessions import pace
 from darkit.dashboard.reading.tail import Table
 from darkit.dashboard.texts import text
-from darkit.dashboard.texts.numbers import number_text
+from darkit.runs.numbers import number_text
 from darkit.runs.work import read_work
 
 

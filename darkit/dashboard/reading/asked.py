@@ -12,9 +12,9 @@ from darkit.dashboard.reading.entries import Entry
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.reading.zones import zone_of
 from darkit.dashboard.texts import LANGUAGES
-from darkit.dashboard.texts.numbers import number_of_word
 from darkit.dashboard.texts.zh_query import chinese_problem
 from darkit.errors import QueryError
+from darkit.runs.numbers import number_of_word
 from darkit.runs.query import Record, parse
 
 _PAUSE = 0.1  # seconds between two looks at runs that are still to be read

@@ -14,7 +14,7 @@ from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.rows import ROW_SERIES, pairs_of, summary
 from darkit.dashboard.reading.series import declared_series
 from darkit.dashboard.reading.tail import Table
-from darkit.dashboard.texts.numbers import ODD_WORDS
+from darkit.runs.numbers import ODD_WORDS
 
 _NUMBER = (int, float, type(None))
 _PLAIN = {str, bool, *_NUMBER}

@@ -9,7 +9,7 @@ from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.series import Value, divergence, series_values
 from darkit.dashboard.reading.sessions import active_seconds, began, pace
 from darkit.dashboard.reading.tail import Table
-from darkit.dashboard.texts.numbers import odd_word
+from darkit.runs.numbers import odd_word
 
 ROW_SERIES = 12  # metrics whose values every row has; those of further ones are sent when their columns are shown
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from darkit.dashboard.reading.entries import Entry
 from darkit.dashboard.reading.facts import readable
-from darkit.dashboard.texts.numbers import number_of_word
+from darkit.runs.numbers import number_of_word
 
 Number = float | Literal["NaN", "Infinity", "-Infinity"]
 

@@ -30,9 +30,9 @@ from typing import Any
 from darkit.dashboard.reading.events import DIVERGED, KINDS, Event, Events
 from darkit.dashboard.server.place import WEBHOOKS
 from darkit.dashboard.texts import LANGUAGES, text
-from darkit.dashboard.texts.numbers import number_text
 from darkit.errors import ConfigError, nearest
 from darkit.runs.inert import inert, valid_json
+from darkit.runs.numbers import number_text
 from darkit.runs.safe import UnreadableError, read_object
 
 PERIOD = 5.0  # seconds between two looks at the runs

@@ -21,10 +21,10 @@ from darkit.dashboard.reading.asked import record_of
 from darkit.dashboard.reading.entries import Entry
 from darkit.dashboard.reading.library import Library
 from darkit.dashboard.terminal.plot import Drawn, draw
-from darkit.dashboard.texts.numbers import number_text
 from darkit.dashboard.view import View
 from darkit.errors import QueryError
 from darkit.runs.inert import inert
+from darkit.runs.numbers import LOST_MARK, number_text
 from darkit.runs.query import parse
 from darkit.runs.status import RUNNING
 
@@ -280,7 +280,7 @@ def _cells(row: Mapping[str, Any], ticked: bool, metric: str) -> list[Text]:
         Text(step, justify="right"),
         Text(inert(name)[:_LONGEST], "dim"),
         Text(last if isinstance(last, str) else number_text(last), justify="right"),
-        Text(number_text(best), justify="right"),
+        Text(number_text(best) + (LOST_MARK if lost and best is not None else ""), justify="right"),
         Text("" if row["eta"] is None else _time(row["eta"]), justify="right"),
         Text(inert(", ".join(row["tags"]))[:_LONGEST], "dim"),
     ]

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from darkit.dashboard.charts.downsample import pick
 from darkit.dashboard.reading.columns import Flags, Numbers
-from darkit.dashboard.texts.numbers import number_text
+from darkit.runs.numbers import number_text
 
 Whole = NDArray[np.int64]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -80,6 +81,18 @@ def test_the_table_has_every_run_and_the_chart_the_one_at_the_cursor(runs: Path)
         plot = pilot.app.query_one(Plot)
         assert len(plot.render().plain.splitlines()) == plot.size.height
         assert "│" in plot.render().plain
+
+    on_screen(runs, act)
+
+
+def test_the_best_value_of_a_run_that_diverged_is_marked(runs: Path) -> None:
+    make_run(runs, "lost", 100, seed=9, losses=dict.fromkeys(range(90, 101), math.nan))
+
+    async def act(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: len(cells(pilot)) == 4)
+        best = {line[2]: line[6] for line in cells(pilot)}
+        assert best.pop("lost").endswith(" ⚠")
+        assert "⚠" not in "".join(best.values())
 
     on_screen(runs, act)
 

@@ -1,4 +1,7 @@
-"""How numbers are written in all tables of the pages; ``darkit.number`` in assets/app.js follows the same rule."""
+"""How numbers are written, on the pages, in notebooks and by commands.
+
+``darkit.number`` in the pages' ``app.js`` follows the same rule.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 
 _SMALLEST, _LARGEST, _LARGEST_WHOLE = 1e-3, 1e6, 1e9  # outside of these a number has an exponent
 ODD_WORDS = ("NaN", "∞", "−∞")
+LOST_MARK = " ⚠"  # behind the best value of a run that diverged
 
 
 def number_text(value: float | None, digits: int = 5) -> str:
