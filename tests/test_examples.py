@@ -72,6 +72,7 @@ def test_the_handwritten_loop_learns_and_is_predicted_by_name(python: str, monke
     assert lines[-1].startswith("MyPredicter found iter-400-ckpt by the run's name")
     assert len(lines) < 10
     assert_reproduces(python, monkeypatch)
+    assert main(["reproduce", run.name, "--from", "iter-100"]) == 2, "its loop restores its state itself"
 
 
 def test_three_lines_learn_the_same(python: str, monkeypatch: pytest.MonkeyPatch) -> None:

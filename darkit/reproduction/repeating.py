@@ -81,14 +81,10 @@ def starting_point(run: Run, wanted: str | None) -> tuple[Checkpoint | None, int
     Raises:
         ConfigError: The run's loop cannot be started from a checkpoint.
         CheckpointNotFoundError: The checkpoint is missing.
+        CheckpointCorruptError: It is damaged.
     """
     if wanted is not None:
-        if run.has_own_loop:
-            raise ConfigError(
-                f"The run {run.name!r} was made by darkit.start_run, whose loop restores its state itself: leave out "
-                "--from."
-            )
-        checkpoint = find_checkpoint(run.path, wanted)
+        checkpoint = _own_checkpoint(run, wanted)
         return checkpoint, checkpoint.step
     fork = run.fork
     if not fork:
@@ -106,6 +102,23 @@ def starting_point(run: Run, wanted: str | None) -> tuple[Checkpoint | None, int
         f"The checkpoint {inert(fork.get('parent'))}:{inert(name)} that {run.name!r} was forked from is gone: choose a "
         "checkpoint of its own with --from."
     )
+
+
+def _own_checkpoint(run: Run, wanted: str) -> Checkpoint:
+    """Return a checkpoint that a loop of darkit continues from. Raises `ConfigError` for any other loop's."""
+    from darkit.engine.checkpoints.checkpoint import read_run_checkpoint
+    from darkit.engine.native.state import KEY
+
+    loop = "made by darkit.start_run" if run.has_own_loop else ""
+    if not loop:
+        if "lightning" in run.trainer_config and "seed" not in run.trainer_config:  # a RunRecorder seeds nothing
+            loop = "trained by a lightning.Trainer of its script"
+        else:
+            checkpoint, content = read_run_checkpoint(run.path, wanted)
+            if "position" in content or KEY in content:
+                return checkpoint
+            loop = "trained by a hand-written loop"
+    raise ConfigError(f"The run {run.name!r} was {loop}, which restores its state itself: leave out --from.")
 
 
 def repeat(

@@ -324,6 +324,74 @@ def test_a_training_whose_name_the_script_makes_anew_is_repeated_by_its_number(
     assert not (tmp_path / "done").exists(), "the process ends with the training"
 
 
+STOCK = """import darkit, lightning, torch
+from darkit.core import Trainer, TrainerConfig
+from torch.nn.functional import mse_loss
+lightning.seed_everything(3, verbose=False)
+x = torch.randn(32, 3)
+class Module(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(3, 3)
+    def training_step(self, batch, index):
+        return mse_loss(self.net(batch), batch)
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+recorder = darkit.RunRecorder(save_step_interval=2)
+trainer = lightning.Trainer(accelerator="cpu", max_steps=6, logger=False, enable_checkpointing=False,
+    enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1, callbacks=[recorder])
+trainer.fit(Module(), darkit.dataloader(x, batch_size=8))
+"""
+HAND_WRITTEN = """import darkit, torch
+from darkit.core import Trainer, TrainerConfig
+from torch.nn.functional import mse_loss
+class Loop(Trainer):
+    def _get_optimizer(self):
+        return torch.optim.SGD(self.model.parameters(), lr=0.1)
+    def train(self, train_dataset, val_dataset=None):
+        self.optimizer = self._get_optimizer()
+        for step in range(self.current_step, 6):
+            loss = mse_loss(self.model(train_dataset), train_dataset)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.current_step = step
+            self._auto_save_pretrained()
+torch.manual_seed(1)
+Loop(torch.nn.Linear(3, 3), TrainerConfig(max_step=6, save_step_interval=2, device="cpu", tensorboard=False)).train(
+    torch.randn(8, 3)
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "loop"),
+    [
+        pytest.param(STOCK, "trained by a lightning.Trainer of its script", id="stock trainer"),
+        pytest.param(HAND_WRITTEN, "trained by a hand-written loop", id="hand-written train"),
+    ],
+)
+def test_a_loop_that_restores_its_state_itself_is_repeated_only_from_its_beginning(
+    script: str,
+    loop: str,
+    zygote: Zygote,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "go.py").write_text(script)
+    environment = os.environ | {"DARWIN_KIT_HOME": str(home)}
+    subprocess.run([zygote.python, "go.py"], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    monkeypatch.setattr(sys, "executable", zygote.python)
+    (run,) = list_runs()
+    assert [checkpoint.step for checkpoint in run.checkpoints()] == [2, 4, 6]
+    said = refused(capsys, "reproduce", run.name, "--from", "iter-2")
+    assert said == f"The run {run.name!r} was {loop}, which restores its state itself: leave out --from."
+    assert main(["reproduce", run.name, "--steps", "4"]) == 0, capsys.readouterr()
+    assert " 2 checkpoints of steps 1 to 4 are the same" in capsys.readouterr().out
+
+
 NAMED = """import os, pathlib
 base = pathlib.Path(os.environ["DARWIN_KIT_HOME"], "base")
 base.mkdir(parents=True, exist_ok=True)
