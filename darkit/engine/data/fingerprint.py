@@ -36,8 +36,8 @@ def describe_data(loaders: Loaders) -> dict[str, Any]:
     length = len(dataset)
     digest = hashlib.sha256(str(length).encode())
     first: dict[str, Any] = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # random samples are the same in every process
+    with kept_generators():
+        seed_generators(0)  # random samples are the same in every process and for every seed
         for index in range(0, length, -(-length // _MOST_SAMPLES)):
             sample = dataset[index]
             first = first or {"sample": describe(sample), "sample_parts": describe_parts(sample)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -12,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from darkit.engine.config import TrainerConfig
 from darkit.engine.data.fingerprint import describe_data
 from darkit.engine.data.loaders import make_loaders
+from darkit.engine.device import seed_generators
+from darkit.runs.groups import find_groups
 from tests.engine.parts import Numbers, Stream, made, train, xy
 
 CONFIG = TrainerConfig(device="cpu", batch_size=4)
@@ -105,16 +109,33 @@ def test_a_run_records_its_data() -> None:
     assert facts["fingerprint"] != train(made(), xy(12)).info["data"]["fingerprint"]
 
 
-def test_samples_drawn_at_random_leave_the_callers_generator_as_it_was() -> None:
-    class Random(Dataset[Any]):
-        def __len__(self) -> int:
-            return 3
+class Drawn(Dataset[Any]):
+    """Inputs drawn anew at each access."""
 
-        def __getitem__(self, index: int) -> Any:
-            return torch.rand(1)
+    def __init__(self, draw: Callable[[], Any]) -> None:
+        self.draw = draw
 
-    torch.manual_seed(0)
-    expected = torch.rand(1)
-    torch.manual_seed(0)
-    described(Random())
-    assert torch.equal(torch.rand(1), expected)
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.tensor(self.draw()).reshape(1).float(), torch.ones(1)
+
+
+DRAWS = [lambda: torch.rand(1).item(), lambda: numpy.random.randn(), random.random]
+
+
+@pytest.mark.parametrize("draw", DRAWS, ids=["torch", "numpy", "random"])
+def test_samples_drawn_at_random_leave_the_callers_generators_as_they_were(draw: Callable[[], Any]) -> None:
+    seed_generators(0)
+    expected = draw()
+    seed_generators(0)
+    described(Drawn(draw))
+    assert draw() == expected
+
+
+@pytest.mark.parametrize("draw", DRAWS, ids=["torch", "numpy", "random"])
+def test_runs_on_samples_drawn_at_random_differ_in_the_seed_alone(draw: Callable[[], Any]) -> None:
+    for seed in (0, 1):
+        train(made(width=1), Drawn(draw), seed=seed, name=f"drawn-seed={seed}", max_step=2)
+    assert list(find_groups([])) == ["drawn"]
