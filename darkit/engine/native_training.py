@@ -46,6 +46,7 @@ from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, warn_of_other_data
 from darkit.engine.same_data import agree_on_data
 from darkit.engine.session import DEFAULT_SERIES, Session
+from darkit.engine.spiking.states import NeuronStates
 from darkit.engine.together import all_went_well
 from darkit.errors import ConfigError, ReproductionWarning, listing
 from darkit.runs import Run
@@ -68,7 +69,7 @@ _CALLBACKS = {
 _PER_EPOCH = "eval_step_interval"
 _OF_OUR_LOOP = (
     *("gradient_accumulation_steps", "global_batch_size", "ema_decay", "early_stop_patience", "spike_policy"),
-    "compile",
+    *("compile", "reset_state"),
 )
 
 
@@ -116,6 +117,10 @@ def refuse_settings(model: nn.Module, config: TrainerConfig, objects: Sequence[s
         raise ConfigError("spike_policy is not for a LightningModule, whose loop darkit does not rewind: leave it out.")
     if "compile" in given:
         raise ConfigError("compile=True is not for a LightningModule: give torch.compile(model).")
+    if "reset_state" in given:
+        raise ConfigError(
+            "reset_state is not for a LightningModule, whose own code resets its neurons or not: leave it out."
+        )
 
 
 def refuse_beside(callback: str, config: TrainerConfig) -> None:
@@ -222,6 +227,9 @@ def train_native(
                 f"Starting from {foreign}, which Lightning wrote: weights, optimizers, schedules and loops are "
                 "restored; random generators, the place in the data and what was logged in that epoch are not in it."
             )
+        states = NeuronStates(inner(model))
+        if session.writes and states:
+            announce(states.describe() if isinstance(model, PlainModule) else states.describe_untouched())
         shows_bar = any(isinstance(callback, stock.ProgressBar) for callback in callbacks)
         sinks = lambda: _sinks(session, config, shows_bar)  # noqa: E731
         session.begin(last, columns, sinks, retention_of(config), console=config.console)
@@ -262,6 +270,8 @@ def train_native(
                 seed_generators(config.seed + trainer.global_rank)
                 with splitting(model, strategy, config.precision):
                     trainer.fit(model, **loaders.arguments(), ckpt_path=foreign, weights_only=True)  # type: ignore[arg-type]
+                if isinstance(model, PlainModule):
+                    states.reset()
                 loads_best = config.load_best_at_end and all_went_well(trainer, session.guard.request, recording.wait)
             if loads_best:
                 announce(load_best(Run(session.folder), inner(model), config, writes=session.writes))
@@ -347,7 +357,7 @@ def _unused(model: nn.Module, loaders: NativeData, config: TrainerConfig, last: 
     if loaders.loaders is None:
         unused |= {"batch_size", "num_workers"}
     if not isinstance(model, PlainModule):
-        unused |= {*_MODULES_OWN, *_CALLBACKS, "compile"}
+        unused |= {*_MODULES_OWN, *_CALLBACKS, "compile", "reset_state"}
         default = TrainerConfig()
         unused |= {name for name in (_PER_EPOCH, "eval_iters") if getattr(config, name) == getattr(default, name)}
     return unused

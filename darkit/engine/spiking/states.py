@@ -69,15 +69,27 @@ class NeuronStates:
         """Return what happens to the state, in a sentence; empty if there is none."""
         if not self._parts:
             return ""
+        if self.resets:
+            return f"{self._name()} is reset before every batch, with their own functions; reset_state=false keeps it."
+        return (
+            f"{self._name()} is kept from batch to batch, without its gradient, and saved; evaluations begin with a "
+            "reset one."
+        )
+
+    def describe_untouched(self) -> str:
+        """Return what it means that darkit leaves the state to the model, in a sentence; empty if there is none."""
+        if not self._parts:
+            return ""
+        return (
+            f"{self._name()} is left to the LightningModule: unless its own code resets it, it goes from batch to "
+            "batch, and from a validation to the training; checkpoints do not have it."
+        )
+
+    def _name(self) -> str:
         libraries = listing(sorted({library for _, library in self._parts.values()}))
         names = list(self._parts)
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        what = f"The hidden state of {libraries}'s parts {', '.join(names[:_MOST_NAMES])}{more}"
-        if self.resets:
-            return f"{what} is reset before every batch, with their own functions; reset_state=false keeps it."
-        return (
-            f"{what} is kept from batch to batch, without its gradient, and saved; evaluations begin with a reset one."
-        )
+        return f"The hidden state of {libraries}'s parts {', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def _library(part: nn.Module) -> str:

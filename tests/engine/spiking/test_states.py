@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import lightning
 import pytest
 import snntorch
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
 import darkit
@@ -136,3 +139,46 @@ def test_a_state_at_an_error_is_that_of_the_last_step() -> None:
 def test_what_has_no_state_is_not_spoken_of() -> None:
     assert not NeuronStates(nn.Linear(2, 2))
     assert NeuronStates(nn.Linear(2, 2)).describe() == ""
+
+
+class Lit(lightning.LightningModule):
+    """A module whose neurons are reset by nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Hidden()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.model(batch[0]), batch[1])
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        self.model.net[1].mem.detach_()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1e-2)
+
+
+def test_a_lightning_module_decides_itself_and_its_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    module = Lit()
+    other = Hidden()
+    other.load_state_dict(module.model.state_dict())
+    run = darkit.fit(module, loader(), max_step=6, device="cpu", tensorboard=False)
+    assert run.log()["train_loss"].to_list() == pytest.approx(by_hand(other, True, 6), rel=1e-6)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("snntorch's parts model.net.1 is left to the LightningModule") == 1
+    assert "reset_state" not in json.loads((run.path / "trainer_config.json").read_text())
+    with pytest.raises(ConfigError, match=r"reset_state is not for a LightningModule.*leave it out"):
+        darkit.fit(Lit(), loader(), max_step=6, device="cpu", reset_state=False)
+
+
+def test_a_plain_model_under_lightnings_loop_is_reset_and_never_keeps(capsys: pytest.CaptureFixture[str]) -> None:
+    model = Hidden()
+    other = Hidden()
+    other.load_state_dict(model.state_dict())
+    beside = {**SETTINGS, "callbacks": [EarlyStopping("val_loss", patience=100)]}
+    run = darkit.fit(model, loader(), loader(), max_step=6, **beside)
+    assert run.log()["train_loss"].to_list() == pytest.approx(by_hand(other, False, 6), rel=1e-6)
+    assert " ".join(capsys.readouterr().err.split()).count("net.1 is reset before every batch") == 1
+    assert not model.net[1].mem.any()
+    with pytest.raises(ConfigError, match="reset_state is not possible beside the callback EarlyStopping"):
+        darkit.fit(Hidden(), loader(), loader(), max_step=6, **{**beside, "reset_state": False})
