@@ -117,9 +117,6 @@ class _Dynamics(nn.Module):
     v_reset. Before that, the current I += dt / tau_syn (w_in input - I).
     """
 
-    spike_time_axis = None
-    """A call is one time step, for whatever measures spikes."""
-
     def __init__(self, node: Any, dt: float) -> None:
         super().__init__()
         tau = getattr(node, "tau_mem", getattr(node, "tau", None))
@@ -153,6 +150,13 @@ class _Dynamics(nn.Module):
         return spikes, (potential * (1 - fired) + here.reset * fired, current)
 
 
+class _Firing(_Dynamics):
+    """Such a node with a threshold; the others return their potential."""
+
+    spike_time_axis = None
+    """A call is one time step, for whatever measures spikes."""
+
+
 def make_node(name: str, node: Any, dt: float) -> nn.Module:
     """Return a node of a graph as a module of an input and a state. Raises `ValueError` for an unknown one."""
     kind = type(node).__name__
@@ -173,7 +177,9 @@ def make_node(name: str, node: Any, dt: float) -> nn.Module:
         return _Plain(lambda x: x.flatten(first + 1 if first >= 0 else first, last + 1 if last >= 0 else last))
     if kind == "Scale":
         return _Plain(lambda x, scale: x * scale, node.scale)
-    if kind in ("LIF", "CubaLIF", "LI", "CubaLI", "IF"):
+    if kind in ("LIF", "CubaLIF", "IF"):
+        return _Firing(node, dt)
+    if kind in ("LI", "CubaLI"):
         return _Dynamics(node, dt)
     raise ValueError(f"The node {name!r} of the graph is a {kind}, which is not supported.")
 

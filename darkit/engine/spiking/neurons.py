@@ -16,6 +16,11 @@ _OWN = "spike_time_axis"
 _SNNTORCH = ("SpikingNeuron", "LeakyParallel", "LeakyKernel")  # bases of its neurons
 _NORSE = {"SNNCell": None, "SNNRecurrentCell": None, "SNN": 0, "SNNRecurrent": 0}  # its bases, and their axis of time
 
+_NORSE_ALONE = {  # without such a base
+    ("norse.torch.module.coba_lif", "CobaLIFCell"),
+    ("norse.torch.module.lif_correlation", "LIFCorrelation"),
+}
+
 
 @dataclass(frozen=True)
 class Neurons:
@@ -72,14 +77,19 @@ def _kind(part: nn.Module) -> tuple[str, int | None] | None:
     """Return the library and the axis of time of a layer of spiking neurons; None for any other module."""
     if hasattr(type(part), _OWN):
         return "", getattr(type(part), _OWN)
+    names = {cls.__name__ for cls in type(part).__mro__}
     origins = [(cls.__module__, cls.__name__) for cls in type(part).__mro__]
     if any(where.startswith("snntorch._neurons") and name in _SNNTORCH for where, name in origins):
+        if ("StateLeaky" in names and not part.output) or getattr(part, "use_q_projection", False):
+            return None  # a call returns potentials or other real numbers
         return "snntorch", None if hasattr(part, "reset_mem") else 0
     if any(where.startswith("spikingjelly.activation_based.neuron") for where, _ in origins):
-        if any("NonSpiking" in name for _, name in origins):
+        if any("NonSpiking" in name for name in names):
             return None
         return "spikingjelly", 0 if getattr(part, "step_mode", "m") == "m" else None
     for where, name in origins:
+        if (where, name) in _NORSE_ALONE:
+            return "norse", None
         if where == "norse.torch.module.snn" and name in _NORSE:
             # leaky integrators have the same bases and no spikes
             return None if "leaky_integrator" in type(part).__module__ else ("norse", _NORSE[name])

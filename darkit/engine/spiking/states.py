@@ -72,8 +72,8 @@ class NeuronStates:
         if self.resets:
             return f"{self._name()} is reset before every batch, with their own functions; reset_state=false keeps it."
         return (
-            f"{self._name()} is kept from batch to batch, without its gradient, and saved; evaluations begin with a "
-            "reset one."
+            f"{self._name()} is kept from batch to batch, without its gradient, and saved; every batch of an "
+            "evaluation begins with a reset one."
         )
 
     def describe_untouched(self) -> str:

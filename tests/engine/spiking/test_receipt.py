@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import subprocess
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import nir
+import numpy
 import pytest
 import snntorch
 import torch
+from snntorch._neurons.associative import AssociativeLeaky
 from torch import Tensor, nn
 
 from darkit.engine.spiking.neurons import find_neurons
 from darkit.engine.spiking.receipt import EnergyCosts, measure
 from darkit.errors import ConfigError
+from darkit.models.nirgraph import NIRGraph, NIRGraphConfig
 from tests.engine.spiking import tutorials
 
 
@@ -56,6 +62,55 @@ def test_neurons_of_spikingjelly_and_norse_are_found() -> None:
     assert found == [(f"conv_fc.{place}", "spikingjelly", 0) for place in (2, 5, 8)]
     assert kinds(tutorials.lif_of_spikingjelly()) == [("layer.2", "spikingjelly", None)]
     assert kinds(tutorials.lif_of_norse()) == [("lif", "norse", None)], "a leaky integrator has no spikes"
+
+
+def test_what_returns_no_spikes_is_not_counted() -> None:
+    returns_potentials = [
+        snntorch.StateLeaky(beta=0.9, channels=3, output=False),
+        snntorch.LinearLeaky(beta=0.9, in_features=3, out_features=3, output=False),
+        AssociativeLeaky.from_num_spiking_neurons(3, 4),
+    ]
+    assert [kinds(layer) for layer in returns_potentials] == [[], [], []]
+    fires = [
+        snntorch.StateLeaky(beta=0.9, channels=3),
+        snntorch.LinearLeaky(beta=0.9, in_features=3, out_features=3),
+        AssociativeLeaky.from_num_spiking_neurons(3, 4, use_q_projection=False),
+    ]
+    for layer in fires:
+        _, receipt = measure(layer, lambda layer=layer: layer(torch.rand(5, 2, 3)))  # type: ignore[misc]
+        assert receipt is not None
+        assert (receipt.layers[0]["time steps"], receipt.samples) == (5, 2)
+
+
+def test_a_leaky_integrator_of_a_graph_is_not_counted(tmp_path: Path) -> None:
+    ones = numpy.ones(4)
+    nodes = {
+        "input": nir.Input({"input": numpy.array([4])}),
+        "weights": nir.Linear(numpy.eye(4)),
+        "lif": nir.LIF(tau=ones, r=ones, v_leak=0 * ones, v_threshold=0.1 * ones),
+        "li": nir.LI(tau=ones, r=ones, v_leak=0 * ones),
+        "output": nir.Output({"output": numpy.array([4])}),
+    }
+    nir.write(tmp_path / "graph.nir", nir.NIRGraph(nodes, list(pairwise(nodes))))
+    model = NIRGraph(NIRGraphConfig(path=str(tmp_path / "graph.nir"), time_steps=6, dt=0.5))
+    assert [found.name for found in find_neurons(model)] == ["nodes.node_lif"]
+    with torch.no_grad():
+        _, receipt = measure(model, lambda: model(torch.ones(2, 4)))
+        fired = model.run(torch.ones(6, 2, 4), only="lif").mean()
+    assert receipt is not None
+    assert receipt.values(EnergyCosts())["firing_rate"] == pytest.approx(float(fired))
+
+
+def test_neurons_of_norse_without_its_base_are_counted() -> None:
+    from norse.torch.module.coba_lif import CobaLIFCell
+    from norse.torch.module.lif_correlation import LIFCorrelation
+
+    assert kinds(LIFCorrelation(3, 4)) == [("LIFCorrelation", "norse", None)]
+    layer = CobaLIFCell(3, 4)
+    _, receipt = measure(layer, lambda: layer(torch.ones(2, 3)))
+    assert receipt is not None
+    assert (receipt.layers[0]["neurons"], receipt.samples) == (4, 2)
+    assert receipt.layers[0]["membrane mean"] is not None
 
 
 class Scripted(nn.Module):

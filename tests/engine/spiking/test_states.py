@@ -84,6 +84,23 @@ def test_training_is_that_of_a_loop_that_resets_or_keeps_the_state_by_hand(keeps
     assert by_hand(Hidden(), False, 6) != by_hand(Hidden(), True, 6)
 
 
+def test_every_batch_of_an_evaluation_begins_reset_whatever_the_training_keeps(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = Hidden()
+    settings = {**SETTINGS, "eval_step_interval": 4, "reset_state": False}
+    run = darkit.fit(model, loader(), torch.utils.data.DataLoader(in_order(20), batch_size=8), max_step=4, **settings)
+    kept = model.net[1].mem.clone()
+    assert kept.any()
+    total = 0.0
+    with torch.no_grad():
+        for x, y in torch.utils.data.DataLoader(in_order(20), batch_size=8):
+            model.net[1].reset_mem()
+            total += F.cross_entropy(model(x), y, reduction="sum").item()
+    assert run.log()["val_loss"].drop_nulls().to_list() == pytest.approx([total / 20], rel=1e-6)
+    assert "every batch of an evaluation begins with a reset one" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_state_that_is_kept_is_said_saved_and_restored(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     initial = Hidden().state_dict()
