@@ -19,7 +19,7 @@ from darkit.runs.home import expanded
 from darkit.runs.inert import format_json, inert
 from darkit.runs.names import split_reference
 from darkit.runs.notes import OWN_DATA, Evaluation, add_evaluation
-from darkit.runs.safe import is_strange
+from darkit.runs.safe import as_dict, is_strange
 
 if TYPE_CHECKING:
     from darkit.data.sources.choice import DataChoice
@@ -114,6 +114,7 @@ def _watch(found: Run, arguments: argparse.Namespace, settings: Any, described: 
     seed = found.trainer_config.get("seed")
     seed_generators(seed if isinstance(seed, int) and 0 <= seed < 2**63 else 0)  # data may draw, as in the training
     choice = _choice(found, (arguments.data or [None])[0], settings)
+    _refuse_other_evaluation(found, choice)
     recorded = believed_loss(found)
     loss = make_loss(OmegaConf.create(recorded) if isinstance(recorded, dict) else recorded)
     evaluator = CheckpointEvaluator(found, choice, loss=loss, device=arguments.device, batch_size=arguments.batch_size)
@@ -136,6 +137,31 @@ def _watch(found: Run, arguments: argparse.Namespace, settings: Any, described: 
     finally:
         evaluator.close()
     return 0
+
+
+def _refuse_other_evaluation(found: Run, choice: DataChoice) -> None:
+    """Refuse a run whose evaluations cannot be repeated from what it recorded. Raises `ConfigError`."""
+    from darkit.engine.steps.objective import callable_path
+
+    instead = f"darkit eval {found.name}:CHECKPOINT evaluates one checkpoint with the loss of the data or the model."
+    if "lightning" in found.trainer_config:
+        raise ConfigError(
+            f"The run {found.name!r} was trained by Lightning's own loop, which averages an evaluation in its own way, "
+            f"so --watch would give other values than the training. {instead}"
+        )
+    given = as_dict(found.info.get("objective"))
+    loss, metrics = given.get("loss"), as_dict(given.get("metrics"))
+    is_known = hasattr(choice.loss, "__qualname__") and loss == callable_path(choice.loss) and "<" not in str(loss)
+    parts = [
+        *([f"loss={inert(loss)}"] if loss is not None and not is_known else []),
+        *([f"metrics= ({inert(', '.join(metrics))})"] if metrics else []),
+        *(["a validate() of its trainer"] if given.get("validate") else []),
+    ]
+    if parts:
+        raise ConfigError(
+            f"The run {found.name!r} was trained with {' and '.join(parts)}, which only its script has, so --watch "
+            f"would give other values than the training. {instead}"
+        )
 
 
 def _choice(found: Run, wanted: str | None, settings: Any) -> DataChoice:

@@ -31,11 +31,11 @@ from darkit.engine.checkpoints.weights import bare, class_path
 from darkit.engine.config import TrainerConfig
 from darkit.engine.device import generator_states, move_to_device, resolve_device, seed_generators
 from darkit.engine.processes import own_rank
-from darkit.engine.series import check_series
+from darkit.engine.series import check_series, column_names
 from darkit.engine.session import DEFAULT_SERIES
 from darkit.engine.steps.loss import make_step
 from darkit.engine.steps.optim import make_optimizer
-from darkit.engine.training import column_names, train_run
+from darkit.engine.training import train_run
 from darkit.errors import ConfigError, ModelError
 from darkit.runs import Run
 from darkit.runs.log import DEFAULT_COLUMNS

@@ -189,11 +189,13 @@ class Session:
         composed: str = "",
         changes: Changes | None = None,
         lineage: Mapping[str, Any] | None = None,
+        objective: Mapping[str, Any] | None = None,
     ) -> None:
         """Write ``run.json``, and ``config.yaml`` of a composed config, for a new run; add an entry for a resumed one.
 
         ``data`` has facts about the training data, ``composed`` is the composed config as YAML, or empty, and
-        ``changes`` are the settings of a resumed run that differ from before. ``lineage`` says what a fork began from.
+        ``changes`` are the settings of a resumed run that differ from before. ``lineage`` says what a fork began from,
+        and ``objective`` which loss and metrics only the code of its script has.
         ``model`` is None if it is not known, or not known anew; ``config`` is None for a loop that seeds its generators
         itself.
         """
@@ -218,6 +220,7 @@ class Session:
             "initial_seed": process_seed(),
             "training": {"number": self.number, "name": self.given_name},
             **({"fork": dict(lineage)} if lineage else {}),
+            **({"objective": dict(objective)} if objective else {}),
             **described,
         }
         facts[CODE_SEAL] = seal_code(facts, environment)

@@ -6,7 +6,7 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,14 @@ from darkit.engine.own_settings import own_settings
 from darkit.engine.processes import find_place
 from darkit.engine.resume import Resume, check_settings, warn_of_other_data
 from darkit.engine.same_data import agree_on_data, prepare_once
+from darkit.engine.series import column_names
 from darkit.engine.session import DEFAULT_SERIES, Session
 from darkit.engine.spikes import refuse_spike_policy, rewinding, spike_guard
 from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.averages import averages_of, raw_weights
 from darkit.engine.steps.counting import record_step
 from darkit.engine.steps.loss import finds_own_loss, make_step
+from darkit.engine.steps.objective import describe_objective
 from darkit.engine.steps.sharding import SHARDED, ShardedAdapter, refuse_strategy
 from darkit.engine.together import all_went_well, joined
 from darkit.errors import ConfigError, ModelError
@@ -314,7 +316,8 @@ def train_run(
             if compute.states is not None:
                 announce(compute.states.describe())
         lineage = lineage_of(found, changes) if session.writes else {}
-        session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes, lineage)
+        given = {} if composed else describe_objective(loss, metrics, own_validation=evaluate is not StepEvaluate)
+        session.describe(described, config, series or DEFAULT_SERIES, facts, composed, changes, lineage, given)
         if session.writes:
             adopt_checkpoints(found, session.folder, session.run_id, config)
         sinks = [LoggerSink(logger) for logger in loggers] if session.writes else []
@@ -388,12 +391,3 @@ def _why_complete(same: Resume, config: TrainerConfig) -> str:
             f"Run {same.run.name!r} has ended. {early} To resume it, give a larger early_stop_patience, or 0."
         )
     return early and f"Run {same.run.name!r} has ended. {early}"
-
-
-def column_names(log_fieldnames: Any) -> list[str] | None:
-    """Return the names of the fields of a dataclass, or None for None. Raises `ConfigError` for anything else."""
-    if log_fieldnames is None:
-        return None
-    if not is_dataclass(log_fieldnames):
-        raise ConfigError(f"log_fieldnames must be a dataclass, not {log_fieldnames!r}.")
-    return [field.name for field in fields(log_fieldnames)]

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import darkit
+import darkit.core
 from darkit.cli.main import main
+from darkit.data.digits import digits
 from darkit.runs.notes import Notes, read_notes, write_notes
 from tests.cli.parts import TEXT, done, refused
+from tests.engine.native.modules import Base, samples
 
 FILES = ("data=files", "data.path=texts", *(word for word in TEXT[1:] if not word.startswith("data.vocab")))
 
@@ -179,3 +184,49 @@ def test_watching_gives_a_run_with_the_losses_that_the_training_logged(
     )
     assert refused(capsys, "eval", "text:iter-2", "--watch").endswith("write text without :iter-2.")
     assert refused(capsys, "eval", "text", "--into", "other").startswith("--into is the run of --watch.")
+
+
+class Digits(torch.nn.Linear):
+    """Scores of the ten digits."""
+
+    def __init__(self) -> None:
+        super().__init__(64, 10)
+
+
+class Validates(darkit.core.Trainer):
+    """Evaluates in its own way."""
+
+    def validate(self, val_dataloader: Any) -> Any:
+        return {"val_loss": 1.0}
+
+
+def smoothed(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(outputs, target, label_smoothing=0.1)
+
+
+def test_watching_refuses_what_only_the_script_of_the_training_has(capsys: pytest.CaptureFixture[str]) -> None:
+    data = digits()
+    usual: dict[str, Any] = {"device": "cpu", "tensorboard": False, "max_step": 2, "save_step_interval": 1}
+
+    def told(name: str) -> str:
+        said = refused(capsys, "eval", name, "--watch", "--data", "digits")
+        assert f"{name}-eval" not in [run.name for run in darkit.runs()]
+        return said
+
+    darkit.fit(Digits(), data.train, data.val, loss=smoothed, name="loss", **usual)
+    assert darkit.load("loss").info["objective"] == {"loss": f"{__name__}.smoothed"}
+    assert f"was trained with loss={__name__}.smoothed, which only its script has, so --watch" in told("loss")
+    darkit.fit(Digits(), data.train, data.val, loss=data.loss, metrics={"one": smoothed}, name="metrics", **usual)
+    assert "was trained with metrics= (one), which only its script has" in told("metrics")
+    Validates(Digits(), darkit.TrainerConfig(name="validate", **usual), loss=data.loss).train(data.train, data.val)
+    assert "was trained with a validate() of its trainer, which only its script has" in told("validate")
+    darkit.fit(Digits(), data.train, data.val, loss=data.loss, name="known", **usual)
+    assert done(capsys, "eval", "known", "--watch", "--data", "digits").startswith("iter-1-ckpt  val_loss ")
+    logged = darkit.load("known").log().select("step", "val_loss").drop_nulls().rows()
+    assert set(logged) <= set(darkit.load("known-eval").log().select("step", "val_loss").rows())
+
+
+def test_watching_refuses_a_run_of_lightnings_own_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    darkit.fit(Base(), samples(), samples(), name="native", max_step=2, device="cpu", tensorboard=False)
+    said = refused(capsys, "eval", "native", "--watch", "--data", "digits")
+    assert said.startswith("The run 'native' was trained by Lightning's own loop, which averages an evaluation in its")
