@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -125,7 +126,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda asked: _check_request(asked.url, address, wrong))
 
-    def open_one(address: str, *, wide: bool = True, dark: bool = False, downloads: bool = False, **more: str) -> Page:
+    def open_one(address: str, *, wide: bool = True, dark: bool = False, downloads: bool = False, **more: Any) -> Page:
         size = {"width": 1400, "height": 900} if wide else {"width": 390, "height": 844}
         scheme = "dark" if dark else "light"
         options = {"locale": "en-US", **more}

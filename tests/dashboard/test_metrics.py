@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import re
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from darkit.dashboard.charts.charts import Charts
 from darkit.dashboard.charts.compare import told_value
@@ -18,7 +20,7 @@ from darkit.dashboard.reading.library import Library
 from darkit.runs import files
 from darkit.runs.numbers import number_text
 from tests.dashboard.conftest import Served, served
-from tests.dashboard.parts import add_columns, make_run
+from tests.dashboard.parts import add_columns, loss_at, make_run
 from tests.dashboard.screen import drawn, point_at, trace
 
 Open = Callable[..., Page]
@@ -179,6 +181,67 @@ def test_the_best_value_of_a_run_that_diverged_is_marked_and_last_wherever_runs_
     expect(page.locator("#strip-values .tile-more", has_text="best").first).to_contain_text("⚠")
     page.goto(home_of_metrics.address + "/run/good")
     expect(page.locator("#strip-values .tile-more", has_text="best").first).not_to_contain_text("⚠")
+
+
+def copied(page: Page, button: Locator) -> str:
+    """Return what a button copies."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate("navigator.clipboard.writeText('')")
+    button.click()
+    page.wait_for_function("() => navigator.clipboard.readText().then((text) => text !== '')")
+    return str(page.evaluate("navigator.clipboard.readText()")).replace("\r\n", "\n")
+
+
+def test_a_copied_table_has_durations_and_rates_as_the_page_and_plain_numbers_for_programs(
+    home_of_metrics: Served, open_page: Open
+) -> None:
+    shown = ("name", "state", "duration", "rate", "best:train_loss")
+    page = open_page(home_of_metrics.address + "/?sort=name.asc&" + "&".join(f"col={name}" for name in shown))
+    expect(page.locator('.ag-row[row-id="lost"]').first).to_be_visible()
+    texts = {}
+    for kind in ("Markdown", "CSV"):
+        page.locator("#copy-table summary").click()
+        texts[kind] = copied(page, page.get_by_role("button", name=f"Table as {kind}"))
+    lines = {line.split(" | ")[0].strip("| "): line for line in texts["Markdown"].splitlines()}
+    assert " | 4 min 59 s | 100 |" in lines["good"]
+    assert "(diverged)" not in lines["good"]
+    assert " (diverged) |" in lines["lost"].removesuffix("\n")
+    rows = {row["Name"]: row for row in csv.DictReader(io.StringIO(texts["CSV"]))}
+    best = number_text(min(loss_at(step, 300, 1) for step in range(1, 301)))
+    assert list(rows["good"].values()) == ["good", "finished", "299", "100", best]
+    assert rows["lost"]["train_loss · best"] == ""
+    assert "finished (diverged)" in rows["lost"].values()
+
+
+def test_the_values_of_a_comparison_are_copied_as_they_are_sorted(home_of_metrics: Served, open_page: Open) -> None:
+    page = open_page(home_of_metrics.address + "/compare?run=lost&run=good&run=snn")
+    page.locator("#values-box").get_by_role("button", name="best @step").nth(1).click()
+    expect(page.get_by_text("more keys below")).to_have_count(0)
+    card = page.locator(".card", has=page.locator("#values-box"))
+    losses = {place: min((loss_at(step, 300, place), step) for step in range(1, 301)) for place in (1, 2)}
+    first = min(losses, key=lambda place: losses[place])
+    loss, step = losses[first]
+    names = {1: "good", 2: "snn"}
+    markdown = copied(page, card.get_by_role("button", name="Table as Markdown")).splitlines()
+    assert "train\\_loss" not in markdown[0]
+    assert "| train_loss · last | train_loss · best @step |" in markdown[0]
+    assert markdown[2].startswith(f"| {names[first]} | ")
+    assert f"{number_text(loss)} @{step} |" in markdown[2]
+    assert markdown[-1].startswith("| lost (diverged at step 200) | ")
+    assert "(diverged) |" in markdown[-1]
+    latex = copied(page, card.get_by_role("button", name="Table as LaTeX"))
+    assert "train\\_loss · best @step" in latex
+    rows = list(csv.DictReader(io.StringIO(copied(page, card.get_by_role("button", name="Table as CSV")))))
+    assert (rows[0]["train_loss · best"], rows[0]["train_loss · Step"]) == (number_text(loss), str(step))
+    assert (rows[-1]["train_loss · best"], rows[-1]["train_loss · Step"]) == ("", "")
+    assert rows[0]["trainer.seed"] == str(first)
+
+
+def test_keys_that_have_no_place_beside_the_values_are_counted(dashboard: Served, open_page: Open) -> None:
+    for seed in range(2):
+        make_run(dashboard.root, f"run-{seed}", 20, seed=seed, config={f"key{place}": seed for place in range(6)})
+    page = open_page(dashboard.address + "/compare?run=run-0&run=run-1")
+    expect(page.get_by_text("And 3 more keys below, in which the runs differ.")).to_be_visible()
 
 
 def test_the_best_value_of_a_run_that_diverged_is_no_point_of_a_chart(home_of_metrics: Served) -> None:

@@ -14,21 +14,25 @@
     return made;
   }
 
-  /* Names the curves of a chart of several series, as long as they are few. */
-  const MOST_NAMED = 12;
+  /* Names the curves of a chart of several series, in a list that scrolls where they are many. */
+  const [FEW, MOST_NAMED] = [6, 64];
   function showLegend(card) {
     const named = new Map();
     for (const trace of card.members.length > 1 ? card.plot.data : []) {
       if (["raw", "smooth", "mean"].includes(trace.meta.kind)) named.set(trace.name, trace.line);
     }
-    const items = [...named].slice(0, named.size > MOST_NAMED ? 0 : MOST_NAMED).map(([name, line]) => {
+    const items = [...named].slice(0, MOST_NAMED).map(([name, line]) => {
       const item = element("span", "legend-item");
       const dot = element("span", `run-dot dash-${line.dash || "solid"}`);
       dot.style.setProperty("--curve", line.color);
       item.append(dot, darkit.plain(name));
       return item;
     });
+    const left = named.size - items.length;
+    if (left > 0) items.push(element("span", "legend-more", say("curves_more", {count: left})));
     card.legend.replaceChildren(...items);
+    if (items.length > FEW) card.legend.tabIndex = 0; // to be scrolled by keys
+    else card.legend.removeAttribute("tabindex");
   }
 
   /* Opens the colours among which a run's one is chosen; what is chosen is kept with the run, for every reader. */

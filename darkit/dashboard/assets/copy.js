@@ -1,10 +1,14 @@
 "use strict";
-/* The table of runs as text: Markdown, LaTeX or CSV, with the rows and columns that are shown; of ticked runs these alone. */
+/* The table of runs, and that of a comparison's values, as text: Markdown, LaTeX or CSV, with the rows and columns that
+   are shown; of ticked runs these alone. */
 (() => {
   const {say} = darkit;
   const FORMULA = /^[=+\-@\t\r]/; // what a spreadsheet would take for a formula
 
-  function text(column, rowNode) {
+  const written = {duration: darkit.duration, eta: darkit.duration, rate: (value) => (value ? darkit.rate(value) : ""), started: darkit.moment};
+
+  /* Returns what a cell says; `plain` is for programs, with numbers that they read. */
+  function text(column, rowNode, plain) {
     const {data} = rowNode;
     const id = column.getColId();
     if (data.stats?.[id]) {
@@ -13,13 +17,16 @@
     }
     if (id === "name") return data.label ?? data.name;
     const value = darkit.table.grid.getCellValue({rowNode, colKey: column});
+    const lost = darkit.isLost(data) && (id === "state" || (/^(best|step):/.test(id) && value !== null));
+    if (lost && plain && id !== "state") return ""; // of a run that diverged no value is the best
+    const mark = lost ? ` (${say("diverged_short")})` : "";
     const at = id.startsWith("step:") ? darkit.table.columns.bestAt(id, data) : null;
-    if (at !== null) return `${darkit.number(value)} @${at}`;
-    if (id === "started") return darkit.moment(value);
-    return id.includes(":") ? String(darkit.number(value ?? "", id.startsWith("config:") ? 10 : 5)) : String(value ?? "");
+    if (at !== null) return `${darkit.number(value)} @${at}${mark}`;
+    if (id in written && !(plain && typeof value === "number" && id !== "started")) return written[id](value);
+    return String(darkit.number(value ?? "", id.startsWith("config:") ? 10 : 5)) + mark;
   }
 
-  function shownTable() {
+  function shownTable(plain) {
     const {grid, selection, columns} = darkit.table;
     const shown = grid.getAllDisplayedColumns().filter((column) => columns.all.includes(column.getColId()));
     const ticked = new Set(selection.names);
@@ -28,7 +35,22 @@
       if (!ticked.size || (node.data.members ?? [node.data.name]).some((name) => ticked.has(name))) rows.push(node);
     });
     const head = shown.map((column) => columns.heading(column.getColId()));
-    return [head, ...rows.map((node) => shown.map((column) => text(column, node)))];
+    return [head, ...rows.map((node) => shown.map((column) => text(column, node, plain)))];
+  }
+
+  /* The table of a comparison's values with one row of headings; for programs a best value and its step are two cells. */
+  function valuesTable(plain) {
+    const table = document.querySelector("#values-box table");
+    const heads = [...table.querySelectorAll("button.sort")].sort((one, other) => one.dataset.column - other.dataset.column);
+    const split = (button) => plain && button.dataset.step !== undefined;
+    const cells = (cell, place) => {
+      const said = cell.querySelector(".run-name")?.textContent ?? cell.textContent;
+      if (split(heads[place])) return cell.dataset.value ? [cell.firstChild.textContent, cell.querySelector(".at-step")?.textContent.replace(/[ @,]/g, "") ?? ""] : ["", ""];
+      const lost = cell.querySelector(".lost")?.textContent;
+      return [lost ? `${said} (${lost})` : said.replace("⚠", `(${say("diverged_short")})`)];
+    };
+    const head = heads.flatMap((button) => (split(button) ? [button.dataset.best, button.dataset.step] : [button.dataset.heading]));
+    return [head, ...[...table.tBodies[0].rows].map((row) => [...row.cells].flatMap(cells))];
   }
 
   const forms = {
@@ -63,11 +85,12 @@
       await darkit.copyText(ready.dataset.copyText);
       darkit.notify(say("copied"), "teal");
     });
-    const button = event.target.closest?.("[data-copy-table]");
-    if (!button || !darkit.table) return;
+    const button = event.target.closest?.("[data-copy-table], [data-copy-values]");
+    if (!button) return;
     darkit.attempt(async () => {
-      const rows = shownTable();
-      await darkit.copyText(forms[button.dataset.copyTable](rows));
+      const kind = button.dataset.copyTable ?? button.dataset.copyValues;
+      const rows = (button.dataset.copyTable ? shownTable : valuesTable)(kind === "csv");
+      await darkit.copyText(forms[kind](rows));
       darkit.notify(say("table_copied", {count: darkit.count(rows.length - 1)}), "teal");
     });
   });

@@ -157,8 +157,13 @@
     };
     card.plot.addEventListener("pointermove", look);
     card.plot.addEventListener("pointerdown", look);
-    card.plot.addEventListener("pointerleave", hide);
+    card.plot.addEventListener("pointerleave", (event) => {
+      if (event.pointerType !== "touch") hide(); // a finger leaves as soon as it is lifted: the values stay to be read
+    });
   };
+  document.addEventListener("pointerdown", ({target}) => {
+    if (shown && !shown.plot.contains(target)) hide();
+  });
   window.addEventListener("scroll", hide, {passive: true, capture: true});
   darkit.pages.push(hide);
 })();

@@ -20,7 +20,7 @@ from darkit.dashboard.pages import keys, statistics
 from darkit.dashboard.pages.controls import chart_controls, follow
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.pages.media import media_board
-from darkit.dashboard.pages.parts import card, chart_board, later, run_dot, still
+from darkit.dashboard.pages.parts import COPIES, card, chart_board, later, run_dot, still
 from darkit.dashboard.reading.media import has_media
 from darkit.dashboard.reading.series import Value
 from darkit.dashboard.texts import text
@@ -38,6 +38,7 @@ def compare_page(
     found = {run.facts.name for run in shown}
     gone = [name for name in names if name not in found]
     differing = differing_keys(shown)
+    more = len(differing) - _SHOWN_KEYS
     return [
         html.Div(
             [
@@ -62,10 +63,20 @@ def compare_page(
             "below",
             card(
                 text(language, "values"),
-                dmc.Switch(
-                    id="best-first", label=text(language, "best_first"), checked=state["top"], size="xs", mb="xs"
+                html.Div(
+                    [
+                        dmc.Switch(
+                            id="best-first", label=text(language, "best_first"), checked=state["top"], size="xs"
+                        ),
+                        *(
+                            html.Button(text(language, word), className="small-button", **{"data-copy-values": kind})
+                            for kind, word in COPIES
+                        ),
+                    ],
+                    className="controls",
                 ),
                 html.Div(values_table(shown, language), id="values-box"),
+                html.P(text(language, "keys_more", count=more), className="muted") if more > 0 else None,
             ),
             *statistics.statistics_card(shown, filled_titles(shown), language, state),
             card(text(language, "configs"), *_configs(shown, language, state["all"])),
@@ -119,9 +130,16 @@ def values_table(shown: Sequence[Shown], language: str) -> Component:
     head = html.Thead(
         [
             html.Tr(
-                [_sorted_by(text(language, "run"), next(columns), rowSpan=2)]
+                [_sorted_by(text(language, "run"), next(columns), {}, rowSpan=2)]
                 + [
-                    _sorted_by(key.rpartition(".")[2], next(columns), rowSpan=2, className="number", title=key)
+                    _sorted_by(
+                        key.rpartition(".")[2],
+                        next(columns),
+                        {"data-heading": key},
+                        rowSpan=2,
+                        className="number",
+                        title=key,
+                    )
                     for key in keys
                 ]
                 + [
@@ -130,7 +148,11 @@ def values_table(shown: Sequence[Shown], language: str) -> Component:
                 ]
             ),
             html.Tr(
-                [_sorted_by(text(language, word), next(columns), className="number") for some in words for word in some]
+                [
+                    _sorted_by(text(language, word), next(columns), _headings(name, word, language), className="number")
+                    for name, some in zip(names, words, strict=True)
+                    for word in some
+                ]
             ),
         ]
     )
@@ -174,9 +196,17 @@ def _run_button(row: ValueRow, language: str) -> Component:
     return html.Button([run_dot(row.shown.index), name], className="run-name", title=hint, **{"data-run": name})
 
 
-def _sorted_by(word: str, column: int, **attributes: Any) -> Component:
-    """Return the heading of a column, by a click on which the page's script sorts the rows."""
-    return html.Th(html.Button(word, className="sort", **{"data-column": str(column)}), **attributes)
+def _sorted_by(word: str, column: int, headings: Mapping[str, str], **attributes: Any) -> Component:
+    """Return the heading of a column, by a click on which the rows are sorted, and what a copy calls it."""
+    data = {"data-column": str(column), "data-heading": word, **headings}
+    return html.Th(html.Button(word, className="sort", **data), **attributes)
+
+
+def _headings(name: str, word: str, language: str) -> dict[str, str]:
+    """Return what a copy calls a column of a metric; one of best values and their steps is two for programs."""
+    whole = {"data-heading": f"{name} · {text(language, word)}"}
+    parts = {f"data-{part}": f"{name} · {text(language, part)}" for part in ("best", "step")}
+    return whole | parts if word == "best_at_step" else whole
 
 
 def _sort_value(value: float | None) -> dict[str, str]:

@@ -15,6 +15,7 @@ from darkit.dashboard.texts import text
 from darkit.runs.numbers import number_text
 
 LATER = ("controls", "below")  # the charts' controls, and the cards below the charts of a comparison
+COPIES = (("markdown", "copy_markdown"), ("latex", "copy_latex"), ("csv", "copy_csv"))  # of a table, with their words
 _YEAR_3000 = 32_503_680_000.0  # seconds since 1970
 
 

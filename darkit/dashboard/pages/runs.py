@@ -14,7 +14,7 @@ from darkit.dashboard.pages.bulk import move_dialog, rename_dialog, trash_dialog
 from darkit.dashboard.pages.controls import chart_controls, follow, spread_choice
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.pages.notes import notes_dialog
-from darkit.dashboard.pages.parts import code_block, menu
+from darkit.dashboard.pages.parts import COPIES, code_block, menu
 from darkit.dashboard.texts import text
 
 _PYTHON = "import darkit\nrun = darkit.fit(model, data)"
@@ -139,10 +139,7 @@ def _toolbar(language: str, state: Mapping[str, Any]) -> Component:
             menu(
                 say("copy_table"),
                 "copy-table",
-                [
-                    html.Button(say(word), className="menu-item", **{"data-copy-table": kind})
-                    for kind, word in (("markdown", "copy_markdown"), ("latex", "copy_latex"), ("csv", "copy_csv"))
-                ],
+                [html.Button(say(word), className="menu-item", **{"data-copy-table": kind}) for kind, word in COPIES],
             ),
             html.Button(say("trash"), id="open-trash", className="small-button"),
             html.Button(say("charts"), id="show-charts", className="small-button", **{"aria-pressed": "true"}),

@@ -17,6 +17,7 @@ Numbers = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 CHUNK = 2**15  # rows
+_LAST_ROWS = 5_000  # in which most columns have a value
 _SELDOM = 4  # a column is mostly empty if at most one in so many rows has a number
 
 
@@ -120,6 +121,20 @@ class Rows:
         out[(len(self.sealed) - start) * CHUNK :] = self.odd[index]
         return out[first - start * CHUNK :]
 
+    def ends_odd(self, index: int) -> bool:
+        """Return whether the last value of a column is NaN or infinite."""
+        for first in (max(0, self.values.shape[1] - _LAST_ROWS), 0):
+            last = _last_value(self.values[index, first:], self.odd[index, first:])
+            if last is not None:
+                return last
+        values: Numbers = np.empty(CHUNK)
+        for parts in reversed(self.sealed):
+            parts[index].write(values)
+            last = _last_value(values, parts[index].odd)
+            if last is not None:
+                return last
+        return False
+
 
 class Columns:
     """Rows that grow at the end."""
@@ -180,6 +195,12 @@ class Columns:
         parts = tuple(_pack(values[index], odd[index]) for index in range(len(values)))
         self._sealed.append(parts)
         self._sealed_size += sum(part.nbytes + (0 if part.odd is None else part.odd.nbytes) for part in parts)
+
+
+def _last_value(values: Numbers, odd: Flags | None) -> bool | None:
+    """Return whether the last value of some rows is NaN or infinite; None for rows without any."""
+    known = np.flatnonzero(np.isfinite(values) if odd is None else odd | np.isfinite(values))
+    return None if not len(known) else odd is not None and bool(odd[known[-1]])
 
 
 def _pack(values: Numbers, odd: Flags) -> _Part:

@@ -21,7 +21,6 @@ from darkit.runs.run import is_pair
 _POSITIONS = ("step", "epoch", "time")  # columns that say where a row is
 _DIGITS = re.compile(r"(\d+)")
 _FIRST, _LAST = ("val", "valid", "validation", "eval", "test"), ("lr", "learning_rate")
-_LAST_ROWS = 5_000  # a metric without a value in so many rows is not looked at
 _LOSS = re.compile(r"(?<![a-z])loss", re.IGNORECASE)
 
 
@@ -151,11 +150,10 @@ def divergence(facts: Facts, values: Mapping[str, Value]) -> tuple[str, float] |
 
 
 def lost_at(facts: Facts, table: Table) -> tuple[str, float] | None:
-    """Return the `divergence` of a run; it reads the last row first, as a sound run is asked for often."""
-    last = max(0, table.rows - _LAST_ROWS)
+    """Return the `divergence` of a run; it reads the last values first, as a sound run is asked for often."""
     names = usable_series(facts.series, table).items()
     if facts.status.diverged is None and not any(
-        y in table.columns and _tells(name, facts) and table.odd(y, last).any() for name, (_, y) in names
+        y in table.columns and _tells(name, facts) and table.ends_odd(y) for name, (_, y) in names
     ):
         return None
     return divergence(facts, series_values(facts, table))

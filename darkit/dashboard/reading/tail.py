@@ -72,6 +72,10 @@ class Table:
         """Whether a field of a column, from a row on, really said NaN or infinity, rather than nothing."""
         return self.content.odd_of(self.columns.index(name), first)
 
+    def ends_odd(self, name: str) -> bool:
+        """Whether the last value of a column is NaN or infinite."""
+        return self.content.ends_odd(self.columns.index(name))
+
 
 class LogTail:
     """Follow one log file.

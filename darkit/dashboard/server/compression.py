@@ -1,4 +1,8 @@
-"""Answers in fewer bytes for readers elsewhere; on one machine, bytes take no time and compressing does."""
+"""Answers in fewer bytes for readers elsewhere; on one machine, bytes take no time and compressing does.
+
+A proxy or a tunnel on this machine stands for a reader elsewhere: a request through it has a header of the proxy, or
+names another host than this one. Of a tunnel that is asked for as ``localhost`` nothing shows.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from darkit.dashboard.server.access import is_loopback
+from darkit.dashboard.server.security import host_name
 
 LEAST = 1_000  # bytes; fewer are sent as they are
 _LEVEL = 6
@@ -18,6 +23,16 @@ _STREAMED = ("/api/predict", "/api/csv", "/api/bundle")  # sent while they are m
 _SCRIPTS = ("/_dash-component-suites/", "/assets/", "/plotly-", "/scripts/")  # the same at every visit
 _KEPT = 64 * 2**20  # bytes of compressed scripts
 _KINDS = ("text/", "application/json", "application/javascript", "image/svg+xml")
+
+
+def _is_near(scope: Scope) -> bool:
+    """Return whether the reader is on this machine: it is itself the client, and asks by a name of this machine."""
+    client, headers = scope.get("client"), Headers(scope=scope)
+    if client is None:
+        return True
+    host = host_name(headers.get("host", "")) or "localhost"
+    forwarded = any(name == "forwarded" or name.startswith("x-forwarded-") for name in headers)
+    return is_loopback(client[0]) and not forwarded and (host == "localhost" or is_loopback(host))
 
 
 class Compressed:
@@ -33,13 +48,11 @@ class Compressed:
         self._size = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = scope.get("client")
         if (
             scope["type"] != "http"
-            or client is None
-            or is_loopback(client[0])
             or scope["path"] in _STREAMED
             or "gzip" not in Headers(scope=scope).get("accept-encoding", "")
+            or _is_near(scope)
         ):
             await self._app(scope, receive, send)
             return

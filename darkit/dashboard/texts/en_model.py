@@ -1,4 +1,7 @@
-"""What is said in English of a model: what a step computes, its modules, and the receipt of one that spikes."""
+"""What is said in English of a model: what a step computes, its modules, and the receipt of one that spikes.
+
+Also what a table or a chart leaves out.
+"""
 
 from __future__ import annotations
 
@@ -34,4 +37,6 @@ ENGLISH_MODEL = {
     "rates_over_time": "Firing rate over time",
     "rasters": "Spikes of single samples",
     "more_rows": "and {count} more rows",
+    "keys_more": "And {count} more keys below, in which the runs differ.",
+    "curves_more": "and {count} more, which the pointer shows",
 }

@@ -31,5 +31,7 @@ CHINESE_MODEL = {
     "energy_twin": "稠密孪生模型",
     "rates_over_time": "放电率随时间的变化",
     "rasters": "单个样本的脉冲",
+    "keys_more": "还有 {count} 个不同的键，见下方的配置。",
+    "curves_more": "还有 {count} 条，指针处可见",
     "more_rows": "还有 {count} 行",
 }

@@ -128,6 +128,42 @@ def test_the_values_under_the_pointer_are_sorted_the_nearest_stands_out_and_ever
     assert set(page.evaluate(faded)) == {""}
 
 
+def test_a_tap_shows_the_values_until_the_next_one_elsewhere(home_of_layers: Served, open_page: Open) -> None:
+    page = open_page(f"{home_of_layers.address}/run/one", wide=False, has_touch=True)
+    drawn(page, 1)
+    plot = page.locator('[data-chart="val_loss"] .nsewdrag')
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    assert box is not None
+    plot.tap(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    expect(page.locator(".hover-box .hover-row")).to_have_count(1)
+    left = "() => document.querySelector('[data-chart=val_loss] .plot').dispatchEvent(new PointerEvent('pointerleave', "
+    page.evaluate(left + "{pointerType: 'touch'}))")  # which a browser sends as soon as the finger is lifted
+    expect(page.locator(".hover-box .hover-row")).to_have_count(1)
+    page.locator("h1").first.tap()
+    expect(page.locator(".hover-box")).to_have_count(0)
+
+
+def test_a_chart_of_many_curves_names_them_in_a_list_that_scrolls(dashboard: Served, open_page: Open) -> None:
+    rates = {f"rate_{layer}": lambda step, layer=layer: (layer + 1) / step for layer in range(24)}
+    add_columns(make_run(dashboard.root, "one", 30), rates)
+    page = open_page(f"{dashboard.address}/run/one")
+    drawn(page, 1)
+    card = page.locator('[data-chart="rate_*"]')
+    card.scroll_into_view_if_needed()
+    expect(card.locator(".legend-item")).to_have_text([f"rate_{layer}" for layer in range(24)])
+    heights = card.locator(".chart-legend").evaluate("(one) => [one.clientHeight, one.scrollHeight]")
+    assert heights[0] < 70 < heights[1]
+    page.evaluate("""() => {
+        const [card] = [...darkit.logBoard().cards.values()].filter((one) => one.members.length > 1);
+        const {meta} = card.plot.data[0];
+        card.plot.data = Array.from({length: 70}, (_, place) => ({name: `${place}`, line: {color: "#000"}, meta}));
+        darkit.showLegend(card);
+    }""")
+    expect(card.locator(".legend-item")).to_have_count(64)
+    expect(card.locator(".legend-more")).to_have_text("and 6 more, which the pointer shows")
+
+
 def test_a_run_has_its_colour_on_every_page_and_another_one_is_chosen(home_of_layers: Served, open_page: Open) -> None:
     page = open_page(f"{home_of_layers.address}/compare?run=three&run=one")
     drawn(page, 2)

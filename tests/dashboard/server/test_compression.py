@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +19,11 @@ BODY = "words " * 1000
 
 
 def ask(
-    app: Any, path: str = "/", client: str = "10.0.0.7", accept: str = "gzip, br"
+    app: Any,
+    path: str = "/",
+    client: str = "10.0.0.7",
+    accept: str = "gzip, br",
+    more: Sequence[tuple[bytes, bytes]] = (),
 ) -> tuple[dict[str, str], list[bytes]]:
     """Return the headers and the pieces of an answer."""
     sent: list[Message] = []
@@ -30,7 +35,7 @@ def ask(
         await asyncio.sleep(60)  # the client stays
         return {"type": "http.disconnect"}
 
-    headers = [(b"accept-encoding", accept.encode())] if accept else []
+    headers = [*([(b"accept-encoding", accept.encode())] if accept else []), *more]
     scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "client": (client, 5)}
     finish(app(scope, receive, send))
     start, *pieces = sent
@@ -50,10 +55,21 @@ def test_an_answer_to_another_machine_is_compressed_and_the_same(answer: Respons
 
 
 @pytest.mark.parametrize(
+    "header",
+    [(b"x-forwarded-for", b"10.0.0.7"), (b"forwarded", b"for=10.0.0.7"), (b"host", b"hub.example.org:8000")],
+)
+def test_an_answer_through_a_proxy_on_this_machine_is_compressed(header: tuple[bytes, bytes]) -> None:
+    headers, _ = ask(Compressed(PlainTextResponse(BODY)), client="127.0.0.1", more=[header])
+    assert headers["content-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(
     ("answer", "options"),
     [
         (PlainTextResponse(BODY), {"client": "127.0.0.1"}),
         (PlainTextResponse(BODY), {"client": "::1"}),
+        (PlainTextResponse(BODY), {"client": "127.0.0.1", "more": [(b"host", b"localhost:8000")]}),
+        (PlainTextResponse(BODY), {"client": "::1", "more": [(b"host", b"[::1]:8000")]}),
         (PlainTextResponse(BODY), {"accept": ""}),
         (PlainTextResponse("short"), {}),
         (Response(BODY, media_type="image/png"), {}),
@@ -61,7 +77,7 @@ def test_an_answer_to_another_machine_is_compressed_and_the_same(answer: Respons
         (Response(BODY, 206, media_type="text/plain"), {}),
     ],
 )
-def test_what_needs_no_compression_is_sent_as_it_is(answer: Response, options: dict[str, str]) -> None:
+def test_what_needs_no_compression_is_sent_as_it_is(answer: Response, options: dict[str, Any]) -> None:
     headers, pieces = ask(Compressed(answer), **options)
     assert headers.get("content-encoding") != "gzip"
     assert b"".join(pieces) == bytes(answer.body)
