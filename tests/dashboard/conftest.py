@@ -20,6 +20,7 @@ from darkit.dashboard.server.app import create_app
 from darkit.dashboard.server.serve import server_of
 from darkit.remote.homes import Homes
 from darkit.runs import files, status
+from darkit.runs.media import MediaStore
 from darkit.runs.roots import Root
 from tests.dashboard.parts import make_run
 
@@ -95,6 +96,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     manifest = {"size": 2048, "sha256": "ab" * 32, "step": 200, "metrics": {"val_loss": 0.5}, "run": "1"}
     files.write_json(folder / "iter-200-ckpt.json", manifest)
     (folder / "iter-300-ckpt.pth").write_bytes(b"x")
+    MediaStore(folder).add("text", "story", 100, b"once upon a time", "txt", time=100)
     (folder / files.MODEL_SOURCE).write_text("class MLP:\n    pass\n")
     (folder / "system_log.csv").write_text("time,step,cpu,memory,disk_free\n1,1,50,20,900\n11,2,60,21,899\n")
     with served(root) as one:

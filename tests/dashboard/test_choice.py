@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 from darkit.runs.notes import read_notes
 from tests.dashboard.conftest import Served, served
 from tests.dashboard.parts import make_run
+from tests.dashboard.screen import drawn
 from tests.faults.parts import wait_until
 
 Open = Callable[..., Page]
@@ -81,6 +82,20 @@ def test_the_table_is_found_again_as_it_was_left(crowd: Served, open_page: Open)
     page.get_by_role("link", name="Runs").click()
     expect(page.locator("#search")).to_have_value("other")
     expect(page.locator("#run-count")).to_have_text("193 of 205")
+
+
+def test_a_page_is_found_again_where_it_was_scrolled_to(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/compare?run=mlp-0&run=mlp-1&run=mlp-3")
+    drawn(page, 2)
+    expect(page.locator("#config-grid .ag-row").first).to_be_attached()
+    page.evaluate("() => window.scrollTo(0, 700)")
+    page.wait_for_function("() => history.state?.y === 700")
+    page.locator("a.chip-link").first.dispatch_event("click")
+    expect(page.locator("#run-state")).to_be_visible()
+    page.wait_for_function("() => window.scrollY === 0")
+    page.go_back()
+    expect(page.get_by_role("heading", name="Comparison of 3 runs")).to_be_visible()
+    page.wait_for_function("() => window.scrollY === 700")
 
 
 def test_the_start_is_filtered_by_a_day_that_is_chosen_from_a_calendar(crowd: Served, open_page: Open) -> None:

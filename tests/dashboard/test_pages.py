@@ -43,12 +43,39 @@ def test_every_page_speaks_the_browsers_language_in_its_colours_and_nothing_is_c
     drawn(page, 2)
     expect(page.locator("#run-state")).to_have_text(words["state_crashed"])
     assert_nothing_cut_off(page)
-    for tab in ("overview", "config", "graph", "checkpoints", "machine", "console", "source", "prompt", "notes"):
+    for tab in (
+        "overview",
+        "config",
+        "graph",
+        "checkpoints",
+        "machine",
+        "media",
+        "console",
+        "source",
+        "prompt",
+        "notes",
+    ):
         name = words[f"tab_{tab}"]
         page.get_by_role("tab", name=name, exact=True).click()
         expect(page.get_by_role("tabpanel")).to_be_visible()
         assert_nothing_cut_off(page)
     assert brightness(page) < 100 if dark else brightness(page) > 200
+
+
+def test_a_large_screen_is_filled_and_nothing_is_cut_off(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/?run=mlp-0&run=mlp-1")
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    drawn(page, 2)
+    assert_nothing_cut_off(page)
+    right, bottom = page.evaluate(
+        "(({right, bottom}) => [right, bottom])(document.getElementById('runs-split').getBoundingClientRect())"
+    )
+    assert 1880 < right <= 1920
+    assert 1050 < bottom <= 1080
+    for address in ("/compare?run=mlp-0&run=mlp-1", "/run/broken-off"):
+        page.goto(runs.address + address)
+        drawn(page, 2)
+        assert_nothing_cut_off(page)
 
 
 def test_an_address_without_a_page_shows_one_that_says_so(runs: Served, browser_page: Page) -> None:

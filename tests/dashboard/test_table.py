@@ -160,6 +160,7 @@ def test_a_comparison_is_grouped_as_the_table_is(runs: Served, open_page: Open) 
     page = open_page(f"{runs.address}/?by=trainer.lr{chosen}")
     page.get_by_role("button", name="Compare 6").click()
     page.wait_for_url("**/compare?**")
+    expect(page.get_by_role("heading", name="Comparison of 6 runs")).to_be_visible()
     expect(page.locator(".chip[data-name]")).to_have_count(2)
     expect(page.locator(".by-choice")).to_contain_text("trainer.lr")
 

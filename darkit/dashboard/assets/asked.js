@@ -15,7 +15,7 @@
       robust: own && query.get("robust") === "1",
       low: own ? edge("low") : null,
       high: own ? edge("high") : null,
-      group: own ? query.getAll("group") : [],
+      group: own ? query.getAll(darkit.path() === "/" ? "by" : "group") : [], // beside the table as the table is
       unfold: own ? query.getAll("unfold") : [],
       dark,
       language,

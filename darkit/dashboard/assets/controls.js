@@ -8,22 +8,23 @@
 
   let viewTimer = 0;
   Object.assign(dash_clientside.darkit, {
-    follow_view(axis, smooth, log, robust, group, x) {
+    follow_view(axis, smooth, log, robust, chosen, x) {
       const before = darkit.parameters();
+      const group = darkit.path() === "/" ? [] : chosen || []; // the table has its own
       const changes = {
         axis: axis === "step" ? null : axis,
         smooth: smooth ? smooth : null,
         log: log ? "1" : null,
         robust: robust ? "1" : null,
-        group: group || [],
+        group,
         x: x || null,
       };
       if ((before.get("axis") || "step") !== axis || (before.get("x") || "") !== (x || "")) Object.assign(changes, {low: null, high: null});
       if ((before.get("log") === "1") !== log || (before.get("robust") === "1") !== robust) changes.y = null;
-      if (before.getAll("group").join("\n") !== (group || []).join("\n")) changes.unfold = null;
+      if (before.getAll("group").join("\n") !== group.join("\n")) changes.unfold = null;
       const address = location.search;
       showWeight(smooth || 0);
-      if (!darkit.table) darkit.groups.offerSpread(group || []);
+      if (!darkit.table) darkit.groups.offerSpread(group);
       darkit.remember(changes);
       if (location.search !== address) {
         clearTimeout(viewTimer);
@@ -38,9 +39,10 @@
   function offerColumns(found = columns) {
     columns = found;
     const box = document.getElementById("x-column-box");
-    if (darkit.table || !box || Number(box.dataset.columns) === columns.length) return;
+    const key = JSON.stringify(columns);
+    if (!box || !columns.length || box.dataset.columns === key) return;
     dash_clientside.set_props("x-column", {data: columns});
-    dash_clientside.set_props("x-column-box", {hidden: !columns.length, "data-columns": String(columns.length)});
+    dash_clientside.set_props("x-column-box", {hidden: false, "data-columns": key});
   }
 
   darkit.offerColumns = offerColumns;

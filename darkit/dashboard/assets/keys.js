@@ -64,7 +64,8 @@
   /* What the palette offers besides runs: pages, and the buttons that are on this page. */
   function commands() {
     const buttons = ["compare", "edit-notes", "archive", "baseline", "rename", "move", "export-runs", "delete", "open-trash", "show-charts", "stop", "switch-language"];
-    const pressed = buttons.map((id) => document.getElementById(id)).filter((button) => button && !button.disabled && !button.closest("[hidden]"));
+    const shown = (button) => !button.closest("[hidden]") && getComputedStyle(button).display !== "none";
+    const pressed = buttons.map((id) => document.getElementById(id)).filter((button) => button && !button.disabled && shown(button));
     return [
       {word: say("to_runs"), act: () => darkit.go("/")},
       ...pressed.map((button) => ({word: button.title || button.textContent, act: () => button.click()})),
@@ -72,9 +73,12 @@
     ];
   }
 
+  let known = {version: 0, names: []}; // the names that were asked for, which come again only after there are others
   async function runNames() {
     if (darkit.table) return [...darkit.table.rows.keys()];
-    return (await (await darkit.ask("/api/runs", {since: 0})).json()).names;
+    const {version, names} = await (await darkit.ask("/api/runs", {since: known.version, bare: true})).json();
+    known = {version, names: names ?? known.names};
+    return known.names;
   }
 
   /* Finds what has all words, those that begin with the first one before others. */
@@ -151,7 +155,7 @@
   function escape() {
     const typing = document.activeElement?.closest?.("input:not([type=checkbox]), textarea");
     if (typing) typing.blur();
-    else if (darkit.table) darkit.table.grid.deselectAll();
+    else if (darkit.table) darkit.table.selection.clear();
   }
 
   let wentAt = 0; // when g was pressed

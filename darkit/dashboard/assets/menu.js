@@ -21,9 +21,14 @@
   document.addEventListener("click", ({target}) => {
     if (target.closest?.(".menu-item")) opened().forEach((menu) => (menu.open = false));
   });
-  document.addEventListener("keydown", ({key}) => {
-    if (key === "Escape") opened().forEach((menu) => (menu.open = false));
-  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !opened().length) return;
+    event.preventDefault(); // it closes the menu, and clears no selection
+    for (const menu of opened()) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    }
+  }, {capture: true});
 
   /* The charts of several series that a reader made, from the address. */
   function joined() {

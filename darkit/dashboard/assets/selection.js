@@ -8,15 +8,75 @@
     constructor(table) {
       this.table = table;
       this.grid = table.grid;
-      this.names = [];
+      this.names = []; // of the ticked runs, also of those that the grid has no row for: in a closed group, or not found by the query
+      this.rows = new Map(); // that are ticked in the grid
     }
 
-    /* Takes over what is ticked in the grid; a group stands for its runs. */
+    /* Takes over what was ticked and unticked in the grid. */
     changed() {
-      const {table} = this;
-      if (!table.box.isConnected) return;
-      const names = [...new Set(this.grid.getSelectedRows().flatMap((row) => row.members ?? (row.opens ? [row.name] : [])))];
-      this.names = names;
+      if (!this.table.box.isConnected || this.drawing || !this.read()) return;
+      if (this.table.by.length) this.draw();
+      this.tell();
+    }
+
+    /* Reads which rows were ticked and unticked since the last time, and returns whether any were; a group stands for its runs. */
+    read() {
+      const now = new Map(this.grid.getSelectedRows().map((row) => [row.name, row]));
+      const runs = (rows, others) =>
+        [...rows.values()].filter(({name}) => !others.has(name)).flatMap((row) => row.members ?? (row.opens ? [row.name] : []));
+      const [came, gone] = [runs(now, this.rows), new Set(runs(this.rows, now))];
+      this.rows = now;
+      this.names = [...new Set([...this.names.filter((name) => !gone.has(name)), ...came])];
+      return came.length + gone.size > 0;
+    }
+
+    /* Ticks in the grid the runs that are ticked, and the groups of which all runs are. */
+    draw() {
+      const ticked = new Set(this.names);
+      const [on, off] = [[], []];
+      this.grid.forEachNode((node) => {
+        const {members, opens, name} = node.data;
+        if (!members && !opens) return;
+        const wanted = members ? members.every((one) => ticked.has(one)) : ticked.has(name);
+        if (wanted !== Boolean(node.isSelected())) (wanted ? on : off).push(node);
+      });
+      this.drawing = true;
+      if (on.length) this.grid.setNodesSelected({nodes: on, newValue: true});
+      if (off.length) this.grid.setNodesSelected({nodes: off, newValue: false});
+      this.drawing = false;
+      this.rows = new Map(this.grid.getSelectedRows().map((row) => [row.name, row]));
+    }
+
+    /* Gives the grid other rows, of which the grid unticks all that it did not have; runs that came into a ticked group are ticked. */
+    replaceRows(rows, added) {
+      this.read();
+      const before = this.names;
+      this.drawing = true;
+      this.grid.setGridOption("rowData", rows);
+      this.drawing = false;
+      const joined = added.filter((name) => this.rows.has(this.table.groupOf.get(name)));
+      this.names = [...new Set([...before.filter((name) => this.table.rows.has(name)), ...joined])];
+      this.draw();
+      if (this.names.join("\n") !== before.join("\n")) this.tell();
+    }
+
+    /* Opens the groups of which only some runs are ticked: else nobody sees which. */
+    openGroups() {
+      const ticked = new Set(this.names);
+      for (const {name, members = []} of this.table.gridRows()) {
+        if (members.some((one) => ticked.has(one)) && !members.every((one) => ticked.has(one))) this.table.openGroups.add(name);
+      }
+    }
+
+    clear() {
+      this.names = [];
+      this.draw();
+      this.tell();
+    }
+
+    /* Shows what is ticked, and what can be done to it. */
+    tell() {
+      const {table, names} = this;
       darkit.remember({run: names.length <= MOST_COMPARED ? names : []});
       const set = dash_clientside.set_props;
       set("selection", {data: names});
@@ -30,9 +90,9 @@
       set("delete", {disabled: !names.length || others});
       set("rename", {disabled: !one || others});
       set("move", {disabled: !names.length || others});
-      set("export-runs", {disabled: !names.length || names.length > MOST_COMPARED});
       set("baseline", {disabled: !one, children: say(one && names[0] === table.baseline ? "baseline_off" : "baseline")});
       const many = names.length > MOST_COMPARED;
+      set("export-runs", {disabled: !names.length || many, title: many ? say("export_most", {count: MOST_COMPARED}) : ""});
       const word = names.length ? say(many ? "compare_first" : "compare_count", {count: Math.min(names.length, MOST_COMPARED)}) : say("compare");
       set("compare", {disabled: !names.length, children: word});
       this.count();
@@ -90,19 +150,17 @@
       darkit.remember({baseline: name === this.table.baseline ? null : name});
       this.table.setColumns(); // they are wider with differences
       this.showBaseline();
-      this.changed();
+      this.tell();
     }
 
     /* Ticks the runs of the address again. */
     restore(names) {
-      const wanted = new Set(names.filter((name) => this.table.rows.has(name)));
-      if (!wanted.size) return;
-      const nodes = [];
-      this.grid.forEachNode((node) => {
-        const {data} = node;
-        if (data.members ? data.members.every((name) => wanted.has(name)) : wanted.has(data.name)) nodes.push(node);
-      });
-      if (nodes.length) this.grid.setNodesSelected({nodes, newValue: true});
+      this.names = [...new Set(names)].filter((name) => this.table.rows.has(name));
+      if (!this.names.length) return;
+      this.openGroups();
+      if (this.table.by.length) this.table.showRows();
+      else this.draw();
+      this.tell();
     }
   }
 

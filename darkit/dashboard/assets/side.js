@@ -2,10 +2,11 @@
 /* The charts beside the table of runs: those of the ticked runs, and of the one that is pointed at. */
 (() => {
   const {element} = darkit;
-  const MOST_SHOWN = 50; // runs; of more the first ones
+  const MOST_SHOWN = 50; // runs, each with curves of its own; of more the first ones
+  const MOST_GROUPED = 200; // as many as the server draws
   const REST = 300; // milliseconds of pointing at a run until its curves are shown
   const WIDTH = "darkit-table-width";
-  const width = window.matchMedia("(min-width: 1000px)");
+  const width = window.matchMedia("(min-width: 1000px)"); // as in style.css
   const wide = () => width.matches;
 
   /* Lets the curves of one run stand out from the others of a board; null ends that. */
@@ -94,8 +95,13 @@
       const there = new Set(names);
       const kept = this.ticked.filter((name) => there.has(name));
       const known = new Set(kept);
-      this.ticked = [...kept, ...names.filter((name) => !known.has(name))].slice(0, MOST_SHOWN);
+      this.ticked = [...kept, ...names.filter((name) => !known.has(name))];
       this.update();
+    }
+
+    /* The ticked runs whose curves are shown. */
+    get drawn() {
+      return this.ticked.slice(0, this.table.by.length ? MOST_GROUPED : MOST_SHOWN);
     }
 
     /* Shows the curves of a run while the pointer rests on it, and lets those of a ticked one stand out. */
@@ -111,9 +117,10 @@
       const open = this.open && wide();
       this.split.classList.toggle("closed", !open);
       this.button.setAttribute("aria-pressed", String(this.open));
-      const preview = this.pointed !== null && !this.ticked.includes(this.pointed) ? [this.pointed] : [];
-      const shown = open ? [...this.ticked, ...preview] : [];
-      document.getElementById("charts-hint").hidden = shown.length > 0;
+      const {drawn} = this;
+      const preview = this.pointed !== null && !drawn.includes(this.pointed) && drawn.length < MOST_GROUPED ? [this.pointed] : [];
+      const shown = open ? [...drawn, ...preview] : [];
+      this.sayShown(shown.length, drawn.length);
       if (!shown.length) {
         this.board = null;
         this.place.replaceChildren();
@@ -126,6 +133,14 @@
       }
       if (this.board) highlight(darkit.boardOf(this.board), this.pointed ?? this.stuck ?? null);
       this.table.eyesChanged();
+    }
+
+    /* Says above the charts that there are none, or that they do not show all ticked runs. */
+    sayShown(shown, drawn) {
+      const hint = document.getElementById("charts-hint");
+      const some = drawn < this.ticked.length;
+      hint.hidden = shown > 0 && !some;
+      hint.textContent = some ? darkit.say("charts_first", {shown: darkit.count(drawn), count: darkit.count(this.ticked.length)}) : darkit.say("charts_hint");
     }
 
     /* Lets the curves of a run stand out until another run, or the same again, is clicked. */
@@ -148,7 +163,7 @@
 
     /* What the eye of a run in the table shows: its curve, and whether it is hidden; null for a run without one. */
     eye(name) {
-      if (!this.ticked.includes(name) || !this.open || !wide()) return null;
+      if (!this.drawn.includes(name) || !this.open || !wide()) return null;
       const state = this.board && darkit.boardOf(this.board)?.states[name];
       return {curve: state ?? null, on: !darkit.parameters().getAll("hide").includes(name)};
     }

@@ -135,7 +135,7 @@
       if (this.first) {
         this.makeGrid();
       } else if (this.by.length) {
-        if (changed.length || added.length || removed.length || asked) this.showRows();
+        if (changed.length || added.length || removed.length || asked) this.showRows(added);
       } else if (changed.length || added.length || removed.length) {
         this.grid.applyTransaction({update: changed, add: added, addIndex: 0, remove: removed});
       }
@@ -160,8 +160,8 @@
       return changed;
     }
 
-    showRows() {
-      this.grid.setGridOption("rowData", this.gridRows());
+    showRows(added = []) {
+      this.selection.replaceRows(this.gridRows(), added.map(({name}) => name));
     }
 
     /* The rows of the grid: the runs, or their groups, each with its runs below where it is open. */
@@ -282,12 +282,14 @@
     /* Groups the runs by other keys, and their curves too. */
     group(keys) {
       if (same(keys, darkit.parameters().getAll("by"))) return;
-      darkit.remember({by: keys});
+      darkit.remember({by: keys, unfold: null});
       this.openGroups.clear();
+      this.selection.openGroups();
       this.setColumns();
       this.showRows();
       this.countRows();
-      if (document.getElementById("group")) dash_clientside.set_props("group", {value: keys}); // it is made after the charts
+      this.side.update(); // grouped, there are curves of more runs
+      darkit.logBoard()?.refresh();
       if (this.wantedKey !== this.askedKey) this.loop?.now();
     }
 
@@ -344,7 +346,7 @@
     /* Draws the eyes again, as curves came, went or were hidden. */
     eyesChanged() {
       if (!this.grid || this.first || !this.box.isConnected) return;
-      const eyes = this.side.ticked.map((name) => [name, this.side.eye(name)]);
+      const eyes = this.side.drawn.map((name) => [name, this.side.eye(name)]);
       const shown = JSON.stringify(eyes.map(([name, eye]) => [name, eye?.on, eye?.curve?.index]));
       if (shown === this.eyes) return;
       this.eyes = shown;
@@ -369,7 +371,7 @@
   document.addEventListener("click", ({target}) => {
     if (!table) return;
     if (target.id === "compare") table.selection.compare();
-    if (target.id === "clear-selection") table.grid.deselectAll();
+    if (target.id === "clear-selection") table.selection.clear();
     if (target.id === "baseline") table.selection.setBaseline(table.selection.names[0]);
     if (ACTING.includes(target.id) || target.matches?.(".undo, .restore")) setTimeout(() => table?.loop?.now(), 500);
   });

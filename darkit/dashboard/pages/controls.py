@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -68,7 +69,7 @@ def chart_controls(
     bar = html.Div(
         [
             dmc.SegmentedControl(id="axis", data=axes, value=state["axis"], size="xs", **{"aria-label": say("axis")}),
-            html.Div(column, id="x-column-box", hidden=not columns, **{"data-columns": str(len(columns))}),
+            html.Div(column, id="x-column-box", hidden=not columns, **{"data-columns": json.dumps(list(columns))}),
             html.Div(
                 [
                     html.Label(say("smooth"), className="control-label"),

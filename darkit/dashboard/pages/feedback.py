@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ from darkit.runs.notes import Notes, read_notes
 Messages = list[dict[str, Any]]
 SELECTED = State("selection", "data")
 LANGUAGE = State("words", "data-language")
+_MOST_REASONS = 3  # that a message gives
 _TIME_TO_UNDO = 20_000  # milliseconds for which the button is shown
 
 
@@ -29,7 +30,7 @@ def message(sentence: str, colour: str) -> dict[str, Any]:
 def act_on_each(
     names: Sequence[str], act: Callable[[str], Callable[[], object]], done: str, undos: Undos, language: str
 ) -> Messages:
-    """Do something with each run and report it, or the first error, at which it stops.
+    """Do something with each run and report it; an error of one does not keep the others from it, and is reported.
 
     Args:
         names: The addresses of the runs.
@@ -39,18 +40,28 @@ def act_on_each(
         language: The language of the button.
     """
     steps: list[Callable[[], object]] = []
-    said = message(done, "teal")
+    problems: dict[str, str] = {}
     for name in names:
         try:
             steps.append(act(name))
         except DarkitError as error:
-            said = message(readable(str(error)), "red")
-            break
+            problems[name] = readable(str(error))
+    said = message(done, "teal") if not problems else message(_failures(problems, len(names), language), "red")
     if not steps:
         return [said]
     button = html.Button(text(language, "undo"), className="small-button undo", **{"data-undo": undos.add(steps[::-1])})
     content = html.Div([html.Span(said["message"]), button], className="with-undo")
     return [{**said, "message": content, "autoClose": _TIME_TO_UNDO}]
+
+
+def _failures(problems: Mapping[str, str], count: int, language: str) -> str:
+    """Say how many of several runs something was done to, and why not to the others."""
+    if count == 1:
+        return next(iter(problems.values()))
+    reasons = [f"{readable(name)}: {problem}" for name, problem in problems.items()]
+    more = " …" if len(reasons) > _MOST_REASONS else ""
+    said = text(language, "some_done", done=f"{count - len(problems):,}", count=f"{count:,}")
+    return f"{said} {' '.join(reasons[:_MOST_REASONS])}{more}"
 
 
 def succeeded(messages: Messages) -> bool:

@@ -198,8 +198,8 @@ def _selection_bar(language: str) -> Component:
 def _charts(language: str, state: Mapping[str, Any]) -> Component:
     return html.Div(
         [
-            chart_controls(language, state, [], [], groups=False),
-            html.P(text(language, "charts_hint"), id="charts-hint", className="muted"),
+            chart_controls(language, state, [], [state["x"]] if state["x"] else [], groups=False),
+            html.P(text(language, "charts_hint"), id="charts-hint", className="muted", role="status"),
             html.Div(id="runs-charts", **{"data-language": language}),
         ],
         id="charts-side",

@@ -224,6 +224,7 @@ def table_rows(library: Library, body: Mapping[str, Any]) -> bytes:
 
     The column ``*`` stands for all config keys in which runs differ, by which those that repeat each other are grouped.
     Where rows changed, or with ``ask``, also the addresses of those that the ``query`` asks for (`asked`).
+    With ``bare`` there are no rows: only the addresses of all runs, where they changed.
     """
     since = body.get("since")
     since = since if isinstance(since, int) else 0
@@ -239,7 +240,8 @@ def table_rows(library: Library, body: Mapping[str, Any]) -> bytes:
     differing = library.differing_keys()
     every = library.all_differing_keys() if ALL_BUT_SEED in columns else []
     shown = [*dict.fromkeys([*columns, *differing, *every])]
-    rows = [row_text(entry, shown, metrics) for entry in entries if entry.version > since]
+    changed = [] if body.get("bare") is True else [entry for entry in entries if entry.version > since]
+    rows = [row_text(entry, shown, metrics) for entry in changed]
     found: dict[str, Any] = {}
     if query and (rows or not since or body.get("ask") is True):
         found = asked(query, entries, library.config_keys(), [name for name, *_ in library.metrics()], offset, zone)
