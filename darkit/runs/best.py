@@ -18,6 +18,7 @@ _HIGHER = {
     *("acc", "accuracy", "f1", "auc", "auroc", "auprc", "score", "precision", "recall", "bleu", "rouge", "reward"),
     *("return", "r2", "psnr", "ssim", "iou", "map", "dice", "mcc", "kappa", "correct"),
 }
+LOSS = re.compile(r"(?<![a-z])loss", re.IGNORECASE)  # in the name of a metric that is a loss
 _BREAKS = re.compile(r"[^a-zA-Z0-9]+|(?<=[a-z])(?=[A-Z][a-z])")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from darkit.runs.best import best_value, known_mode
+from darkit.runs.best import LOSS, best_value, known_mode
 from darkit.runs.inert import inert
+from darkit.runs.numbers import LOST_MARK, number_text
 
 if TYPE_CHECKING:
     import polars
@@ -37,6 +39,7 @@ class Metric:
     columns: tuple[str, str]
     last: float
     best: float | None
+    lost: float | None = None  # where it became NaN or infinite and stayed so, if it is a loss or declared
 
 
 def run_html(
@@ -60,7 +63,10 @@ def run_html(
     metrics = [] if log is None else metrics_of(log, series, trainer)
     colour = _STATE_COLOURS.get(details.state, "#868e96")
     step = f"step {details.step:,}" + (f" of {details.max_step:,}" if details.max_step else "")
-    lost = "" if details.diverged is None else f" · diverged at step {details.diverged:,}"
+    known = [float(details.diverged)] if details.diverged is not None else []
+    first = min((one.lost for one in metrics if one.lost is not None), default=None)
+    diverged = min([*known, *([] if first is None else [first])], default=None)
+    lost = "" if diverged is None else f" · diverged at step {diverged:,.0f}"
     state = f'<span style="color:{colour}">● {_text(details.state)}</span>'
     parts = [
         '<div style="font:13px/1.5 system-ui,sans-serif;max-width:640px">',
@@ -68,7 +74,7 @@ def run_html(
     ]
     parts += [f'<div style="opacity:.75">{_text(said)}</div>' for said in (details.reason, problem) if said]
     if log is not None and metrics:
-        parts += [_chart(log, metrics), _table(metrics)]
+        parts += [_chart(log, metrics), _table(metrics, diverged=diverged is not None)]
     return "".join([*parts, "</div>"])
 
 
@@ -88,16 +94,30 @@ def metrics_of(log: polars.DataFrame, series: Mapping[str, Sequence[str]], train
         if len(values):
             mode, finite = known_mode(trainer, name, columns[1]), values.filter(values.is_finite())
             ends = cast("list[float]", [finite.min(), finite.max()] if len(finite) else [])
-            found.append(Metric(name, columns, values[-1], best_value(ends, mode) if mode else None))
+            best = best_value(ends, mode) if mode else None
+            counts = name in series or LOSS.search(name) is not None
+            lost = _lost_at(log, x, columns[1]) if counts and not math.isfinite(values[-1]) else None
+            found.append(Metric(name, columns, values[-1], best, lost))
     return found
 
 
-def _table(metrics: Sequence[Metric]) -> str:
+def _lost_at(log: polars.DataFrame, x: str, y: str) -> float | None:
+    """Return where a column is NaN or infinite for the first time after its last number; None where x is no number."""
+    import polars
+
+    at = _column(log, x).cast(polars.Float64, strict=False)
+    both = polars.DataFrame({"x": at, "y": _column(log, y).cast(polars.Float64)}).drop_nulls("y")
+    places = both["y"].is_finite().arg_true()
+    step = both["x"][places[-1] + 1 if len(places) else 0]
+    return step if step is not None and math.isfinite(step) else None
+
+
+def _table(metrics: Sequence[Metric], *, diverged: bool) -> str:
     cell = 'style="text-align:right;padding:1px 10px"'
     name_cell = 'style="text-align:left;padding:1px 10px 1px 0"'
     rows = [
-        f"<tr><td {name_cell}>{_text(one.name)}</td><td {cell}>{one.last:.5g}</td>"
-        f"<td {cell}>{'' if one.best is None else f'{one.best:.5g}'}</td></tr>"
+        f"<tr><td {name_cell}>{_text(one.name)}</td><td {cell}>{number_text(one.last)}</td>"
+        f"<td {cell}>{number_text(one.best)}{LOST_MARK if diverged and one.best is not None else ''}</td></tr>"
         for one in metrics[:_MOST_METRICS]
     ]
     left = len(metrics) - _MOST_METRICS

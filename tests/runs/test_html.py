@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def test_a_run_shows_its_state_last_and_best_values_and_a_chart_with_every_peak(
     assert [x for x, _ in line] == sorted(x for x, _ in line)
 
 
+def test_a_run_that_diverged_says_so_though_it_finished_and_its_numbers_are_those_of_the_page(home: Path) -> None:
+    losses = dict.fromkeys(range(41, 61), math.nan) | {20: math.inf, 30: 0.00012345678}
+    shown = Run(make_run(home / "base", "warned", 60, losses=losses))._repr_html_()
+    assert "● finished" in shown
+    assert "diverged at step 41" in shown
+    assert ">1.2346e-4 ⚠<" in shown
+    sound = Run(make_run(home / "base", "sound", 60, losses={20: math.nan}))._repr_html_()
+    assert "diverged" not in sound
+    assert "⚠" not in sound
+
+
 def test_no_text_of_a_run_is_markup_there_and_nothing_in_its_files_breaks_it(home: Path) -> None:
     series = {EVIL: ["step", "train_loss"], "gone": ["step", "nowhere"]}
     folder = make_run(home / "base", "evil", 30, state=EVIL, reason=EVIL, series=series)
@@ -45,7 +57,7 @@ def test_no_text_of_a_run_is_markup_there_and_nothing_in_its_files_breaks_it(hom
     assert "Cannot read the log" in Run(folder)._repr_html_()
     log.rmdir()
     log.write_text("step,loss,word\n1,NaN,a\n2,inf,b\n")
-    assert ">inf<" in Run(folder)._repr_html_()
+    assert ">∞<" in Run(folder)._repr_html_()
     log.write_text("step,loss\n5,1\n")
     assert "<circle" in Run(folder)._repr_html_()
     assert "● crashed" in Run(home / "base" / "missing")._repr_html_()

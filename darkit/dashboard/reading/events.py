@@ -59,11 +59,10 @@ class _State:
 
 
 class Events:
-    """Notices what happens to the runs of a library from its first look on.
+    """Notices what happens to the runs of a library from its first look on; runs that start later are new.
 
     Args:
         library: The runs.
-        clock: Unix seconds, of which runs that start later are new.
     """
 
     def __init__(self, library: Library) -> None:

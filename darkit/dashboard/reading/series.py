@@ -14,14 +14,13 @@ import numpy as np
 from darkit.dashboard.reading.columns import Numbers
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.tail import Table
-from darkit.runs.best import known_mode
+from darkit.runs.best import LOSS, known_mode
 from darkit.runs.checkpoints import step_of
 from darkit.runs.run import is_pair
 
 _POSITIONS = ("step", "epoch", "time")  # columns that say where a row is
 _DIGITS = re.compile(r"(\d+)")
 _FIRST, _LAST = ("val", "valid", "validation", "eval", "test"), ("lr", "learning_rate")
-_LOSS = re.compile(r"(?<![a-z])loss", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def lost_at(facts: Facts, table: Table) -> tuple[str, float] | None:
 
 
 def _tells(name: str, facts: Facts) -> bool:
-    return name in declared_series(facts.series) or _LOSS.search(name) is not None
+    return name in declared_series(facts.series) or LOSS.search(name) is not None
 
 
 def loss_of(declared: Mapping[str, Any], names: Iterable[str]) -> str:
@@ -168,4 +167,4 @@ def loss_of(declared: Mapping[str, Any], names: Iterable[str]) -> str:
     every = list(dict.fromkeys((*declared, *names)))
     if "train_loss" in every or not every:
         return "train_loss"
-    return next((name for name in every if _LOSS.search(name)), every[0])
+    return next((name for name in every if LOSS.search(name)), every[0])

@@ -82,6 +82,7 @@ class Top(App[None]):
         ("m", "metric(1)", "Next metric"),
         ("n", "metric(-1)", "Previous metric"),
         ("l", "log", "Log scale"),
+        ("a", "archived", "Archived"),
         ("slash", "search", "Search"),
         ("escape", "leave", "All runs"),
         ("j", "move(1)", ""),
@@ -99,7 +100,7 @@ class Top(App[None]):
         self._current = ""
         self._metric = ""
         self._metrics: Sequence[str] = ()
-        self._log_scale = False
+        self._log_scale = self._archived = False
         self._rows: dict[str, tuple[Entry, bool, str]] = {}
         self._looking = self._again = False
 
@@ -130,12 +131,14 @@ class Top(App[None]):
 
     def _look(self) -> None:
         _, entries = self._library.entries()
+        if not self._archived:
+            entries = [entry for entry in entries if not entry.row["archived"]]
         problem, shown = "", entries
         if self._query.strip():
             try:
                 query = parse(self._query)
                 query.check_names(self._library.config_keys(), [name for name, *_ in self._library.metrics()])
-                shown = [entry for entry in entries if query.matches(record_of(entry))]
+                shown = [entry for entry in shown if query.matches(record_of(entry))]
             except QueryError as error:
                 problem = str(error)
         running = sum(1 for entry in entries if f'"state":"{RUNNING}"' in entry.text)
@@ -231,6 +234,11 @@ class Top(App[None]):
     def action_log(self) -> None:
         """Make y logarithmic, or linear again."""
         self._log_scale = not self._log_scale
+        self.look()
+
+    def action_archived(self) -> None:
+        """Show archived runs too, or no longer."""
+        self._archived = not self._archived
         self.look()
 
     def action_search(self) -> None:

@@ -17,6 +17,7 @@ from darkit.dashboard.reading.library import Library
 from darkit.dashboard.terminal import app as module
 from darkit.dashboard.terminal.app import Plot, Top
 from darkit.runs import files
+from darkit.runs.notes import Notes, write_notes
 from tests.dashboard.parts import finish, make_run, row
 
 
@@ -81,6 +82,19 @@ def test_the_table_has_every_run_and_the_chart_the_one_at_the_cursor(runs: Path)
         plot = pilot.app.query_one(Plot)
         assert len(plot.render().plain.splitlines()) == plot.size.height
         assert "│" in plot.render().plain
+
+    on_screen(runs, act)
+
+
+def test_archived_runs_are_shown_when_they_are_asked_for(runs: Path) -> None:
+    write_notes(runs / "second", Notes(archived=True))
+
+    async def act(pilot: Pilot[None]) -> None:
+        assert [line[2] for line in cells(pilot)] == ["third", "first"]
+        await pilot.press("a")
+        await until(pilot, lambda: [line[2] for line in cells(pilot)] == ["third", "second", "first"])
+        await pilot.press("a")
+        await until(pilot, lambda: len(cells(pilot)) == 2)
 
     on_screen(runs, act)
 
