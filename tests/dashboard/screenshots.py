@@ -1,4 +1,4 @@
-"""Makes the pictures of the README and of docs/dashboard.md, of real runs in a browser. `make screenshots` runs it."""
+"""Makes the pictures of the README, docs/dashboard.md and docs/beyond.md, of real runs. `make screenshots` runs it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,12 +18,18 @@ from playwright.sync_api import Browser, Locator, sync_playwright
 from torch import nn
 
 import darkit
+from darkit.dashboard.offline import report
+from darkit.dashboard.reading.cache import LogCache
+from darkit.dashboard.reading.library import Library
+from darkit.dashboard.terminal.app import Top
+from darkit.dashboard.view import View
 from darkit.errors import NonFiniteLossError
 from darkit.prediction.evaluation import evaluate_run
 from darkit.runs.notes import Notes, write_notes
 from darkit.runs.trash import move_to_trash
 from darkit.runs.views import save_view
 from tests.dashboard.conftest import served
+from tests.dashboard.parts import finish
 
 PICTURES = Path(__file__).parents[2] / "docs"
 _COLOURS = 256
@@ -57,7 +64,7 @@ def train(home: Path) -> list[str]:
     return names
 
 
-def fit(name: str, width: int, seed: int, lr: float) -> None:
+def fit(name: str, width: int, seed: int, lr: float, fork: str | None = None) -> None:
     torch.manual_seed(seed)
     x = torch.rand(2048, 2) * 4 - 2
     y = torch.sin(3 * x[:, :1]) * x[:, 1:] + 0.1 * torch.randn(2048, 1)
@@ -75,6 +82,7 @@ def fit(name: str, width: int, seed: int, lr: float) -> None:
         tensorboard=False,
         eval_step_interval=50,
         save_step_interval=200,
+        fork=fork,
     )
 
 
@@ -159,7 +167,9 @@ def take_all(browser: Browser, address: str, names: list[str]) -> None:
     save("trash", page.screenshot())
     show(f"{chosen}&smooth=0.9&log=1", 3)
     save("compare", page.screenshot())
-    show(f"{chosen}&group=model.width", 2)
+    show(f"{chosen}&run=curve-64-too-fast&group=model.width", 2)
+    save("values", card("Last and best values").screenshot())
+    save("scatter", card("A metric against a config key").screenshot())
     save("statistics", card("More than noise?").screenshot())
     save("parallel", card("Config keys and a metric").screenshot())
     show("run/layers", 2, 620)
@@ -180,10 +190,83 @@ def take_all(browser: Browser, address: str, names: list[str]) -> None:
     save("phone", phone.screenshot())
 
 
-def save(name: str, picture: bytes) -> None:
+def train_more() -> None:
+    """Fork a run with another learning rate, and train a language model, whose process prints to its console."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        fit("curve-64-slower", 64, 0, 1e-3, fork="curve-64-seed0:iter-400-ckpt")
+    words = [
+        "name=talker",
+        "trainer.max_step=60",
+        "trainer.batch_size=4",
+        "trainer.device=cpu",
+        "trainer.tensorboard=false",
+    ]
+    subprocess.run([sys.executable, "-m", "darkit", "train", *words], check=True, capture_output=True)
+
+
+def take_more(browser: Browser, address: str) -> None:
+    """Take pictures of a query with a mistake, the help, a fork's settings, a console and a prompt."""
+    page = browser.new_page(viewport={"width": 1400, "height": 380}, color_scheme="light", locale="en-US")
+    page.set_default_timeout(90_000)
+    page.goto(f"{address}/?side=0")
+    page.locator(".ag-row").first.wait_for()
+    page.locator("#search").fill("val_los<0.3 state:finished")
+    page.locator("#query-problem:not(:empty)").wait_for()
+    page.wait_for_timeout(1000)
+    save("query", page.screenshot())
+    page.locator("#search").fill("")
+    page.set_viewport_size({"width": 1400, "height": 860})
+    page.locator("#open-help").click()
+    page.wait_for_timeout(500)
+    save("help", page.locator("dialog[open]").screenshot())
+
+    def tab(run: str, name: str, ready: str) -> Locator:
+        page.goto(f"{address}/run/{run}?tab={name}")
+        page.locator(ready).first.wait_for()
+        page.wait_for_timeout(1000)
+        return page.locator("[role=tabpanel]:visible")
+
+    page.set_viewport_size({"width": 1400, "height": 680})
+    tab("curve-64-slower", "config", "tr.differs")
+    save("config", page.screenshot())
+    page.set_viewport_size({"width": 1400, "height": 860})
+    tab("curve-64-slower", "overview", ".tree")
+    save("lineage", page.locator("section.card", has=page.locator(".tree")).first.screenshot())
+    save("console", tab("talker", "console", ".console-text").locator("section.card").first.screenshot())
+    panel = tab("talker", "prompt", "#prompt").locator("section.card")
+    page.locator("#prompt").fill("The import statement")
+    page.locator("#prompt-tokens").fill("40")
+    page.get_by_role("button", name="Send").click()
+    page.locator("#prompt-answer[data-done=yes]").wait_for()
+    save("prompt", panel.screenshot())
+
+
+def take_beyond(browser: Browser, home: Path, names: list[str]) -> None:
+    """Take pictures of what is shown without the page: a run in a notebook, a report, and ``darkit top``."""
+    page = browser.new_page(viewport={"width": 700, "height": 400}, locale="en-US")
+    page.set_content(f"<div id=cell style='padding:12px;width:600px'>{darkit.load(names[3])._repr_html_()}</div>")
+    save("notebook", page.locator("#cell").screenshot(), "beyond")
+    page.set_viewport_size({"width": 1100, "height": 900})
+    page.set_content(report(names, View(group=("model.width",))).decode())
+    page.locator(".js-plotly-plot").first.wait_for()
+    page.wait_for_timeout(1000)
+    save("report", page.screenshot(), "beyond")
+
+    async def top() -> str:
+        async with Top(Library(home / "base", LogCache()), "~/darkit").run_test(size=(110, 34)) as pilot:
+            for key in (None, "j", "j", "space", "j", "j", "j", "space", None):  # a chart of two runs
+                await pilot.press(*([] if key is None else [key]))
+                await pilot.pause(2)
+            return pilot.app.export_screenshot()
+
+    page.set_content(f"<div id=top style='width:1000px'>{finish(top())}</div>")
+    save("top", page.locator("#top svg").screenshot(), "beyond")
+
+
+def save(name: str, picture: bytes, where: str = "dashboard") -> None:
     """Write a picture with few colours, which these pages do with, as a third of the bytes."""
     few = Image.open(io.BytesIO(picture)).convert("RGB").quantize(_COLOURS, kmeans=2, dither=Image.Dither.NONE)
-    few.save(PICTURES / f"dashboard-{name}.png", optimize=True)
+    few.save(PICTURES / f"{where}-{name}.png", optimize=True)
 
 
 def main() -> int:
@@ -201,6 +284,9 @@ def main() -> int:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         with served(home / "base") as dashboard:
             take_all(browser, dashboard.address, names)
+            take_beyond(browser, home, names)
+            train_more()
+            take_more(browser, dashboard.address)
         browser.close()
     return 0
 
