@@ -200,6 +200,7 @@ class RunRecorder:
         atexit.unregister(self._end_at_exit)
         if self._hook is not None:
             self._hook.remove()
+        self._boundary = Boundary()  # it holds the memory of the weights
         session, self.session = self.session, None
         if session is not None:
             try:

@@ -13,10 +13,11 @@ from torch.optim import Optimizer
 
 from darkit.engine.callbacks.base import StepCallback, check_interval, is_due, log_values
 from darkit.engine.checkpoints.boundary import Boundary
-from darkit.engine.checkpoints.state import check_state, collect_state, neuron_states
+from darkit.engine.checkpoints.state import check_state, collect_state, neuron_states, schedules
 from darkit.engine.checkpoints.weights import bare
 from darkit.engine.checkpoints.writer import CheckCopy, CheckpointWriter, ShardedWriter
 from darkit.engine.data.workers import deferred_worker_deaths
+from darkit.engine.lightning import call_at
 from darkit.engine.steps.adapter import bare_module
 from darkit.engine.steps.sharding import is_sharded
 from darkit.engine.stop import Rewind
@@ -74,6 +75,8 @@ class StepCheckpoint(StepCallback):
         self._stepping_from = self._recorded = -1
         self._values: Mapping[str, Any] = {}
         self._boundary = Boundary()
+        self._stepped: tuple[list[Optimizer], list[Any]] = ([], [])
+        self._detach: Callable[[], None] = lambda: None
         self._checked = True
         self._given = writer
         self._writer: CheckpointWriter | None = None
@@ -87,6 +90,9 @@ class StepCheckpoint(StepCallback):
         super().on_train_start(trainer, pl_module)
         self._saved = self._tried = trainer.global_step
         self._stepping_from = self._recorded = -1
+        self._stepped = (trainer.optimizers, schedules(trainer, pl_module))
+        self._detach()
+        self._detach = call_at(trainer.fit_loop, "on_advance_end", lambda: self._record_again(trainer, pl_module))
         if trainer.is_global_zero or is_sharded(trainer):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._writer = self._given or CheckpointWriter(self.folder, run_id=self.run_id, retention=self.retention)
@@ -109,13 +115,12 @@ class StepCheckpoint(StepCallback):
         if is_due(trainer, step, self.every) or trainer.should_stop or self.wanted == step:
             self.save(trainer, pl_module)
         if trainer.world_size == 1:  # several processes save nothing after an exception
-            self._boundary.record(bare(bare_module(pl_module)), neuron_states(pl_module))
+            self._record(trainer, pl_module)
             self._recorded = step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record what other callbacks have changed at the end of the epoch, which a resume does not repeat."""
-        if self._recorded == trainer.global_step:
-            self._boundary.record(bare(bare_module(pl_module)), neuron_states(pl_module))
+        self._record_again(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._saved >= 0 and trainer.global_step != self._saved:  # a step was made, and it is not saved
@@ -149,6 +154,14 @@ class StepCheckpoint(StepCallback):
             self._writer.save(step, state, metrics, **checks)
         self._saved = self._tried = step
 
+    def _record(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._boundary.record(bare(bare_module(pl_module)), neuron_states(pl_module), *self._stepped)
+
+    def _record_again(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record the end of an epoch too, when its schedule has been stepped as well."""
+        if self._recorded == trainer.global_step:
+            self._record(trainer, pl_module)
+
     def _save_before(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save the step completed before an exception, unless the weights belong to no finite step."""
         step = trainer.global_step
@@ -166,6 +179,8 @@ class StepCheckpoint(StepCallback):
         self.save(trainer, pl_module, self._boundary if self._recorded == step else None)
 
     def _close(self) -> None:
+        self._detach()
+        self._boundary = Boundary()  # it holds the memory of the weights
         writer, self._writer, self._saved = self._writer, None, -1
         if writer is not None:
             writer.wait() if writer is self._given else writer.close()

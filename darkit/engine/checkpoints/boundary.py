@@ -1,4 +1,4 @@
-"""Generators, buffers and metrics at the end of the last step, which the next batch already changes."""
+"""Generators, buffers, metrics and settings at the end of the last step, which the next batch already changes."""
 
 from __future__ import annotations
 
@@ -6,31 +6,38 @@ import _random
 import ctypes
 import random
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
 
 from darkit.engine.checkpoints.marks import WeightMarks
+from darkit.engine.checkpoints.settings import OptimizerSettings
 from darkit.engine.device import plain_states
 from darkit.engine.metrics.gathering import copy_states, metrics_of
 from darkit.engine.spiking.states import States
 
 _PYTHON: Any = getattr(random.getstate, "__self__", None)  # the generator behind the functions of `random`
 _LARGE = 1 << 24  # bytes; larger buffers are only checked for changes
+_EXTRA = "_extra_state"  # torch's name for it in a state_dict
 _STATE = 2500  # bytes of MT19937, numpy's and Python's: 624 words and a position
 
 
 class Boundary:
     """Copies of generators and buffers at the end of every step, to save that step when the next batch fails.
 
-    By then the forward pass has drawn dropout masks and updated running means. Optimizer and schedule change only in
-    the optimizer step and need no copy, and neither do weights, unless a model changes some in its forward pass:
-    `check_weights` raises if one has changed. Buffers of more than 16 MiB are not copied: `buffers` raises likewise.
+    By then the forward pass has drawn dropout masks and updated running means, and callbacks may have set the next
+    learning rate. The state of the optimizer changes only in the optimizer step and needs no copy, and neither do
+    weights, unless a model or callback changes some before it: `check_weights` raises if one has changed. Buffers of
+    more than 16 MiB are not copied: `buffers` raises likewise.
 
     Attributes:
+        settings: The settings of optimizers and the place of schedules.
         neuron_states: The hidden state of neurons at the end of the last step, if it is kept.
         metrics: The states of the module's torchmetrics objects at the end of the last step.
     """
@@ -41,6 +48,8 @@ class Boundary:
         self._places: list[tuple[str, nn.Module, str]] = []
         self._copies: list[Tensor | None] = []
         self._marks: list[tuple[int, int]] = []
+        self._extras: list[tuple[str, nn.Module]] = []
+        self._extra: dict[str, Any] = {}
         self._weights: WeightMarks | None = None
         self._metrics: dict[str, Any] = {}
         self._python: tuple[Any, ...] = ()
@@ -50,16 +59,26 @@ class Boundary:
         self._cuda: list[Tensor] = []
         self._numpy_bytes = b""
         self._numpy: Any = None
+        self.settings = OptimizerSettings()
         self.neuron_states: States = {}
         self.metrics: dict[str, Any] = {}
 
-    def record(self, module: nn.Module, neuron_states: States | None = None) -> None:
+    def record(
+        self,
+        module: nn.Module,
+        neuron_states: States | None = None,
+        optimizers: Sequence[Optimizer] = (),
+        schedules: Sequence[Any] = (),
+    ) -> None:
         """Record the current state.
 
         Args:
             module: The one that checkpoints contain.
             neuron_states: The hidden state of neurons that is kept from batch to batch, a copy.
+            optimizers: The optimizers whose state checkpoints contain.
+            schedules: The torch schedules of them.
         """
+        self.settings.record(optimizers, schedules)
         self.neuron_states = neuron_states or {}
         self._record_python()
         self._torch = torch.get_rng_state()
@@ -69,10 +88,13 @@ class Boundary:
             self._module, self._places = module, list(_places(module))
             self._copies, self._marks = [None] * len(self._places), [(0, 0)] * len(self._places)
             self._weights, self._metrics = WeightMarks(module), metrics_of(module)
+            self._extras = list(_extras(module))
         if self._places:
             self._record_buffers()
         if self._weights is not None:
             self._weights.record()
+        if self._extras:
+            self._extra = {name: _copied(part.get_extra_state()) for name, part in self._extras}
         if self._metrics:
             self.metrics = copy_states(self._metrics)
 
@@ -80,13 +102,13 @@ class Boundary:
         """Return the generators' states in the form of `darkit.engine.device.generator_states`."""
         return plain_states(self._python, self._numpy, self._torch, self._cuda)
 
-    def buffers(self) -> Mapping[str, Tensor]:
-        """Return the buffers by their names in the module's ``state_dict``.
+    def buffers(self) -> Mapping[str, Any]:
+        """Return buffers and what ``get_extra_state`` returned, by their names in the module's ``state_dict``.
 
         Raises:
             ValueError: A large buffer has changed.
         """
-        found: dict[str, Tensor] = {}
+        found = dict(self._extra)
         for (name, part, key), copy, mark in zip(self._places, self._copies, self._marks, strict=True):
             if copy is not None:
                 found[name] = copy
@@ -152,6 +174,18 @@ def _places(module: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
         for key, value in part._buffers.items():
             if value is not None and key not in part._non_persistent_buffers_set:
                 yield f"{prefix}.{key}" if prefix else key, part, key
+
+
+def _extras(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules with state besides weights and buffers, with its name in the ``state_dict``."""
+    for prefix, part in module.named_modules(remove_duplicate=False):
+        if type(part).get_extra_state is not nn.Module.get_extra_state:
+            yield f"{prefix}.{_EXTRA}" if prefix else _EXTRA, part
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy; torch copies only tensors that are part of no graph."""
+    return deepcopy(tree_map_only(Tensor, Tensor.detach, value))
 
 
 def _alike(copy: Tensor, value: Tensor) -> bool:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from operator import attrgetter, getitem
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_SAMPLED = 4  # frozen weights
-_VALUES = 64  # of each
+from darkit.engine.steps.parts import is_dense
+
+_VALUES = 64  # of each weight
 _version = attrgetter("_version")
 
 
 class WeightMarks:
     """Marks of a module's weights at the end of a step, which show a change since.
 
-    torch counts changes in place, but not those of ``.data``, by which many momentum encoders are changed. So the
-    addresses of frozen weights are kept too, and a few values of the largest ones. A change of a trained weight's
-    ``.data`` leaves no trace.
+    torch counts changes in place, but not those of ``.data``, by which weights are clipped and momentum encoders are
+    changed. So the addresses of the weights are kept too, and the bytes of a few values from the middle of each. A
+    change in place through ``.data`` of other values alone leaves no trace.
 
     Args:
         module: The module.
@@ -39,8 +41,7 @@ class WeightMarks:
         except (KeyError, AttributeError):  # one was removed
             self._find()
             self._versions = list(map(_version, self._weights))
-        if self._frozen:
-            self._sample()
+        self._sample()
 
     def changed(self) -> str:
         """Return the name of a weight that has changed since, or empty text."""
@@ -48,16 +49,19 @@ class WeightMarks:
         for name, before, weight, version in zip(self._names, self._weights, now, self._versions, strict=True):
             if weight is not before or weight._version != version:
                 return name
-        for index, address in zip(self._frozen, self._addresses, strict=True):
-            if self._weights[index].data_ptr() != address:
+        for index, address, place in zip(self._dense, self._addresses, self._places, strict=False):
+            weight = self._weights[index]
+            if weight.data_ptr() != address and not _same(weight, place):
                 return self._names[index]
-        for index, view, kept in zip(self._frozen, self._views, self._kept, strict=False):
-            if not torch.equal(view, kept):
-                return self._names[index]
+        for names, views, kept in self._samples:
+            before = torch.split(kept, [len(view) for view in views])
+            for name, view, values in zip(names, views, before, strict=True):
+                if not torch.equal(view, values):
+                    return name
         return ""
 
     def _find(self) -> None:
-        """Find the weights, and those that are frozen, the largest ones first."""
+        """Find the weights, and those that have an address and values."""
         places = [
             (f"{prefix}.{key}" if prefix else key, part._parameters, key)
             for prefix, part in self._module.named_modules()
@@ -68,26 +72,33 @@ class WeightMarks:
         self._owners: list[dict[str, Any]] = [owner for _, owner, _ in places]
         self._keys = [key for _, _, key in places]
         self._weights = list(map(getitem, self._owners, self._keys))
-        frozen = [index for index, weight in enumerate(self._weights) if _is_frozen(weight)]
-        self._frozen = sorted(frozen, key=lambda index: -self._weights[index].numel())
+        self._dense = [index for index, weight in enumerate(self._weights) if _is_dense(weight)]
         self._addresses = []
-        self._views: list[Tensor] = []
-        self._kept: list[Tensor] = []
+        self._places: list[Tensor] = []
+        self._samples: list[tuple[list[str], list[Tensor], Tensor]] = []
 
     def _sample(self) -> None:
-        """Copy some frozen values; the views of them are made anew where a weight has another place in memory."""
-        addresses = [self._weights[index].data_ptr() for index in self._frozen]
+        """Copy some values, in one call for each device; views are made anew where a weight has moved in memory."""
+        addresses = [self._weights[index].data_ptr() for index in self._dense]
         if addresses == self._addresses:
-            torch._foreach_copy_(self._kept, self._views)
+            for _, views, kept in self._samples:
+                torch.cat(views, out=kept)
             return
         self._addresses = addresses
-        self._views = [_first_values(self._weights[index]) for index in self._frozen[:_SAMPLED]]
-        self._kept = [view.clone() for view in self._views]
+        self._places = [self._weights[index].detach() for index in self._dense]
+        found: dict[torch.device, tuple[list[str], list[Tensor]]] = {}
+        for index, place in zip(self._dense, self._places, strict=True):
+            with suppress(RuntimeError, NotImplementedError, TypeError):  # of a class of its own: only its address
+                view = _middle(place)
+                names, views = found.setdefault(view.device, ([], []))
+                names.append(self._names[index])
+                views.append(view)
+        self._samples = [(names, views, torch.cat(views)) for names, views in found.values()]
 
 
-def _is_frozen(weight: Tensor) -> bool:
-    """Return whether a weight is not trained, and has an address and values."""
-    if weight.requires_grad or weight.layout is not torch.strided or not weight.dim():
+def _is_dense(weight: Tensor) -> bool:
+    """Return whether a weight has an address and values."""
+    if weight.layout is not torch.strided:
         return False
     try:
         return bool(weight.data_ptr())  # none without values, or of a class of its own
@@ -95,9 +106,16 @@ def _is_frozen(weight: Tensor) -> bool:
         return False
 
 
-def _first_values(weight: Tensor) -> Tensor:
-    """Return a view of a weight's first values."""
-    view = weight.detach()
+def _middle(weight: Tensor) -> Tensor:
+    """Return the bytes of values from a weight's middle, as a view; the first ones may be padding, which stays zero."""
+    view = weight.as_strided((weight.numel(),), (1,)) if is_dense(weight) else weight
     while view.dim() > 1:
-        view = view[0]
-    return view[:_VALUES]
+        view = view[len(view) // 2]
+    start = max(0, len(view) - _VALUES) // 2
+    return view[start : start + _VALUES].view(torch.uint8)
+
+
+def _same(weight: Tensor, place: Tensor) -> bool:
+    """Return whether a weight has the values that its former place in memory still has."""
+    alike = weight.shape == place.shape and weight.dtype == place.dtype and weight.device == place.device
+    return alike and torch.equal(weight, place)

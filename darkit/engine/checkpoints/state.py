@@ -45,7 +45,7 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
         in the first process, which writes; and ``weight`` what the weights of the next step are relative to.
 
     Raises:
-        ValueError: Weights or large buffers have changed since the end of the step.
+        ValueError: Weights, large buffers or the schedule have changed since the end of the step.
     """
     if boundary is not None:
         boundary.check_weights()  # first: averaged weights are in the module while their state is taken
@@ -54,6 +54,7 @@ def collect_state(trainer: Trainer, pl_module: LightningModule, boundary: Bounda
     averages = averages_of(trainer)
     weights = [module.state_dict(), *([averages.state_of(module)] if averages is not None else [])]
     if boundary is not None:
+        boundary.settings.put_into(optimizers)
         for part in weights:
             part.update({key: value for key, value in boundary.buffers().items() if key in part})
     mine = {
@@ -139,12 +140,16 @@ def _position(trainer: Trainer, pl_module: LightningModule, interrupted: bool) -
     return {"epoch": trainer.current_epoch, "batches": batches_taken(trainer)}
 
 
-def _schedule(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | None:
+def schedules(trainer: Trainer, pl_module: LightningModule) -> list[Any]:
+    """Return the torch schedules of a training."""
     if isinstance(pl_module, Adapter):
-        schedule: Any = pl_module.schedule and pl_module.schedule.scheduler
-    else:
-        schedule = trainer.lr_scheduler_configs[0].scheduler if trainer.lr_scheduler_configs else None
-    return schedule.state_dict() if schedule is not None else None
+        return [] if pl_module.schedule is None else [pl_module.schedule.scheduler]
+    return [config.scheduler for config in trainer.lr_scheduler_configs]
+
+
+def _schedule(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | None:
+    found = schedules(trainer, pl_module)
+    return found[0].state_dict() if found else None
 
 
 def _progress(pl_module: LightningModule) -> dict[str, Any] | None:

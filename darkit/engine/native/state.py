@@ -145,7 +145,8 @@ class Moments:
             logged_metrics(trainer),
         )
         if trainer.world_size == 1:  # several processes save nothing after an exception
-            self._boundary.record(self.module)
+            schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+            self._boundary.record(self.module, None, trainer.optimizers, schedules)
 
     @property
     def has_foreign_loaders(self) -> bool:
@@ -166,7 +167,7 @@ class Moments:
             interrupted: Whether an error interrupted the next batch, which has changed generators and buffers.
 
         Raises:
-            ValueError: It has changed weights or large buffers too.
+            ValueError: It has changed weights, large buffers or a schedule too.
         """
         moment = self.last
         if moment is None:
@@ -175,6 +176,7 @@ class Moments:
             self._boundary.check_weights()
         content = dump(trainer, moment.progress)
         if interrupted:
+            self._boundary.settings.put_into(content["optimizer_states"])
             weights = content["state_dict"]
             weights.update({key: value for key, value in self._boundary.buffers().items() if key in weights})
         alone = trainer.world_size == 1

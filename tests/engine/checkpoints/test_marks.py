@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -38,8 +39,7 @@ def add_to_data(part: nn.Module) -> None:
 
 
 CHANGES: list[tuple[Callable[[nn.Module], None], int]] = [
-    *((change, index) for change in (replace, remove, add) for index in (0, 1)),
-    *((change, 1) for change in (assign, add_to_data)),  # of a trained weight these leave no trace
+    (change, index) for change in (replace, remove, add, assign, add_to_data) for index in (0, 1)
 ]
 
 
@@ -122,5 +122,40 @@ def test_a_frozen_weight_that_moved_does_not_keep_its_old_memory() -> None:
     marks = WeightMarks(made)
     marks.record()
     made[1].weight.data = torch.full((2, 4), 7.0)
+    old = weakref.ref(marks._places[2].untyped_storage())
     marks.record()
-    assert marks._views[0].data_ptr() == made[1].weight.data_ptr()
+    assert marks._places[2].data_ptr() == made[1].weight.data_ptr()
+    assert old() is None
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_padded_or_permuted_weight_is_sampled_where_it_changes(layout: torch.memory_format) -> None:
+    table, filters = nn.Embedding(50, 3, padding_idx=0), nn.Conv2d(8, 16, 3).to(memory_format=layout)
+    for part in (table, filters):
+        marks = WeightMarks(part)
+        marks.record()
+        part.weight.data.mul_(0.9)
+        assert marks.changed() == "weight"
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.complex64, torch.bool, torch.float8_e4m3fn])
+def test_weights_of_any_type_and_size_are_sampled(kind: torch.dtype) -> None:
+    made = nn.ParameterList(
+        nn.Parameter(torch.zeros(size).to(kind), requires_grad=False) for size in ((), (0,), (300,), (20, 30))
+    )
+    for index in (0, 2, 3):
+        marks = WeightMarks(made)
+        marks.record()
+        assert marks.changed() == ""
+        made[index].data.copy_(torch.ones(made[index].shape).to(kind))
+        assert marks.changed() == str(index)
+
+
+def test_a_weight_that_only_moved_in_memory_is_no_change_and_one_that_is_not_a_number_neither() -> None:
+    made = model()
+    with torch.no_grad():
+        made[1].weight.fill_(float("nan"))
+    marks = WeightMarks(made)
+    marks.record()
+    made[0].weight.data = made[0].weight.data.clone()
+    assert marks.changed() == ""
