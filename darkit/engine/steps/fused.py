@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,6 +53,62 @@ def use_fused(
             "with resume_overrides=true resumes without it, which is not an exact continuation."
         )
     return not problem
+
+
+def watch_gradients(optimizer: Optimizer, setting: bool | str) -> None:
+    """Have a fused optimizer's gradients checked before each step: what they are like is not known earlier.
+
+    A gradient that lies in memory otherwise than its parameter, as a hook may leave it, is copied: the kernels would
+    take its elements in the wrong order. The first one that they cannot step, because it is sparse or has another
+    dtype, makes the optimizer step without them from then on.
+
+    Args:
+        optimizer: The optimizer, made by darkit.
+        setting: `TrainerConfig.fused`; if it is true, such a gradient raises `ConfigError` in the step.
+    """
+    optimizer.register_step_pre_hook(partial(_before_step, setting))
+
+
+def _before_step(
+    setting: bool | str, optimizer: Optimizer, arguments: tuple[Any, ...], settings: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Check the gradients, or have that done after the closure, in which Lightning calls the last hooks."""
+    closure: Callable[[], Any] | None = arguments[1] if len(arguments) > 1 else settings.get("closure")
+    if closure is None:
+        _check_gradients(optimizer, setting)
+        return None
+
+    def checked() -> Any:
+        loss = closure()
+        _check_gradients(optimizer, setting)
+        return loss
+
+    return arguments[:1], {**settings, "closure": checked}
+
+
+def _check_gradients(optimizer: Optimizer, setting: bool | str) -> None:
+    strided = torch.strided
+    groups = [group for group in optimizer.param_groups if group.get("fused")]
+    for group in groups:
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if gradient.layout is not strided or gradient.dtype is not parameter.dtype:
+                if setting is True:
+                    kind = str(gradient.dtype).removeprefix("torch.") if gradient.layout is strided else "sparse"
+                    raise ConfigError(f"fused=true is not possible: a gradient is {kind}. Use fused='auto'.")
+                for fused in groups:
+                    fused["fused"] = None  # as it is made without the kernel
+                return
+            if gradient.stride() != parameter.stride() and not _lie_alike(gradient, parameter):
+                parameter.grad = torch.empty_like(parameter).copy_(gradient.detach())
+
+
+def _lie_alike(one: Tensor, other: Tensor) -> bool:
+    """Return whether the elements of two tensors of one shape are in the same order; dimensions of 1 do not matter."""
+    strides = zip(one.shape, one.stride(), other.stride(), strict=True)
+    return all(size == 1 or first == second for size, first, second in strides)
 
 
 def refuse_other_kernel(optimizer: Optimizer, setting: bool | str) -> None:

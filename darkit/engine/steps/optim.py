@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.steps.fused import refuse_other_kernel, use_fused, with_kernel
+from darkit.engine.steps.fused import refuse_other_kernel, use_fused, watch_gradients, with_kernel
 from darkit.engine.steps.parts import is_split, part_of
 from darkit.errors import CheckpointMismatchError, ConfigError, ModelError, nearest
 
@@ -63,9 +63,12 @@ def make_optimizer(
         if use_fused(model, cls, parameters, config.fused, config.precision, fused):
             settings["fused"] = True
         try:
-            return cls(parameters, **settings)
+            chosen = cls(parameters, **settings)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"The optimizer {config.optimizer!r} cannot be made for this model: {error}") from error
+        if "fused" in settings:
+            watch_gradients(chosen, config.fused)
+        return chosen
     made = given(parameters) if callable(given) else given
     if isinstance(made, list | tuple) and len(made) == 1:
         (made,) = made
