@@ -172,7 +172,11 @@ def _scalar(value: Any, result: _ResultMetric) -> Tensor | None:
     """Return a number or a tensor of one element as Lightning keeps it, or None for anything else."""
     if isinstance(value, Tensor):
         same = value.numel() == 1 and value.is_floating_point() and value.device == result.value.device
-        return value.detach().squeeze() if same else None
+        if not same:
+            return None
+        # the builtins return one of two tensors itself, which must not be the user's: that may change in place
+        is_kept = result.meta.reduce_fx in (max, min)
+        return (value.detach().clone() if is_kept else value.detach()).squeeze()
     if type(value) in (int, float):
         return torch.tensor(value, device=result.value.device, dtype=torch.get_default_dtype())
     return None

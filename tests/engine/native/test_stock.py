@@ -75,6 +75,54 @@ def test_the_log_has_what_the_module_logs(tmp_path: Path) -> None:
         assert found == pytest.approx(expected), name
 
 
+class Peaks(Base):
+    """Logs a buffer that it changes in place, by reductions that return one of their arguments or a new tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("height", torch.zeros(()))
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.height.fill_((3.0, 5.0, 1.0, 4.0, 2.0, 6.0, 3.5)[batch_idx % 7])
+        for name, reduce in (("max", max), ("min", min), ("torch_max", torch.max), ("sum", sum), ("mean", "mean")):
+            self.log(name, self.height, on_step=False, on_epoch=True, reduce_fx=reduce)
+        self.log("now", self.height, on_step=True, on_epoch=False)
+        return self.loss(batch)
+
+
+def test_a_logged_buffer_that_changes_later_does_not_change_what_was_logged() -> None:
+    class Ends(lightning.Callback):
+        def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+            pl_module.height.fill_(100.0)
+
+    found = []
+    for train in (fit_stock, fit_darkit):
+        module = Peaks()
+        found.append({name: float(value) for name, value in train(module, Ends()).items()})
+    stock, ours = found
+    assert {name: ours[name] for name in stock} == stock
+
+
+def fit_stock(module: Peaks, callback: lightning.Callback) -> Any:
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        callbacks=[callback],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, train_loader())
+    return trainer.callback_metrics
+
+
+def fit_darkit(module: Peaks, callback: lightning.Callback) -> Any:
+    run = darkit.fit(module, train_loader(), name="run", max_epochs=1, device="cpu", callbacks=[callback])
+    last = run.log().tail(1)
+    return {name: last[name][0] for name in ("max", "min", "torch_max", "sum", "mean", "now")}
+
+
 def test_both_optimizers_steps_count() -> None:
     module, run = train_run("gan", "run", max_epochs=None, max_step=11, save_step_interval=5)
     assert [checkpoint.step for checkpoint in run.checkpoints()] == [6, 10, 12]
