@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
 
 from darkit.engine.data.arrays import Rows
-from darkit.engine.data.order import RowSampler
+from darkit.engine.data.order import NO_END, RowSampler
 
 Take = Callable[[Tensor], Any]
 _TYPES = (
@@ -40,7 +40,11 @@ class OwnBatches:
         return self
 
     def __next__(self) -> Any:
-        return self._make(next(self._batches))
+        indices = next(self._batches)
+        try:
+            return self._make(indices)
+        except StopIteration as error:  # whoever iterates would treat it as the end of the data
+            raise RuntimeError(NO_END) from error
 
 
 def own_batches(loader: Any) -> OwnBatches | None:

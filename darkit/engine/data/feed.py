@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from darkit.engine.data.batches import OwnBatches, own_batches
 from darkit.engine.data.loader_state import LoaderState
-from darkit.engine.data.order import BatchOrder, PlacedBatches, PlacedSampler
+from darkit.engine.data.order import BatchOrder, PlacedBatches, PlacedSampler, refuse_early_end
 from darkit.engine.data.ranks import Agreement, divide, ends_together, is_hugging_face, refuse_ranked, refuse_repeated
 from darkit.engine.data.samples import collating
 from darkit.engine.data.workers import begin, end, shield_workers, unshield_workers
@@ -211,6 +211,7 @@ class Feed:
                 except StopIteration:
                     if self._agreement is not None:
                         self._agreement.all_have(False)
+                    refuse_early_end(self.order, self._drawn - 1)
                     self._has_leftover = False
                     return
                 if self._agreement is not None and not self._agreement.all_have(True):

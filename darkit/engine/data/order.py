@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, Sampler
 
 from darkit.engine.device import seed_generators
 
+NO_END = "The dataset raised StopIteration for one of its samples."
 _EPOCHS = 1_000_003  # seeds of neighbouring runs and epochs must not overlap
 
 
@@ -244,10 +245,26 @@ class SeededDataset(Dataset[Any]):
     def __getitems__(self, batch: Batch) -> Sequence[Any]:
         """Load one batch."""
         seed_generators(batch.seed)
-        if hasattr(self.dataset, "__getitems__"):
-            samples: Sequence[Any] = self.dataset.__getitems__(list(batch))
-            return samples
         try:
+            if hasattr(self.dataset, "__getitems__"):
+                samples: Sequence[Any] = self.dataset.__getitems__(list(batch))
+                return samples
             return [self.dataset[index] for index in batch]
         except StopIteration as error:  # the loader would treat it as the end of the data
-            raise RuntimeError("The dataset raised StopIteration for one of its samples.") from error
+            raise RuntimeError(NO_END) from error
+
+
+def refuse_early_end(order: Any, batches: int) -> None:
+    """Refuse that torch's loader ends before the last batch of darkit's order: something raised StopIteration.
+
+    Args:
+        order: The loader's batch sampler, or None; others than darkit's may have any length.
+        batches: How many batches of the epoch there were.
+
+    Raises:
+        RuntimeError: The order has more.
+    """
+    if isinstance(order, BatchOrder) and batches < len(order):
+        raise RuntimeError(
+            f"The data ended after batch {batches} of {len(order)}: its dataset or collate_fn raised StopIteration."
+        )

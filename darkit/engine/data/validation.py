@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from darkit.engine.data.batches import own_batches
 from darkit.engine.data.loader_state import LoaderState
+from darkit.engine.data.order import refuse_early_end
 from darkit.engine.data.samples import collating
 from darkit.engine.data.workers import begin, end
 
@@ -38,9 +39,12 @@ class ValidationBatches:
         batches = own_batches(self.batches) or begin(self.batches)
         try:
             with collating("validation"):
+                given = getattr(self.batch_sampler, "first", 0)
                 for batch in batches:
+                    given += 1
                     self.progress.signs += 1
                     yield batch
+                refuse_early_end(self.batch_sampler, given)
         finally:
             end(batches)
             self._state.restore(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -14,10 +15,11 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.data.adopt import ordered_feed
+from darkit.engine.data.adopt import adopt, ordered_feed
 from darkit.engine.data.arrays import Rows
 from darkit.engine.data.batches import own_batches, stack
 from darkit.engine.data.order import BatchOrder
+from darkit.engine.data.validation import ValidationBatches
 
 N = 10
 FLOATS = torch.randn(N, 3, generator=torch.Generator().manual_seed(0))
@@ -211,3 +213,41 @@ def test_other_loaders_are_left_to_torch(settings: dict[str, Any]) -> None:
     order = BatchOrder(N, 4, 3)
     assert own_batches(DataLoader(Rows(FLOATS), batch_sampler=order, **settings)) is None
     assert own_batches(DataLoader(Rows(FLOATS), batch_size=4)) is None
+
+
+class Exhausted(Dataset[Any]):
+    """A dataset that raises StopIteration for one of its samples, by itself, in batches, or while it is collated."""
+
+    def __init__(self, way: str) -> None:
+        if way == "batch":
+            self.__getitems__ = lambda indices: [self.sample(index) for index in indices]
+        self.way = way
+
+    def __len__(self) -> int:
+        return N
+
+    def sample(self, index: int) -> Tensor:
+        return next(iter(())) if index == 7 else torch.ones(1) * index
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.ones(1) * index if self.way == "collate" else self.sample(index)
+
+    def collate_fn(self, samples: list[Tensor]) -> Tensor:
+        return torch.stack([self.sample(int(sample)) for sample in samples])
+
+
+@pytest.mark.parametrize("way", ["sample", "batch", "collate"])
+@pytest.mark.parametrize("settings", [{}, {"pin_memory": True}, {"num_workers": 1}], ids=str)
+@pytest.mark.parametrize("validates", [False, True])
+@pytest.mark.filterwarnings("ignore:.*pin_memory")
+def test_a_sample_that_raises_stop_iteration_does_not_end_an_epoch(
+    way: str, settings: dict[str, Any], validates: bool
+) -> None:
+    data = Exhausted(way)
+    loader = DataLoader(data, batch_size=4, collate_fn=data.collate_fn if way == "collate" else None, **settings)
+    feed = adopt(loader, TrainerConfig(device="cpu"))
+    try:
+        with pytest.raises(RuntimeError, match="raised StopIteration"):
+            list(ValidationBatches(feed.loader, SimpleNamespace(signs=0)) if validates else feed)
+    finally:
+        feed.close()
