@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import lightning
@@ -13,7 +14,7 @@ from torch import nn
 
 import darkit
 from darkit.core import Trainer
-from darkit.errors import ConfigError, LossError, RunExistsError
+from darkit.errors import ConfigError, LossError, ReproductionWarning, RunExistsError
 from darkit.runs import base
 from tests.core.parts import LoopConfig, Net, net, samples
 
@@ -155,6 +156,14 @@ def test_a_train_that_only_prepares_and_calls_the_engines_is_one_run() -> None:
     assert (run.status, run.details.step) == ("finished", 6)
     assert len(list((run.path / "tensorboard").iterdir())) == 1
     assert run.log()["step"].to_list() == list(range(1, 7))
+
+
+def test_a_default_optimizer_with_another_kernel_than_before_is_no_setting_that_differs() -> None:
+    """The run keeps its kernel: nobody has given another one."""
+    engine(max_step=4, fused=False).train(samples(32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ReproductionWarning)
+        engine(resume=True, max_step=8).train(samples(32))
 
 
 def test_training_a_second_time_needs_a_new_name_or_resume() -> None:

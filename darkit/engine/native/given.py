@@ -13,6 +13,7 @@ import lightning
 
 from darkit.engine.native.plain import PlainModule
 from darkit.engine.native.state import KEY
+from darkit.engine.steps.fused import is_chosen, kernel_settings
 from darkit.engine.steps.own_settings import KEY as GIVEN_SETTINGS
 from darkit.engine.steps.own_settings import OwnSettings, is_trained, optimizer_settings, schedule_settings
 
@@ -31,7 +32,13 @@ def compare_given(trainer: lightning.Trainer, own: OwnSettings, content: Mapping
     Raises:
         ConfigError: A fork has other settings, which it cannot honour.
     """
-    held = own.compare_settings(_given(trainer), content.get(KEY, {}).get(GIVEN_SETTINGS))
+    now, before = _given(trainer), content.get(KEY, {}).get(GIVEN_SETTINGS)
+    is_chosen_here = any(is_chosen(optimizer) for optimizer in trainer.optimizers)
+    if now is not None and isinstance(before, dict) and not is_chosen_here:
+        states = content.get("optimizer_states") or ()
+        now |= _numbered("optimizers", [kernel_settings(optimizer.param_groups) for optimizer in trainer.optimizers])
+        before = before | _numbered("optimizers", [kernel_settings(state.get("param_groups", ())) for state in states])
+    held = own.compare_settings(now, before)
     own.refuse()
     return held
 

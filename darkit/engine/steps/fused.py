@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from darkit.errors import ConfigError
 _DEVICES = ("cpu", "cuda", "mps")
 _WITHOUT_MPS = (torch.optim.Adagrad,)
 _SCALED = "16-mixed"
+_chosen: WeakSet[Optimizer] = WeakSet()
+KERNELS = ("fused", "foreach", "capturable")
+"""Settings of an optimizer that its state in a checkpoint has too."""
 
 
 def use_fused(
@@ -53,6 +57,18 @@ def use_fused(
             "with resume_overrides=true resumes without it, which is not an exact continuation."
         )
     return not problem
+
+
+def note_choice(optimizer: Optimizer, setting: bool | str) -> None:
+    """Note that darkit has chosen the kernel of an optimizer, and have the gradients of a fused one checked.
+
+    Args:
+        optimizer: The optimizer.
+        setting: `TrainerConfig.fused`.
+    """
+    _chosen.add(optimizer)
+    if any(group.get("fused") for group in optimizer.param_groups):
+        watch_gradients(optimizer, setting)
 
 
 def watch_gradients(optimizer: Optimizer, setting: bool | str) -> None:
@@ -134,13 +150,25 @@ def recorded_fused(content: Mapping[str, Any]) -> bool | None:
     return all(found) if found else None
 
 
-def with_kernel(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a saved state whose groups use the kernel that an optimizer was made with."""
+def with_kernel(optimizer: Optimizer, saved: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:
+    """Return a saved state whose groups use the kernel that an optimizer was made with, as far as that was changed."""
+    names = [name for name in KERNELS if name in changed]
     groups = [
-        {**group, "fused": own["fused"]} if "fused" in group and bool(group["fused"]) != bool(own["fused"]) else group
+        {**group, **{name: own[name] for name in names if name in group and name in own}}
         for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True)
     ]
     return {**saved, "param_groups": groups}
+
+
+def kernel_settings(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return what groups say of their kernel, by the name that a difference is reported under."""
+    known = [name for name in KERNELS if groups and all(name in group for group in groups)]
+    return {f"optimizer.{name}": [group[name] for group in groups] for name in known}
+
+
+def is_chosen(optimizer: Optimizer) -> bool:
+    """Return whether darkit has chosen the kernel of an optimizer, which a resume may therefore change."""
+    return optimizer in _chosen
 
 
 def _why_not(model: nn.Module, cls: type[Optimizer], parameters: Iterable[Tensor], precision: str) -> str:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.steps.fused import refuse_other_kernel, use_fused, watch_gradients, with_kernel
+from darkit.engine.steps.fused import note_choice, refuse_other_kernel, use_fused, with_kernel
 from darkit.engine.steps.parts import is_split, part_of
 from darkit.errors import CheckpointMismatchError, ConfigError, ModelError, nearest
 
@@ -66,8 +66,7 @@ def make_optimizer(
             chosen = cls(parameters, **settings)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"The optimizer {config.optimizer!r} cannot be made for this model: {error}") from error
-        if "fused" in settings:
-            watch_gradients(chosen, config.fused)
+        note_choice(chosen, config.fused)
         return chosen
     made = given(parameters) if callable(given) else given
     if isinstance(made, list | tuple) and len(made) == 1:
@@ -171,7 +170,7 @@ def restore_optimizer(
     if saved is None or "optimizer" in changed:
         logger.warning("The optimizer starts without a state: the checkpoint has none of its class.")
     else:
-        _load_optimizer(optimizer, with_kernel(optimizer, saved) if "fused" in changed else saved)
+        _load_optimizer(optimizer, with_kernel(optimizer, saved, changed))
         before = [_number(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
         for group, settings in zip(optimizer.param_groups, fresh, strict=True):
             group.update({name: value for name, value in settings.items() if name in changed and name != "lr"})

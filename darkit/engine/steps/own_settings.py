@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from darkit.engine.steps.fused import KERNELS, is_chosen, kernel_settings
 from darkit.errors import ConfigError, ReproductionWarning
 from darkit.runs.safe import as_dict
 
 KEY = "given_settings"  # in a checkpoint
-_EXACT = ("lr", "weight_decay", "betas")  # what a fork may change
-_KERNELS = ("fused", "foreach", "capturable", "differentiable")  # how a step is computed, not what
-_LEFT_OUT = ("params", "param_names", "initial_lr", *_KERNELS)
+_EXACT = ("lr", "weight_decay", "betas", *KERNELS)  # what a fork may change
+_LEFT_OUT = ("params", "param_names", "initial_lr", "differentiable", *KERNELS)  # the kernel may be darkit's choice
 _OF_SCHEDULES = ("max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr")  # in the groups of an optimizer
 _PROGRESS = (
     *("last_epoch", "base_lrs", "best", "num_bad_epochs", "cooldown_counter", "T_cur", "verbose"),
@@ -97,6 +97,9 @@ class OwnSettings:
             before, doubtful = _settings_in_state(saved, optimizer, schedule, now, is_steady=not self._has_callbacks)
             before |= {} if is_own else {key: now[key] for key in now if key.startswith("optimizer.")}
             now = {key: value for key, value in now.items() if key in before}
+        if is_own and isinstance(before, dict) and isinstance(state, Mapping) and not is_chosen(optimizer):
+            before = before | kernel_settings(state.get("param_groups", ()))
+            now = now | kernel_settings(optimizer.param_groups)
         return self.compare_settings(now, before, doubtful)
 
     def compare_settings(self, now: dict[str, Any] | None, before: Any, doubtful: Collection[str] = ()) -> set[str]:
@@ -114,14 +117,14 @@ class OwnSettings:
             self.given = before
             return {*self.changed}
         if not isinstance(before, dict) or "optimizer" in self.changed:
-            self.given = now
+            self.given = _recorded(now)
             return {*self.changed}
         differing = {key: pair for key, pair in _differences(before, now).items() if not self._is_in_config(key)}
         is_said = {key for key in differing if self._allowed or key in self.changed}
         doubted = {key: pair for key, pair in differing.items() if key in doubtful and key not in is_said}
         held = {key: pair for key, pair in differing.items() if key not in doubted and self._holds(key)}
         ignored = {key: pair for key, pair in differing.items() if key not in doubted and key not in held}
-        self.given = None if doubted else now | {key: before[key] for key in ignored}
+        self.given = None if doubted else _recorded(now | {key: before[key] for key in ignored})
         self._held, self._ignored, self._doubted = held, ignored, doubted
         return {*self.changed, *(key.partition(".")[2] for key in held)}
 
@@ -174,6 +177,11 @@ class OwnSettings:
     def _hint(self, ignored: Changes) -> str:
         exact = self._honours and any(key.partition(".")[2] in _EXACT for key in ignored)
         return "; resume_overrides=true resumes with the new one" if exact and not self._allowed else ""
+
+
+def _recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint records of settings: the kernel is in the optimizer's state."""
+    return {key: value for key, value in settings.items() if key.rpartition(".")[2] not in KERNELS}
 
 
 def listed(changes: Changes) -> str:

@@ -162,6 +162,32 @@ def test_a_plain_modules_own_rate_holds_in_a_fork_as_in_darkits_own_loop(schedul
     assert said[1] == {"max_step": [4, 6], "optimizer.lr": [0.01, 0.1], "optimizer.weight_decay": [0, 0.5]}
 
 
+def test_another_kernel_of_a_plain_modules_optimizer_is_told_or_kept() -> None:
+    callback = stock.LearningRateMonitor()
+    fit_plain("run", 4, callback, optimizer=lambda p: torch.optim.SGD(p, lr=0.01, fused=True))
+    other = {"optimizer": lambda p: torch.optim.SGD(p, lr=0.01, fused=False)}
+    _, fork = fit_plain("fork", 6, callback, fork="run", **other)
+    assert fork.fork["changes"] == {"max_step": [4, 6], "optimizer.fused": [True, False]}
+    with pytest.warns(ReproductionWarning, match=r"optimizer\.fused True -> False has no effect; resume_overrides"):
+        fit_plain("run", 6, callback, resume=True, **other)
+
+
+def test_another_kernel_in_configure_optimizers_is_told() -> None:
+    class Fused(Base):
+        kernel = True
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters(), lr=0.01, fused=self.kernel)
+
+    class Plain(Fused):
+        kernel = False
+
+    fit_module = {"max_step": 2, "device": "cpu", "name": "run"}
+    darkit.fit(Fused(), train_loader(), **fit_module)
+    with pytest.warns(ReproductionWarning, match=r"optimizer\.fused True -> False has no effect\.$"):
+        darkit.fit(Plain(), train_loader(), resume=True, **fit_module | {"max_step": 4})
+
+
 def test_beside_a_callback_that_sets_rates_itself_a_plain_modules_other_rate_is_refused() -> None:
     averaging = stock.StochasticWeightAveraging(0.05, swa_epoch_start=1, device=None)
     fit_plain("run", 4, averaging)

@@ -15,7 +15,7 @@ import darkit
 from darkit.engine.checkpoints import snapshot
 from darkit.engine.config import TrainerConfig
 from darkit.engine.steps.fused import use_fused
-from darkit.errors import ConfigError
+from darkit.errors import ConfigError, ReproductionWarning
 from tests.engine.parts import MLP, equal_weights, hand_loop, in_order, made, run_names, train, xy
 
 OPTIMIZERS = {
@@ -102,6 +102,33 @@ def test_a_given_optimizer_is_used_as_it_is() -> None:
         optimizer = torch.optim.Adam(model.parameters(), fused=kernel)
         train(model, xy(), optimizer=optimizer)
         assert optimizer.param_groups[0]["fused"] is kernel
+
+
+def own(**settings: Any) -> Any:
+    return lambda parameters: torch.optim.Adam(parameters, lr=0.01, **settings)
+
+
+def test_a_given_optimizer_with_another_kernel_is_told_of_it_or_keeps_it() -> None:
+    """The state in a checkpoint has the kernel too, and restoring it would silently replace the given one."""
+    whole = made()
+    train(whole, xy(), name="whole", optimizer=own(fused=True), max_step=8)
+    train(made(), xy(), name="run", optimizer=own(fused=True), max_step=4)
+    train(made(), xy(), name="fork", fork="run", optimizer=own(fused=False), max_step=6)
+    assert darkit.load("fork").fork["changes"]["optimizer.fused"] == [True, False]
+    assert not is_fused(darkit.load("fork"), 6)
+    resumed = made()
+    with pytest.warns(
+        ReproductionWarning, match=r"optimizer\.fused True -> False has no effect; resume_overrides=true"
+    ):
+        train(resumed, xy(), name="run", optimizer=own(fused=False), max_step=8, resume=True)
+    assert equal_weights(whole, resumed)
+    options: dict[str, Any] = {"name": "run", "resume": True, "resume_overrides": True}
+    run = train(made(), xy(), optimizer=own(fused=False, foreach=True), max_step=10, **options)
+    (group,) = torch.load(Path(run.path) / "iter-10-ckpt.pth", weights_only=True)["optimizer_state_dict"][
+        "param_groups"
+    ]
+    assert (group["fused"], group["foreach"]) == (False, True)
+    assert run.info["continued"][-1]["changes"].keys() == {"optimizer.foreach", "optimizer.fused"}
 
 
 class Looking(nn.Module):
