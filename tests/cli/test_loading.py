@@ -22,7 +22,9 @@ PREDICTING = {  # beyond torch itself
     *("lightning", "torchmetrics", "transformers", "tensorboard", "scipy", "sympy", "dash", "optuna"),
     *("torch._dynamo", "torch.distributed.tensor", "torch.distributed.checkpoint", "torch.distributed.fsdp"),
 }
-TRAINING = {
+DATA = {"lightning", "torchmetrics", "transformers", "scipy", "sympy", "torch._dynamo", "pandas", "hydra", "datasets"}
+TRAINING = {  # scipy, matplotlib, sympy, transformers and torch._dynamo come with Lightning
+    "pandas",
     "tensorboard",
     "dash",
     "optuna",
@@ -32,6 +34,10 @@ TRAINING = {
     "fsspec.implementations.sftp",
     "darkit.dashboard",
 }
+BEYOND = {  # other packages that a training imports besides those that torch and Lightning import
+    *("antlr4", "attr", "hydra", "hydra_plugins", "omegaconf", "platformdirs", "polars", "psutil"),
+}
+OWN_MODULES = 240  # at most; each takes a fifth of a millisecond, and brings others
 UNUSED = {  # our own, for what this training does not do
     *("darkit.engine.checkpoints.sharded", "darkit.engine.checkpoints.sharded_reader", "torch.distributed.checkpoint"),
     *("darkit.core", "darkit.sweep.scheduler", "darkit.prediction", "darkit.integrations", "darkit.data.text"),
@@ -71,18 +77,20 @@ def imported(home: Path, trained: set[str]) -> dict[str, set[str]]:
     """The modules after each of these commands, one after the other in one process."""
     commands = [
         *(["runs"], ["show", "small"], ["runs", "--json"], ["stop", "small"], ["start", "--help"]),
-        *(["predict", "small", ROW], ["export", "small", "--format", "torch", "--out", "small.pt"]),
+        *(["data", "prepare", "texts.txt", "--documents", "line"], ["data", "show"]),
+        *(["predict", "small", ROW], ["export", "small", "--format", "torch", "--out", "small.pt"], ["eval", "small"]),
     ]
+    (home / "texts.txt").write_text("\n\n".join(f"A text of number {number} and some words." for number in range(500)))
     script = f"""
         import json, sys
         from darkit.cli.main import main
         found = {{}}
         for words in {commands!r}:
             try:
-                main(words)
+                assert main(words) == 0 or words[0] == "stop", words  # which finds nothing that runs
             except SystemExit:
                 pass  # from --help
-            found[words[0]] = sorted(sys.modules)
+            found[" ".join(words[:2]) if words[0] == "data" else words[0]] = sorted(sys.modules)
         print(json.dumps(found))
     """
     return {name: set(modules) for name, modules in child(script, home).items()}
@@ -96,6 +104,17 @@ def test_commands_that_read_runs_import_neither_torch_nor_lightning(
     assert imported[command] & READING == set()
 
 
+@pytest.mark.parametrize("command", ["data prepare", "data show"])
+def test_preparing_text_imports_neither_lightning_nor_what_it_brings(
+    imported: dict[str, set[str]], command: str
+) -> None:
+    assert imported[command] & DATA == set()
+
+
+def test_an_evaluation_imports_what_a_training_imports_at_most(imported: dict[str, set[str]]) -> None:
+    assert imported["eval"] & TRAINING == set()
+
+
 @pytest.mark.parametrize("command", ["predict", "export"])
 def test_a_prediction_and_an_export_import_little_beyond_torch(imported: dict[str, set[str]], command: str) -> None:
     assert "torch" in imported[command]
@@ -105,6 +124,16 @@ def test_a_prediction_and_an_export_import_little_beyond_torch(imported: dict[st
 def test_a_training_imports_only_what_it_uses(trained: set[str]) -> None:
     assert "lightning" in trained
     assert trained & (TRAINING | UNUSED) == set()
+
+
+def test_a_training_imports_few_packages_beyond_lightnings_and_few_modules_of_our_own(
+    trained: set[str], home: Path
+) -> None:
+    lightnings = child("import json, sys, torch, lightning; print(json.dumps(sorted(sys.modules)))", home)
+    names = {name.partition(".")[0] for name in trained}
+    others = names - {name.partition(".")[0] for name in lightnings} - sys.stdlib_module_names - {"darkit"}
+    assert {name for name in others if not name.startswith("_")} <= BEYOND
+    assert len([name for name in trained if name.startswith("darkit.")]) <= OWN_MODULES
 
 
 @pytest.fixture
