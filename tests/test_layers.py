@@ -72,7 +72,7 @@ WINGS = {  # room -> its folders and ground files, each importing only those bef
             "description",
         ),
         *("callbacks", "launchers", "stores", "meeting", "processes", "together", "resume", "series"),
-        *("outcome", "session", "native", ""),
+        *("outcome", "composed", "session", "native", ""),
     ],
     "prediction": ["text", "", "exporting"],
     "integrations": ["importers", "exporters", "wandb", ""],

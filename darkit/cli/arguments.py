@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -10,11 +12,11 @@ from darkit.cli.recorded import believed_overrides, key_of
 from darkit.engine.aliases import field_of
 from darkit.engine.config import AUTO, TrainerConfig
 from darkit.engine.launchers import has_lasting_name
-from darkit.errors import ConfigError
+from darkit.errors import ConfigError, DarkitError
 from darkit.runs import Run, base, load
-from darkit.runs.checkpoints import checkpoint_steps
+from darkit.runs.checkpoints import checkpoint_steps, find_checkpoint
 from darkit.runs.lineage import find_parent
-from darkit.runs.names import run_path
+from darkit.runs.names import run_path, split_reference
 from darkit.sweep.settings import RESULT_SETTINGS
 
 SWEEP_FLAGS = ("-m", "--multirun")
@@ -90,13 +92,26 @@ def forked(words: Sequence[str]) -> Run | None:
     return None if wanted.lower() in ("", "null") else find_parent(wanted)[0]
 
 
+def _wanted_step(run: Run, reference: str) -> float:
+    """Return the step of the checkpoint that a reference to a run names; the last one of all where it names none."""
+    try:
+        _, wanted = split_reference(reference.rpartition(os.sep)[2])
+        return find_checkpoint(run.path, wanted).step if wanted not in (None, "latest") else math.inf
+    except DarkitError:  # which is refused, with its reason, once the settings are known
+        return math.inf
+
+
 def _earlier_overrides(given: Sequence[str]) -> list[str]:
     own = {*map(key_of, given)}
+    values = {key_of(word): unquoted(word.partition("=")[2]) for word in given if "=" in word}
     run = resumed(given)
     if run is not None and ("fork" not in own or checkpoint_steps(run.path)):
-        return believed_overrides(run, given, {*_OF_ONE_RUN, *own})
+        return believed_overrides(run, given, {*_OF_ONE_RUN, *own}, step=_wanted_step(run, values["resume"]))
     parent = forked(given)
-    return believed_overrides(parent, given, {*_OF_ONE_RUN, *_OF_PARENT, *own}) if parent else []
+    if parent is None:
+        return []
+    left_out = {*_OF_ONE_RUN, *_OF_PARENT, *own}
+    return believed_overrides(parent, given, left_out, step=_wanted_step(parent, values["fork"]))
 
 
 def _with_fields(words: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from darkit.cli.final_report import darkit_command
 from darkit.cli.parsers import Subparsers, add_command
 from darkit.cli.pipes import say
-from darkit.cli.profile import QUIET, training_words
+from darkit.cli.profile import quietly, training_words
 from darkit.cli.recorded import key_of
 from darkit.errors import ConfigError
 from darkit.runs import base
@@ -77,7 +77,7 @@ def _find_rate(words: list[str], name: str, low: float, high: float, steps: int)
     test = LrRange(low, high, steps)
     short = (f"trainer.max_step={steps}", "trainer.max_epoch=null", "trainer.log_step_interval=1")
     series = {"train_loss": ["lr", "train_loss"], SMOOTHED: ["lr", SMOOTHED]}
-    own = (*short, "trainer.save_step_interval=0", f"name={name}", *QUIET, *_RATES)
+    own = (*short, "trainer.save_step_interval=0", f"name={name}", *quietly(steps), *_RATES)
     code = main([*words, *own], callbacks=[test], series=series, report_next=False)
     if code or not test.rates:
         return code, ""
@@ -90,13 +90,13 @@ def _find_rate(words: list[str], name: str, low: float, high: float, steps: int)
         return 1, ""
     steepest, tenth = found
     ended = "" if len(test.rates) == steps else f" It diverged at {test.rates[-1]:.2g}."
-    tried = [f"{rate:.2g}" for rate in rates_to_try(steepest, tenth)]
+    tried = " to ".join(f"{rate:.2g}" for rate in rates_to_try(steepest, tenth))
     _conclude(
         name,
         f"The loss falls fastest at lr {steepest:.2g}; a tenth of the lr of the lowest loss is {tenth:.2g}.{ended} Try "
-        f"trainer.lr={' to '.join(tried)}.",
+        + (f"an lr of {tried} in {test.module}'s configure_optimizers." if test.module else f"trainer.lr={tried}."),
     )
-    return 0, f"trainer.lr={tenth:.2g}"
+    return 0, "" if test.module else f"trainer.lr={tenth:.2g}"
 
 
 def _find_size(words: list[str], name: str, most: int, steps: int) -> tuple[int, str]:

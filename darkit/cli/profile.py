@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     profile = StepProfile(arguments.steps)
     name = fresh_name("profile")
     short = (f"trainer.max_step={profile.last}", "trainer.max_epoch=null", f"name={name}")
-    code = main([*words, *short, *QUIET], callbacks=[profile], report_next=False)
+    code = main([*words, *short, *quietly(profile.last)], callbacks=[profile], report_next=False)
     if code or not profile.result.measured:
         return code
     found = profile.result
@@ -60,15 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-QUIET = (  # no evaluation but a short one at the end, and nothing that ends a training early
-    *("trainer.eval_step_interval=0", "trainer.eval_iters=1", "trainer.early_stop_patience=0"),
-    *(
-        "trainer.load_best_at_end=false",
-        "trainer.keep_best=0",
-        "trainer.spike_policy=none",
+def quietly(last: int) -> list[str]:
+    """Return settings with no evaluation but a short one at the last step, and nothing that ends a training early."""
+    return [
+        *(f"trainer.eval_step_interval={last}", "trainer.eval_iters=1", "trainer.early_stop_patience=0"),
+        *("trainer.load_best_at_end=false", "trainer.keep_best=0", "trainer.spike_policy=none"),
         "trainer.tensorboard=false",
-    ),
-)
+    ]
 
 
 def training_words(words: list[str]) -> list[str]:
@@ -95,7 +94,7 @@ def training_words(words: list[str]) -> list[str]:
             f"The run {found.name!r} was not trained by darkit train, so its record does not say how to make its model "
             "and data: give model= and data= in place of its name."
         )
-    return [*believed_overrides(found, given, {*_OWN, *map(key_of, given)}), *given]
+    return [*believed_overrides(found, given, {*_OWN, *map(key_of, given)}, step=math.inf), *given]
 
 
 def _facts(found: Profile) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from darkit.errors import ConfigError
 from darkit.runs import Run, files, seal
 from darkit.runs.inert import inert
 from darkit.runs.moved import present_name
+from darkit.runs.overrides import resumed_overrides
 from darkit.runs.safe import DEEPEST, UnreadableError, read_bytes
 
 _LONGEST = 2**20  # bytes
@@ -111,13 +112,16 @@ def believed_loss(run: Run) -> Any:
     )
 
 
-def believed_overrides(run: Run, given: Sequence[str], replaced: Iterable[str]) -> list[str]:
-    """Return the overrides that a run was started with, without those given again.
+def believed_overrides(
+    run: Run, given: Sequence[str], replaced: Iterable[str], *, step: float | None = None
+) -> list[str]:
+    """Return the overrides that a run was started or resumed with, without those given again.
 
     Args:
         run: The run.
         given: The overrides that a person gave.
         replaced: The keys of overrides that are not taken over.
+        step: The step at which they hold; None for those of the run's start.
 
     Raises:
         ConfigError: One of them asks for something that only a person may name.
@@ -129,6 +133,11 @@ def believed_overrides(run: Run, given: Sequence[str], replaced: Iterable[str]) 
             f"Cannot read the config of run {run.name!r} from {run.path / files.COMPOSED_CONFIG}: overrides must be a "
             f"list, not {type(overrides).__name__}."
         )
+    if step is not None and (later := resumed_overrides(run.info, step)) is not None:
+        if "resume_overrides" not in map(key_of, map(str, overrides)):
+            replaced = {*replaced, "resume_overrides"}  # which that resume alone was allowed
+        overrides, is_sealed = later
+        ours = ours and is_sealed
     left = [str(item) for item in overrides if key_of(str(item)) not in {*replaced}]
     choices = {key_of(word): word.partition("=")[2] for word in (*left, *given)}
     refused = [] if ours else [item for item in left if not _is_believed(item, choices)]

@@ -37,6 +37,7 @@ class LrRange(Callback):
         steps: The number of steps.
         rates: The learning rate of each step.
         losses: The smoothed loss after each step.
+        module: The class of a LightningModule that makes its own optimizer; empty if the settings make it.
     """
 
     low: float
@@ -44,10 +45,12 @@ class LrRange(Callback):
     steps: int
     rates: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    module: str = ""
     _average: float = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a training that has no single learning rate. Raises `ConfigError`."""
+        self.module = "" if isinstance(pl_module, Adapter) else type(pl_module).__name__
         rates = {float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups}
         if len(trainer.optimizers) != 1 or len(rates) != 1:
             raise ConfigError(

@@ -102,8 +102,13 @@ class StepProfile(Callback):
         return WARM_UP + self.steps + 1 + self.steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not isinstance(pl_module, Adapter) or trainer.world_size > 1:
-            raise ConfigError("Only a training by darkit's own loop in one process can be profiled.")
+        if not isinstance(pl_module, Adapter):
+            raise ConfigError(
+                f"{type(pl_module).__name__} is trained by Lightning's own loop, but only darkit's own loop can be "
+                "profiled: give darkit.fit profiler=, an argument of lightning.Trainer."
+            )
+        if trainer.world_size > 1:
+            raise ConfigError("Only a training in one process can be profiled.")
         saver = saver_of(trainer)
         self.result.save_interval, saver.every = saver.every, 0  # one save is measured
         self.result.precision = pl_module.config.precision

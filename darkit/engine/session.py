@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from darkit.engine.checkpoints.writer import CheckpointWriter
+from darkit.engine.composed import record_resume
 from darkit.engine.config import TrainerConfig
 from darkit.engine.description.describe import ModelDescription
 from darkit.engine.description.scripts import refuse_in_script
@@ -204,7 +205,7 @@ class Session:
         self.check()
         project = (config.project if config is not None else None) or self.project
         if not self._created and not lineage and (self.step or self._keeps_log) and Run(self.folder).info:
-            self._record_resume(changes or {}, model, project)
+            self._record_resume(changes or {}, model, project, composed)
             return
         described = describe_environment()
         environment = described.pop("environment")
@@ -231,7 +232,9 @@ class Session:
         if composed:
             files.write_text(self.folder / files.COMPOSED_CONFIG, composed)
 
-    def _record_resume(self, changes: Changes, model: ModelDescription | None, project: str | None) -> None:
+    def _record_resume(
+        self, changes: Changes, model: ModelDescription | None, project: str | None, composed: str
+    ) -> None:
         if self._recorded:  # by the caller that opened it
             return
         self._recorded = True
@@ -243,6 +246,7 @@ class Session:
         described = {} if self._keeps_log or model is None else {"model": model.as_dict()}  # as config.json then
         pairs = {key: list(pair) for key, pair in changes.items()}
         entry = {"after_step": self.step, "time": time.time(), "changes": pairs, **environment}
+        entry |= record_resume(composed)
         files.write_json(
             self.folder / files.RUN,
             facts

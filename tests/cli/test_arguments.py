@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,30 @@ def test_a_fork_takes_its_parents_settings_but_not_what_names_the_parent(
     done(capsys, "train", "resume=child", "trainer.max_step=6")
     assert load("child").log()["step"].to_list() == [3, 4, 5, 6]
     assert load("child").fork == child.fork
+
+
+def test_a_resumed_run_is_forked_and_resumed_with_the_settings_that_it_had_at_the_step(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done(capsys, *NUMBERS, "trainer.save_step_interval=2", "name=p")
+    done(capsys, "train", "resume=p", "trainer.max_step=8", "trainer.optimizer=sgd", "resume_overrides=true")
+
+    def words(*given: str) -> set[str]:
+        found = prepare(given)
+        return {word for word in found if word.startswith(("trainer.max_step", "trainer.optimizer", "resume_over"))}
+
+    later = {"trainer.max_step=8", "trainer.optimizer=sgd"}
+    assert words("fork=p:iter-6") == words("fork=p") == words("resume=p") == later
+    assert words("fork=p:iter-4") == words("resume=p:iter-2") == {"trainer.max_step=4"}
+    done(capsys, "train", "fork=p:iter-6", "name=child")
+    assert load("child").fork["changes"] == {}
+    assert load("child").log()["step"].to_list()[-1] == 8
+    path = load("p").path / "run.json"
+    info = json.loads(path.read_text())
+    info["continued"][-1]["overrides"].append("model=$(theirs)")
+    path.write_text(json.dumps(info))
+    with pytest.raises(ConfigError, match="not trusted in a run directory of another darkit home"):
+        prepare(["fork=p:iter-6"])
+    info["continued"] = ["no", {"after_step": "4", "overrides": ["a=1"]}, {"after_step": 4, "overrides": "a=1"}]
+    path.write_text(json.dumps(info))
+    assert words("fork=p:iter-6") == {"trainer.max_step=4"}

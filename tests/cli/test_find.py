@@ -10,7 +10,7 @@ import pytest
 
 import darkit
 from darkit.runs.notes import read_notes
-from tests.cli.parts import done, refused
+from tests.cli.parts import done, refused, write
 from tests.engine.parts import made, train, xy
 
 WORDS = ("model=mymodel", "data.samples=64", "data.val_samples=8", "trainer.device=cpu")
@@ -32,6 +32,45 @@ def test_a_learning_rate_is_found_in_a_run_with_its_chart(home: Path, capsys: py
     tenth = re.search(r"lowest loss is (\S+)\. It", out)
     assert tenth is not None
     assert out.splitlines()[-1].endswith(f"darkit train {' '.join(WORDS)} trainer.lr={tenth[1]}")
+
+
+MODULE = """import lightning, torch
+from torch.nn.functional import mse_loss
+class Module(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(12, 12)
+    def training_step(self, batch, index):
+        return mse_loss(self.net(batch[0]), batch[1])
+    def validation_step(self, batch, index):
+        self.log("val_loss", self.training_step(batch, index))
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+"""
+
+
+def test_a_learning_rate_of_a_lightning_module_is_found_and_its_steps_are_not_profiled(
+    home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "ranged.py", MODULE)
+    write(tmp_path / "configs/model/ranged.yaml", "_target_: ranged.Module\n")
+    own = (
+        "trainer.lr=1e-3",
+        "trainer.weight_decay=0",
+        "trainer.betas=[0.9,0.999]",
+        "trainer.warmup_step=0",
+    )  # the defaults
+    words = ("model=ranged", "data=regression", *own, *WORDS[1:])
+    out = done(capsys, "find", "lr", *words, "--steps", "60", "--low", "1e-4", "--high", "100")
+    (run,) = darkit.runs()
+    assert run.log()["lr"][0] == pytest.approx(1e-4)
+    assert len(run.log()["smoothed_loss"].drop_nulls()) >= 10
+    assert re.search(r"Try an lr of \S+ to \S+ in Module's configure_optimizers\.", out)
+    assert "trainer.lr=" not in out
+    said = refused(capsys, "profile", *words, "--steps", "5")
+    assert said.startswith("Module is trained by Lightning's own loop, but only darkit's own loop can be profiled")
+    assert [one.name for one in darkit.runs()] == [run.name]
 
 
 def test_a_batch_size_is_found(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
