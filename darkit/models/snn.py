@@ -14,8 +14,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from .checks import check_layers, check_positive, check_share, check_sizes
-from .spiking import LeakyNeurons, snntorch
+from .checks import check_choice, check_flag, check_layers, check_positive, check_share, check_sizes
+from .spiking import SURROGATES, leaky_over_time, snntorch
 
 
 @dataclass
@@ -23,7 +23,7 @@ class SNNConfig:
     """What an `SNN` is built of.
 
     Raises:
-        ValueError: A size is below 1, or a number is out of range.
+        ValueError: A size is below 1, or a number or choice is out of range.
     """
 
     input_size: int = 64
@@ -38,6 +38,12 @@ class SNNConfig:
     """Decay factor of a neuron's potential per step, from 0 to below 1."""
     threshold: float = 1.0
     """The potential at which a neuron fires, above 0."""
+    surrogate: str = "atan"
+    """Gradient of a spike in the backward pass: ``atan``, ``fast_sigmoid``, ``sigmoid`` or ``straight_through``."""
+    learn_beta: bool = False
+    """Whether `beta` is learnt, one value per layer."""
+    learn_threshold: bool = False
+    """Whether `threshold` is learnt, one value per layer."""
 
     def __post_init__(self) -> None:
         check_sizes(self, "input_size", "output_size", "time_steps")
@@ -46,6 +52,9 @@ class SNNConfig:
             raise ValueError("hidden_sizes must have at least one layer of neurons.")
         check_share(self, "beta")
         check_positive(self, "threshold")
+        check_choice(self, "surrogate", SURROGATES)
+        check_flag(self, "learn_beta")
+        check_flag(self, "learn_threshold")
 
 
 class SNN(nn.Module):
@@ -61,7 +70,7 @@ class SNN(nn.Module):
         self.config = config
         sizes = [config.input_size, *config.hidden_sizes]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
-        self.neurons = nn.ModuleList(LeakyNeurons(config.beta, config.threshold) for _ in config.hidden_sizes)
+        self.neurons = nn.ModuleList(leaky_over_time(config) for _ in config.hidden_sizes)
         self.head = nn.Linear(sizes[-1], config.output_size)
 
     def forward(self, features: Tensor) -> Tensor:

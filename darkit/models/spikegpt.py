@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_flag, check_positive, check_share, check_sizes
+from .checks import check_choice, check_flag, check_positive, check_share, check_sizes
 from .functions import cross_entropy
-from .spiking import LeakyNeurons, SpikeLinear, snntorch
+from .spiking import SURROGATES, SpikeLinear, leaky_over_time, snntorch
 
 _INIT_STD = 0.02
 _LARGEST_KEY = 30.0  # bound of the exponent, so that sums stay finite and above 0 in float32
@@ -36,7 +36,7 @@ class SpikeGPTConfig:
     """The config of a `SpikeGPT`.
 
     Raises:
-        ValueError: A size is below 1, or a number is out of range.
+        ValueError: A size is below 1, or a number or choice is out of range.
     """
 
     vocab_size: int = 2048
@@ -55,12 +55,21 @@ class SpikeGPTConfig:
     """The potential at which a neuron fires, above 0."""
     tie_embeddings: bool = True
     """Whether the output layer shares the embedding's weight."""
+    surrogate: str = "atan"
+    """Gradient of a spike in the backward pass: ``atan``, ``fast_sigmoid``, ``sigmoid`` or ``straight_through``."""
+    learn_beta: bool = False
+    """Whether `beta` is learnt, one value for the neurons of each half of a block."""
+    learn_threshold: bool = False
+    """Whether `threshold` is learnt, one value for the neurons of each half of a block."""
 
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size", "context_length", "num_layers", "hidden_size", "feed_forward_size")
         check_share(self, "beta")
         check_positive(self, "threshold")
         check_flag(self, "tie_embeddings")
+        check_choice(self, "surrogate", SURROGATES)
+        check_flag(self, "learn_beta")
+        check_flag(self, "learn_threshold")
 
 
 class State:
@@ -156,10 +165,10 @@ class _Block(nn.Module):
     def __init__(self, config: SpikeGPTConfig, layer: int) -> None:
         super().__init__()
         self.mixing_norm = nn.LayerNorm(config.hidden_size)
-        self.mixing_neurons = LeakyNeurons(config.beta, config.threshold)
+        self.mixing_neurons = leaky_over_time(config)
         self.mixing = _TimeMixing(config, layer)
         self.feeding_norm = nn.LayerNorm(config.hidden_size)
-        self.feeding_neurons = LeakyNeurons(config.beta, config.threshold)
+        self.feeding_neurons = leaky_over_time(config)
         self.feeding = _ChannelMixing(config, layer)
 
     def forward(self, hidden: Tensor, state: _BlockState) -> tuple[Tensor, _BlockState]:

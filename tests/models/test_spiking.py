@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from darkit.models import spiking
-from darkit.models.spiking import LeakyNeurons
+from darkit.models.spiking import SURROGATES, LeakyNeurons
 
 
 def one_by_one(inputs: Tensor, beta: float, threshold: float) -> Tensor:
@@ -36,6 +36,72 @@ def test_spikes_and_gradients_are_those_of_snntorch(seed: int, beta: float, thre
     (found,) = torch.autograd.grad((spikes * weights).sum(), inputs)
     assert torch.equal(spikes, wanted)
     torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+@pytest.mark.parametrize("in_arrays", [True, False])
+def test_what_is_learnt_has_the_gradients_of_snntorch(
+    surrogate: str, in_arrays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spiking, "has_own_backward", lambda values: in_arrays)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(3, 9, 4, generator=generator).requires_grad_()
+    weights = torch.randn(3, 9, 4, generator=generator)
+    library = snntorch.surrogate
+    makers = (library.atan, library.fast_sigmoid, library.sigmoid, library.straight_through_estimator)
+    theirs = dict(zip(SURROGATES, makers, strict=True))
+    if surrogate == "sigmoid":
+        inputs = (inputs.detach() * 0.3).requires_grad_()  # far below the threshold, theirs is NaN
+    one = snntorch.Leaky(beta=0.8, threshold=0.6, spike_grad=theirs[surrogate](), learn_beta=True, learn_threshold=True)
+    other = LeakyNeurons(0.8, 0.6, surrogate, learn_beta=True, learn_threshold=True)
+    assert [name for name, _ in other.named_parameters()] == ["beta", "threshold"]
+    potential, fired = torch.zeros(3, 4), []
+    for step in inputs.unbind(1):
+        spikes, potential = one(step, potential)
+        fired.append(spikes)
+    wanted = torch.stack(fired, 1)
+    spikes, _ = other(inputs)
+    assert torch.equal(spikes, wanted)
+    gradients = torch.autograd.grad((wanted * weights).sum(), (inputs, one.beta, one.threshold))
+    found = torch.autograd.grad((spikes * weights).sum(), (inputs, other.beta, other.threshold))
+    for mine, expected in zip(found, gradients, strict=True):
+        assert expected.any()
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("learns", ["beta", "threshold"])
+def test_one_of_both_is_learnt_and_beta_stays_a_share(learns: str) -> None:
+    inputs = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    neurons = LeakyNeurons(0.5, 0.5, **{f"learn_{learns}": True})
+    neurons(inputs)[0].sum().backward()
+    ((name, parameter),) = neurons.named_parameters()
+    assert name == learns
+    assert parameter.grad is not None
+    assert parameter.grad.any()
+    if learns == "beta":
+        parameter.data.fill_(1.5)
+        assert torch.equal(neurons(inputs)[1], LeakyNeurons(1.0, 0.5)(inputs)[1])
+
+
+def test_the_sigmoid_is_that_of_snntorch_where_that_is_a_number() -> None:
+    far = torch.tensor([-90.0, -4.0, 4.0, 90.0])
+    near = torch.linspace(-1.0, 1.0, 41)
+    excess = torch.cat((near, far)).requires_grad_()
+    spikes = spiking.surrogate("sigmoid")(excess)
+    theirs = snntorch.surrogate.sigmoid()(excess)
+    assert torch.equal(spikes, theirs)
+    (found,) = torch.autograd.grad(spikes.sum(), excess)
+    (wanted,) = torch.autograd.grad(theirs.sum(), excess)
+    torch.testing.assert_close(found[:41], wanted[:41], rtol=1e-4, atol=1e-6)
+    assert wanted.isnan().any()
+    assert not found[41:].any()
+
+
+def test_what_is_learnt_is_exported() -> None:
+    inputs = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)) * 2
+    neurons = LeakyNeurons(0.5, 0.5, learn_beta=True, learn_threshold=True)
+    exported = torch.export.export(neurons, (inputs,)).module()
+    assert torch.equal(exported(inputs)[0], neurons(inputs)[0])
 
 
 def test_going_on_from_what_is_left_is_as_in_one_piece() -> None:
