@@ -64,6 +64,7 @@ class TrainerAttributes:
     model: nn.Module
     tokenizer: Any
     csv_logger: CsvLogger
+    fork: ClassVar[None] = None  # DarwinKit's: scripts to run
     max_step = Setting()
     eval_iters = Setting()
     eval_step_interval = Setting()

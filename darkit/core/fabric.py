@@ -8,7 +8,8 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
-from darkit.core.trainer import Trainer, tokenizer_and_config
+from darkit.core.arguments import tokenizer_and_config
+from darkit.core.trainer import Trainer
 from darkit.engine.config import AUTO, TrainerConfig
 from darkit.engine.device import resolve_device
 

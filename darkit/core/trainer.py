@@ -7,6 +7,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -15,6 +16,7 @@ import lightning
 from torch import nn
 from torch.optim import Optimizer
 
+from darkit.core.arguments import refuse_of_darwinkit, tokenizer_and_config
 from darkit.core.attributes import SETTINGS, TrainerAttributes, step_named
 from darkit.core.bridge import FollowSteps, OwnEvaluation, validation_metrics
 from darkit.core.loop_state import LoopState, state_of, whole_step
@@ -74,6 +76,8 @@ class Trainer(TrainerAttributes):
             ``train``.
         resume_overrides: Whether a run may resume with other settings that change its mathematics.
         enable_server: Whether to show the dashboard during the training.
+        fork: None; code for DarwinKit gives it.
+        server_prot: Likewise.
 
     Raises:
         ModelError: The model is not a module.
@@ -113,7 +117,10 @@ class Trainer(TrainerAttributes):
         resume: bool | str | None = None,
         resume_overrides: bool = False,
         enable_server: bool = False,
+        fork: None = None,
+        server_prot: None = None,
     ) -> None:
+        refuse_of_darwinkit(fork, server_prot)
         others = set(vars(self)) - {SETTINGS}
         vars(self).setdefault(SETTINGS, {})
         self._engine: tuple[lightning.Trainer, lightning.LightningModule] | None = None
@@ -385,16 +392,7 @@ def _recorded(train: Callable[..., Any]) -> Callable[..., Any]:
     return recorded
 
 
-def tokenizer_and_config(args: tuple[Any, ...], tokenizer: Any, config: Any) -> tuple[Any, TrainerConfig]:
-    """Return the tokenizer and the config of a trainer's arguments. Raises `ConfigError`."""
-    if len(args) > 2:
-        raise TypeError(f"Trainer takes (model, config) or (model, tokenizer, config), not {len(args) + 1} arguments.")
-    if len(args) == 2:
-        tokenizer, config = args
-    elif args and config is None:
-        config = args[0]
-    elif args:
-        tokenizer = args[0]
-    if not isinstance(config, TrainerConfig):
-        raise ConfigError(f"config must be a TrainerConfig, not {type(config).__name__}.")
-    return tokenizer, config
+def __getattr__(name: str) -> Any:
+    if name in ("FabricTrainer", "LogFieldnames"):  # as in DarwinKit, whose module of this name has them
+        return getattr(import_module("darkit.core"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -134,6 +134,26 @@ class Predicter:
         return cls._run(name).model_config
 
     @classmethod
+    def get_fork_directory(cls, fork: Any) -> Path | None:
+        """Return the folder of the scripts of a fork of DarwinKit's, by its name; None of anything else."""
+        return Path(cls.get_root()) / "fork" / fork if fork and isinstance(fork, str) else None
+
+    @classmethod
+    def inject_script(cls, model: nn.Module, name: str) -> nn.Module:
+        """Return the model, which a ``from_pretrained`` written for DarwinKit has changed by a fork's scripts here.
+
+        Raises:
+            ConfigError: The run is such a fork: its scripts are not run.
+        """
+        scripts = cls.get_fork_directory(cls.get_external_config_json(name).get("fork"))
+        if scripts is not None:
+            raise ConfigError(
+                f"The run {name!r} is a fork whose model is changed by the scripts in {str(scripts)!r}, which are "
+                "not run: build the changed model in get_model, and override inject_script."
+            )
+        return model
+
+    @classmethod
     def get_trainer_config_json(cls, name: str) -> dict[str, Any]:
         """Return the run's ``trainer_config.json``."""
         return cls._run(name).trainer_config

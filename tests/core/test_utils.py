@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,31 @@ def test_paths_are_below_the_home(home: Path) -> None:
     assert (home / "models", home / "datasets") == (utils.MODEL_PATH, utils.DATASET_PATH)
     with pytest.raises(AttributeError, match="no attribute 'PWA_PATH'"):
         _ = utils.PWA_PATH
+    assert (home / "base", home / "datasets" / "base") == (utils.BASE_MODEL_PATH, utils.BASE_DATASET_PATH)
+    assert home / "tmp" == utils.TMP_PATH
     from darkit.lm.utils import DATASET_PATH, MODEL_PATH
 
     assert (home / "models" / "lm", home / "datasets" / "lm") == (MODEL_PATH, DATASET_PATH)
+
+
+def test_the_address_of_this_computer_is_told_if_it_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostbyname", lambda name: "192.0.2.7")
+    assert utils.get_local_ip() == "192.0.2.7"
+
+    def unknown(name: str) -> str:
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr("socket.gethostbyname", unknown)
+    assert utils.get_local_ip() is None
+
+
+def test_where_darwinkit_keeps_tokens_changes_nothing() -> None:
+    data, tokenizer = Dataset.from_dict({"text": TEXTS}), fast_tokenizer("bpe")
+    plain = create_tokenized_dataset(data, tokenizer)
+    assert create_tokenized_dataset(data, tokenizer, external_path="own").to_dict() == plain.to_dict()
+    blocks = [list(create_tokenized_gpt_dataset(data, tokenizer, 8, **more)) for more in ({}, {"chunk_size": 2})]
+    assert len(blocks[0]) > 2
+    assert all(torch.equal(torch.as_tensor(one), torch.as_tensor(other)) for one, other in zip(*blocks, strict=True))
 
 
 def test_a_csv_logger_writes_each_row_at_once_and_continues_a_file(tmp_path: Path) -> None:

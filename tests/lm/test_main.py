@@ -349,3 +349,45 @@ def test_a_run_of_darwinkits_own_is_found_by_a_subclass_that_builds_its_model(ho
     assert type(predicter) is GenerativePredicter
     assert torch.equal(predicter.model.head.weight, model.head.weight)
     assert len("".join(predicter.predict("the", ctx_len=20))) > 0
+
+
+def test_a_trainer_and_its_module_take_what_code_for_darwinkit_gives(home: Path) -> None:
+    from darkit.core.trainer import FabricTrainer, LogFieldnames
+
+    assert (FabricTrainer, LogFieldnames) == (darkit.core.FabricTrainer, darkit.core.LogFieldnames)
+    with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
+        from darkit.core.trainer import Nothing  # type: ignore[attr-defined]  # noqa: F401
+    model, config = nn.Linear(2, 2), TrainerConfig(device="cpu")
+    trainer = Trainer(model, config=config, tokenizer=None, resume=None, fork=None, server_prot=None)
+    assert trainer.fork is None
+    with pytest.raises(ConfigError, match=r"fork='theirs' is not possible for a Trainer.*leave it out"):
+        Trainer(model, config=config, tokenizer=None, fork="theirs")
+    with pytest.raises(ConfigError, match="server_prot=8001 is not possible"):
+        Trainer(model, config=config, tokenizer=None, server_prot=8001)
+
+
+class Loaded(GenerativePredicter):
+    """Loads as DarwinKit's own class does."""
+
+    @classmethod
+    def from_pretrained(cls, name: str, device: Any = None, checkpoint: Any = None) -> Any:  # type: ignore[override]
+        model = cls.get_model(name, checkpoint).to(device)
+        return cls(name, cls.inject_script(model, name), tokenizer=cls.get_tokenizer(name), device=device)
+
+
+def test_an_overridden_from_pretrained_finds_what_it_calls_and_no_script_is_run(home: Path) -> None:
+    folder = home / "models" / "lm" / "older"
+    folder.mkdir(parents=True)
+    tokenizer = fast_tokenizer("bpe")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    model = spikes(Spikes, tokenizer)
+    files.write_json(folder / "config.json", vars(model.config))
+    torch.save(
+        {"model_class": "Spikes", "state_dict": model.state_dict(), "current_step": 5}, folder / "iter-5-ckpt.pth"
+    )
+    files.write_json(folder / "external_config.json", {"model_class": "Spikes", "series": {}, "fork": None})
+    assert torch.equal(Loaded.from_pretrained("older", "cpu").model.head.weight, model.head.weight)
+    assert Loaded.get_fork_directory(None) is None
+    files.write_json(folder / "external_config.json", {"model_class": "Spikes", "series": {}, "fork": "changed"})
+    with pytest.raises(ConfigError, match=r"'older' is a fork .*lm/fork/changed', which are not run"):
+        Loaded.from_pretrained("older", "cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,15 +11,18 @@ from typing import Any
 from darkit.core.utils.csv_logger import CSVLogger
 from darkit.engine.device import seed_generators as set_seed
 from darkit.errors import ConfigError
-from darkit.runs.home import home
+from darkit.runs.home import base, home
 
-__all__ = ["CSVLogger", "find_multiple", "set_seed", "usetime"]
+__all__ = ["CSVLogger", "find_multiple", "get_local_ip", "set_seed", "usetime"]
 
 _PATHS: dict[str, Callable[[], Any]] = {  # below the home, at the time of the import
     "DARWIN_KIT_HOME": lambda: str(home()),
     "HOME_PATH": lambda: str(home()),
     "MODEL_PATH": lambda: home() / "models",
+    "BASE_MODEL_PATH": base,
     "DATASET_PATH": lambda: home() / "datasets",
+    "BASE_DATASET_PATH": lambda: home() / "datasets" / "base",
+    "TMP_PATH": lambda: home() / "tmp",
 }
 
 
@@ -37,6 +41,14 @@ def find_multiple(n: int, k: int) -> int:
     if k < 1:
         raise ConfigError(f"k must be at least 1, not {k}.")
     return -(-n // k) * k
+
+
+def get_local_ip() -> str | None:
+    """Return this computer's address in its network by its name, or None if it has none."""
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return None
 
 
 @contextmanager

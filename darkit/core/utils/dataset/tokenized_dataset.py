@@ -20,7 +20,12 @@ Rows = Mapping[str, list[Any]]
 
 
 def create_tokenized_dataset(
-    dataset: Any, tokenizer: Any, num_proc: int = 1, encode_fn: Callable[[Rows], Rows] | None = None
+    dataset: Any,
+    tokenizer: Any,
+    num_proc: int = 1,
+    encode_fn: Callable[[Rows], Rows] | None = None,
+    *,
+    external_path: str | None = None,
 ) -> Any:
     """Tokenize the column ``text`` of a ``Dataset``, or of each split of a ``DatasetDict``.
 
@@ -29,6 +34,8 @@ def create_tokenized_dataset(
         tokenizer: A tokenizer of transformers.
         num_proc: Number of processes.
         encode_fn: Makes the new columns of a batch of rows; None calls the tokenizer.
+        external_path: DarwinKit's name of a folder for what it has tokenized; nothing depends on it, because the
+            package keeps that in its own cache.
 
     Returns:
         The dataset, with the new columns alone.
@@ -80,6 +87,7 @@ def create_tokenized_gpt_dataset(
     shuffle: bool = False,
     process_rank: int = 0,
     num_processes: int = 1,
+    chunk_size: int | None = None,
 ) -> PackedDataset:
     """Tokenize a ``Dataset`` into blocks of ``ctx_len`` tokens across the ends of texts.
 
@@ -93,6 +101,7 @@ def create_tokenized_gpt_dataset(
         shuffle: As of `darkit.core.utils.dataset.packed.PackedDataset`.
         process_rank: Likewise.
         num_processes: Likewise.
+        chunk_size: DarwinKit's number of texts per file of tokens; nothing depends on it, because there are none.
 
     Raises:
         DataError: The data is not a ``Dataset`` with that column, or too small.
