@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _repeat(found: Run, command: Command, start: Any, after: int, last: int, folder: Path) -> int:
-    from darkit.reproduction.comparing import changed_environment, changed_settings, compare
+    from darkit.reproduction.comparing import changed_environment, changed_machine, changed_settings, compare
 
     for name, (recorded, here) in _most(changed_environment(found)):
         say(f"environment: {inert(name)} {inert(recorded)} -> {inert(here)}")
@@ -86,6 +86,8 @@ def _repeat(found: Run, command: Command, start: Any, after: int, last: int, fol
         repeated = repeat(found, command, code, start, last, folder, _CHILD)
         if live := imported_live(folder):
             say(f"imported from {code.original} itself, so as they are today: {inert(listing(live))}")
+    for name, (recorded, here) in changed_machine(found, repeated, after).items():
+        say(f"environment: {inert(name)} {inert(recorded)} -> {inert(here)}")
     for name, (recorded, here) in _most(changed_settings(found, repeated)):
         say(f"{inert(name)}: {format_json(recorded, indent=None)} -> {format_json(here, indent=None)}")
     result = compare(found, repeated, after, last)
@@ -97,6 +99,8 @@ def _repeat(found: Run, command: Command, start: Any, after: int, last: int, fol
         say(f"EQUAL: {what} of steps {after + 1} to {last} are the same bit for bit.")
         return 0
     say(f"DIFFERENT: step {result.step} is the first that differs, in {inert(result.place)}.")
+    if result.entry:
+        say(f"The first difference in a checkpoint is in {inert(result.entry)}.")
     say(f"The largest deviation is {result.deviation:g}, in {inert(result.where)}.")
     return 1
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import random
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -84,6 +87,32 @@ def map_floats(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 def process_seed() -> int:
     """Return what torch's generators began with in this process, before darkit seeded them for a training."""
     return (_process_seed or [torch.initial_seed()])[0]
+
+
+def describe_machine(config: TrainerConfig | None) -> dict[str, Any]:
+    """Describe what computes a training and decides how its sums are rounded.
+
+    Args:
+        config: The trainer's config, or None for a loop that has none.
+
+    Returns:
+        ``machine``: ``cpu`` (its name and the instructions that torch uses), ``threads``, ``cuda`` (the version) and
+        ``device`` (the name of the GPU); the last two only if a GPU is used, as far as that is known.
+    """
+    found = {"cpu": f"{_cpu_name()} ({torch.backends.cpu.get_cpu_capability()})", "threads": torch.get_num_threads()}
+    device = config.device if config is not None else "auto"
+    if device == "cuda" or (device == "auto" and torch.cuda.is_initialized()):  # type: ignore[no-untyped-call]
+        found |= {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda or torch.version.hip}
+    return {"machine": found}
+
+
+@lru_cache(maxsize=1)
+def _cpu_name() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def seed_generators(seed: int) -> None:

@@ -14,7 +14,7 @@ from darkit.engine.composed import record_resume
 from darkit.engine.config import TrainerConfig
 from darkit.engine.description.describe import ModelDescription
 from darkit.engine.description.scripts import refuse_in_script
-from darkit.engine.device import process_seed
+from darkit.engine.device import describe_machine, process_seed
 from darkit.engine.log.console import Console
 from darkit.engine.log.rows import RowStream, Sink
 from darkit.engine.log.system import SystemLog
@@ -203,11 +203,12 @@ class Session:
         if not self.writes:
             return
         self.check()
+        self._machine = describe_machine(config)
         project = (config.project if config is not None else None) or self.project
         if not self._created and not lineage and (self.step or self._keeps_log) and Run(self.folder).info:
             self._record_resume(changes or {}, model, project, composed)
             return
-        described = describe_environment()
+        described = describe_environment() | self._machine
         environment = described.pop("environment")
         facts = {
             "id": self.run_id,
@@ -239,7 +240,7 @@ class Session:
             return
         self._recorded = True
         facts = Run(self.folder).info
-        environment = describe_environment()
+        environment = describe_environment() | self._machine
         environment["git"].pop("diff", None)
         packages = environment.pop("environment")["packages"]
         environment["packages"] = changed_packages(Run(self.folder).environment.get("packages"), packages)

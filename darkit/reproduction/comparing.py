@@ -27,6 +27,7 @@ class Comparison:
         checkpoints: The number of compared checkpoints.
         step: The first step that differs, or None.
         place: The column or tensor that differs there, with both values where they are numbers.
+        entry: The first entry of a checkpoint that differs, with its step and deviation, or empty.
         deviation: The largest deviation of all that was compared; infinite where something is missing.
         where: The column or tensor, and the step, of that deviation.
     """
@@ -35,6 +36,7 @@ class Comparison:
     checkpoints: int
     step: int | None = None
     place: str = ""
+    entry: str = ""
     deviation: float = 0.0
     where: str = ""
 
@@ -48,6 +50,31 @@ def changed_environment(run: Run) -> Pairs:
     system = as_dict(info.get("host")).get("system")
     here = {"python": (python, platform.python_version()), "system": (system, platform.platform())}
     return {name: pair for name, pair in here.items() if pair[0] is not None and pair[0] != pair[1]} | pairs
+
+
+def changed_machine(recorded: Run, repeated: Run, after: int) -> Pairs:
+    """Return what differs between the machine of the first step that is compared and that of the repetition.
+
+    A run of an earlier version recorded none.
+
+    Args:
+        recorded: The run.
+        repeated: Its repetition.
+        after: The step before the first one that is compared.
+    """
+    before, now = _machine(recorded, after), _machine(repeated, math.inf)
+    return {key: (before[key], now.get(key)) for key in before if before[key] != now.get(key)}
+
+
+def _machine(run: Run, after: float) -> dict[str, Any]:
+    """Return the machine on which a run was begun, or on which it was last resumed by a step."""
+    entries = run.info.get("continued")
+    found = run.info.get("machine")
+    for entry in map(as_dict, entries if isinstance(entries, list) else []):
+        step = entry.get("after_step")
+        if type(step) is int and step <= after:
+            found = entry.get("machine")
+    return as_dict(found)
 
 
 def changed_settings(recorded: Run, repeated: Run) -> Pairs:
@@ -100,7 +127,11 @@ def compare(recorded: Run, repeated: Run, after: int, last: int) -> Comparison:
         return Comparison(len(rows), len(pairs))
     step, place, _, values = min(all_found, key=lambda one: one[0])
     most = max(all_found, key=lambda one: one[2])
-    return Comparison(len(rows), len(pairs), step, place + values, most[2], f"{most[1]} at step {most[0]}")
+    entry = ""
+    if tensors:
+        first, path, deviation = min(tensors, key=lambda one: one[0])
+        entry = f"{path} at step {first}, by {deviation:g}"
+    return Comparison(len(rows), len(pairs), step, place + values, entry, most[2], f"{most[1]} at step {most[0]}")
 
 
 def first_recorded(run: Run, after: int) -> int | None:

@@ -143,6 +143,7 @@ def test_a_changed_line_is_named_where_it_first_matters(reproduce: Reproduce) ->
     assert code == 1, said
     assert "DIFFERENT: step 1 is the first that differs, in column train_loss: " in said
     assert "The largest deviation is " in said
+    assert "The first difference in a checkpoint is in state_dict.layers.0.weight at step 4, by " in said
 
 
 def test_a_changed_package_is_named(reproduce: Reproduce) -> None:
@@ -151,6 +152,23 @@ def test_a_changed_package_is_named(reproduce: Reproduce) -> None:
     assert code == 0, said
     assert "environment: torch 1.0 -> " in said
     assert "environment: gone 2.0 -> None" in said
+
+
+def test_another_machine_is_named(reproduce: Reproduce) -> None:
+    machine = load("one").info["machine"]
+    assert {*machine} == {"cpu", "threads"}, "it was trained without a GPU"
+    change("run.json", lambda info: info["machine"].update(device="GPU of then", cuda="1.0", threads=99))
+    for words in (("--steps", "1"), ("--from", "iter-4", "--steps", "4")):
+        code, said = reproduce(*words)
+        assert code == 0, said
+        assert "environment: device GPU of then -> None" in said
+        assert "environment: cuda 1.0 -> None" in said
+        assert f"environment: threads 99 -> {machine['threads']}" in said
+        assert "environment: cpu" not in said
+    change("run.json", lambda info: info.pop("machine"))
+    code, said = reproduce("--steps", "1")
+    assert code == 0, said
+    assert "environment:" not in said, "an earlier version recorded none"
 
 
 def test_a_changed_seed_and_changed_data_are_named(

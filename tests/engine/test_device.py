@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from darkit.engine.config import TrainerConfig
-from darkit.engine.device import generator_states, move_to_device, resolve_device, restore_generators, seed_generators
+from darkit.engine.device import (
+    describe_machine,
+    generator_states,
+    move_to_device,
+    resolve_device,
+    restore_generators,
+    seed_generators,
+)
 from darkit.errors import DeviceWarning
 from tests.engine.parts import made, train, xy
 
@@ -91,3 +98,15 @@ def test_generator_states_bring_all_generators_back() -> None:
     first = [*draws(), float(numpy.random.randn()), random.gauss(0, 1)]
     restore_generators(states)
     assert [*draws(), float(numpy.random.randn()), random.gauss(0, 1)] == first
+
+
+def test_a_machine_has_a_gpu_only_if_the_training_uses_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.version, "cuda", "1.0")
+    found = describe_machine(TrainerConfig(device="cpu"))["machine"]
+    assert found["threads"] == torch.get_num_threads()
+    assert found["cpu"].endswith(f"({torch.backends.cpu.get_cpu_capability()})")
+    assert describe_machine(TrainerConfig(device="cuda"))["machine"] == {**found, "device": "a GPU", "cuda": "1.0"}
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert describe_machine(TrainerConfig(device="cpu"))["machine"] == found
+    assert describe_machine(None)["machine"]["device"] == "a GPU"
