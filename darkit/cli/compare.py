@@ -14,6 +14,7 @@ from darkit.runs.comparison_tables import Rows, document, sentences, tables
 from darkit.runs.documents import FORMATS
 from darkit.runs.groups import BEST, find_groups, mode_of, read_group
 from darkit.runs.inert import format_json, inert
+from darkit.runs.lineage import fork_line
 from darkit.runs.names import check_project
 
 _EXAMPLES = """\
@@ -62,6 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
         _print(rows)
     for sentence in sentences(compared):
         print(sentence)
+    for name, fork in [
+        (run.name, run.fork) for runs in found.values() for run in sorted(runs, key=lambda run: run.name)
+    ]:
+        if fork:
+            print(inert(fork_line(name, fork)))
     return 0
 
 

@@ -65,6 +65,13 @@ def describe_fork(fork: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def fork_line(name: str, fork: dict[str, Any]) -> str:
+    """Return which run and checkpoint a fork began from, and what differs, in one line."""
+    changes = ", ".join(f"{key} {_short(before)} -> {_short(now)}" for key, (before, now) in changes_of(fork).items())
+    start = str(fork.get("checkpoint")).removesuffix("-ckpt")
+    return f"{name}: fork of {fork.get('parent')}:{start}, {changes or 'with its settings'}"
+
+
 def changes_of(fork: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the settings in which a fork differs from its parent: name -> (value there, value here)."""
     pairs = as_dict(fork.get("changes")).items()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from darkit.runs import files
 from tests.cli.parts import done, refused
 from tests.runs.experiments import make_run
 
@@ -53,6 +54,18 @@ def test_the_tables_are_there_for_documents_and_programs(root: Path, capsys: pyt
     found = json.loads(done(capsys, "compare", "small_1", "large", "--format", "json"))
     assert [one["count"] for one in found["groups"]] == [3, 3]
     assert found["contrasts"][0]["paired"] is True
+
+
+def test_a_fork_is_said_to_be_one_below_the_tables(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, changes in enumerate([{"lr": [1e-3, 3e-4]}, {}]):
+        path = root / f"large-seed={seed}" / files.RUN
+        fork = {"parent": "small_1-seed=0", "checkpoint": "iter-4-ckpt", "changes": changes}
+        files.write_json(path, {**files.read_json(path), "fork": fork})
+    lines = done(capsys, "compare", "small_1", "large-*").splitlines()
+    assert lines[-2:] == [
+        "large-seed=0: fork of small_1-seed=0:iter-4, lr 0.001 -> 0.0003",
+        "large-seed=1: fork of small_1-seed=0:iter-4, with its settings",
+    ]
 
 
 def test_wrong_arguments_are_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -298,6 +298,8 @@ def test_what_differs_from_the_parent_stands_out_defaults_are_dimmed_and_the_lin
     }
     resumed = [{"time": STARTED + 50, "after_step": 12}]
     files.write_json(folder / files.RUN, {**info, "fork": fork, "settings_given": ["lr", "name"], "continued": resumed})
+    samples = "".join(f"{second},{second},36\n" for second in (10, 20, 30, 40))
+    (folder / files.SYSTEM_LOG).write_text(f"time,step,gpu0_power\n{samples}")
     page = open_page(dashboard.address + "/run/child?tab=config")
     differing = page.locator("tr.differs")
     expect(differing).to_have_count(2)
@@ -305,6 +307,8 @@ def test_what_differs_from_the_parent_stands_out_defaults_are_dimmed_and_the_lin
     expect(differing.nth(1)).to_contain_text("parent: 0.1")
     expect(page.locator("tr.default th")).to_have_text(["device", "seed"])
     page.get_by_role("tab", name="Overview").click()
+    spent = "0.3 Wh in 30 s (gpu0 0.3 Wh), whoever used the GPUs"
+    expect(page.locator("dt", has_text="Energy").locator("+ dd")).to_have_text(spent)
     tree = page.locator(".tree").first
     expect(tree.locator("> li")).to_contain_text("<b>gone</b> · iter-10-ckpt")
     expect(tree.locator("li li li li")).to_contain_text("resumed after step 12")
@@ -316,3 +320,6 @@ def test_what_differs_from_the_parent_stands_out_defaults_are_dimmed_and_the_lin
     page.get_by_role("tab", name="Prompt").click()
     expect(page.locator("#prompt")).to_have_value("[[0.5, 0.5]]")  # numbers in, as its model takes them
     expect(page.locator("#prompt-temperature")).to_have_count(0)
+    page.goto(dashboard.address + "/compare?run=parent&run=child")
+    said = "child: fork of parent:iter-20, lr 0.1 → 0.001, model.width 32 → 64, data.kind text → tensors"
+    expect(page.locator("#forks-compared li")).to_have_text([said])

@@ -18,6 +18,7 @@ from darkit.dashboard.charts.panels import columns_of, filled_titles
 from darkit.dashboard.charts.shown import Shown
 from darkit.dashboard.pages import keys, statistics
 from darkit.dashboard.pages.controls import chart_controls, follow
+from darkit.dashboard.pages.lineage import fork_lines
 from darkit.dashboard.pages.mantine import dmc
 from darkit.dashboard.pages.media import media_board
 from darkit.dashboard.pages.parts import COPIES, card, chart_board, later, run_dot, still
@@ -77,6 +78,7 @@ def compare_page(
                 ),
                 html.Div(values_table(shown, language), id="values-box"),
                 html.P(text(language, "keys_more", count=more), className="muted") if more > 0 else None,
+                *fork_lines([run.facts for run in shown], language),
             ),
             *statistics.statistics_card(shown, filled_titles(shown), language, state),
             card(text(language, "configs"), *_configs(shown, language, state["all"])),

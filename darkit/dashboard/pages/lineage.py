@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -56,6 +56,26 @@ def lineage_card(facts: Facts, language: str) -> list[Component]:
 def changed_settings(facts: Facts) -> dict[str, str]:
     """Return the settings in which a fork differs from its parent, each with the value there as text."""
     return {key: _short(before) for key, (before, _) in changes_of(as_dict(facts.info.get("fork"))).items()}
+
+
+def fork_lines(shown: Sequence[Facts], language: str) -> list[Component]:
+    """Return a line for each run that is a fork: of which run and checkpoint, and what differs; or nothing."""
+    lines = []
+    for facts in shown:
+        fork = as_dict(facts.info.get("fork"))
+        if not fork:
+            continue
+        changes = [f"{key} {_short(before)} → {_short(now)}" for key, (before, now) in changes_of(fork).items()]
+        start = readable(str(fork.get("checkpoint") or ""))[:_LONGEST].removesuffix("-ckpt")
+        said = text(
+            language,
+            "fork_of",
+            name=facts.name,
+            parent=f"{readable(str(fork.get('parent') or ''))[:_LONGEST]}:{start}",
+            changes=readable(", ".join(changes)) or text(language, "fork_unchanged"),
+        )
+        lines.append(html.Li(said))
+    return [html.Ul(lines, id="forks-compared", className="muted")] if lines else []
 
 
 def _run(name: str, facts: Facts) -> Component:

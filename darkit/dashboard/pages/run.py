@@ -37,7 +37,7 @@ from darkit.dashboard.pages.parts import (
 from darkit.dashboard.pages.prompt import prompt_card, takes_input
 from darkit.dashboard.pages.settings import settings_panel, settings_table, unprefixed
 from darkit.dashboard.pages.strip import run_strip, strip_values
-from darkit.dashboard.pages.work import work_rows
+from darkit.dashboard.pages.work import energy_rows, work_rows
 from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.media import has_media
 from darkit.dashboard.reading.sessions import active_seconds, began, resumptions
@@ -252,6 +252,7 @@ def _environment(facts: Facts, table: Table, language: str) -> Component:
         [
             (say("col_model"), readable(str(facts.model))),
             *work_rows(facts, table, language),
+            *energy_rows(facts, language),
             (say("imported"), readable(f"{origin.get('kind')}: {origin.get('path')}") if origin else ""),
             (say("began"), moment(began(facts))),
             (say("last_beat"), moment(status.heartbeat)),

@@ -1,4 +1,4 @@
-"""What a step of a run computes, among the facts of its page."""
+"""What a step of a run computes, and the energy of the run, among the facts of its page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from darkit.dashboard.reading.facts import Facts, readable
 from darkit.dashboard.reading.sessions import pace
 from darkit.dashboard.reading.tail import Table
 from darkit.dashboard.texts import text
+from darkit.runs.energy import energy_of
 from darkit.runs.numbers import number_text
 from darkit.runs.work import read_work
 
@@ -34,3 +35,14 @@ def work_rows(facts: Facts, table: Table, language: str) -> list[tuple[str, str]
         (say("flops"), operations),
         ("MFU", say("mfu_of", share=f"{share:.1%}", peak=peak, source=readable(work.peak_source)) if share else ""),
     ]
+
+
+def energy_rows(facts: Facts, language: str) -> list[tuple[str, str]]:
+    """Return the energy of the machine's GPUs as a row of a list of facts; none where no power was sampled."""
+    energy = energy_of(facts.folder)
+    if energy is None:
+        return []
+    each = ", ".join(f"{name} {number_text(spent, 4)} Wh" for name, spent in energy.watt_hours.items())
+    total = number_text(sum(energy.watt_hours.values()), 4)
+    said = text(language, "energy_spent", total=total, time=f"{energy.seconds:,.0f} s", each=each)
+    return [(text(language, "energy_sampled"), said)]

@@ -1,6 +1,6 @@
 """What is said in English of a model: what a step computes, its modules, and the receipt of one that spikes.
 
-Also what a table or a chart leaves out.
+Also what a table or a chart leaves out, and how a fork differs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ ENGLISH_MODEL = {
     "graph_terminal": "With inputs and edges",
     "no_graph": "No modules are recorded, which the first step of a training does. "
     "This command builds the model from the run and prints them.",
+    "energy_sampled": "Energy",
+    "energy_spent": "{total} Wh in {time} ({each}), whoever used the GPUs",
+    "fork_of": "{name}: fork of {parent}, {changes}",
+    "fork_unchanged": "with its settings",
     "receipt_of": "Spiking receipt of {name}",
     "spiking_layers": "Layers of neurons",
     "spiking_synapses": "Synapses, per sample",

@@ -1,4 +1,4 @@
-"""What is said in Chinese of a model: what a step computes, its modules, and the receipt of one that spikes."""
+"""What is said in Chinese of a model: what a step computes, its modules, the receipt of one that spikes, its forks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ CHINESE_MODEL = {
     "graph_calls": "调用 {count} 次",
     "graph_terminal": "连同输入和连接",
     "no_graph": "没有记录模块；训练的第一步会记录它们。下面的命令由该运行构建模型并打印模块。",
+    "energy_sampled": "能耗",
+    "energy_spent": "{time} 内 {total} Wh（{each}），无论谁在使用这些 GPU",
+    "fork_of": "{name}：由 {parent} 分叉，{changes}",
+    "fork_unchanged": "设置相同",
     "receipt_of": "{name} 的脉冲收据",
     "spiking_layers": "神经元层",
     "spiking_synapses": "突触，每个样本",
