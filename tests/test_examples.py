@@ -125,7 +125,7 @@ def test_digits_are_told_by_spikes(python: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_notebook_goes_from_a_spiking_model_to_a_report(
-    zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     notebook = nbformat.read(CHECKOUT / "examples/laboratory.ipynb", 4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
@@ -149,3 +149,6 @@ def test_the_notebook_goes_from_a_spiking_model_to_a_report(
     assert {run.status for run in darkit.runs()} == {"finished"}
     assert len(darkit.runs()) == 13
     assert "beta-0.9-seed=0" in (tmp_path / "laboratory.html").read_text()
+    capsys.readouterr()
+    assert main(["reproduce", darkit.runs()[0].name, "--steps", "5"]) == 2
+    assert "was started in a notebook, whose cells no file of the run holds." in capsys.readouterr().err
