@@ -202,6 +202,8 @@ def test_another_optimizer_starts_without_a_state_where_that_is_allowed(
 def test_another_user_optimizer_is_refused(run: Run, options: Any, said: str) -> None:
     with pytest.raises(CheckpointMismatchError, match=said):
         run_one(xy, "run", resume=True, max_step=5, **options)
+    with pytest.raises(CheckpointMismatchError, match=said):
+        run_one(xy, "run", resume=True, max_step=5, resume_overrides=True, **options)
     assert [checkpoint.step for checkpoint in run.checkpoints()] == [1, 2, 3]
 
 

@@ -153,9 +153,12 @@ def recorded_fused(content: Mapping[str, Any]) -> bool | None:
 def with_kernel(optimizer: Optimizer, saved: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:
     """Return a saved state whose groups use the kernel that an optimizer was made with, as far as that was changed."""
     names = [name for name in KERNELS if name in changed]
+    found = saved.get("param_groups", ())
+    if not names or len(found) != len(optimizer.param_groups):  # other groups are refused when they are loaded
+        return dict(saved)
     groups = [
         {**group, **{name: own[name] for name in names if name in group and name in own}}
-        for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True)
+        for own, group in zip(optimizer.param_groups, found, strict=True)
     ]
     return {**saved, "param_groups": groups}
 
