@@ -86,16 +86,22 @@ def test_the_table_is_found_again_as_it_was_left(crowd: Served, open_page: Open)
 
 def test_a_page_is_found_again_where_it_was_scrolled_to(runs: Served, open_page: Open) -> None:
     page = open_page(runs.address + "/compare?run=mlp-0&run=mlp-1&run=mlp-3")
+    page.set_viewport_size({"width": 1400, "height": 400})
     drawn(page, 2)
     expect(page.locator("#config-grid .ag-row").first).to_be_attached()
-    page.evaluate("() => window.scrollTo(0, 700)")
-    page.wait_for_function("() => history.state?.y === 700")
+    page.evaluate("() => window.scrollTo(0, 500)")
+    page.wait_for_function("() => history.state?.y === 500")
     page.locator("a.chip-link").first.dispatch_event("click")
     expect(page.locator("#run-state")).to_be_visible()
     page.wait_for_function("() => window.scrollY === 0")
-    page.go_back()
-    expect(page.get_by_role("heading", name="Comparison of 3 runs")).to_be_visible()
-    page.wait_for_function("() => window.scrollY === 700")
+    drawn(page, 2)
+    page.wait_for_function(
+        "() => document.documentElement.scrollHeight > 900"
+    )  # as long as the one that is gone back to
+    for back, heading, place in ((True, "Comparison of 3 runs", 500), (False, "mlp-", 0)):
+        page.go_back() if back else page.go_forward()
+        expect(page.get_by_role("heading", name=heading).first).to_be_visible()
+        page.wait_for_function(f"() => window.scrollY === {place}")
 
 
 def test_the_start_is_filtered_by_a_day_that_is_chosen_from_a_calendar(crowd: Served, open_page: Open) -> None:

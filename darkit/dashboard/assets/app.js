@@ -316,6 +316,7 @@ window.dash_clientside.darkit = {
       document.documentElement.lang = darkit.language();
       const heading = document.querySelector("main h1")?.textContent;
       document.title = heading ? `${heading} · darkit` : "darkit";
+      document.dispatchEvent(new Event("darkit-mounted"));
       darkit.pages.forEach((page) => page());
     });
     return window.dash_clientside.no_update;

@@ -2,26 +2,30 @@
 /* Where a reader was: the scroll of a page when going back to it, and the runs page with its search and filters. */
 (() => {
   const PATIENCE = 20000; // milliseconds in which a page may grow to the height that it had
+  const SETTLED = 1000; // milliseconds after which it stays at its place: what comes late may make it shorter for a moment
   const KEY = "darkit-runs";
   const viewport = () => document.querySelector("#grid-box .ag-body-viewport");
   let restoring = null;
+  let arriving = false; // the page that is gone back from is still shown
 
   if ("scrollRestoration" in history) history.scrollRestoration = "manual";
 
   function restore(place) {
     const until = performance.now() + PATIENCE;
+    let since = performance.now(); // it has been at its place
     const mine = (restoring = {});
     const step = () => {
       if (restoring !== mine) return;
       const rows = viewport();
       const table = document.getElementById("grid-box"); // on its page the rows come after the table
       if (place.rows && rows && table?.dataset.filled) rows.scrollTop = place.rows;
-      if (place.y) window.scrollTo(0, place.y);
-      const there = (!place.rows || Math.abs((rows?.scrollTop ?? 0) - place.rows) < 2) && (!place.y || Math.abs(window.scrollY - place.y) < 2);
-      if (there || performance.now() > until) restoring = null;
+      if (place.y !== undefined) window.scrollTo(0, place.y);
+      const there = (!place.rows || Math.abs((rows?.scrollTop ?? 0) - place.rows) < 2) && Math.abs(window.scrollY - (place.y ?? window.scrollY)) < 2;
+      if (!there || arriving) since = performance.now();
+      if (performance.now() > Math.min(until, since + SETTLED)) restoring = null;
       else requestAnimationFrame(step);
     };
-    if (place.rows || place.y) step();
+    if (place.rows || place.y !== undefined) step();
     else restoring = null;
   }
 
@@ -36,7 +40,11 @@
     }, 100);
   }, {capture: true, passive: true});
 
-  window.addEventListener("popstate", ({state}) => restore(state || {}));
+  window.addEventListener("popstate", ({state}) => {
+    arriving = true;
+    restore({y: 0, ...state});
+  });
+  document.addEventListener("darkit-mounted", () => (arriving = false));
   for (const kind of ["wheel", "touchmove", "pointerdown", "keydown"]) {
     window.addEventListener(kind, () => (restoring = null), {passive: true, capture: true});
   }
