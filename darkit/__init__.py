@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from darkit import dashboard
     from darkit.core.active import ActiveRun, start_run
     from darkit.core.run_logger import RunLogger
-    from darkit.dashboard.offline import compare
+    from darkit.dashboard.offline import compare, query
     from darkit.engine.config import TrainerConfig
     from darkit.engine.data.stateful import dataloader
     from darkit.engine.log.media import Audio, Histogram, Image, Table, Text
@@ -41,6 +41,7 @@ __all__ = [
     "errors",
     "fit",
     "load",
+    "query",
     "runs",
     "start_run",
 ]
@@ -51,6 +52,7 @@ _LAZY = {
     "RunRecorder": "darkit.engine.native.recorder",
     "compare": "darkit.dashboard.offline",
     "dataloader": "darkit.engine.data.stateful",
+    "query": "darkit.dashboard.offline",
     "start_run": "darkit.core.active",
     **dict.fromkeys(("Audio", "Histogram", "Image", "Table", "Text"), "darkit.engine.log.media"),
     "fit": "darkit.engine.training",

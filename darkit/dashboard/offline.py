@@ -15,8 +15,10 @@ from darkit.dashboard.charts.export import comparison_page
 from darkit.dashboard.charts.figures import base_layout, inert
 from darkit.dashboard.charts.groups import check_keys
 from darkit.dashboard.charts.panels import Panel, panels_of, titles_of
+from darkit.dashboard.reading.asked import find
 from darkit.dashboard.reading.cache import LogCache
 from darkit.dashboard.reading.library import Library
+from darkit.dashboard.reading.said import run_json
 from darkit.dashboard.view import MOST_RUNS, View, read_view
 from darkit.errors import ConfigError, nearest
 from darkit.runs import Run, base, load
@@ -94,6 +96,21 @@ def compare(
         _place(charts.figure(panel, shown, view), place, across, up, data, layout, inert(heading(panel, view)))
     _fill_legend(data)
     return Figure(data=data, layout=layout)
+
+
+def query(text: str, *, root: Path | None = None) -> list[Run]:
+    """Return the runs that a query asks for, newest first, as ``darkit query`` lists them without the archived ones.
+
+    Args:
+        text: The query, such as ``lr=3e-4 val_loss<0.3``; empty for all runs.
+        root: Where the runs are; by default below the home.
+
+    Raises:
+        QueryError: The query cannot be read, names what no run has, or takes too long.
+    """
+    where = root or base()
+    found = find(Library(where, LogCache()), text)
+    return [Run(where / entry.name) for entry in found if not run_json(entry)["archived"]]
 
 
 def report(names: Sequence[str], view: View, root: Path | None = None) -> bytes:

@@ -86,7 +86,7 @@ class Cache:
     def __init__(self, config: GPTConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
         size = config.hidden_size // config.num_heads
         shape = (config.num_layers, 2, batch_size, config.kv_heads, config.context_length, size)
-        self._store = torch.zeros(shape, device=device, dtype=dtype)
+        self._store = torch.empty(shape, device=device, dtype=dtype)
         self.length = 0
         self.linear = LaidOut()
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import darkit
+from darkit.errors import QueryError
 from darkit.runs.notes import Notes, write_notes
 from darkit.runs.numbers import number_text
 from tests.cli.parts import done, refused
@@ -44,6 +46,16 @@ def test_the_best_value_of_a_run_that_diverged_is_marked(three: Path, capsys: py
     assert first.split()[3:7] == ["train_loss", "NaN", number_text(loss_at(14, 20, 9)), "⚠"]
     assert second.split()[3:5] == ["train_loss", number_text(loss_at(20, 20, 1))]
     assert "⚠" not in second
+
+
+def test_in_python_a_query_gives_the_same_runs(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for query in ("", "lr<0.5", "lr>5", "run-0 or lr=0.1"):
+        names = done(capsys, "query", query, "--names").split()
+        assert [run.name for run in darkit.query(query)] == names
+    (run,) = darkit.query("train_loss<9 lr=0.1", root=three / "base")
+    assert run.log()["train_loss"][-1] == loss_at(20, 20, 1)
+    with pytest.raises(QueryError, match="Did you mean"):
+        darkit.query("trainloss<1")
 
 
 def test_the_list_of_runs_is_filtered_by_the_same_query(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
