@@ -72,11 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _find_rate(words: list[str], name: str, low: float, high: float, steps: int) -> tuple[int, str]:
     """Return the exit code, and the setting to train with or nothing."""
     from darkit.cli.train import main
-    from darkit.engine.lr_range import SMOOTHED, LrRange, rates_to_try, suggest
+    from darkit.engine.lr_range import EXPONENT, SMOOTHED, LrRange, rates_to_try, suggest
 
     test = LrRange(low, high, steps)
     short = (f"trainer.max_step={steps}", "trainer.max_epoch=null", "trainer.log_step_interval=1")
-    series = {"train_loss": ["lr", "train_loss"], SMOOTHED: ["lr", SMOOTHED]}
+    series = {name: [EXPONENT, name] for name in ("train_loss", SMOOTHED)}
     own = (*short, "trainer.save_step_interval=0", f"name={name}", *quietly(steps), *_RATES)
     code = main([*words, *own], callbacks=[test], series=series, report_next=False)
     if code or not test.rates:

@@ -19,6 +19,7 @@ from darkit.engine.steps.adapter import Adapter
 from darkit.errors import ConfigError
 
 SMOOTHED = "smoothed_loss"
+EXPONENT = "log10_lr"  # in which the rates are evenly spaced
 _DECAY = 0.9  # of the smoothed loss
 _DIVERGED = 4.0  # times the lowest smoothed loss, if that is above 0
 _FEWEST = 8  # steps that a suggestion needs
@@ -67,7 +68,7 @@ class LrRange(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the smoothed loss of a completed step to its values."""
+        """Add the smoothed loss of a completed step, and the exponent of its rate, to its values."""
         step = pl_module.steps if isinstance(pl_module, Adapter) else trainer.global_step
         if step == len(self.losses) or not outputs:
             return
@@ -76,7 +77,7 @@ class LrRange(Callback):
         smoothed = self._average / (1 - _DECAY**step)
         self.rates.append(rate_of(self.low, self.high, len(self.losses), self.steps))
         self.losses.append(smoothed)
-        outputs[SMOOTHED] = smoothed
+        outputs[SMOOTHED], outputs[EXPONENT] = smoothed, math.log10(self.rates[-1])
         if not math.isfinite(loss) or (len(self.losses) > _FEWEST and smoothed > limit_of(self.losses)):
             trainer.should_stop = True
 

@@ -24,7 +24,7 @@ def test_a_learning_rate_is_found_in_a_run_with_its_chart(home: Path, capsys: py
     (run,) = darkit.runs()
     assert run.name.startswith("find-lr-")
     assert f"The chart is in the run {run.name}." in out
-    assert run.series == {"train_loss": ["lr", "train_loss"], "smoothed_loss": ["lr", "smoothed_loss"]}
+    assert run.series == {name: ["log10_lr", name] for name in ("train_loss", "smoothed_loss")}
     assert run.log()["lr"][0] == 1e-4
     assert read_notes(run.path).note in out
     assert " predict " not in out

@@ -21,6 +21,7 @@ def test_each_step_has_its_rate_and_the_smoothed_loss_is_the_debiased_average() 
     log = run.log()
     assert log["lr"].to_list() == pytest.approx(np.geomspace(1e-4, 1e-2, 5), rel=1e-12)
     assert test.rates == log["lr"].to_list()
+    assert log["log10_lr"].to_list() == pytest.approx([-4, -3.5, -3, -2.5, -2], rel=1e-12)
     average, wanted = 0.0, []
     for step, loss in enumerate(log["train_loss"], 1):
         average = 0.9 * average + 0.1 * loss
