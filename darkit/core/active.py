@@ -298,8 +298,10 @@ class ActiveRun(CountsSteps):
 
     def __enter__(self) -> Self:
         self._block = threading.get_ident()
-        if self._size > 1:
-            self._session.guard.install_for_launcher()
+        if self._size > 1 and not self._reads_stop:
+            self._session.guard.install_for_launcher(lambda: self._end(StopTraining()))
+        elif self._size > 1:
+            self._session.guard.install()
         elif not self._begun:
             self._session.guard.install_before_steps()
         return self
@@ -319,7 +321,7 @@ class ActiveRun(CountsSteps):
             guard.request.end_process()
             return True
         self._end(None if isinstance(error, SystemExit) and not error.code else error)
-        if error is None and writes:
+        if error is None and (writes or self._size > 1):
             guard.request.end_process()
         return False
 

@@ -7,11 +7,12 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -21,6 +22,8 @@ from darkit.runs.forks import forget_in_child
 
 logger = logging.getLogger(__name__)
 _SAME = 0.2  # seconds within which a second signal is the first: ``timeout`` signals a process and then its group
+_BLOCKED = 5.0  # seconds in which a process heeds a SIGTERM, unless it is blocked
+_LAST_WORDS = 10.0  # seconds that a blocked process has to write its status
 _LATE = 1.0  # seconds that a signal may come later than the death of a worker which it was sent to as well
 
 
@@ -77,6 +80,7 @@ class SignalGuard:
         self._before: dict[signal.Signals, Any] = {}
         self._received = 0.0  # when the first signal came
         self._has_steps = True
+        self._alarm: _Alarm | None = None
         self._process = os.getpid()
         forget_in_child(self)
 
@@ -89,14 +93,23 @@ class SignalGuard:
         self._has_steps = False
         self._install([number for number in SIGNALS if number != signal.SIGINT])
 
-    def install_for_launcher(self) -> None:
+    def install_for_launcher(self, end: Callable[[], object]) -> None:
         """Let the SIGTERM of a launcher, which ends all processes once one has failed, raise `StopTraining` at once.
 
         The run's end can then be written. A handler of the program's own stays.
+
+        Args:
+            end: Ends the run from another thread, where this one is blocked in a call outside of Python.
         """
         if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
             self._has_steps = False
             self._install([signal.SIGTERM])
+            if self._before:  # in the main thread
+                self._alarm = _Alarm(lambda: self._end_blocked(end))
+
+    def _end_blocked(self, end: Callable[[], object]) -> None:
+        self.request.ask("Stopped by SIGTERM.", signal.SIGTERM)
+        end()
 
     def hold(self) -> None:
         """Only note signals from now on: the end of the run is being written."""
@@ -125,6 +138,9 @@ class SignalGuard:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before.clear()
         self._received = 0.0
+        if self._alarm is not None:
+            self._alarm.close()
+            self._alarm = None
 
     def is_asked_soon(self) -> bool:
         """Return whether a stop is requested, after waiting briefly for a signal that may be on its way."""
@@ -139,6 +155,8 @@ class SignalGuard:
             signal.raise_signal(number)
             return
         received = signal.Signals(number)
+        if self._alarm is not None:
+            self._alarm.heeded.set()
         if not self._has_steps:
             self.request.ask(f"Stopped by {received.name}.", received)
             raise StopTraining
@@ -154,6 +172,46 @@ class SignalGuard:
         with suppress(OSError):  # the terminal may be gone
             again = "" if number == signal.SIGHUP else "; once more stops at once"
             os.write(2, f"\n{received.name}: {self.promise}{again}.\n".encode())
+
+
+class _Alarm:
+    """Ends the process after a SIGTERM that it cannot heed: Python's handlers wait for a blocked collective to return.
+
+    The interpreter writes the number of each signal into a socket as it comes; a thread reads it. Where other code, such
+    as an event loop, has such a socket already, nothing is done.
+
+    Args:
+        end: Ends the run.
+
+    Attributes:
+        heeded: Set by the handler.
+    """
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        self.heeded = threading.Event()
+        self._end = end
+        self._read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+        self._others = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        if self._others != -1:
+            signal.set_wakeup_fd(self._others)
+        threading.Thread(target=self._wait, name="darkit-signals", daemon=True).start()
+
+    def close(self) -> None:
+        """Wait no more."""
+        self.heeded.set()
+        if self._others == -1:
+            signal.set_wakeup_fd(-1)
+        self._write.close()
+
+    def _wait(self) -> None:
+        with self._read:
+            while received := self._read.recv(64):
+                if signal.SIGTERM in received and not self.heeded.wait(_BLOCKED):
+                    ending = threading.Thread(target=self._end, daemon=True)
+                    ending.start()
+                    ending.join(_LAST_WORDS)
+                    os._exit(128 + signal.SIGTERM)
 
 
 def is_interactive() -> bool:

@@ -95,6 +95,38 @@ def test_the_signals_are_given_back_to_whoever_had_them(guard: SignalGuard) -> N
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_handler_of_the_programs_own_stays_where_a_launcher_may_end_it() -> None:
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *given: received.append(given[0]))
+    guard = SignalGuard(StopRequest())
+    try:
+        guard.install_for_launcher(lambda: None)
+        signal.raise_signal(signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+        assert guard.request.reason == ""
+    finally:
+        guard.uninstall()
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_where_a_launcher_may_end_it_a_sigterm_is_raised_until_the_end_is_written() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    guard = SignalGuard(StopRequest())
+    try:
+        guard.install_for_launcher(lambda: None)
+        with pytest.raises(StopTraining):
+            signal.raise_signal(signal.SIGTERM)
+        guard.hold()
+        signal.raise_signal(signal.SIGTERM)  # raises nothing
+        assert guard.request.signal == signal.SIGTERM
+        guard.uninstall()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        guard.uninstall()
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_outside_the_main_thread_it_does_nothing() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     guard = SignalGuard(StopRequest())

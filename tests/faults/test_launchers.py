@@ -88,7 +88,7 @@ def test_submitted_functions_train_together(zygote: Zygote, several: Several, ho
 
 
 LOOP = """
-import os, time, torch, darkit
+import os, signal, threading, time, torch, darkit
 with darkit.start_run(max_step=20, tensorboard=False) as run:
     rank = int(os.environ["RANK"])
     torch.distributed.init_process_group("gloo")
@@ -97,6 +97,11 @@ with darkit.start_run(max_step=20, tensorboard=False) as run:
             if rank == 1:
                 raise ValueError("this process fails")
             time.sleep(60 if os.environ.get("BUSY") else 0)  # the launcher ends it meanwhile
+        if step == int(os.environ.get("SIGNAL", 0)):
+            if rank == 0:
+                threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            if rank == 1 or not os.environ.get("BLOCKED"):
+                time.sleep(60)
         value = torch.ones(1)
         torch.distributed.all_reduce(value)
         run.log({"loss": float(value)}, step=step)
@@ -122,6 +127,20 @@ def test_a_hand_written_loop_says_which_process_failed_also_where_the_launcher_e
     (path,) = (home / "base").iterdir()
     failed = Run(path).details
     assert (failed.state, failed.reason) == ("crashed", "Process 1 of 2 failed: ValueError: this process fails")
+
+
+@pytest.mark.parametrize("blocked", ["", "1"])
+def test_a_hand_written_loop_that_gets_a_sigterm_is_stopped_also_in_a_collective(
+    several: Several, home: Path, blocked: str
+) -> None:
+    several.script.write_text(LOOP)
+    child = several.torchrun(["--standalone", "--nproc-per-node=2"], SIGNAL="11", BLOCKED=blocked)
+    assert child.wait() != 0
+    assert "exitcode  : 143" in child.output
+    (path,) = (home / "base").iterdir()
+    run = Run(path)
+    assert (run.details.state, run.details.reason) == ("stopped", "Stopped by SIGTERM.")
+    assert run.log()["step"].to_list() == STEPS[:10]
 
 
 def test_the_command_line_under_torchrun_prints_once(several: Several, zygote: Zygote, home: Path) -> None:
