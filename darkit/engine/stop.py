@@ -177,8 +177,8 @@ class SignalGuard:
 class _Alarm:
     """Ends the process after a SIGTERM that it cannot heed: Python's handlers wait for a blocked collective to return.
 
-    The interpreter writes the number of each signal into a socket as it comes; a thread reads it. Where other code, such
-    as an event loop, has such a socket already, nothing is done.
+    The interpreter writes the number of each signal into a socket as it comes; a thread reads it. Where other code,
+    such as an event loop, has such a socket already, nothing is done.
 
     Args:
         end: Ends the run.
