@@ -275,6 +275,10 @@ class Held(lightning.Callback):
             yield
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
-        gc.collect()
+        if self._count(trainer):
+            gc.collect()  # takes long in a process of many tests
+        self.left.append(self._count(trainer))
+
+    def _count(self, trainer: lightning.Trainer) -> int:
         trained = {id(value) for one in trainer.optimizers for value in tree_leaves(list(one.state.values()))}
-        self.left.append(sum(tensor() is not None and id(tensor()) not in trained for tensor in self.read))
+        return sum(tensor() is not None and id(tensor()) not in trained for tensor in self.read)
