@@ -352,9 +352,12 @@ def test_a_run_of_darwinkits_own_is_found_by_a_subclass_that_builds_its_model(ho
 
 
 def test_a_trainer_and_its_module_take_what_code_for_darwinkit_gives(home: Path) -> None:
+    from darkit.core.predicter import Predicter as Found
     from darkit.core.trainer import FabricTrainer, LogFieldnames
+    from darkit.core.trainer_fabric import FabricTrainer as OfItsModule
 
     assert (FabricTrainer, LogFieldnames) == (darkit.core.FabricTrainer, darkit.core.LogFieldnames)
+    assert (Found, OfItsModule) == (darkit.core.Predicter, FabricTrainer)
     with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
         from darkit.core.trainer import Nothing  # type: ignore[attr-defined]  # noqa: F401
     model, config = nn.Linear(2, 2), TrainerConfig(device="cpu")
