@@ -44,6 +44,7 @@ from darkit.engine.session import Session
 from darkit.engine.spiking.neurons import find_neurons
 from darkit.engine.steps.adapter import Adapter
 from darkit.engine.steps.averages import Averages
+from darkit.engine.steps.own_optimizer import refusing_steps
 from darkit.engine.steps.sharding import is_known, make_strategy
 from darkit.engine.stop import SignalGuard
 from darkit.errors import ConfigError
@@ -310,7 +311,7 @@ def run_loop(
             module._compiled_call_impl = unobserved(module._compiled_call_impl)
     leave_signals(trainer)
     try:
-        with lightnings_exits(guard):
+        with lightnings_exits(guard), refusing_steps(adapter):
             trainer.fit(adapter, adapter.feed)
     finally:
         if config.compile:

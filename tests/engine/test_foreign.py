@@ -106,6 +106,54 @@ def test_a_model_that_steps_an_optimizer_itself_is_refused_before_the_first_step
     assert run_names() == []
 
 
+class Critic(nn.Module):
+    """Trains a critic with an optimizer of its own, beginning at a later batch."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        self.layer, self.critic = nn.Linear(4, 1), nn.Linear(1, 1)
+        self.start, self.batches = start, 0
+        self.steps: list[int] = []
+        self.optimizers = [torch.optim.Adam(self.critic.parameters())]
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        self.batches += 1
+        if self.batches > self.start:
+            F.mse_loss(self.critic(batch[1]), batch[1]).backward()
+            self.optimizers[0].step()
+        return F.mse_loss(self.layer(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize(("accumulate", "saved"), [(1, [2, 3]), (2, [1])])
+@pytest.mark.filterwarnings("ignore:No config of Critic", "ignore:.*rediction needs")
+def test_a_second_optimizer_that_begins_in_a_later_step_is_refused_there(accumulate: int, saved: list[int]) -> None:
+    model = made(Critic, start=3)
+    before = model.critic.weight.clone()
+    with pytest.raises(LossError, match="Critic steps a Adam itself"):
+        train(model, xy(), name="late", gradient_accumulation_steps=accumulate, save_step_interval=2)
+    assert torch.equal(before, model.critic.weight)
+    assert [checkpoint.step for checkpoint in darkit.load("late").checkpoints()] == saved
+    theirs = nn.Linear(1, 1)
+    theirs.weight.grad = torch.ones(1, 1)
+    torch.optim.Adam(theirs.parameters()).step()  # nothing is refused any more
+
+
+@pytest.mark.filterwarnings("ignore:No config of Plain")
+def test_callbacks_may_step_optimizers_of_their_own() -> None:
+    class Probes(lightning.Callback):
+        def __init__(self) -> None:
+            self.probe = nn.Linear(1, 1)
+            self.optimizer = torch.optim.SGD(self.probe.parameters(), lr=0.1)
+
+        def probe_it(self, *arguments: Any) -> None:
+            self.probe(torch.ones(1, 1)).sum().backward()
+            self.optimizer.step()
+
+        on_train_batch_start = on_train_batch_end = on_before_optimizer_step = probe_it
+
+    assert train(made(Plain), in_order(), callbacks=[Probes()]).status == "finished"
+
+
 def overriding(name: str) -> lightning.LightningModule:
     model: lightning.LightningModule = made(type("Overriding", (Plain,), {name: lambda self, *rest: None}))
     return model

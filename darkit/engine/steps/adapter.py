@@ -63,6 +63,7 @@ class Adapter(LightningModule):
         tell: Gets what the first step computed, and the graph of the model, or None.
 
     Attributes:
+        computes: Whether loss and gradients of a batch are being computed, or an optimizer step follows them.
         settled: False during an optimizer step, when weights, schedule and position belong to no step.
         outputs: The return value of the last completed step, with the entries that callbacks added.
         agreement: What several processes agree on at every step, or None.
@@ -101,6 +102,7 @@ class Adapter(LightningModule):
         self.agreement: Agreement | None = None
         self.weights: dict[str, Weight] = {}
         self._stretching = False
+        self.computes = False
         self.settled = True
         self.outputs: dict[str, Any] = {}
         self.data_ended = False
@@ -249,8 +251,9 @@ class Adapter(LightningModule):
             if not first:
                 for callback in self._starting:
                     callback.on_train_batch_start(trainer, self, batch, index)
+            self.__dict__["computes"] = True
             outputs = self._train_batch(batch)
-            first = False
+            self.__dict__["computes"] = first = False
             if (
                 not self._stretching
                 or dataloader_iter.done

@@ -1,17 +1,11 @@
-"""The first step of a training in a process: what it computes is counted, and a model that steps itself is refused."""
+"""The first step of a training in a process: what it computes is counted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
-
 from darkit.engine.steps.counting import StepCount
-from darkit.errors import LossError
 from darkit.runs.graph import Graph
 from darkit.runs.work import Work
 
@@ -34,8 +28,8 @@ class FirstStep:
         adapter._compute, adapter._backward, adapter._step = self.compute, self.backward, self.step
 
     def compute(self, batch: Any, index: int) -> dict[str, Any]:
-        """Compute the loss of a batch. Raises `LossError` if the model steps an optimizer itself meanwhile."""
-        with _refusing_steps(self._adapter.module), self._count.forward(batch):
+        """Compute the loss of a batch."""
+        with self._count.forward(batch):
             return self._adapter.compute(batch, index)  # type: ignore[no-any-return]
 
     def backward(self, *arguments: Any, **settings: Any) -> Any:
@@ -53,26 +47,3 @@ class FirstStep:
         if self._tell is not None:
             self._tell(adapter.work, self._count.graph())
         return stepped
-
-
-@contextmanager
-def _refusing_steps(module: nn.Module) -> Iterator[None]:
-    """Refuse a step of an optimizer within the block.
-
-    Raises:
-        LossError: There is one: that optimizer's state would not be saved, and the weights would be stepped twice.
-    """
-    name = type(module).__name__
-
-    def refuse(optimizer: Optimizer, *arguments: Any) -> None:
-        raise LossError(
-            f"{name} steps a {type(optimizer).__name__} itself while its loss is computed, and fit steps one too. "
-            "Return the loss and give optimizer=, or write the loop in the train method of a darkit.core.Trainer "
-            "subclass."
-        )
-
-    handle = register_optimizer_step_pre_hook(refuse)
-    try:
-        yield
-    finally:
-        handle.remove()
