@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from operator import attrgetter, getitem
+from operator import attrgetter, getitem, methodcaller
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from darkit.engine.steps.parts import is_dense
 
 _VALUES = 64  # of each weight
 _version = attrgetter("_version")
+_address = methodcaller("data_ptr")
 
 
 class WeightMarks:
@@ -79,7 +80,7 @@ class WeightMarks:
 
     def _sample(self) -> None:
         """Copy some values, in one call for each device; views are made anew where a weight has moved in memory."""
-        addresses = [self._weights[index].data_ptr() for index in self._dense]
+        addresses = list(map(_address, map(self._weights.__getitem__, self._dense)))
         if addresses == self._addresses:
             for _, views, kept in self._samples:
                 torch.cat(views, out=kept)

@@ -22,16 +22,16 @@ class OptimizerSettings:
         self._places: list[tuple[Any, Any]] = []
 
     def record(self, optimizers: Sequence[Optimizer], schedules: Sequence[Any]) -> None:
-        """Record the current settings."""
+        """Record the current settings, in loops that make no calls: this is part of every step."""
         self._optimizers, self._schedules = optimizers, schedules
-        self._groups = [list(map(dict.copy, optimizer.param_groups)) for optimizer in optimizers]
-        self._tensors = [
-            (value, value._version)
-            for groups in self._groups
-            for group in groups
-            for value in group.values()
-            if type(value) not in _PLAIN and isinstance(value, Tensor)  # that takes a microsecond
-        ]
+        self._groups, self._tensors = [], []
+        for optimizer in optimizers:
+            groups = list(map(dict.copy, optimizer.param_groups))
+            self._groups.append(groups)
+            for group in groups:
+                for value in group.values():
+                    if type(value) not in _PLAIN and isinstance(value, Tensor):
+                        self._tensors.append((value, value._version))
         self._places = list(map(_place, schedules))
 
     def put_into(self, states: Sequence[dict[str, Any]]) -> None:
