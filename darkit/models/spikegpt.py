@@ -49,7 +49,7 @@ class SpikeGPTConfig:
     """Size of a token's vector."""
     feed_forward_size: int = 672
     """Size of the feed-forward network; 3.5 times `hidden_size` gives a block of a `GPT` its parameters."""
-    beta: float = 0.5
+    beta: float = 0.25
     """Decay factor of a neuron's potential per token, from 0 to below 1."""
     threshold: float = 1.0
     """The potential at which a neuron fires, above 0."""
