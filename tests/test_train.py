@@ -65,6 +65,41 @@ def test_the_guides_model_trains_on_a_regression_and_the_report_says_all(capsys:
     assert len(lines) == 10
 
 
+LIGHTNING = """import lightning, torch
+from torch.nn.functional import mse_loss
+class Module(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(12, 12)
+    def training_step(self, batch, index):
+        return 1000 * mse_loss(self.net(batch[0]), batch[1])
+    def validation_step(self, batch, index):
+        self.log("val_loss", mse_loss(self.net(batch[0]), batch[1]))
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-5)
+"""
+
+
+def test_a_lightning_module_trains_as_its_code_says_unless_something_else_is_given(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder / "lit.py", LIGHTNING)
+    write(folder / "configs/model/lit.yaml", "_target_: lit.Module\n")
+    words = ("train", "model=lit", "data=regression", "trainer.max_step=6", "trainer.device=cpu")
+    done(capsys, *words, "name=own")
+    kept = composed(load("own"))["trainer"]
+    assert isinstance(kept, dict)
+    assert not {"lr", "optimizer", "weight_decay", "betas", "warmup_step", "gradient_clip"} & kept.keys()
+    assert load("own").log()["lr"].unique().to_list() == [1e-5]
+    done(capsys, *words, "name=clipped", "trainer.gradient_clip=1")  # as darkit's own config has it, but asked for
+    assert load("clipped").trainer_config["gradient_clip"] == 1
+    assert losses("clipped")[-1] > losses("own")[-1]  # its gradients of 1000 times the loss are long
+    assert "decide lr: set them there" in refused(capsys, *words, "trainer.lr=0.002")
+    assert "decide optimizer: set them there" in refused(capsys, *words, "optimizer=sgd")
+    write(folder / "configs/optimizer/adamw.yaml", "# @package trainer\noptimizer: adamw\nweight_decay: 0.3\n")
+    assert "decide weight_decay: set them there" in refused(capsys, *words)
+
+
 def test_the_default_model_trains_on_text_with_its_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
     out = done(capsys, *TEXT)
     (run,) = darkit.runs()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import Any, cast
 
+from omegaconf import OmegaConf
+
+from darkit.cli.compose import config_dir
 from darkit.cli.quoting import unquoted, with_text_quoted
 from darkit.cli.recorded import believed_overrides, key_of
 from darkit.engine.aliases import field_of
@@ -20,6 +24,7 @@ from darkit.runs.names import run_path, split_reference
 from darkit.sweep.settings import RESULT_SETTINGS
 
 SWEEP_FLAGS = ("-m", "--multirun")
+_USUAL = {"trainer": "default", "optimizer": "adamw", "scheduler": "constant"}  # of ``train.yaml``
 _OF_ONE_RUN = ("name", "resume", "fork", "trainer.name")  # overrides that a resumed run does not inherit
 _OF_PARENT = ("project", "resume_overrides", "trainer.project")  # further ones that a fork does not
 
@@ -90,6 +95,23 @@ def forked(words: Sequence[str]) -> Run | None:
     values = {key_of(word): unquoted(word.partition("=")[2]) for word in words if "=" in word}
     wanted = values.get("fork", "")
     return None if wanted.lower() in ("", "null") else find_parent(wanted)[0]
+
+
+def unchosen(overrides: Sequence[str], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the trainer settings that have a value of darkit's own config, unless somebody gave them.
+
+    Args:
+        overrides: What was given.
+        choices: The chosen option of each group.
+    """
+    given = {key_of(word).removeprefix("trainer.") for word in overrides}
+    found: dict[str, Any] = {}
+    for group, usual in _USUAL.items():
+        if choices.get(group) == usual and group not in given:
+            found |= cast(
+                dict[str, Any], OmegaConf.to_container(OmegaConf.load(config_dir() / group / f"{usual}.yaml"))
+            )
+    return {name: value for name, value in found.items() if name not in given}
 
 
 def _wanted_step(run: Run, reference: str) -> float:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from darkit.cli.arguments import is_sweep, prepare, refuse_sweep_settings, sweeps_names
+from darkit.cli.arguments import is_sweep, prepare, refuse_sweep_settings, sweeps_names, unchosen
 from darkit.cli.compose import OWN_CONFIGS, describe_error, run_composed
 from darkit.cli.errors import INTERRUPTED, UNEXPECTED, USAGE_ERROR, print_error, show_warnings
 from darkit.cli.final_report import final_report, resume_hint
@@ -171,6 +171,7 @@ def _train_here(settings: DictConfig, trainer: TrainerConfig, task: _Task, *, fi
     with loading():
         from darkit.cli.instantiate import make_parts
         from darkit.engine.fork import find_start
+        from darkit.engine.native_training import leave_to_module
         from darkit.engine.training import train_run
 
     job = HydraConfig.get()
@@ -183,6 +184,8 @@ def _train_here(settings: DictConfig, trainer: TrainerConfig, task: _Task, *, fi
     overrides = list(job.overrides.task)
     choice, model, loss = make_parts(settings, trainer.seed)
     resolved = cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
+    for name in leave_to_module(model, trainer, unchosen(overrides, job.runtime.choices)):
+        del resolved["trainer"][name]
     composed = OmegaConf.create({"overrides": overrides, **resolved})
     if first:
         _warn_of_namesake(job.runtime.choices.get("model"), model)

@@ -82,6 +82,34 @@ def trains_itself(model: nn.Module) -> bool:
     )
 
 
+def leave_to_module(model: nn.Module, config: TrainerConfig, usual: Mapping[str, Any]) -> set[str]:
+    """Set what a LightningModule decides itself back to the defaults, where a config has values that nobody chose.
+
+    Args:
+        model: Any module; others than those that train themselves keep everything.
+        config: The settings, changed in place.
+        usual: The values that are nobody's choice, by setting; other values in the config are somebody's.
+
+    Returns:
+        The settings that were set back.
+    """
+    if not trains_itself(model):
+        return set()
+    default = TrainerConfig()
+    found = {
+        name
+        for name in {*_MODULES_OWN, "gradient_clip"} & usual.keys()
+        if _plain(getattr(config, name)) == _plain(usual[name])
+    }
+    for name in found:
+        setattr(config, name, getattr(default, name))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def refuse_settings(model: nn.Module, config: TrainerConfig, objects: Sequence[str]) -> None:
     """Refuse settings that a LightningModule decides itself.
 

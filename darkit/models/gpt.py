@@ -258,6 +258,9 @@ class _RMSNorm(nn.RMSNorm):
         if x.numel() == x.shape[-1]:  # one new token, where a call costs more than what it computes
             norm = float(torch.linalg.vector_norm(x))
             return (x * self.weight).mul_(1 / math.sqrt(norm * norm / x.numel() + eps))
+        if x.dim() == 3 and x.shape[1] == 1:  # a new token of several texts
+            scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+            return (x * self.weight).mul_(scale)
         return super().forward(x)
 
 

@@ -253,7 +253,7 @@ def _text(goal: Goal, value: float | None) -> str:
         return ""
     if goal.unit == "x":
         return f"{value:.3f}x" if 0.98 < value < 1.02 and round(value, 2) != value else f"{value:.2f}x"
-    return f"{value:.{0 if abs(value) >= 20 else 1}f} {goal.unit}"
+    return f"{value:.{0 if abs(value) >= 20 else 1 if abs(value) >= 1 else 2}f} {goal.unit}"
 
 
 GOALS_HEAD = "| what | measured: median (range, rounds) | must | aim | met |\n| --- | --- | ---: | ---: | --- |"

@@ -55,13 +55,7 @@ def test_a_learning_rate_of_a_lightning_module_is_found_and_its_steps_are_not_pr
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "ranged.py", MODULE)
     write(tmp_path / "configs/model/ranged.yaml", "_target_: ranged.Module\n")
-    own = (
-        "trainer.lr=1e-3",
-        "trainer.weight_decay=0",
-        "trainer.betas=[0.9,0.999]",
-        "trainer.warmup_step=0",
-    )  # the defaults
-    words = ("model=ranged", "data=regression", *own, *WORDS[1:])
+    words = ("model=ranged", "data=regression", *WORDS[1:])
     out = done(capsys, "find", "lr", *words, "--steps", "60", "--low", "1e-4", "--high", "100")
     (run,) = darkit.runs()
     assert run.log()["lr"][0] == pytest.approx(1e-4)

@@ -3,7 +3,7 @@
 from frame import Suite, Table
 
 SUITE = Suite(
-    rounds=2,
+    rounds=1,
     tables=(
         Table(
             title="run.log on the training thread",

@@ -3,7 +3,7 @@
 from frame import Suite, Table
 
 SUITE = Suite(
-    rounds=3,
+    rounds=2,
     least=1,
     seconds=100,
     tables=(

@@ -43,7 +43,7 @@ SUITE = Suite(
             in_quick=False,
             field="val_loss",
             compare="difference",
-            unit=" nats",
+            unit="nats",
             must=0.15,
         ),
     ),
