@@ -4,6 +4,7 @@ from frame import Suite, Table
 
 SUITE = Suite(
     rounds=1,
+    least=1,
     tables=(
         Table(
             title="run.log on the training thread",
