@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from darkit.engine.checkpoints.priority import Beside
 from darkit.engine.checkpoints.weights import bare
-
-_PIECE = 2**20  # elements
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -36,38 +33,5 @@ def saved_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def not_finite(names: Iterable[str], weights: Mapping[str, Any]) -> str:
-    """Return the first of the names whose weight is not finite, or empty text.
-
-    In a thread that works beside a training, this gives way to it.
-    """
-    found: list[str] = []
-
-    def look(pieces: list[tuple[str, Tensor]]) -> None:
-        found.extend(name for name, values in pieces if not is_finite(values))
-
-    beside = Beside(1)
-    try:
-        for pieces in _in_pieces(names, weights):
-            beside(look, pieces)
-            if found:
-                return found[0]
-    finally:
-        beside.close()
-    return ""
-
-
-def _in_pieces(names: Iterable[str], weights: Mapping[str, Any]) -> Iterator[list[tuple[str, Tensor]]]:
-    """Yield weights, or parts of large ones, in lists that take about a millisecond to look at."""
-    pieces: list[tuple[str, Tensor]] = []
-    size = 0
-    for name in names:
-        values: Tensor = weights[name].detach()
-        is_flat = values.layout is torch.strided and values.is_contiguous()
-        for part in torch.split(values.view(-1), _PIECE) if is_flat and values.numel() > _PIECE else (values,):
-            pieces.append((name, part))
-            size += part.numel()
-            if size >= _PIECE:
-                yield pieces
-                pieces, size = [], 0
-    if pieces:
-        yield pieces
+    """Return the first of the names whose weight is not finite, or empty text."""
+    return next((name for name in names if not is_finite(weights[name].detach())), "")
