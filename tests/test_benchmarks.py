@@ -148,3 +148,20 @@ def test_a_table_leaves_out_what_failed(frame: ModuleType) -> None:
     lines = frame.table_lines(table, {("s.py", "a"): [{"x": 1.0}, {"x": 3.0}], ("s.py", "b"): [{"x": 4.0}]})
     assert lines[-2:] == ["| a | 2.0 | 1.0-3.0 | 0.50x |", "| b | 4.0 | 4.0-4.0 | 1.00x |"]
     assert frame.table_lines(table, {("s.py", "a"): [{"x": 1.0}]})[-1] == "| a | 1.0 | 1.0-1.0 | nanx |"
+
+
+@pytest.mark.soak
+def test_the_leaderboard_trains_every_model_and_writes_its_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    command = [sys.executable, str(FOLDER / "leaderboard.py"), str(page), "4"]
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    rows = [line.split("|")[1:-1] for line in page.read_text().splitlines() if line.startswith("| ")][2:]
+    assert [row[1].strip() for row in rows] == "gpt lstm spikegpt spikebert mlp snn csnn srnn".split()
+    for row in rows:
+        _, name, parameters, loss, _, time, rate, energy, dense = (cell.strip() for cell in row)
+        assert int(parameters.replace(",", "")) > 0
+        assert float(loss) > 0
+        assert float(time) > 0
+        assert float(energy.replace(",", "")) > 0
+        spikes = name in {"spikegpt", "spikebert", "snn", "csnn", "srnn"}
+        assert bool(rate) == bool(dense) == spikes
