@@ -156,7 +156,7 @@ def test_the_leaderboard_trains_every_model_and_writes_its_page(tmp_path: Path) 
     command = [sys.executable, str(FOLDER / "leaderboard.py"), str(page), "4"]
     subprocess.run(command, check=True, capture_output=True, timeout=600)
     rows = [line.split("|")[1:-1] for line in page.read_text().splitlines() if line.startswith("| ")][2:]
-    assert [row[1].strip() for row in rows] == "gpt lstm spikegpt spikebert mlp snn csnn srnn".split()
+    assert [row[1].strip() for row in rows] == ["gpt", "lstm", "spikegpt", "spikebert", "mlp", "snn", "csnn", "srnn"]
     for row in rows:
         _, name, parameters, loss, _, time, rate, energy, dense = (cell.strip() for cell in row)
         assert int(parameters.replace(",", "")) > 0

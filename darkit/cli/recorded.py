@@ -8,6 +8,7 @@ plain values. Whatever else it asks for, a person has to say on the command line
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import re
 import shlex
@@ -23,7 +24,7 @@ from darkit.runs import Run, files, seal
 from darkit.runs.inert import inert
 from darkit.runs.moved import present_name
 from darkit.runs.overrides import resumed_overrides
-from darkit.runs.safe import DEEPEST, UnreadableError, read_bytes
+from darkit.runs.safe import DEEPEST, UnreadableError, as_dict, read_bytes
 
 _LONGEST = 2**20  # bytes
 _GROUPS = ("model", "data", "optimizer", "scheduler", "trainer", "experiment")
@@ -148,7 +149,32 @@ def believed_overrides(
             f"The run {run.name!r} was started with {words}{more}, which is not trusted in a run directory of another "
             "darkit home. If it is yours, repeat it on the command line."
         )
-    return left
+    return [*_earlier_defaults(composed, [*left, *given], {*map(key_of, given)}), *left]
+
+
+def _earlier_defaults(composed: Mapping[str, Any], overrides: Sequence[str], given: set[str]) -> list[str]:
+    """Return what a model of darkit's had by default when a run was started, where that is another value today.
+
+    Args:
+        composed: The run's composed config.
+        overrides: Those that hold now.
+        given: The keys of those that a person gave: another model has other settings.
+    """
+    from darkit.cli.compose import config_dir
+
+    name = next((word.partition("=")[2] for word in overrides if key_of(word) == "model"), "gpt")
+    path = config_dir() / "model" / f"{name}.yaml"
+    if given & {"model", "experiment"} or not _NAME.fullmatch(name) or not path.is_file() or _is_own("model", name):
+        return []
+    now = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER).get("config")  # noqa: S506 - a safe loader
+    then = as_dict(as_dict(composed.get("model")).get("config"))
+    own = {*map(key_of, overrides)}
+    return [
+        f"model.config.{key}={json.dumps(then[key])}"
+        for key, value in as_dict(now).items()
+        if type(value) in (bool, int, float) and type(then.get(key)) in (bool, int, float)
+        if then[key] != value and _is_plain(then[key]) and f"model.config.{key}" not in own
+    ]
 
 
 def key_of(word: str) -> str:

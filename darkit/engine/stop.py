@@ -105,7 +105,7 @@ class SignalGuard:
             self._has_steps = False
             self._install([signal.SIGTERM])
             if self._before:  # in the main thread
-                self._alarm = _Alarm(lambda: self._end_blocked(end))
+                self._alarm = _Alarm(self._handle, lambda: self._end_blocked(end))
 
     def _end_blocked(self, end: Callable[[], object]) -> None:
         self.request.ask("Stopped by SIGTERM.", signal.SIGTERM)
@@ -118,6 +118,7 @@ class SignalGuard:
     def install(self) -> None:
         """Install the handlers, again after other code has replaced them."""
         self._has_steps = True
+        self._silence()  # a signal is heeded at the end of a step, however long it takes
         self._install(SIGNALS)
 
     def _install(self, numbers: Sequence[signal.Signals]) -> None:
@@ -138,7 +139,10 @@ class SignalGuard:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before.clear()
         self._received = 0.0
-        if self._alarm is not None:
+        self._silence()
+
+    def _silence(self) -> None:
+        if self._alarm is not None and threading.current_thread() is threading.main_thread():
             self._alarm.close()
             self._alarm = None
 
@@ -178,40 +182,47 @@ class _Alarm:
     """Ends the process after a SIGTERM that it cannot heed: Python's handlers wait for a blocked collective to return.
 
     The interpreter writes the number of each signal into a socket as it comes; a thread reads it. Where other code,
-    such as an event loop, has such a socket already, nothing is done.
+    such as an event loop, has such a socket, or has replaced the handler, nothing is done.
 
     Args:
+        handler: Python's handler of SIGTERM.
         end: Ends the run.
 
     Attributes:
         heeded: Set by the handler.
     """
 
-    def __init__(self, end: Callable[[], object]) -> None:
+    def __init__(self, handler: Callable[..., object], end: Callable[[], object]) -> None:
         self.heeded = threading.Event()
-        self._end = end
+        self._handler, self._end = handler, end
         self._read, self._write = socket.socketpair()
         self._write.setblocking(False)
-        self._others = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        if self._others != -1:
-            signal.set_wakeup_fd(self._others)
+        others = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        if others != -1:
+            with suppress(ValueError, OSError):  # it has been closed since
+                signal.set_wakeup_fd(others)
         threading.Thread(target=self._wait, name="darkit-signals", daemon=True).start()
 
     def close(self) -> None:
         """Wait no more."""
         self.heeded.set()
-        if self._others == -1:
-            signal.set_wakeup_fd(-1)
+        found = signal.set_wakeup_fd(-1)
+        if found not in (-1, self._write.fileno()):  # other code's since
+            with suppress(ValueError, OSError):
+                signal.set_wakeup_fd(found)
         self._write.close()
 
     def _wait(self) -> None:
         with self._read:
             while received := self._read.recv(64):
-                if signal.SIGTERM in received and not self.heeded.wait(_BLOCKED):
+                if signal.SIGTERM in received and not self.heeded.wait(_BLOCKED) and self._is_handled():
                     ending = threading.Thread(target=self._end, daemon=True)
                     ending.start()
                     ending.join(_LAST_WORDS)
                     os._exit(128 + signal.SIGTERM)
+
+    def _is_handled(self) -> bool:
+        return signal.getsignal(signal.SIGTERM) == self._handler
 
 
 def is_interactive() -> bool:

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 import yaml  # type: ignore[import-untyped]
 
@@ -244,3 +245,25 @@ def test_a_run_of_this_home_is_resumed_and_evaluated_with_whatever_it_was_begun_
     config.write_text(f"{config.read_text()}changed: true\n")
     assert REFUSED in refused(capsys, "train", "resume=own", "trainer.max_step=6")
     assert REFUSED in refused(capsys, "eval", "own")
+
+
+def test_a_run_of_the_time_of_another_default_goes_on_with_that_one(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ("model.config.num_layers=1", "model.config.hidden_size=16", "model.config.feed_forward_size=16")
+    text = ("data.context_length=16", "data.vocab_size=300", "trainer.batch_size=2", "trainer.device=cpu")
+    words = ("train", "model=spikegpt", *sizes, *text)
+    done(capsys, *words, "model.config.beta=0.5", "trainer.max_step=2", "trainer.save_step_interval=1", "name=early")
+    path = runs / "early" / "config.yaml"
+    composed = yaml.safe_load(path.read_text())
+    composed["overrides"].remove("model.config.beta=0.5")  # as if it had been the default
+    path.write_text(yaml.safe_dump(composed))
+    done(capsys, "train", "fork=early:iter-1", "trainer.max_step=2", "name=child")
+    done(capsys, "train", "resume=early", "trainer.max_step=3")
+    assert [Run(runs / name).model_config["beta"] for name in ("early", "child")] == [0.5, 0.5]
+    rows = [
+        Run(runs / name).log().filter(polars.col("step") == 2)["train_loss"].to_list() for name in ("early", "child")
+    ]
+    assert rows[0] == rows[1]
+    said = refused(capsys, "train", "resume=early", "trainer.max_step=4", "model.config.beta=0.25")
+    assert "beta" in said

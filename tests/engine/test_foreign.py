@@ -138,6 +138,30 @@ def test_a_second_optimizer_that_begins_in_a_later_step_is_refused_there(accumul
     torch.optim.Adam(theirs.parameters()).step()  # nothing is refused any more
 
 
+class Perturbing(nn.Module):
+    """Searches for the worst change of its input from the second batch on, with an optimizer of that change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.batches = 0
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        x, y = batch
+        self.batches += 1
+        change = torch.zeros_like(x, requires_grad=True)
+        if self.batches > 1:
+            search = torch.optim.Adam([change])
+            (gradient,) = torch.autograd.grad(-F.mse_loss(self.layer(x + change), y), change)
+            change.grad = gradient
+            search.step()
+        return F.mse_loss(self.layer(x + change.detach()), y)
+
+
+def test_an_optimizer_of_other_tensors_than_the_models_may_be_stepped() -> None:
+    assert train(Perturbing(), xy(), max_step=4).status == "finished"
+
+
 @pytest.mark.filterwarnings("ignore:No config of Plain")
 def test_callbacks_may_step_optimizers_of_their_own() -> None:
     class Probes(lightning.Callback):

@@ -127,6 +127,32 @@ def test_where_a_launcher_may_end_it_a_sigterm_is_raised_until_the_end_is_writte
         signal.signal(signal.SIGTERM, before)
 
 
+REPLACED = """
+import os, signal, time
+from darkit.engine import stop
+stop._BLOCKED = 0.2
+guard = stop.SignalGuard(stop.StopRequest())
+guard.install_for_launcher(lambda: print("ended", flush=True))
+{then}
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(1)  # longer than a process that is blocked would live
+print("alive", guard.request.reason, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        ("signal.signal(signal.SIGTERM, lambda *given: print('own', flush=True))", "own\nalive \n"),
+        ("guard.install()", "alive Stopped by SIGTERM.\n"),
+    ],
+)
+def test_a_handler_that_is_installed_later_is_given_all_the_time_it_takes(then: str, said: str) -> None:
+    command = [sys.executable, "-c", REPLACED.format(then=then)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == said
+
+
 def test_outside_the_main_thread_it_does_nothing() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     guard = SignalGuard(StopRequest())

@@ -117,6 +117,7 @@ class Recording:
         loop = trainer.fit_loop
         may_log_faster = trainer.world_size == 1 and not logs_its_own_way(module)
         self._undo = [
+            self.moments.release,
             register_optimizer_step_pre_hook(self._note_step).remove,
             call_at(trainer.precision_plugin, "_after_closure", lambda: self._before_step(trainer), before=True),
             note_outputs(trainer, self._note_outputs),

@@ -84,6 +84,10 @@ class Moments:
         self._boundary = Boundary()
         self._metrics = metrics_of(module)
 
+    def release(self) -> None:
+        """Let go of the memory of the weights, which the trainer's hooks would keep."""
+        self._boundary = Boundary()
+
     def watch(self, trainer: lightning.Trainer, loader: Any, adopt: MakeLoader, content: Mapping[str, Any]) -> Any:
         """Return the loader to train on for one that Lightning has prepared, with its position restored.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import get_ident
 from typing import Any
 
 from torch.optim import Optimizer
@@ -17,7 +16,7 @@ from darkit.errors import LossError
 def refusing_steps(adapter: Any) -> Iterator[None]:
     """Refuse a step of any optimizer while an adapter computes loss and gradients of a batch, within the block.
 
-    Callbacks and evaluations may step optimizers of their own, and so may other threads.
+    Optimizers of other tensors than the model's may be stepped, and any while callbacks and evaluations run.
 
     Args:
         adapter: The `darkit.engine.steps.adapter.Adapter`.
@@ -25,10 +24,13 @@ def refusing_steps(adapter: Any) -> Iterator[None]:
     Raises:
         LossError: There is one: that optimizer's state would not be saved, and the weights would be stepped twice.
     """
-    name, thread = type(adapter.module).__name__, get_ident()
+    name = type(adapter.module).__name__
 
     def refuse(optimizer: Optimizer, *arguments: Any) -> None:
-        if not adapter.settled or not adapter.computes or get_ident() != thread:
+        if not adapter.settled or not adapter.computes:
+            return
+        stepped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if stepped.isdisjoint(map(id, adapter.module.parameters())):
             return
         raise LossError(
             f"{name} steps a {type(optimizer).__name__} itself while its loss is computed, and fit steps one too. "

@@ -170,7 +170,8 @@ class OwnSettings:
             f"Optimizer and schedule are restored with the settings of the checkpoint, so {listed(ignored)} has no "
             "effect"
         )
-        if self._fork and not self._allowed:
+        kernels_alone = all(key.rpartition(".")[2] in KERNELS for key in ignored)  # they may depend on the machine
+        if self._fork and not self._allowed and not kernels_alone:
             raise ConfigError(f"{said}: give the earlier value.")
         warnings.warn(f"{said}{self._hint(ignored)}.", ReproductionWarning, stacklevel=2)
 

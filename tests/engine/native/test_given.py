@@ -186,6 +186,8 @@ def test_another_kernel_in_configure_optimizers_is_told() -> None:
     darkit.fit(Fused(), train_loader(), **fit_module)
     with pytest.warns(ReproductionWarning, match=r"optimizer\.fused True -> False has no effect\.$"):
         darkit.fit(Plain(), train_loader(), resume=True, **fit_module | {"max_step": 4})
+    with pytest.warns(ReproductionWarning, match=r"optimizer\.fused True -> False has no effect\.$"):  # by machine
+        darkit.fit(Plain(), train_loader(), fork="run:iter-2", **fit_module | {"max_step": 4, "name": "fork"})
 
 
 def test_beside_a_callback_that_sets_rates_itself_a_plain_modules_other_rate_is_refused() -> None:
