@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, TensorDataset
 from darkit.engine.steps import adapter
 from tests.engine.parts import train
 
-CALLS_OF_A_STEP = 235
+CALLS_OF_A_STEP = 240
 CALLS_OF_A_SAMPLE = 2
 CALLS_OF_A_BATCH = 60
 STEPS = 40
