@@ -234,6 +234,7 @@ def test_the_values_of_a_comparison_are_copied_as_they_are_sorted(home_of_metric
     rows = list(csv.DictReader(io.StringIO(copied(page, card.get_by_role("button", name="Table as CSV")))))
     assert (rows[0]["train_loss · best"], rows[0]["train_loss · Step"]) == (number_text(loss), str(step))
     assert (rows[-1]["train_loss · best"], rows[-1]["train_loss · Step"]) == ("", "")
+    assert next(iter(rows[-1].values())) == "lost"  # for programs its name alone
     assert rows[0]["trainer.seed"] == str(first)
 
 

@@ -251,6 +251,15 @@ def test_the_keyboard_moves_ticks_compares_and_finds(runs: Served, open_page: Op
         assert copied.startswith(start), copied
         assert "mlp-1" in copied
         assert "mlp-2" not in copied
+    page.locator("#search").fill("mlp-5")  # which is not ticked, as none that is shown
+    expect(page.locator("#run-count")).to_have_text("1 of 7")
+    page.locator("#copy-table summary").click()
+    page.get_by_role("button", name="Table as CSV").click()
+    expect(page.get_by_text("a table of 1 row").last).to_be_visible()
+    assert "mlp-5" in page.evaluate("navigator.clipboard.readText()")
+    page.locator("#search").fill("")
+    expect(page.locator("#run-count")).to_have_text("7")
+    page.locator("#search").blur()
     page.keyboard.press("/")
     expect(page.locator("#search")).to_be_focused()
     page.keyboard.press("Escape")

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Locator, Page, expect
 
+from darkit.runs import files
 from tests.dashboard.conftest import Served
 from tests.dashboard.parts import add_columns, make_run
 from tests.dashboard.screen import drawn
@@ -61,6 +62,8 @@ def test_ticked_runs_stay_ticked_in_open_and_closed_groups_under_a_query_and_aft
     page.reload()
     for name in sorted(chosen):
         expect(box(page, name)).to_be_checked()
+    expect(page.get_by_role("button", name="lr=0.1")).to_have_attribute("aria-expanded", "true")
+    expect(page.get_by_role("button", name="lr=0.1")).to_contain_text("▾")
     expect(box(page, "mlp-4")).not_to_be_checked()
     tick(page, "mlp-4")
     expect(group_box(page, "lr=0.1 ")).to_be_checked()
@@ -87,12 +90,30 @@ def test_a_run_that_comes_into_a_ticked_group_is_ticked_and_a_deleted_one_is_not
     page = open_page(dashboard.address + "/?col=name&by=trainer.lr")
     group_box(page, "lr=0.1").check()
     expect(page.locator("#selected-count")).to_have_text("2 selected (all matching)")
-    make_run(dashboard.root, "c", 20, lr=0.1)
+    aside = dashboard.root.parent  # where a run is whole before the page sees it
+    make_run(aside, "c", 20, lr=0.1).rename(dashboard.root / "c")
     expect(page.locator("#selected-count")).to_have_text("3 selected (all matching)")
     expect(group_box(page, "lr=0.1")).to_be_checked()
-    (dashboard.root / "a").rename(dashboard.root.parent / "a")
+    (dashboard.root / "a").rename(aside / "a")
     expect(page.locator("#selected-count")).to_have_text("2 selected (all matching)")
     assert in_address(page) == {"b", "c"}
+
+
+def test_a_run_whose_config_comes_after_its_folder_is_ticked_with_its_group_and_the_group_counts_it(
+    dashboard: Served, open_page: Open
+) -> None:
+    make_run(dashboard.root, "a", 20, lr=0.1)
+    page = open_page(dashboard.address + "/?col=name&by=trainer.lr")
+    group_box(page, "lr=0.1").check()
+    aside = dashboard.root.parent
+    (make_run(aside, "b", 20, lr=0.1) / files.TRAINER_CONFIG).rename(aside / "late")
+    (aside / "b").rename(dashboard.root / "b")
+    expect(group_box(page, "lr=–")).not_to_be_checked()
+    expect(page.locator("#selected-count")).to_have_text("1 selected")  # it said of all before
+    (aside / "late").rename(dashboard.root / "b" / files.TRAINER_CONFIG)
+    expect(page.locator("#selected-count")).to_have_text("2 selected (all matching)")
+    expect(page.locator(".group-name")).to_have_text(["▸ lr=0.1 (2)"])
+    assert in_address(page) == {"a", "b"}
 
 
 def test_escape_closes_a_menu_and_only_the_next_one_clears_the_selection(runs: Served, open_page: Open) -> None:
@@ -101,6 +122,7 @@ def test_escape_closes_a_menu_and_only_the_next_one_clears_the_selection(runs: S
     for menu in ("#more", "#copy-table", "#views", ".chart-card details.menu >> nth=0"):
         page.locator(menu).locator("summary").click()
         expect(page.locator("details.menu[open]")).to_have_count(1)
+        expect(page.locator(menu).locator(".menu-items").locator("button, input").first).to_be_visible()
         page.keyboard.press("Tab")
         page.keyboard.press("Escape")
         expect(page.locator("details.menu[open]")).to_have_count(0)
@@ -132,6 +154,7 @@ def test_of_very_many_ticked_runs_the_page_says_which_have_curves_and_groups_hav
     for seed in range(60):
         make_run(dashboard.root, f"run-{seed:02}", 4, seed=seed, lr=0.1, config={"width": 8})
     page = open_page(dashboard.address + "/?col=name&col=last:train_loss")
+    expect(page.locator("#run-count")).to_have_text("60")
     page.get_by_label("Column with Header Selection").or_(page.locator(".ag-header-select-all input")).first.check()
     hint = page.locator("#charts-hint")
     expect(hint).to_have_text("Curves of the first 50 of 60 ticked runs.")
@@ -171,6 +194,19 @@ def test_any_column_of_the_ticked_runs_is_the_x_axis_of_their_curves(dashboard: 
     page.reload()
     expect(page.locator("#x-column")).to_have_value("tokens")
     page.wait_for_function(f"{axis} === 512 * 60")
+
+
+def test_the_columns_of_a_page_that_was_left_are_not_offered(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/run/mlp-0")
+    drawn(page, 1)
+    expect(page.locator("#x-column-box")).to_be_visible()
+    for key in "gr":
+        page.keyboard.press(key)
+    expect(page.locator("#run-count")).to_have_text("7")
+    expect(page.locator("#x-column-box")).to_be_attached()
+    expect(page.locator("#x-column-box")).to_be_hidden()
+    tick(page, "mlp-0")
+    expect(page.locator("#x-column-box")).to_be_visible()
 
 
 def test_the_palette_asks_for_the_names_of_runs_alone_and_once(runs: Served, open_page: Open) -> None:

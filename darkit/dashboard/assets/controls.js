@@ -34,15 +34,18 @@
     },
   });
 
-  let columns = []; // of the logs whose charts are on the page
+  let known = {path: null, columns: []}; // of the logs whose charts are, or were, on the page of this path
   /* Offers the columns of the logs as x, those too that a log got after its page was made. */
-  function offerColumns(found = columns) {
-    columns = found;
+  function offerColumns(found) {
+    if (found) known = {path: darkit.path(), columns: found};
     const box = document.getElementById("x-column-box");
+    if (!box || known.path !== darkit.path()) return;
+    const x = darkit.parameters().get("x");
+    const columns = x && !known.columns.includes(x) ? [x, ...known.columns] : known.columns;
     const key = JSON.stringify(columns);
-    if (!box || !columns.length || box.dataset.columns === key) return;
+    if (box.dataset.columns === key) return;
     dash_clientside.set_props("x-column", {data: columns});
-    dash_clientside.set_props("x-column-box", {hidden: false, "data-columns": key});
+    dash_clientside.set_props("x-column-box", {hidden: !columns.length, "data-columns": key});
   }
 
   darkit.offerColumns = offerColumns;

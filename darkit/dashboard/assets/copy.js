@@ -1,6 +1,6 @@
 "use strict";
 /* The table of runs, and that of a comparison's values, as text: Markdown, LaTeX or CSV, with the rows and columns that
-   are shown; of ticked runs these alone. */
+   are shown; if any of these is ticked, the ticked ones alone. */
 (() => {
   const {say} = darkit;
   const FORMULA = /^[=+\-@\t\r]/; // what a spreadsheet would take for a formula
@@ -30,10 +30,10 @@
     const {grid, selection, columns} = darkit.table;
     const shown = grid.getAllDisplayedColumns().filter((column) => columns.all.includes(column.getColId()));
     const ticked = new Set(selection.names);
-    const rows = [];
-    grid.forEachNodeAfterFilterAndSort((node) => {
-      if (!ticked.size || (node.data.members ?? [node.data.name]).some((name) => ticked.has(name))) rows.push(node);
-    });
+    const all = [];
+    grid.forEachNodeAfterFilterAndSort((node) => all.push(node));
+    const chosen = all.filter(({data}) => (data.members ?? [data.name]).some((name) => ticked.has(name)));
+    const rows = chosen.length ? chosen : all;
     const head = shown.map((column) => columns.heading(column.getColId()));
     return [head, ...rows.map((node) => shown.map((column) => text(column, node, plain)))];
   }
@@ -44,10 +44,11 @@
     const heads = [...table.querySelectorAll("button.sort")].sort((one, other) => one.dataset.column - other.dataset.column);
     const split = (button) => plain && button.dataset.step !== undefined;
     const cells = (cell, place) => {
-      const said = cell.querySelector(".run-name")?.textContent ?? cell.textContent;
-      if (split(heads[place])) return cell.dataset.value ? [cell.firstChild.textContent, cell.querySelector(".at-step")?.textContent.replace(/[ @,]/g, "") ?? ""] : ["", ""];
+      const name = cell.querySelector(".run-name")?.textContent;
       const lost = cell.querySelector(".lost")?.textContent;
-      return [lost ? `${said} (${lost})` : said.replace("⚠", `(${say("diverged_short")})`)];
+      if (name !== undefined) return [lost && !plain ? `${name} (${lost})` : name];
+      if (split(heads[place])) return cell.dataset.value ? [cell.firstChild.textContent, cell.querySelector(".at-step")?.textContent.replace(/[ @,]/g, "") ?? ""] : ["", ""];
+      return [cell.textContent.replace("⚠", `(${say("diverged_short")})`)];
     };
     const head = heads.flatMap((button) => (split(button) ? [button.dataset.best, button.dataset.step] : [button.dataset.heading]));
     return [head, ...[...table.tBodies[0].rows].map((row) => [...row.cells].flatMap(cells))];

@@ -163,7 +163,7 @@
   };
   document.addEventListener("pointerdown", ({target}) => {
     if (shown && !shown.plot.contains(target)) hide();
-  });
+  }, {capture: true}); // before the chart below the finger shows its own
   window.addEventListener("scroll", hide, {passive: true, capture: true});
   darkit.pages.push(hide);
 })();

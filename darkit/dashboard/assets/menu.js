@@ -9,9 +9,6 @@
     const items = element("div", "menu-items");
     const button = element("summary", className, glyph, {"aria-label": label, title: label});
     menu.append(button, items);
-    menu.addEventListener("focusout", (event) => {
-      if (event.relatedTarget && !menu.contains(event.relatedTarget)) menu.open = false;
-    });
     return {menu, items};
   }
   const opened = () => document.querySelectorAll("details.menu[open]");
@@ -21,8 +18,12 @@
   document.addEventListener("click", ({target}) => {
     if (target.closest?.(".menu-item")) opened().forEach((menu) => (menu.open = false));
   });
+  document.addEventListener("focusout", ({target, relatedTarget}) => {
+    const menu = target.closest?.("details.menu");
+    if (menu && relatedTarget && !menu.contains(relatedTarget)) menu.open = false;
+  });
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !opened().length) return;
+    if (event.key !== "Escape" || !opened().length || document.querySelector("dialog[open], [role=dialog]")) return;
     event.preventDefault(); // it closes the menu, and clears no selection
     for (const menu of opened()) {
       menu.open = false;

@@ -4,12 +4,16 @@
   const {say} = darkit;
   const MOST_COMPARED = 200; // as many runs are remembered in the address, too
 
+  /* What the row of a group shows as its name; null for a run. */
+  const groupWords = ({label, isOpen, members}) => (members ? JSON.stringify([label, isOpen, members.length]) : null);
+
   class Selection {
     constructor(table) {
       this.table = table;
       this.grid = table.grid;
       this.names = []; // of the ticked runs, also of those that the grid has no row for: in a closed group, or not found by the query
       this.rows = new Map(); // that are ticked in the grid
+      this.wanted = darkit.parameters().getAll("run"); // to be ticked again; null once they are
     }
 
     /* Takes over what was ticked and unticked in the grid. */
@@ -48,16 +52,21 @@
     }
 
     /* Gives the grid other rows, of which the grid unticks all that it did not have; runs that came into a ticked group are ticked. */
-    replaceRows(rows, added) {
-      this.read();
+    replaceRows(rows, came) {
+      const ticked = this.read();
       const before = this.names;
+      const drawn = new Map();
+      this.grid.forEachNode(({data}) => drawn.set(data.name, groupWords(data)));
       this.drawing = true;
       this.grid.setGridOption("rowData", rows);
       this.drawing = false;
-      const joined = added.filter((name) => this.rows.has(this.table.groupOf.get(name)));
+      const rowNodes = []; // whose words changed, which the grid does not see
+      this.grid.forEachNode((node) => drawn.has(node.data.name) && drawn.get(node.data.name) !== groupWords(node.data) && rowNodes.push(node));
+      if (rowNodes.length) this.grid.refreshCells({columns: ["name"], rowNodes, force: true});
+      const joined = came.filter((name) => this.rows.has(this.table.groupOf.get(name)));
       this.names = [...new Set([...before.filter((name) => this.table.rows.has(name)), ...joined])];
       this.draw();
-      if (this.names.join("\n") !== before.join("\n")) this.tell();
+      if (ticked || this.names.join("\n") !== before.join("\n")) this.tell();
     }
 
     /* Opens the groups of which only some runs are ticked: else nobody sees which. */
@@ -77,10 +86,17 @@
     /* Shows what is ticked, and what can be done to it. */
     tell() {
       const {table, names} = this;
+      this.wanted = null; // the reader chose others
       darkit.remember({run: names.length <= MOST_COMPARED ? names : []});
-      const set = dash_clientside.set_props;
-      set("selection", {data: names});
+      dash_clientside.set_props("selection", {data: names});
       table.side.tick(names);
+      this.offer();
+    }
+
+    /* Offers what can be done to the ticked runs, and says how many they are. */
+    offer() {
+      const {table, names} = this;
+      const set = dash_clientside.set_props;
       const away = names.length > 0 && names.every((name) => table.rows.get(name)?.archived);
       const others = names.some((name) => name.includes("/")); // runs of other homes are only read
       const one = names.length === 1;
@@ -112,9 +128,10 @@
       }
       const count = darkit.count(names.length);
       const hidden = darkit.count(names.length - shown);
-      if (!names.length) place.textContent = "";
-      else if (shown < names.length) place.textContent = say("selected_hidden", {count, hidden});
-      else place.textContent = say(matching === shown ? "selected_all" : "selected_count", {count});
+      let words = "";
+      if (names.length && shown < names.length) words = say("selected_hidden", {count, hidden});
+      else if (names.length) words = say(matching === shown ? "selected_all" : "selected_count", {count});
+      if (place.textContent !== words) place.textContent = words; // a screen reader reads out what is written
     }
 
     /* Opens the selected runs as they are sorted, grouped as in the table; of too many the first ones. */
@@ -153,9 +170,13 @@
       this.tell();
     }
 
-    /* Ticks the runs of the address again. */
-    restore(names) {
-      this.names = [...new Set(names)].filter((name) => this.table.rows.has(name));
+    /* Ticks the runs of the address again, unless others were ticked meanwhile; while the server still reads runs only
+       if all of them are there. */
+    restore(waiting) {
+      const {wanted} = this;
+      if (!wanted || (waiting && !wanted.every((name) => this.table.rows.has(name)))) return;
+      this.wanted = null;
+      this.names = [...new Set(wanted)].filter((name) => this.table.rows.has(name));
       if (!this.names.length) return;
       this.openGroups();
       if (this.table.by.length) this.table.showRows();

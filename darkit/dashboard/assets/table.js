@@ -50,7 +50,6 @@
       this.side = new darkit.Side(this);
       this.update(first);
       darkit.later();
-      this.selection.restore(saved.getAll("run"));
     }
 
     /* Makes the grid of the rows and columns that are known now. */
@@ -135,7 +134,7 @@
       if (this.first) {
         this.makeGrid();
       } else if (this.by.length) {
-        if (changed.length || added.length || removed.length || asked) this.showRows(added);
+        if (changed.length || added.length || removed.length || asked) this.showRows(added, changed);
       } else if (changed.length || added.length || removed.length) {
         this.grid.applyTransaction({update: changed, add: added, addIndex: 0, remove: removed});
       }
@@ -145,6 +144,8 @@
       this.first = false;
       if (changed.length || added.length) this.selection.showBaseline();
       this.showCount();
+      if (this.selection.names.length && changed.length + added.length + removed.length) this.selection.offer();
+      this.selection.restore(answer.waiting);
     }
 
     /* Takes over which runs the query asks for, and returns whether that changed. Of a query that cannot be read the
@@ -160,8 +161,12 @@
       return changed;
     }
 
-    showRows(added = []) {
-      this.selection.replaceRows(this.gridRows(), added.map(({name}) => name));
+    /* Shows the rows again; changed runs may have come into another group, as one whose config was written late. */
+    showRows(added = [], changed = []) {
+      const before = this.groupOf;
+      const rows = this.gridRows();
+      const moved = changed.filter(({name}) => before.has(name) && this.groupOf.get(name) !== before.get(name));
+      this.selection.replaceRows(rows, [...added, ...moved].map(({name}) => name));
     }
 
     /* The rows of the grid: the runs, or their groups, each with its runs below where it is open. */
@@ -178,7 +183,6 @@
     toggleGroup(name) {
       if (!this.openGroups.delete(name)) this.openGroups.add(name);
       this.showRows();
-      this.grid.refreshCells({columns: ["name"], force: true}); // the arrow of the group
     }
 
     /* The runs that are shown, as they are sorted, also those in groups. */
@@ -203,6 +207,7 @@
       if (this.by.length) this.showRows();
       else this.grid.applyTransaction({remove: removed});
       this.showCount();
+      this.selection.offer();
     }
 
     /* Takes over what there are columns for, and returns whether that changed. */

@@ -130,7 +130,8 @@ def test_the_values_under_the_pointer_are_sorted_the_nearest_stands_out_and_ever
 
 def test_a_tap_shows_the_values_until_the_next_one_elsewhere(home_of_layers: Served, open_page: Open) -> None:
     page = open_page(f"{home_of_layers.address}/run/one", wide=False, has_touch=True)
-    drawn(page, 1)
+    page.set_viewport_size({"width": 390, "height": 1600})  # nothing scrolls, which would hide the values too
+    drawn(page, 2)
     plot = page.locator('[data-chart="val_loss"] .nsewdrag')
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
@@ -139,6 +140,10 @@ def test_a_tap_shows_the_values_until_the_next_one_elsewhere(home_of_layers: Ser
     expect(page.locator(".hover-box .hover-row")).to_have_count(1)
     left = "() => document.querySelector('[data-chart=val_loss] .plot').dispatchEvent(new PointerEvent('pointerleave', "
     page.evaluate(left + "{pointerType: 'touch'}))")  # which a browser sends as soon as the finger is lifted
+    expect(page.locator(".hover-box .hover-row")).to_have_count(1)
+    other = page.locator('[data-chart="train_loss"]')
+    other.locator(".nsewdrag").tap(position={"x": box["width"] / 2, "y": 10})
+    expect(other.locator(".cursor-line.own")).to_have_count(1)
     expect(page.locator(".hover-box .hover-row")).to_have_count(1)
     page.locator("h1").first.tap()
     expect(page.locator(".hover-box")).to_have_count(0)
