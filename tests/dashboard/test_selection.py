@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from darkit.runs import files
 from tests.dashboard.conftest import Served
@@ -130,6 +130,33 @@ def test_escape_closes_a_menu_and_only_the_next_one_clears_the_selection(runs: S
         expect(page.locator("#selected-count")).to_have_text("2 selected")
     page.keyboard.press("Escape")
     expect(page.locator("#selection-bar")).to_be_hidden()
+    page.locator("#copy-table summary").click()
+    expect(page.locator("details.menu[open]")).to_have_count(1)
+    page.keyboard.press("Shift+Tab")  # the focus leaves it
+    expect(page.locator("details.menu[open]")).to_have_count(0)
+
+
+def test_the_runs_of_a_link_are_ticked_as_soon_as_the_server_has_read_them(runs: Served, open_page: Open) -> None:
+    page = open_page(runs.address + "/run/mlp-0")
+    reading = [True]
+
+    def answer(route: Route) -> None:
+        found = route.fetch()
+        values = found.json()
+        if reading:  # one run is not read yet
+            values |= {"version": 0, "waiting": 1, "names": [name for name in values["names"] if name != "mlp-1"]}
+            values["rows"] = [row for row in values["rows"] if row["name"] != "mlp-1"]
+        route.fulfill(response=found, json=values)
+
+    page.route("**/api/runs", answer)
+    page.goto(runs.address + "/?col=name&run=mlp-0&run=mlp-1")
+    expect(page.locator("#run-count")).to_have_text("6")
+    assert in_address(page) == {"mlp-0", "mlp-1"}
+    reading.clear()
+    expect(page.locator("#selected-count")).to_have_text("2 selected")
+    expect(box(page, "mlp-1")).to_be_checked()
+    assert in_address(page) == {"mlp-0", "mlp-1"}
+    page.unroute_all(behavior="wait")
 
 
 def test_the_curves_of_a_grouped_table_are_grouped_from_the_start_and_with_it(runs: Served, open_page: Open) -> None:
