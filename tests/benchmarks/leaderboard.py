@@ -21,8 +21,9 @@ _HEAD = """# Leaderboard
 
 The built-in models on the same data with the same number of steps, made by `make leaderboard` on {date} ({cpu} CPU
 cores, {steps} steps each, default settings of the models). The loss is that of the validation data, in nats. Time is
-per training step. Energy is per sample, by the costs of [the receipt](spiking.md#the-receipt): of a dense model every
-weight and input is a multiplication. The dense twin of a spiking model has its layers and its time steps.
+the median of the training steps. Energy is per sample, by the costs of [the receipt](spiking.md#the-receipt): of a
+dense model every weight and input is a multiplication. The dense twin of a spiking model has its layers and its time
+steps.
 
 | data | model | parameters | loss | accuracy | time in ms | firing rate | energy in uJ | dense twin in uJ |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -74,7 +75,7 @@ def _row(entry: Entry, steps: int) -> list[str]:
     log = run.log()
     last = log.tail(1).to_dicts()[0]
     before = log.filter(log["val_loss"].is_null())
-    seconds = (before["time"][-1] - before["time"][0]) / (len(before) - 1)
+    seconds = before["time"].diff().median()  # other programs may disturb some steps
     parameters, dense = _size(name)
     spiking = last.get("firing_rate") is not None
     return [
