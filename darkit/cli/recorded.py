@@ -166,8 +166,11 @@ def _earlier_defaults(composed: Mapping[str, Any], overrides: Sequence[str], giv
     path = config_dir() / "model" / f"{name}.yaml"
     if given & {"model", "experiment"} or not _NAME.fullmatch(name) or not path.is_file() or _is_own("model", name):
         return []
-    now = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER).get("config")  # noqa: S506 - a safe loader
-    then = as_dict(as_dict(composed.get("model")).get("config"))
+    shipped = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506 - a safe loader
+    recorded = as_dict(composed.get("model"))
+    if shipped.get("_target_") != recorded.get("_target_"):
+        return []
+    now, then = shipped.get("config"), as_dict(recorded.get("config"))
     own = {*map(key_of, overrides)}
     return [
         f"model.config.{key}={json.dumps(then[key])}"
