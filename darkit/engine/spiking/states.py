@@ -77,7 +77,7 @@ class NeuronStates:
         )
 
     def describe_untouched(self) -> str:
-        """Return what it means that darkit leaves the state to the model, in a sentence; empty if there is none."""
+        """Say in a sentence that darkit resets and saves no hidden state of the model; empty if it has none."""
         if not self._parts:
             return ""
         return (
