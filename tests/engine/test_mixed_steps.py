@@ -65,7 +65,7 @@ class ClipsAfter(Clips):
 
 
 class Decays(lightning.Callback):
-    """A learning rate and momentum of one's own, set before every batch."""
+    """Sets its own learning rate and momentum before every batch."""
 
     def on_train_batch_start(self, trainer: Any, *rest: Any) -> None:
         group = trainer.optimizers[0].param_groups[0]
